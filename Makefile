@@ -1,0 +1,62 @@
+# Everything runs from .venv, which every target makes by itself. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TYPED := src $(wildcard tests/typing)
+LONGEST := 500
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format bench clean redis-server file-length
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## make .venv and install celeriac into it with everything the other targets need
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "celeriac needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 venv")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]' -c constraints.txt
+	@touch $@
+
+demo: venv  ## start a worker on a file, send it a few hundred tasks, show what happened
+	$(BIN)/celeriac demo
+
+test: venv redis-server  ## run every test (ARGS='-k name' passes options to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+# The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
+redis-server:
+	@command -v redis-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "redis-server is missing: installing it with apt-get"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server redis-sentinel; \
+	else \
+	    echo "error: the tests need redis-server on the PATH; install it (Debian: sudo apt-get install redis-server redis-sentinel, macOS: brew install redis) and run make test again" >&2; \
+	    exit 1; \
+	fi
+
+check: venv file-length  ## formatting, lint, types, import rules, links of the documentation
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(TYPED)
+	$(if $(wildcard tests/typing),$(BIN)/pyright --warnings tests/typing)
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_links.py
+
+file-length:
+	@git ls-files --cached --others --exclude-standard '*.py' | xargs wc -l | awk -v longest=$(LONGEST) \
+	    '$$2 != "total" && $$1 > longest { print $$2 ": " $$1 " lines, at most " longest ": split it by duty"; bad = 1 } END { exit bad }'
+
+format: venv  ## put every file into the one format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only .
+
+bench: venv redis-server  ## measure, side by side with Celery on the same Redis
+	$(BIN)/python -m bench
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
