@@ -1,0 +1,1 @@
+"""An asyncio-native client and worker for the Celery distributed task queue."""
