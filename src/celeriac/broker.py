@@ -1,0 +1,164 @@
+"""The contract of a broker: take messages in, hand them out safely.
+
+Rules: a broker never raises on content (what it cannot read arrives as ``Unreadable``); it translates its driver's
+errors into ``BrokerUnavailable`` (worth another try) or ``BrokerError``; a message that was taken is on record with
+the broker until its receipt is settled; an optional ability is an optional object; no driver type crosses this line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+
+
+class Receipt(Protocol):
+    """The right to settle one delivery, once.
+
+    Every method raises ``DeliveryLost`` when the receipt is void (the lease ended, the channel closed), and
+    ``BrokerUnavailable`` when the broker cannot be asked, in which case the same call may be made again.
+    Calls made at the same time share round trips.
+    """
+
+    async def ack(self) -> None:
+        """Remove the message: it was dealt with."""
+        ...
+
+    async def requeue(self) -> None:
+        """Give the message back; it is the next to be taken and is marked as redelivered."""
+        ...
+
+    async def park(self, due: float) -> None:
+        """Keep the message with the broker until ``due`` (seconds since the epoch), then queue it as the next."""
+        ...
+
+    async def bury(self, reason: str) -> None:
+        """Move the message to the dead-letter list."""
+        ...
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One message taken from a queue.
+
+    :param redelivered: an earlier delivery of it was not settled.
+    """
+
+    envelope: Envelope | Unreadable
+    queue: str
+    receipt: Receipt
+    redelivered: bool = False
+
+
+class Subscription(Protocol):
+    """A hold on some queues, in the order of a worker's ``-Q``; queues are served fairly.
+
+    Messages of one queue and priority come in the order they were published.
+    """
+
+    async def take(self, limit: int) -> list[Delivery]:
+        """Wait until a message is there, then return at least one and at most ``limit``, in one round trip.
+
+        Waiting costs no CPU and does not poll where the broker can push. Returns ``[]`` only after ``stop``.
+        Raises ``BrokerUnavailable`` when the broker is away; calling again reconnects. Not to be cancelled: use
+        ``stop``, so that nothing is taken and forgotten.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Make ``take`` return; nothing is taken afterwards. What was handed out stays to be settled."""
+        ...
+
+    async def add_queue(self, queue: str) -> None:
+        """Take from this queue too."""
+        ...
+
+    async def drop_queue(self, queue: str) -> None:
+        """Take from this queue no longer."""
+        ...
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that was set aside.
+
+    :param id: names the entry in the dead-letter list.
+    :param died_at: seconds since the epoch.
+    """
+
+    id: str
+    envelope: Envelope | Unreadable
+    queue: str
+    reason: str
+    died_at: float
+
+
+class DeadLetters(Protocol):
+    """Messages that were set aside, oldest first; kept until retried or deleted."""
+
+    async def list(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        """Return up to ``limit`` entries."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many there are."""
+        ...
+
+    async def retry(self, ids: Sequence[str]) -> int:
+        """Put these back on the queues they came from, atomically each; return how many were."""
+        ...
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Delete these; return how many were."""
+        ...
+
+
+class Broker(Protocol):
+    """A place that keeps messages in queues. Bound to the event loop that first used it."""
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        """Return when the broker has the message; raise when it has not. Concurrent calls share round trips."""
+        ...
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        """Publish all in a few round trips, in order.
+
+        Raises when any was refused; a batch may then have been published in part, since a broker has no transactions
+        over batches.
+        """
+        ...
+
+    def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
+        """Hold these queues; declares them. Leaving the block without ``stop`` stops too."""
+        ...
+
+    async def queues(self) -> list[str]:
+        """Return the names of the queues that are known here, sorted."""
+        ...
+
+    async def depth(self, queue: str) -> int:
+        """Return how many messages wait in the queue (those taken or parked are not counted)."""
+        ...
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        """Return up to ``limit`` messages in the order they would be taken, and leave them there."""
+        ...
+
+    async def purge(self, queue: str) -> int:
+        """Delete the waiting messages; return how many there were."""
+        ...
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead-letter list."""
+        ...
+
+    async def ping(self) -> str:
+        """Connect and return one line that says what answered (for ``celeriac doctor``)."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent."""
+        ...

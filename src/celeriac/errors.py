@@ -1,0 +1,159 @@
+"""Every exception of celeriac, in one tree.
+
+Rules: a message names the object and the next step; driver errors are translated at the adapter's edge and chained
+with ``from``; what a task raises to steer its own ending (``Ignore``, ``Reject``, ``RetryRequested``) is not an error
+and stands apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CeleriacError(Exception):
+    """Root of everything celeriac raises."""
+
+
+class ConfigError(CeleriacError):
+    """A setting, URL or option cannot be used as given."""
+
+
+class WireError(CeleriacError):
+    """Bytes and objects could not be turned into each other."""
+
+
+class MalformedMessage(WireError):
+    """A message does not have the shape that its protocol asks for."""
+
+
+class ContentRefused(WireError):
+    """A content type or compression is not in ``accept_content``, or its library is not installed."""
+
+
+class EncodeError(WireError):
+    """A value cannot be written with the chosen serializer."""
+
+
+class BrokerError(CeleriacError):
+    """The broker refused or failed an operation."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached, or did not answer in time. Worth another try."""
+
+
+class DeliveryLost(CeleriacError):
+    """A receipt is void: its lease ended or its channel closed, and the message is back with the broker.
+
+    The run it belonged to is over; settling it again is pointless, so this is never retried.
+    """
+
+
+class BackendError(CeleriacError):
+    """The result store refused or failed an operation."""
+
+
+class BackendUnavailable(BackendError):
+    """The result store cannot be reached, or did not answer in time. Worth another try."""
+
+
+class ResultTimeout(CeleriacError, TimeoutError):
+    """A result was not ready within the time that the caller gave."""
+
+
+class ResultMissing(CeleriacError):
+    """A value was asked for that no store keeps (``ignore_result``, or no backend)."""
+
+
+class TaskError(CeleriacError):
+    """Root of the endings that a caller sees in place of a task's value."""
+
+
+class TaskNotFound(TaskError):
+    """No task of that name is registered with the worker that took the message. Celery: ``NotRegistered``."""
+
+
+class ArgumentError(TaskError, TypeError):
+    """An argument does not fit the task's signature or type hints."""
+
+
+class TaskRevoked(TaskError):
+    """The task was revoked or expired before it ran. Celery: ``TaskRevokedError``."""
+
+
+class SoftTimeLimitExceeded(TaskError):
+    """The soft time limit passed while the task ran."""
+
+
+class TimeLimitExceeded(TaskError):
+    """The hard time limit passed while the task ran."""
+
+
+class WorkerLost(TaskError):
+    """The process that ran the task ended before the task did. Celery: ``WorkerLostError``."""
+
+
+class TaskAborted(TaskError):
+    """The task raised ``SystemExit`` or ``KeyboardInterrupt``, which may not end the worker."""
+
+
+class RemoteError(TaskError):
+    """The task failed with an exception whose class is not at hand here.
+
+    :param type_name: qualified name of the original class.
+    :param arguments: its ``args`` as far as they could be written.
+    :param module: the module that the class was in, or ``None``.
+    """
+
+    def __init__(self, type_name: str, arguments: tuple[Any, ...] = (), module: str | None = None) -> None:
+        super().__init__(type_name, arguments, module)
+        self.type_name = type_name
+        self.arguments = arguments
+        self.module = module
+
+    def __str__(self) -> str:
+        text = ", ".join(str(argument) for argument in self.arguments)
+        return f"{self.type_name}: {text}" if text else self.type_name
+
+
+class Ending(Exception):  # noqa: N818 - an ending that a task asks for is no error
+    """Root of what a task raises to choose its own ending."""
+
+
+class Ignore(Ending):
+    """End the task without storing a result. The message is acknowledged."""
+
+
+class Reject(Ending):
+    """Refuse the message: put it back (``requeue=True``) or dead-letter it.
+
+    :param reason: text for the caller and the dead-letter list.
+    :param requeue: give the message back to the queue instead.
+    """
+
+    def __init__(self, reason: str = "rejected by the task", *, requeue: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.requeue = requeue
+
+
+class RetryRequested(Ending):
+    """Run the task again under the same id; raised by ``Context.retry``.
+
+    :param countdown: seconds until the next attempt; ``None`` asks the task's retry policy.
+    :param cause: the exception that led here; it is what the caller gets when attempts run out.
+    :param max_attempts: overrides the policy's limit for this task.
+    """
+
+    def __init__(
+        self,
+        countdown: float | None = None,
+        cause: BaseException | None = None,
+        max_attempts: int | None = None,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(countdown, cause)
+        self.countdown = countdown
+        self.cause = cause
+        self.max_attempts = max_attempts
+        self.arguments = arguments

@@ -1,0 +1,54 @@
+"""What a broker carries, whatever the broker.
+
+Rules: an ``Envelope`` is content plus the properties that AMQP carries natively and that kombu's JSON frame carries
+on Redis and SQL. Bytes that cannot be read as one are an ``Unreadable``, never an exception.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where a message goes.
+
+    :param routing_key: the routing key; with the default exchange this is the queue's name.
+    :param exchange: ``""`` is the default exchange, as Celery 4 and newer use it for direct queues.
+    :param queue: the queue to declare before the first publish; ``None`` when only exchange and key are known.
+    """
+
+    routing_key: str
+    exchange: str = ""
+    queue: str | None = None
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as a broker carries it.
+
+    ``body`` is the serialized (and perhaps compressed) content, already free of any transfer encoding such as base64.
+    ``headers`` holds the application headers; protocol 2 keeps its fields there. ``exchange`` and ``routing_key`` are
+    those the message was published with. ``expiration`` is milliseconds as text, as AMQP has it.
+    """
+
+    body: bytes
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: dict[str, Any] = {}
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    priority: int = 0
+    expiration: str | None = None
+    delivery_mode: int = 2
+    delivery_tag: str | None = None
+    exchange: str = ""
+    routing_key: str = ""
+    redelivered: bool = False
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """Bytes that are no envelope, and why."""
+
+    raw: bytes
+    reason: str
