@@ -1,0 +1,1 @@
+"""Result stores, one file each."""

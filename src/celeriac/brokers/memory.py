@@ -1,0 +1,289 @@
+"""A broker inside one process, for tests and for programs that need no other.
+
+Rules: messages take the real way through frames, so what cannot travel elsewhere does not travel here; two brokers
+share nothing; nothing outlives the process. The next message of a queue is the one with the lowest priority number,
+then the one published first, so a message that comes back is ahead of those that were never taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from heapq import heappop, heappush, nsmallest
+from itertools import count, islice
+
+import msgspec
+
+from celeriac.broker import DeadLetter, DeadLetters, Delivery, Subscription
+from celeriac.clock import Clock, SystemClock
+from celeriac.errors import DeliveryLost
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+from celeriac.wire.frame import mark_redelivered, pack, unpack
+
+
+class _Message(msgspec.Struct, order=True, eq=True):
+    """One message; the first two fields are its place in the line."""
+
+    priority: int
+    serial: int
+    queue: str
+    raw: bytes
+    redelivered: bool = False
+
+
+class _Dead(msgspec.Struct):
+    message: _Message
+    reason: str
+    died_at: float
+
+
+class MemoryBroker:
+    """Keeps messages in the memory of this process. Use it from one event loop.
+
+    :param clock: tells the time for parked and dead messages.
+    """
+
+    def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
+        self._lines = _Lines(clock)
+        self._subscriptions: set[_MemorySubscription] = set()
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        self._lines.enqueue(self._message(envelope, route))
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        for message in [self._message(envelope, route) for envelope, route in messages]:
+            self._lines.enqueue(message)
+
+    @asynccontextmanager
+    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
+        subscription = _MemorySubscription(self._lines, queues)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            await subscription.stop()
+            self._subscriptions.discard(subscription)
+
+    async def queues(self) -> list[str]:
+        return sorted(self._lines.waiting)
+
+    async def depth(self, queue: str) -> int:
+        return len(self._lines.waiting.get(queue, ()))
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        return [_read(message) for message in nsmallest(limit, self._lines.waiting.get(queue, ()))]
+
+    async def purge(self, queue: str) -> int:
+        line = self._lines.waiting.get(queue, [])
+        purged = len(line)
+        line.clear()
+        return purged
+
+    @property
+    def dead(self) -> DeadLetters:
+        return _MemoryDeadLetters(self._lines)
+
+    async def ping(self) -> str:
+        return f"memory of this process, {len(self._lines.waiting)} queues"
+
+    async def close(self) -> None:
+        """Stop the subscriptions and the timers; what was held or parked waits in its queue again."""
+        for subscription in self._subscriptions:
+            await subscription.stop()
+        self._lines.recall()
+
+    def _message(self, envelope: Envelope, route: Route) -> _Message:
+        sent = msgspec.structs.replace(
+            envelope,
+            exchange=route.exchange,
+            routing_key=route.routing_key,
+            delivery_tag=envelope.delivery_tag or str(uuid.uuid4()),
+        )
+        queue = route.queue or route.routing_key
+        return _Message(min(max(envelope.priority, 0), 9), self._lines.next_serial(), queue, pack(sent))
+
+
+class _Lines:
+    """Where every message is: waiting in a queue, held by a receipt, parked or dead."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._serials = count(1)
+        self._held: dict[int, _Message] = {}
+        self._parked: dict[int, tuple[asyncio.TimerHandle, _Message]] = {}
+        self.waiting: dict[str, list[_Message]] = {}
+        self.dead: dict[str, _Dead] = {}
+        self.changed: set[asyncio.Event] = set()
+
+    def next_serial(self) -> int:
+        return next(self._serials)
+
+    def declare(self, queue: str) -> list[_Message]:
+        return self.waiting.setdefault(queue, [])
+
+    def enqueue(self, message: _Message) -> None:
+        heappush(self.declare(message.queue), message)
+        for event in self.changed:
+            event.set()
+
+    def take(self, queues: deque[str], limit: int) -> list[_Message]:
+        """Take by priority over all the queues; among equals the queues take turns."""
+        taken: list[_Message] = []
+        while len(taken) < limit:
+            ready = [queue for queue in queues if self.waiting[queue]]
+            if not ready:
+                break
+            queue = min(ready, key=lambda name: self.waiting[name][0].priority)
+            queues.remove(queue)
+            queues.append(queue)
+            taken.append(heappop(self.waiting[queue]))
+        self._held.update((message.serial, message) for message in taken)
+        return taken
+
+    def settle(self, message: _Message) -> None:
+        if self._held.pop(message.serial, None) is not message:
+            raise _lost(message)
+
+    def give_back(self, message: _Message) -> None:
+        self.settle(message)
+        self.enqueue(msgspec.structs.replace(message, redelivered=True))
+
+    def park(self, message: _Message, due: float) -> None:
+        self.settle(message)
+        delay = max(0.0, due - self._clock.now())
+        timer = asyncio.get_running_loop().call_later(delay, self._come_due, message.serial)
+        self._parked[message.serial] = (timer, message)
+
+    def bury(self, message: _Message, reason: str) -> None:
+        self.settle(message)
+        self.dead[str(message.serial)] = _Dead(message, reason, self._clock.now())
+
+    def recall(self) -> None:
+        """Put what is held or parked back into its queue."""
+        for message in list(self._held.values()):
+            self.give_back(message)
+        for serial, (timer, _) in list(self._parked.items()):
+            timer.cancel()
+            self._come_due(serial)
+
+    def _come_due(self, serial: int) -> None:
+        _, message = self._parked.pop(serial)
+        self.enqueue(message)
+
+
+class _MemoryReceipt:
+    __slots__ = ("_lines", "_message", "_spent")
+
+    def __init__(self, lines: _Lines, message: _Message) -> None:
+        self._lines = lines
+        self._message = message
+        self._spent = False
+
+    async def ack(self) -> None:
+        self._spend()
+        self._lines.settle(self._message)
+
+    async def requeue(self) -> None:
+        self._spend()
+        self._lines.give_back(self._message)
+
+    async def park(self, due: float) -> None:
+        self._spend()
+        self._lines.park(self._message, due)
+
+    async def bury(self, reason: str) -> None:
+        self._spend()
+        self._lines.bury(self._message, reason)
+
+    def _spend(self) -> None:
+        if self._spent:
+            raise _lost(self._message)
+        self._spent = True
+
+
+class _MemorySubscription:
+    def __init__(self, lines: _Lines, queues: Sequence[str]) -> None:
+        self._lines = lines
+        self._queues = deque(dict.fromkeys(queues))
+        self._changed = asyncio.Event()
+        self._stopped = False
+        for queue in queues:
+            lines.declare(queue)
+
+    async def take(self, limit: int) -> list[Delivery]:
+        while not self._stopped:
+            taken = self._lines.take(self._queues, limit)
+            if taken:
+                return [self._delivery(message) for message in taken]
+            await self._wait()
+        return []
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._changed.set()
+
+    async def add_queue(self, queue: str) -> None:
+        if queue not in self._queues:
+            self._lines.declare(queue)
+            self._queues.append(queue)
+            self._changed.set()
+
+    async def drop_queue(self, queue: str) -> None:
+        if queue in self._queues:
+            self._queues.remove(queue)
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        self._lines.changed.add(self._changed)
+        try:
+            await self._changed.wait()
+        finally:
+            self._lines.changed.discard(self._changed)
+
+    def _delivery(self, message: _Message) -> Delivery:
+        receipt = _MemoryReceipt(self._lines, message)
+        return Delivery(_read(message), message.queue, receipt, message.redelivered)
+
+
+class _MemoryDeadLetters:
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+
+    async def list(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
+        entries = islice(self._lines.dead.items(), offset, offset + limit)
+        return [_dead_letter(name, dead) for name, dead in entries]
+
+    async def count(self) -> int:
+        return len(self._lines.dead)
+
+    async def retry(self, ids: Sequence[str]) -> int:
+        found = self._remove(ids)
+        for dead in found:
+            dead.message.serial = self._lines.next_serial()
+            self._lines.enqueue(dead.message)
+        return len(found)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        return len(self._remove(ids))
+
+    def _remove(self, ids: Sequence[str]) -> Sequence[_Dead]:
+        present = [name for name in dict.fromkeys(ids) if name in self._lines.dead]
+        return [self._lines.dead.pop(name) for name in present]
+
+
+def _read(message: _Message) -> Envelope | Unreadable:
+    return unpack(mark_redelivered(message.raw) if message.redelivered else message.raw)
+
+
+def _dead_letter(name: str, dead: _Dead) -> DeadLetter:
+    message = dead.message
+    return DeadLetter(
+        id=name, envelope=_read(message), queue=message.queue, reason=dead.reason, died_at=dead.died_at
+    )
+
+
+def _lost(message: _Message) -> DeliveryLost:
+    return DeliveryLost(f"message {message.serial} of queue {message.queue!r} was settled before")
