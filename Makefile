@@ -32,9 +32,9 @@ redis-server:
 	@command -v redis-server >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "redis-server is missing: installing it with apt-get"; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server redis-sentinel; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server; \
 	else \
-	    echo "error: the tests need redis-server on the PATH; install it (Debian: sudo apt-get install redis-server redis-sentinel, macOS: brew install redis) and run make test again" >&2; \
+	    echo "error: the tests need redis-server on the PATH; install it (Debian: sudo apt-get install redis-server, macOS: brew install redis) and run make test again" >&2; \
 	    exit 1; \
 	fi
 

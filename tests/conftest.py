@@ -1,0 +1,54 @@
+"""What every test may ask for: a private Redis, and names that nobody else uses."""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.servers import RedisSentinel, RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The session's shared Redis. It is shared: use fresh names (`unique`), never flush or stop it."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of database 0 of the shared Redis."""
+    return redis_server.url()
+
+
+@pytest.fixture(scope="session")
+def secured_redis() -> Iterator[RedisServer]:
+    """A shared Redis that wants a password, and speaks TLS as well."""
+    with RedisServer(password="pass/word@1", tls=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel() -> Iterator[RedisSentinel]:
+    """A primary, a replica and two Sentinels, shared by the session."""
+    with RedisSentinel() as sentinel:
+        yield sentinel
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis for this test alone, to stop, kill, pause and start again; its data outlives a kill."""
+    with RedisServer(durable=True) as server:
+        yield server
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Make a name that no other test uses: ``unique("queue")``."""
+    return lambda stem: f"{stem}-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def queue(unique: Callable[[str], str]) -> str:
+    """A queue name that no other test uses."""
+    return unique("queue")

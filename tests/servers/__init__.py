@@ -1,0 +1,6 @@
+"""Private servers for tests: started on free ports, thrown away afterwards."""
+
+from tests.servers.process import LoggedProcess
+from tests.servers.redis import RedisSentinel, RedisServer
+
+__all__ = ["LoggedProcess", "RedisSentinel", "RedisServer"]
