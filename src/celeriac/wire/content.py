@@ -1,0 +1,300 @@
+"""Bodies: serializers, compression, and which of them a reader accepts.
+
+Rules: names and content types are kombu's; what is not accepted, or lacks its library, is ``ContentRefused`` before a
+byte of it is interpreted; what is accepted and broken is ``MalformedMessage``; nothing else escapes.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import pickle
+import zlib
+from collections.abc import Callable, Collection
+from typing import Any
+
+import msgspec
+
+from celeriac.errors import ConfigError, ContentRefused, EncodeError, MalformedMessage, WireError
+from celeriac.wire.extended_json import decode_json, encode_json
+
+try:
+    import msgpack
+except ImportError:
+    msgpack = None
+try:
+    import yaml
+except ImportError:
+    yaml = None  # type: ignore[assignment]
+try:
+    import brotli
+except ImportError:
+    brotli = None
+try:
+    import zstandard
+except ImportError:
+    zstandard = None  # type: ignore[assignment]
+
+JSON = "application/json"
+MSGPACK = "application/x-msgpack"
+YAML = "application/x-yaml"
+PICKLE = "application/x-python-serialize"
+
+SERIALIZERS = {"json": JSON, "msgpack": MSGPACK, "yaml": YAML, "pickle": PICKLE}
+"""Serializer name to content type."""
+
+RAW_TYPES = frozenset({"application/data", "application/text"})
+"""Content types that hold bytes or text as they are; always accepted."""
+
+COMPRESSIONS = {
+    "gzip": "application/x-gzip",
+    "zlib": "application/x-gzip",
+    "bzip2": "application/x-bz2",
+    "bzip": "application/x-bz2",
+    "lzma": "application/x-lzma",
+    "xz": "application/x-lzma",
+    "brotli": "application/x-brotli",
+    "zstd": "application/zstd",
+    "zstandard": "application/zstd",
+}
+"""Compression name to the type written in the ``compression`` header. gzip and zlib are both a zlib stream."""
+
+_PICKLE_PROTOCOL = 4
+_BYTE_ENCODINGS = frozenset(
+    {None, "", "binary", "utf-8", "UTF-8", "utf8", "ascii", "ASCII", "us-ascii", "ascii-8bit"}
+)
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_EXTRAS = {
+    MSGPACK: "msgpack",
+    YAML: "yaml",
+    "application/x-brotli": "compression",
+    "application/zstd": "compression",
+}
+
+
+class Content(msgspec.Struct, frozen=True):
+    """A serialized value."""
+
+    body: bytes
+    content_type: str
+    content_encoding: str
+
+
+class Codecs:
+    """The serializers and compressions that one app reads and writes.
+
+    Writing is possible with every serializer whose library is installed; reading only with those accepted.
+
+    :param accept: serializer names or content types to read (Celery: ``accept_content``).
+    :param limit: the size in bytes that a body may have after decompression.
+    :raises ConfigError: a name in ``accept`` is unknown.
+    """
+
+    def __init__(self, accept: Collection[str] = ("json",), limit: int = 256 * 1024 * 1024) -> None:
+        self._accepted = RAW_TYPES | {_content_type(name) for name in accept}
+        self._accepts_json = JSON in self._accepted
+        self._limit = limit
+        self._encoders = _available_encoders()
+        self._decoders = _available_decoders()
+
+    def accepts(self, content_type: str) -> bool:
+        """Whether bodies of this content type are read here."""
+        return content_type in self._accepted
+
+    def encode(self, value: Any, serializer: str) -> Content:
+        """Serialize ``value`` (Celery: ``task_serializer``, ``result_serializer``).
+
+        :raises EncodeError: the value cannot be written, or the serializer is unknown or not installed.
+        """
+        if serializer == "json":
+            return Content(encode_json(value), JSON, "utf-8")
+        content_type = SERIALIZERS.get(serializer)
+        if content_type is None:
+            raise EncodeError(f"unknown serializer {serializer!r}; known are {', '.join(SERIALIZERS)}")
+        encode = self._encoders.get(content_type)
+        if encode is None:
+            raise EncodeError(_missing(content_type, serializer))
+        try:
+            return Content(encode(value), content_type, "utf-8" if content_type == YAML else "binary")
+        except Exception as error:
+            raise EncodeError(f"{serializer} cannot write this value: {error!r:.500}") from error
+
+    def decode(
+        self,
+        body: bytes,
+        content_type: str | None,
+        content_encoding: str | None,
+        compression: str | None = None,
+    ) -> Any:
+        """Return the value of a body. Without a content type it is bytes as they are, as kombu has it.
+
+        :param compression: the ``compression`` header.
+        :raises ContentRefused: the content type is not accepted, or a library is not installed.
+        :raises MalformedMessage: the body is not what its content type says, or too large when decompressed.
+        """
+        content_type = content_type or "application/data"
+        if content_type not in self._accepted:
+            raise ContentRefused(
+                f"content type {content_type!r:.100} is not accepted here; accept_content would have to name it"
+            )
+        if compression:
+            body = self.decompress(body, compression)
+        if content_encoding not in _BYTE_ENCODINGS:
+            body = _recode(body, str(content_encoding))
+        if content_type == JSON:
+            return decode_json(body)
+        if content_type not in SERIALIZERS.values():
+            return body if content_type == "application/data" else _as_text(body)
+        return self._decode(body, content_type)
+
+    def _decode(self, body: bytes, content_type: str) -> Any:
+        decode = self._decoders.get(content_type)
+        if decode is None:
+            raise ContentRefused(_missing(content_type, content_type))
+        try:
+            return decode(body)
+        except Exception as error:
+            raise MalformedMessage(f"not {content_type}: {error!r:.200}") from error
+
+    def compress(self, body: bytes, name: str) -> tuple[bytes, str]:
+        """Compress a body; returns it with the type for the ``compression`` header.
+
+        :param name: ``gzip``, ``zlib``, ``bzip2``, ``lzma``, ``brotli`` or ``zstd``, or the type itself.
+        :raises EncodeError: the compression is unknown or its library is not installed.
+        """
+        mime = COMPRESSIONS.get(name, name)
+        if mime not in COMPRESSIONS.values():
+            raise EncodeError(f"unknown compression {name!r}; known are {', '.join(COMPRESSIONS)}")
+        compress = _available_compressors().get(mime)
+        if compress is None:
+            raise EncodeError(_missing(mime, name))
+        return compress(body), mime
+
+    def decompress(self, body: bytes, mime: str) -> bytes:
+        """Decompress a body, never to more than the limit.
+
+        :param mime: the ``compression`` header; a name is understood too.
+        :raises ContentRefused: the compression is unknown or its library is not installed.
+        :raises MalformedMessage: the body is broken, cut short, or too large.
+        """
+        mime = COMPRESSIONS.get(mime, mime)
+        if mime not in COMPRESSIONS.values():
+            raise ContentRefused(f"unknown compression {mime!r:.100}")
+        decompress = _available_decompressors().get(mime)
+        if decompress is None:
+            raise ContentRefused(_missing(mime, mime))
+        try:
+            return decompress(body, self._limit)
+        except WireError:
+            raise
+        except Exception as error:
+            raise MalformedMessage(f"not {mime}: {error!r:.200}") from error
+
+
+def _content_type(name: str) -> str:
+    if name in SERIALIZERS:
+        return SERIALIZERS[name]
+    if "/" in name:
+        return name
+    raise ConfigError(f"accept_content: unknown serializer {name!r}; known are {', '.join(SERIALIZERS)}")
+
+
+def _missing(mime: str, name: str) -> str:
+    extra = _EXTRAS[mime]
+    return f"{name} needs a library that is not installed: pip install 'celeriac[{extra}]'"
+
+
+def _recode(body: bytes, encoding: str) -> bytes:
+    try:
+        return body.decode(encoding).encode()
+    except (LookupError, ValueError) as error:
+        raise MalformedMessage(f"body is not {encoding!r:.100}: {error}") from error
+
+
+def _as_text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedMessage(f"body is not text: {error}") from error
+
+
+def _available_encoders() -> dict[str, Callable[[Any], bytes]]:
+    encoders: dict[str, Callable[[Any], bytes]] = {
+        PICKLE: lambda value: pickle.dumps(value, _PICKLE_PROTOCOL)
+    }
+    if msgpack is not None:
+        encoders[MSGPACK] = lambda value: bytes(msgpack.packb(value, use_bin_type=True))
+    if yaml is not None:
+        encoders[YAML] = lambda value: yaml.safe_dump(value).encode()
+    return encoders
+
+
+def _available_decoders() -> dict[str, Callable[[bytes], Any]]:
+    decoders: dict[str, Callable[[bytes], Any]] = {PICKLE: pickle.loads}
+    if msgpack is not None:
+        decoders[MSGPACK] = lambda body: msgpack.unpackb(body, raw=False, strict_map_key=False)
+    if yaml is not None:
+        decoders[YAML] = yaml.safe_load
+    return decoders
+
+
+def _available_compressors() -> dict[str, Callable[[bytes], bytes]]:
+    compressors = {
+        "application/x-gzip": zlib.compress,
+        "application/x-bz2": bz2.compress,
+        "application/x-lzma": lzma.compress,
+    }
+    if brotli is not None:
+        compressors["application/x-brotli"] = brotli.compress
+    if zstandard is not None:
+        compressors["application/zstd"] = zstandard.ZstdCompressor().compress
+    return compressors
+
+
+def _available_decompressors() -> dict[str, Callable[[bytes, int], bytes]]:
+    decompressors = {
+        "application/x-gzip": _unzip,
+        "application/x-bz2": lambda body, limit: _drain(bz2.BZ2Decompressor(), body, limit),
+        "application/x-lzma": lambda body, limit: _drain(lzma.LZMADecompressor(), body, limit),
+    }
+    if brotli is not None:
+        decompressors["application/x-brotli"] = _unbrotli
+    if zstandard is not None:
+        decompressors["application/zstd"] = _unzstd
+    return decompressors
+
+
+def _unzip(body: bytes, limit: int) -> bytes:
+    stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+    return _checked(stream.decompress(body, limit + 1), limit, complete=stream.eof)
+
+
+def _drain(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, body: bytes, limit: int) -> bytes:
+    return _checked(stream.decompress(body, limit + 1), limit, complete=stream.eof)
+
+
+def _unbrotli(body: bytes, limit: int) -> bytes:
+    stream = brotli.Decompressor()
+    parts = [stream.process(body, output_buffer_limit=limit + 1)]
+    size = len(parts[0])
+    while size <= limit and not stream.is_finished():
+        more = stream.process(b"", output_buffer_limit=limit + 1 - size)
+        if not more:
+            break
+        parts.append(more)
+        size += len(more)
+    return _checked(b"".join(parts), limit, complete=bool(stream.is_finished()))
+
+
+def _unzstd(body: bytes, limit: int) -> bytes:
+    # One frame after another, as kombu's stream reader takes them; a reader tells nothing about a missing end.
+    stream = zstandard.ZstdDecompressor(max_window_size=limit).decompressobj()
+    return _checked(stream.decompress(body), limit, complete=stream.eof)
+
+
+def _checked(data: bytes, limit: int, *, complete: bool) -> bytes:
+    if len(data) > limit:
+        raise MalformedMessage(f"body is larger than {limit} bytes when decompressed")
+    if not complete:
+        raise MalformedMessage("compressed body is cut short")
+    return data

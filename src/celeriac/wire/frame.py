@@ -1,0 +1,235 @@
+"""kombu's JSON frame: how Redis and SQL brokers carry an envelope.
+
+Rules: ``unpack`` never raises and reads every frame whose content can still be known, whoever wrote it: a missing
+part is a default. The usual frame is read in one typed pass; one that deviates is read again, field by field.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Any
+
+import msgspec
+
+from celeriac.errors import EncodeError, WireError
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+from celeriac.wire.extended_json import decode_json, encode_json
+
+DELIVERIES_HEADER = "x-celeriac-deliveries"
+"""Header that counts how often a message was taken before."""
+
+_PERSISTENT = 2
+
+
+class _DeliveryInfo(msgspec.Struct):
+    exchange: str = ""
+    routing_key: str = ""
+    priority: int | None = None
+    redelivered: bool = False
+
+
+class _Properties(msgspec.Struct):
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    delivery_mode: int = _PERSISTENT
+    expiration: str | None = None
+    delivery_info: _DeliveryInfo = msgspec.field(default_factory=_DeliveryInfo)
+    priority: int | None = None
+    body_encoding: str | None = None
+    delivery_tag: str | None = None
+    node_correlation_id: str | None = msgspec.field(default=None, name="correlationId")
+    node_reply_to: str | None = msgspec.field(default=None, name="replyTo")
+
+
+class _Frame(msgspec.Struct):
+    body: str
+    content_encoding: str | None = msgspec.field(default=None, name="content-encoding")
+    content_type: str | None = msgspec.field(default=None, name="content-type")
+    headers: dict[str, Any] | None = None
+    properties: _Properties = msgspec.field(default_factory=_Properties)
+    redelivered: bool = False
+
+
+class _WrittenInfo(msgspec.Struct):
+    exchange: str
+    routing_key: str
+
+
+class _WrittenProperties(msgspec.Struct, omit_defaults=True):
+    correlation_id: str | None
+    reply_to: str | None
+    delivery_mode: int
+    delivery_info: _WrittenInfo
+    priority: int
+    body_encoding: str
+    delivery_tag: str
+    expiration: str | None = None
+
+
+class _WrittenFrame(msgspec.Struct):
+    body: str
+    content_encoding: str | None = msgspec.field(name="content-encoding")
+    content_type: str | None = msgspec.field(name="content-type")
+    headers: msgspec.Raw
+    properties: _WrittenProperties
+
+
+_read = msgspec.json.Decoder(_Frame).decode
+_write = msgspec.json.Encoder().encode
+
+
+def pack(envelope: Envelope, *, delivery_tag: str | None = None, route: Route | None = None) -> bytes:
+    """Return the frame of an envelope (kombu: virtual transports, WIRE form of Celery's messages on Redis).
+
+    :param delivery_tag: overrides the envelope's; one of the two is needed, and unique.
+    :param route: overrides the exchange and routing key of the envelope.
+    :raises EncodeError: no delivery tag, or a header cannot be written.
+    """
+    tag = delivery_tag or envelope.delivery_tag
+    if not tag:
+        raise EncodeError("an envelope needs a delivery_tag to be framed; give it a fresh uuid")
+    place = route or envelope
+    try:
+        return _write(
+            _WrittenFrame(
+                b64encode(envelope.body).decode("ascii"),
+                envelope.content_encoding,
+                envelope.content_type,
+                msgspec.Raw(encode_json(envelope.headers, "headers")),
+                _WrittenProperties(
+                    envelope.correlation_id,
+                    envelope.reply_to,
+                    envelope.delivery_mode,
+                    _WrittenInfo(place.exchange, place.routing_key),
+                    envelope.priority,
+                    "base64",
+                    tag,
+                    envelope.expiration,
+                ),
+            )
+        )
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"a property of the envelope is not text that can be written: {error}") from error
+
+
+def unpack(raw: bytes) -> Envelope | Unreadable:
+    """Return the envelope that a frame holds, or ``Unreadable``. Never raises.
+
+    Reads frames of kombu 3 and newer, gocelery, gopher-celery and celery.node.
+    """
+    try:
+        frame = _read(raw) if b"__type__" not in raw else _read_leniently(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        frame = _read_leniently(raw)
+    if isinstance(frame, str):
+        return Unreadable(raw, frame)
+    properties = frame.properties
+    info = properties.delivery_info
+    headers = frame.headers or {}
+    try:
+        body = b64decode(frame.body) if properties.body_encoding == "base64" else frame.body.encode()
+    except ValueError as error:
+        return Unreadable(raw, f"body: {error}")
+    priority = properties.priority if properties.priority is not None else info.priority
+    return Envelope(
+        body=body,
+        content_type=frame.content_type,
+        content_encoding=frame.content_encoding,
+        headers=headers,
+        correlation_id=properties.correlation_id or properties.node_correlation_id,
+        reply_to=properties.reply_to or properties.node_reply_to,
+        priority=priority or 0,
+        expiration=properties.expiration,
+        delivery_mode=properties.delivery_mode,
+        delivery_tag=properties.delivery_tag,
+        exchange=info.exchange,
+        routing_key=info.routing_key,
+        redelivered=frame.redelivered or info.redelivered or headers.get("redelivered") is True,
+    )
+
+
+def mark_redelivered(raw: bytes, deliveries: int | None = None) -> bytes:
+    """Return the frame marked as delivered before, the way kombu marks what it restores; the rest stays as it is.
+
+    :param deliveries: how often it was taken, kept in the frame's ``x-celeriac-deliveries`` header.
+    :returns: ``raw`` itself when it cannot be read as a frame.
+    """
+    try:
+        frame = decode_json(raw)
+    except WireError:
+        return raw
+    if not isinstance(frame, dict):
+        return raw
+    headers = frame.get("headers")
+    if deliveries is not None and headers is None:
+        headers = frame["headers"] = {}
+    if isinstance(headers, dict):
+        headers["redelivered"] = True
+        if deliveries is not None:
+            headers[DELIVERIES_HEADER] = deliveries
+    properties = frame.get("properties")
+    info = properties.get("delivery_info") if isinstance(properties, dict) else None
+    if isinstance(info, dict):
+        info["redelivered"] = True
+    try:
+        return encode_json(frame, "frame")
+    except WireError:
+        return raw
+
+
+def _read_leniently(raw: bytes) -> _Frame | str:
+    """Return the frame, with a default for every part that is not of its usual type, or why there is none."""
+    try:
+        frame = decode_json(raw)
+    except WireError as error:
+        return str(error)
+    if not isinstance(frame, dict):
+        return f"a frame is an object, not {type(frame).__name__}"
+    body = frame.get("body")
+    if not isinstance(body, str):
+        return f"frame without a body: it has the keys {sorted(frame)!r:.200}"
+    headers = frame.get("headers")
+    return _Frame(
+        body=body,
+        content_encoding=_text(frame.get("content-encoding")),
+        content_type=_text(frame.get("content-type")),
+        headers=headers if isinstance(headers, dict) else None,
+        properties=_read_properties(_object(frame.get("properties"))),
+        redelivered=frame.get("redelivered") is True,
+    )
+
+
+def _read_properties(properties: dict[str, Any]) -> _Properties:
+    info = _object(properties.get("delivery_info"))
+    return _Properties(
+        correlation_id=_text(properties.get("correlation_id")),
+        reply_to=_text(properties.get("reply_to")),
+        delivery_mode=_number(properties.get("delivery_mode")) or _PERSISTENT,
+        expiration=_text(properties.get("expiration")),
+        delivery_info=_DeliveryInfo(
+            exchange=_text(info.get("exchange")) or "",
+            routing_key=_text(info.get("routing_key")) or "",
+            priority=_number(info.get("priority")),
+            redelivered=info.get("redelivered") is True,
+        ),
+        priority=_number(properties.get("priority")),
+        body_encoding=_text(properties.get("body_encoding")),
+        delivery_tag=_text(properties.get("delivery_tag")),
+        node_correlation_id=_text(properties.get("correlationId")),
+        node_reply_to=_text(properties.get("replyTo")),
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> int | None:
+    """Return a whole number; peers written in Go or JavaScript may send ``3.0``."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
