@@ -135,6 +135,7 @@ class RedisServer:
         options = [
             *("--bind", HOST, "--port", str(self.port), "--unixsocket", str(self.socket_path)),
             *("--dir", str(self.directory), "--databases", "64", "--save", "", "--daemonize", "no"),
+            *("--repl-diskless-sync-delay", "0"),
             *("--appendonly", "yes" if self._durable else "no", "--appendfsync", "always"),
         ]
         if self.password:
@@ -186,17 +187,17 @@ class RedisSentinel:
     @property
     def primary_port(self) -> int:
         """The port of whoever is the primary now."""
-        _, port = self._ask("GET-MASTER-ADDR-BY-NAME", self.name)
+        _, port = self._ask(self.ports[0], "GET-MASTER-ADDR-BY-NAME", self.name)
         return int(port)
 
     def failover(self) -> None:
         """Make the replica the primary; return when both Sentinels name it so."""
-        self._ask("FAILOVER", self.name)
+        self._ask(self.ports[0], "FAILOVER", self.name)
         for process in self._processes:
             process.wait_for(f"+switch-master {self.name}")
 
-    def _ask(self, *command: str) -> Any:
-        with closing(redis.Redis(host=HOST, port=self.ports[0], protocol=2)) as client:
+    def _ask(self, port: int, *command: str) -> Any:
+        with closing(redis.Redis(host=HOST, port=port, protocol=2)) as client:
             return client.execute_command("SENTINEL", *command)
 
     def _start(self, port: int) -> LoggedProcess:
@@ -212,8 +213,7 @@ class RedisSentinel:
         )
         process = LoggedProcess([program, str(settings), "--sentinel"])
         process.wait_for(f"+monitor master {self.name}")
-        with closing(redis.Redis(host=HOST, port=port, protocol=2)) as client:
-            client.execute_command("SENTINEL", "DEBUG", *HASTE)
+        self._ask(port, "DEBUG", *HASTE)
         return process
 
 
