@@ -239,7 +239,7 @@ def _available_decoders() -> dict[str, Callable[[bytes], Any]]:
 
 
 def _available_compressors() -> dict[str, Callable[[bytes], bytes]]:
-    compressors = {
+    compressors: dict[str, Callable[[bytes], bytes]] = {
         "application/x-gzip": zlib.compress,
         "application/x-bz2": bz2.compress,
         "application/x-lzma": lzma.compress,

@@ -1,11 +1,23 @@
-"""A task message: what a producer asks a worker to do."""
+"""A task message: what a producer asks a worker to do.
+
+Rules: ``decode`` answers with a value for every envelope: a ``TaskMessage``, or ``Malformed`` that says which field is
+wrong. Protocol 2 is told from protocol 1 by the ``task`` header, as Celery does. A null field is an absent one.
+A time without an offset is UTC.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+from celeriac.errors import ContentRefused, EncodeError, MalformedMessage
+from celeriac.wire.content import JSON, Codecs, Content
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.extended_json import encode_json
+from celeriac.wire.frame import DELIVERIES_HEADER
+from celeriac.wire.preview import preview
 
 
 class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,3 +75,329 @@ class Malformed(msgspec.Struct, frozen=True):
     task: str | None = None
     reply_to: str | None = None
     refused: bool = False
+
+
+PROTOCOL_HEADERS = frozenset(
+    {
+        "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
+        "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
+        "stamps", "compression", "redelivered", "meth", DELIVERIES_HEADER,
+    }
+)  # fmt: skip
+"""Headers that belong to the protocol; all others are the sender's own."""
+
+_EMPTY_EMBED = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
+
+
+def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
+    """Return the task message that an envelope holds, of protocol 1, 2 or Celery's mix of both. Never raises."""
+    headers = envelope.headers
+    compression = headers.get("compression")
+    if compression is not None and not isinstance(compression, str):
+        return _malformed(envelope, headers, f"compression must be text, not {_kind(compression)}")
+    try:
+        body = codecs.decode(envelope.body, envelope.content_type, envelope.content_encoding, compression)
+    except (ContentRefused, MalformedMessage) as error:
+        return _malformed(envelope, headers, str(error), refused=isinstance(error, ContentRefused))
+    if headers.get("task"):
+        if isinstance(body, (list, tuple)):
+            return _assemble(envelope, headers, body, 2)
+        if isinstance(body, dict):
+            return _assemble(envelope, body | headers, _v1_call(body), 2)
+        return _malformed(envelope, headers, f"body must be [args, kwargs, embed], not {_kind(body)}")
+    if isinstance(body, dict) and "task" in body:
+        return _assemble(envelope, body, _v1_call(body), 1)
+    return _malformed(
+        envelope, headers, f"no task name in the headers, and the body is {_kind(body)} without one"
+    )
+
+
+def encode(
+    message: TaskMessage,
+    codecs: Codecs,
+    *,
+    serializer: str = "json",
+    compression: str | None = None,
+    now: datetime | None = None,
+) -> Envelope:
+    """Return the envelope of a task message, in the protocol that ``message.protocol`` names.
+
+    :param compression: name of the compression for the body; see ``Codecs.compress``.
+    :param now: with it, a message that expires carries the milliseconds left as its ``expiration``.
+    :raises EncodeError: an argument cannot be written, a custom header has a name of the protocol, or the serializer or
+        compression is not at hand.
+    """
+    if message.protocol == 1:
+        content, headers = _encode_v1(message, codecs, serializer)
+    else:
+        content, headers = _encode_v2(message, codecs, serializer)
+    body = content.body
+    if compression is not None:
+        body, headers["compression"] = codecs.compress(body, compression)
+    return Envelope(
+        body=body,
+        content_type=content.content_type,
+        content_encoding=content.content_encoding,
+        headers=headers,
+        correlation_id=message.correlation_id or message.id,
+        reply_to=message.reply_to,
+        priority=message.priority,
+        expiration=_expiration(message.expires, now),
+    )
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+_Signatures = list[dict[str, Any]] | dict[str, Any] | None
+_Limit = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)] | None
+
+
+class _Fields(msgspec.Struct):
+    """The headers of protocol 2, or the body of protocol 1, as other programs may have written them."""
+
+    id: str
+    task: str
+    retries: int | None = None
+    eta: Any = None
+    expires: Any = None
+    group: str | None = None
+    taskset: str | None = None
+    group_index: int | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    timelimit: tuple[_Limit, _Limit] | None = None
+    ignore_result: bool | None = None
+    shadow: str | None = None
+    replaced_task_nesting: int | None = None
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] | None = None
+    origin: str | None = None
+    lang: str | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+
+
+class _Embed(msgspec.Struct):
+    callbacks: _Signatures = None
+    errbacks: _Signatures = None
+    chain: _Signatures = None
+    chord: dict[str, Any] | None = None
+
+
+class _Call(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The body of protocol 2."""
+
+    args: list[Any] | None
+    kwargs: dict[str, Any] | None
+    embed: _Embed | None
+
+
+_NOTHING_EMBEDDED = _Embed()
+
+
+def _v1_call(body: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Return the parts of a protocol 1 body that stand in the body of protocol 2."""
+    return body.get("args"), body.get("kwargs"), body
+
+
+def _assemble(
+    envelope: Envelope, fields: dict[str, Any], call: Any, protocol: Literal[1, 2]
+) -> TaskMessage | Malformed:
+    try:
+        known = msgspec.convert(fields, _Fields)
+        called = msgspec.convert(call, _Call)
+        eta = _read_time(known.eta, "eta") if known.eta else None
+        expires = _read_time(known.expires, "expires") if known.expires else None
+    except (msgspec.ValidationError, MalformedMessage) as error:
+        return _malformed(envelope, fields, str(error))
+    for name in (known.id, known.task, known.group):
+        if name is not None and not _is_name(name):
+            return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
+    headers = envelope.headers
+    embed = called.embed or _NOTHING_EMBEDDED
+    time_limit, soft_time_limit = known.timelimit or (None, None)
+    return TaskMessage(
+        id=known.id,
+        task=known.task,
+        args=called.args or [],
+        kwargs=called.kwargs or {},
+        retries=known.retries or 0,
+        eta=eta,
+        expires=expires,
+        group=known.taskset or known.group,
+        group_index=known.group_index,
+        root_id=known.root_id,
+        parent_id=known.parent_id,
+        time_limit=time_limit,
+        soft_time_limit=soft_time_limit,
+        ignore_result=known.ignore_result,
+        shadow=known.shadow,
+        callbacks=_as_list(embed.callbacks),
+        errbacks=_as_list(embed.errbacks),
+        chain=_as_list(embed.chain),
+        chord=embed.chord,
+        replaced_task_nesting=known.replaced_task_nesting or 0,
+        stamped_headers=known.stamped_headers,
+        stamps=known.stamps or {},
+        origin=known.origin,
+        lang=known.lang,
+        args_repr=known.argsrepr,
+        kwargs_repr=known.kwargsrepr,
+        headers={} if headers.keys() <= PROTOCOL_HEADERS else _without_protocol(headers),
+        correlation_id=envelope.correlation_id,
+        reply_to=envelope.reply_to,
+        priority=envelope.priority,
+        content_type=envelope.content_type or "",
+        compression=headers.get("compression"),
+        protocol=protocol,
+    )
+
+
+def _read_time(value: Any, field: str) -> datetime:
+    """Return an aware time; every ISO 8601 form that Python reads is understood."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise MalformedMessage(f"{field} is no ISO 8601 time: {value!r:.100}") from None
+    if not isinstance(value, datetime):
+        raise MalformedMessage(f"{field} must be an ISO 8601 time, not {value!r:.100}")
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def _as_list(signatures: _Signatures) -> list[dict[str, Any]]:
+    if not signatures:
+        return []
+    return [signatures] if isinstance(signatures, dict) else signatures
+
+
+def _without_protocol(headers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in headers.items() if name not in PROTOCOL_HEADERS}
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is not empty and can be written as UTF-8: it becomes part of keys and log lines."""
+    if text.isascii():
+        return bool(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _malformed(
+    envelope: Envelope, fields: dict[str, Any], reason: str, *, refused: bool = False
+) -> Malformed:
+    """Say what is wrong, to whom: the id is looked for in the correlation id too, where Celery repeats it."""
+    task_id, task = (
+        value if isinstance(value, str) and _is_name(value) else None
+        for value in (fields.get("id"), fields.get("task"))
+    )
+    return Malformed(reason, task_id or envelope.correlation_id, task, envelope.reply_to, refused)
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def _encode_v2(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[Content, dict[str, Any]]:
+    headers = {
+        "lang": message.lang or "py",
+        "task": message.task,
+        "id": message.id,
+        "shadow": message.shadow,
+        "eta": _write_time(message.eta),
+        "expires": _write_time(message.expires),
+        "group": message.group,
+        "group_index": message.group_index,
+        "retries": message.retries,
+        "timelimit": [message.time_limit, message.soft_time_limit],
+        "root_id": message.root_id,
+        "parent_id": message.parent_id,
+        "argsrepr": preview(tuple(message.args)) if message.args_repr is None else message.args_repr,
+        "kwargsrepr": preview(message.kwargs) if message.kwargs_repr is None else message.kwargs_repr,
+        "origin": message.origin,
+        "ignore_result": message.ignore_result,
+        "replaced_task_nesting": message.replaced_task_nesting,
+        "stamped_headers": message.stamped_headers,
+        "stamps": message.stamps,
+    }
+    if message.headers:
+        headers |= _custom(message.headers)
+    embed = {
+        "callbacks": message.callbacks or None,
+        "errbacks": message.errbacks or None,
+        "chain": message.chain or None,
+        "chord": message.chord,
+    }
+    if serializer != "json":
+        return codecs.encode([message.args, message.kwargs, embed], serializer), headers
+    nothing = not (message.callbacks or message.errbacks or message.chain or message.chord)
+    parts = (
+        encode_json(message.args, "args"),
+        encode_json(message.kwargs, "kwargs"),
+        _EMPTY_EMBED if nothing else encode_json(embed, "embed"),
+    )
+    return Content(b"[" + b", ".join(parts) + b"]", JSON, "utf-8"), headers
+
+
+def _encode_v1(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[Content, dict[str, Any]]:
+    callbacks = [*message.callbacks, *_nest(message.chain)]
+    body = {
+        "task": message.task,
+        "id": message.id,
+        "args": message.args,
+        "kwargs": message.kwargs,
+        "group": message.group,
+        "group_index": message.group_index,
+        "retries": message.retries,
+        "eta": _write_time(message.eta),
+        "expires": _write_time(message.expires),
+        "utc": True,
+        "callbacks": callbacks or None,
+        "errbacks": message.errbacks or None,
+        "timelimit": [message.time_limit, message.soft_time_limit],
+        "taskset": message.group,
+        "chord": message.chord,
+    }
+    if serializer == "json":
+        return Content(encode_json(body, "body"), JSON, "utf-8"), _custom(message.headers)
+    return codecs.encode(body, serializer), _custom(message.headers)
+
+
+def _nest(chain: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the next step of a chain, each step holding the one after as its link: protocol 1 has no other form."""
+    following: list[dict[str, Any]] = []
+    for step in chain:  # the last step comes first
+        options = dict(step.get("options") or {})
+        links = _as_list(options.get("link")) + following
+        if links:
+            options["link"] = links
+        following = [step | {"options": options}]
+    return following
+
+
+def _custom(headers: dict[str, Any]) -> dict[str, Any]:
+    if not headers.keys().isdisjoint(PROTOCOL_HEADERS):
+        taken = ", ".join(sorted(headers.keys() & PROTOCOL_HEADERS))
+        raise EncodeError(f"headers: {taken}: the protocol uses these names itself; choose others")
+    return dict(headers)
+
+
+def _write_time(value: datetime | None) -> str | None:
+    """Return ISO 8601 with an offset, without which readers in Go cannot read it."""
+    if value is None:
+        return None
+    return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).isoformat()
+
+
+def _expiration(expires: datetime | None, now: datetime | None) -> str | None:
+    if expires is None or now is None:
+        return None
+    if expires.tzinfo is None:
+        expires = expires.replace(tzinfo=UTC)
+    return str(max(0, round((expires - now).total_seconds() * 1000)))
