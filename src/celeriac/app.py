@@ -1,0 +1,342 @@
+"""The composition root: settings, tasks, connections of one app. Two apps share nothing.
+
+Rules: nothing connects before it is used; connections belong to the event loop that uses them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, overload
+
+from celeriac.backend import Backend
+from celeriac.broker import Broker
+from celeriac.clock import Clock, SystemClock
+from celeriac.connections import Connections, ConnectionTable, RunBlocking
+from celeriac.context import Context
+from celeriac.errors import ConfigError
+from celeriac.outbox import Call, Outbox
+from celeriac.publisher import Publisher
+from celeriac.result import Result
+from celeriac.retry import Retry
+from celeriac.routing import send_options
+from celeriac.settings import Settings, settings_from
+from celeriac.task import CoroutineTask, FunctionTask, SendKeywords, Task, TaskOptions
+from celeriac.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
+from celeriac.wire.content import Codecs
+
+__all__ = ["App", "Connections", "TaskDecorator", "TaskKeywords"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+First = TypeVar("First")
+
+BROKER_VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL")
+BACKEND_VARIABLES = ("CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
+
+
+class TaskKeywords(TypedDict, total=False):
+    """The keywords of ``app.task`` and ``app.register``: see ``TaskOptions``."""
+
+    retry: Retry | None
+    timeout: float | None
+    soft_timeout: float | None
+    ignore_result: bool | None
+    track_started: bool | None
+    delivery: Literal["at_least_once", "at_most_once"] | None
+    max_deliveries: int | None
+    queue: str | None
+    exchange: str | None
+    routing_key: str | None
+    priority: int | None
+    serializer: str | None
+    compression: str | None
+    expires: float | None
+
+
+class TaskDecorator(Protocol):
+    """What ``app.task(...)`` returns: makes a task of a function, whose ``Context`` parameter is not the caller's."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
+
+
+class BoundTaskDecorator(Protocol):
+    """What ``app.task(bind=True)`` returns: the first parameter, whatever it is called, gets the context."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[First, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[First, P], R], /) -> FunctionTask[P, R]: ...
+
+
+class App:
+    """A set of tasks, a broker and a backend.
+
+    :param name: names the app, and its file when no broker is given.
+    :param broker: a URL, or a broker of your own, which you close. Without it ``CELERIAC_BROKER`` or
+        ``CELERY_BROKER_URL`` of the environment, or else the file ``./<name>.db``.
+    :param backend: the same for results, with ``CELERIAC_BACKEND`` and ``CELERY_RESULT_BACKEND``. Without it the
+        broker's file or memory; with another broker no results are kept.
+    :param run: runs coroutines for callers without an event loop.
+    :param settings: all settings at once; otherwise each is a keyword of its own: see ``Settings``.
+    :param clock: where the app gets the time.
+
+    Raises ``ConfigError`` for a setting or URL that cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str = "celeriac",
+        broker: str | Broker | None = None,
+        backend: str | Backend | None = None,
+        *,
+        run: RunBlocking,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        **given: Any,
+    ) -> None:
+        if settings is not None and given:
+            raise ConfigError(f"give settings= or single settings ({', '.join(given)}), not both")
+        self.name = name
+        self.settings = settings or settings_from(given)
+        self.clock: Clock = clock or SystemClock()
+        self.codecs = Codecs(self.settings.accept_content)
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self.broker_url, self.backend_url = _chosen_urls(name, broker, backend)
+        self._opens = _Opens(broker, backend, self)
+        self._table = ConnectionTable(self._opens)
+        self._outbox = Outbox(self.settings, self._table, run)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    # --- tasks
+
+    @overload
+    def task(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
+    @overload
+    def task(
+        self, /, *, name: str | None = None, bind: Literal[True], **options: Unpack[TaskKeywords]
+    ) -> BoundTaskDecorator: ...
+    @overload
+    def task(
+        self, /, *, name: str | None = None, bind: Literal[False] = False, **options: Unpack[TaskKeywords]
+    ) -> TaskDecorator: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        bind: bool = False,
+        **options: Unpack[TaskKeywords],
+    ) -> Any:
+        """Make a task of a function; with or without parentheses.
+
+        :param name: the name that messages carry; ``module.function`` where not given, as in Celery.
+        :param bind: the first parameter gets the ``Context``. A parameter annotated ``Context`` gets it anyway.
+        :param options: see ``TaskOptions``.
+
+        Raises ``ConfigError`` when another function has that name.
+        """
+
+        def make(decorated: Callable[..., Any]) -> Task[..., Any]:
+            return self._add(name or task_name(decorated), decorated, options, bind)
+
+        return make if function is None else make(function)
+
+    def register(
+        self, name: str, target: Any, /, *, bind: bool = False, **options: Unpack[TaskKeywords]
+    ) -> Task[..., Any]:
+        """Make a task of a function, a coroutine function, a bound method, or an object with a ``run`` method.
+
+        An object keeps what it was made with, so a task may carry its dependencies. Raises ``ConfigError`` for
+        what cannot be called, and when the name is taken.
+        """
+        function = getattr(target, "run", None) if not _is_function(target) else target
+        function = function if callable(function) else target
+        if not callable(function) or isinstance(function, type):
+            raise ConfigError(
+                f"task {name}: {target!r} cannot be called; give a function, or an object with a run method"
+            )
+        return self._add(name, function, options, bind)
+
+    def _add(
+        self, name: str, function: Callable[..., Any], given: TaskKeywords, bind: bool
+    ) -> Task[..., Any]:
+        try:
+            options = TaskOptions(**given)
+        except TypeError:
+            known = ", ".join(TaskOptions.__struct_fields__)
+            raise ConfigError(
+                f"task {name}: unknown option in {', '.join(given)}; known are {known}"
+            ) from None
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"task name {name!r}: give a text that is not empty")
+        known_task = self.tasks.get(name)
+        if known_task is not None and known_task.function != function:
+            raise ConfigError(
+                f"two tasks are named {name!r}: {_where(known_task.function)} and {_where(function)}; "
+                "give one of them another name="
+            )
+        made: Task[..., Any] = FunctionTask(name, function, options, self._outbox, bind=bind)
+        if made.is_coroutine:
+            made = CoroutineTask(name, function, options, self._outbox, bind=bind)
+        self.tasks[name] = made
+        return made
+
+    # --- sending
+
+    async def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendKeywords],
+    ) -> Result[Any]:
+        """Send a call by name; the code need not be at hand. Where it is, arguments are checked. As ``Task.send``."""
+        return await self._outbox.send(self.call(name, args, kwargs, **options))
+
+    def delay(self, name: str, /, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Send a call by name and block until the broker has it. For code without an event loop."""
+        return self._outbox.delay(self.call(name, args, kwargs))
+
+    async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+        """Send calls made by ``task.call(...)`` or ``app.call(...)`` in a few round trips; results in their order.
+
+        Raises as ``Task.send``; a broker has no transactions, so part of the calls may then have been sent.
+        """
+        return await self._outbox.send_many(calls)
+
+    def delay_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+        """Send calls as ``send_many`` and block until the broker has them."""
+        return self._outbox.delay_many(calls)
+
+    def call(
+        self,
+        name: str,
+        args: Sequence[Any] | None = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendKeywords],
+    ) -> Call[Any]:
+        """Describe a call by name."""
+        given = send_options(options)
+        task = self.tasks.get(name)
+        if task is not None:
+            return task.call_with(given.over(task.defaults), args or (), kwargs or {})
+        chosen = given.over(self._outbox.routes.match(name))
+        ignore_result = chosen.ignore_result
+        if ignore_result is None and self.settings.ignore_result:
+            ignore_result = True
+        return Call(name, args or (), kwargs, chosen, None, ignore_result)
+
+    def result(self, task_id: str) -> Result[Any]:
+        """Return a handle on the result of a call of which the id is known."""
+        return self._outbox.result(task_id)
+
+    # --- connections
+
+    def connections(self) -> Connections:
+        """Return the running loop's broker, backend and publisher; they connect when they are first used."""
+        return self._table.current()
+
+    async def close(self) -> None:
+        """Close the running loop's connections. The end of the loop does so too."""
+        await self._table.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+class _Opens:
+    """Opens an app's connections, once a loop."""
+
+    def __init__(self, broker: str | Broker | None, backend: str | Backend | None, app: App) -> None:
+        self._app = app
+        self._broker = broker if not isinstance(broker, str | None) else None
+        self._backend = backend if not isinstance(backend, str | None) else None
+        self._open_broker: OpenBroker | None = None
+        self._open_backend: OpenBackend | None = None
+        if self._broker is None:
+            self._open_broker = broker_opener(app.broker_url, app.settings, app.clock)
+        if self._backend is None:
+            self._open_backend = backend_opener(app.backend_url, app.settings, app.codecs, app.clock)
+
+    def __call__(self) -> Connections:
+        owned: list[Broker | Backend] = []
+        broker, backend = self._broker, self._backend
+        if self._open_broker is not None:
+            broker = self._open_broker()
+            owned.append(broker)
+        if self._open_backend is not None:
+            backend = self._open_backend()
+            owned.append(backend)
+        assert broker is not None
+        assert backend is not None
+        app = self._app
+        publisher = Publisher(broker, app.codecs, app.settings, app.clock)
+        return Connections(broker, backend, publisher, tuple(owned))
+
+
+def task_name(function: Callable[..., Any]) -> str:
+    """Return ``module.function``; a script's module is named after its file, as whoever imports it would see it."""
+    module = getattr(function, "__module__", None) or "celeriac"
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{_main_name() if module == '__main__' else module}.{name}"
+
+
+def _main_name() -> str:
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m package.module
+        return str(spec.name).removesuffix(".__main__")
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else "__main__"
+
+
+def _chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend | None) -> tuple[str, str]:
+    broker_url = broker if isinstance(broker, str) else ""
+    if broker is None:
+        broker_url = _from_environment(BROKER_VARIABLES) or f"sqlite:///{name}.db"
+    backend_url = backend if isinstance(backend, str) else ""
+    if backend is None:
+        local = scheme_of(broker_url) in ("sqlite", "memory")
+        backend_url = _from_environment(BACKEND_VARIABLES) or (broker_url if local else "disabled://")
+    return broker_url, backend_url
+
+
+def _from_environment(names: Sequence[str]) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def _is_function(target: Any) -> bool:
+    return hasattr(target, "__code__") or hasattr(target, "__func__")
+
+
+def _where(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)

@@ -1,0 +1,115 @@
+"""Sends calls: makes the message of a call, publishes it, hands back the result's handle."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from celeriac.connections import ConnectionTable, RunBlocking
+from celeriac.context import CURRENT
+from celeriac.result import Result, ResultStore
+from celeriac.routing import NO_OPTIONS, Routes, SendOptions
+from celeriac.settings import Settings
+from celeriac.wire.task import TaskMessage
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """One call of one task, ready to be sent; made by ``Task.call``.
+
+    :param convert: makes the return type of the decoded value.
+    :param ignore_result: whether the result is dropped; ``None`` leaves it to the worker.
+    """
+
+    task: str
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] | None = None
+    options: SendOptions = NO_OPTIONS
+    convert: Callable[[Any], R] | None = None
+    ignore_result: bool | None = None
+
+
+class Outbox:
+    """The way out of an app."""
+
+    def __init__(self, settings: Settings, connections: ConnectionTable, run: RunBlocking) -> None:
+        self.settings = settings
+        self.routes = Routes(settings.routes)
+        self._connections = connections
+        self._run = run
+        self._results = ResultStore(connections, run)
+
+    async def send(self, call: Call[R]) -> Result[R]:
+        """Return when the broker has the message; raises as ``Publisher.publish`` does."""
+        message = self._message(call)
+        await self._connections.current().publisher.publish(message, call.options)
+        return self._sent(call, message)
+
+    async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+        """Send all in a few round trips; raises as ``Publisher.publish_many`` does."""
+        messages = [self._message(call) for call in calls]
+        pairs = [(message, call.options) for message, call in zip(messages, calls, strict=True)]
+        await self._connections.current().publisher.publish_many(pairs)
+        return [self._sent(call, message) for message, call in zip(messages, calls, strict=True)]
+
+    def delay(self, call: Call[R]) -> Result[R]:
+        """Send and block until the broker has the message."""
+        return self._run(self.send(call))
+
+    def delay_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+        """Send all and block until the broker has them."""
+        return self._run(self.send_many(calls))
+
+    def result(self, task_id: str) -> Result[Any]:
+        """Return a handle on a result of which only the id is known."""
+        return Result(task_id, self._results)
+
+    def _message(self, call: Call[Any]) -> TaskMessage:
+        options = call.options
+        task_id = options.task_id or str(uuid4())
+        parent_id, root_id = options.parent_id, options.root_id
+        if (context := CURRENT.get()) is not None:
+            parent_id = parent_id or context.id
+            root_id = root_id or context.root_id or context.id
+        return TaskMessage(
+            id=task_id,
+            task=call.task,
+            args=list(call.args),
+            kwargs=dict(call.kwargs) if call.kwargs else {},
+            group=options.group_id,
+            root_id=root_id or task_id,
+            parent_id=parent_id,
+            time_limit=options.time_limit,
+            soft_time_limit=options.soft_time_limit,
+            ignore_result=call.ignore_result,
+            shadow=options.shadow,
+            callbacks=_signatures(options.link),
+            errbacks=_signatures(options.link_error),
+            origin=f"{os.getpid()}@{HOST}",
+            headers=dict(options.headers) if options.headers else {},
+            correlation_id=task_id,
+            reply_to=options.reply_to,
+            priority=options.priority or 0,
+            protocol=options.protocol or self.settings.protocol,
+        )
+
+    def _sent(self, call: Call[R], message: TaskMessage) -> Result[R]:
+        if (context := CURRENT.get()) is not None:
+            context.children.append([[message.id, None], None])
+        ignored = bool(call.ignore_result)
+        return Result(message.id, self._results, task=message.task, convert=call.convert, ignored=ignored)
+
+
+HOST = socket.gethostname()
+
+
+def _signatures(given: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    if not given:
+        return []
+    return [dict(given)] if isinstance(given, Mapping) else [dict(signature) for signature in given]

@@ -1,0 +1,87 @@
+"""Publishes task messages: times them, encodes them, routes them, hands them to the broker.
+
+Rules: everything is encoded before anything is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+
+import msgspec
+
+from celeriac.broker import Broker
+from celeriac.clock import Clock, SystemClock
+from celeriac.errors import BrokerUnavailable
+from celeriac.routing import NO_OPTIONS, SendOptions, route
+from celeriac.settings import Settings
+from celeriac.wire.content import Codecs
+from celeriac.wire.envelope import Envelope, Route
+from celeriac.wire.task import TaskMessage, encode
+
+__all__ = ["Publisher", "SendOptions"]
+
+
+class Publisher:
+    """The way of task messages to one broker.
+
+    Of ``SendOptions`` it heeds where (queue, exchange, routing key), how (serializer, compression, publish retries) and
+    when (countdown, eta, expires, where the message itself does not say); the rest is the message's own affair.
+    """
+
+    def __init__(
+        self, broker: Broker, codecs: Codecs, settings: Settings, clock: Clock | None = None
+    ) -> None:
+        self.broker = broker
+        self._codecs = codecs
+        self._settings = settings
+        self._now = (clock or SystemClock()).now
+
+    async def publish(self, message: TaskMessage, options: SendOptions = NO_OPTIONS) -> None:
+        """Return when the broker has the message.
+
+        Raises ``EncodeError`` before anything is sent, ``BrokerUnavailable`` when the broker did not take it in time,
+        ``BrokerError`` when it refused.
+        """
+        envelope, to = self._prepare(message, options)
+        attempt = 1
+        while True:
+            try:
+                return await self.broker.publish(envelope, to)
+            except BrokerUnavailable as error:
+                if options.retry is None or not options.retry.wants(error, attempt):
+                    raise
+                await asyncio.sleep(options.retry.delay(attempt, random.random))
+                attempt += 1
+
+    async def publish_many(self, messages: Sequence[tuple[TaskMessage, SendOptions]]) -> None:
+        """Publish all in a few round trips, in order. Raises as ``publish`` does; some may then have been published."""
+        await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
+
+    def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
+        now = datetime.fromtimestamp(self._now(), timezone.utc)
+        if options.countdown is not None or options.eta is not None or options.expires is not None:
+            message = _timed(message, options, now)
+        envelope = encode(
+            message,
+            self._codecs,
+            serializer=options.serializer or self._settings.serializer,
+            compression=options.compression or self._settings.compression,
+            now=now,
+        )
+        return envelope, route(options, self._settings.default_queue)
+
+
+def _timed(message: TaskMessage, options: SendOptions, now: datetime) -> TaskMessage:
+    eta, expires = message.eta, message.expires
+    if eta is None:
+        eta = options.eta if options.countdown is None else now + timedelta(seconds=options.countdown)
+    if expires is None and options.expires is not None:
+        expires = (
+            options.expires
+            if isinstance(options.expires, datetime)
+            else now + timedelta(seconds=options.expires)
+        )
+    return msgspec.structs.replace(message, eta=eta, expires=expires)

@@ -1,0 +1,83 @@
+"""When a failed task runs again, and after how long.
+
+Rules: pure; the source of randomness is handed in. Attempts are counted as runs: the first run is attempt 1, so
+``max_attempts=3`` is Celery's ``max_retries=2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from celeriac.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A retry policy: exponential backoff with a cap and jitter.
+
+    :param on: the exceptions that are worth another run.
+    :param max_attempts: how often the task runs at the most, the first run included.
+    :param backoff: seconds before the first retry.
+    :param factor: what the delay is multiplied with from one retry to the next.
+    :param cap: no delay is longer, in seconds.
+    :param jitter: take a random part of each delay, between half and the whole of it, so that tasks which failed
+        together do not come back together.
+    :param never: exceptions that are not retried although ``on`` has a class above them.
+
+    Raises ``ConfigError`` for a value that makes no sense.
+    """
+
+    on: tuple[type[BaseException], ...] = (Exception,)
+    max_attempts: int = 3
+    backoff: float = 1.0
+    factor: float = 2.0
+    cap: float = 600.0
+    jitter: bool = True
+    never: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("on", "never"):
+            _require_exceptions(name, getattr(self, name))
+        if (
+            isinstance(self.max_attempts, bool)
+            or not isinstance(self.max_attempts, int)
+            or self.max_attempts < 1
+        ):
+            raise ConfigError(
+                f"Retry(max_attempts={self.max_attempts!r}): give the number of runs, 1 or more"
+            )
+        for name, least in (("backoff", 0.0), ("factor", 1.0), ("cap", 0.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
+                raise ConfigError(f"Retry({name}={value!r}): give a number, {least:g} or more")
+
+    def wants(self, error: BaseException, attempt: int) -> bool:
+        """Say whether the task should run again.
+
+        :param error: what this run raised.
+        :param attempt: how many runs there have been, this one included.
+        """
+        return (
+            attempt < self.max_attempts and isinstance(error, self.on) and not isinstance(error, self.never)
+        )
+
+    def delay(self, attempt: int, random: Callable[[], float]) -> float:
+        """Return the seconds to wait before a retry.
+
+        :param attempt: which retry it is; 1 is the first.
+        :param random: gives a float in [0, 1), as ``random.random`` does.
+        """
+        try:
+            delay = min(self.cap, self.backoff * self.factor ** (attempt - 1))
+        except OverflowError:
+            delay = self.cap
+        return delay * (0.5 + 0.5 * random()) if self.jitter else delay
+
+
+def _require_exceptions(name: str, classes: object) -> None:
+    if isinstance(classes, tuple) and all(
+        isinstance(c, type) and issubclass(c, BaseException) for c in classes
+    ):
+        return
+    raise ConfigError(f"Retry({name}={classes!r}): give a tuple of exception classes, such as (OSError,)")

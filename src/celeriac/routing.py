@@ -1,0 +1,208 @@
+"""Where a message goes: from a task's name, the options of a call and the routes of an app.
+
+Rules: pure; what a call says wins over what its task says, and that over the first route whose pattern matches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from fnmatch import translate
+from typing import Any, Literal
+
+import msgspec
+
+from celeriac.errors import ConfigError
+from celeriac.retry import Retry
+from celeriac.wire.envelope import Route
+
+
+class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How one call is sent; ``None`` leaves a matter to the task, the routes and the settings, in this order.
+
+    :param queue: the queue's name. Without ``exchange`` the message goes straight to it.
+    :param exchange: a named exchange, used with ``routing_key``.
+    :param routing_key: without ``exchange`` and ``queue`` this names the queue.
+    :param priority: 0 to 9. On Redis and SQLite the lower number is taken first, as Celery has it there.
+    :param countdown: seconds until the task may run.
+    :param eta: the time before which it must not run; aware.
+    :param expires: seconds from now, or the aware time, after which it must not run any more.
+    :param task_id: the call's id; made up where absent.
+    :param headers: custom headers, visible in the task's ``Context.headers``.
+    :param serializer: name of the serializer of arguments.
+    :param compression: name of the compression of the body.
+    :param retry: publish again as this policy says while the broker is away. A publish that timed out may have
+        arrived, so the message may be there twice, with one id.
+    :param time_limit: hard limit in seconds for this call.
+    :param soft_time_limit: soft limit in seconds for this call.
+    :param shadow: a name to show in logs and monitors instead of the task's.
+    :param link: signatures (Celery's dictionaries) to send when the task succeeds.
+    :param link_error: signatures to send when it fails.
+    :param protocol: 1 or 2, Celery's task message protocol.
+    :param reply_to: queue for results, for backends that send them.
+    """
+
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    priority: int | None = None
+    countdown: float | None = None
+    eta: datetime | None = None
+    expires: float | datetime | None = None
+    task_id: str | None = None
+    headers: Mapping[str, Any] | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    retry: Retry | None = None
+    ignore_result: bool | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    shadow: str | None = None
+    link: Mapping[str, Any] | list[Mapping[str, Any]] | None = None
+    link_error: Mapping[str, Any] | list[Mapping[str, Any]] | None = None
+    protocol: Literal[1, 2] | None = None
+    reply_to: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in GIVEN_OFTEN_WRONG:
+            value = getattr(self, name)
+            if value is not None:
+                GIVEN_OFTEN_WRONG[name](name, value)
+
+    def over(self, defaults: SendOptions) -> SendOptions:
+        """Return these options, with what they leave open taken from ``defaults``."""
+        if defaults is NO_OPTIONS:
+            return self
+        if self is NO_OPTIONS:
+            return defaults
+        given = {name: value for name in OPTION_NAMES if (value := getattr(self, name)) is not None}
+        if "queue" in given or "exchange" in given or "routing_key" in given:
+            # A destination is taken whole: a route's exchange does not go with a call's queue.
+            defaults = msgspec.structs.replace(defaults, queue=None, exchange=None, routing_key=None)
+        return msgspec.structs.replace(defaults, **given)
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str) or (not value and name != "exchange"):
+        raise ConfigError(f"option {name}={value!r}: give a name")
+
+
+def _priority(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
+        raise ConfigError(
+            f"option {name}={value!r}: give a whole number from 0 to 255 (Redis and SQLite know 0 to 9)"
+        )
+
+
+def _seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value < float("inf"):
+        raise ConfigError(f"option {name}={value!r}: give seconds")
+
+
+def _moment(name: str, value: object) -> None:
+    if not isinstance(value, datetime):
+        raise ConfigError(f"option {name}={value!r}: give a datetime")
+    if value.tzinfo is None:
+        raise ConfigError(
+            f"option {name}={value!r} has no time zone; give an aware time, such as datetime.now(timezone.utc)"
+        )
+
+
+def _seconds_or_moment(name: str, value: object) -> None:
+    (_moment if isinstance(value, datetime) else _seconds)(name, value)
+
+
+def _protocol(name: str, value: object) -> None:
+    if value not in (1, 2):
+        raise ConfigError(f"option {name}={value!r}: Celery's task message protocol is 1 or 2")
+
+
+def _policy(name: str, value: object) -> None:
+    if not isinstance(value, Retry):
+        raise ConfigError(f"option {name}={value!r}: give a Retry, such as Retry(max_attempts=5)")
+
+
+def _headers(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"option {name}={value!r}: give a mapping")
+
+
+GIVEN_OFTEN_WRONG: Mapping[str, Callable[[str, object], None]] = {
+    "queue": _text,
+    "exchange": _text,
+    "routing_key": _text,
+    "task_id": _text,
+    "serializer": _text,
+    "compression": _text,
+    "priority": _priority,
+    "countdown": _seconds,
+    "time_limit": _seconds,
+    "soft_time_limit": _seconds,
+    "eta": _moment,
+    "expires": _seconds_or_moment,
+    "protocol": _protocol,
+    "retry": _policy,
+    "headers": _headers,
+}
+
+OPTION_NAMES = SendOptions.__struct_fields__
+NO_OPTIONS = SendOptions()
+
+
+def send_options(given: Mapping[str, Any]) -> SendOptions:
+    """Make options of a mapping. Raises ``ConfigError`` for an unknown name, with the nearest known one."""
+    for name in given:
+        if name not in OPTION_NAMES:
+            near = get_close_matches(name, OPTION_NAMES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(OPTION_NAMES)}"
+            raise ConfigError(f"unknown option {name!r}: {hint}")
+    return SendOptions(**given) if given else NO_OPTIONS
+
+
+class Routes:
+    """Options by task name: the first pattern that matches wins.
+
+    :param routes: glob pattern (``shop.*``) to a queue's name or a mapping of options.
+
+    Raises ``ConfigError`` naming the pattern that cannot be used.
+    """
+
+    def __init__(self, routes: Mapping[str, str | Mapping[str, Any]]) -> None:
+        self._table = [
+            (re.compile(translate(pattern)), _target(pattern, to)) for pattern, to in routes.items()
+        ]
+
+    def match(self, task: str) -> SendOptions:
+        """Return the options of the first route for this name, or empty ones."""
+        for pattern, options in self._table:
+            if pattern.match(task):
+                return options
+        return NO_OPTIONS
+
+
+def _target(pattern: str, to: str | Mapping[str, Any]) -> SendOptions:
+    try:
+        return send_options({"queue": to} if isinstance(to, str) else dict(to))
+    except (ConfigError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"setting routes, pattern {pattern!r}: {error}; give a queue name or options"
+        ) from error
+
+
+def route(options: SendOptions, default_queue: str) -> Route:
+    """Return where a message with these options goes.
+
+    A queue alone is reached through the default exchange, as Celery 4 and newer publish. A queue with another
+    routing key is reached through the exchange named like the queue (Celery's automatic queues).
+    """
+    queue, exchange, key = options.queue, options.exchange, options.routing_key
+    if exchange is None:
+        if queue is None:
+            queue = key or default_queue
+        exchange = "" if key is None or key == queue else queue
+    return Route(key or queue or default_queue, exchange, queue)

@@ -1,0 +1,139 @@
+"""Everything that can be set for an app, with what it is by default.
+
+Rules: frozen; a value that cannot be used is refused at once, by name, with what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, TypeAlias, get_args
+
+import msgspec
+
+from celeriac.errors import ConfigError
+from celeriac.retry import Retry
+
+Delivery: TypeAlias = Literal["at_least_once", "at_most_once"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of an app. Raises ``ConfigError`` for a bad value.
+
+    :param default_queue: where a task goes that no option and no route sends elsewhere.
+    :param serializer: how arguments are written: ``json``, ``msgpack``, ``yaml`` or ``pickle``.
+    :param result_serializer: how results are written.
+    :param accept_content: the serializers whose messages and results are read. ``pickle`` runs code of the sender.
+    :param protocol: Celery's task message protocol to send, 1 or 2.
+    :param compression: how bodies are compressed, ``None`` for not at all.
+    :param result_expires: seconds for which results are kept, ``None`` for ever.
+    :param result_extended: store name, arguments, worker, retries and queue with each result.
+    :param ignore_result: store no results, where the task does not say otherwise.
+    :param track_started: store the state STARTED, where the task does not say otherwise.
+    :param delivery: ``at_least_once`` acknowledges after the run, ``at_most_once`` before it.
+    :param max_deliveries: how often a message is delivered before it is set aside as poison.
+    :param publish_timeout: seconds after which a publish that got no answer raises.
+    :param lease: seconds after which the messages of a dead worker are taken by another.
+    :param visibility_timeout: Celery's Redis setting of that name, in seconds.
+    :param key_prefix: put before every key in Redis (Celery: ``global_keyprefix``).
+    :param routes: glob pattern of task names to a queue's name or a mapping of send options; the first match wins.
+    :param default_retry: the retry policy of tasks that have none.
+    :param soft_time_limit: seconds, for tasks that have none.
+    :param time_limit: seconds, for tasks that have none.
+    :param strict_arguments: check and convert arguments by the task's signature and type hints.
+    """
+
+    default_queue: str = "celery"
+    serializer: str = "json"
+    result_serializer: str = "json"
+    accept_content: tuple[str, ...] = ("json",)
+    protocol: Literal[1, 2] = 2
+    compression: str | None = None
+    result_expires: float | None = 86400.0
+    result_extended: bool = False
+    ignore_result: bool = False
+    track_started: bool = False
+    delivery: Delivery = "at_least_once"
+    max_deliveries: int = 5
+    publish_timeout: float = 5.0
+    lease: float = 30.0
+    visibility_timeout: float = 3600.0
+    key_prefix: str = ""
+    routes: Mapping[str, str | Mapping[str, Any]] = {}
+    default_retry: Retry | None = None
+    soft_time_limit: float | None = None
+    time_limit: float | None = None
+    strict_arguments: bool = True
+
+    def __post_init__(self) -> None:
+        for name, (allowed, check) in ALLOWED.items():
+            value = getattr(self, name)
+            if not check(value):
+                raise ConfigError(f"setting {name}={value!r}: give {allowed}")
+        if self.serializer not in self.accept_content:
+            # A worker of this very app would refuse what the app sends.
+            raise ConfigError(
+                f"setting serializer={self.serializer!r} is not in accept_content={self.accept_content!r}: add it there"
+            )
+
+
+def settings_from(given: Mapping[str, Any]) -> Settings:
+    """Make settings of a mapping. Raises ``ConfigError`` for an unknown name, with the nearest known one."""
+    known = Settings.__struct_fields__
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"unknown setting {name!r}: {hint}")
+    accepted = given.get("accept_content")
+    if isinstance(accepted, list | set | frozenset):
+        given = {**given, "accept_content": tuple(accepted)}
+    return Settings(**given)
+
+
+Check: TypeAlias = tuple[str, Callable[[Any], bool]]
+
+
+def _one_of(*allowed: Any) -> Check:
+    return " or ".join(repr(value) for value in allowed), lambda value: value in allowed and value is not True
+
+
+def _or_none(check: Check) -> Check:
+    return f"{check[0]}, or None", lambda value: value is None or check[1](value)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+NAME: Check = ("a name", lambda value: isinstance(value, str) and bool(value))
+FLAG: Check = ("True or False", lambda value: isinstance(value, bool))
+SECONDS: Check = ("seconds, more than 0", lambda value: _number(value) and 0 < value < float("inf"))
+SERIALIZER: Check = _one_of("json", "msgpack", "yaml", "pickle")
+
+ALLOWED: Mapping[str, Check] = {
+    "default_queue": NAME,
+    "serializer": SERIALIZER,
+    "result_serializer": SERIALIZER,
+    "accept_content": (
+        "a tuple of serializer names, such as ('json',)",
+        lambda value: isinstance(value, tuple) and bool(value) and all(SERIALIZER[1](name) for name in value),
+    ),
+    "protocol": _one_of(1, 2),
+    "compression": _or_none(NAME),
+    "result_expires": _or_none(SECONDS),
+    "result_extended": FLAG,
+    "ignore_result": FLAG,
+    "track_started": FLAG,
+    "delivery": _one_of(*get_args(Delivery)),
+    "max_deliveries": ("a whole number, 1 or more", lambda value: type(value) is int and value >= 1),
+    "publish_timeout": SECONDS,
+    "lease": SECONDS,
+    "visibility_timeout": SECONDS,
+    "key_prefix": ("text", lambda value: isinstance(value, str)),
+    "routes": ("a mapping of patterns to queues or options", lambda value: isinstance(value, Mapping)),
+    "default_retry": _or_none(("a Retry", lambda value: isinstance(value, Retry))),
+    "soft_time_limit": _or_none(SECONDS),
+    "time_limit": _or_none(SECONDS),
+    "strict_arguments": FLAG,
+}

@@ -1,0 +1,249 @@
+"""A task: a function that can be called here and sent elsewhere.
+
+Rules: ``send``, ``delay`` and ``call`` take the function's own arguments, less the context; how they are sent is said
+in ``using``. Arguments are checked before anything is published.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
+from uuid import uuid4
+
+import msgspec
+
+from celeriac.context import Context
+from celeriac.convert import Arguments, Returns
+from celeriac.errors import ConfigError
+from celeriac.outbox import Call, Outbox
+from celeriac.result import Result
+from celeriac.retry import Retry
+from celeriac.routing import NO_OPTIONS, SendOptions, send_options
+from celeriac.wire.task import TaskMessage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a task where it is defined; ``None`` leaves a matter to the app's settings.
+
+    :param retry: which failures are run again, and when.
+    :param timeout: hard limit of a run, in seconds.
+    :param soft_timeout: soft limit of a run, in seconds: the task is told and may clean up.
+    :param ignore_result: store no result.
+    :param track_started: store the state STARTED.
+    :param delivery: ``at_least_once`` or ``at_most_once``.
+    :param max_deliveries: how often a message is delivered before it is set aside.
+    :param queue: the queue that calls go to; with ``exchange`` and ``routing_key`` as in ``SendOptions``.
+    :param priority: of its messages.
+    :param serializer: of its arguments.
+    :param compression: of its messages.
+    :param expires: seconds after which a call must not run any more.
+    """
+
+    retry: Retry | None = None
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    ignore_result: bool | None = None
+    track_started: bool | None = None
+    delivery: Literal["at_least_once", "at_most_once"] | None = None
+    max_deliveries: int | None = None
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    priority: int | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    expires: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise ConfigError(f"retry={self.retry!r}: give a Retry, such as Retry(max_attempts=5)")
+        if self.delivery not in (None, "at_least_once", "at_most_once"):
+            raise ConfigError(f"delivery={self.delivery!r}: give 'at_least_once' or 'at_most_once'")
+        for name in ("timeout", "soft_timeout"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or not value > 0):
+                raise ConfigError(f"{name}={value!r}: give seconds, more than 0")
+
+    def sending(self) -> SendOptions:
+        """The options that calls are sent with."""
+        names = ("queue", "exchange", "routing_key", "priority", "serializer", "compression", "expires")
+        return send_options({name: value for name in names if (value := getattr(self, name)) is not None})
+
+
+class SendKeywords(TypedDict, total=False):
+    """The keywords of ``using`` and ``apply_async``: see ``SendOptions``."""
+
+    queue: str
+    exchange: str
+    routing_key: str
+    priority: int
+    countdown: float
+    eta: datetime
+    expires: float | datetime
+    task_id: str
+    headers: Mapping[str, Any]
+    serializer: str
+    compression: str
+    retry: Retry
+    ignore_result: bool
+    time_limit: float
+    soft_time_limit: float
+    shadow: str
+    link: Mapping[str, Any] | list[Mapping[str, Any]]
+    link_error: Mapping[str, Any] | list[Mapping[str, Any]]
+    protocol: Literal[1, 2]
+    reply_to: str
+    root_id: str
+    parent_id: str
+    group_id: str
+
+
+class Task(Generic[P, R]):
+    """A task of one app. Made by ``app.task`` and ``app.register``.
+
+    :param name: the name that messages carry.
+    :param function: what runs.
+    :param options: what was said at the definition.
+    :param outbox: the app's way out.
+    :param bind: the function gets its ``Context`` first, as Celery's bound tasks get themselves.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        options: TaskOptions,
+        outbox: Outbox,
+        *,
+        bind: bool = False,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.options = options
+        self.bind = bind
+        self.is_coroutine = _is_coroutine(function)
+        strict = outbox.settings.strict_arguments
+        self.arguments = Arguments(function, bound=bind, name=name, injected=Context, strict=strict)
+        self.__doc__ = function.__doc__
+        self._returns = Returns(function)
+        self._outbox = outbox
+        self._own = options.sending()
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R | Coroutine[Any, Any, R]:
+        """Run the function here and now; a context parameter gets one of its own."""
+        if self.arguments.context_parameter is None:
+            local: R | Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+            return local
+        message = TaskMessage(id=str(uuid4()), task=self.name, args=list(args), kwargs=dict(kwargs))
+        positional, named = list(args), dict(kwargs)
+        self.inject(Context(message), positional, named)
+        local = self.function(*positional, **named)
+        return local
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Describe a call, for ``app.send_many``. Raises ``ArgumentError`` when it does not fit the function."""
+        return self.call_with(self.defaults, args, kwargs)
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result[R]]:
+        """Send a call; to be awaited. Returns when the broker has it.
+
+        Raises ``ArgumentError`` and ``EncodeError`` before anything is sent, ``BrokerUnavailable`` within the
+        setting ``publish_timeout`` when the broker does not take it.
+        """
+        return self._outbox.send(self.call_with(self.defaults, args, kwargs))
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+        """Send a call and block until the broker has it; otherwise as ``send``. For code without an event loop."""
+        return self._outbox.delay(self.call_with(self.defaults, args, kwargs))
+
+    def using(self, **options: Unpack[SendKeywords]) -> Sender[P, R]:
+        """Return the task with options for sending; they are those of ``SendOptions``."""
+        return Sender(self, self._outbox, send_options(options))
+
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendKeywords],
+    ) -> Result[R]:
+        """Send a call and block until the broker has it, spelt as in Celery."""
+        chosen = send_options(options).over(self.defaults)
+        return self._outbox.delay(self.call_with(chosen, args, kwargs or {}))
+
+    def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Put the context among bound arguments, where the function wants one."""
+        self.arguments.inject(context, args, kwargs)
+
+    @cached_property
+    def defaults(self) -> SendOptions:
+        """What calls are sent with when nothing is said: the task's own options over those of its route."""
+        return self._own.over(self._outbox.routes.match(self.name))
+
+    def call_with(self, options: SendOptions, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call[R]:
+        """Describe a call with these options, complete as they are."""
+        self.arguments.check(args, kwargs)
+        ignore_result = options.ignore_result
+        if ignore_result is None:
+            ignore_result = self.options.ignore_result
+        if ignore_result is None and self._outbox.settings.ignore_result:
+            ignore_result = True
+        return Call(self.name, args, kwargs, options, self._returns.convert, ignore_result)
+
+
+class FunctionTask(Task[P, R]):
+    """A task whose function is a plain one."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        return super().__call__(*args, **kwargs)  # type: ignore[return-value]
+
+
+class CoroutineTask(Task[P, R]):
+    """A task whose function is a coroutine function."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Return the function's coroutine, to be awaited here."""
+        return super().__call__(*args, **kwargs)  # type: ignore[return-value]
+
+
+class Sender(Generic[P, R]):
+    """A task with options for sending; made by ``Task.using``."""
+
+    def __init__(self, task: Task[P, R], outbox: Outbox, options: SendOptions = NO_OPTIONS) -> None:
+        self._task = task
+        self._outbox = outbox
+        self._given = options
+        self._options = options.over(task.defaults)
+
+    def using(self, **options: Unpack[SendKeywords]) -> Sender[P, R]:
+        """Return the task with these options too."""
+        return Sender(self._task, self._outbox, send_options(options).over(self._given))
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Describe a call, for ``app.send_many``."""
+        return self._task.call_with(self._options, args, kwargs)
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result[R]]:
+        """Send a call; to be awaited. As ``Task.send``."""
+        return self._outbox.send(self.call(*args, **kwargs))
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+        """Send a call and block until the broker has it. As ``Task.delay``."""
+        return self._outbox.delay(self.call(*args, **kwargs))
+
+
+def _is_coroutine(function: Callable[..., Any]) -> bool:
+    if inspect.iscoroutinefunction(function):
+        return True
+    return not inspect.isroutine(function) and inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)
+    )

@@ -1,0 +1,155 @@
+"""From a URL to the broker or backend that it names; the only module that imports drivers, and only then.
+
+Rules: the scheme is judged at once, the driver is imported when the connection is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from celeriac.backend import Backend
+from celeriac.broker import Broker
+from celeriac.clock import Clock
+from celeriac.errors import ConfigError
+from celeriac.settings import Settings
+from celeriac.wire.content import Codecs
+
+OpenBroker: TypeAlias = Callable[[], Broker]
+OpenBackend: TypeAlias = Callable[[], Backend]
+
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
+BROKER_SCHEMES = ("sqlite", "redis", "rediss", "redis+socket", "sentinel", "valkey", "valkeys", "memory")
+BACKEND_SCHEMES = (*BROKER_SCHEMES, "db+sqlite", "disabled")
+
+
+def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
+    """Return what opens the broker of this URL. Raises ``ConfigError`` for an unknown scheme.
+
+    What is returned raises ``ConfigError`` when the driver is not installed, naming the extra that brings it.
+    """
+    scheme = scheme_of(url)
+    if scheme in REDIS_SCHEMES:
+        return lambda: _redis_broker(url, settings, clock)
+    if scheme == "sqlite":
+        path = sqlite_path(url)
+        return lambda: _sqlite_broker(path, settings, clock)
+    if scheme == "memory":
+        return _memory_broker(clock)
+    raise _unknown("broker", url, scheme, BROKER_SCHEMES)
+
+
+def backend_opener(url: str, settings: Settings, codecs: Codecs, clock: Clock) -> OpenBackend:
+    """Return what opens the backend of this URL; as ``broker_opener``."""
+    scheme = scheme_of(url)
+    if scheme in REDIS_SCHEMES:
+        return lambda: _redis_backend(url, settings, codecs)
+    if scheme in ("sqlite", "db+sqlite"):
+        sqlite_path(url)
+        return lambda: _sql_backend(url.removeprefix("db+"), settings, codecs, clock)
+    if scheme == "memory":
+        return _memory_backend(settings, codecs, clock)
+    if scheme == "disabled":
+        return _disabled_backend
+    raise _unknown("backend", url, scheme, BACKEND_SCHEMES)
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme in lower case, ``""`` where there is none."""
+    head, colon, _ = url.partition("://")
+    return head.lower() if colon else ""
+
+
+def sqlite_path(url: str) -> str:
+    """Return the file in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``. Raises ``ConfigError`` without one."""
+    parts = urlsplit(url)
+    path = unquote(parts.path[1:])
+    if parts.netloc or not path or path == ":memory:":
+        raise ConfigError(
+            f"{url!r} names no file: write sqlite:///shop.db (relative) or sqlite:////var/lib/shop.db (absolute); "
+            "memory:// keeps everything in this process"
+        )
+    return path
+
+
+def _redis_broker(url: str, settings: Settings, clock: Clock) -> Broker:
+    try:
+        from celeriac.brokers.redis import RedisBroker
+    except ModuleNotFoundError as error:
+        raise _missing("redis", url, error) from error
+    return RedisBroker(
+        url,
+        key_prefix=settings.key_prefix,
+        lease=settings.lease,
+        visibility_timeout=settings.visibility_timeout,
+        timeout=settings.publish_timeout,
+        clock=clock,
+    )
+
+
+def _redis_backend(url: str, settings: Settings, codecs: Codecs) -> Backend:
+    try:
+        from celeriac.backends.redis import RedisBackend
+    except ModuleNotFoundError as error:
+        raise _missing("redis", url, error) from error
+    return RedisBackend(
+        url,
+        codecs,
+        serializer=settings.result_serializer,
+        expires=settings.result_expires,
+        extended=settings.result_extended,
+        key_prefix=settings.key_prefix,
+        timeout=settings.publish_timeout,
+    )
+
+
+def _sqlite_broker(path: str, settings: Settings, clock: Clock) -> Broker:
+    from celeriac.brokers.sqlite import SqliteBroker
+
+    return SqliteBroker(path, clock=clock, lease=settings.lease)
+
+
+def _sql_backend(url: str, settings: Settings, codecs: Codecs, clock: Clock) -> Backend:
+    from celeriac.backends.sql import SqlBackend
+
+    return SqlBackend(
+        url,
+        codecs,
+        serializer=settings.result_serializer,
+        expires=settings.result_expires,
+        extended=settings.result_extended,
+        clock=clock,
+    )
+
+
+def _memory_broker(clock: Clock) -> OpenBroker:
+    from celeriac.brokers.memory import MemoryBroker
+
+    broker = MemoryBroker(clock)
+    return lambda: broker  # one place a URL: each loop must find what the others put there
+
+
+def _memory_backend(settings: Settings, codecs: Codecs, clock: Clock) -> OpenBackend:
+    from celeriac.backends.memory import MemoryBackend
+
+    backend = MemoryBackend(codecs, clock, settings.result_expires)
+    return lambda: backend
+
+
+def _disabled_backend() -> Backend:
+    from celeriac.backends.disabled import DisabledBackend
+
+    return DisabledBackend()
+
+
+def _missing(extra: str, url: str, error: ModuleNotFoundError) -> ConfigError:
+    return ConfigError(
+        f"{scheme_of(url)}:// needs {error.name}, which is not installed: pip install 'celeriac[{extra}]'"
+    )
+
+
+def _unknown(what: str, url: str, scheme: str, known: tuple[str, ...]) -> ConfigError:
+    schemes = ", ".join(f"{name}://" for name in known)
+    given = f"scheme {scheme}://" if scheme else f"{what} URL {url!r} without a scheme"
+    return ConfigError(f"unknown {given} for a {what}: known are {schemes}")
