@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from celeriac.app import App
@@ -10,6 +11,7 @@ from celeriac.blocking import BACKGROUND
 from celeriac.broker import Broker
 from celeriac.clock import Clock
 from celeriac.settings import Settings
+from celeriac.worker.worker import Worker
 
 
 class Celeriac(App):
@@ -26,3 +28,15 @@ class Celeriac(App):
         **given: Any,
     ) -> None:
         super().__init__(name, broker, backend, run=BACKGROUND.run, settings=settings, clock=clock, **given)
+
+    def worker(
+        self,
+        *,
+        concurrency: int | None = None,
+        queues: Sequence[str] | None = None,
+        name: str | None = None,
+        pool: str = "threads",
+        grace: float = 30.0,
+    ) -> Worker:
+        """Return a worker for this app's tasks, to run inside this program: see ``Worker``."""
+        return Worker(self, concurrency=concurrency, queues=queues, name=name, pool=pool, grace=grace)

@@ -116,15 +116,15 @@ class RemoteError(TaskError):
         return f"{self.type_name}: {text}" if text else self.type_name
 
 
-class Ending(Exception):  # noqa: N818 - an ending that a task asks for is no error
+class EndingRequested(Exception):  # noqa: N818 - an ending that a task asks for is no error
     """Root of what a task raises to choose its own ending."""
 
 
-class Ignore(Ending):
+class Ignore(EndingRequested):
     """End the task without storing a result. The message is acknowledged."""
 
 
-class Reject(Ending):
+class Reject(EndingRequested):
     """Refuse the message: put it back (``requeue=True``) or dead-letter it.
 
     :param reason: text for the caller and the dead-letter list.
@@ -137,7 +137,7 @@ class Reject(Ending):
         self.requeue = requeue
 
 
-class RetryRequested(Ending):
+class RetryRequested(EndingRequested):
     """Run the task again under the same id; raised by ``Context.retry``.
 
     :param countdown: seconds until the next attempt; ``None`` asks the task's retry policy.

@@ -14,6 +14,7 @@ from celeriac.context import CURRENT
 from celeriac.result import Result, ResultStore
 from celeriac.routing import NO_OPTIONS, Routes, SendOptions
 from celeriac.settings import Settings
+from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
 R = TypeVar("R")
@@ -66,9 +67,17 @@ class Outbox:
         """Send all and block until the broker has them."""
         return self._run(self.send_many(calls))
 
+    def report(self, record: ResultRecord) -> None:
+        """Store a state of a running call and block until it is kept."""
+        self._run(self._store(record))
+
     def result(self, task_id: str) -> Result[Any]:
         """Return a handle on a result of which only the id is known."""
         return Result(task_id, self._results)
+
+    async def _store(self, record: ResultRecord) -> None:
+        backend = self._connections.current().backend
+        await backend.store(backend.encode(record))
 
     def _message(self, call: Call[Any]) -> TaskMessage:
         options = call.options

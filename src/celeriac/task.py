@@ -22,6 +22,7 @@ from celeriac.outbox import Call, Outbox
 from celeriac.result import Result
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, SendOptions, send_options
+from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
 P = ParamSpec("P")
@@ -131,12 +132,18 @@ class Task(Generic[P, R]):
         strict = outbox.settings.strict_arguments
         self.arguments = Arguments(function, bound=bind, name=name, injected=Context, strict=strict)
         self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+        self.__qualname__ = getattr(function, "__qualname__", name)
         self._returns = Returns(function)
         self._outbox = outbox
         self._own = options.sending()
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+    def __reduce__(self) -> str:
+        # By reference, as functions are pickled: a child process imports the module and finds the task there.
+        return self.__qualname__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R | Coroutine[Any, Any, R]:
         """Run the function here and now; a context parameter gets one of its own."""
@@ -178,6 +185,10 @@ class Task(Generic[P, R]):
         """Send a call and block until the broker has it, spelt as in Celery."""
         chosen = send_options(options).over(self.defaults)
         return self._outbox.delay(self.call_with(chosen, args, kwargs or {}))
+
+    def report(self, record: ResultRecord) -> None:
+        """Store a state of a running call and block until it is kept; for child processes."""
+        self._outbox.report(record)
 
     def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Put the context among bound arguments, where the function wants one."""

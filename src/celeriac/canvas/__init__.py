@@ -1,0 +1,1 @@
+"""Workflow algebra: pure functions over messages and signatures."""

@@ -1,0 +1,1 @@
+"""The worker: takes messages, runs tasks, records what came of them."""

@@ -1,0 +1,122 @@
+"""Takes as many messages as there are free slots, and starts one supervised attempt for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from celeriac.broker import Broker, Delivery, Subscription
+from celeriac.errors import BrokerError
+from celeriac.worker.executor import Executor
+from celeriac.worker.slots import Slots
+from celeriac.worker.tally import Tally
+
+logger = logging.getLogger("celeriac.worker")
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+"""Seconds between tries while the broker is away."""
+
+
+class Consumer:
+    """The worker's intake from one broker."""
+
+    def __init__(
+        self, broker: Broker, queues: Sequence[str], executor: Executor, slots: Slots, tally: Tally
+    ) -> None:
+        self._broker = broker
+        self._queues = queues
+        self._executor = executor
+        self._slots = slots
+        self._tally = tally
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._subscription: Subscription | None = None
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self.ready = asyncio.Event()
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts are under way."""
+        return len(self._attempts)
+
+    async def run(self) -> None:
+        """Subscribe, take and start until ``stop``; outlives every outage of the broker."""
+        wait = FIRST_WAIT
+        while not self._stopping.is_set():
+            try:
+                async with self._broker.subscribe(self._queues) as subscription:
+                    self._subscription = subscription
+                    self.ready.set()
+                    await self._take_until_stopped(subscription)
+            except BrokerError as error:
+                # Only reached while subscribing: once subscribed, taking reconnects by itself.
+                logger.warning(
+                    "cannot subscribe to %s, again in %.1f s: %s", ", ".join(self._queues), wait, error
+                )
+                await self._pause(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+
+    async def stop(self) -> None:
+        """Take no more. What was taken goes on."""
+        self._stopping.set()
+        self._slots.close()
+        if self._subscription is not None:
+            await self._subscription.stop()
+
+    def hurry(self) -> None:
+        """Make ``finish`` wait no longer."""
+        self._hurry.set()
+
+    async def finish(self, grace: float) -> int:
+        """Wait up to ``grace`` seconds for what runs, then cancel the rest, which gives it back to the broker.
+
+        Returns how many attempts were given back.
+        """
+        await self._wait_for_attempts(grace)
+        left = list(self._attempts)
+        for attempt in left:
+            attempt.cancel()
+        if left:
+            await asyncio.wait(left)
+        return len(left)
+
+    async def _take_until_stopped(self, subscription: Subscription) -> None:
+        wait = FIRST_WAIT
+        while not self._stopping.is_set():
+            try:
+                await self._take_and_start(subscription)
+                wait = FIRST_WAIT
+            except BrokerError as error:
+                logger.warning("cannot take messages, again in %.1f s: %s", wait, error)
+                await self._pause(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _take_and_start(self, subscription: Subscription) -> None:
+        free = await self._slots.wait_free()
+        if free == 0:
+            return
+        for delivery in await subscription.take(free):
+            self._start(delivery)
+
+    def _start(self, delivery: Delivery) -> None:
+        self._slots.take()
+        self._tally.received += 1
+        attempt = asyncio.create_task(self._executor.run(delivery))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except asyncio.TimeoutError:
+            return
+
+    async def _wait_for_attempts(self, grace: float) -> None:
+        if not self._attempts:
+            return
+        hurried = asyncio.create_task(self._hurry.wait())
+        finished = asyncio.ensure_future(asyncio.wait(set(self._attempts)))
+        await asyncio.wait([hurried, finished], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in (hurried, finished):
+            waiter.cancel()

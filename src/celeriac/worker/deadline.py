@@ -1,0 +1,59 @@
+"""Time limits for coroutines.
+
+Rules: the soft limit cancels the body, which may clean up until the hard limit; at the hard limit the body is given
+up whatever it does. A body without limits is awaited as it is, at no cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from celeriac.errors import SoftTimeLimitExceeded, TimeLimitExceeded
+
+R = TypeVar("R")
+
+logger = logging.getLogger("celeriac.worker")
+
+CLEAN_UP = 5.0
+"""Seconds that a cancelled body has to clean up where no hard limit says otherwise."""
+
+
+async def bounded(body: Coroutine[Any, Any, R], soft: float | None, hard: float | None) -> R:
+    """Await ``body`` for ``soft`` and ``hard`` seconds at the most.
+
+    Raises ``SoftTimeLimitExceeded`` or ``TimeLimitExceeded`` with the limit as argument; otherwise what the body does.
+    """
+    first = soft if hard is None or (soft is not None and soft < hard) else hard
+    assert first is not None
+    running = asyncio.ensure_future(body)
+    try:
+        await asyncio.wait([running], timeout=first)
+        if running.done():
+            return running.result()
+        return await _stop(running, first, soft, hard)
+    except asyncio.CancelledError:
+        running.cancel()
+        raise
+
+
+async def _stop(running: asyncio.Future[R], passed: float, soft: float | None, hard: float | None) -> R:
+    running.cancel()
+    is_soft = passed == soft
+    left = CLEAN_UP if hard is None or not is_soft else hard - passed
+    await asyncio.wait([running], timeout=left)
+    if not running.done():
+        logger.error("a task's coroutine went on after its time limit and was abandoned: %r", running)
+        running.add_done_callback(_forget)
+        raise TimeLimitExceeded(hard if hard is not None else passed)
+    if not running.cancelled() and (error := running.exception()) is not None:
+        # It failed by itself while it was being stopped: that says more than the limit does.
+        raise error
+    raise SoftTimeLimitExceeded(soft) if is_soft else TimeLimitExceeded(hard)
+
+
+def _forget(running: asyncio.Future[Any]) -> None:
+    if not running.cancelled():
+        running.exception()

@@ -1,0 +1,67 @@
+"""Calls the errbacks that run in the worker itself.
+
+Rules, as Celery has them: an errback whose task is registered here, is not bound and takes more than one argument is
+called with request, exception and traceback; all others get the failed task's id in a message. What an errback raises
+is logged and changes nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from celeriac.task import Task
+from celeriac.wire.failure import format_traceback
+from celeriac.wire.result import FAILURE
+from celeriac.worker.attempt import Attempt
+from celeriac.worker.outcome import Decision
+from celeriac.worker.pool import Pool
+
+logger = logging.getLogger("celeriac.worker")
+
+
+class Errbacks:
+    """Knows which errbacks are inline, and calls them."""
+
+    def __init__(self, tasks: Mapping[str, Task[Any, Any]], pool: Pool) -> None:
+        self._tasks = tasks
+        self._pool = pool
+
+    def is_inline(self, name: str) -> bool:
+        """Whether an errback of this task name is called here."""
+        task = self._tasks.get(name)
+        return task is not None and not task.bind and _takes_several(task)
+
+    async def call(self, attempt: Attempt, decision: Decision) -> None:
+        """Call the inline errbacks of a failed attempt, in order."""
+        if decision.state != FAILURE or decision.error is None:
+            return
+        for signature in attempt.message.errbacks:
+            if self.is_inline(signature["task"]):
+                await self._call_one(signature, attempt, decision.error)
+
+    async def _call_one(self, signature: Mapping[str, Any], attempt: Attempt, error: BaseException) -> None:
+        task = self._tasks[signature["task"]]
+        args = [attempt.context, error, format_traceback(error), *(signature.get("args") or [])]
+        kwargs = dict(signature.get("kwargs") or {})
+        try:
+            if task.is_coroutine:
+                await task.function(*args, **kwargs)
+            else:
+                await self._pool.call(task, args, kwargs, attempt.context)
+        except Exception:
+            logger.exception(
+                "errback %s of %s[%s] failed", task.name, attempt.message.task, attempt.message.id
+            )
+
+
+def _takes_several(task: Task[Any, Any]) -> bool:
+    positional = 0
+    for parameter in inspect.signature(task.function).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return True
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            positional += 1
+    return positional > 1

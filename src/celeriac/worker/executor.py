@@ -1,0 +1,242 @@
+"""One attempt, start to finish, as a straight line.
+
+Rules: every effect that must land goes through ``insist``; a void receipt ends the attempt; no exception leaves
+``run``, so one attempt cannot end another or the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from datetime import datetime, timezone
+from functools import partial
+
+from celeriac.app import App, Connections
+from celeriac.broker import Delivery, Receipt
+from celeriac.canvas.advance import FollowUp
+from celeriac.context import CURRENT
+from celeriac.errors import CeleriacError, DeliveryLost, TaskAborted
+from celeriac.publisher import SendOptions
+from celeriac.retry import Retry
+from celeriac.wire.envelope import Unreadable
+from celeriac.wire.result import STARTED, ResultRecord
+from celeriac.wire.task import TaskMessage, decode
+from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, admit
+from celeriac.worker.announcer import Announcer
+from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.deadline import bounded
+from celeriac.worker.errbacks import Errbacks
+from celeriac.worker.insist import Insist
+from celeriac.worker.outcome import Decision, Ending, Raised, Returned, Settle, Terms, failed, judge, revoked
+from celeriac.worker.pool import Pool
+from celeriac.worker.slots import Slots
+
+logger = logging.getLogger("celeriac.worker")
+
+
+class Executor:
+    """Runs deliveries for one worker, in the event loop that made it."""
+
+    def __init__(
+        self,
+        app: App,
+        connections: Connections,
+        pool: Pool,
+        slots: Slots,
+        insist: Insist,
+        errbacks: Errbacks,
+        announcer: Announcer,
+        node: str,
+    ) -> None:
+        self._tasks = app.tasks
+        self._settings = app.settings
+        self._codecs = app.codecs
+        self._now = app.clock.now
+        self._backend = connections.backend
+        self._publisher = connections.publisher
+        self._pool = pool
+        self._slots = slots
+        self._insist = insist
+        self._errbacks = errbacks
+        self._announcer = announcer
+        self._node = node
+        self._identity = {"pid": os.getpid(), "hostname": node}
+
+    async def run(self, delivery: Delivery) -> None:
+        """Deal with one delivery. Raises nothing but cancellation, after giving the message back."""
+        slots = self._slots
+        running = True
+        try:
+            admission = self._admit(delivery)
+            if type(admission) is Run:
+                attempt = await self._begin(admission.message, delivery)
+                ending = await self._call(attempt)
+                slots.body_done()
+                running = False
+                await self._conclude(attempt, ending)
+            else:
+                await self._decline(admission, delivery)
+        except DeliveryLost as lost:
+            self._announcer.lost(delivery.queue, lost)
+        except asyncio.CancelledError:
+            await self._give_back(delivery)
+        except Exception:
+            # What the worker itself did wrong must not take the message with it.
+            logger.exception(
+                "queue %s: the worker failed on a message, which goes back to the broker", delivery.queue
+            )
+            await self._give_back(delivery)
+        finally:
+            if running:
+                slots.body_done()
+            slots.settled()
+
+    def _admit(self, delivery: Delivery) -> Admission:
+        envelope = delivery.envelope
+        content = envelope if isinstance(envelope, Unreadable) else decode(envelope, self._codecs)
+        return admit(content, self._tasks, self._now())
+
+    async def _begin(self, message: TaskMessage, delivery: Delivery) -> Attempt:
+        task = self._tasks[message.task]
+        attempt = Attempt(message, task, delivery, self._backend, self._settings, self._node)
+        if (task.options.delivery or self._settings.delivery) == "at_most_once":
+            await self._insist(delivery.receipt.ack, "acknowledging before the run")
+            attempt.receipt = SPENT
+        tracked = task.options.track_started
+        if self._settings.track_started if tracked is None else tracked:
+            attempt.report(ResultRecord(task_id=message.id, status=STARTED, result=self._identity))
+        return attempt
+
+    async def _call(self, attempt: Attempt) -> Ending:
+        task, message = attempt.task, attempt.message
+        try:
+            args, kwargs = task.arguments.bind(message.args, message.kwargs)
+            task.inject(attempt.context, args, kwargs)
+            if task.is_coroutine:
+                CURRENT.set(attempt.context)
+                body = task.function(*args, **kwargs)
+            else:
+                body = self._pool.call(task, args, kwargs, attempt.context)
+            soft, hard = attempt.limits()
+            if soft is None and hard is None:
+                return Returned(await body)
+            return Returned(await bounded(body, soft, hard))
+        except Exception as error:
+            return Raised(error)
+        except asyncio.CancelledError as error:
+            if _cancelling():
+                raise
+            return Raised(error)
+        except BaseException as error:
+            aborted = TaskAborted(f"the task raised {type(error).__name__}{error.args!r}")
+            aborted.__cause__ = error
+            return Raised(aborted)
+
+    async def _conclude(self, attempt: Attempt, ending: Ending) -> None:
+        await attempt.reports_done()
+        decision = judge(attempt.message, ending, attempt.context.children, self._terms(attempt))
+        if decision.publish_first:
+            await self._follow_up(decision)
+            await self._record(decision)
+        else:
+            await self._record(decision)
+            await self._follow_up(decision)
+        await self._errbacks.call(attempt, decision)
+        await self._settle(attempt.receipt, decision)
+        self._announcer.ended(attempt, decision)
+
+    async def _record(self, decision: Decision) -> None:
+        for result in decision.results:
+            await self._insist(partial(self._backend.store, result), "storing a result")
+
+    async def _follow_up(self, decision: Decision) -> None:
+        for follow_up in decision.follow_ups:
+            await self._insist(partial(self._publish, follow_up), f"publishing {follow_up.message.task}")
+
+    async def _settle(self, receipt: Receipt, decision: Decision) -> None:
+        if decision.settle is Settle.ACK:
+            await self._insist(receipt.ack, "acknowledging")
+        elif decision.settle is Settle.REQUEUE:
+            await self._insist(receipt.requeue, "putting a message back")
+        else:
+            await self._insist(partial(receipt.bury, decision.reason), "dead-lettering a message")
+
+    async def _decline(self, admission: Admission, delivery: Delivery) -> None:
+        receipt = delivery.receipt
+        match admission:
+            case Hold(message=message, until=until):
+                await self._insist(partial(receipt.park, until), "parking a message until its ETA")
+                self._announcer.held(message, until)
+            case Discard(message=message, reason=reason):
+                decision = revoked(message, reason, self._refusal_terms(message, delivery))
+                await self._record(decision)
+                await self._settle(receipt, decision)
+                self._announcer.discarded(message, reason)
+            case Refuse():
+                decision = self._refusal(admission, delivery)
+                await self._record(decision)
+                await self._follow_up(decision)
+                await self._settle(receipt, decision)
+                self._announcer.refused(admission, delivery.queue)
+
+    def _refusal(self, admission: Refuse, delivery: Delivery) -> Decision:
+        message = admission.message or TaskMessage(id=admission.id or "", task=admission.task or "")
+        terms = self._refusal_terms(message, delivery)
+        return failed(message, admission.error, terms, settle=Settle.BURY)
+
+    async def _publish(self, follow_up: FollowUp) -> None:
+        await self._publisher.publish(follow_up.message, _send_options(follow_up))
+
+    async def _give_back(self, delivery: Delivery) -> None:
+        try:
+            await self._insist(delivery.receipt.requeue, "giving a message back")
+        except (CeleriacError, asyncio.CancelledError) as error:
+            logger.warning(
+                "queue %s: a message could not be given back; its lease will end: %s", delivery.queue, error
+            )
+
+    def _terms(self, attempt: Attempt) -> Terms:
+        options = attempt.task.options
+        policy = options.retry or self._settings.default_retry
+        keeps = self._keeps_result(attempt.message, options.ignore_result)
+        return self._make_terms(attempt.queue, keeps, policy)
+
+    def _refusal_terms(self, message: TaskMessage, delivery: Delivery) -> Terms:
+        task = self._tasks.get(message.task)
+        keeps = bool(message.id) and self._keeps_result(message, task.options.ignore_result if task else None)
+        return self._make_terms(delivery.queue, keeps, None)
+
+    def _make_terms(self, queue: str, keep_result: bool, policy: Retry | None) -> Terms:
+        return Terms(
+            retry=policy,
+            keep_result=keep_result,
+            queue=queue,
+            now=datetime.fromtimestamp(self._now(), timezone.utc),
+            encode=self._backend.encode,
+            random=random.random,
+            inline=self._errbacks.is_inline,
+            worker=self._node,
+        )
+
+    def _keeps_result(self, message: TaskMessage, task_ignores: bool | None) -> bool:
+        for ignores in (message.ignore_result, task_ignores):
+            if ignores is not None:
+                return not ignores
+        return not self._settings.ignore_result
+
+
+def _send_options(follow_up: FollowUp) -> SendOptions:
+    return SendOptions(
+        queue=follow_up.queue,
+        exchange=follow_up.exchange,
+        routing_key=follow_up.routing_key,
+        countdown=follow_up.countdown,
+        expires=follow_up.expires_in,
+    )
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,62 @@
+"""Repeats an effect that must land while its service is away.
+
+Rules: only "unavailable" is worth another try; anything else is the caller's to deal with. A void receipt
+(``DeliveryLost``) is never insisted on. At shutdown there is a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from celeriac.errors import BackendUnavailable, BrokerUnavailable
+
+R = TypeVar("R")
+
+UNAVAILABLE = (BrokerUnavailable, BackendUnavailable)
+
+logger = logging.getLogger("celeriac.worker")
+
+
+class Insist:
+    """Runs effects until they land.
+
+    :param first: seconds before the second try; doubles up to ``cap``, with jitter, so that a fleet does not come
+        back as one.
+    """
+
+    def __init__(self, first: float = 0.05, cap: float = 5.0) -> None:
+        self._first = first
+        self._cap = cap
+        self._deadline: float | None = None
+
+    async def __call__(self, effect: Callable[[], Awaitable[R]], what: str) -> R:
+        """Await ``effect()`` until it does not raise "unavailable"; ``what`` names it in the log."""
+        try:
+            return await effect()
+        except UNAVAILABLE as error:
+            return await self._again(effect, what, error)
+
+    def give_up_in(self, seconds: float) -> None:
+        """From now on effects have this long altogether; then the last error is raised."""
+        self._deadline = asyncio.get_running_loop().time() + seconds
+
+    async def _again(self, effect: Callable[[], Awaitable[R]], what: str, error: Exception) -> R:
+        delay = self._first
+        while True:
+            wait = delay * (0.5 + random.random() / 2)  # noqa: S311 - jitter, no secret
+            if self._past_deadline(wait):
+                raise error
+            logger.warning("%s failed, again in %.2f s: %s", what, wait, error)
+            await asyncio.sleep(wait)
+            try:
+                return await effect()
+            except UNAVAILABLE as again:
+                error = again
+                delay = min(delay * 2, self._cap)
+
+    def _past_deadline(self, wait: float) -> bool:
+        return self._deadline is not None and asyncio.get_running_loop().time() + wait > self._deadline

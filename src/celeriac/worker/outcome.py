@@ -1,0 +1,221 @@
+"""Decides what an ending means: for the result, for what follows, for the message.
+
+Rules: pure; a value that cannot be encoded becomes a FAILURE here, before any effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from celeriac.backend import EncodedResult
+from celeriac.canvas.advance import FollowUp, after_failure, after_success, child_tuples, failed_steps
+from celeriac.errors import EncodeError, Ignore, Reject, RetryRequested, TaskRevoked
+from celeriac.retry import Retry
+from celeriac.wire.failure import Failure, describe, format_traceback
+from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
+from celeriac.wire.task import TaskMessage
+
+DEFAULT_MAX_ATTEMPTS = 4
+"""Runs of a task that asks for retries without a policy (Celery: ``max_retries = 3``)."""
+
+DEFAULT_RETRY_DELAY = 180.0
+"""Seconds before such a retry (Celery: ``default_retry_delay``)."""
+
+
+class Settle(Enum):
+    """What becomes of the message."""
+
+    ACK = "ack"
+    REQUEUE = "requeue"
+    BURY = "bury"
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """The body returned a value."""
+
+    value: Any
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """The body raised, or could not be run."""
+
+    error: BaseException
+
+
+Ending: TypeAlias = Returned | Raised
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What to do about an ending.
+
+    :param state: the state the caller sees, ``None`` where nothing is recorded.
+    :param publish_first: follow-ups go out before the results, as Celery does on success, so that whoever sees the
+        result finds its children.
+    :param error: what the log tells, ``None`` on success.
+    """
+
+    state: str | None
+    results: Sequence[EncodedResult] = ()
+    follow_ups: Sequence[FollowUp] = ()
+    publish_first: bool = False
+    settle: Settle = Settle.ACK
+    error: BaseException | None = None
+    reason: str = ""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What judging depends on besides the ending.
+
+    :param keep_result: whether results of this message are stored.
+    :param queue: where the message came from; a retry goes back there.
+    :param inline: tells whether an errback of that name is called in this worker.
+    :param encode: makes the bytes of a record; raises ``EncodeError``.
+    :param random: gives the jitter, a float in [0, 1).
+    :param worker: the node's name.
+    """
+
+    retry: Retry | None
+    keep_result: bool
+    queue: str
+    now: datetime
+    encode: Callable[[ResultRecord], EncodedResult]
+    random: Callable[[], float]
+    inline: Callable[[str], bool]
+    worker: str
+
+
+def judge(message: TaskMessage, ending: Ending, children: list[Any], terms: Terms) -> Decision:
+    """Return what the ending of an attempt means.
+
+    :param children: Celery result tuples of the tasks that the body sent.
+    """
+    if isinstance(ending, Returned):
+        return _succeeded(message, ending.value, children, terms)
+    error = ending.error
+    if isinstance(error, RetryRequested):
+        return _retry_requested(message, error, terms)
+    if isinstance(error, Ignore):
+        return Decision(None)
+    if isinstance(error, Reject):
+        return _rejected(message, error, terms)
+    if terms.retry is not None and terms.retry.wants(error, message.retries + 1):
+        return _retry(message, error, terms.retry.delay(message.retries + 1, terms.random), terms)
+    return failed(message, error, terms)
+
+
+def failed(message: TaskMessage, error: BaseException, terms: Terms, settle: Settle = Settle.ACK) -> Decision:
+    """Return what it means that the task failed for good."""
+    failure, traceback = describe(error), format_traceback(error)
+    records = [_record(message, FAILURE, failure, terms, traceback=traceback)] if terms.keep_result else []
+    for step in failed_steps(message):
+        records.append(
+            ResultRecord(
+                task_id=step, status=FAILURE, result=failure, traceback=traceback, date_done=terms.now
+            )
+        )
+    return Decision(
+        FAILURE,
+        results=[terms.encode(record) for record in records],
+        follow_ups=after_failure(message, terms.inline),
+        settle=settle,
+        error=error,
+        reason=f"{type(error).__name__}: {error}",
+    )
+
+
+def revoked(message: TaskMessage, reason: str, terms: Terms) -> Decision:
+    """Return what it means that the task may not run any more (Celery: ``TaskRevokedError``)."""
+    error = TaskRevoked(reason)
+    results = [terms.encode(_record(message, REVOKED, describe(error), terms))] if terms.keep_result else []
+    return Decision(REVOKED, results=results, error=error, reason=reason)
+
+
+def _succeeded(message: TaskMessage, value: Any, children: list[Any], terms: Terms) -> Decision:
+    follow_ups: list[FollowUp] = []
+    if message.callbacks or message.chain:
+        follow_ups = after_success(message, value)
+        children = [*children, *child_tuples(follow_ups)]
+    if not terms.keep_result:
+        return Decision(SUCCESS, follow_ups=follow_ups, publish_first=True)
+    try:
+        result = terms.encode(_record(message, SUCCESS, value, terms, children=children))
+    except EncodeError as error:
+        return failed(message, error, terms)
+    return Decision(SUCCESS, results=(result,), follow_ups=follow_ups, publish_first=True)
+
+
+def _retry_requested(message: TaskMessage, request: RetryRequested, terms: Terms) -> Decision:
+    policy = terms.retry
+    made = message.retries + 1
+    limit = request.max_attempts or (policy.max_attempts if policy else DEFAULT_MAX_ATTEMPTS)
+    cause = request.cause or request.__cause__ or request.__context__ or request
+    if made >= limit:
+        return failed(message, cause, terms)
+    delay = request.countdown
+    if delay is None:
+        delay = policy.delay(made, terms.random) if policy else DEFAULT_RETRY_DELAY
+    if request.arguments is not None:
+        args, kwargs = request.arguments
+        message = msgspec.structs.replace(
+            message, args=list(args), kwargs=kwargs, args_repr=None, kwargs_repr=None
+        )
+    return _retry(message, cause, delay, terms)
+
+
+def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Terms) -> Decision:
+    again = msgspec.structs.replace(
+        message,
+        retries=message.retries + 1,
+        eta=terms.now + timedelta(seconds=delay),
+        # Celery: a retried task without a parent becomes its own parent.
+        parent_id=message.parent_id or message.id,
+        root_id=message.root_id or message.id,
+    )
+    record = _record(message, RETRY, describe(error), terms, traceback=format_traceback(error))
+    results = [terms.encode(record)] if terms.keep_result else []
+    return Decision(
+        RETRY,
+        results=results,
+        follow_ups=[FollowUp(again, queue=terms.queue)],
+        error=error,
+        reason=f"again in {delay:.3g} s",
+    )
+
+
+def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
+    if reject.requeue:
+        return Decision(None, settle=Settle.REQUEUE, error=reject, reason=reject.reason)
+    return failed(message, reject, terms, settle=Settle.BURY)
+
+
+def _record(
+    message: TaskMessage,
+    status: str,
+    result: Any | Failure,
+    terms: Terms,
+    *,
+    traceback: str | None = None,
+    children: list[Any] | None = None,
+) -> ResultRecord:
+    return ResultRecord(
+        task_id=message.id,
+        status=status,
+        result=result,
+        traceback=traceback,
+        children=children if children is not None else [],
+        date_done=None if status == RETRY else terms.now,
+        group_id=message.group,
+        parent_id=message.parent_id,
+        name=message.task,
+        args=message.args,
+        kwargs=message.kwargs,
+        worker=terms.worker,
+        retries=message.retries,
+        queue=terms.queue,
+        stamps=message.stamps,
+    )

@@ -1,0 +1,55 @@
+"""How much may run at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Slots:
+    """Counts free places. A place is held while a task's body runs, not while its result and ack are on their way.
+
+    :param total: how many bodies may run at once.
+    :param settling: how many attempts may be on their way out besides, so that a store that is away cannot make
+        memory grow without end.
+    """
+
+    def __init__(self, total: int, settling: int) -> None:
+        self.total = total
+        self.running = 0
+        self.settling = 0
+        self._settling_limit = settling
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def free(self) -> int:
+        """How many more may start now."""
+        room = self._settling_limit - self.settling
+        return max(0, min(self.total - self.running, room))
+
+    async def wait_free(self) -> int:
+        """Return how many places are free, waiting until there is one; 0 after ``close``."""
+        while not self._closed and (free := self.free) == 0:
+            self._changed.clear()
+            await self._changed.wait()
+        return 0 if self._closed else free
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        self._closed = True
+        self._changed.set()
+
+    def take(self) -> None:
+        """Occupy a place."""
+        self.running += 1
+
+    def body_done(self) -> None:
+        """Free the place; the attempt has its result and ack still to come."""
+        self.running -= 1
+        self.settling += 1
+        self._changed.set()
+
+    def settled(self) -> None:
+        """The attempt is over."""
+        self.settling -= 1
+        self._changed.set()

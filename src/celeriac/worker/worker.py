@@ -1,0 +1,202 @@
+"""Puts a worker's parts together; starts and stops them in a written order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from celeriac.app import App
+from celeriac.errors import ConfigError
+from celeriac.worker.announcer import Announcer
+from celeriac.worker.consumer import Consumer
+from celeriac.worker.errbacks import Errbacks
+from celeriac.worker.executor import Executor
+from celeriac.worker.insist import Insist
+from celeriac.worker.pool import Pool
+from celeriac.worker.pools.processes import Processes
+from celeriac.worker.pools.solo import Solo
+from celeriac.worker.pools.threads import Threads
+from celeriac.worker.signals import Signals
+from celeriac.worker.slots import Slots
+from celeriac.worker.tally import Tally
+
+logger = logging.getLogger("celeriac.worker")
+
+DEFAULT_CONCURRENCY = 100
+SETTLING_FACTOR, SETTLING_LEAST = 4, 2000
+POOLS = ("threads", "processes", "solo")
+LAST_WORDS = 5.0
+"""Seconds that results and acks have to land once the grace is over."""
+
+
+class Worker:
+    """Runs an app's tasks, coroutines on the event loop and plain functions in a pool.
+
+    ``async with app.worker(): ...`` runs it in the present event loop; ``start()`` and ``stop()`` run it in a thread
+    of its own for code without a loop; ``await serve()`` runs until SIGTERM or SIGINT.
+
+    :param concurrency: how many tasks run at once. With ``processes`` it is also the number of processes.
+    :param queues: the queues to take from; the app's default queue when not given.
+    :param name: the node name, ``celeriac@<host>`` when not given; exactly one ``@`` (Celery: node names).
+    :param pool: ``threads``, ``processes`` or ``solo``: where plain functions run.
+    :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        concurrency: int | None = None,
+        queues: Sequence[str] | None = None,
+        name: str | None = None,
+        pool: str = "threads",
+        grace: float = 30.0,
+    ) -> None:
+        self._app = app
+        self._concurrency = _checked_concurrency(concurrency, pool)
+        self._queues = list(queues) if queues else [app.settings.default_queue]
+        self.name = _checked_name(name)
+        self._pool_name = pool
+        self._grace = grace
+        self._pool: Pool | None = None
+        self._consumer: Consumer | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._insist = Insist()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_asked: asyncio.Event | None = None
+        self.tally = Tally()
+
+    async def __aenter__(self) -> Worker:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def ready(self) -> None:
+        """Return when the worker holds its queues."""
+        assert self._consumer is not None, "the worker was not started"
+        await self._consumer.ready.wait()
+
+    async def serve(self) -> None:
+        """Work until SIGTERM or SIGINT, then stop gracefully; a second signal gives everything back at once."""
+        async with Signals() as signals:
+            await self._open()
+            await signals.first.wait()
+            logger.info("stopping: %d tasks have up to %.0f s to end", self._at_work(), self._grace)
+            closing = asyncio.create_task(self._close())
+            hurrying = asyncio.create_task(signals.second.wait())
+            await asyncio.wait([closing, hurrying], return_when=asyncio.FIRST_COMPLETED)
+            if not closing.done() and self._consumer is not None:
+                logger.warning("second signal: giving %d tasks back", self._at_work())
+                self._consumer.hurry()
+            await closing
+            hurrying.cancel()
+            await self._app.close()
+
+    def start(self) -> None:
+        """Start the worker in a thread of its own and return when it holds its queues."""
+        if self._thread is not None:
+            raise ConfigError(f"worker {self.name} is started already")
+        started = threading.Event()
+        self._thread = threading.Thread(
+            target=self._work_in_thread, args=(started,), name=self.name, daemon=True
+        )
+        self._thread.start()
+        started.wait()
+
+    def stop(self) -> None:
+        """Stop the worker that ``start`` started, gracefully; return when it has stopped."""
+        if self._thread is None or self._loop is None or self._stop_asked is None:
+            raise ConfigError(f"worker {self.name} was not started with start()")
+        self._loop.call_soon_threadsafe(self._stop_asked.set)
+        self._thread.join()
+        self._thread = None
+
+    async def _open(self) -> None:
+        connections = self._app.connections()
+        slots = Slots(self._concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * self._concurrency))
+        self._pool = self._make_pool()
+        errbacks = Errbacks(self._app.tasks, self._pool)
+        executor = Executor(
+            self._app,
+            connections,
+            self._pool,
+            slots,
+            self._insist,
+            errbacks,
+            Announcer(self.tally),
+            self.name,
+        )
+        self._consumer = Consumer(connections.broker, self._queues, executor, slots, self.tally)
+        self._running = asyncio.create_task(self._consumer.run())
+
+    async def _close(self) -> None:
+        if self._consumer is None or self._running is None or self._pool is None:
+            return
+        await self._consumer.stop()
+        await self._running
+        closing = asyncio.create_task(self._consumer.finish(self._grace))
+        asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
+        given_back = await closing
+        if given_back:
+            logger.warning("%d tasks did not end in time and went back to the queue", given_back)
+        await self._pool.close()
+        self._consumer = None
+
+    def _at_work(self) -> int:
+        return self._consumer.attempts if self._consumer is not None else 0
+
+    def _make_pool(self) -> Pool:
+        if self._pool_name == "processes":
+            return Processes(self._concurrency, self._app.tasks)
+        if self._pool_name == "solo":
+            return Solo()
+        return Threads(self._concurrency)
+
+    def _work_in_thread(self, started: threading.Event) -> None:
+        try:
+            asyncio.run(self._work_until_asked(started))
+        finally:
+            started.set()
+
+    async def _work_until_asked(self, started: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop_asked = asyncio.Event()
+        async with self:
+            await self.ready()
+            started.set()
+            await self._stop_asked.wait()
+        await self._app.close()
+
+
+def _checked_concurrency(concurrency: int | None, pool: str) -> int:
+    if pool not in POOLS:
+        raise ConfigError(f"pool {pool!r} is not known; choose one of {', '.join(POOLS)}")
+    if concurrency is None:
+        return (os.cpu_count() or 1) if pool == "processes" else DEFAULT_CONCURRENCY
+    if concurrency < 1:
+        raise ConfigError(f"concurrency must be at least 1, not {concurrency}")
+    return concurrency
+
+
+def _checked_name(name: str | None) -> str:
+    host = socket.gethostname()
+    if name is None:
+        return f"celeriac@{host}"
+    # Celery's short forms: %h the full name, %n the part before the first dot, %d the rest.
+    first, _, domain = host.partition(".")
+    full = name.replace("%h", host).replace("%n", first).replace("%d", domain)
+    if "@" not in full:
+        full = f"{full}@{host}"
+    if full.count("@") != 1:
+        raise ConfigError(f"node name {full!r} needs exactly one '@', as in worker1@{host}")
+    return full
