@@ -22,6 +22,7 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
+from celeriac.wire.names import HIGHEST_PRIORITY
 
 
 class _Message(msgspec.Struct, order=True, eq=True):
@@ -96,14 +97,9 @@ class MemoryBroker:
         self._lines.recall()
 
     def _message(self, envelope: Envelope, route: Route) -> _Message:
-        sent = msgspec.structs.replace(
-            envelope,
-            exchange=route.exchange,
-            routing_key=route.routing_key,
-            delivery_tag=envelope.delivery_tag or str(uuid.uuid4()),
-        )
-        queue = route.queue or route.routing_key
-        return _Message(min(max(envelope.priority, 0), 9), self._lines.next_serial(), queue, pack(sent))
+        frame = pack(envelope, delivery_tag=envelope.delivery_tag or str(uuid.uuid4()), route=route)
+        priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
+        return _Message(priority, self._lines.next_serial(), route.queue or route.routing_key, frame)
 
 
 class _Lines:
