@@ -30,6 +30,9 @@ _KEPT_TYPES = (datetime, date, time, Decimal, UUID, bytes)
 _KEY_TYPES = (str, int, float, bool, type(None))
 
 
+_parse = msgspec.json.Decoder().decode
+
+
 def encode_json(value: Any, name: str = "value") -> bytes:
     """Return ``value`` as ASCII JSON, as Celery's json serializer reads it.
 
@@ -53,7 +56,7 @@ def decode_json(data: bytes | str) -> Any:
     tagged = b"__type__" in data if isinstance(data, bytes) else "__type__" in data
     if not tagged:
         try:
-            return msgspec.json.decode(data)
+            return _parse(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             pass  # the standard library reads more: NaN, lone surrogates, numbers beyond float
     try:

@@ -14,6 +14,7 @@ import msgspec
 from celeriac.errors import EncodeError, WireError
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.extended_json import decode_json, encode_json
+from celeriac.wire.names import is_text
 
 DELIVERIES_HEADER = "x-celeriac-deliveries"
 """Header that counts how often a message was taken before."""
@@ -225,7 +226,8 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """Return text that can be written again; a lone surrogate cannot."""
+    return value if isinstance(value, str) and is_text(value) else None
 
 
 def _number(value: Any) -> int | None:

@@ -27,6 +27,17 @@ GROUP_PREFIX = "celery-taskset-meta-"
 _BACKEND_PREFIX_ENDS = (":", "_", "-", ".")
 
 
+def is_text(text: str) -> bool:
+    """Whether ``text`` can be part of a key: a lone surrogate, which JSON may smuggle in, has no UTF-8 form."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def result_key(task_id: str) -> str:
     """Return the key of a task's result; the channel it is announced on has the same name."""
     return RESULT_PREFIX + task_id

@@ -17,6 +17,7 @@ from celeriac.wire.content import JSON, Codecs, Content
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.extended_json import encode_json
 from celeriac.wire.frame import DELIVERIES_HEADER
+from celeriac.wire.names import is_text
 from celeriac.wire.preview import preview
 
 
@@ -205,13 +206,16 @@ def _assemble(
 ) -> TaskMessage | Malformed:
     try:
         known = msgspec.convert(fields, _Fields)
-        called = msgspec.convert(call, _Call)
         eta = _read_time(known.eta, "eta") if known.eta else None
         expires = _read_time(known.expires, "expires") if known.expires else None
     except (msgspec.ValidationError, MalformedMessage) as error:
         return _malformed(envelope, fields, str(error))
+    try:
+        called = msgspec.convert(call, _Call)
+    except msgspec.ValidationError as error:
+        return _malformed(envelope, fields, f"body [args, kwargs, embed]: {error}")
     for name in (known.id, known.task, known.group):
-        if name is not None and not _is_name(name):
+        if name == "" or (name is not None and not is_text(name)):
             return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
     headers = envelope.headers
     embed = called.embed or _NOTHING_EMBEDDED
@@ -275,23 +279,12 @@ def _without_protocol(headers: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if name not in PROTOCOL_HEADERS}
 
 
-def _is_name(text: str) -> bool:
-    """Whether it is not empty and can be written as UTF-8: it becomes part of keys and log lines."""
-    if text.isascii():
-        return bool(text)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _malformed(
     envelope: Envelope, fields: dict[str, Any], reason: str, *, refused: bool = False
 ) -> Malformed:
     """Say what is wrong, to whom: the id is looked for in the correlation id too, where Celery repeats it."""
     task_id, task = (
-        value if isinstance(value, str) and _is_name(value) else None
+        value if isinstance(value, str) and is_text(value) else None
         for value in (fields.get("id"), fields.get("task"))
     )
     return Malformed(reason, task_id or envelope.correlation_id, task, envelope.reply_to, refused)
@@ -400,4 +393,4 @@ def _expiration(expires: datetime | None, now: datetime | None) -> str | None:
         return None
     if expires.tzinfo is None:
         expires = expires.replace(tzinfo=UTC)
-    return str(max(0, round((expires - now).total_seconds() * 1000)))
+    return str(max(0, int((expires - now).total_seconds() * 1000)))
