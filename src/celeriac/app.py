@@ -60,11 +60,11 @@ class TaskDecorator(Protocol):
     """What ``app.task(...)`` returns: makes a task of a function, whose ``Context`` parameter is not the caller's."""
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
     ) -> CoroutineTask[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
     @overload
@@ -75,7 +75,7 @@ class BoundTaskDecorator(Protocol):
     """What ``app.task(bind=True)`` returns: the first parameter, whatever it is called, gets the context."""
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[First, P], Coroutine[Any, Any, R]], /
     ) -> CoroutineTask[P, R]: ...
     @overload
@@ -126,11 +126,11 @@ class App:
     # --- tasks
 
     @overload
-    def task(
+    def task(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
     ) -> CoroutineTask[P, R]: ...
     @overload
-    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def task(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
     @overload

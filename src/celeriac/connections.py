@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -76,11 +77,8 @@ class ConnectionTable:
         guard = _closing(connections)
         # One step by hand: the loop learns of the generator and closes it in `shutdown_asyncgens`, which `asyncio.run`
         # calls at its end, so that a program which never says `close` leaves nothing open either.
-        step = guard.__anext__()
-        try:
-            step.send(None)
-        except StopIteration:
-            pass
+        with suppress(StopIteration):
+            guard.__anext__().send(None)
         return _Entry(os.getpid(), connections, guard)
 
 

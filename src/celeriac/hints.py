@@ -11,6 +11,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
+from inspect import isroutine
 from pathlib import PurePath
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -67,7 +68,7 @@ class Hint:
             raise Mismatch("is nested too deeply") from None
 
     def _second_chance(self, value: Any, error: msgspec.ValidationError) -> Any:
-        hint = self._plain()
+        hint = self.plain
         if isinstance(hint, type) and _is_instance(value, hint):
             return value  # a bool where an int is asked for, an Enum, a subclass
         try:
@@ -87,7 +88,7 @@ class Hint:
 
     def _first_that_fits(self, value: Any) -> Any:
         for alternative in self._alternatives:
-            plain = alternative._plain()
+            plain = alternative.plain
             if isinstance(plain, type) and type(value) is plain:
                 return value
         for alternative in self._alternatives:
@@ -98,7 +99,8 @@ class Hint:
         names = " | ".join(_name(alternative.hint) for alternative in self._alternatives)
         raise Mismatch(f"expected {names}, got {type(value).__name__}")
 
-    def _plain(self) -> Any:
+    @property
+    def plain(self) -> Any:
         """The class in ``Annotated[X, ...]``, ``X | None`` and ``X``."""
         hint = self.hint
         if get_origin(hint) is Annotated:
@@ -124,11 +126,11 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the function's type hints; those that cannot be resolved stay as they are written."""
     while hasattr(function, "func"):  # functools.partial
         function = function.func
-    if not hasattr(function, "__annotations__") or isinstance(function, type):
-        function = type(function).__call__ if not isinstance(function, type) else function.__init__
+    if not isroutine(function):  # an object that can be called
+        function = type(function).__call__
     try:
         return get_type_hints(function, include_extras=True)
-    except Exception:
+    except Exception:  # noqa: BLE001 - annotations are code of the user
         return dict(_each_hint(function))
 
 
@@ -138,7 +140,7 @@ def _each_hint(function: Callable[..., Any]) -> Iterable[tuple[str, Any]]:
         one = SimpleNamespace(__annotations__={name: annotation})
         try:
             yield name, get_type_hints(one, globalns=names, include_extras=True)[name]
-        except Exception:
+        except Exception:  # noqa: BLE001 - as above
             yield name, annotation
 
 
@@ -151,7 +153,7 @@ def _msgspec_can(hint: Any) -> bool:
         msgspec.convert(None, hint, dec_hook=foreign)
     except msgspec.ValidationError:
         return True
-    except Exception:
+    except Exception:  # noqa: BLE001 - what a hint cannot be used for, it is not used for
         return False
     return True
 

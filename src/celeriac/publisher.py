@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -61,7 +61,7 @@ class Publisher:
         await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
 
     def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
-        now = datetime.fromtimestamp(self._now(), timezone.utc)
+        now = datetime.fromtimestamp(self._now(), UTC)
         if options.countdown is not None or options.eta is not None or options.expires is not None:
             message = _timed(message, options, now)
         envelope = encode(

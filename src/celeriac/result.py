@@ -51,7 +51,7 @@ class Result(Generic[R]):
     :param ignored: the call was sent with ``ignore_result``.
     """
 
-    __slots__ = ("_convert", "_ignored", "_record", "_store", "id", "task")
+    __slots__ = ("_convert", "_ignored", "_record", "id", "store", "task")
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Result(Generic[R]):
     ) -> None:
         self.id = task_id
         self.task = task
-        self._store = store
+        self.store = store
         self._convert = convert
         self._ignored = ignored
         self._record: ResultRecord | None = None
@@ -86,7 +86,7 @@ class Result(Generic[R]):
         :param timeout: seconds to wait; ``None`` waits for ever, also for an id that was never sent.
 
         Raises ``ResultTimeout`` when it is not ready in time, ``TaskRevoked`` when it was revoked or expired,
-        ``ResultMissing`` when its result is not kept, ``RemoteError`` for an exception whose class is not imported here.
+        ``ResultMissing`` when its result is not kept, ``RemoteError`` for an exception of a class not imported here.
         """
         return self._value(self._record or await self._ending(timeout))
 
@@ -94,21 +94,24 @@ class Result(Generic[R]):
         """Return what is known now: state, value or progress meta, children, traceback. ``PENDING`` is also unknown."""
         if self._record is not None:
             return self._record
-        self._require_kept()
-        [record] = await self._store.backend.load([self.id])
-        return self._remember(record or ResultRecord(task_id=self.id))
+        self.require_kept()
+        [record] = await self.store.backend.load([self.id])
+        return self.remember(record or ResultRecord(task_id=self.id))
 
     async def watch(self) -> AsyncIterator[ResultRecord]:
-        """Yield each record as it is stored (progress, custom states), the present one first; end with the final one."""
-        self._require_kept()
-        async with self._store.backend.follow([self.id]) as records:
+        """Yield each record as it is stored, the present one first; end with the final one.
+
+        Records of progress and custom states come too; where they follow closely, some may be skipped.
+        """
+        self.require_kept()
+        async with self.store.backend.follow([self.id]) as records:
             async for record in records:
-                yield self._remember(record)
+                yield self.remember(record)
 
     async def delete(self) -> None:
         """Delete what is stored of the result. ``forget`` is the same for code without a loop."""
         self._record = None
-        await self._store.backend.forget([self.id])
+        await self.store.backend.forget([self.id])
 
     # --- for code without an event loop
 
@@ -133,14 +136,14 @@ class Result(Generic[R]):
 
     @property
     def state(self) -> str:
-        """``PENDING`` (also for an unknown id), ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED`` or your own."""
+        """The state now; ``PENDING`` also for an id that nobody knows."""
         return self._now("state").status
 
     @property
     def children(self) -> list[Result[Any]]:
         """Results of the tasks that the task sent."""
         ids = (_child_id(child) for child in self._now("children").children or ())
-        return [Result(task_id, self._store) for task_id in ids if task_id is not None]
+        return [Result(task_id, self.store) for task_id in ids if task_id is not None]
 
     @property
     def traceback(self) -> str | None:
@@ -156,19 +159,21 @@ class Result(Generic[R]):
 
     async def _ending(self, timeout: float | None) -> ResultRecord:
         """Wait for the final record."""
-        self._require_kept()
+        self.require_kept()
         if timeout is not None and timeout <= 0:
             record = await self.info()
             if record.ready:
                 return record
             raise self._timed_out(timeout, record.status)
         seen = PENDING
+        deadline = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as deadline:
-                async for record in self.watch():
-                    seen = record.status
-                    if record.ready:
-                        return record
+            async with deadline:
+                async with self.store.backend.follow([self.id]) as records:
+                    async for record in records:
+                        seen = record.status
+                        if record.ready:
+                            return self.remember(record)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -179,11 +184,13 @@ class Result(Generic[R]):
         hint = "; no worker has reported on it: does one take its queue?" if seen == PENDING else ""
         return ResultTimeout(f"{self} was not ready within {timeout:g} s: last seen {seen}{hint}")
 
-    def _require_kept(self) -> None:
+    def require_kept(self) -> None:
+        """Raise ``ResultMissing`` when nobody will ever know the result."""
         if self._ignored:
             raise ResultMissing(f"no result is kept of {self}: it was sent with ignore_result=True")
 
-    def _remember(self, record: ResultRecord) -> ResultRecord:
+    def remember(self, record: ResultRecord) -> ResultRecord:
+        """Keep a final record, so that nobody needs to ask again; return it."""
         if record.ready:
             self._record = record
         return record
@@ -198,11 +205,11 @@ class Result(Generic[R]):
         return self._record or self._block(name, "(await result.info())", self.info)
 
     def _block(self, name: str, instead: str, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        if asyncio._get_running_loop() is not None:
+        if _in_running_loop():
             raise CeleriacError(
                 f"result.{name} would block the running event loop; use {instead} in asyncio code"
             )
-        return self._store.run(work(*args))
+        return self.store.run(work(*args))
 
 
 async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]:
@@ -212,9 +219,9 @@ async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]
     """
     waiting: dict[str, list[Result[R]]] = {}
     for result in results:
-        result._require_kept()
+        result.require_kept()
         waiting.setdefault(result.id, []).append(result)
-    stores = {id(same[0]._store): same[0]._store for same in waiting.values()}
+    stores = {id(same[0].store): same[0].store for same in waiting.values()}
     if len(stores) > 1:
         raise ValueError("as_completed() takes results of one app; iterate over each app's apart")
     for store in stores.values():
@@ -222,7 +229,7 @@ async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]
             async for record in records:
                 if record.ready:
                     for result in waiting.pop(record.task_id, ()):
-                        result._remember(record)
+                        result.remember(record)
                         yield result
 
 
@@ -237,6 +244,14 @@ def error_of(record: ResultRecord) -> BaseException:
     if isinstance(record.traceback, str) and record.traceback:
         error.add_note(f"In the worker:\n{record.traceback.rstrip()}")
     return error
+
+
+def _in_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _child_id(child: Any) -> str | None:

@@ -147,14 +147,16 @@ class Task(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R | Coroutine[Any, Any, R]:
         """Run the function here and now; a context parameter gets one of its own."""
-        if self.arguments.context_parameter is None:
-            local: R | Coroutine[Any, Any, R] = self.function(*args, **kwargs)
-            return local
-        message = TaskMessage(id=str(uuid4()), task=self.name, args=list(args), kwargs=dict(kwargs))
+        outcome: R | Coroutine[Any, Any, R] = self.run(args, kwargs)
+        return outcome
+
+    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function with these arguments, unchecked, and with a context of its own if it wants one."""
         positional, named = list(args), dict(kwargs)
-        self.inject(Context(message), positional, named)
-        local = self.function(*positional, **named)
-        return local
+        if self.arguments.context_parameter is not None:
+            message = TaskMessage(id=str(uuid4()), task=self.name, args=list(args), kwargs=dict(kwargs))
+            self.inject(Context(message), positional, named)
+        return self.function(*positional, **named)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Describe a call, for ``app.send_many``. Raises ``ArgumentError`` when it does not fit the function."""
@@ -215,7 +217,8 @@ class FunctionTask(Task[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
-        return super().__call__(*args, **kwargs)  # type: ignore[return-value]
+        value: R = self.run(args, kwargs)
+        return value
 
 
 class CoroutineTask(Task[P, R]):
@@ -223,7 +226,8 @@ class CoroutineTask(Task[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Return the function's coroutine, to be awaited here."""
-        return super().__call__(*args, **kwargs)  # type: ignore[return-value]
+        coroutine: Coroutine[Any, Any, R] = self.run(args, kwargs)
+        return coroutine
 
 
 class Sender(Generic[P, R]):
@@ -255,6 +259,4 @@ class Sender(Generic[P, R]):
 def _is_coroutine(function: Callable[..., Any]) -> bool:
     if inspect.iscoroutinefunction(function):
         return True
-    return not inspect.isroutine(function) and inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)
-    )
+    return not inspect.isroutine(function) and inspect.iscoroutinefunction(type(function).__call__)

@@ -62,7 +62,7 @@ def scheme_of(url: str) -> str:
 
 
 def sqlite_path(url: str) -> str:
-    """Return the file in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``. Raises ``ConfigError`` without one."""
+    """Return the file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; ``ConfigError`` without one."""
     parts = urlsplit(url)
     path = unquote(parts.path[1:])
     if parts.netloc or not path or path == ":memory:":
