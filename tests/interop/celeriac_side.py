@@ -1,0 +1,99 @@
+"""The same tasks as a celeriac application has them; coroutines and plain functions, with and without a context."""
+
+import json
+import time
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from celeriac import Celeriac, Context
+from tests.interop.errors import OutOfStock
+from tests.interop.record import record
+
+
+async def echo(*args, **kwargs):
+    return [args, kwargs]
+
+
+async def add(x: int, y: int) -> int:
+    return x + y
+
+
+def none() -> None:
+    return None
+
+
+def kinds(moment: datetime, amount: Decimal, uid: UUID) -> dict[str, Any]:
+    assert isinstance(moment, datetime)
+    assert isinstance(amount, Decimal)
+    assert isinstance(uid, UUID)
+    return {"moment": moment, "amount": amount, "uid": uid}
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+async def run_out(item: str, wanted: int) -> None:
+    raise OutOfStock(item, wanted)
+
+
+async def retry_twice(ctx: Context) -> list[Any]:
+    if ctx.retries < 2:
+        ctx.retry(countdown=0)
+    return [ctx.id, ctx.retries]
+
+
+def give_up(ctx: Context, url: str, key: str) -> None:
+    record(url, key, str(ctx.retries))
+    ctx.retry(cause=OutOfStock("patience", ctx.retries), countdown=0, max_attempts=2)
+
+
+async def clock() -> float:
+    return time.time()
+
+
+async def seen(ctx: Context) -> dict[str, Any]:
+    return {
+        "id": ctx.id,
+        "root_id": ctx.root_id,
+        "parent_id": ctx.parent_id,
+        "queue": ctx.queue,
+        "headers": dict(ctx.headers),
+    }
+
+
+def note(url: str, key: str, value: str) -> str:
+    record(url, key, value)
+    return value
+
+
+def note_value(value: Any, *, url: str, key: str) -> None:
+    record(url, key, json.dumps(value))
+
+
+def note_failure(failed_id: str, *, url: str, key: str) -> None:
+    record(url, key, failed_id)
+
+
+def note_error(request: Any, error: Any, traceback: Any, *, url: str, key: str) -> None:
+    record(url, key, f"{request.id} {error!r}")
+
+
+def note_run(ctx: Context, url: str, key: str) -> None:
+    record(url, key, f"{ctx.id} celeriac")
+
+
+TASKS = (
+    *(echo, add, none, kinds, fail, run_out, retry_twice, give_up),
+    *(clock, seen, note, note_value, note_failure, note_error, note_run),
+)
+
+
+def make_app(url: str) -> Celeriac:
+    """An application with every task of this file, on the Redis at ``url``."""
+    app = Celeriac("interop", broker=url, backend=url)
+    for task in TASKS:
+        app.register(f"interop.{task.__name__}", task)
+    return app

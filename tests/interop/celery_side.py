@@ -1,0 +1,117 @@
+"""The tasks as a Celery application has them; a Celery worker process runs this module.
+
+The environment says where: INTEROP_BROKER, INTEROP_BACKEND, INTEROP_QUEUE.
+"""
+
+import json
+import os
+import time
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from celery import Celery, Task
+
+from tests.interop.errors import OutOfStock
+from tests.interop.record import record
+
+app = Celery(
+    "interop",
+    broker=os.environ.get("INTEROP_BROKER"),
+    backend=os.environ.get("INTEROP_BACKEND"),
+    set_as_current=False,
+)
+app.conf.update(
+    task_default_queue=os.environ.get("INTEROP_QUEUE", "celery"),
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+)
+
+
+@app.task(name="interop.echo")
+def echo(*args, **kwargs):
+    return [args, kwargs]
+
+
+@app.task(name="interop.add")
+def add(x, y):
+    return x + y
+
+
+@app.task(name="interop.none")
+def none():
+    return None
+
+
+@app.task(name="interop.kinds")
+def kinds(moment: datetime, amount: Decimal, uid: UUID):
+    assert isinstance(moment, datetime)
+    assert isinstance(amount, Decimal)
+    assert isinstance(uid, UUID)
+    return {"moment": moment, "amount": amount, "uid": uid}
+
+
+@app.task(name="interop.fail")
+def fail(text):
+    raise ValueError(text)
+
+
+@app.task(name="interop.run_out")
+def run_out(item, wanted):
+    raise OutOfStock(item, wanted)
+
+
+@app.task(name="interop.retry_twice", bind=True)
+def retry_twice(self: Task):
+    if self.request.retries < 2:
+        raise self.retry(countdown=0)
+    return [self.request.id, self.request.retries]
+
+
+@app.task(name="interop.give_up", bind=True)
+def give_up(self: Task, url, key):
+    record(url, key, str(self.request.retries))
+    raise self.retry(exc=OutOfStock("patience", self.request.retries), countdown=0, max_retries=1)
+
+
+@app.task(name="interop.clock")
+def clock():
+    return time.time()
+
+
+@app.task(name="interop.seen", bind=True)
+def seen(self: Task):
+    request = self.request
+    return {
+        "id": request.id,
+        "root_id": request.root_id,
+        "parent_id": request.parent_id,
+        "queue": request.delivery_info["routing_key"],
+        "headers": request.headers,
+    }
+
+
+@app.task(name="interop.note")
+def note(url, key, value):
+    record(url, key, value)
+    return value
+
+
+@app.task(name="interop.note_value")
+def note_value(value, *, url, key):
+    record(url, key, json.dumps(value))
+
+
+@app.task(name="interop.note_failure")
+def note_failure(failed_id, *, url, key):
+    record(url, key, failed_id)
+
+
+@app.task(name="interop.note_error")
+def note_error(request, error, traceback, *, url, key):
+    record(url, key, f"{request.id} {error!r}")
+
+
+@app.task(name="interop.note_run", bind=True)
+def note_run(self: Task, url, key):
+    record(url, key, f"{self.request.id} celery")

@@ -1,0 +1,62 @@
+"""A real Celery worker in a process of its own, which can be told to take from further queues."""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from celery import Celery
+
+from tests.servers import LoggedProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class CeleryWorker:
+    """``with CeleryWorker(url) as worker`` starts a prefork worker of two processes and ends it.
+
+    :param url: the Redis that is its broker and result backend.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.name = f"interop-{uuid4().hex[:8]}@localhost"
+        self.queue = f"celery-{uuid4().hex}"
+        self._url = url
+        self._control = Celery("control", broker=url, set_as_current=False)
+
+    def __enter__(self) -> Self:
+        environment = {
+            **os.environ,
+            "INTEROP_BROKER": self._url,
+            "INTEROP_BACKEND": self._url,
+            "INTEROP_QUEUE": self.queue,
+            "C_FORCE_ROOT": "1",
+        }
+        command = [sys.executable, "-m", "celery", "-A", "tests.interop.celery_side", "worker"]
+        command += ["-n", self.name, "-c", "2", "-P", "prefork", "-l", "INFO"]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        self.process = LoggedProcess(command, env=environment, cwd=ROOT)
+        self.process.wait_for(f"{self.name} ready.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.stop()
+        self._control.close()
+
+    def consume(self, queue: str) -> None:
+        """Take from this queue too; returns when the worker does."""
+        self._tell("add_consumer", queue)
+
+    def cancel(self, queue: str) -> None:
+        """Take from this queue no longer."""
+        self._tell("cancel_consumer", queue)
+
+    def _tell(self, command: str, queue: str) -> None:
+        tell = getattr(self._control.control, command)
+        # kombu's client can miss a reply when the timeout is under a second.
+        [reply] = tell(queue, destination=[self.name], reply=True, timeout=10, limit=1)
+        assert "ok" in reply[self.name], reply
