@@ -47,6 +47,7 @@ class RedisServer:
         durable: bool = False,
         arguments: Sequence[str] = (),
     ) -> None:
+        self._program = redis_program()
         self.password = password
         self.port = free_port()
         self.tls_port = free_port() if tls else None
@@ -95,10 +96,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server, on the same port each time; return when it takes connections."""
-        program = shutil.which("redis-server")
-        if program is None:
-            raise FileNotFoundError(MISSING)
-        self._process = LoggedProcess([program, *self._options()])
+        self._process = LoggedProcess([self._program, *self._options()])
         self._process.wait_for("Ready to accept connections")
 
     def stop(self) -> None:
@@ -201,9 +199,6 @@ class RedisSentinel:
             return client.execute_command("SENTINEL", *command)
 
     def _start(self, port: int) -> LoggedProcess:
-        program = shutil.which("redis-server")
-        if program is None:
-            raise FileNotFoundError(MISSING)
         settings = Path(self._files.name, f"{port}.conf")  # a Sentinel rewrites its file: one for each
         settings.write_text(
             f"port {port}\nbind {HOST}\ndir {self._files.name}\n"
@@ -211,10 +206,21 @@ class RedisSentinel:
             f"sentinel down-after-milliseconds {self.name} 1000\n"
             f"sentinel failover-timeout {self.name} 5000\n"
         )
-        process = LoggedProcess([program, str(settings), "--sentinel"])
+        process = LoggedProcess([redis_program(), str(settings), "--sentinel"])
         process.wait_for(f"+monitor master {self.name}")
         self._ask(port, "DEBUG", *HASTE)
         return process
+
+
+def redis_program() -> str:
+    """The path of redis-server, which also is what a Sentinel runs.
+
+    :raises FileNotFoundError: it is not installed; the message says how to get it.
+    """
+    program = shutil.which("redis-server")
+    if program is None:
+        raise FileNotFoundError(MISSING)
+    return program
 
 
 def free_port() -> int:
