@@ -1,0 +1,130 @@
+"""The broker of Redis: what belongs together, and the queries that need nobody else.
+
+Rules: kombu's keys are kept as kombu keeps them, so Celery, its monitors and the other clients see the same queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from celeriac.brokers.redis.bindings import Bindings
+from celeriac.brokers.redis.dead import RedisDeadLetters
+from celeriac.brokers.redis.keys import Keys
+from celeriac.brokers.redis.leases import LeaseKeeper
+from celeriac.brokers.redis.outbox import Outbox
+from celeriac.brokers.redis.recovery import Recovery
+from celeriac.brokers.redis.settling import Settler
+from celeriac.brokers.redis.subscription import RedisSubscription
+from celeriac.errors import BrokerError, BrokerUnavailable, ConfigError
+from celeriac.redis_link import Link
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+from celeriac.wire.frame import unpack
+from celeriac.wire.names import PRIORITY_STEPS
+
+
+class RedisBroker:
+    """Queues in one Redis; see ``celeriac.broker.Broker``.
+
+    :param url: see ``celeriac.redis_url.parse_redis_url``.
+    :param key_prefix: put in front of every key; Celery's ``global_keyprefix``. Overrides the URL's.
+    :param lease: seconds after which a dead worker's messages go to another.
+    :param visibility_timeout: seconds after which messages held by a dead Celery worker do; as Celery's setting.
+    :param timeout: seconds for any one call.
+    :param priority_steps: as Celery's setting; every peer must use the same.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_prefix: str = "",
+        lease: float = 30.0,
+        visibility_timeout: float = 3600.0,
+        timeout: float = 5.0,
+        priority_steps: Sequence[int] = PRIORITY_STEPS,
+    ) -> None:
+        _check_seconds(lease=lease, visibility_timeout=visibility_timeout, timeout=timeout)
+        self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
+        self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
+        self._bindings = Bindings(self._link, self._keys)
+        self._outbox = Outbox(self._link, self._keys, self._bindings)
+        self._leases = LeaseKeeper(self._link, self._keys, lease)
+        self._settler = Settler(self._link, self._keys, self._leases)
+        self._recovery = Recovery(self._link, self._keys, self._bindings, visibility_timeout)
+        self._dead = RedisDeadLetters(self._link, self._keys)
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        await self._outbox.publish(envelope, route)
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        await self._outbox.publish_many(messages)
+
+    @asynccontextmanager
+    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
+        subscription = RedisSubscription(
+            self._link, self._keys, self._outbox, self._leases, self._settler, self._recovery
+        )
+        try:
+            for queue in queues:
+                await subscription.add_queue(queue)
+            yield subscription
+        finally:
+            await subscription.close()
+
+    async def queues(self) -> list[str]:
+        return await self._bindings.queues()
+
+    async def depth(self, queue: str) -> int:
+        return sum(await self._measure(queue))
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        found: list[Envelope | Unreadable] = []
+        for key in self._keys.lists_of(queue).keys:
+            wanted = limit - len(found)
+            if wanted > 0:
+                raws = await self._link.call("LRANGE", key, -wanted, -1)
+                found += [unpack(raw) for raw in reversed(raws)]
+        return found
+
+    async def purge(self, queue: str) -> int:
+        lists = self._keys.lists_of(queue)
+        answers = await self._link.calls(
+            [("MULTI",), *(("LLEN", key) for key in lists.keys), ("DEL", *lists.keys), ("EXEC",)]
+        )
+        *lengths, _ = _all_or_raise(_all_or_raise(answers)[-1])
+        return sum(lengths)
+
+    @property
+    def dead(self) -> RedisDeadLetters:
+        """The dead-letter list."""
+        return self._dead
+
+    async def ping(self) -> str:
+        info = await self._link.call("INFO", "server")
+        facts = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+        return f"Redis {facts.get('redis_version', 'of unknown version')} at {self._link.target}"
+
+    async def close(self) -> None:
+        await self._outbox.drain()
+        await self._settler.drain()
+        await self._leases.close()
+        await self._link.close()
+
+    async def _measure(self, queue: str) -> list[int]:
+        keys = self._keys.lists_of(queue).keys
+        return _all_or_raise(await self._link.calls([("LLEN", key) for key in keys]))
+
+
+def _all_or_raise(answers: Sequence[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return list(answers)
+
+
+def _check_seconds(**durations: float) -> None:
+    for name, seconds in durations.items():
+        if not seconds > 0:
+            raise ConfigError(f"{name}={seconds!r} is not a number of seconds above 0")

@@ -1,0 +1,82 @@
+"""The names of a broker's keys, and the form of an entry in ``unacked``.
+
+Rules: kombu's names come from ``wire.names``; ours begin with ``celeriac.`` and every one has an owner: leases and due
+times go with the message they are about, dead letters stay until somebody deals with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from celeriac.wire import names
+
+
+class QueueLists(msgspec.Struct, frozen=True):
+    """The lists of one queue, in the order they are taken from.
+
+    :param keys: one list a priority step.
+    :param steps: the steps, as they end a tag.
+    :param tail: what follows a message in its ``unacked`` entry, so that kombu restores it to this queue.
+    """
+
+    queue: str
+    keys: tuple[str, ...]
+    steps: tuple[int, ...]
+    tail: str
+
+
+class Keys:
+    """Names under one prefix.
+
+    :param prefix: put in front of every key as it is (Celery: ``global_keyprefix``).
+    :param steps: kombu's ``priority_steps``; every peer must use the same.
+    """
+
+    def __init__(self, prefix: str, steps: Sequence[int]) -> None:
+        self.prefix = prefix
+        self.steps = tuple(sorted(steps))
+        self.unacked = prefix + names.UNACKED
+        self.index = prefix + names.UNACKED_INDEX
+        self.leases = f"{prefix}celeriac.leases"
+        self.due = f"{prefix}celeriac.due"
+        self.dead = f"{prefix}celeriac.dead"
+        self.dead_index = f"{prefix}celeriac.dead.index"
+
+    def list_for(self, queue: str, priority: int) -> str:
+        """Return the list that a message of this priority is put in."""
+        return self.prefix + names.priority_key(queue, priority, self.steps)
+
+    def lists_of(self, queue: str) -> QueueLists:
+        """Return all lists of a queue."""
+        keys = tuple(self.prefix + key for key in names.queue_keys(queue, self.steps))
+        return QueueLists(queue, keys, self.steps, f', "", {json.dumps(queue)}]')
+
+    def list_of_tag(self, queue: str, tag: str) -> str:
+        """Return the list that the message of this tag came from."""
+        return self.list_for(queue, int(tag.rpartition(":")[2]))
+
+    def binding(self, exchange: str) -> str:
+        """Return the set of an exchange's bindings."""
+        return self.prefix + names.binding_key(exchange)
+
+    def permanent_binding(self, exchange: str) -> str:
+        """Return the set that guards the bindings from kombu's sweep."""
+        return self.prefix + names.permanent_binding_key(exchange)
+
+    def declaration(
+        self, queue: str, exchange: str = "", routing_key: str | None = None
+    ) -> list[tuple[str, ...]]:
+        """Return the commands that make a queue known to every peer.
+
+        A queue of the default exchange is bound to the exchange of its own name, as Celery binds it: Celery 3.1 and
+        the restoring of its messages look there.
+        """
+        member = names.binding_member(queue if routing_key is None else routing_key, "", queue)
+        exchange = exchange or queue
+        return [
+            ("SADD", self.binding(exchange), member),
+            ("SADD", self.permanent_binding(exchange), member),
+        ]

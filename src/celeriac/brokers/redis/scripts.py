@@ -1,0 +1,285 @@
+"""The Lua that makes each change of the broker's keys whole.
+
+Rules: a message is at every moment in one list or on record in ``unacked``, never in neither; a command that may be
+refused comes before those that remove; time is the server's; nothing here reads a message's content.
+
+Keys, beside kombu's (``unacked``: tag to ``[message, exchange, routing_key]``, ``unacked_index``: tag to time):
+``celeriac.leases`` tag to the end of its lease, ``celeriac.due`` tag to the time it is parked until,
+``celeriac.dead`` and ``celeriac.dead.index`` the dead letters and when they died.
+"""
+
+from __future__ import annotations
+
+from celeriac.redis_link import Script
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+"""
+
+_FAILED = """
+local function failed(answer) return type(answer) == 'table' and answer.err end
+"""
+
+RESERVE = Script(
+    _NOW
+    + _FAILED
+    + r"""
+-- KEYS: unacked, index, leases, due, then lists in the order they are taken from
+-- ARGV: limit, lease, tag prefix, first serial, key prefix, then for each list: how its entries end, its step
+-- Returns seconds to the next due time or '', what went wrong, then for each list its number and messages.
+local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local left, lease, tags, serial, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
+
+-- A key of the wrong type ends the script here, before anything was taken.
+redis.call('HLEN', unacked)
+redis.call('ZCARD', index)
+redis.call('ZCARD', leases)
+
+local function origin(tag, entry)
+  local raw, queue = string.match(entry, '^%[(.*), "", "(.*)"%]$')
+  if not raw then return nil end
+  if string.sub(raw, 1, 1) == '"' then raw = cjson.decode('[' .. raw .. ']')[1] end
+  if string.find(queue, '\\', 1, true) then queue = cjson.decode('["' .. queue .. '"]')[1] end
+  local step = string.match(tag, ':(%d+)$') or '0'
+  local list = prefix .. queue
+  if step ~= '0' then list = list .. '\6\22' .. step end
+  return raw, list
+end
+
+local trouble = {}
+local ripe = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, 200)
+for i = #ripe, 1, -1 do
+  local tag = ripe[i]
+  local entry = redis.call('HGET', unacked, tag)
+  local raw, list
+  if entry then raw, list = origin(tag, entry) end
+  local pushed = raw and redis.pcall('RPUSH', list, raw)
+  if failed(pushed) then
+    trouble[#trouble + 1] = list .. ': ' .. pushed.err
+    redis.call('ZADD', due, now + 60, tag)
+  else
+    if raw then
+      redis.call('HDEL', unacked, tag)
+      redis.call('ZREM', index, tag)
+    end
+    redis.call('ZREM', due, tag)
+  end
+end
+
+local wait = ''
+local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+if head[2] then wait = tostring(head[2] - now) end
+
+local reply = {wait, trouble}
+local bytes = 0
+for i = 5, #KEYS do
+  local tail, step = ARGV[2 * i - 4], ARGV[2 * i - 3]
+  while left > 0 and bytes < 16777216 do
+    local asked = math.min(left, 50)
+    local batch = redis.pcall('RPOP', KEYS[i], asked)
+    if not batch then break end
+    if batch.err then
+      trouble[#trouble + 1] = KEYS[i] .. ': ' .. batch.err
+      break
+    end
+    local entries, times, ends = {}, {}, {}
+    for j = 1, #batch do
+      local raw = batch[j]
+      bytes = bytes + #raw
+      local tag = string.format('%s.%012d:%s', tags, serial, step)
+      serial = serial + 1
+      -- What is no object goes in as text, so that the entry is JSON for every peer.
+      if string.byte(raw, 1) ~= 123 or string.byte(raw, -1) ~= 125 then raw = cjson.encode(raw) end
+      entries[2 * j - 1] = tag
+      entries[2 * j] = '[' .. raw .. tail
+      times[2 * j - 1] = now
+      times[2 * j] = tag
+      ends[2 * j - 1] = now + lease
+      ends[2 * j] = tag
+    end
+    redis.call('HSET', unacked, unpack(entries))
+    redis.call('ZADD', index, unpack(times))
+    redis.call('ZADD', leases, unpack(ends))
+    reply[#reply + 1] = i - 5
+    reply[#reply + 1] = batch
+    left = left - #batch
+    if #batch < asked then break end
+  end
+end
+return reply
+"""
+)
+
+ACK = Script(
+    r"""
+-- KEYS: unacked, index, leases. ARGV: tags. Returns the positions of those that were lost before.
+local known = redis.call('ZMSCORE', KEYS[2], unpack(ARGV))
+redis.call('HDEL', KEYS[1], unpack(ARGV))
+redis.call('ZREM', KEYS[2], unpack(ARGV))
+redis.call('ZREM', KEYS[3], unpack(ARGV))
+local lost = {}
+for i = 1, #ARGV do
+  if not known[i] then lost[#lost + 1] = i - 1 end
+end
+return lost
+"""
+)
+
+REQUEUE = Script(
+    _FAILED
+    + r"""
+-- KEYS: unacked, index, leases, then a list for each. ARGV: tag, message for each. Returns 1, 0 (lost) or an error.
+local reply = {}
+for i = 1, #ARGV / 2 do
+  local tag, raw = ARGV[2 * i - 1], ARGV[2 * i]
+  reply[i] = 0
+  if redis.call('HEXISTS', KEYS[1], tag) == 1 then
+    local pushed = redis.pcall('RPUSH', KEYS[i + 3], raw)
+    if failed(pushed) then
+      reply[i] = pushed.err
+    else
+      redis.call('HDEL', KEYS[1], tag)
+      redis.call('ZREM', KEYS[2], tag)
+      redis.call('ZREM', KEYS[3], tag)
+      reply[i] = 1
+    end
+  end
+end
+return reply
+"""
+)
+
+PARK = Script(
+    r"""
+-- KEYS: unacked, index, leases, due. ARGV: tag, new tag, due for each. Returns 1 or 0 (lost).
+-- The new tag makes the receipt void. A peer of kombu's kind would restore the entry late, never early.
+local reply = {}
+for i = 1, #ARGV / 3 do
+  local tag, parked, at = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local entry = redis.call('HGET', KEYS[1], tag)
+  reply[i] = 0
+  if entry then
+    redis.call('HSET', KEYS[1], parked, entry)
+    redis.call('ZADD', KEYS[2], at, parked)
+    redis.call('ZADD', KEYS[4], at, parked)
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('ZREM', KEYS[3], tag)
+    reply[i] = 1
+  end
+end
+return reply
+"""
+)
+
+BURY = Script(
+    _NOW
+    + r"""
+-- KEYS: unacked, index, leases, dead, dead index. ARGV: tag, letter for each. Returns 1 or 0 (lost).
+local reply = {}
+for i = 1, #ARGV / 2 do
+  local tag, letter = ARGV[2 * i - 1], ARGV[2 * i]
+  reply[i] = 0
+  if redis.call('HEXISTS', KEYS[1], tag) == 1 then
+    redis.call('HSET', KEYS[4], tag, letter)
+    redis.call('ZADD', KEYS[5], now, tag)
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('ZREM', KEYS[3], tag)
+    reply[i] = 1
+  end
+end
+return reply
+"""
+)
+
+RENEW = Script(
+    _NOW
+    + r"""
+-- KEYS: index, leases. ARGV: lease, then tags. What was settled meanwhile is not there and stays away.
+local times, ends = {}, {}
+for i = 2, #ARGV do
+  times[2 * i - 3], times[2 * i - 2] = now, ARGV[i]
+  ends[2 * i - 3], ends[2 * i - 2] = now + ARGV[1], ARGV[i]
+end
+redis.call('ZADD', KEYS[1], 'XX', unpack(times))
+redis.call('ZADD', KEYS[2], 'XX', unpack(ends))
+return 1
+"""
+)
+
+LAPSED = Script(
+    _NOW
+    + r"""
+-- KEYS: unacked, index, leases, due. ARGV: visibility timeout, limit.
+-- Returns tag and entry of what a dead celeriac peer held, and of what a dead peer of kombu's kind held too long.
+local reply = {}
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  local entry = redis.call('HGET', KEYS[1], tag)
+  if entry then
+    reply[#reply + 1] = tag
+    reply[#reply + 1] = entry
+  else
+    redis.call('ZREM', KEYS[3], tag)
+  end
+end
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])) do
+  if not redis.call('ZSCORE', KEYS[3], tag) and not redis.call('ZSCORE', KEYS[4], tag) then
+    local entry = redis.call('HGET', KEYS[1], tag)
+    if entry then
+      reply[#reply + 1] = tag
+      reply[#reply + 1] = entry
+    else
+      redis.call('ZREM', KEYS[2], tag)
+    end
+  end
+end
+return reply
+"""
+)
+
+RESTORE = Script(
+    _NOW
+    + _FAILED
+    + r"""
+-- KEYS: unacked, index, leases, due, then a list for each. ARGV: visibility timeout, then tag, message for each.
+-- Returns how many went back; what was renewed or settled meanwhile is left alone.
+local restored = 0
+for i = 1, (#ARGV - 1) / 2 do
+  local tag, raw = ARGV[2 * i], ARGV[2 * i + 1]
+  local lease = redis.call('ZSCORE', KEYS[3], tag)
+  local void
+  if lease then
+    void = tonumber(lease) <= now
+  elseif not redis.call('ZSCORE', KEYS[4], tag) then
+    local since = redis.call('ZSCORE', KEYS[2], tag)
+    void = since and tonumber(since) <= now - ARGV[1]
+  end
+  if void and redis.call('HEXISTS', KEYS[1], tag) == 1 and not failed(redis.pcall('RPUSH', KEYS[i + 4], raw)) then
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('ZREM', KEYS[3], tag)
+    restored = restored + 1
+  end
+end
+return restored
+"""
+)
+
+REVIVE = Script(
+    r"""
+-- KEYS: dead, dead index, then a list for each. ARGV: id, message for each. Returns how many were queued again.
+local revived = 0
+for i = 1, #ARGV / 2 do
+  local id, raw = ARGV[2 * i - 1], ARGV[2 * i]
+  if redis.call('HEXISTS', KEYS[1], id) == 1 then
+    redis.call('LPUSH', KEYS[i + 2], raw)
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+    revived = revived + 1
+  end
+end
+return revived
+"""
+)

@@ -1,0 +1,119 @@
+"""How a delivery ends: acknowledged, given back, parked or buried.
+
+Rules: endings of the same kind share a round trip; every ending asks whether the message is still ours, in the same
+script that makes the change; what was settled or lost is no longer renewed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from celeriac.brokers.redis.dead import write_letter
+from celeriac.brokers.redis.keys import Keys
+from celeriac.brokers.redis.leases import LeaseKeeper
+from celeriac.brokers.redis.scripts import ACK, BURY, PARK, REQUEUE
+from celeriac.coalesce import Coalescer
+from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.redis_link import Link
+from celeriac.wire.frame import mark_redelivered
+
+_BATCH = 1000
+
+Answers = Sequence[BaseException | None]
+
+
+class Settler:
+    """Settles the deliveries of one broker."""
+
+    def __init__(self, link: Link, keys: Keys, leases: LeaseKeeper) -> None:
+        self._link = link
+        self._keys = keys
+        self._leases = leases
+        self.ack: Coalescer[str, None] = Coalescer(self._ack, _BATCH)
+        self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH)
+        self.park: Coalescer[tuple[str, float], None] = Coalescer(self._park, _BATCH)
+        self.bury: Coalescer[tuple[RedisReceipt, str], None] = Coalescer(self._bury, _BATCH)
+
+    async def drain(self) -> None:
+        """Return when everything asked for so far was answered."""
+        for coalescer in (self.ack, self.requeue, self.park, self.bury):
+            await coalescer.drain()
+
+    async def _ack(self, tags: Sequence[str]) -> Answers:
+        lost = await self._link.run(ACK, (self._keys.unacked, self._keys.index, self._keys.leases), tags)
+        self._leases.release(tags)
+        answers: list[BaseException | None] = [None] * len(tags)
+        for position in lost:
+            answers[position] = _lost(tags[position])
+        return answers
+
+    async def _requeue(self, receipts: Sequence[RedisReceipt]) -> Answers:
+        # Each goes to the end that is taken from, so the newest goes first.
+        order = sorted(range(len(receipts)), key=lambda position: receipts[position].tag, reverse=True)
+        keys = [self._keys.unacked, self._keys.index, self._keys.leases]
+        arguments: list[Any] = []
+        for receipt in map(receipts.__getitem__, order):
+            keys.append(self._keys.list_of_tag(receipt.queue, receipt.tag))
+            arguments += receipt.tag, mark_redelivered(receipt.raw)
+        reply = await self._link.run(REQUEUE, keys, arguments)
+        answers: list[BaseException | None] = [None] * len(receipts)
+        for position, answer in zip(order, reply, strict=True):
+            answers[position] = self._judge(receipts[position].tag, answer)
+        return answers
+
+    async def _park(self, parkings: Sequence[tuple[str, float]]) -> Answers:
+        keys = (self._keys.unacked, self._keys.index, self._keys.leases, self._keys.due)
+        arguments = [part for tag, due in parkings for part in (tag, f"parked-{tag}", due)]
+        reply = await self._link.run(PARK, keys, arguments)
+        return [self._judge(tag, answer) for (tag, _), answer in zip(parkings, reply, strict=True)]
+
+    async def _bury(self, burials: Sequence[tuple[RedisReceipt, str]]) -> Answers:
+        keys = (
+            self._keys.unacked,
+            self._keys.index,
+            self._keys.leases,
+            self._keys.dead,
+            self._keys.dead_index,
+        )
+        arguments: list[Any] = []
+        for receipt, reason in burials:
+            arguments += receipt.tag, write_letter(receipt.raw, receipt.queue, reason)
+        reply = await self._link.run(BURY, keys, arguments)
+        return [self._judge(receipt.tag, answer) for (receipt, _), answer in zip(burials, reply, strict=True)]
+
+    def _judge(self, tag: str, answer: int | bytes) -> BaseException | None:
+        if isinstance(answer, bytes):
+            return BrokerError(
+                f"{self._link.target} refused to take {tag} back: {answer.decode(errors='replace')}"
+            )
+        self._leases.release((tag,))
+        return None if answer else _lost(tag)
+
+
+class RedisReceipt:
+    """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
+
+    __slots__ = ("_settler", "queue", "raw", "tag")
+
+    def __init__(self, settler: Settler, tag: str, queue: str, raw: bytes) -> None:
+        self._settler = settler
+        self.tag = tag
+        self.queue = queue
+        self.raw = raw
+
+    async def ack(self) -> None:
+        await self._settler.ack(self.tag)
+
+    async def requeue(self) -> None:
+        await self._settler.requeue(self)
+
+    async def park(self, due: float) -> None:
+        await self._settler.park((self.tag, due))
+
+    async def bury(self, reason: str) -> None:
+        await self._settler.bury((self, reason))
+
+
+def _lost(tag: str) -> DeliveryLost:
+    return DeliveryLost(f"delivery {tag} is not ours any more: its lease ended or it was settled before")

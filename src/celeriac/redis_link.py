@@ -1,0 +1,326 @@
+"""A process's connections to one Redis, for the broker and the result backend alike.
+
+Rules: one call is one round trip with one deadline; the driver's errors end here, translated into those of the owner
+and chained; no retry is made here, since only the caller knows what may be done twice. Connections are opened on
+first use and belong to the event loop that opened them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    InvalidResponse,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as LinkDown,
+)
+
+from celeriac.errors import CeleriacError
+from celeriac.redis_url import RedisTarget, parse_redis_url
+
+_FRESH = 1.0
+"""Seconds within which an idle connection is used again without asking whether it still stands."""
+
+_PASSING = re.compile(r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN)\b")
+"""Answers of a server that is there but cannot serve now."""
+
+
+class Script:
+    """A Lua script, known to the server by its digest."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Link:
+    """Connections to one Redis.
+
+    :param url: see ``redis_url``.
+    :param timeout: seconds for any one call, connecting included.
+    :param unavailable: what to raise when another try may help.
+    :param refused: what to raise when it will not.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        unavailable: type[CeleriacError],
+        refused: type[CeleriacError],
+    ) -> None:
+        self.target: RedisTarget = parse_redis_url(url)
+        self.timeout = timeout
+        self._unavailable = unavailable
+        self._refused = refused
+        # The driver's own annotations are too incomplete for strict checking.
+        self._pool: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: list[tuple[Any, float]] = []
+
+    async def call(self, *command: Any) -> Any:
+        """Return the answer to one command."""
+        (answer,) = await self.calls([command])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the answers to several commands; a refused one's answer is the translated error."""
+        return [
+            self.translate(answer) if isinstance(answer, ResponseError) else answer
+            for answer in await self._exchange(commands)
+        ]
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Return what a script returned; the server is taught the script if it does not know it."""
+        (answer,) = await self._exchange([("EVALSHA", script.digest, len(keys), *keys, *arguments)])
+        if isinstance(answer, NoScriptError):
+            (answer,) = await self._exchange([("EVAL", script.text, len(keys), *keys, *arguments)])
+        if isinstance(answer, ResponseError):
+            raise self.translate(answer) from answer
+        return answer
+
+    async def open_line(self) -> Line:
+        """Return a connection of its own, for what cannot share one: pushes and what they depend on."""
+        async with self.deadline():
+            pool = self._open()
+            return Line(self, pool, await pool.get_connection())
+
+    def open_blocking_line(self) -> BlockingLine:
+        """Return a connection of its own for use in another thread."""
+        return BlockingLine(self, self._make_client())
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """End the block after ``timeout`` seconds, and translate what the driver raises in it."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                yield
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self.translate(error) from error
+
+    def translate(self, error: BaseException) -> CeleriacError:
+        """Return the owner's error for a driver's, with what to do about it."""
+        text = str(error) or type(error).__name__
+        if isinstance(error, AuthenticationError | AuthorizationError):
+            return self._refused(
+                f"{self.target} refused the login ({text}); check user and password in the URL"
+            )
+        if isinstance(error, NoPermissionError):
+            return self._refused(f"{self.target}: {text}; give this ACL user the command and the keys")
+        if isinstance(error, InvalidResponse):
+            return self._refused(f"what answers at {self.target} is no Redis: {text}")
+        if isinstance(error, ResponseError) and not _PASSING.search(text):
+            return self._refused(f"{self.target} refused a command: {text}{_advice(text)}")
+        if isinstance(error, TimeoutError):
+            text = f"no answer within {self.timeout:g} s"
+        return self._unavailable(f"{self.target} is not available: {text}")
+
+    async def close(self) -> None:
+        """Close every connection that is not a line of its own. Idempotent."""
+        pool, self._pool, self._loop = self._pool, None, None
+        self._idle.clear()
+        if pool is not None:
+            await pool.disconnect()
+
+    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        async with self.deadline():
+            pool = self._open()
+            connection = await self._take(pool)
+            try:
+                if len(commands) == 1:
+                    await connection.send_command(*commands[0])
+                else:
+                    await connection.send_packed_command(connection.pack_commands(commands))
+                return [await _answer(connection) for _ in commands]
+            finally:
+                await self._give_back(pool, connection)
+
+    async def _take(self, pool: Any) -> Any:
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection, since = self._idle.pop()
+            if now - since < _FRESH:
+                return connection
+            await pool.release(connection)
+        # The pool looks whether a connection still stands, which costs more than a round trip.
+        return await pool.get_connection()
+
+    async def _give_back(self, pool: Any, connection: Any) -> None:
+        if connection.is_connected and pool is self._pool:
+            self._idle.append((connection, asyncio.get_running_loop().time()))
+        else:
+            await connection.disconnect(nowait=True)
+            await pool.release(connection)
+
+    def _open(self) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._pool is None:
+            self._pool, self._loop = self._make_pool(), loop
+        elif self._loop is not loop:
+            raise self._refused(
+                f"the connections to {self.target} belong to another event loop; make an object a loop"
+            )
+        return self._pool
+
+    def _make_client(self) -> Any:
+        options = self._options()
+        if self.target.master is not None:
+            sentinels: Any = redis.sentinel.Sentinel
+            sentinel = sentinels(list(self.target.addresses), **self._sentinel_options(), **options)
+            return sentinel.master_for(self.target.master)
+        kind: Any = redis.Connection
+        if self.target.path is not None:
+            kind = redis.UnixDomainSocketConnection
+        elif self.target.tls is not None:
+            kind = redis.SSLConnection
+        return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **options))
+
+    def _make_pool(self) -> Any:
+        options = self._options()
+        if self.target.master is not None:
+            sentinels: Any = redis.asyncio.sentinel.Sentinel
+            sentinel = sentinels(list(self.target.addresses), **self._sentinel_options(), **options)
+            return sentinel.master_for(self.target.master).connection_pool
+        kind: Any = redis.asyncio.Connection
+        if self.target.path is not None:
+            kind = redis.asyncio.UnixDomainSocketConnection
+        elif self.target.tls is not None:
+            kind = redis.asyncio.SSLConnection
+        return redis.asyncio.ConnectionPool(connection_class=kind, **options)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the driver's options. Protocol 2 everywhere: pushes arrive on lines made for them."""
+        target = self.target
+        options: dict[str, Any] = {
+            "db": target.db,
+            "username": target.username,
+            "password": target.password,
+            "client_name": target.client_name,
+            "protocol": 2,
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+        }
+        if target.path is not None:
+            return options | {"path": target.path}
+        options["socket_keepalive"] = True
+        if target.master is None:
+            (options["host"], options["port"]), *_ = target.addresses
+        return options | (target.tls or {})
+
+    def _sentinel_options(self) -> dict[str, Any]:
+        login = {
+            "username": self.target.sentinel_username,
+            "password": self.target.sentinel_password,
+            "protocol": 2,
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+        }
+        return {"sentinel_kwargs": login}
+
+
+class Line:
+    """One connection that nobody else uses; it may be subscribed or tracked."""
+
+    def __init__(self, link: Link, pool: Any, connection: Any) -> None:
+        self._link = link
+        self._pool = pool
+        self._connection = connection
+        self._open = True
+
+    async def call(self, *command: Any) -> Any:
+        """Return the answer to one command. Not for a line that is being read by another task."""
+        (answer,) = await self.calls([command])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the answers to several commands; a refused one's answer is the translated error."""
+        async with self._link.deadline():
+            await self._connection.send_packed_command(self._connection.pack_commands(commands))
+            answers = [await _answer(self._connection) for _ in commands]
+        return [
+            self._link.translate(answer) if isinstance(answer, ResponseError) else answer
+            for answer in answers
+        ]
+
+    async def send(self, *command: Any) -> None:
+        """Write a command; its answer comes out of ``read``."""
+        async with self._link.deadline():
+            await self._connection.send_command(*command)
+
+    async def read(self) -> Any:
+        """Wait, without end, for what the server sends next."""
+        try:
+            return await self._connection.read_response(timeout=math.inf)
+        except (RedisError, OSError) as error:
+            raise self._link.translate(error) from error
+
+    async def close(self) -> None:
+        """Close the connection. Idempotent."""
+        if self._open:
+            self._open = False
+            await self._connection.disconnect(nowait=True)
+            await self._pool.release(self._connection)
+
+
+class BlockingLine:
+    """One connection for a thread that has no event loop."""
+
+    def __init__(self, link: Link, client: Any) -> None:
+        self._link = link
+        self._client = client
+
+    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Return what a script returned."""
+        try:
+            try:
+                return self._client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return self._client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+        except (RedisError, OSError) as error:
+            raise self._link.translate(error) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(RedisError, OSError):
+            self._client.close()
+
+
+async def _answer(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except LinkDown:
+        raise
+    except ResponseError as error:
+        return error
+
+
+def _advice(text: str) -> str:
+    if "WRONGTYPE" in text:
+        return "; a key of that name holds something else: use another queue name or key prefix"
+    if "unknown command" in text:
+        return "; celeriac needs Redis 6.2 or newer"
+    return ""

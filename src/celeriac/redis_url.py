@@ -1,0 +1,175 @@
+"""The grammar of Redis URLs: every form that Celery takes, and what it means to the driver.
+
+Rules: parsing touches no network; user, password and path are percent-decoded; an option that is not known is a
+``ConfigError`` that names the known ones.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from celeriac.errors import ConfigError
+
+_PLAIN = {"redis", "valkey"}
+_TLS = {"rediss", "valkeys"}
+_SOCKET = {"redis+socket", "valkey+socket", "unix"}
+SCHEMES = frozenset({*_PLAIN, *_TLS, *_SOCKET, "sentinel"})
+"""Schemes that are read here."""
+
+_DEFAULT_PORT = 6379
+_DEFAULT_SENTINEL_PORT = 26379
+
+_CERTIFICATE_CHECKS = {
+    "required": "required",
+    "optional": "optional",
+    "none": "none",
+    "cert_required": "required",
+    "cert_optional": "optional",
+    "cert_none": "none",
+}
+_TLS_OPTIONS = {"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
+_SENTINEL_OPTIONS = {"master_name", "sentinel_username", "sentinel_password"}
+_COMMON_OPTIONS = {"db", "client_name", "global_keyprefix"}
+
+
+class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a Redis is and how to log in.
+
+    :param addresses: host and port of the server, or of each sentinel; empty for a Unix socket.
+    :param path: the Unix socket, if it is one.
+    :param master: name of the master that sentinels are asked for.
+    :param tls: driver options of a TLS connection; ``None`` without TLS.
+    :param key_prefix: put in front of every key, from ``global_keyprefix``.
+    """
+
+    addresses: tuple[tuple[str, int], ...] = ()
+    path: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    tls: dict[str, Any] | None = None
+    master: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    client_name: str | None = None
+    key_prefix: str = ""
+
+    def __str__(self) -> str:
+        """Return the place without its password, fit for a message."""
+        if self.path is not None:
+            return f"redis+socket://{self.path}?virtual_host={self.db}"
+        places = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        if self.master is not None:
+            return f"sentinel://{places}/{self.db} (master {self.master!r})"
+        return f"{'rediss' if self.tls is not None else 'redis'}://{places}/{self.db}"
+
+
+def parse_redis_url(url: str) -> RedisTarget:
+    """Return what a Redis URL says.
+
+    Forms (Celery: "Using Redis", kombu's ``redis`` and ``sentinel`` transports): ``redis://user:password@host:port/db``,
+    ``rediss://`` with ``ssl_cert_reqs``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``;
+    ``redis+socket:///path?virtual_host=db``; ``sentinel://host:port/db;sentinel://...?master_name=name``; ``valkey``
+    in place of ``redis``. Raises ``ConfigError``.
+    """
+    places = [urlsplit(part.strip()) for part in url.split(";") if part.strip()]
+    schemes = {place.scheme for place in places}
+    if not schemes or not schemes <= SCHEMES:
+        raise ConfigError(
+            f"not a Redis URL: {_hide(url)!r}; use one of the schemes {', '.join(sorted(SCHEMES))}"
+        )
+    if len(places) > 1 and schemes != {"sentinel"}:
+        raise ConfigError("several Redis servers in one URL are only for sentinel://; give one redis:// URL")
+    scheme = places[0].scheme
+    options = {
+        name: value for place in places for name, value in parse_qsl(place.query, keep_blank_values=True)
+    }
+    _check_names(scheme, options)
+    common: dict[str, Any] = {
+        "username": _first(place.username for place in places),
+        "password": _first(place.password for place in places),
+        "client_name": options.get("client_name"),
+        "key_prefix": options.get("global_keyprefix", ""),
+    }
+    if scheme in _SOCKET:
+        path = unquote(places[0].path)
+        if not path:
+            raise ConfigError("a Unix socket URL needs a path: redis+socket:///run/redis.sock?virtual_host=0")
+        return RedisTarget(
+            path=path, db=_database(options.get("virtual_host") or options.get("db")), **common
+        )
+    db = _database(options.get("db") or _first(unquote(place.path).strip("/") for place in places))
+    if scheme == "sentinel":
+        if not options.get("master_name"):
+            raise ConfigError("a sentinel:// URL needs the master's name: add ?master_name=<name>")
+        return RedisTarget(
+            addresses=tuple(_address(place, _DEFAULT_SENTINEL_PORT) for place in places),
+            db=db,
+            master=options["master_name"],
+            sentinel_username=options.get("sentinel_username"),
+            sentinel_password=options.get("sentinel_password"),
+            **common,
+        )
+    tls = _tls(options) if scheme in _TLS else None
+    return RedisTarget(addresses=(_address(places[0], _DEFAULT_PORT),), db=db, tls=tls, **common)
+
+
+def _check_names(scheme: str, options: dict[str, str]) -> None:
+    known = set(_COMMON_OPTIONS)
+    if scheme in _TLS:
+        known |= _TLS_OPTIONS
+    if scheme in _SOCKET:
+        known |= {"virtual_host"}
+    if scheme == "sentinel":
+        known |= _SENTINEL_OPTIONS
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"unknown option {name!r} in a {scheme}:// URL; known are {', '.join(sorted(known))}"
+            )
+
+
+def _tls(options: dict[str, str]) -> dict[str, Any]:
+    written = options.get("ssl_cert_reqs", "required")
+    check = _CERTIFICATE_CHECKS.get(written.lower())
+    if check is None:
+        raise ConfigError(f"ssl_cert_reqs={written!r} is not one of required, optional, none")
+    verify_host = options.get("ssl_check_hostname", "true" if check == "required" else "false")
+    if verify_host.lower() not in {"true", "false", "1", "0"}:
+        raise ConfigError(f"ssl_check_hostname={verify_host!r} is not true or false")
+    tls: dict[str, Any] = {
+        "ssl_cert_reqs": check,
+        "ssl_check_hostname": verify_host.lower() in {"true", "1"},
+        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+    }
+    return tls | {
+        name: options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in options
+    }
+
+
+def _address(place: Any, default_port: int) -> tuple[str, int]:
+    try:
+        return unquote(place.hostname or "localhost"), place.port or default_port
+    except ValueError as error:
+        raise ConfigError(f"the port in a {place.scheme}:// URL is not a number from 0 to 65535") from error
+
+
+def _database(text: str | None) -> int:
+    if not text:
+        return 0
+    if not text.strip("/").isdigit():
+        raise ConfigError(f"a Redis database is a number such as /0, not {text!r}")
+    return int(text.strip("/"))
+
+
+def _first(values: Any) -> str | None:
+    return next((unquote(value) for value in values if value), None)
+
+
+def _hide(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://***{at}{tail}" if at else url
