@@ -7,7 +7,7 @@ as record attributes ``task_id`` and ``task_name``.
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from time import perf_counter
 
 from celeriac.wire.result import FAILURE, RETRY, SUCCESS
@@ -49,7 +49,7 @@ class Announcer:
         """A message waits with the broker for its ETA."""
         self._tally.held += 1
         if logger.isEnabledFor(logging.INFO):
-            due = datetime.fromtimestamp(until, timezone.utc).isoformat(timespec="milliseconds")
+            due = datetime.fromtimestamp(until, UTC).isoformat(timespec="milliseconds")
             self._log(logging.INFO, message, "%s[%s] is due at %s", due)
 
     def discarded(self, message: TaskMessage, reason: str) -> None:

@@ -109,7 +109,7 @@ class Consumer:
     async def _pause(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return
 
     async def _wait_for_attempts(self, grace: float) -> None:

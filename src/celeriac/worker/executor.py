@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import random
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 
 from celeriac.app import App, Connections
@@ -32,6 +32,7 @@ from celeriac.worker.insist import Insist
 from celeriac.worker.outcome import Decision, Ending, Raised, Returned, Settle, Terms, failed, judge, revoked
 from celeriac.worker.pool import Pool
 from celeriac.worker.slots import Slots
+from celeriac.worker.tracebacks import in_task
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -123,15 +124,15 @@ class Executor:
             if soft is None and hard is None:
                 return Returned(await body)
             return Returned(await bounded(body, soft, hard))
-        except Exception as error:
-            return Raised(error)
+        except Exception as error:  # noqa: BLE001 - whatever a task raises is its ending, not ours
+            return Raised(in_task(error))
         except asyncio.CancelledError as error:
             if _cancelling():
                 raise
-            return Raised(error)
-        except BaseException as error:
+            return Raised(in_task(error))
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a task may not end the worker
             aborted = TaskAborted(f"the task raised {type(error).__name__}{error.args!r}")
-            aborted.__cause__ = error
+            aborted.__cause__ = in_task(error)
             return Raised(aborted)
 
     async def _conclude(self, attempt: Attempt, ending: Ending) -> None:
@@ -213,7 +214,7 @@ class Executor:
             retry=policy,
             keep_result=keep_result,
             queue=queue,
-            now=datetime.fromtimestamp(self._now(), timezone.utc),
+            now=datetime.fromtimestamp(self._now(), UTC),
             encode=self._backend.encode,
             random=random.random,
             inline=self._errbacks.is_inline,

@@ -47,7 +47,7 @@ class Insist:
     async def _again(self, effect: Callable[[], Awaitable[R]], what: str, error: Exception) -> R:
         delay = self._first
         while True:
-            wait = delay * (0.5 + random.random() / 2)  # noqa: S311 - jitter, no secret
+            wait = delay * (0.5 + random.random() / 2)
             if self._past_deadline(wait):
                 raise error
             logger.warning("%s failed, again in %.2f s: %s", what, wait, error)

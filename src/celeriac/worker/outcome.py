@@ -112,12 +112,10 @@ def failed(message: TaskMessage, error: BaseException, terms: Terms, settle: Set
     """Return what it means that the task failed for good."""
     failure, traceback = describe(error), format_traceback(error)
     records = [_record(message, FAILURE, failure, terms, traceback=traceback)] if terms.keep_result else []
-    for step in failed_steps(message):
-        records.append(
-            ResultRecord(
-                task_id=step, status=FAILURE, result=failure, traceback=traceback, date_done=terms.now
-            )
-        )
+    records += [
+        ResultRecord(task_id=step, status=FAILURE, result=failure, traceback=traceback, date_done=terms.now)
+        for step in failed_steps(message)
+    ]
     return Decision(
         FAILURE,
         results=[terms.encode(record) for record in records],

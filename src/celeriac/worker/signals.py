@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from types import TracebackType
+from typing import Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -16,7 +17,7 @@ class Signals:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
 
-    async def __aenter__(self) -> Signals:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._received)

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from celeriac.app import App
 from celeriac.errors import ConfigError
@@ -72,7 +73,7 @@ class Worker:
         self._stop_asked: asyncio.Event | None = None
         self.tally = Tally()
 
-    async def __aenter__(self) -> Worker:
+    async def __aenter__(self) -> Self:
         await self._open()
         return self
 

@@ -55,7 +55,7 @@ class Processes:
 
     async def close(self) -> None:
         """Kill what still runs and end the children."""
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]
         await asyncio.to_thread(self._pool.join)
 
 
@@ -87,7 +87,7 @@ def _run_in_child(
     try:
         value = task.function(*args, **kwargs)
         pickle.dumps(value)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it goes to the parent, which judges it
         raise _portable(error) from None
     return value, context.children
 
@@ -99,8 +99,8 @@ def _portable(error: Exception) -> Exception:
         error.cause = error.__cause__ or error.__context__
     error.add_note(format_traceback(error))
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - a class of the user's may fail in any way
         failure = describe(error)
         arguments = failure.exc_message if isinstance(failure.exc_message, list) else [failure.exc_message]
         return RemoteError(failure.exc_type, tuple(arguments), failure.exc_module)

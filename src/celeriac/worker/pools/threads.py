@@ -46,7 +46,7 @@ class _Job:
         CURRENT.set(self.context)
         try:
             self.value = self.function(*self.args, **self.kwargs)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             # Also SystemExit and KeyboardInterrupt: a task may not end the thread that runs the others.
             self.error = error
 
