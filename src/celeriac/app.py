@@ -115,9 +115,9 @@ class App:
         self.clock: Clock = clock or SystemClock()
         self.codecs = Codecs(self.settings.accept_content)
         self.tasks: dict[str, Task[..., Any]] = {}
-        self.broker_url, self.backend_url = _chosen_urls(name, broker, backend)
-        self._opens = _Opens(broker, backend, self)
-        self._table = ConnectionTable(self._opens)
+        self._given = (broker, backend)
+        self.connect_to()
+        self._table = ConnectionTable(lambda: self._opens())
         self._outbox = Outbox(self.settings, self._table, run)
 
     def __repr__(self) -> str:
@@ -256,6 +256,17 @@ class App:
         return self._outbox.result(task_id)
 
     # --- connections
+
+    def connect_to(self, broker: str | None = None, backend: str | None = None) -> None:
+        """Use other URLs than those the app was made with, before it first connects; ``None`` keeps what was given.
+
+        For programs that are told at their start where to connect, such as ``celeriac worker -b URL``. Raises
+        ``ConfigError`` for a URL that cannot be used.
+        """
+        chosen_broker, chosen_backend = broker or self._given[0], backend or self._given[1]
+        self.broker_url, self.backend_url = _chosen_urls(self.name, chosen_broker, chosen_backend)
+        self._opens = _Opens(chosen_broker, chosen_backend, self)
+        self._given = (chosen_broker, chosen_backend)
 
     def connections(self) -> Connections:
         """Return the running loop's broker, backend and publisher; they connect when they are first used."""

@@ -63,9 +63,12 @@ class Hint:
         try:
             return msgspec.convert(value, self.native, dec_hook=foreign, str_keys=True)
         except msgspec.ValidationError as error:
-            return self._second_chance(value, error)
+            try:
+                return self._second_chance(value, error)
+            except RecursionError:
+                raise _mismatch(error) from None
         except RecursionError:
-            raise Mismatch("is nested too deeply") from None
+            raise Mismatch("nested too deeply") from None
 
     def _second_chance(self, value: Any, error: msgspec.ValidationError) -> Any:
         hint = self.plain
@@ -101,9 +104,9 @@ class Hint:
 
     @property
     def plain(self) -> Any:
-        """The class in ``Annotated[X, ...]``, ``X | None`` and ``X``."""
+        """The class in ``Annotated[X, ...]`` without constraints, ``X | None`` and ``X``."""
         hint = self.hint
-        if get_origin(hint) is Annotated:
+        if get_origin(hint) is Annotated and not any(isinstance(meta, msgspec.Meta) for meta in get_args(hint)):
             hint = get_args(hint)[0]
         if get_origin(hint) in (Union, UnionType):
             rest = [member for member in get_args(hint) if member is not NoneType]

@@ -168,12 +168,11 @@ class Result(Generic[R]):
         seen = PENDING
         deadline = asyncio.timeout(timeout)
         try:
-            async with deadline:
-                async with self.store.backend.follow([self.id]) as records:
-                    async for record in records:
-                        seen = record.status
-                        if record.ready:
-                            return self.remember(record)
+            async with deadline, self.store.backend.follow([self.id]) as records:
+                async for record in records:
+                    seen = record.status
+                    if record.ready:
+                        return self.remember(record)
         except TimeoutError as error:
             if not deadline.expired():
                 raise

@@ -5,8 +5,9 @@ Rules: the scheme is judged at once, the driver is imported when the connection 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from celeriac.backend import Backend
@@ -15,6 +16,8 @@ from celeriac.clock import Clock
 from celeriac.errors import ConfigError
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
+
+Adapter = TypeVar("Adapter")
 
 OpenBroker: TypeAlias = Callable[[], Broker]
 OpenBackend: TypeAlias = Callable[[], Backend]
@@ -53,6 +56,26 @@ def backend_opener(url: str, settings: Settings, codecs: Codecs, clock: Clock) -
     if scheme == "disabled":
         return _disabled_backend
     raise _unknown("backend", url, scheme, BACKEND_SCHEMES)
+
+
+class InOneLoop(Generic[Adapter]):
+    """Opens what lives in the memory of one event loop: it would be a different place in any other."""
+
+    def __init__(self, make: Callable[[], Adapter]) -> None:
+        self._make = make
+        self._adapter: Adapter | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __call__(self) -> Adapter:
+        loop = asyncio.get_running_loop()
+        if self._loop is None or self._adapter is None or self._loop.is_closed():
+            self._loop, self._adapter = loop, self._make()
+        elif self._loop is not loop:
+            raise ConfigError(
+                "memory:// is in use in another event loop and cannot be shared with this one (blocking calls have a "
+                "loop of their own): use sqlite:///file.db, or stay in one loop"
+            )
+        return self._adapter
 
 
 def scheme_of(url: str) -> str:
@@ -126,15 +149,13 @@ def _sql_backend(url: str, settings: Settings, codecs: Codecs, clock: Clock) -> 
 def _memory_broker(clock: Clock) -> OpenBroker:
     from celeriac.brokers.memory import MemoryBroker
 
-    broker = MemoryBroker(clock)
-    return lambda: broker  # one place a URL: each loop must find what the others put there
+    return InOneLoop(lambda: MemoryBroker(clock))
 
 
 def _memory_backend(settings: Settings, codecs: Codecs, clock: Clock) -> OpenBackend:
     from celeriac.backends.memory import MemoryBackend
 
-    backend = MemoryBackend(codecs, clock, settings.result_expires)
-    return lambda: backend
+    return InOneLoop(lambda: MemoryBackend(codecs, clock, settings.result_expires))
 
 
 def _disabled_backend() -> Backend:
