@@ -150,6 +150,8 @@ def encode(
 # --- reading ----------------------------------------------------------------------------------------------------
 
 _Signatures = list[dict[str, Any]] | dict[str, Any] | None
+# Peers written in Go and JavaScript have no numbers but floats.
+_Count = int | Annotated[float, msgspec.Meta(multiple_of=1)] | None
 _Limit = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)] | None
 
 
@@ -158,18 +160,18 @@ class _Fields(msgspec.Struct):
 
     id: str
     task: str
-    retries: int | None = None
+    retries: _Count = None
     eta: Any = None
     expires: Any = None
     group: str | None = None
     taskset: str | None = None
-    group_index: int | None = None
+    group_index: _Count = None
     root_id: str | None = None
     parent_id: str | None = None
     timelimit: tuple[_Limit, _Limit] | None = None
     ignore_result: bool | None = None
     shadow: str | None = None
-    replaced_task_nesting: int | None = None
+    replaced_task_nesting: _Count = None
     stamped_headers: list[str] | None = None
     stamps: dict[str, Any] | None = None
     origin: str | None = None
@@ -225,11 +227,11 @@ def _assemble(
         task=known.task,
         args=called.args or [],
         kwargs=called.kwargs or {},
-        retries=known.retries or 0,
+        retries=int(known.retries or 0),
         eta=eta,
         expires=expires,
         group=known.taskset or known.group,
-        group_index=known.group_index,
+        group_index=None if known.group_index is None else int(known.group_index),
         root_id=known.root_id,
         parent_id=known.parent_id,
         time_limit=time_limit,
@@ -240,7 +242,7 @@ def _assemble(
         errbacks=_as_list(embed.errbacks),
         chain=_as_list(embed.chain),
         chord=embed.chord,
-        replaced_task_nesting=known.replaced_task_nesting or 0,
+        replaced_task_nesting=int(known.replaced_task_nesting or 0),
         stamped_headers=known.stamped_headers,
         stamps=known.stamps or {},
         origin=known.origin,
