@@ -107,6 +107,12 @@ class Link:
             pool = self._open()
             return Line(self, pool, await pool.get_connection())
 
+    async def describe(self) -> str:
+        """Connect and return one line that says what answered."""
+        info = await self.call("INFO", "server")
+        facts = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+        return f"Redis {facts.get('redis_version', 'of unknown version')} at {self.target}"
+
     def open_blocking_line(self) -> BlockingLine:
         """Return a connection of its own for use in another thread."""
         return BlockingLine(self, self._make_client())

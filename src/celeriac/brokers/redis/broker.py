@@ -102,9 +102,7 @@ class RedisBroker:
         return self._dead
 
     async def ping(self) -> str:
-        info = await self._link.call("INFO", "server")
-        facts = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
-        return f"Redis {facts.get('redis_version', 'of unknown version')} at {self._link.target}"
+        return await self._link.describe()
 
     async def close(self) -> None:
         await self._outbox.drain()
