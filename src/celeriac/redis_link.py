@@ -231,19 +231,23 @@ class Link:
         if target.path is not None:
             return options | {"path": target.path}
         options["socket_keepalive"] = True
+        if target.master is not None and target.tls is not None:
+            options["ssl"] = True
         if target.master is None:
             (options["host"], options["port"]), *_ = target.addresses
         return options | (target.tls or {})
 
     def _sentinel_options(self) -> dict[str, Any]:
-        login = {
+        login: dict[str, Any] = {
             "username": self.target.sentinel_username,
             "password": self.target.sentinel_password,
             "protocol": 2,
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
         }
-        return {"sentinel_kwargs": login}
+        return {
+            "sentinel_kwargs": login | (self.target.tls or {}) | ({"ssl": True} if self.target.tls else {})
+        }
 
 
 class Line:

@@ -15,9 +15,10 @@ import msgspec
 from celeriac.errors import ConfigError
 
 _PLAIN = {"redis", "valkey"}
-_TLS = {"rediss", "valkeys"}
+_TLS = {"rediss", "valkeys", "sentinels"}
 _SOCKET = {"redis+socket", "valkey+socket", "unix"}
-SCHEMES = frozenset({*_PLAIN, *_TLS, *_SOCKET, "sentinel"})
+_SENTINEL = {"sentinel", "sentinels"}
+SCHEMES = frozenset({*_PLAIN, *_TLS, *_SOCKET, *_SENTINEL})
 """Schemes that are read here."""
 
 _DEFAULT_PORT = 6379
@@ -73,8 +74,8 @@ def parse_redis_url(url: str) -> RedisTarget:
 
     Forms (Celery: "Using Redis", kombu's ``redis`` and ``sentinel`` transports): ``redis://user:password@host:port/db``,
     ``rediss://`` with ``ssl_cert_reqs``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``;
-    ``redis+socket:///path?virtual_host=db``; ``sentinel://host:port/db;sentinel://...?master_name=name``; ``valkey``
-    in place of ``redis``. Raises ``ConfigError``.
+    ``redis+socket:///path?virtual_host=db``; ``sentinel://host:port/db;sentinel://...?master_name=name`` (``sentinels``
+    with TLS); ``valkey`` in place of ``redis``. Raises ``ConfigError``.
     """
     places = [urlsplit(part.strip()) for part in url.split(";") if part.strip()]
     schemes = {place.scheme for place in places}
@@ -82,7 +83,7 @@ def parse_redis_url(url: str) -> RedisTarget:
         raise ConfigError(
             f"not a Redis URL: {_hide(url)!r}; use one of the schemes {', '.join(sorted(SCHEMES))}"
         )
-    if len(places) > 1 and schemes != {"sentinel"}:
+    if len(places) > 1 and not (schemes <= _SENTINEL and len(schemes) == 1):
         raise ConfigError("several Redis servers in one URL are only for sentinel://; give one redis:// URL")
     scheme = places[0].scheme
     options = {
@@ -103,7 +104,8 @@ def parse_redis_url(url: str) -> RedisTarget:
             path=path, db=_database(options.get("virtual_host") or options.get("db")), **common
         )
     db = _database(options.get("db") or _first(unquote(place.path).strip("/") for place in places))
-    if scheme == "sentinel":
+    tls = _tls(options) if scheme in _TLS else None
+    if scheme in _SENTINEL:
         if not options.get("master_name"):
             raise ConfigError("a sentinel:// URL needs the master's name: add ?master_name=<name>")
         return RedisTarget(
@@ -112,9 +114,9 @@ def parse_redis_url(url: str) -> RedisTarget:
             master=options["master_name"],
             sentinel_username=options.get("sentinel_username"),
             sentinel_password=options.get("sentinel_password"),
+            tls=tls,
             **common,
         )
-    tls = _tls(options) if scheme in _TLS else None
     return RedisTarget(addresses=(_address(places[0], _DEFAULT_PORT),), db=db, tls=tls, **common)
 
 
@@ -124,7 +126,7 @@ def _check_names(scheme: str, options: dict[str, str]) -> None:
         known |= _TLS_OPTIONS
     if scheme in _SOCKET:
         known |= {"virtual_host"}
-    if scheme == "sentinel":
+    if scheme in _SENTINEL:
         known |= _SENTINEL_OPTIONS
     for name in options:
         if name not in known:

@@ -17,6 +17,7 @@ from celeriac.brokers.redis.outbox import Outbox
 from celeriac.brokers.redis.recovery import Recovery
 from celeriac.brokers.redis.settling import Settler
 from celeriac.brokers.redis.subscription import RedisSubscription
+from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, ConfigError
 from celeriac.redis_link import Link
 from celeriac.wire.envelope import Envelope, Route, Unreadable
@@ -33,6 +34,7 @@ class RedisBroker:
     :param visibility_timeout: seconds after which messages held by a dead Celery worker do; as Celery's setting.
     :param timeout: seconds for any one call.
     :param priority_steps: as Celery's setting; every peer must use the same.
+    :param clock: tells when to look for dead workers; leases and due times go by the server's.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class RedisBroker:
         visibility_timeout: float = 3600.0,
         timeout: float = 5.0,
         priority_steps: Sequence[int] = PRIORITY_STEPS,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
     ) -> None:
         _check_seconds(lease=lease, visibility_timeout=visibility_timeout, timeout=timeout)
         self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
@@ -53,6 +56,7 @@ class RedisBroker:
         self._leases = LeaseKeeper(self._link, self._keys, lease)
         self._settler = Settler(self._link, self._keys, self._leases)
         self._recovery = Recovery(self._link, self._keys, self._bindings, visibility_timeout)
+        self._clock = clock
         self._dead = RedisDeadLetters(self._link, self._keys)
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -64,7 +68,7 @@ class RedisBroker:
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
         subscription = RedisSubscription(
-            self._link, self._keys, self._outbox, self._leases, self._settler, self._recovery
+            self._link, self._keys, self._outbox, self._leases, self._settler, self._recovery, self._clock
         )
         try:
             for queue in queues:

@@ -6,7 +6,6 @@ and server number the deliveries alike, so tags are never sent back; the queue t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from celeriac.brokers.redis.outbox import Outbox
 from celeriac.brokers.redis.recovery import Recovery
 from celeriac.brokers.redis.scripts import RESERVE
 from celeriac.brokers.redis.settling import RedisReceipt, Settler
+from celeriac.clock import Clock
 from celeriac.redis_link import Link
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.frame import unpack
@@ -40,6 +40,7 @@ class RedisSubscription:
         leases: LeaseKeeper,
         settler: Settler,
         recovery: Recovery,
+        clock: Clock,
     ) -> None:
         self._link = link
         self._keys = keys
@@ -47,28 +48,28 @@ class RedisSubscription:
         self._leases = leases
         self._settler = settler
         self._recovery = recovery
+        self._clock = clock
         self._doorbell = Doorbell(link, keys.due)
         self._queues: list[str] = []
         self._rounds: list[_Round] = []
         self._turn = 0
         self._tags = uuid.uuid4().hex
         self._serial = 0
-        self._recover_at = 0.0
+        self._recover_at = float("-inf")
         self._stopped = False
         self._complained: set[bytes] = set()
 
     async def take(self, limit: int) -> list[Delivery]:
-        loop = asyncio.get_running_loop()
         while not self._stopped:
-            if loop.time() >= self._recover_at:
-                await self._recover(loop)
+            if self._clock.monotonic() >= self._recover_at:
+                await self._recover()
             deliveries, due_in = await self._reserve(min(limit, _MOST_AT_ONCE))
             if deliveries:
                 self._doorbell.found()
                 return deliveries
             if await self._doorbell.arm(self._watched()) or self._stopped:
                 continue
-            await self._doorbell.wait(min(due_in, self._recover_at - loop.time()))
+            await self._doorbell.wait(min(due_in, self._recover_at - self._clock.monotonic()))
         return []
 
     async def stop(self) -> None:
@@ -99,10 +100,10 @@ class RedisSubscription:
     def _watched(self) -> Sequence[str]:
         return self._rounds[0].keys[4:] if self._rounds else (self._keys.due,)
 
-    async def _recover(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _recover(self) -> None:
         await self._doorbell.check()
         await self._recovery.run()
-        self._recover_at = loop.time() + self._leases.lease / 2
+        self._recover_at = self._clock.monotonic() + self._leases.lease / 2
 
     async def _reserve(self, limit: int) -> tuple[list[Delivery], float]:
         """Return what was there, and the seconds until a parked message is due."""
