@@ -13,6 +13,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     delete,
+    inspect,
     select,
 )
 from sqlalchemy.dialects.sqlite import insert
@@ -127,29 +129,41 @@ class SqliteLink:
         """Run the job in a transaction each ``period`` seconds until the link is closed; its errors are dropped."""
         await self._submit(lambda: self._schedule(period, lambda _: self._transact(job, None)))
 
-    async def listen(self, wake: Callable[[], None], poll: float) -> None:
+    async def listen(self, wake: Callable[[], None], poll: float | None = None) -> None:
         """Have ``wake`` called in this loop when another process pokes one of the topics told by ``hear``.
 
-        :param poll: seconds between looks at the file, for writers who do not poke.
+        :param poll: seconds between looks at the file, for pokes that get lost; ``None`` looks only where there can
+            be no pokes.
         """
         loop = asyncio.get_running_loop()
         try:
             ear = Listener(self.path)
         except (OSError, AttributeError):
-            poll = min(poll, _BLIND_POLL)
+            poll = _BLIND_POLL
         else:
             self._ear = ear
-            loop.add_reader(ear, lambda: (ear.drain(), wake()))
-        await self._submit(
-            lambda: self._schedule(poll, lambda connection: self._look(connection, loop, wake))
-        )
+            loop.add_reader(ear, _hear, ear, wake)
+        if poll is not None:
+            look = partial(self._look, loop=loop, wake=wake)
+            await self._submit(partial(self._schedule, poll, look))
 
     async def hear(self, topics: Collection[str]) -> None:
         """Be poked for these topics from now on."""
         if self._ear is not None and topics:
             rows = [{"name": self._ear.name, "topic": topic} for topic in topics]
             statement = insert(self._listeners).on_conflict_do_nothing()
-            await self.write(lambda connection: connection.execute(statement, rows) and None)
+            await self.write(lambda connection: connection.execute(statement, rows).rowcount)
+
+    async def ignore(self, topics: Collection[str]) -> None:
+        """Be poked for these topics no longer."""
+        if self._ear is not None and topics:
+            table = self._listeners.c
+            statement = delete(self._listeners).where(table.name == self._ear.name, table.topic.in_(topics))
+            await self.write(lambda connection: connection.execute(statement).rowcount)
+
+    async def version(self) -> int:
+        """Return a number that changes when another connection has written (SQLite: ``PRAGMA data_version``)."""
+        return await self.read(_version)
 
     @property
     def is_open(self) -> bool:
@@ -252,11 +266,21 @@ class SqliteLink:
         try:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
-            self._in_transaction(connection, self._metadata.create_all, None)
+            self._in_transaction(connection, self._prepare, None)
         except BaseException:
             _disconnect(connection)
             raise
         return connection
+
+    def _prepare(self, connection: Connection) -> None:
+        """Make the tables that are missing, and the columns that a table made by an older program lacks."""
+        self._metadata.create_all(connection)
+        for table in self._metadata.tables.values():
+            present = {column["name"] for column in inspect(connection).get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in present:
+                    kind = column.type.compile(connection.dialect)
+                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
     def _disconnect(self) -> None:
         self._periodic.clear()
@@ -275,7 +299,7 @@ class SqliteLink:
         self, connection: Connection, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]
     ) -> None:
         """Wake when another connection has written since the last look."""
-        (version,) = _driver(connection).execute("PRAGMA data_version").fetchone()
+        version = _version(connection)
         if version != self._seen_version:
             self._seen_version = version
             with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -289,9 +313,9 @@ class SqliteLink:
         found = select(table.name).where(table.topic.in_(sorted(topics)), table.name != own).distinct()
         return list(connection.execute(found).scalars())
 
-    def _forget(self, names: Collection[str]) -> Callable[[Connection], None]:
+    def _forget(self, names: Collection[str]) -> Callable[[Connection], int]:
         statement = delete(self._listeners).where(self._listeners.c.name.in_(names))
-        return lambda connection: connection.execute(statement) and None
+        return lambda connection: connection.execute(statement).rowcount
 
     def _translate(self, error: DBAPIError) -> CeleriacError:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
@@ -315,6 +339,16 @@ def _disconnect(connection: Connection) -> None:
 
 def _driver(connection: Connection) -> sqlite3.Connection:
     return cast(sqlite3.Connection, connection.connection.dbapi_connection)
+
+
+def _hear(ear: Listener, wake: Callable[[], None]) -> None:
+    ear.drain()
+    wake()
+
+
+def _version(connection: Connection) -> int:
+    (version,) = _driver(connection).execute("PRAGMA data_version").fetchone()
+    return int(version)
 
 
 def _tell(

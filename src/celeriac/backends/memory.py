@@ -5,15 +5,16 @@ Rules: records are kept as the bytes that other stores keep; two stores share no
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
 
 import msgspec
 
 from celeriac.backend import EncodedResult
 from celeriac.clock import Clock, SystemClock
+from celeriac.following import Following
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode
 
@@ -42,7 +43,8 @@ class MemoryBackend:
         self._clock = clock
         self._expires = expires
         self._kept: dict[str, _Kept] = {}
-        self._followers: dict[str, set[_Follower]] = {}
+        self._following = Following()
+        self._versions = count()
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return EncodedResult(record, encode(record, self._codecs, extended=True))
@@ -50,30 +52,29 @@ class MemoryBackend:
     async def store(self, encoded: EncodedResult) -> None:
         self._drop_expired()
         record = encoded.record
-        before = self._kept.pop(record.task_id, None)
+        before = self._kept.get(record.task_id)
         if before is not None and before.status == SUCCESS and record.status != SUCCESS:
-            self._kept[record.task_id] = before
             return
+        self._kept.pop(record.task_id, None)
         expires_at = None if self._expires is None else self._clock.now() + self._expires
         self._kept[record.task_id] = _Kept(record.status, encoded.payload, expires_at)
-        for follower in self._followers.get(record.task_id, ()):
-            follower.feed(self._decode(record.task_id, encoded.payload))
+        self._following.offer(
+            record.task_id, next(self._versions), partial(self._decode, record.task_id, encoded.payload)
+        )
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
         return [self._load(task_id) for task_id in task_ids]
 
     @asynccontextmanager
     async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
-        follower = _Follower(task_ids)
-        for task_id in follower.pending:
-            self._followers.setdefault(task_id, set()).add(follower)
-        try:
-            for record in map(self._load, task_ids):
-                if record is not None:
-                    follower.feed(record)
+        with self._following.register(task_ids) as follower:
+            for task_id in task_ids:
+                kept = self._live(task_id)
+                if kept is not None:
+                    follower.offer(
+                        task_id, next(self._versions), partial(self._decode, task_id, kept.payload)
+                    )
             yield follower.records()
-        finally:
-            self._unfollow(follower, task_ids)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         for task_id in task_ids:
@@ -86,10 +87,12 @@ class MemoryBackend:
         return None
 
     def _load(self, task_id: str) -> ResultRecord | None:
+        kept = self._live(task_id)
+        return None if kept is None else self._decode(task_id, kept.payload)
+
+    def _live(self, task_id: str) -> _Kept | None:
         kept = self._kept.get(task_id)
-        if kept is None or self._has_expired(kept):
-            return None
-        return self._decode(task_id, kept.payload)
+        return None if kept is None or self._has_expired(kept) else kept
 
     def _decode(self, task_id: str, payload: bytes) -> ResultRecord:
         return decode(payload, self._codecs, task_id)
@@ -104,33 +107,3 @@ class MemoryBackend:
             if not self._has_expired(self._kept[oldest]):
                 return
             del self._kept[oldest]
-
-    def _unfollow(self, follower: _Follower, task_ids: Collection[str]) -> None:
-        for task_id in set(task_ids):
-            followers = self._followers[task_id]
-            followers.discard(follower)
-            if not followers:
-                del self._followers[task_id]
-
-
-class _Follower:
-    """One ``follow`` block: what it still waits for and what it has not handed out."""
-
-    def __init__(self, task_ids: Collection[str]) -> None:
-        self.pending = set(task_ids)
-        self._unread: deque[ResultRecord] = deque()
-        self._fed = asyncio.Event()
-
-    def feed(self, record: ResultRecord) -> None:
-        self._unread.append(record)
-        self._fed.set()
-
-    async def records(self) -> AsyncIterator[ResultRecord]:
-        while self.pending or self._unread:
-            if not self._unread:
-                self._fed.clear()
-                await self._fed.wait()
-            record = self._unread.popleft()
-            if record.ready:
-                self.pending.discard(record.task_id)
-            yield record

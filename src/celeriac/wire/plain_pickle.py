@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from typing import Any, Self
 
 from celeriac.errors import ContentRefused, MalformedMessage
 from celeriac.wire.failure import Failure
@@ -23,7 +23,7 @@ class _StandIn:
     name = ""
     module = ""
 
-    def __new__(cls, *arguments: Any, **_: Any) -> _StandIn:
+    def __new__(cls, *arguments: Any, **_: Any) -> Self:
         self = super().__new__(cls)
         self.arguments = arguments
         return self
@@ -66,8 +66,12 @@ def _shown(argument: Any) -> Any:
 
 def _refuse_objects(value: Any) -> None:
     pending = [value]
+    seen: set[int] = set()  # a pickled list may hold itself
     while pending:
         part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
         if isinstance(part, dict):
             pending += [*part.keys(), *part.values()]
         elif isinstance(part, list | tuple | set | frozenset):

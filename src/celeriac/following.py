@@ -1,0 +1,108 @@
+"""Hands stored records to those who follow tasks; what every result store's ``follow`` is made of.
+
+Rules: a follower gets each state of a task once, however often the store looks; what cannot be read fails the
+follower of that task and nobody else; nothing is kept for tasks that nobody follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
+from contextlib import contextmanager
+
+from celeriac.wire.result import ResultRecord
+
+
+class Follower:
+    """One ``follow`` block: what it still waits for and what it has not handed out."""
+
+    def __init__(self, task_ids: Collection[str]) -> None:
+        self.pending = set(task_ids)
+        self._last: dict[str, Hashable] = {}
+        self._unread: deque[ResultRecord | Exception] = deque()
+        self._fed = asyncio.Event()
+
+    def offer(self, task_id: str, version: Hashable, read: Callable[[], ResultRecord]) -> None:
+        """Take the record unless it is the version that was taken last.
+
+        :param read: makes the record; what it raises is raised to the follower.
+        """
+        if self._last.get(task_id) == version:
+            return
+        self._last[task_id] = version
+        try:
+            record = read()
+        except Exception as error:  # noqa: BLE001 - it goes to the follower
+            self.fail(error)
+        else:
+            self._unread.append(record)
+            self._fed.set()
+
+    def fail(self, error: Exception) -> None:
+        """Raise the error in the follower, after what it has not read yet."""
+        self._unread.append(error)
+        self._fed.set()
+
+    async def records(self) -> AsyncIterator[ResultRecord]:
+        """Yield what was offered until every task is ready."""
+        while self.pending or self._unread:
+            if not self._unread:
+                self._fed.clear()
+                await self._fed.wait()
+            record = self._unread.popleft()
+            if isinstance(record, Exception):
+                raise record
+            if record.ready:
+                self.pending.discard(record.task_id)
+            yield record
+
+
+class Following:
+    """Who follows what, in one result store."""
+
+    def __init__(self) -> None:
+        self._followers: dict[str, set[Follower]] = {}
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._followers
+
+    @property
+    def pending(self) -> list[str]:
+        """Ids of the tasks that somebody still waits for."""
+        return [
+            task_id
+            for task_id, followers in self._followers.items()
+            if any(task_id in follower.pending for follower in followers)
+        ]
+
+    def fail(self, error: Exception) -> None:
+        """Raise the error in everyone who follows something."""
+        for follower in {follower for followers in self._followers.values() for follower in followers}:
+            follower.fail(error)
+
+    def offer(self, task_id: str, version: Hashable, read: Callable[[], ResultRecord]) -> None:
+        """Hand the record to everyone who follows the task."""
+        for follower in self._followers.get(task_id, ()):
+            follower.offer(task_id, version, read)
+
+    @contextmanager
+    def register(self, task_ids: Collection[str]) -> Iterator[Follower]:
+        """Have a follower of these tasks for the time of the block."""
+        follower = Follower(task_ids)
+        for task_id in set(task_ids):
+            self._followers.setdefault(task_id, set()).add(follower)
+        try:
+            yield follower
+        finally:
+            for task_id in set(task_ids):
+                self._leave(task_id, follower)
+
+    def _leave(self, task_id: str, follower: Follower) -> None:
+        followers = self._followers[task_id]
+        followers.discard(follower)
+        if not followers:
+            del self._followers[task_id]
