@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from inspect import isroutine
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
@@ -174,13 +175,8 @@ class App:
         An object keeps what it was made with, so a task may carry its dependencies. Raises ``ConfigError`` for
         what cannot be called, and when the name is taken.
         """
-        function = getattr(target, "run", None) if not _is_function(target) else target
-        function = function if callable(function) else target
-        if not callable(function) or isinstance(function, type):
-            raise ConfigError(
-                f"task {name}: {target!r} cannot be called; give a function, or an object with a run method"
-            )
-        return self._add(name, function, options, bind)
+        run = None if isroutine(target) else getattr(target, "run", None)
+        return self._add(name, target if isinstance(target, type) or run is None else run, options, bind)
 
     def _add(
         self, name: str, function: Callable[..., Any], given: TaskKeywords, bind: bool
@@ -194,6 +190,8 @@ class App:
             ) from None
         if not isinstance(name, str) or not name:
             raise ConfigError(f"task name {name!r}: give a text that is not empty")
+        if not callable(function) or isinstance(function, type):
+            raise ConfigError(f"task {name}: {function!r} is no function; give one, or an object with a run method")
         known_task = self.tasks.get(name)
         if known_task is not None and known_task.function != function:
             raise ConfigError(
@@ -342,10 +340,6 @@ def _chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend 
 
 def _from_environment(names: Sequence[str]) -> str | None:
     return next((value for name in names if (value := os.environ.get(name))), None)
-
-
-def _is_function(target: Any) -> bool:
-    return hasattr(target, "__code__") or hasattr(target, "__func__")
 
 
 def _where(function: Callable[..., Any]) -> str:

@@ -34,7 +34,7 @@ def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
     """
     scheme = scheme_of(url)
     if scheme in REDIS_SCHEMES:
-        return lambda: _redis_broker(url, settings, clock)
+        return lambda: _redis_broker(url, settings)
     if scheme == "sqlite":
         path = sqlite_path(url)
         return lambda: _sqlite_broker(path, settings, clock)
@@ -96,7 +96,7 @@ def sqlite_path(url: str) -> str:
     return path
 
 
-def _redis_broker(url: str, settings: Settings, clock: Clock) -> Broker:
+def _redis_broker(url: str, settings: Settings) -> Broker:
     try:
         from celeriac.brokers.redis import RedisBroker
     except ModuleNotFoundError as error:
@@ -107,7 +107,6 @@ def _redis_broker(url: str, settings: Settings, clock: Clock) -> Broker:
         lease=settings.lease,
         visibility_timeout=settings.visibility_timeout,
         timeout=settings.publish_timeout,
-        clock=clock,
     )
 
 

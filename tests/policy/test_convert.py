@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -30,10 +30,10 @@ from celeriac import ArgumentError, Context
 from celeriac.convert import Arguments, Returns
 
 if TYPE_CHECKING:
-    from nowhere import Missing
+    from nowhere import Missing  # noqa: F401 - what a type checker knows and the program does not
 
 UNIQUE = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
-MOMENT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+MOMENT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class Colour(Enum):
@@ -136,7 +136,7 @@ def taking(hint: Any) -> Arguments:
         (Visitor, {"name": "Ada", "age": 3}, Visitor(name="Ada", age=3)),
         (Visitor, Visitor(name="Ada"), Visitor(name="Ada")),
         (list[Visitor], [{"name": "Ada"}], [Visitor(name="Ada")]),
-        (Optional[Visitor], None, None),
+        (Optional[Visitor], None, None),  # noqa: UP045
         (Named, {"name": "x"}, {"name": "x"}),
         (Pair, [1, "b"], Pair(1, "b")),
         (list[int], (1, 2), [1, 2]),
@@ -149,11 +149,11 @@ def taking(hint: Any) -> Arguments:
         (Sequence[int], [1], [1]),
         (Iterable[int], [1], [1]),
         (int | None, None, None),
-        (Optional[UUID], str(UNIQUE), UNIQUE),
+        (Optional[UUID], str(UNIQUE), UNIQUE),  # noqa: UP045
         (int | str, "x", "x"),
         (datetime | str, "2030-01-02", "2030-01-02"),  # what is of one of the types stays as it is
         (UUID | datetime, str(UNIQUE), UNIQUE),
-        (Union[Point, Visitor], {"name": "Ada"}, Visitor(name="Ada")),
+        (Union[Point, Visitor], {"name": "Ada"}, Visitor(name="Ada")),  # noqa: UP007
         (Own | int, 5, 5),
         (Literal["a", "b"], "b", "b"),
         (Annotated[int, msgspec.Meta(ge=1)], 1, 1),

@@ -1,6 +1,6 @@
 """Where calls go."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -91,7 +91,7 @@ def test_a_bad_option_is_named_with_its_value(wrong):
 
 
 def test_good_options_pass():
-    moment = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
     options = {
         "eta": moment,
         "expires": 10,

@@ -1,0 +1,140 @@
+"""Apps: URLs, environment, settings, names."""
+
+import sys
+import types
+
+import pytest
+
+from celeriac import Celeriac, ConfigError, Settings
+from celeriac.app import task_name
+from celeriac.backends.disabled import DisabledBackend
+from celeriac.brokers.memory import MemoryBroker
+from celeriac.brokers.sqlite import SqliteBroker
+
+VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL", "CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("sqlite:///shop.db", "sqlite:///shop.db")),
+        ({"broker": "memory://"}, ("memory://", "memory://")),
+        ({"broker": "sqlite:////tmp/x.db"}, ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db")),
+        ({"broker": "redis://h"}, ("redis://h", "disabled://")),
+        ({"broker": "redis://h", "backend": "redis://h/1"}, ("redis://h", "redis://h/1")),
+        ({"backend": "redis://h/1"}, ("sqlite:///shop.db", "redis://h/1")),
+        ({"backend": "disabled://"}, ("sqlite:///shop.db", "disabled://")),
+    ],
+)
+def test_where_an_app_connects_to(given, expected):
+    app = Celeriac("shop", **given)
+    assert (app.broker_url, app.backend_url) == expected
+
+
+@pytest.mark.parametrize("names", [VARIABLES[::2], VARIABLES[1::2]])
+def test_the_environment_stands_in_for_what_is_not_given(monkeypatch, names):
+    monkeypatch.setenv(names[0], "redis://b")
+    monkeypatch.setenv(names[1], "redis://r")
+    app = Celeriac("shop")
+    assert (app.broker_url, app.backend_url) == ("redis://b", "redis://r")
+    assert Celeriac("shop", broker="memory://").broker_url == "memory://"
+
+
+def test_our_own_variable_wins(monkeypatch):
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://theirs")
+    monkeypatch.setenv("CELERIAC_BROKER", "redis://ours")
+    assert Celeriac("shop").broker_url == "redis://ours"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("kafka://x", r"unknown scheme kafka:// for a broker: known are sqlite://, redis://"),
+        ("localhost:6379", r"broker URL 'localhost:6379' without a scheme"),
+        ("sqlite://", r"names no file: write sqlite:///shop\.db"),
+        ("sqlite:///:memory:", "memory://"),
+        ("disabled://", "unknown scheme"),
+    ],
+)
+def test_a_broker_that_cannot_be_is_refused_at_once(url, problem):
+    with pytest.raises(ConfigError, match=problem):
+        Celeriac("shop", broker=url)
+
+
+def test_a_backend_that_cannot_be_is_refused_at_once():
+    with pytest.raises(
+        ConfigError, match=r"unknown scheme cassandra:// for a backend: known are .*db\+sqlite://"
+    ):
+        Celeriac("shop", broker="memory://", backend="cassandra://x")
+
+
+async def test_a_missing_driver_names_the_extra(monkeypatch):
+    for module in [name for name in sys.modules if name.startswith("celeriac.brokers.redis")]:
+        monkeypatch.delitem(sys.modules, module)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "redis"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "celeriac.redis_link", raising=False)
+    with pytest.raises(
+        ConfigError, match=r"redis:// needs redis, which is not installed: pip install 'celeriac\[redis\]'"
+    ):
+        Celeriac("shop", broker="redis://localhost").connections()
+
+
+def test_settings_are_keywords_or_one_object():
+    assert Celeriac(default_queue="mine").settings.default_queue == "mine"
+    assert Celeriac(settings=Settings(default_queue="mine")).settings.default_queue == "mine"
+    with pytest.raises(ConfigError, match=r"settings= or single settings \(lease\), not both"):
+        Celeriac(settings=Settings(), lease=5.0)
+    with pytest.raises(ConfigError, match=r"unknown setting 'leese': did you mean lease\?"):
+        Celeriac(leese=5.0)
+
+
+async def test_adapters_get_what_is_set(tmp_path):
+    app = Celeriac(broker=f"sqlite:///{tmp_path}/a.db", backend="disabled://")
+    async with app:
+        assert isinstance(app.connections().broker, SqliteBroker)
+        assert isinstance(app.connections().backend, DisabledBackend)
+
+
+async def test_a_broker_of_your_own_is_used_and_left_open():
+    class Own(MemoryBroker):
+        closed = False
+
+        async def close(self):
+            self.closed = True
+
+    broker = Own()
+    async with Celeriac(broker=broker, backend="disabled://") as app:
+        await app.send_task("x")
+        assert app.connections().broker is broker
+    assert await broker.depth("celery") == 1
+    assert not broker.closed
+
+
+def test_a_scripts_tasks_are_named_after_its_file(monkeypatch):
+    def pay():
+        pass
+
+    pay.__module__ = "__main__"
+    main = types.ModuleType("__main__")
+    main.__file__ = "/srv/shop/orders.py"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert task_name(pay) == "orders.pay"
+    main.__spec__ = types.SimpleNamespace(name="shop.orders")
+    assert task_name(pay) == "shop.orders.pay"
+    main.__spec__ = types.SimpleNamespace(name="shop.__main__")
+    assert task_name(pay) == "shop.pay"
+
+
+async def test_memory_belongs_to_one_loop():
+    app = Celeriac(broker="memory://")
+    await app.send_task("x")
+    with pytest.raises(ConfigError, match="memory:// is in use in another event loop"):
+        app.delay("x")
