@@ -35,9 +35,7 @@ class Announcer:
                 seconds = perf_counter() - attempt.started
                 self._log(logging.INFO, message, "%s[%s] succeeded in %.3f s", seconds)
         elif decision.state == RETRY:
-            self._log(
-                logging.WARNING, message, "%s[%s] will be retried, %s: %r", decision.reason, decision.error
-            )
+            self._log(logging.WARNING, message, "%s[%s] will be retried, %s", decision.reason)
         elif decision.state == FAILURE:
             self._log(logging.ERROR, message, "%s[%s] failed: %s", decision.reason, error=decision.error)
         elif decision.settle is Settle.REQUEUE:

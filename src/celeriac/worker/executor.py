@@ -17,10 +17,11 @@ from celeriac.app import App, Connections
 from celeriac.broker import Delivery, Receipt
 from celeriac.canvas.advance import FollowUp
 from celeriac.context import CURRENT
-from celeriac.errors import CeleriacError, DeliveryLost, TaskAborted
+from celeriac.errors import CeleriacError, DeliveryLost
 from celeriac.publisher import SendOptions
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Unreadable
+from celeriac.wire.preview import preview
 from celeriac.wire.result import STARTED, ResultRecord
 from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, admit
@@ -31,8 +32,8 @@ from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import Insist
 from celeriac.worker.outcome import Decision, Ending, Raised, Returned, Settle, Terms, failed, judge, revoked
 from celeriac.worker.pool import Pool
+from celeriac.worker.raised import as_exception
 from celeriac.worker.slots import Slots
-from celeriac.worker.tracebacks import in_task
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -83,12 +84,11 @@ class Executor:
             self._announcer.lost(delivery.queue, lost)
         except asyncio.CancelledError:
             await self._give_back(delivery)
-        except Exception:
-            # What the worker itself did wrong must not take the message with it.
+        except Exception as error:
             logger.exception(
-                "queue %s: the worker failed on a message, which goes back to the broker", delivery.queue
+                "queue %s: the worker failed on a message, which is dead-lettered", delivery.queue
             )
-            await self._give_back(delivery)
+            await self._set_aside(delivery, error)
         finally:
             if running:
                 slots.body_done()
@@ -124,16 +124,12 @@ class Executor:
             if soft is None and hard is None:
                 return Returned(await body)
             return Returned(await bounded(body, soft, hard))
-        except Exception as error:  # noqa: BLE001 - whatever a task raises is its ending, not ours
-            return Raised(in_task(error))
         except asyncio.CancelledError as error:
             if _cancelling():
                 raise
-            return Raised(in_task(error))
-        except BaseException as error:  # noqa: BLE001 - SystemExit of a task may not end the worker
-            aborted = TaskAborted(f"the task raised {type(error).__name__}{error.args!r}")
-            aborted.__cause__ = in_task(error)
-            return Raised(aborted)
+            return Raised(as_exception(error))
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending, not the worker's
+            return Raised(as_exception(error))
 
     async def _conclude(self, attempt: Attempt, ending: Ending) -> None:
         await attempt.reports_done()
@@ -197,6 +193,15 @@ class Executor:
             logger.warning(
                 "queue %s: a message could not be given back; its lease will end: %s", delivery.queue, error
             )
+
+    async def _set_aside(self, delivery: Delivery, error: Exception) -> None:
+        # Not given back: a message on which the worker itself fails would come round without end.
+        try:
+            await self._insist(
+                partial(delivery.receipt.bury, f"the worker failed: {preview(error)}"), "dead-lettering"
+            )
+        except (CeleriacError, asyncio.CancelledError) as again:
+            logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, again)
 
     def _terms(self, attempt: Attempt) -> Terms:
         options = attempt.task.options

@@ -17,6 +17,7 @@ from celeriac.canvas.advance import FollowUp, after_failure, after_success, chil
 from celeriac.errors import EncodeError, Ignore, Reject, RetryRequested, TaskRevoked
 from celeriac.retry import Retry
 from celeriac.wire.failure import Failure, describe, format_traceback
+from celeriac.wire.preview import preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
 
@@ -122,7 +123,7 @@ def failed(message: TaskMessage, error: BaseException, terms: Terms, settle: Set
         follow_ups=after_failure(message, terms.inline),
         settle=settle,
         error=error,
-        reason=f"{type(error).__name__}: {error}",
+        reason=preview(error),
     )
 
 
@@ -181,7 +182,7 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
         results=results,
         follow_ups=[FollowUp(again, queue=terms.queue)],
         error=error,
-        reason=f"again in {delay:.3g} s",
+        reason=f"again in {delay:.3g} s: {preview(error)}",
     )
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -82,16 +82,31 @@ class Worker:
     ) -> None:
         await self._close()
 
+    @property
+    def concurrency(self) -> int:
+        """How many tasks run at once."""
+        return self._concurrency
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The queues that it takes from."""
+        return tuple(self._queues)
+
     async def ready(self) -> None:
         """Return when the worker holds its queues."""
         assert self._consumer is not None, "the worker was not started"
         await self._consumer.ready.wait()
 
-    async def serve(self) -> None:
-        """Work until SIGTERM or SIGINT, then stop gracefully; a second signal gives everything back at once."""
+    async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Work until SIGTERM or SIGINT, then stop gracefully; a second signal gives everything back at once.
+
+        :param on_ready: called once, when the worker holds its queues.
+        """
         async with Signals() as signals:
             await self._open()
+            announcing = asyncio.create_task(self._announce(on_ready))
             await signals.first.wait()
+            announcing.cancel()
             logger.info("stopping: %d tasks have up to %.0f s to end", self._at_work(), self._grace)
             closing = asyncio.create_task(self._close())
             hurrying = asyncio.create_task(signals.second.wait())
@@ -121,6 +136,10 @@ class Worker:
         self._loop.call_soon_threadsafe(self._stop_asked.set)
         self._thread.join()
         self._thread = None
+
+    async def _announce(self, on_ready: Callable[[], None]) -> None:
+        await self.ready()
+        on_ready()
 
     async def _open(self) -> None:
         connections = self._app.connections()

@@ -16,6 +16,7 @@ from typing import Any
 
 from celeriac.context import CURRENT, Context
 from celeriac.task import Task
+from celeriac.worker.raised import as_exception
 
 
 class _Job:
@@ -35,7 +36,7 @@ class _Job:
         self.context = context
         self.future = future
         self.value: Any = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self.started = False
         self.abandoned = False
 
@@ -46,9 +47,8 @@ class _Job:
         CURRENT.set(self.context)
         try:
             self.value = self.function(*self.args, **self.kwargs)
-        except BaseException as error:  # noqa: BLE001
-            # Also SystemExit and KeyboardInterrupt: a task may not end the thread that runs the others.
-            self.error = error
+        except BaseException as error:  # noqa: BLE001 - a task may not end the thread that runs the others
+            self.error = as_exception(error)
 
 
 class Threads:

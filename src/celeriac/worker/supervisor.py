@@ -1,0 +1,118 @@
+"""Keeps several worker processes running that share nothing.
+
+Rules: a child that ends unasked is started again, later each time it does not last; a signal is passed on once, as
+SIGTERM; children see the supervisor's end as the end of their standard input, so none outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from celeriac.clock import Clock, SystemClock
+from celeriac.worker.signals import Signals
+
+logger = logging.getLogger("celeriac.supervisor")
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+STEADY = 30.0
+"""Seconds after which a child that dies is started again as if it were the first time."""
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A process to keep running.
+
+    :param name: for the log.
+    :param command: the program and its arguments.
+    """
+
+    name: str
+    command: Sequence[str]
+
+
+class Supervisor:
+    """Starts children, restarts those that die, and passes on SIGTERM and SIGINT.
+
+    :param hopeless: exit codes after which a child is not started again; the others are then stopped too.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        hopeless: Collection[int] = (),
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+    ) -> None:
+        self._children = children
+        self._hopeless = hopeless
+        self._clock = clock
+        self._running: set[Process] = set()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run until a signal comes, or a child cannot be started; return 0 when all have ended as they were asked."""
+        async with Signals() as signals:
+            passing_on = [
+                asyncio.create_task(self._pass_on(signals.first)),
+                asyncio.create_task(self._pass_on(signals.second)),
+            ]
+            codes = await asyncio.gather(*(self._keep(child) for child in self._children))
+            for task in passing_on:
+                task.cancel()
+        return next((code for code in codes if code != 0), 0)
+
+    async def _keep(self, child: Child) -> int:
+        wait = FIRST_WAIT
+        while True:
+            started = self._clock.monotonic()
+            code = await self._run_once(child)
+            if self._stopping.is_set():
+                # One that was told before it could listen has taken nothing yet.
+                return 0 if code == -signal.SIGTERM else code
+            if code in self._hopeless:
+                self._stop()
+                return code
+            if self._clock.monotonic() - started > STEADY:
+                wait = FIRST_WAIT
+            logger.warning("%s ended (%s), starting it again in %.1f s", child.name, _how(code), wait)
+            await self._pause(wait)
+            if self._stopping.is_set():
+                return 0
+            wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _run_once(self, child: Child) -> int:
+        # A session of its own: Ctrl-C reaches this process alone, which passes it on, so that it counts once.
+        process = await asyncio.create_subprocess_exec(*child.command, stdin=PIPE, start_new_session=True)
+        self._running.add(process)
+        logger.info("%s is process %d", child.name, process.pid)
+        if self._stopping.is_set():
+            process.terminate()
+        try:
+            return await process.wait()
+        finally:
+            self._running.discard(process)
+
+    async def _pass_on(self, asked: asyncio.Event) -> None:
+        await asked.wait()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for process in self._running:
+            if process.returncode is None:
+                process.terminate()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

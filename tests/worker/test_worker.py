@@ -1,0 +1,579 @@
+"""Whole workers, on every broker."""
+
+import asyncio
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from celeriac import (
+    ArgumentError,
+    Celeriac,
+    Context,
+    RemoteError,
+    ResultTimeout,
+    Retry,
+    TaskNotFound,
+    TaskRevoked,
+)
+from celeriac.errors import EncodeError, SoftTimeLimitExceeded, TaskAborted, TimeLimitExceeded
+from celeriac.wire.envelope import Envelope, Route
+
+WAIT = 20.0
+
+
+async def test_coroutines_run_on_the_loop_and_functions_in_threads(app: Celeriac):
+    @app.task
+    async def on_loop(x: int) -> tuple[int, str]:
+        return x + 1, threading.current_thread().name
+
+    @app.task
+    def in_thread(x: int) -> tuple[int, str]:
+        return x + 2, threading.current_thread().name
+
+    async with app.worker(concurrency=4):
+        value, thread = await (await on_loop.send(1)).wait(WAIT)
+        assert (value, thread) == (2, threading.current_thread().name)
+        value, thread = await (await in_thread.send(1)).wait(WAIT)
+        assert value == 3
+        assert thread != threading.current_thread().name
+
+
+async def test_none_is_a_value(app: Celeriac):
+    @app.task
+    async def nothing() -> None:
+        return None
+
+    async with app.worker():
+        assert await (await nothing.send()).wait(WAIT) is None
+
+
+async def test_a_result_of_a_task_that_was_queued_before_the_worker_started(app: Celeriac):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    result = await add.send(2, 3)
+    async with app.worker():
+        assert await result.wait(WAIT) == 5
+
+
+async def test_the_failure_reaches_the_caller_as_its_own_exception(app: Celeriac):
+    @app.task
+    def fails() -> None:
+        raise KeyError("this one")
+
+    async with app.worker():
+        with pytest.raises(KeyError, match="this one"):
+            await (await fails.send()).wait(WAIT)
+
+
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+async def test_an_exception_that_would_end_a_process_does_not_end_the_worker(
+    app: Celeriac, ending: type[BaseException], kind: str
+):
+    @app.task
+    async def coroutine() -> None:
+        raise ending("out")
+
+    @app.task
+    def function() -> None:
+        raise ending("out")
+
+    @app.task
+    async def after() -> str:
+        return "still here"
+
+    async with app.worker():
+        task = coroutine if kind == "coroutine" else function
+        with pytest.raises(TaskAborted, match=ending.__name__):
+            await (await task.send()).wait(WAIT)
+        assert await (await after.send()).wait(WAIT) == "still here"
+
+
+async def test_unwritable_and_recursive_exceptions_and_values_are_failures(app: Celeriac):
+    class Nasty(Exception):
+        def __init__(self) -> None:
+            super().__init__(self, lambda: None)
+
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+        __repr__ = __str__
+
+    @app.task
+    async def nasty() -> None:
+        raise Nasty
+
+    @app.task
+    async def unwritable() -> Any:
+        return {"lock": threading.Lock()}
+
+    @app.task
+    async def endless() -> Any:
+        value: list[Any] = []
+        value.append(value)
+        return value
+
+    async with app.worker():
+        with pytest.raises((RemoteError, Nasty)):
+            await (await nasty.send()).wait(WAIT)
+        for task in (unwritable, endless):
+            with pytest.raises(EncodeError):
+                await (await task.send()).wait(WAIT)
+
+
+async def test_an_unknown_task_is_a_failure_for_the_caller_and_a_dead_letter(app: Celeriac):
+    async with app.worker() as worker:
+        with pytest.raises(TaskNotFound, match=r"no\.such"):
+            await (await app.send_task("no.such", [1])).wait(WAIT)
+        await _until(lambda: worker.tally.refused == 1)
+    [letter] = await app.connections().broker.dead.list()
+    assert "no.such" in letter.reason
+
+
+async def test_the_worker_survives_any_message_and_keeps_it(app: Celeriac):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    broker, queue = app.connections().broker, app.settings.default_queue
+    route = Route(queue, queue=queue)
+    odd = [
+        Envelope(body=b"\xff\xfe", content_type="application/json", headers={"task": "x", "id": "1"}),
+        Envelope(
+            body=b"[[1], {}, null]",
+            content_type="application/x-python-serialize",
+            headers={"task": "x", "id": "2"},
+        ),
+        Envelope(
+            body=b"[1]", content_type="application/json", content_encoding="utf-8", headers={"task": "x"}
+        ),
+        Envelope(body=b"{}", content_type=None),
+        Envelope(
+            body=b'[[1], {"x": 1}, {"chain": 7}]',
+            content_type="application/json",
+            headers={"task": "x", "id": []},
+        ),
+    ]
+    for envelope in odd:
+        await broker.publish(envelope, route)
+    async with app.worker() as worker:
+        assert await (await add.send(2, 3)).wait(WAIT) == 5
+        await _until(lambda: worker.tally.refused == len(odd))
+    assert await broker.dead.count() == len(odd)
+
+
+async def test_a_wrong_argument_is_a_failure_that_names_it(app: Celeriac):
+    @app.task(name="add")
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    async with app.worker():
+        with pytest.raises(ArgumentError, match="'y'"):
+            await add.send(1, "two")  # type: ignore[arg-type]
+        stranger = Celeriac(broker=app.connections().broker, backend=app.connections().backend)
+        options = {"queue": app.settings.default_queue}
+        with pytest.raises(TypeError, match="'y'"):
+            await (await stranger.send_task("add", [1, "two"], **options)).wait(WAIT)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="y"):
+            await (await stranger.send_task("add", [1], **options)).wait(WAIT)  # type: ignore[arg-type]
+
+
+async def test_the_context_knows_the_call(app: Celeriac):
+    @app.task
+    async def tell(ctx: Context, x: int) -> dict[str, Any]:
+        ctx.logger.info("hello")
+        return {"id": ctx.id, "task": ctx.task, "args": ctx.args, "headers": ctx.headers, "queue": ctx.queue}
+
+    async with app.worker():
+        result = await tell.using(task_id="my-id", headers={"tenant": "a"}).send(7)
+        known = await result.wait(WAIT)
+    assert result.id == "my-id"
+    assert known == {
+        "id": "my-id",
+        "task": tell.name,
+        "args": [7],
+        "headers": {"tenant": "a"},
+        "queue": app.settings.default_queue,
+    }
+
+
+async def test_a_declared_policy_runs_the_task_again_under_the_same_id(app: Celeriac):
+    seen: list[tuple[str, int]] = []
+
+    @app.task(retry=Retry(on=(OSError,), max_attempts=3, backoff=0.01))
+    def flaky(ctx: Context) -> int:
+        seen.append((ctx.id, ctx.attempt))
+        if ctx.attempt < 3:
+            raise OSError("net")
+        return ctx.attempt
+
+    async with app.worker():
+        result = await flaky.send()
+        assert await result.wait(WAIT) == 3
+    assert seen == [(result.id, 1), (result.id, 2), (result.id, 3)]
+
+
+async def test_an_explicit_retry_and_its_end(app: Celeriac):
+    @app.task
+    async def never(ctx: Context) -> None:
+        try:
+            raise ValueError(f"attempt {ctx.attempt}")
+        except ValueError:
+            ctx.retry(countdown=0.01, max_attempts=2)
+
+    async with app.worker():
+        with pytest.raises(ValueError, match="attempt 2"):
+            await (await never.send()).wait(WAIT)
+
+
+async def test_a_countdown_is_waited_for_and_does_not_hold_up_others(app: Celeriac):
+    @app.task
+    async def now() -> float:
+        return datetime.now(UTC).timestamp()
+
+    async with app.worker(concurrency=1):
+        sent = datetime.now(UTC).timestamp()
+        later = await now.using(countdown=0.6).send()
+        at_once = await now.send()
+        assert await at_once.wait(WAIT) < sent + 0.6
+        assert await later.wait(WAIT) >= sent + 0.6
+
+
+async def test_an_expired_task_is_revoked(app: Celeriac):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    result = await add.using(expires=datetime.now(UTC) - timedelta(seconds=1)).send(1, 2)
+    async with app.worker():
+        with pytest.raises(TaskRevoked, match="expired"):
+            await result.wait(WAIT)
+
+
+async def test_progress_is_seen_and_comes_before_the_value(app: Celeriac):
+    go_on = asyncio.Event()
+
+    @app.task
+    async def long(ctx: Context) -> str:
+        ctx.progress(1, 2, "half")
+        await go_on.wait()
+        return "done"
+
+    @app.task
+    def long_in_thread(ctx: Context) -> str:
+        ctx.progress(1, 2)
+        return "done"
+
+    async with app.worker():
+        states = []
+        async for record in (await long.send()).watch():
+            states.append((record.status, record.result))
+            if record.status == "PROGRESS":
+                go_on.set()
+        assert ("PROGRESS", {"current": 1, "total": 2, "message": "half"}) in states
+        assert states[-1] == ("SUCCESS", "done")
+        result = await long_in_thread.send()
+        assert await result.wait(WAIT) == "done"
+        assert (await result.info()).status == "SUCCESS"
+
+
+async def test_track_started_tells_where(app: Celeriac):
+    release = asyncio.Event()
+
+    @app.task(track_started=True)
+    async def slow() -> None:
+        await release.wait()
+
+    async with app.worker(name="here@host"):
+        async for record in (await slow.send()).watch():
+            if record.status == "STARTED":
+                assert record.result["hostname"] == "here@host"
+                release.set()
+        assert record.status == "SUCCESS"
+
+
+async def test_ignore_result_stores_nothing(app: Celeriac):
+    ran = asyncio.Event()
+
+    @app.task(ignore_result=True)
+    async def quiet() -> int:
+        ran.set()
+        return 1
+
+    async with app.worker():
+        result = await quiet.send()
+        await ran.wait()
+    assert await app.connections().backend.load([result.id]) == [None]
+
+
+async def test_at_most_once_acknowledges_before_the_run(app: Celeriac):
+    inside, release = asyncio.Event(), asyncio.Event()
+
+    @app.task(delivery="at_most_once")
+    async def once() -> int:
+        inside.set()
+        await release.wait()
+        return 1
+
+    worker = app.worker(grace=0.0)
+    async with worker:
+        await once.send()
+        await inside.wait()
+    assert await app.connections().broker.depth(app.settings.default_queue) == 0
+
+
+async def test_what_does_not_end_in_time_goes_back_with_its_id(app: Celeriac):
+    inside = asyncio.Event()
+
+    @app.task(name="stuck")
+    async def stuck() -> str:
+        inside.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    async with app.worker(grace=0.0):
+        result = await stuck.send()
+        await inside.wait()
+    broker, queue = app.connections().broker, app.settings.default_queue
+    assert await broker.depth(queue) == 1
+    [envelope] = await broker.peek(queue)
+    assert isinstance(envelope, Envelope)
+    assert envelope.headers["id"] == result.id
+
+    successor = Celeriac(broker=broker, backend=app.connections().backend, default_queue=queue)
+
+    @successor.task(name="stuck")
+    async def unstuck(ctx: Context) -> str:
+        return f"redelivered {ctx.redelivered}"
+
+    async with successor.worker():
+        assert await result.wait(WAIT) == "redelivered True"
+
+
+async def test_stopping_waits_for_what_runs(app: Celeriac):
+    inside, release = asyncio.Event(), asyncio.Event()
+
+    @app.task
+    async def slow() -> str:
+        inside.set()
+        await release.wait()
+        return "ended"
+
+    async with app.worker(grace=WAIT):
+        result = await slow.send()
+        await inside.wait()
+        asyncio.get_running_loop().call_later(0.05, release.set)
+    assert await result.wait(WAIT) == "ended"
+
+
+async def test_the_soft_limit_lets_a_coroutine_clean_up(app: Celeriac):
+    cleaned = asyncio.Event()
+
+    @app.task(soft_timeout=0.05, timeout=10)
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.set()
+
+    async with app.worker():
+        with pytest.raises(SoftTimeLimitExceeded):
+            await (await slow.send()).wait(WAIT)
+    assert cleaned.is_set()
+
+
+async def test_the_hard_limit_frees_the_slot_whatever_the_body_does(
+    app: Celeriac, caplog: pytest.LogCaptureFixture
+):
+    end = asyncio.Event()
+
+    @app.task(soft_timeout=0.05, timeout=0.1)
+    async def stubborn() -> None:
+        while not end.is_set():
+            try:
+                await end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    @app.task
+    async def next_one() -> int:
+        return 1
+
+    async with app.worker(concurrency=1):
+        with pytest.raises(TimeLimitExceeded):
+            await (await stubborn.send()).wait(WAIT)
+        assert await (await next_one.send()).wait(WAIT) == 1
+        end.set()
+
+
+async def test_the_hard_limit_of_a_function_frees_the_slot(app: Celeriac):
+    end = threading.Event()
+
+    @app.task(timeout=0.05)
+    def slow() -> None:
+        end.wait()
+
+    @app.task
+    def next_one() -> int:
+        return 1
+
+    async with app.worker(concurrency=1):
+        with pytest.raises(TimeLimitExceeded):
+            await (await slow.send()).wait(WAIT)
+        assert await (await next_one.send()).wait(WAIT) == 1
+        end.set()
+
+
+async def test_no_more_than_concurrency_run_at_once(app: Celeriac):
+    running, most = 0, 0
+
+    @app.task
+    async def count() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+
+    async with app.worker(concurrency=3):
+        results = await app.send_many([count.call() for _ in range(60)])
+        for result in results:
+            await result.wait(WAIT)
+    assert most == 3
+
+
+async def test_tasks_of_one_queue_start_in_the_order_they_were_sent(app: Celeriac):
+    order: list[int] = []
+
+    @app.task
+    async def note(x: int) -> None:
+        order.append(x)
+
+    results = [await note.send(x) for x in range(50)]
+    async with app.worker(concurrency=1):
+        for result in results:
+            await result.wait(WAIT)
+    assert order == list(range(50))
+
+
+async def test_a_task_sent_from_inside_a_task_is_its_child(app: Celeriac):
+    @app.task
+    async def child(ctx: Context) -> list[str | None]:
+        return [ctx.parent_id, ctx.root_id]
+
+    @app.task
+    async def parent() -> str:
+        return (await child.send()).id
+
+    @app.task
+    def parent_in_thread() -> str:
+        return child.delay().id
+
+    async with app.worker():
+        for task in (parent, parent_in_thread):
+            if task is parent_in_thread and app.broker_url.startswith("memory"):
+                continue  # a blocking call has a loop, and so a memory, of its own
+            result = await task.send()
+            child_id = await result.wait(WAIT)
+            assert await app.result(child_id).wait(WAIT) == [result.id, result.id]
+            assert (await result.info()).children == [[[child_id, None], None]]
+
+
+async def test_link_and_link_error_are_sent_on(app: Celeriac):
+    got: asyncio.Queue[Any] = asyncio.Queue()
+
+    @app.task(name="note")
+    async def note(*values: Any) -> None:
+        got.put_nowait(list(values))
+
+    @app.task
+    async def add(x: int, y: int) -> int:
+        if x < 0:
+            raise ValueError("negative")
+        return x + y
+
+    @app.task(name="elsewhere")
+    async def elsewhere(task_id: str) -> None:
+        got.put_nowait(task_id)
+
+    def signature(name: str, *args: Any) -> dict[str, Any]:
+        options = {"queue": app.settings.default_queue}
+        return {"task": name, "args": list(args), "kwargs": {}, "options": options, "immutable": False}
+
+    async with app.worker():
+        await (await add.using(link=signature("note", "tail")).send(1, 2)).wait(WAIT)
+        assert await asyncio.wait_for(got.get(), WAIT) == [3, "tail"]
+        failing = await add.using(link_error=signature("elsewhere")).send(-1, 2)
+        assert await asyncio.wait_for(got.get(), WAIT) == failing.id
+        await add.using(link_error=signature("note")).send(-1, 2)
+        request, error, traceback = await asyncio.wait_for(got.get(), WAIT)
+        assert isinstance(request, Context)
+        assert isinstance(error, ValueError)
+        assert "negative" in traceback
+
+
+async def test_an_object_with_a_run_method_carries_its_dependencies(app: Celeriac):
+    class Greeter:
+        def __init__(self, greeting: str) -> None:
+            self.greeting = greeting
+
+        def run(self, name: str) -> str:
+            return f"{self.greeting}, {name}"
+
+    app.register("greet", Greeter("hello"))
+    async with app.worker():
+        assert await (await app.send_task("greet", ["world"])).wait(WAIT) == "hello, world"
+
+
+async def test_a_worker_in_a_program_without_a_loop(place: str, unique: Any):
+    if place == "memory://":
+        pytest.skip("memory is one loop's; a worker thread has its own")
+    prefix = unique("thread")
+    app = Celeriac("thread", broker=place, backend=place, default_queue=prefix, key_prefix=prefix)
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    def program() -> int:
+        worker = app.worker(concurrency=2)
+        worker.start()
+        try:
+            return add.delay(2, 3).get(timeout=WAIT)
+        finally:
+            worker.stop()
+
+    assert await asyncio.to_thread(program) == 5
+
+
+async def test_log_lines_carry_id_and_name(app: Celeriac, caplog: pytest.LogCaptureFixture):
+    @app.task(name="speak")
+    async def speak(ctx: Context) -> None:
+        ctx.logger.info("a word")
+
+    caplog.set_level(logging.INFO, "celeriac")
+    async with app.worker():
+        result = await speak.send()
+        await result.wait(WAIT)
+        await _until(lambda: any("succeeded" in r.getMessage() for r in caplog.records))
+    told = [r for r in caplog.records if getattr(r, "task_id", None) == result.id]
+    assert {r.name for r in told} == {"celeriac.worker", "celeriac.task"}
+    assert {getattr(r, "task_name", None) for r in told} == {"speak"}
+
+
+async def test_waiting_says_what_was_waited_for(app: Celeriac):
+    result = await app.send_task("nobody.listens")
+    with pytest.raises(ResultTimeout, match=rf"nobody\.listens.*{result.id}"):
+        await result.wait(0.05)
+
+
+async def _until(condition: Any) -> None:
+    async with asyncio.timeout(WAIT):
+        while not condition():
+            await asyncio.sleep(0.005)
