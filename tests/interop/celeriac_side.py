@@ -9,7 +9,7 @@ from uuid import UUID
 
 from celeriac import Celeriac, Context
 from tests.interop.errors import OutOfStock
-from tests.interop.record import record
+from tests.interop.record import record, wait_for_record
 
 
 async def echo(*args, **kwargs):
@@ -35,7 +35,7 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
-async def run_out(item: str, wanted: int) -> None:
+async def run_out(item: str | int, wanted: int) -> None:
     raise OutOfStock(item, wanted)
 
 
@@ -81,13 +81,19 @@ def note_error(request: Any, error: Any, traceback: Any, *, url: str, key: str) 
     record(url, key, f"{request.id} {error!r}")
 
 
+def report(ctx: Context, url: str, key: str) -> str:
+    ctx.progress(1, 2)
+    wait_for_record(url, key, timeout=10)
+    return "done"
+
+
 def note_run(ctx: Context, url: str, key: str) -> None:
     record(url, key, f"{ctx.id} celeriac")
 
 
 TASKS = (
     *(echo, add, none, kinds, fail, run_out, retry_twice, give_up),
-    *(clock, seen, note, note_value, note_failure, note_error, note_run),
+    *(clock, seen, note, note_value, note_failure, note_error, note_run, report),
 )
 
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from celery import Celery
+from celery import Celery, chain
 from celery.result import AsyncResult
 
 from celeriac import Celeriac, Result
 
 T = TypeVar("T")
+OnState = Callable[[str, Any], None]
 Linked = tuple[str, dict[str, Any]]
 TIMEOUT = 20.0
 
@@ -22,6 +23,10 @@ class Sent(Protocol):
 
     async def value(self) -> Any:
         """The task's value; raises what the task raised."""
+        ...
+
+    async def watch(self, on_state: OnState) -> Any:
+        """The task's value; ``on_state`` is called with each state and its meta as soon as they are seen."""
         ...
 
     async def state(self) -> str:
@@ -63,6 +68,12 @@ class CelerySent:
     async def value(self) -> Any:
         return await _in(self._thread, lambda: self._result.get(timeout=TIMEOUT))
 
+    async def watch(self, on_state: OnState) -> Any:
+        def on_message(meta: dict[str, Any]) -> None:
+            on_state(meta["status"], meta["result"])
+
+        return await _in(self._thread, lambda: self._result.get(timeout=TIMEOUT, on_message=on_message))
+
     async def state(self) -> str:
         return await _in(self._thread, lambda: self._result.state)
 
@@ -93,6 +104,18 @@ class CeleryClient:
         result = await _in(self._thread, lambda: app.send_task(task, args, kwargs, queue=queue, **options))
         return CelerySent(result, self._thread)
 
+    async def send_chain(self, *steps: tuple[str, Sequence[Any], str]) -> list[CelerySent]:
+        """Send a chain of (task, arguments, queue); each step gets the value of the one before in front."""
+        signatures = [
+            self._apps[2].signature(task, args=args, options={"queue": queue}) for task, args, queue in steps
+        ]
+        result = await _in(self._thread, lambda: chain(*signatures, app=self._apps[2]).apply_async())
+        sent = []
+        while result is not None:
+            sent.insert(0, CelerySent(result, self._thread))
+            result = result.parent
+        return sent
+
     def close(self) -> None:
         self._thread.submit(self._disconnect).result()
         self._thread.shutdown()
@@ -113,6 +136,11 @@ class CeleriacSent:
 
     async def value(self) -> Any:
         return await self._result.wait(timeout=TIMEOUT)
+
+    async def watch(self, on_state: OnState) -> Any:
+        async for record in self._result.watch():
+            on_state(record.status, record.result)
+        return await self.value()
 
     async def state(self) -> str:
         return (await self._result.info()).status
