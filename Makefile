@@ -43,7 +43,7 @@ check: venv file-length  ## formatting, lint, types, import rules, links of the 
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(TYPED)
 	$(if $(wildcard tests/typing),$(BIN)/pyright --warnings tests/typing)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/check_links.py
 
 file-length:
