@@ -68,7 +68,7 @@ class MemoryBackend:
     @asynccontextmanager
     async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
         with self._following.register(task_ids) as follower:
-            for task_id in task_ids:
+            for task_id in dict.fromkeys(task_ids):
                 kept = self._live(task_id)
                 if kept is not None:
                     follower.offer(

@@ -149,7 +149,10 @@ class _Lines:
 
     def park(self, message: _Message, due: float) -> None:
         self.settle(message)
-        delay = max(0.0, due - self._clock.now())
+        delay = due - self._clock.now()
+        if delay <= 0:
+            self.enqueue(message)
+            return
         timer = asyncio.get_running_loop().call_later(delay, self._come_due, message.serial)
         self._parked[message.serial] = (timer, message)
 

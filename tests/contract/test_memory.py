@@ -1,0 +1,43 @@
+"""The memory adapters keep the contracts."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from celeriac.backends.memory import MemoryBackend
+from celeriac.brokers.memory import MemoryBroker, _Message
+from celeriac.testing import BackendContract, BrokerContract
+from celeriac.testing.broker_contract import Plant
+from celeriac.wire.content import Codecs
+
+
+class TestMemoryBroker(BrokerContract):
+    @pytest.fixture
+    async def broker(self) -> AsyncIterator[MemoryBroker]:
+        broker = MemoryBroker()
+        yield broker
+        await broker.close()
+
+    @pytest.fixture
+    def second(self, broker: MemoryBroker) -> MemoryBroker:
+        """The same object: memory is shared by nothing else."""
+        return broker
+
+    @pytest.fixture
+    def plant(self, broker: MemoryBroker) -> Plant:
+        async def plant(queue: str, raw: bytes) -> None:
+            broker._lines.enqueue(_Message(0, broker._lines.next_serial(), queue, raw))
+
+        return plant
+
+
+class TestMemoryBackend(BackendContract):
+    @pytest.fixture
+    async def backend(self) -> AsyncIterator[MemoryBackend]:
+        backend = MemoryBackend(Codecs())
+        yield backend
+        await backend.close()
+
+    @pytest.fixture
+    def second(self, backend: MemoryBackend) -> MemoryBackend:
+        return backend

@@ -1,0 +1,58 @@
+"""The SQLite adapters keep the contracts."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from celeriac.backends.sql import SqlBackend
+from celeriac.brokers.sqlite import SqliteBroker
+from celeriac.testing import BackendContract, BrokerContract
+from celeriac.testing.broker_contract import Plant
+from celeriac.wire.content import Codecs
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "shop.db"
+
+
+class TestSqliteBroker(BrokerContract):
+    @pytest.fixture
+    async def broker(self, file: Path) -> AsyncIterator[SqliteBroker]:
+        broker = SqliteBroker(str(file))
+        yield broker
+        await broker.close()
+
+    @pytest.fixture
+    async def second(self, file: Path) -> AsyncIterator[SqliteBroker]:
+        broker = SqliteBroker(str(file))
+        yield broker
+        await broker.close()
+
+    @pytest.fixture
+    def plant(self, broker: SqliteBroker, file: Path) -> Plant:
+        async def plant(queue: str, raw: bytes) -> None:
+            await broker.ping()
+            with sqlite3.connect(file) as connection:
+                connection.execute(
+                    "INSERT INTO celeriac_message (queue, priority, frame) VALUES (?, 0, ?)", (queue, raw)
+                )
+            connection.close()
+
+        return plant
+
+
+class TestSqlBackend(BackendContract):
+    @pytest.fixture
+    async def backend(self, file: Path) -> AsyncIterator[SqlBackend]:
+        backend = SqlBackend(f"sqlite:///{file}", Codecs())
+        yield backend
+        await backend.close()
+
+    @pytest.fixture
+    async def second(self, file: Path) -> AsyncIterator[SqlBackend]:
+        backend = SqlBackend(f"sqlite:///{file}", Codecs())
+        yield backend
+        await backend.close()
