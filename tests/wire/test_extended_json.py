@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import math
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import kombu.utils.json
@@ -31,7 +31,9 @@ class Mode(StrEnum):
     FAST = "fast"
 
 
-Pair = namedtuple("Pair", "a b")
+class Pair(NamedTuple):
+    a: int
+    b: int
 
 
 @dataclasses.dataclass
@@ -130,7 +132,10 @@ def test_nan_is_written_and_read_as_celery_does():
         (Order(Decimal("1.5"), {"a"}), {"type": "order", "unitPrice": Decimal("1.5"), "tags": ["a"]}),
         (Model(n=1, on=date(2020, 1, 2)), {"n": 1, "on": "2020-01-02"}),
         (Reducible(), {"reduced": 1}),
-        ({1: "int", 1.5: "float", None: "none", True: "bool"}, {"1": "bool", "1.5": "float", "null": "none"}),
+        (
+            {1: "int", 1.5: "float", None: "none", False: "bool"},
+            {"1": "int", "1.5": "float", "null": "none", "false": "bool"},
+        ),
     ],
     ids=repr,
 )

@@ -165,7 +165,12 @@ def test_marking_leaves_alone_what_it_cannot_read(raw: bytes):
 
 
 def test_marking_keeps_everything_else():
-    odd = {"h": float("nan"), "big": 2**90, "odd": "\ud800", "at": {"__type__": "date", "__value__": "2020-01-02"}}
+    odd = {
+        "h": float("nan"),
+        "big": 2**90,
+        "odd": "\ud800",
+        "at": {"__type__": "date", "__value__": "2020-01-02"},
+    }
     raw = frame(headers=odd, extra=[1, 2.5], properties={"priority": "x", "delivery_info": {}})
     marked = json.loads(mark_redelivered(raw))
     original = json.loads(raw)

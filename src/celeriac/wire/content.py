@@ -227,7 +227,8 @@ def _available_encoders() -> dict[str, Callable[[Any], bytes]]:
     if msgpack is not None:
         encoders[MSGPACK] = lambda value: bytes(msgpack.packb(value, use_bin_type=True))
     if yaml is not None:
-        encoders[YAML] = lambda value: yaml.safe_dump(value).encode()
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        encoders[YAML] = lambda value: str(yaml.dump(value, Dumper=dumper)).encode()
     return encoders
 
 
@@ -236,7 +237,8 @@ def _available_decoders() -> dict[str, Callable[[bytes], Any]]:
     if msgpack is not None:
         decoders[MSGPACK] = lambda body: msgpack.unpackb(body, raw=False, strict_map_key=False)
     if yaml is not None:
-        decoders[YAML] = yaml.safe_load
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        decoders[YAML] = lambda body: yaml.load(body, loader)
     return decoders
 
 

@@ -78,7 +78,12 @@ def rebuild(failure: Any) -> Exception:
     if isinstance(failure, BaseException):
         return failure if _may_be_raised(type(failure)) else rebuild(describe(failure))  # type: ignore[return-value]
     if not isinstance(failure, Failure):
-        failure = read_failure(failure) or Failure("Exception", [] if failure is None else [preview(failure)])
+        stored = read_failure(failure)
+        if stored is None:  # celery.node stores null
+            return RemoteError(
+                "Exception", ("the writer stored no exception",) if failure is None else (preview(failure),)
+            )
+        failure = stored
     name, module = failure.exc_type, failure.exc_module
     arguments = (failure.exc_message,) if isinstance(failure.exc_message, str) else tuple(failure.exc_message)
     kind = _find_class(name, module)

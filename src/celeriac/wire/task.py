@@ -196,6 +196,10 @@ class _Call(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 _NOTHING_EMBEDDED = _Embed()
+_MISFITS = (
+    msgspec.ValidationError,
+    UnicodeEncodeError,
+)  # the latter for a lone surrogate in place of a number
 
 
 def _v1_call(body: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -210,11 +214,11 @@ def _assemble(
         known = msgspec.convert(fields, _Fields)
         eta = _read_time(known.eta, "eta") if known.eta else None
         expires = _read_time(known.expires, "expires") if known.expires else None
-    except (msgspec.ValidationError, MalformedMessage) as error:
+    except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, str(error))
     try:
         called = msgspec.convert(call, _Call)
-    except msgspec.ValidationError as error:
+    except _MISFITS as error:
         return _malformed(envelope, fields, f"body [args, kwargs, embed]: {error}")
     for name in (known.id, known.task, known.group):
         if name == "" or (name is not None and not is_text(name)):
@@ -241,7 +245,7 @@ def _assemble(
         callbacks=_as_list(embed.callbacks),
         errbacks=_as_list(embed.errbacks),
         chain=_as_list(embed.chain),
-        chord=embed.chord,
+        chord=embed.chord or None,
         replaced_task_nesting=int(known.replaced_task_nesting or 0),
         stamped_headers=known.stamped_headers,
         stamps=known.stamps or {},
@@ -327,7 +331,7 @@ def _encode_v2(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[C
         "callbacks": message.callbacks or None,
         "errbacks": message.errbacks or None,
         "chain": message.chain or None,
-        "chord": message.chord,
+        "chord": message.chord or None,
     }
     if serializer != "json":
         return codecs.encode([message.args, message.kwargs, embed], serializer), headers
@@ -357,7 +361,7 @@ def _encode_v1(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[C
         "errbacks": message.errbacks or None,
         "timelimit": [message.time_limit, message.soft_time_limit],
         "taskset": message.group,
-        "chord": message.chord,
+        "chord": message.chord or None,
     }
     if serializer == "json":
         return Content(encode_json(body, "body"), JSON, "utf-8"), _custom(message.headers)
