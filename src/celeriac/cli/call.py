@@ -1,0 +1,126 @@
+"""``celeriac call``: sends one task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from celeriac.app import App
+from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.outcome import show_outcome
+from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.watching import watch
+from celeriac.errors import ConfigError
+
+T = TypeVar("T")
+
+SEND_OPTIONS = (
+    click.option("-Q", "--queue", metavar="NAME", help="Send it to this queue."),
+    click.option("--exchange", metavar="NAME", help="Send it to this exchange."),
+    click.option("--routing-key", metavar="KEY", help="With this routing key."),
+    click.option("--countdown", type=float, metavar="SECONDS", help="Run it this much later."),
+    click.option("--expires", type=float, metavar="SECONDS", help="Do not run it after this time."),
+    click.option(
+        "--priority",
+        type=click.IntRange(0, 255),
+        metavar="N",
+        help="0 to 9 on Redis and SQLite; there 0 goes first.",
+    ),
+    click.option("--serializer", metavar="NAME", help="json, msgpack, yaml or pickle."),
+    click.option("--task-id", metavar="ID", help="An id of your own."),
+    click.option("--time-limit", type=float, metavar="SECONDS", help="Hard limit for this run."),
+    click.option("--soft-time-limit", type=float, metavar="SECONDS", help="Soft limit for this run."),
+    click.option(
+        "--protocol", type=click.IntRange(1, 2), metavar="1|2", help="Celery's task message protocol."
+    ),
+)
+
+
+def takes_send_options(function: Any) -> Any:
+    """Add the options that say how a task is sent."""
+    for option in reversed(SEND_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command("call", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("arguments", nargs=-1, metavar="[ARG]...", type=click.UNPROCESSED)
+@click.option("-a", "--args", "args_json", metavar="JSON", help="The arguments as one list, as in Celery.")
+@click.option("-k", "--kwargs", metavar="JSON", help="Keyword arguments, such as '{\"x\": 1}'.")
+@takes_send_options
+@click.option("-w", "--wait", is_flag=True, help="Wait for the result and print it.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long.")
+@takes_source
+def call(
+    source: Source,
+    name: str,
+    arguments: Sequence[str],
+    args_json: str | None,
+    kwargs: str | None,
+    wait: bool,
+    timeout: float | None,
+    **options: Any,
+) -> int:
+    """Send the task NAME and print its id, or with --wait its value.
+
+    Each ARG is JSON; what is no JSON is text: celeriac call shop.greet Ada '{"lang": "en"}' 3
+    """
+    args = [*_list(args_json), *(read_argument(text) for text in arguments)]
+    keywords = _object(kwargs)
+    app = source.load()
+    waits = wait or timeout is not None
+    if waits and app.backend_url == "disabled://":
+        raise ConfigError("--wait needs a result backend, and the app has none: name one with --backend URL")
+    given = {key: value for key, value in options.items() if value is not None}
+    return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout))
+
+
+async def _send(
+    app: App,
+    name: str,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    options: Any,
+    *,
+    wait: bool,
+    timeout: float | None,
+) -> int:
+    result = await app.send_task(name, args, kwargs, **options)
+    if not wait:
+        click.echo(result.id)
+        return Exit.OK
+    return show_outcome(str(result), await watch(result, timeout))
+
+
+def read_argument(text: str) -> Any:
+    """Return what a word of the command line stands for: JSON, or text that does not look like it.
+
+    Raises ``ConfigError`` for what begins as JSON and is none, or looks like an option.
+    """
+    try:
+        return msgspec.json.decode(text.encode())
+    except msgspec.DecodeError as error:
+        if text[:1] in ("[", "{", '"'):
+            raise ConfigError(f"argument {text!r} is no JSON: {error}; text needs no quotes") from error
+        if text[:1] == "-":
+            raise click.NoSuchOption(text, ctx=click.get_current_context(silent=True)) from error
+        return text
+
+
+def _list(text: str | None) -> list[Any]:
+    return _decoded(text or "[]", list[Any], "--args takes a JSON list, such as '[2, \"text\"]'")
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    return _decoded(text or "{}", dict[str, Any], "--kwargs takes a JSON object, such as '{\"x\": 1}'")
+
+
+def _decoded(text: str, kind: type[T], usage: str) -> T:
+    try:
+        return msgspec.json.decode(text.encode(), type=kind)
+    except msgspec.DecodeError as error:
+        raise CommandFailed(f"{usage}: {error}", Exit.USAGE) from error

@@ -1,0 +1,79 @@
+"""``celeriac``: the group of commands, and how each of them ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import click
+
+from celeriac.cli.call import call
+from celeriac.cli.celery_flags import COMMANDS
+from celeriac.cli.exits import EXIT_CODES, Exit, ending_of
+from celeriac.cli.result import result
+from celeriac.cli.source import Source, takes_source
+from celeriac.cli.worker import worker
+
+
+class CommandLine(click.Group):
+    """A group that ends with one line and an exit code, whatever went wrong."""
+
+    def main(  # type: ignore[override]  # it never returns, whatever the mode
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run the command that the arguments name and end the process."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, prog_name or "celeriac", **extra)
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as help_wanted:
+            click.echo(help_wanted.format_message())
+            sys.exit(Exit.USAGE)
+        except BrokenPipeError:
+            # Whoever read the output has enough; Python must not complain when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(Exit.FAILED)
+        except BaseException as error:
+            ending = ending_of(error)
+            if ending is None:
+                raise
+            click.echo(f"{click.style('error:', fg='red', bold=True)} {ending[1]}", err=True)
+            sys.exit(ending[0])
+        sys.exit(code if isinstance(code, int) else Exit.OK)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in COMMANDS and args[0] not in self.commands:
+            raise click.UsageError(f"there is no command {args[0]} here: use {COMMANDS[args[0]]}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    "celeriac",
+    cls=CommandLine,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.version_option(version("celeriac"), "--version", message="%(prog)s %(version)s")
+@takes_source
+def celeriac(source: Source) -> None:
+    r"""Client and worker for Celery's tasks: on Redis beside Celery, or alone on one file.
+
+    \b
+      celeriac demo                          see it work; needs nothing
+      celeriac -A shop worker                run the tasks of shop.py
+      celeriac -A shop call shop.add 2 3 --wait
+    """
+
+
+for _command in (worker, call, result):
+    celeriac.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Run ``celeriac`` with the arguments of this process."""
+    celeriac.main()

@@ -1,0 +1,117 @@
+"""From what ``-A`` names to an app; the one place that imports by name.
+
+Rules: the current directory comes first, as Celery has it; an error inside the user's module is told apart from a
+module that is not there, and says where it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import traceback
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+
+from celeriac.app import App
+from celeriac.errors import ConfigError
+
+
+def load_app(target: str) -> App:
+    """Return the app that ``module`` or ``module:attribute`` names.
+
+    :param target: without an attribute the module must hold exactly one app.
+
+    Raises ``ConfigError``: no such module or attribute, the module cannot be imported, it holds no app or several.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    name, _, attribute = target.partition(":")
+    module = _import(name)
+    return _attribute(module, attribute) if attribute else _only_app(module)
+
+
+def _import(name: str) -> ModuleType:
+    if name.endswith(".py") or "/" in name:
+        module = name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ConfigError(f"-A {name}: that is a file; give the module's name: -A {module}")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise _broken(name, error) from error
+        raise ConfigError(_not_found(name, error.name)) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(name, error) from error
+
+
+def _not_found(name: str, missing: str) -> str:
+    parent, _, last = name.rpartition(".")
+    found = sys.modules.get(parent)
+    if found is not None and hasattr(found, last):
+        return f"-A {name}: {last} is no module but a name in {parent}; write -A {parent}:{last}"
+    path = list(getattr(found, "__path__", [])) if found is not None else [str(Path.cwd())]
+    near = get_close_matches(
+        missing.rpartition(".")[2], [entry.name for entry in pkgutil.iter_modules(path)], n=1
+    )
+    if near:
+        return f"-A {name}: there is no module {missing}; did you mean {'.'.join(filter(None, (parent, near[0])))}?"
+    return f"-A {name}: there is no module {missing} in {path[0] if path else parent} or on the Python path"
+
+
+def _broken(name: str, error: BaseException) -> ConfigError:
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}"
+    else:
+        frames = [
+            f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")
+        ]
+        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name
+    if isinstance(error, SystemExit):
+        return ConfigError(
+            f"-A {name}: the module ends the program when imported, at {where}; guard it with __main__"
+        )
+    text = " ".join(str(error).split())
+    return ConfigError(f"-A {name}: importing it failed at {where}: {type(error).__name__}: {text}")
+
+
+def _attribute(module: ModuleType, path: str) -> App:
+    found: object = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            near = get_close_matches(part, [*_apps(module), *dir(found)], n=1)
+            hint = f"did you mean {near[0]}?" if near else _suggestion(module)
+            raise ConfigError(f"-A {module.__name__}:{path}: there is no {part}; {hint}")
+        found = getattr(found, part)
+    if not isinstance(found, App):
+        kind = type(found).__module__.partition(".")[0]
+        if kind == "celery":
+            raise ConfigError(f"-A {module.__name__}:{path} is a Celery app; make it a celeriac.Celeriac")
+        raise ConfigError(
+            f"-A {module.__name__}:{path} is no app but a {type(found).__name__}; {_suggestion(module)}"
+        )
+    return found
+
+
+def _only_app(module: ModuleType) -> App:
+    apps = _apps(module)
+    different = list({id(app): app for app in apps.values()}.values())
+    if len(different) == 1:
+        return different[0]
+    if different:
+        names = " or ".join(f"-A {module.__name__}:{name}" for name in apps)
+        raise ConfigError(f"-A {module.__name__}: there are {len(different)} apps in it; choose {names}")
+    raise ConfigError(f"-A {module.__name__}: there is no app in it; {_suggestion(module)}")
+
+
+def _suggestion(module: ModuleType) -> str:
+    apps = _apps(module)
+    if apps:
+        return f"its apps: {', '.join(apps)}"
+    return "make one with app = Celeriac(...), or name the module that does"
+
+
+def _apps(module: ModuleType) -> dict[str, App]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, App)}

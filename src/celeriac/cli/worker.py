@@ -1,0 +1,176 @@
+"""``celeriac worker``: runs the tasks of an app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from importlib.metadata import version
+from typing import Literal
+
+import click
+import msgspec
+
+from celeriac.app import App
+from celeriac.cli.celery_flags import PoolName, WorkerCommand
+from celeriac.cli.exits import Exit
+from celeriac.cli.loops import LOOPS, loop_factory
+from celeriac.cli.places import backend_place, broker_place
+from celeriac.cli.source import Source, takes_source
+from celeriac.cli.worker_log import LogFormat, log_to_stderr
+from celeriac.worker.supervisor import Child, Supervisor
+from celeriac.worker.worker import POOLS, Worker
+
+logger = logging.getLogger("celeriac.worker")
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a worker on the command line."""
+
+    queues: str | None
+    concurrency: int | None
+    pool: Literal["threads", "processes", "solo"]
+    name: str | None
+    grace: float
+    loglevel: str
+    log_format: LogFormat | None
+    loop: str
+
+
+@click.command("worker", cls=WorkerCommand)
+@takes_source
+@click.option(
+    "-Q", "--queues", metavar="A,B", help="Take from these queues. [default: the app's default queue]"
+)
+@click.option(
+    "-c", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Tasks at once. [default: 100]"
+)
+@click.option(
+    "-P",
+    "--pool",
+    type=PoolName(POOLS),
+    default="threads",
+    help="Where plain functions run.",
+    show_default=True,
+)
+@click.option("-n", "--hostname", "name", metavar="NAME", help="Node name; %h, %n, %d as in Celery.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Worker processes that share nothing.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long running tasks may take to end after SIGTERM or Ctrl-C.",
+)
+@click.option(
+    "-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="info", show_default=True
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="One JSON object a line, or text.")
+@click.option(
+    "--loop", type=click.Choice(LOOPS), default="auto", help="auto takes uvloop where it is installed."
+)
+@click.option("--supervised", is_flag=True, hidden=True)
+def worker(source: Source, processes: int, supervised: bool, **options: object) -> int:
+    """Run the tasks of an app until SIGTERM or Ctrl-C.
+
+    The first signal stops gracefully, a second gives running tasks back to the queue at once.
+    """
+    if source.target is None:
+        raise click.UsageError("name the app whose tasks to run: celeriac worker -A module")
+    chosen = msgspec.convert(options, WorkerOptions)
+    app = source.load()
+    log_to_stderr(chosen.loglevel, chosen.log_format)
+    made = _make(app, chosen)
+    if not supervised and chosen.log_format != "json":
+        show_banner(app, made, chosen.pool, processes)
+    if processes > 1:
+        return asyncio.run(Supervisor(_children(source, chosen, processes), hopeless=[Exit.USAGE]).run())
+    if supervised:
+        _end_with_standard_input()
+    _serve(made, chosen)
+    return Exit.OK
+
+
+def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
+    """Print who the worker is, where it connects, and what it runs."""
+    workers = f" in each of {processes} processes" if processes > 1 else ""
+    rows = {
+        "broker": broker_place(app),
+        "backend": backend_place(app),
+        "queues": ", ".join(made.queues),
+        "at once": f"{made.concurrency} tasks{workers}, plain functions in {POOL_TEXTS[pool]}",
+        "tasks": ", ".join(sorted(app.tasks)) or "none: does the app's module import them?",
+    }
+    title = f"celeriac {version('celeriac')}  {made.name}"
+    click.echo(click.style(title, bold=True))
+    for label, text in rows.items():
+        click.echo(f"  {click.style(f'{label:<8}', dim=True)} {text}")
+
+
+POOL_TEXTS = {"threads": "threads", "processes": "child processes", "solo": "the event loop, one at a time"}
+
+
+def _make(app: App, chosen: WorkerOptions) -> Worker:
+    queues = [name.strip() for name in (chosen.queues or "").split(",") if name.strip()]
+    return Worker(
+        app,
+        concurrency=chosen.concurrency,
+        queues=queues or None,
+        name=chosen.name,
+        pool=chosen.pool,
+        grace=chosen.grace,
+    )
+
+
+def _serve(made: Worker, chosen: WorkerOptions) -> None:
+    def say_ready() -> None:
+        if chosen.log_format == "json":
+            logger.info("%s ready", made.name)
+        else:
+            click.echo(f"{made.name} ready")
+
+    with asyncio.Runner(loop_factory=loop_factory(chosen.loop)) as runner:
+        runner.run(made.serve(say_ready))
+
+
+def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Child]:
+    stem, at, host = (chosen.name or "celeriac").partition("@")
+    names = [f"{stem}-{number}{at}{host}" for number in range(1, processes + 1)]
+    given = {
+        "-A": source.target,
+        "-b": source.broker,
+        "--backend": source.backend,
+        "-Q": chosen.queues,
+        "-c": chosen.concurrency,
+        "-P": chosen.pool,
+        "--grace": chosen.grace,
+        "-l": chosen.loglevel,
+        "--log-format": chosen.log_format,
+        "--loop": chosen.loop,
+    }
+    options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    command = [sys.executable, "-m", "celeriac", "worker", "--supervised", *options]
+    return [Child(name, [*command, "-n", name]) for name in names]
+
+
+def _end_with_standard_input() -> None:
+    """Stop as if by SIGTERM when the supervisor is gone, however it went."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="celeriac-supervised", daemon=True).start()
