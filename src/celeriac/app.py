@@ -118,7 +118,7 @@ class App:
         self.tasks: dict[str, Task[..., Any]] = {}
         self._given = (broker, backend)
         self.connect_to()
-        self._table = ConnectionTable(lambda: self._opens())
+        self._table = ConnectionTable(self._open)
         self._outbox = Outbox(self.settings, self._table, run)
 
     def __repr__(self) -> str:
@@ -191,7 +191,9 @@ class App:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"task name {name!r}: give a text that is not empty")
         if not callable(function) or isinstance(function, type):
-            raise ConfigError(f"task {name}: {function!r} is no function; give one, or an object with a run method")
+            raise ConfigError(
+                f"task {name}: {function!r} is no function; give one, or an object with a run method"
+            )
         known_task = self.tasks.get(name)
         if known_task is not None and known_task.function != function:
             raise ConfigError(
@@ -269,6 +271,9 @@ class App:
     def connections(self) -> Connections:
         """Return the running loop's broker, backend and publisher; they connect when they are first used."""
         return self._table.current()
+
+    def _open(self) -> Connections:
+        return self._opens()
 
     async def close(self) -> None:
         """Close the running loop's connections. The end of the loop does so too."""

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from concurrent.futures.thread import ThreadPoolExecutor as _  # noqa: F401 - has its end registered before ours
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -29,7 +30,8 @@ class BackgroundLoop:
         self._thread: threading.Thread | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
-        atexit.register(self.stop)
+        # Adapters that have threads need them for closing, and Python ends executors before it calls `atexit`.
+        getattr(threading, "_register_atexit", atexit.register)(self.stop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return what the coroutine returns, raise what it raises; an interrupt of the wait cancels it."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import msgspec
 
@@ -45,12 +45,6 @@ class Connections(msgspec.Struct, frozen=True):
             await opened.close()
 
 
-class _Entry(msgspec.Struct, frozen=True):
-    pid: int
-    connections: Connections
-    guard: AsyncGenerator[None, None]
-
-
 class ConnectionTable:
     """The connections of every event loop that an app was used in."""
 
@@ -63,7 +57,10 @@ class ConnectionTable:
         loop = asyncio.get_running_loop()
         entry = self._entries.get(loop)
         if entry is None or entry.pid != os.getpid():
-            entry = self._entries[loop] = self._enter()
+            entry = self._entries[loop] = _Entry(self._open())
+            # A table that nobody holds any more closes what it opened.
+            entry.abandoned = finalize(self, _close_soon, loop, entry)
+            entry.abandoned.atexit = False
         return entry.connections
 
     async def close(self) -> None:
@@ -72,18 +69,29 @@ class ConnectionTable:
         if entry is not None and entry.pid == os.getpid():
             await entry.guard.aclose()
 
-    def _enter(self) -> _Entry:
-        connections = self._open()
-        guard = _closing(connections)
+
+class _Entry:
+    """The connections of one loop, and what closes them."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.pid = os.getpid()
+        self.connections = connections
+        self.abandoned: finalize[[asyncio.AbstractEventLoop, _Entry], ConnectionTable] | None = None
+        self.guard = self._until_closed()
         # One step by hand: the loop learns of the generator and closes it in `shutdown_asyncgens`, which `asyncio.run`
         # calls at its end, so that a program which never says `close` leaves nothing open either.
         with suppress(StopIteration):
-            guard.__anext__().send(None)
-        return _Entry(os.getpid(), connections, guard)
+            self.guard.__anext__().send(None)
+
+    async def _until_closed(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            if self.abandoned is not None:
+                self.abandoned.detach()
+            await self.connections.close()
 
 
-async def _closing(connections: Connections) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        await connections.close()
+def _close_soon(loop: asyncio.AbstractEventLoop, entry: _Entry) -> None:
+    if entry.pid == os.getpid() and not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: loop.create_task(entry.guard.aclose()))

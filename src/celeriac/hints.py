@@ -106,7 +106,9 @@ class Hint:
     def plain(self) -> Any:
         """The class in ``Annotated[X, ...]`` without constraints, ``X | None`` and ``X``."""
         hint = self.hint
-        if get_origin(hint) is Annotated and not any(isinstance(meta, msgspec.Meta) for meta in get_args(hint)):
+        if get_origin(hint) is Annotated and not any(
+            isinstance(meta, msgspec.Meta) for meta in get_args(hint)
+        ):
             hint = get_args(hint)[0]
         if get_origin(hint) in (Union, UnionType):
             rest = [member for member in get_args(hint) if member is not NoneType]

@@ -34,7 +34,7 @@ def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
     """
     scheme = scheme_of(url)
     if scheme in REDIS_SCHEMES:
-        return lambda: _redis_broker(url, settings)
+        return lambda: _redis_broker(url, settings, clock)
     if scheme == "sqlite":
         path = sqlite_path(url)
         return lambda: _sqlite_broker(path, settings, clock)
@@ -96,7 +96,7 @@ def sqlite_path(url: str) -> str:
     return path
 
 
-def _redis_broker(url: str, settings: Settings) -> Broker:
+def _redis_broker(url: str, settings: Settings, clock: Clock) -> Broker:
     try:
         from celeriac.brokers.redis import RedisBroker
     except ModuleNotFoundError as error:
@@ -107,6 +107,7 @@ def _redis_broker(url: str, settings: Settings) -> Broker:
         lease=settings.lease,
         visibility_timeout=settings.visibility_timeout,
         timeout=settings.publish_timeout,
+        clock=clock,
     )
 
 
@@ -164,8 +165,9 @@ def _disabled_backend() -> Backend:
 
 
 def _missing(extra: str, url: str, error: ModuleNotFoundError) -> ConfigError:
+    library = (error.name or extra).partition(".")[0]
     return ConfigError(
-        f"{scheme_of(url)}:// needs {error.name}, which is not installed: pip install 'celeriac[{extra}]'"
+        f"{scheme_of(url)}:// needs {library}, which is not installed: pip install 'celeriac[{extra}]'"
     )
 
 

@@ -77,6 +77,25 @@ async def test_another_loop_is_left_alone(table, opened):
     await table.close()
 
 
+async def test_a_table_that_nobody_holds_closes_what_it_opened(opened):
+    def use():
+        class Closing(Opened):
+            async def close(self):
+                done.set()
+
+        opened.append(Closing())
+        adapter = opened[0]
+        table = ConnectionTable(
+            lambda: Connections(adapter, adapter, Publisher(adapter, Codecs(), Settings()), owned=(adapter,))
+        )
+        table.current()
+
+    done = asyncio.Event()
+    use()
+    gc.collect()
+    await asyncio.wait_for(done.wait(), 10)
+
+
 def test_without_a_loop_there_is_nothing_to_connect_in(table):
     with pytest.raises(RuntimeError):
         table.current()
