@@ -44,7 +44,7 @@ T = TypeVar("T")
 _BUSY_SECONDS = 5.0
 """How long a write waits for those of other connections."""
 
-_BLIND_POLL = 0.02
+_BLIND_POLL = 0.04
 """Seconds between looks at the file where no socket can be made to be poked through."""
 
 _AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}

@@ -20,7 +20,7 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.sqlite_link import SqliteLink
-from celeriac.sqlite_messages import METADATA, NewMessage, Settlement, SqliteMessages, TakenMessage, Verb
+from celeriac.brokers.sqlite.messages import METADATA, NewMessage, Settlement, SqliteMessages, TakenMessage, Verb
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
