@@ -24,6 +24,7 @@ VALUE = [[1, "hé", None], {"k": [1.5, True]}, {}]
 def test_a_value_comes_back_through_every_serializer(serializer: str):
     written = EVERYTHING.encode(VALUE, serializer)
     assert EVERYTHING.decode(written.body, written.content_type, written.content_encoding) == VALUE
+    assert EVERYTHING.encode(VALUE, written.content_type) == written
 
 
 @pytest.mark.parametrize("serializer", ["msgpack", "yaml", "pickle"])

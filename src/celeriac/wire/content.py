@@ -106,12 +106,13 @@ class Codecs:
     def encode(self, value: Any, serializer: str) -> Content:
         """Serialize ``value`` (Celery: ``task_serializer``, ``result_serializer``).
 
+        :param serializer: ``json``, ``msgpack``, ``yaml`` or ``pickle``, or the content type itself.
         :raises EncodeError: the value cannot be written, or the serializer is unknown or not installed.
         """
-        if serializer == "json":
+        content_type = SERIALIZERS.get(serializer, serializer)
+        if content_type == JSON:
             return Content(encode_json(value), JSON, "utf-8")
-        content_type = SERIALIZERS.get(serializer)
-        if content_type is None:
+        if content_type not in SERIALIZERS.values():
             raise EncodeError(f"unknown serializer {serializer!r}; known are {', '.join(SERIALIZERS)}")
         encode = self._encoders.get(content_type)
         if encode is None:

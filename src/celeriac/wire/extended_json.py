@@ -67,6 +67,8 @@ def decode_json(data: bytes | str) -> Any:
 
 def _reduce(value: Any) -> Any:
     """Return what to write for a value that JSON has no form for."""
+    if (tag := _TAGGERS.get(type(value))) is not None:
+        return tag(value)
     if (reduce := getattr(value, "__json__", None)) is not None:
         return reduce()
     for kind, tag in _TAGGERS.items():
@@ -163,7 +165,7 @@ def _explain(value: Any, name: str) -> str | None:
 
 
 def _find_fault(value: Any, path: str, enclosing: tuple[int, ...]) -> str | None:
-    if value is None or isinstance(value, (str, float)):
+    if value is None or isinstance(value, (str, float)) or type(value) in _TAGGERS:
         return None
     if isinstance(value, int):
         return _find_fault_in_int(value, path)
