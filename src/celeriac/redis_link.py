@@ -15,31 +15,38 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import redis
 import redis.asyncio
 import redis.asyncio.sentinel
 import redis.sentinel
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     InvalidResponse,
+    MasterDownError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import (
     ConnectionError as LinkDown,
 )
 
-from celeriac.errors import CeleriacError
+import redis
+from celeriac.errors import CeleriacError, ConfigError
 from celeriac.redis_url import RedisTarget, parse_redis_url
 
 _FRESH = 1.0
 """Seconds within which an idle connection is used again without asking whether it still stands."""
 
 _PASSING = re.compile(r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN)\b")
-"""Answers of a server that is there but cannot serve now."""
+"""Answers of a server that is there but cannot serve now; the driver has classes for some."""
+
+_PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, TryAgainError, ClusterDownError)
 
 
 class Script:
@@ -69,6 +76,8 @@ class Link:
         unavailable: type[CeleriacError],
         refused: type[CeleriacError],
     ) -> None:
+        if not timeout > 0:
+            raise ConfigError(f"timeout={timeout!r} is not a number of seconds above 0")
         self.target: RedisTarget = parse_redis_url(url)
         self.timeout = timeout
         self._unavailable = unavailable
@@ -77,6 +86,7 @@ class Link:
         self._pool: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[tuple[Any, float]] = []
+        self._sentinels: list[Any] = []
 
     async def call(self, *command: Any) -> Any:
         """Return the answer to one command."""
@@ -129,6 +139,8 @@ class Link:
     def translate(self, error: BaseException) -> CeleriacError:
         """Return the owner's error for a driver's, with what to do about it."""
         text = str(error) or type(error).__name__
+        if isinstance(error, OutOfMemoryError):
+            text = f"OOM {text}"
         if isinstance(error, AuthenticationError | AuthorizationError):
             return self._refused(
                 f"{self.target} refused the login ({text}); check user and password in the URL"
@@ -137,16 +149,23 @@ class Link:
             return self._refused(f"{self.target}: {text}; give this ACL user the command and the keys")
         if isinstance(error, InvalidResponse):
             return self._refused(f"what answers at {self.target} is no Redis: {text}")
-        if isinstance(error, ResponseError) and not _PASSING.search(text):
+        if isinstance(error, ResponseError) and not _is_passing(error):
             return self._refused(f"{self.target} refused a command: {text}{_advice(text)}")
         if isinstance(error, TimeoutError):
             text = f"no answer within {self.timeout:g} s"
         return self._unavailable(f"{self.target} is not available: {text}")
 
+    def refusal(self, text: str) -> CeleriacError:
+        """Return the owner's error for what the server told a script."""
+        return self.translate(ResponseError(text))
+
     async def close(self) -> None:
         """Close every connection that is not a line of its own. Idempotent."""
         pool, self._pool, self._loop = self._pool, None, None
         self._idle.clear()
+        sentinels, self._sentinels = self._sentinels, []
+        for client in sentinels:
+            await client.aclose()
         if pool is not None:
             await pool.disconnect()
 
@@ -208,6 +227,7 @@ class Link:
         if self.target.master is not None:
             sentinels: Any = redis.asyncio.sentinel.Sentinel
             sentinel = sentinels(list(self.target.addresses), **self._sentinel_options(), **options)
+            self._sentinels = sentinel.sentinels
             return sentinel.master_for(self.target.master).connection_pool
         kind: Any = redis.asyncio.Connection
         if self.target.path is not None:
@@ -326,6 +346,10 @@ async def _answer(connection: Any) -> Any:
         raise
     except ResponseError as error:
         return error
+
+
+def _is_passing(error: ResponseError) -> bool:
+    return isinstance(error, _PASSING_ERRORS) or _PASSING.search(str(error)) is not None
 
 
 def _advice(text: str) -> str:

@@ -48,7 +48,7 @@ class RedisBroker:
         priority_steps: Sequence[int] = PRIORITY_STEPS,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
     ) -> None:
-        _check_seconds(lease=lease, visibility_timeout=visibility_timeout, timeout=timeout)
+        _check_seconds(lease=lease, visibility_timeout=visibility_timeout)
         self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
         self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
         self._bindings = Bindings(self._link, self._keys)

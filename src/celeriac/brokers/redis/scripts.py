@@ -213,9 +213,10 @@ LAPSED = Script(
     _NOW
     + r"""
 -- KEYS: unacked, index, leases, due. ARGV: visibility timeout, limit.
+-- Newest first, so that the oldest is put back last and taken first.
 -- Returns tag and entry of what a dead celeriac peer held, and of what a dead peer of kombu's kind held too long.
 local reply = {}
-for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[2])) do
+for _, tag in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[3], now, '-inf', 'LIMIT', 0, ARGV[2])) do
   local entry = redis.call('HGET', KEYS[1], tag)
   if entry then
     reply[#reply + 1] = tag
@@ -224,7 +225,7 @@ for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 
     redis.call('ZREM', KEYS[3], tag)
   end
 end
-for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])) do
+for _, tag in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[2], now - ARGV[1], '-inf', 'LIMIT', 0, ARGV[2])) do
   if not redis.call('ZSCORE', KEYS[3], tag) and not redis.call('ZSCORE', KEYS[4], tag) then
     local entry = redis.call('HGET', KEYS[1], tag)
     if entry then

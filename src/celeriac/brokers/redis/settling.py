@@ -14,7 +14,7 @@ from celeriac.brokers.redis.keys import Keys
 from celeriac.brokers.redis.leases import LeaseKeeper
 from celeriac.brokers.redis.scripts import ACK, BURY, PARK, REQUEUE
 from celeriac.coalesce import Coalescer
-from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.errors import DeliveryLost
 from celeriac.redis_link import Link
 from celeriac.wire.frame import mark_redelivered
 
@@ -84,9 +84,7 @@ class Settler:
 
     def _judge(self, tag: str, answer: int | bytes) -> BaseException | None:
         if isinstance(answer, bytes):
-            return BrokerError(
-                f"{self._link.target} refused to take {tag} back: {answer.decode(errors='replace')}"
-            )
+            return self._link.refusal(answer.decode(errors="replace"))
         self._leases.release((tag,))
         return None if answer else _lost(tag)
 

@@ -1,0 +1,261 @@
+import asyncio
+import gc
+import json
+import math
+import tracemalloc
+
+import pytest
+
+from celeriac.errors import BackendError, BackendUnavailable, ConfigError, ContentRefused, MalformedMessage
+from celeriac.wire.content import Codecs
+from celeriac.wire.result import ResultRecord
+from tests.servers.redis import free_port
+
+
+def record(task_id, status="SUCCESS", result=None, **fields):
+    return ResultRecord(task_id=task_id, status=status, result=result, **fields)
+
+
+async def store(backend, *records):
+    for item in records:
+        await backend.store(backend.encode(item))
+
+
+async def statuses(backend, *task_ids):
+    async with backend.follow(task_ids) as records:
+        return [(item.task_id, item.status) async for item in records]
+
+
+async def test_a_result_is_kept_and_announced_as_celery_does(backend, prefix, client, unique):
+    task_id = unique("task")
+    key = f"{prefix}celery-task-meta-{task_id}"
+    with client.pubsub() as pubsub:
+        pubsub.subscribe(key)
+        assert pubsub.get_message(timeout=2)["type"] == "subscribe"
+        await store(backend, record(task_id, result=[1, None]))
+        assert pubsub.get_message(timeout=2)["data"] == client.get(key)
+    assert json.loads(client.get(key))["result"] == [1, None]
+    assert client.ttl(key) == pytest.approx(86400, abs=5)
+
+
+@pytest.mark.parametrize(("expires", "ttl"), [(None, -1), (0, -1), (10.5, 10_500)])
+async def test_a_result_lives_as_long_as_it_should(make_backend, prefix, client, unique, expires, ttl):
+    task_id = unique("task")
+    await store(make_backend(expires=expires), record(task_id))
+    assert client.pttl(f"{prefix}celery-task-meta-{task_id}") == pytest.approx(
+        ttl, abs=2000 if ttl > 0 else 0
+    )
+
+
+@pytest.mark.parametrize(("written", "meant"), [("app", "app_"), ("app:", "app:"), ("", "")])
+async def test_a_key_prefix_is_celerys(make_backend, client, unique, written, meant):
+    task_id = unique("task")
+    await store(make_backend(key_prefix=written, expires=5.0), record(task_id))
+    assert client.exists(f"{meant}celery-task-meta-{task_id}") == 1
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml", "pickle"])
+async def test_a_success_stays_whatever_it_is_written_with(make_backend, unique, serializer):
+    backend = make_backend(codecs=Codecs(accept=("json", "msgpack", "yaml", "pickle")), serializer=serializer)
+    task_id = unique("task")
+    await store(backend, record(task_id, "FAILURE"), record(task_id, "STARTED"), record(task_id, result=1))
+    await store(backend, record(task_id, "FAILURE"), record(task_id, "RETRY"), record(task_id, "STARTED"))
+    (kept,) = await backend.load([task_id])
+    assert (kept.status, kept.result) == ("SUCCESS", 1)
+    await store(backend, record(task_id, result=2))
+    (kept,) = await backend.load([task_id])
+    assert kept.result == 2
+
+
+async def test_a_value_that_reads_like_a_success_is_none(backend, unique):
+    task_id = unique("task")
+    await store(backend, record(task_id, "PROGRESS", {"status": "SUCCESS"}), record(task_id, "STARTED"))
+    (kept,) = await backend.load([task_id])
+    assert kept.status == "STARTED"
+
+
+async def test_a_meta_too_deep_for_the_server_is_kept_all_the_same(backend, unique):
+    task_id, deep = unique("task"), json.loads("[" * 900 + "]" * 900)
+    await store(backend, record(task_id, result=deep), record(task_id, "STARTED"))
+    (kept,) = await backend.load([task_id])
+    assert kept.status == "SUCCESS"
+
+
+async def test_concurrent_stores_share_round_trips_and_keep_their_order(own_redis, make_backend):
+    backend = make_backend(own_redis.url())
+    await store(backend, record("warm"))
+    with own_redis.client() as client:
+        client.config_resetstat()
+        await asyncio.gather(
+            *(store(backend, record(f"t{n}", "PROGRESS", n), record(f"t{n}", result=n)) for n in range(500))
+        )
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] <= 6
+    assert [item.result for item in await backend.load([f"t{n}" for n in range(500)])] == list(range(500))
+
+
+async def test_large_results_are_stored_in_parts(backend, unique):
+    ids = [unique("task") for _ in range(6)]
+    await asyncio.gather(*(store(backend, record(task_id, result="x" * 3_000_000)) for task_id in ids))
+    assert all(len(item.result) == 3_000_000 for item in await backend.load(ids))
+
+
+async def test_every_record_is_told_from_the_present_one_on(make_backend, unique):
+    backend, writer, task_id = make_backend(), make_backend(), unique("task")
+    await store(writer, record(task_id, "STARTED"))
+    async with backend.follow([task_id]) as records:
+        seen = [(await anext(records)).status]
+        await store(writer, record(task_id, "PROGRESS", 1), record(task_id, "PROGRESS", 2), record(task_id))
+        seen += [item.status async for item in records]
+    assert seen == ["STARTED", "PROGRESS", "PROGRESS", "SUCCESS"]
+
+
+async def test_a_repeated_record_is_told_once(make_backend, unique):
+    backend, task_id = make_backend(), unique("task")
+    async with backend.follow([task_id]) as records:
+        await store(backend, record(task_id, "STARTED"), record(task_id, "STARTED"), record(task_id))
+        assert [item.status async for item in records] == ["STARTED", "SUCCESS"]
+
+
+async def test_ten_thousand_waits_share_one_connection(own_redis, make_backend):
+    backend, writer = make_backend(own_redis.url()), make_backend(own_redis.url())
+    waits = [asyncio.create_task(statuses(backend, f"t{n}")) for n in range(10_000)]
+    while len(backend._listener._subscribed) < 10_000:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    with own_redis.client() as client:
+        assert client.info("clients")["connected_clients"] < 10
+        assert len(client.client_list(_type="pubsub")) == 1
+        await asyncio.gather(*(store(writer, record(f"t{n}")) for n in range(10_000)))
+        assert await asyncio.gather(*waits) == [[(f"t{n}", "SUCCESS")] for n in range(10_000)]
+        await backend._listener._leave.drain()
+        assert client.pubsub_channels() == []
+    assert not backend._listener._waits
+
+
+async def test_two_waits_of_one_task_and_one_leaves(make_backend, unique):
+    backend, writer, task_id = make_backend(), make_backend(), unique("task")
+    staying = asyncio.create_task(statuses(backend, task_id))
+    async with backend.follow([task_id]):
+        pass
+    async with backend.follow([task_id]):
+        await asyncio.sleep(0)
+    await backend._listener._leave.drain()
+    await store(writer, record(task_id))
+    assert await asyncio.wait_for(staying, 0.4) == [(task_id, "SUCCESS")]
+
+
+async def test_a_writer_that_does_not_publish_is_found(backend, prefix, client, unique):
+    task_id = unique("task")
+    waiting = asyncio.create_task(statuses(backend, task_id))
+    await asyncio.sleep(0.1)
+    meta = {"task_id": "", "status": "SUCCESS", "traceback": None, "result": 5, "children": None}
+    client.set(f"{prefix}celery-task-meta-{task_id}", json.dumps(meta))
+    assert await asyncio.wait_for(waiting, 2.5) == [(task_id, "SUCCESS")]
+
+
+async def test_a_cut_connection_is_made_anew_and_nothing_is_missed(own_redis, make_backend):
+    backend, writer = make_backend(own_redis.url()), make_backend(own_redis.url())
+    waiting = asyncio.create_task(statuses(backend, "a", "b"))
+    await asyncio.sleep(0.05)
+    own_redis.kill()
+    own_redis.start()
+    for task_id in ("a", "b"):
+        try:
+            await store(writer, record(task_id))
+        except BackendUnavailable:
+            await store(writer, record(task_id))
+    assert sorted(await asyncio.wait_for(waiting, 5)) == [("a", "SUCCESS"), ("b", "SUCCESS")]
+
+
+async def test_what_cannot_be_read_is_said_to_its_waiter_alone(backend, prefix, client, unique):
+    bad, good = unique("bad"), unique("good")
+    client.set(f"{prefix}celery-task-meta-{bad}", "{nonsense")
+    with pytest.raises((MalformedMessage, ContentRefused)):
+        await backend.load([bad])
+    await store(backend, record(good))
+    refused, fine = await asyncio.gather(
+        statuses(backend, bad), statuses(backend, good), return_exceptions=True
+    )
+    assert isinstance(refused, MalformedMessage | ContentRefused)
+    assert fine == [(good, "SUCCESS")]
+
+
+async def test_a_dead_server_is_said_within_the_timeout(make_backend):
+    backend = make_backend(f"redis://127.0.0.1:{free_port()}", timeout=0.5)
+    for call in (
+        backend.load,
+        lambda ids: statuses(backend, *ids),
+        lambda ids: store(backend, record(ids[0])),
+    ):
+        async with asyncio.timeout(1):
+            with pytest.raises(BackendUnavailable):
+                await call(["id"])
+
+
+async def test_a_hung_server_is_said_to_who_begins_to_wait(own_redis, make_backend):
+    backend = make_backend(own_redis.url(), timeout=0.3)
+    await backend.ping()
+    own_redis.pause()
+    try:
+        for _ in range(2):
+            with pytest.raises(BackendUnavailable, match=r"0\.3 s"):
+                await asyncio.wait_for(statuses(backend, "id"), 1)
+    finally:
+        own_redis.resume()
+    await store(backend, record("id"))
+    assert await statuses(backend, "id") == [("id", "SUCCESS")]
+
+
+async def test_other_types_and_odd_settings_are_refused(backend, prefix, client, unique):
+    task_id = unique("task")
+    client.lpush(f"{prefix}celery-task-meta-{task_id}", "x")
+    with pytest.raises(BackendError, match="WRONGTYPE"):
+        await store(backend, record(task_id, "STARTED"))
+    with pytest.raises(ConfigError, match="expires"):
+        type(backend)("redis://", Codecs(), expires=-1)
+    with pytest.raises(ConfigError, match="timeout"):
+        type(backend)("redis://", Codecs(), timeout=-math.inf)
+
+
+async def test_forget_deletes(backend, unique):
+    ids = [unique("task") for _ in range(3)]
+    await asyncio.gather(*(store(backend, record(task_id)) for task_id in ids))
+    await backend.forget(ids[:2])
+    assert [item and item.task_id for item in await backend.load(ids)] == [None, None, ids[2]]
+    await backend.forget([])
+    assert await backend.load([]) == []
+
+
+async def test_memory_stays_flat_over_many_waits(make_backend, unique):
+    backend = make_backend(expires=5.0)
+
+    async def round_of(count):
+        for start in range(0, count, 500):
+            ids = [unique("task") for _ in range(start, start + 500)]
+            waits = [asyncio.create_task(statuses(backend, task_id)) for task_id in ids]
+            await asyncio.gather(*(store(backend, record(task_id)) for task_id in ids))
+            await asyncio.gather(*waits)
+        await backend._listener._leave.drain()
+        gc.collect()
+
+    await round_of(1000)
+    tracemalloc.start()
+    try:
+        await round_of(1000)
+        before = tracemalloc.get_traced_memory()[0]
+        await round_of(3000)
+        assert tracemalloc.get_traced_memory()[0] - before < 200_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_celery_reads_ours_and_we_read_celerys(backend, prefix, redis_url, unique):
+    import celery
+
+    ours, theirs = unique("ours"), unique("theirs")
+    with celery.Celery(backend=redis_url, set_as_current=False) as app:
+        app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
+        await store(backend, record(ours, result={"n": 1}))
+        assert await asyncio.to_thread(app.AsyncResult(ours).get, timeout=5) == {"n": 1}
+        app.backend.store_result(theirs, [2], "SUCCESS")
+        (kept,) = await backend.load([theirs])
+        assert (kept.status, kept.result) == ("SUCCESS", [2])
