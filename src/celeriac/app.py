@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from inspect import isroutine
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
@@ -21,66 +21,29 @@ from celeriac.errors import ConfigError
 from celeriac.outbox import Call, Outbox
 from celeriac.publisher import Publisher
 from celeriac.result import Result
-from celeriac.retry import Retry
 from celeriac.routing import send_options
 from celeriac.settings import Settings, settings_from
-from celeriac.task import CoroutineTask, FunctionTask, SendKeywords, Task, TaskOptions
+from celeriac.task import (
+    BoundTaskDecorator,
+    CoroutineTask,
+    FunctionTask,
+    SendKeywords,
+    Task,
+    TaskDecorator,
+    TaskKeywords,
+    TaskOptions,
+    Untyped,
+)
 from celeriac.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
 from celeriac.wire.content import Codecs
 
-__all__ = ["App", "Connections", "TaskDecorator", "TaskKeywords"]
+__all__ = ["App", "Connections"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-First = TypeVar("First")
 
 BROKER_VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL")
 BACKEND_VARIABLES = ("CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
-
-
-class TaskKeywords(TypedDict, total=False):
-    """The keywords of ``app.task`` and ``app.register``: see ``TaskOptions``."""
-
-    retry: Retry | None
-    timeout: float | None
-    soft_timeout: float | None
-    ignore_result: bool | None
-    track_started: bool | None
-    delivery: Literal["at_least_once", "at_most_once"] | None
-    max_deliveries: int | None
-    queue: str | None
-    exchange: str | None
-    routing_key: str | None
-    priority: int | None
-    serializer: str | None
-    compression: str | None
-    expires: float | None
-
-
-class TaskDecorator(Protocol):
-    """What ``app.task(...)`` returns: makes a task of a function, whose ``Context`` parameter is not the caller's."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
-    ) -> CoroutineTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
-
-
-class BoundTaskDecorator(Protocol):
-    """What ``app.task(bind=True)`` returns: the first parameter, whatever it is called, gets the context."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[First, P], Coroutine[Any, Any, R]], /
-    ) -> CoroutineTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[First, P], R], /) -> FunctionTask[P, R]: ...
 
 
 class App:
@@ -126,6 +89,12 @@ class App:
 
     # --- tasks
 
+    @overload
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Untyped, ...], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[..., R]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[Untyped, ...], R], /) -> FunctionTask[..., R]: ...
     @overload
     def task(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /

@@ -10,7 +10,18 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 from uuid import uuid4
 
 import msgspec
@@ -27,6 +38,7 @@ from celeriac.wire.task import TaskMessage
 
 P = ParamSpec("P")
 R = TypeVar("R")
+First = TypeVar("First")
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +87,25 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
         """The options that calls are sent with."""
         names = ("queue", "exchange", "routing_key", "priority", "serializer", "compression", "expires")
         return send_options({name: value for name in names if (value := getattr(self, name)) is not None})
+
+
+class TaskKeywords(TypedDict, total=False):
+    """The keywords of ``app.task`` and ``app.register``: see ``TaskOptions``."""
+
+    retry: Retry | None
+    timeout: float | None
+    soft_timeout: float | None
+    ignore_result: bool | None
+    track_started: bool | None
+    delivery: Literal["at_least_once", "at_most_once"] | None
+    max_deliveries: int | None
+    queue: str | None
+    exchange: str | None
+    routing_key: str | None
+    priority: int | None
+    serializer: str | None
+    compression: str | None
+    expires: float | None
 
 
 class SendKeywords(TypedDict, total=False):
@@ -254,6 +285,46 @@ class Sender(Generic[P, R]):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Send a call and block until the broker has it. As ``Task.delay``."""
         return self._outbox.delay(self.call(*args, **kwargs))
+
+
+class Untyped:
+    """Nobody's argument: only a parameter without a type (or of type ``object``) takes it.
+
+    It tells type checkers a first parameter that could be anything from a ``Context``; such a task's arguments are
+    not checked.
+    """
+
+
+class TaskDecorator(Protocol):
+    """What ``app.task(...)`` returns: makes a task of a function, whose ``Context`` parameter is not the caller's."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Untyped, ...], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[..., R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Untyped, ...], R], /) -> FunctionTask[..., R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
+
+
+class BoundTaskDecorator(Protocol):
+    """What ``app.task(bind=True)`` returns: the first parameter, whatever it is called, gets the context."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[First, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[First, P], R], /) -> FunctionTask[P, R]: ...
 
 
 def _is_coroutine(function: Callable[..., Any]) -> bool:
