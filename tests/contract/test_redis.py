@@ -1,0 +1,53 @@
+"""The Redis adapters keep the contracts, each test under a key prefix of its own."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from celeriac.backends.redis import RedisBackend
+from celeriac.brokers.redis import RedisBroker
+from celeriac.testing import BackendContract, BrokerContract
+from celeriac.testing.broker_contract import Plant
+from celeriac.wire.content import Codecs
+from tests.servers import RedisServer
+
+
+@pytest.fixture
+def prefix(unique: Callable[[str], str]) -> str:
+    return unique("contract") + ":"
+
+
+class TestRedisBroker(BrokerContract):
+    @pytest.fixture
+    async def broker(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBroker]:
+        broker = RedisBroker(redis_url, key_prefix=prefix)
+        yield broker
+        await broker.close()
+
+    @pytest.fixture
+    async def second(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBroker]:
+        broker = RedisBroker(redis_url, key_prefix=prefix)
+        yield broker
+        await broker.close()
+
+    @pytest.fixture
+    def plant(self, redis_server: RedisServer, prefix: str) -> Plant:
+        async def plant(queue: str, raw: bytes) -> None:
+            with redis_server.client() as client:
+                client.lpush(prefix + queue, raw)
+
+        return plant
+
+
+class TestRedisBackend(BackendContract):
+    @pytest.fixture
+    async def backend(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBackend]:
+        backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)
+        yield backend
+        await backend.close()
+
+    @pytest.fixture
+    async def second(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBackend]:
+        backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)
+        yield backend
+        await backend.close()
