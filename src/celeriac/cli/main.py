@@ -12,6 +12,7 @@ import click
 
 from celeriac.cli.call import call
 from celeriac.cli.celery_flags import COMMANDS
+from celeriac.cli.demo import demo
 from celeriac.cli.exits import EXIT_CODES, Exit, ending_of
 from celeriac.cli.result import result
 from celeriac.cli.source import Source, takes_source
@@ -70,7 +71,7 @@ def celeriac(source: Source) -> None:
     """
 
 
-for _command in (worker, call, result):
+for _command in (demo, worker, call, result):
     celeriac.add_command(_command)
 
 
