@@ -16,11 +16,18 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from celeriac.broker import DeadLetter, DeadLetters, Delivery, Subscription
+from celeriac.brokers.sqlite.messages import (
+    METADATA,
+    NewMessage,
+    Settlement,
+    SqliteMessages,
+    TakenMessage,
+    Verb,
+)
 from celeriac.clock import Clock, SystemClock
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.sqlite_link import SqliteLink
-from celeriac.brokers.sqlite.messages import METADATA, NewMessage, Settlement, SqliteMessages, TakenMessage, Verb
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
@@ -106,25 +113,33 @@ class _Desk:
         self.link = SqliteLink(path, METADATA, clock, away=BrokerUnavailable, refused=BrokerError)
         self.messages = SqliteMessages(clock, lease)
         self.clock = clock
-        self.waiting: dict[str, set[asyncio.Event]] = {}
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
         self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
         self._lease = lease
         self._known: set[str] = set()
+        self._waiting: dict[str, set[asyncio.Event]] = {}
         self._attending = False
 
-    async def attend(self) -> None:
-        """Renew leases and hear of other processes from now on."""
+    async def attend(self, event: asyncio.Event, queue: str) -> None:
+        """Declare the queue; set the event whenever it may have got a message, from any process."""
         if not self._attending:
             self._attending = True
             await self.link.every(self._lease / 3, self.messages.renew)
             await self.link.listen(self.ring_all, _POLL)
+        self._waiting.setdefault(queue, set()).add(event)
+        await self.link.write(lambda connection: self.messages.declare(connection, [queue]))
+        await self.link.hear([queue])
+        self._known.add(queue)
 
-    async def declare(self, queues: Collection[str]) -> None:
-        await self.attend()
-        await self.link.write(lambda connection: self.messages.declare(connection, queues))
-        await self.link.hear(queues)
-        self._known.update(queues)
+    async def ignore(self, event: asyncio.Event, queues: Collection[str]) -> None:
+        """Set the event for these queues no longer."""
+        for queue in queues:
+            self._waiting[queue].discard(event)
+        unheard = [queue for queue in queues if not self._waiting[queue]]
+        for queue in unheard:
+            del self._waiting[queue]
+        with suppress(BrokerError):  # a poke too many does no harm
+            await self.link.ignore(unheard)
 
     async def add(self, messages: Sequence[NewMessage]) -> list[None]:
         queues = {message.queue for message in messages}
@@ -165,11 +180,11 @@ class _Desk:
     def ring(self, queues: Collection[str]) -> None:
         """Wake those in this process who wait for one of the queues."""
         for queue in queues:
-            for event in self.waiting.get(queue, ()):
+            for event in self._waiting.get(queue, ()):
                 event.set()
 
     def ring_all(self) -> None:
-        self.ring(list(self.waiting))
+        self.ring(list(self._waiting))
 
     async def close(self) -> None:
         await self.publish.drain()
@@ -253,25 +268,22 @@ class _SqliteSubscription:
     async def stop(self) -> None:
         self._stopped = True
         self._changed.set()
-        for queue in list(self._queues):
-            await self.drop_queue(queue)
+        dropped = list(self._queues)
+        self._queues.clear()
+        await self._desk.ignore(self._changed, dropped)
         async with self._taking:  # what is being taken right now is returned by its take
             pass
 
     async def add_queue(self, queue: str) -> None:
         if queue not in self._queues:
-            await self._desk.declare([queue])
-            self._desk.waiting.setdefault(queue, set()).add(self._changed)
+            await self._desk.attend(self._changed, queue)
             self._queues.append(queue)
             self._changed.set()
 
     async def drop_queue(self, queue: str) -> None:
         if queue in self._queues:
             self._queues.remove(queue)
-            waiting = self._desk.waiting[queue]
-            waiting.discard(self._changed)
-            if not waiting:
-                del self._desk.waiting[queue]
+            await self._desk.ignore(self._changed, [queue])
 
     async def _take(self, limit: int) -> tuple[list[TakenMessage], float | None]:
         async with self._taking:
