@@ -180,7 +180,7 @@ class App:
     async def send_task(
         self,
         name: str,
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendKeywords],
     ) -> Result[Any]:
@@ -205,7 +205,7 @@ class App:
     def call(
         self,
         name: str,
-        args: Sequence[Any] | None = (),
+        args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendKeywords],
     ) -> Call[Any]:

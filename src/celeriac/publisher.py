@@ -61,8 +61,10 @@ class Publisher:
         await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
 
     def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
-        now = datetime.fromtimestamp(self._now(), UTC)
-        if options.countdown is not None or options.eta is not None or options.expires is not None:
+        now = None
+        timed = options.countdown is not None or options.eta is not None or options.expires is not None
+        if timed or message.expires is not None:
+            now = datetime.fromtimestamp(self._now(), UTC)
             message = _timed(message, options, now)
         envelope = encode(
             message,

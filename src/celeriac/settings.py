@@ -70,11 +70,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not check(value):
                 raise ConfigError(f"setting {name}={value!r}: give {allowed}")
-        if self.serializer not in self.accept_content:
-            # A worker of this very app would refuse what the app sends.
-            raise ConfigError(
-                f"setting serializer={self.serializer!r} is not in accept_content={self.accept_content!r}: add it there"
-            )
+        for name in ("serializer", "result_serializer"):
+            # This very app would refuse to read what it wrote.
+            if (value := getattr(self, name)) not in self.accept_content:
+                raise ConfigError(
+                    f"setting {name}={value!r} is not in accept_content={self.accept_content!r}: add it there"
+                )
 
 
 def settings_from(given: Mapping[str, Any]) -> Settings:

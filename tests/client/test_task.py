@@ -1,6 +1,7 @@
 """Tasks: what a definition makes, what a call sends."""
 
 import json
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from celeriac import ArgumentError, Call, Celeriac, ConfigError, Context, Retry, Task, current_context
 from celeriac.context import CURRENT
 from celeriac.errors import EncodeError
+from celeriac.outbox import new_id
 from celeriac.wire.task import TaskMessage
 
 
@@ -292,6 +294,14 @@ async def test_the_context_is_not_sent(app, sent):
     await task.send(5)
     [message] = await sent()
     assert (message.args, message.kwargs) == ([5], {})
+
+
+def test_ids_are_random_uuids():
+    ids = {new_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    for text in ids:
+        made = uuid.UUID(text)
+        assert (str(made), made.version, made.variant) == (text, 4, uuid.RFC_4122)
 
 
 # --- in a task

@@ -51,8 +51,9 @@ def test_an_unknown_setting_is_answered_with_the_nearest_known():
 
 
 def test_what_an_app_sends_it_must_accept():
-    with pytest.raises(ConfigError, match="accept_content"):
-        Settings(serializer="pickle")
+    for name in ("serializer", "result_serializer"):
+        with pytest.raises(ConfigError, match=rf"{name}='pickle' is not in accept_content"):
+            Settings(**{name: "pickle"})
     assert Settings(serializer="pickle", accept_content=("json", "pickle")).serializer == "pickle"
 
 
