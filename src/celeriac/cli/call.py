@@ -46,7 +46,9 @@ def takes_send_options(function: Any) -> Any:
     return function
 
 
-@click.command("call", context_settings={"ignore_unknown_options": True})
+@click.command(
+    "call", short_help="Send a task; wait for its value.", context_settings={"ignore_unknown_options": True}
+)
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...", type=click.UNPROCESSED)
 @click.option("-a", "--args", "args_json", metavar="JSON", help="The arguments as one list, as in Celery.")

@@ -36,7 +36,7 @@ PATIENCE = 60.0
 """Seconds after which the demo gives up: a machine on which it takes longer has other troubles."""
 
 
-@click.command("demo")
+@click.command("demo", short_help="See it work; needs nothing.")
 @takes_source
 def demo(source: Source) -> int:
     """Start a worker, send it tasks of every kind, show what happens.

@@ -12,8 +12,11 @@ import click
 
 from celeriac.cli.call import call
 from celeriac.cli.celery_flags import COMMANDS
+from celeriac.cli.dead import dead
 from celeriac.cli.demo import demo
+from celeriac.cli.doctor import doctor
 from celeriac.cli.exits import EXIT_CODES, Exit, ending_of
+from celeriac.cli.queues import queues
 from celeriac.cli.result import result
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.worker import worker
@@ -53,25 +56,30 @@ class CommandLine(click.Group):
         return super().resolve_command(ctx, args)
 
 
+HELP = """\
+Client and worker for Celery's tasks: on Redis beside Celery, or alone on one file.
+
+\b
+  celeriac demo                              see it work; needs nothing
+  celeriac -A shop worker                    run the tasks of shop.py
+  celeriac -A shop call shop.add 2 3 --wait
+"""
+
+
 @click.group(
     "celeriac",
     cls=CommandLine,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=HELP,
     epilog=EXIT_CODES,
 )
 @click.version_option(version("celeriac"), "--version", message="%(prog)s %(version)s")
 @takes_source
 def celeriac(source: Source) -> None:
-    r"""Client and worker for Celery's tasks: on Redis beside Celery, or alone on one file.
-
-    \b
-      celeriac demo                          see it work; needs nothing
-      celeriac -A shop worker                run the tasks of shop.py
-      celeriac -A shop call shop.add 2 3 --wait
-    """
+    """Client and worker for Celery's tasks."""
 
 
-for _command in (demo, worker, call, result):
+for _command in (demo, worker, call, result, queues, dead, doctor):
     celeriac.add_command(_command)
 
 

@@ -22,7 +22,7 @@ from celeriac.wire.result import EXCEPTION_STATES, PENDING, SUCCESS, ResultRecor
 COLOURS = {"SUCCESS": "green", "FAILURE": "red", "REVOKED": "red", "RETRY": "yellow"}
 
 
-@click.command("result")
+@click.command("result", short_help="Show what is known of a task.")
 @click.argument("task_id")
 @click.option("-w", "--wait", is_flag=True, help="Wait until the task is done.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait at most this long.")
@@ -36,7 +36,7 @@ def result(
 
     Ends with 0 when the task succeeded, 1 when it failed, 4 when it is not done.
     """
-    app = source.load()
+    app = source.load_existing()
     if app.backend_url == "disabled://":
         raise ConfigError("the app keeps no results: name its result backend with --backend URL")
     record = run_with(app, _find(app, task_id, timeout, wait=wait or timeout is not None))

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -18,6 +19,7 @@ from celeriac.app import BROKER_VARIABLES, App
 from celeriac.celeriac import Celeriac
 from celeriac.cli.target import load_app
 from celeriac.errors import ConfigError
+from celeriac.urls import scheme_of, sqlite_path
 
 T = TypeVar("T")
 
@@ -45,6 +47,16 @@ class Source(msgspec.Struct, frozen=True):
                 "which broker? Name your app (-A module), or a URL (-b redis://host), or set CELERIAC_BROKER"
             )
         return self.load_or_default()
+
+    def load_existing(self) -> App:
+        """Return the app, for a look at what is there. Raises ``ConfigError`` where a file is missing, too."""
+        app = self.load()
+        for url in (app.broker_url, app.backend_url):
+            if scheme_of(url) in ("sqlite", "db+sqlite") and not Path(sqlite_path(url)).exists():
+                raise ConfigError(
+                    f"{url} names no file that exists, seen from {Path.cwd()}; is the path right?"
+                )
+        return app
 
     def load_or_default(self) -> App:
         """Return the app; without any hint one on the embedded default."""

@@ -1,0 +1,206 @@
+"""``celeriac doctor``: what would be connected to, whether it works, what to fix."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import click
+import msgspec
+
+from celeriac.app import BACKEND_VARIABLES, BROKER_VARIABLES, App
+from celeriac.backend import Backend
+from celeriac.broker import Broker
+from celeriac.cli.exits import Exit
+from celeriac.cli.outcome import as_json
+from celeriac.cli.places import backend_place, broker_place
+from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, ConfigError
+from celeriac.urls import scheme_of, sqlite_path
+
+EXTRAS = {"redis": "redis", "hiredis": "redis", "uvloop": "uvloop", "msgpack": "msgpack", "PyYAML": "yaml"}
+SLOW = 0.05
+"""Seconds of a round trip from which on it is worth a word."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of the report.
+
+    :param fix: what to do about it.
+    """
+
+    level: Literal["ok", "warn", "fail"]
+    about: str
+    text: str
+    fix: str = ""
+
+
+@click.command("doctor", short_help="Say what would be connected to, and what to fix.")
+@click.option("--json", "as_objects", is_flag=True, help="A JSON list of objects.")
+@takes_source
+def doctor(source: Source, as_objects: bool) -> int:
+    """Say what would be connected to, whether it works, and what to fix.
+
+    Ends with 1 when something does not work.
+    """
+    checks = [_software(), _extras()]
+    try:
+        app = source.load_or_default()
+    except ConfigError as error:
+        checks.append(Check("fail", "app", str(error)))
+    else:
+        checks.append(_app(source, app))
+        checks += run_with(app, _examine(source, app))
+    _show(checks, as_objects=as_objects)
+    return Exit.FAILED if any(check.level == "fail" for check in checks) else Exit.OK
+
+
+def _software() -> Check:
+    python = f"Python {platform.python_version()} on {platform.system()}"
+    return Check("ok", "software", f"celeriac {version('celeriac')}, {python}")
+
+
+def _extras() -> Check:
+    installed, missing = [], set()
+    for package, extra in EXTRAS.items():
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.add(extra)
+    text = ", ".join(installed) or "none installed"
+    if missing:
+        text += f"; not installed: pip install 'celeriac[{','.join(sorted(missing))}]'"
+    return Check("ok", "extras", text)
+
+
+def _app(source: Source, app: App) -> Check:
+    if source.target is None:
+        return Check("ok", "app", "none given (-A module): only the connections are looked at")
+    if not app.tasks:
+        return Check(
+            "warn",
+            "app",
+            f"{app.name} has no tasks",
+            "import the modules that define them in the app's module",
+        )
+    if "pickle" in app.settings.accept_content:
+        fix = "take pickle out of accept_content"
+        return Check("warn", "app", f"{app.name} reads pickle: whoever can send a message can run code", fix)
+    return Check("ok", "app", f"{app.name}, {len(app.tasks)} tasks")
+
+
+async def _examine(source: Source, app: App) -> list[Check]:
+    broker_from = _origin(app.broker_url, source.broker, BROKER_VARIABLES, source)
+    backend_from = _origin(app.backend_url, source.backend, BACKEND_VARIABLES, source)
+    checks = [
+        *[check async for check in _broker(app, broker_from)],
+        *[check async for check in _backend(app, backend_from)],
+    ]
+    with suppress(CeleriacError):  # said already
+        await app.close()
+    return checks
+
+
+async def _broker(app: App, origin: str) -> AsyncIterator[Check]:
+    check = await _reach(
+        "broker", app.broker_url, broker_place(app), origin, lambda: app.connections().broker
+    )
+    yield check
+    if check.level == "fail" or _missing_file(app.broker_url):
+        return
+    if scheme_of(app.broker_url) == "memory":
+        yield Check(
+            "warn", "broker", "memory:// reaches only the process that it is in", "use sqlite:///file.db"
+        )
+    broker = app.connections().broker
+    try:
+        depths = {name: await broker.depth(name) for name in await broker.queues()}
+        yield Check(
+            "ok", "queues", ", ".join(f"{name} {depth}" for name, depth in depths.items()) or "none yet"
+        )
+        dead = await broker.dead.count()
+    except CeleriacError as error:
+        yield Check("fail", "queues", str(error))
+        return
+    yield (
+        Check("warn", "dead", f"{dead} dead letters", "celeriac dead")
+        if dead
+        else Check("ok", "dead", "none")
+    )
+
+
+async def _backend(app: App, origin: str) -> AsyncIterator[Check]:
+    if app.backend_url == "disabled://":
+        fix = "give the app a backend=, or set CELERIAC_BACKEND, if anybody wants results"
+        yield Check("warn", "backend", f"none ({origin}): results are not kept", fix)
+        return
+    yield await _reach(
+        "backend", app.backend_url, backend_place(app), origin, lambda: app.connections().backend
+    )
+
+
+async def _reach(
+    about: str, url: str, place: str, origin: str, open_it: Callable[[], Broker | Backend]
+) -> Check:
+    where = f"{place} ({origin})"
+    if (path := _missing_file(url)) is not None:
+        return _new_file(about, where, path)
+    try:
+        opened = open_it()
+        await opened.ping()
+        begun = time.perf_counter()
+        answer = await opened.ping()
+    except CeleriacError as error:
+        return Check("fail", about, f"{where}: {error}", _advice(error))
+    seconds = time.perf_counter() - begun
+    text = f"{where}: {answer}, answers in {seconds * 1000:.1f} ms"
+    return Check("warn", about, text, "look at the way there") if seconds > SLOW else Check("ok", about, text)
+
+
+def _missing_file(url: str) -> Path | None:
+    if scheme_of(url) not in ("sqlite", "db+sqlite"):
+        return None
+    path = Path(sqlite_path(url))
+    return None if path.exists() else path
+
+
+def _new_file(about: str, where: str, path: Path) -> Check:
+    folder = path.absolute().parent
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        return Check("ok", about, f"{where}: no such file yet; it is made at first use")
+    return Check(
+        "fail", about, f"{where}: cannot be made in {folder}", "make that directory, or let it be written to"
+    )
+
+
+def _origin(url: str, option: str | None, variables: Sequence[str], source: Source) -> str:
+    if option is not None:
+        return "from the command line"
+    variable = next((name for name in variables if os.environ.get(name) == url), None)
+    if variable is not None:
+        return f"from {variable}"
+    return "from the app" if source.target is not None else "by default"
+
+
+def _advice(error: CeleriacError) -> str:
+    if isinstance(error, BrokerUnavailable | BackendUnavailable):
+        return "does it run, are host and port right, does a firewall stand between?"
+    return ""
+
+
+def _show(checks: Sequence[Check], *, as_objects: bool) -> None:
+    if as_objects:
+        click.echo(as_json(checks))
+        return
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    for check in checks:
+        level = click.style(f"{check.level:<4}", fg=colours[check.level], bold=check.level != "ok")
+        click.echo(f"{level}  {check.about:<8}  {check.text}")
+        if check.fix:
+            click.echo(f"{'':16}{click.style(f'fix: {check.fix}', dim=True)}")

@@ -1,0 +1,51 @@
+"""What a person wants to know of a message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from celeriac.app import App
+from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.preview import preview
+from celeriac.wire.task import Malformed, decode
+
+LONGEST = 200
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in words.
+
+    :param task: empty where it could not be read.
+    :param arguments: as they would stand in a call; where there is no call, what is wrong.
+    """
+
+    id: str = ""
+    task: str = ""
+    arguments: str = ""
+    retries: int = 0
+    eta: str = ""
+
+
+def summary_of(content: Envelope | Unreadable, app: App) -> Summary:
+    """Read a message as a worker of this app would. Never raises."""
+    if isinstance(content, Unreadable):
+        return Summary(arguments=f"unreadable: {content.reason}")
+    message = decode(content, app.codecs)
+    if isinstance(message, Malformed):
+        return Summary(id=message.id or "", task=message.task or "", arguments=f"malformed: {message.reason}")
+    return Summary(
+        id=message.id,
+        task=message.task,
+        arguments=_call(message.args, message.kwargs),
+        retries=message.retries,
+        eta=message.eta.isoformat(sep=" ", timespec="seconds") if message.eta else "",
+    )
+
+
+def _call(args: list[Any], kwargs: dict[str, Any]) -> str:
+    parts = [preview(arg, LONGEST) for arg in args]
+    parts += [f"{name}={preview(value, LONGEST)}" for name, value in kwargs.items()]
+    text = ", ".join(parts)
+    return f"({text})" if len(text) <= LONGEST else f"({text[:LONGEST]}...)"

@@ -1,0 +1,116 @@
+"""``celeriac queues``: what waits where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import click
+
+from celeriac.app import App
+from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.messages import Summary, summary_of
+from celeriac.cli.outcome import as_json
+from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.tables import show_table
+
+
+@click.group("queues", short_help="List the queues, look into one, empty one.", invoke_without_command=True)
+@click.option("--json", "as_objects", is_flag=True, help="A JSON object of names and numbers.")
+@takes_source
+@click.pass_context
+def queues(context: click.Context, source: Source, as_objects: bool) -> None:
+    """List the queues with how many tasks wait in each; look into one; empty one."""
+    if context.invoked_subcommand is None:
+        _list(source, as_objects=as_objects)
+
+
+@queues.command("list")
+@click.option("--json", "as_objects", is_flag=True, help="A JSON object of names and numbers.")
+@takes_source
+def list_command(source: Source, as_objects: bool) -> None:
+    """List the queues with how many tasks wait in each."""
+    _list(source, as_objects=as_objects)
+
+
+@queues.command("peek")
+@click.argument("queue")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option("--json", "as_objects", is_flag=True, help="A JSON list of objects.")
+@takes_source
+def peek_command(source: Source, queue: str, limit: int, as_objects: bool) -> None:
+    """Show the tasks that QUEUE would hand out next, and leave them there."""
+    app = source.load_existing()
+    waiting = run_with(app, _peek(app, queue, limit))
+    if as_objects:
+        click.echo(as_json(waiting))
+    elif waiting:
+        show_table(
+            ["id", "task", "retries", "arguments"],
+            [[task.id, task.task, task.retries, task.arguments] for task in waiting],
+            numbers=["retries"],
+        )
+    else:
+        click.echo(f"nothing waits in queue {queue}")
+
+
+@queues.command("purge")
+@click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@takes_source
+def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
+    """Delete the tasks that wait in these queues. Those that run, or have their time yet to come, are kept."""
+    app = source.load_existing()
+    depths = run_with(app, _depths(app, names))
+    waiting = sum(depths.values())
+    if not yes:
+        listing = ", ".join(f"{depth} in {name}" for name, depth in depths.items())
+        confirm(f"Delete {waiting} waiting tasks ({listing})?")
+    deleted = run_with(app, _purge(app, names))
+    click.echo(f"{deleted} tasks deleted")
+
+
+def confirm(question: str) -> None:
+    """Ask before something is lost. Raises ``CommandFailed`` where nobody can answer, ``Abort`` on a no."""
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"{question} Nobody is here to ask: confirm with -y", Exit.USAGE)
+    if not click.confirm(question, err=True):
+        raise CommandFailed("nothing was deleted")
+
+
+def _list(source: Source, *, as_objects: bool) -> None:
+    app = source.load_existing()
+    depths = run_with(app, _depths(app))
+    if as_objects:
+        click.echo(as_json(depths))
+    elif depths:
+        show_table(["queue", "waiting"], list(depths.items()), numbers=["waiting"])
+    else:
+        click.echo("no queues yet")
+
+
+async def _depths(app: App, names: Sequence[str] = ()) -> dict[str, int]:
+    broker = app.connections().broker
+    known = await broker.queues()
+    _require(names, known)
+    return {name: await broker.depth(name) for name in names or known}
+
+
+async def _peek(app: App, queue: str, limit: int) -> list[Summary]:
+    broker = app.connections().broker
+    _require([queue], await broker.queues())
+    return [summary_of(content, app) for content in await broker.peek(queue, limit)]
+
+
+async def _purge(app: App, names: Sequence[str]) -> int:
+    broker = app.connections().broker
+    return sum([await broker.purge(name) for name in names])
+
+
+def _require(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+            raise CommandFailed(f"there is no queue {name} here; {hint}")
