@@ -195,6 +195,7 @@ import os, signal, sys, threading
 from celeriac import Celeriac
 app = Celeriac("shop", broker=sys.argv[1])
 result = app.delay("nobody.runs.this")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with SIGINT ignored
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     result.get(timeout=40)
