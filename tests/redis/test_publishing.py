@@ -111,6 +111,19 @@ async def test_a_key_of_another_type_is_an_error_of_its_own(broker, prefix, clie
     assert fine is None
 
 
+async def test_a_name_that_is_no_text_is_refused_alone(broker, queue):
+    refused, fine = await asyncio.gather(
+        broker.publish(message(), route("lone \ud800")),
+        broker.publish(message(), route(queue)),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, BrokerError)
+    assert fine is None
+    with pytest.raises(BrokerError, match="key"):
+        await broker.publish_many([(message(), route(queue)), (message(), route("lone \ud800"))])
+    assert await broker.depth(queue) == 1
+
+
 async def test_a_dead_broker_is_said_twice_within_the_timeout(make_broker, queue):
     broker = make_broker(f"redis://127.0.0.1:{free_port()}", timeout=0.5)
     for _ in range(2):

@@ -216,6 +216,15 @@ async def test_other_types_and_odd_settings_are_refused(backend, prefix, client,
         type(backend)("redis://", Codecs(), timeout=-math.inf)
 
 
+async def test_one_refused_result_does_not_disturb_the_batch(backend, prefix, client, unique):
+    ids = [unique("task"), "lone \ud800", unique("task"), unique("task")]
+    client.lpush(f"{prefix}celery-task-meta-{ids[2]}", "x")
+    answers = await asyncio.gather(
+        *(store(backend, record(task_id, "STARTED")) for task_id in ids), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [type(None), BackendError, BackendError, type(None)]
+
+
 async def test_forget_deletes(backend, unique):
     ids = [unique("task") for _ in range(3)]
     await asyncio.gather(*(store(backend, record(task_id)) for task_id in ids))

@@ -27,6 +27,7 @@ _TRIP_BYTES = 8 * 1024 * 1024
 _STORE = Script(
     r"""
 -- KEYS: a result each. ARGV: milliseconds to live or 0, then for each: 1 if it is a success, the record.
+-- Returns position and error of each that was refused.
 local function succeeded(old)
   local readable, meta = pcall(cjson.decode, old)
   if readable and type(meta) == 'table' then return meta.status == 'SUCCESS' end
@@ -35,19 +36,35 @@ local function succeeded(old)
   return at and string.find(string.sub(old, at + 1, at + 24), 'SUCCESS', 1, true)
 end
 
-for i = 1, #KEYS do
-  local success, record = ARGV[2 * i], ARGV[2 * i + 1]
-  local old = success == '0' and redis.call('GET', KEYS[i])
-  if not (old and succeeded(old)) then
-    if ARGV[1] == '0' then
-      redis.call('SET', KEYS[i], record)
-    else
-      redis.call('SET', KEYS[i], record, 'PX', ARGV[1])
-    end
-    redis.call('PUBLISH', KEYS[i], record)
+local failures = {}
+local function attempt(position, ...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then
+    failures[#failures + 1] = position - 1
+    failures[#failures + 1] = answer.err
+    return nil, true
   end
+  return answer, false
 end
-return #KEYS
+
+local function store(position, key, success, record)
+  if success == '0' then
+    local old, failed = attempt(position, 'GET', key)
+    if failed or (old and succeeded(old)) then return end
+  end
+  local _, failed
+  if ARGV[1] == '0' then
+    _, failed = attempt(position, 'SET', key, record)
+  else
+    _, failed = attempt(position, 'SET', key, record, 'PX', ARGV[1])
+  end
+  if not failed then attempt(position, 'PUBLISH', key, record) end
+end
+
+for i = 1, #KEYS do
+  store(i, KEYS[i], ARGV[2 * i], ARGV[2 * i + 1])
+end
+return failures
 """
 )
 
@@ -91,11 +108,13 @@ class RedisBackend:
         return EncodedResult(record, payload)
 
     async def store(self, encoded: EncodedResult) -> None:
+        self._link.check_name(encoded.record.task_id)
         await self._store(encoded)
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
         if not task_ids:
             return []
+        self._check(task_ids)
         raws = await self._load(task_ids)
         return [
             None if raw is None else self._decode(task_id, raw)
@@ -104,6 +123,7 @@ class RedisBackend:
 
     @asynccontextmanager
     async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
+        self._check(task_ids)
         wait = await self._listener.join(task_ids)
         try:
             yield wait
@@ -111,6 +131,7 @@ class RedisBackend:
             self._listener.leave(wait)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
+        self._check(task_ids)
         if task_ids:
             await self._link.call("DEL", *map(self._key, task_ids))
 
@@ -123,17 +144,30 @@ class RedisBackend:
         await self._listener.close()
         await self._link.close()
 
-    async def _store_all(self, batch: Sequence[EncodedResult]) -> Sequence[None]:
+    async def _store_all(self, batch: Sequence[EncodedResult]) -> Sequence[BaseException | None]:
+        answers: list[BaseException | None] = []
         for trip in _split(batch):
-            arguments: list[Any] = [self._expires_ms]
-            for encoded in trip:
-                arguments += "1" if encoded.record.status == SUCCESS else "0", encoded.payload
-            await self._link.run(_STORE, [self._key(encoded.record.task_id) for encoded in trip], arguments)
-        return [None] * len(batch)
+            answers += await self._store_trip(trip)
+        return answers
+
+    async def _store_trip(self, trip: Sequence[EncodedResult]) -> list[BaseException | None]:
+        answers: list[BaseException | None] = [None] * len(trip)
+        arguments: list[Any] = [self._expires_ms]
+        for encoded in trip:
+            arguments += "1" if encoded.record.status == SUCCESS else "0", encoded.payload
+        keys = [self._key(encoded.record.task_id) for encoded in trip]
+        failures = await self._link.run(_STORE, keys, arguments)
+        for position, text in zip(failures[::2], failures[1::2], strict=True):
+            answers[position] = self._link.refusal(text.decode(errors="replace"))
+        return answers
 
     async def _load_all(self, batch: Sequence[Sequence[str]]) -> list[list[bytes | None]]:
         raws = iter(await self._link.call("MGET", *map(self._key, chain.from_iterable(batch))))
         return [[next(raws) for _ in task_ids] for task_ids in batch]
+
+    def _check(self, task_ids: Collection[str]) -> None:
+        for task_id in task_ids:
+            self._link.check_name(task_id)
 
     def _key(self, task_id: str) -> str:
         return self._prefix + result_key(task_id)

@@ -40,10 +40,13 @@ class Outbox:
 
     def publish(self, envelope: Envelope, route: Route) -> asyncio.Future[None]:
         """Queue one message for the next round trip."""
+        self._check(route)
         return self._publish((asyncio.get_running_loop().time(), (envelope, route)))
 
     async def publish_many(self, messages: Sequence[Message]) -> None:
         """Publish in order; raise the first refusal after the batch it was in."""
+        for _, route in messages:
+            self._check(route)
         for start in range(0, len(messages), _MANY_BATCH):
             for answer in await self._send(messages[start : start + _MANY_BATCH]):
                 if answer is not None:
@@ -52,11 +55,18 @@ class Outbox:
     async def declare(self, queues: Sequence[str]) -> None:
         """Write the bindings of these queues."""
         routes = [Route(routing_key=queue, queue=queue) for queue in queues]
+        for route in routes:
+            self._check(route)
         await self._declare(self._undeclared(routes))
 
     async def drain(self) -> None:
         """Return when everything queued so far was answered."""
         await self._publish.drain()
+
+    def _check(self, route: Route) -> None:
+        for name in (route.routing_key, route.exchange, route.queue):
+            if name:
+                self._link.check_name(name)
 
     async def _flush(self, items: Sequence[tuple[float, Message]]) -> Answers:
         oldest = items[0][0]

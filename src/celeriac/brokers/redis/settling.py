@@ -6,6 +6,7 @@ script that makes the change; what was settled or lost is no longer renewed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,6 +108,8 @@ class RedisReceipt:
         await self._settler.requeue(self)
 
     async def park(self, due: float) -> None:
+        if math.isnan(due):
+            raise ValueError("a message cannot be parked until nan; give seconds since the epoch")
         await self._settler.park((self.tag, due))
 
     async def bury(self, reason: str) -> None:
