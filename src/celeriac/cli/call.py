@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
@@ -77,6 +78,7 @@ def call(
     waits = wait or timeout is not None
     if waits and app.backend_url == "disabled://":
         raise ConfigError("--wait needs a result backend, and the app has none: name one with --backend URL")
+    _note_unknown(app, name)
     given = {key: value for key, value in options.items() if value is not None}
     return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout))
 
@@ -98,6 +100,15 @@ async def _send(
     return show_outcome(str(result), await watch(result, timeout))
 
 
+def _note_unknown(app: App, name: str) -> None:
+    """Say that the name looks mistyped; it is sent all the same, since other workers may know it."""
+    near = get_close_matches(name, app.tasks, n=1, cutoff=0.8) if name not in app.tasks else []
+    if near:
+        click.echo(
+            f"note: {app.name} has no task {name}; did you mean {near[0]}? It is sent as it is.", err=True
+        )
+
+
 def read_argument(text: str) -> Any:
     """Return what a word of the command line stands for: JSON, or text that does not look like it.
 
@@ -109,8 +120,14 @@ def read_argument(text: str) -> Any:
         if text[:1] in ("[", "{", '"'):
             raise ConfigError(f"argument {text!r} is no JSON: {error}; text needs no quotes") from error
         if text[:1] == "-":
-            raise click.NoSuchOption(text, ctx=click.get_current_context(silent=True)) from error
+            raise _unknown_option(text) from error
         return text
+
+
+def _unknown_option(text: str) -> click.NoSuchOption:
+    context = click.get_current_context(silent=True)
+    known = [name for parameter in context.command.params for name in parameter.opts] if context else []
+    return click.NoSuchOption(text, possibilities=known, ctx=context)
 
 
 def _list(text: str | None) -> list[Any]:

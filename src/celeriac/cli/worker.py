@@ -91,8 +91,8 @@ def worker(source: Source, processes: int, supervised: bool, **options: object) 
         raise click.UsageError("name the app whose tasks to run: celeriac worker -A module")
     chosen = msgspec.convert(options, WorkerOptions)
     app = source.load()
-    log_to_stderr(chosen.loglevel, chosen.log_format)
     made = _make(app, chosen)
+    log_to_stderr(chosen.loglevel, chosen.log_format, made.name, one_of_many=supervised)
     if not supervised and chosen.log_format != "json":
         show_banner(app, made, chosen.pool, processes)
     if processes > 1:

@@ -21,17 +21,20 @@ LOGGER = "celeriac"
 COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red", logging.DEBUG: "cyan"}
 
 
-def log_to_stderr(level: str, form: LogFormat | None) -> None:
+def log_to_stderr(level: str, form: LogFormat | None, node: str, *, one_of_many: bool = False) -> None:
     """Write the lines of celeriac's loggers to stderr.
 
     :param level: the least level to write, in any case.
     :param form: ``None`` is text, where the user's module has not made arrangements of its own.
+    :param node: the worker's node name, for JSON lines.
+    :param one_of_many: text lines carry the node name too.
     """
     logger = logging.getLogger(LOGGER)
     logger.setLevel(level.upper())
     handler = WorkerHandler(sys.stderr)
     colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    handler.setFormatter(JsonLine() if form == "json" else TextLine(colours=colours))
+    text = TextLine(colours=colours, node=node if one_of_many else "")
+    handler.setFormatter(JsonLine(node) if form == "json" else text)
     logger.addHandler(handler)
     if form is not None and _user_writes_to_terminal():
         logger.warning("--log-format %s has no effect: the app's module has set up logging of its own", form)
@@ -49,11 +52,13 @@ class TextLine(logging.Formatter):
     """Time, level, text; a task's own lines carry its name and id.
 
     :param colours: mark levels by colour.
+    :param node: put before the text where it is not empty.
     """
 
-    def __init__(self, *, colours: bool) -> None:
+    def __init__(self, *, colours: bool, node: str = "") -> None:
         super().__init__()
         self._colours = colours
+        self._node = f"{node}: " if node else ""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -61,19 +66,24 @@ class TextLine(logging.Formatter):
         if self._colours:
             stamp = click.style(stamp, dim=True)
             level = click.style(level, fg=COLOURS.get(record.levelno), bold=record.levelno >= logging.ERROR)
-        text = f"{stamp} {level} {_named(record)}"
+        text = f"{stamp} {level} {self._node}{_named(record)}"
         trace = _traceback(self, record)
         return f"{text}\n{trace}" if trace else text
 
 
 class JsonLine(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and where known task_id, task_name and exception."""
+    """One JSON object a line: time, level, logger, worker, message, and where known task_id, task_name, exception."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
+            "worker": self._node,
             "message": record.getMessage(),
         }
         for name in ("task_id", "task_name"):
