@@ -6,7 +6,7 @@ part is a default. The usual frame is read in one typed pass; one that deviates 
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from binascii import a2b_base64, b2a_base64
 from typing import Any
 
 import msgspec
@@ -93,7 +93,7 @@ def pack(envelope: Envelope, *, delivery_tag: str | None = None, route: Route | 
     try:
         return _write(
             _WrittenFrame(
-                b64encode(envelope.body).decode("ascii"),
+                b2a_base64(envelope.body, newline=False).decode("ascii"),
                 envelope.content_encoding,
                 envelope.content_type,
                 msgspec.Raw(encode_json(envelope.headers, "headers")),
@@ -128,7 +128,7 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
     info = properties.delivery_info
     headers = frame.headers or {}
     try:
-        body = b64decode(frame.body) if properties.body_encoding == "base64" else frame.body.encode()
+        body = a2b_base64(frame.body) if properties.body_encoding == "base64" else frame.body.encode()
     except ValueError as error:
         return Unreadable(raw, f"body: {error}")
     priority = properties.priority if properties.priority is not None else info.priority

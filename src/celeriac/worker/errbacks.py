@@ -32,7 +32,7 @@ class Errbacks:
     def is_inline(self, name: str) -> bool:
         """Whether an errback of this task name is called here."""
         task = self._tasks.get(name)
-        return task is not None and not task.bind and _takes_several(task)
+        return task is not None and not _wants_context(task) and _takes_several(task)
 
     async def call(self, attempt: Attempt, decision: Decision) -> None:
         """Call the inline errbacks of a failed attempt, in order."""
@@ -55,6 +55,10 @@ class Errbacks:
             logger.exception(
                 "errback %s of %s[%s] failed", task.name, attempt.message.task, attempt.message.id
             )
+
+
+def _wants_context(task: Task[Any, Any]) -> bool:
+    return task.bind or task.arguments.context_parameter is not None
 
 
 def _takes_several(task: Task[Any, Any]) -> bool:

@@ -106,13 +106,21 @@ def judge(message: TaskMessage, ending: Ending, children: list[Any], terms: Term
         return _rejected(message, error, terms)
     if terms.retry is not None and terms.retry.wants(error, message.retries + 1):
         return _retry(message, error, terms.retry.delay(message.retries + 1, terms.random), terms)
-    return failed(message, error, terms)
+    return failed(message, error, terms, children=children)
 
 
-def failed(message: TaskMessage, error: BaseException, terms: Terms, settle: Settle = Settle.ACK) -> Decision:
+def failed(
+    message: TaskMessage,
+    error: BaseException,
+    terms: Terms,
+    *,
+    children: list[Any] | None = None,
+    settle: Settle = Settle.ACK,
+) -> Decision:
     """Return what it means that the task failed for good."""
     failure, traceback = describe(error), format_traceback(error)
-    records = [_record(message, FAILURE, failure, terms, traceback=traceback)] if terms.keep_result else []
+    own = _record(message, FAILURE, failure, terms, traceback=traceback, children=children)
+    records = [own] if terms.keep_result else []
     records += [
         ResultRecord(task_id=step, status=FAILURE, result=failure, traceback=traceback, date_done=terms.now)
         for step in failed_steps(message)
@@ -144,7 +152,7 @@ def _succeeded(message: TaskMessage, value: Any, children: list[Any], terms: Ter
     try:
         result = terms.encode(_record(message, SUCCESS, value, terms, children=children))
     except EncodeError as error:
-        return failed(message, error, terms)
+        return failed(message, error, terms, children=children)
     return Decision(SUCCESS, results=(result,), follow_ups=follow_ups, publish_first=True)
 
 
