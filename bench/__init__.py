@@ -1,0 +1,1 @@
+"""Measures celeriac beside Celery: same Redis, same machine, same messages, in turns. See README.md."""

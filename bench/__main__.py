@@ -1,0 +1,53 @@
+"""``python -m bench``: measure, check, print the table."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench.ground import Ground, Molds
+from bench.machine import Machine
+from bench.measures import MEASURES
+from bench.plan import FULL, QUICK, Plan
+from bench.report import markdown, show
+from bench.workers import WorkerFailed
+
+
+def main() -> int:
+    """Return 0 when everything was measured and checked, whatever the numbers; 1 when a worker failed."""
+    given = arguments()
+    machine = Machine()
+    plan = Plan(QUICK if given.quick else FULL, Molds(), machine)
+    with Ground(plan.molds) as ground:
+        redis_version = ground.version()
+    try:
+        rows = [row for name in given.only or MEASURES for row in MEASURES[name](plan)]
+    except WorkerFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    description = machine.describe(redis_version)
+    show(description, rows)
+    if given.json:
+        whole = {"machine": description, "quick": given.quick, "rows": [row.as_json() for row in rows]}
+        given.json.write_text(json.dumps(whole, indent=1) + "\n")
+    if given.markdown:
+        given.markdown.write_text(markdown(description, rows))
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure celeriac beside Celery.")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round: about a minute, and less certain"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=list(MEASURES), help="measure only this; may be repeated"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for the documentation")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

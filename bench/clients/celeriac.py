@@ -1,0 +1,87 @@
+"""Sends with celeriac: ``python -m bench.clients.celeriac send-many 10000``."""
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from bench.commands import commands_of
+from bench.tasks import add, app
+
+WARM_UP = 200
+
+
+async def send_many(count: int) -> dict[str, Any]:
+    """Make the calls and send them at once; count the commands that this takes, connections being there."""
+    await warm_up()
+    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as observer:
+        before = commands_of(observer)
+        start = time.perf_counter()
+        await app.send_many([add.call(2, 3) for _ in range(count)])
+        seconds = time.perf_counter() - start
+        commands = commands_of(observer) - before
+    return {"sent": WARM_UP + count, "rate": count / seconds, "commands": commands}
+
+
+async def send(count: int, at_once: int) -> dict[str, Any]:
+    """Send from as many coroutines as ``at_once`` says, each one after the other."""
+
+    async def sender() -> None:
+        for _ in range(count // at_once):
+            await add.send(2, 3)
+
+    await warm_up()
+    start = time.perf_counter()
+    await asyncio.gather(*(sender() for _ in range(at_once)))
+    sent = count // at_once * at_once
+    return {"sent": WARM_UP + sent, "rate": sent / (time.perf_counter() - start)}
+
+
+async def roundtrip(count: int) -> dict[str, Any]:
+    """Send and wait for the value, one after the other."""
+    times = []
+    for _ in range(WARM_UP + count):
+        start = time.perf_counter()
+        result = await add.send(2, 3)
+        assert await result.wait(timeout=10) == 5
+        times.append(time.perf_counter() - start)
+    return {"seconds": times[WARM_UP:]}
+
+
+async def fill(count: int) -> dict[str, Any]:
+    """Send calls for a worker that is yet to come; tell their ids."""
+    results = await app.send_many([add.call(2, 3) for _ in range(count)])
+    return {"ids": [result.id for result in results]}
+
+
+async def warm_up() -> None:
+    """Connect, and run every line once."""
+    for _ in range(WARM_UP):
+        await add.send(2, 3)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "send-many": send_many,
+    "send": send,
+    "roundtrip": roundtrip,
+    "fill": fill,
+}
+
+
+def main() -> None:
+    """Run one of the above."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in COMMANDS:
+        commands.add_parser(name).add_argument("count", type=int)
+    commands.choices["send"].add_argument("at_once", type=int)
+    given = vars(parser.parse_args())
+    print(json.dumps(asyncio.run(COMMANDS[given.pop("command")](**given))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Sends with Celery: ``python -m bench.clients.celery delay 10000``."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.celery_tasks import add, app
+
+WARM_UP = 200
+
+
+def original(name: str, args: str) -> None:
+    """Send one message, for the bench to make many of."""
+    app.send_task(name, json.loads(args))
+
+
+def delay(count: int) -> dict[str, Any]:
+    """Send one after the other."""
+    for _ in range(WARM_UP):
+        add.delay(2, 3)
+    start = time.perf_counter()
+    for _ in range(count):
+        add.delay(2, 3)
+    return {"sent": WARM_UP + count, "rate": count / (time.perf_counter() - start)}
+
+
+def roundtrip(count: int) -> dict[str, Any]:
+    """Send and wait for the value, one after the other."""
+    times = []
+    for _ in range(WARM_UP + count):
+        start = time.perf_counter()
+        assert add.delay(2, 3).get(timeout=10) == 5
+        times.append(time.perf_counter() - start)
+    return {"seconds": times[WARM_UP:]}
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"original": original, "delay": delay, "roundtrip": roundtrip}
+
+
+def main() -> None:
+    """Run one of the above."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    original_parser = commands.add_parser("original")
+    original_parser.add_argument("name")
+    original_parser.add_argument("args")
+    for name in ("delay", "roundtrip"):
+        commands.add_parser(name).add_argument("count", type=int)
+    given = vars(parser.parse_args())
+    print(json.dumps(COMMANDS[given.pop("command")](**given)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""The measurements, by the name that ``--only`` takes, in the order of the table."""
+
+from collections.abc import Callable, Mapping
+
+from bench.measures import consume, idle, nap, roundtrip, send, sqlite
+from bench.plan import Plan
+from bench.rows import Row
+
+MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
+    "consume": consume.measure,
+    "send": send.measure,
+    "roundtrip": roundtrip.measure,
+    "idle": idle.measure,
+    "nap": nap.measure,
+    "sqlite": sqlite.measure,
+}

@@ -1,0 +1,80 @@
+"""How much is measured: enough for a window of seconds on a machine of today, little enough for a cup of tea."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bench.ground import Molds
+from bench.machine import Machine
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many of each; ``idle`` is in seconds."""
+
+    rounds: int
+    consume: int
+    consume_plain: int
+    consume_celery: int
+    send_many: int
+    send: int
+    delay: int
+    roundtrips: int
+    idle: float
+    naps: int
+    sqlite: int
+
+
+FULL = Sizes(
+    rounds=3,
+    consume=60_000,
+    consume_plain=40_000,
+    consume_celery=3_000,
+    send_many=10_000,
+    send=20_000,
+    delay=10_000,
+    roundtrips=300,
+    idle=20.0,
+    naps=10_000,
+    sqlite=10_000,
+)
+QUICK = Sizes(
+    rounds=1,
+    consume=20_000,
+    consume_plain=15_000,
+    consume_celery=1_500,
+    send_many=10_000,
+    send=10_000,
+    delay=2_000,
+    roundtrips=200,
+    idle=5.0,
+    naps=10_000,
+    sqlite=5_000,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every measurement is given."""
+
+    sizes: Sizes
+    molds: Molds
+    machine: Machine
+
+    def in_turns(self, measured: str, contenders: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+        """Let every contender have its turn in every round, so that drift of the machine meets all alike."""
+        samples: dict[str, list[T]] = {name: [] for name in contenders}
+        for number in range(1, self.sizes.rounds + 1):
+            for name, turn in contenders.items():
+                self.machine.pace()
+                tell(f"{measured}: {name}, round {number} of {self.sizes.rounds}")
+                samples[name].append(turn())
+        return samples
+
+
+def tell(text: str) -> None:
+    """Say what goes on, apart from the table."""
+    print(f"  {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,25 @@
+"""What the measured celeriac workers run; the environment says where (CELERY_BROKER_URL, CELERY_RESULT_BACKEND)."""
+
+import asyncio
+
+from celeriac import Celeriac
+
+app = Celeriac("bench")
+
+
+@app.task
+async def add(x: int, y: int) -> int:
+    """Do next to nothing, on the event loop."""
+    return x + y
+
+
+@app.task
+def add_plain(x: int, y: int) -> int:
+    """Do next to nothing, in a thread."""
+    return x + y
+
+
+@app.task
+async def nap(seconds: float) -> None:
+    """Wait as a task does that talks to a slow service."""
+    await asyncio.sleep(seconds)
