@@ -144,6 +144,7 @@ class SqliteLink:
             self._ear = ear
             loop.add_reader(ear, _hear, ear, wake)
         if poll is not None:
+            self._seen_version = await self.version()
             look = partial(self._look, loop=loop, wake=wake)
             await self._submit(partial(self._schedule, poll, look))
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sqlite3
+import threading
 
 import pytest
 
@@ -202,6 +203,31 @@ class TestWaking:
             assert not gone.exists()
 
 
+async def test_stop_waits_for_the_take_that_is_under_way(open_broker, monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX")  # nor is there another write for stop to wait for
+    broker = open_broker()
+    await broker.publish(message(), to("q"))
+    taking, go_on = threading.Event(), threading.Event()
+    take = broker._desk.messages.take
+
+    def slow_take(*arguments):
+        taking.set()
+        go_on.wait()
+        return take(*arguments)
+
+    monkeypatch.setattr(broker._desk.messages, "take", slow_take)
+    async with broker.subscribe(["q"]) as subscription:
+        waiting = asyncio.create_task(subscription.take(1))
+        await asyncio.to_thread(taking.wait)
+        stopping = asyncio.create_task(subscription.stop())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not stopping.done()
+        go_on.set()
+        await soon(stopping)
+        assert len(await waiting) == 1
+
+
 class TestTrouble:
     async def test_a_locked_file_is_worth_another_try(self, open_broker, file, monkeypatch):
         monkeypatch.setattr("celeriac.sqlite_link._BUSY_SECONDS", 0.05)
@@ -277,6 +303,15 @@ class TestTrouble:
         async with broker.subscribe(["q"]) as subscription:
             (delivery,) = await soon(subscription.take(1))
             await delivery.receipt.ack()
+
+
+async def test_queues_take_turns_within_one_take(open_broker):
+    broker = open_broker()
+    for queue in "abc":
+        await broker.publish_many([(message(str(number)), to(queue)) for number in range(5)])
+    async with broker.subscribe("abc") as subscription:
+        taken = await subscription.take(6)
+    assert sorted(delivery.queue for delivery in taken) == ["a", "a", "b", "b", "c", "c"]
 
 
 async def test_a_batch_larger_than_one_statement_takes(open_broker, monkeypatch):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from celeriac.backend import Backend
 from celeriac.errors import EncodeError
+from celeriac.testing.steps import soon
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, STARTED, SUCCESS, ResultRecord
-
-T = TypeVar("T")
-
-_PATIENCE = 10.0
 
 
 class BackendContract:
@@ -166,7 +162,7 @@ class BackendContract:
     async def test_the_present_record_comes_first(self, backend: Backend, task_id: str) -> None:
         await _store(backend, task_id, STARTED)
         async with backend.follow([task_id]) as records:
-            assert (await _soon(anext(records))).status == STARTED
+            assert (await soon(anext(records))).status == STARTED
             await _store(backend, task_id, SUCCESS, 1)
             assert [record.result async for record in records] == [1]
 
@@ -176,7 +172,7 @@ class BackendContract:
         async with backend.follow([task_id]) as records:
             for number in range(5):
                 await _store(second, task_id, "PROGRESS", {"current": number})
-                assert (await _soon(anext(records))).result == {"current": number}
+                assert (await soon(anext(records))).result == {"current": number}
             await _store(second, task_id, SUCCESS, "end")
             assert [record.result async for record in records] == ["end"]
 
@@ -185,7 +181,7 @@ class BackendContract:
         await asyncio.gather(*[_store(second, name, SUCCESS, name) for name in ids[:100]])
         async with backend.follow(ids) as records:
             storing = asyncio.gather(*[_store(second, name, SUCCESS, name) for name in ids[100:]])
-            got = await _soon(_collect(records))
+            got = await soon(_collect(records))
             await storing
         assert sorted(record.task_id for record in got) == sorted(ids)
 
@@ -193,11 +189,11 @@ class BackendContract:
         await _store(backend, task_id, FAILURE, Failure("ValueError", ["x"], "builtins"))
         for _ in range(2):
             async with backend.follow([task_id, task_id]) as records:
-                assert [record.status for record in await _soon(_collect(records))] == [FAILURE]
+                assert [record.status for record in await soon(_collect(records))] == [FAILURE]
 
     async def test_following_nothing_ends_at_once(self, backend: Backend) -> None:
         async with backend.follow([]) as records:
-            assert await _soon(_collect(records)) == []
+            assert await soon(_collect(records)) == []
 
     async def test_many_followers_of_one_task(self, backend: Backend, second: Backend, task_id: str) -> None:
         async def wait() -> Any:
@@ -208,9 +204,9 @@ class BackendContract:
         started = asyncio.Semaphore(0)
         waits = [asyncio.create_task(wait()) for _ in range(50)]
         for _ in waits:
-            await _soon(started.acquire())
+            await soon(started.acquire())
         await _store(second, task_id, SUCCESS, 42)
-        assert await _soon(asyncio.gather(*waits)) == [[42]] * 50
+        assert await soon(asyncio.gather(*waits)) == [[42]] * 50
 
     async def test_many_followers_of_many_tasks(
         self, backend: Backend, second: Backend, task_id: str
@@ -222,18 +218,18 @@ class BackendContract:
         names = [f"{task_id}.{number}" for number in range(200)]
         waits = [asyncio.create_task(wait(name)) for name in names]
         await asyncio.gather(*[_store(second, name, SUCCESS, name) for name in names])
-        assert await _soon(asyncio.gather(*waits)) == [[name] for name in names]
+        assert await soon(asyncio.gather(*waits)) == [[name] for name in names]
 
     async def test_a_task_that_stores_nothing_is_waited_for(self, backend: Backend, task_id: str) -> None:
         async with backend.follow([task_id, f"{task_id}.late"]) as records:
             await _store(backend, task_id, SUCCESS)
-            assert (await _soon(anext(records))).task_id == task_id
+            assert (await soon(anext(records))).task_id == task_id
             waiting = asyncio.ensure_future(anext(records))
             await _store(backend, f"{task_id}.unrelated", SUCCESS)
             await backend.load([task_id])
             assert not waiting.done()
             await _store(backend, f"{task_id}.late", SUCCESS)
-            assert (await _soon(waiting)).task_id == f"{task_id}.late"
+            assert (await soon(waiting)).task_id == f"{task_id}.late"
 
     async def test_a_follower_that_left_is_not_missed(
         self, backend: Backend, second: Backend, task_id: str
@@ -245,7 +241,7 @@ class BackendContract:
         waiting.cancel()
         await asyncio.wait([waiting])
         await _store(second, task_id, SUCCESS, 1)
-        assert await _soon(_follow(backend, task_id)) == [1]
+        assert await soon(_follow(backend, task_id)) == [1]
 
     # --- the rest ------------------------------------------------------------------------------------------
 
@@ -281,8 +277,3 @@ async def _collect(records: Any) -> list[ResultRecord]:
 async def _follow(backend: Backend, task_id: str) -> list[Any]:
     async with backend.follow([task_id]) as records:
         return [record.result async for record in records]
-
-
-async def _soon(awaitable: Awaitable[T]) -> T:
-    async with asyncio.timeout(_PATIENCE):
-        return await awaitable

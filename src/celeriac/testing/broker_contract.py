@@ -6,20 +6,29 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import pytest
 
 from celeriac.broker import Broker, Delivery, Receipt, Subscription
 from celeriac.errors import DeliveryLost
+from celeriac.testing.steps import (
+    bury_numbers,
+    drain,
+    envelope_of,
+    number_in,
+    number_of,
+    numbered,
+    publish_numbers,
+    soon,
+    take_all,
+    take_some,
+)
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 Plant: TypeAlias = Callable[[str, bytes], Awaitable[None]]
 """Puts bytes into a queue as they are, as a careless peer would."""
 
-T = TypeVar("T")
-
-_PATIENCE = 10.0
 _VERBS: Sequence[Callable[[Receipt], Awaitable[None]]] = (
     lambda receipt: receipt.ack(),
     lambda receipt: receipt.requeue(),
@@ -58,8 +67,8 @@ class BrokerContract:
         )
         await broker.publish(sent, Route(queue, queue=queue))
         async with broker.subscribe([queue]) as subscription:
-            delivery = (await _take(subscription, 1))[0]
-        got = _readable(delivery)
+            delivery = (await take_some(subscription, 1))[0]
+        got = envelope_of(delivery)
         for field in ("body", "content_type", "content_encoding", "headers", "correlation_id", "reply_to"):
             assert getattr(got, field) == getattr(sent, field)
         assert (got.priority, got.expiration, got.delivery_mode) == (3, "60000", 2)
@@ -71,77 +80,84 @@ class BrokerContract:
     async def test_published_means_that_every_connection_sees_it(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
-        await broker.publish(_envelope(1), Route(queue, queue=queue))
+        await broker.publish(numbered(1), Route(queue, queue=queue))
         assert await second.depth(queue) == 1
 
     async def test_messages_come_in_the_order_they_were_published(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, range(3))
-        await broker.publish_many([(_envelope(number), Route(queue, queue=queue)) for number in range(3, 40)])
+        await publish_numbers(broker, queue, range(3))
+        await broker.publish_many([(numbered(number), Route(queue, queue=queue)) for number in range(3, 40)])
         async with broker.subscribe([queue]) as subscription:
-            assert await _drain(subscription, 40, limit=7) == list(range(40))
+            assert await drain(subscription, 40, limit=7) == list(range(40))
 
     async def test_one_publisher_after_the_other_keeps_its_order_among_many(
         self, broker: Broker, queue: str
     ) -> None:
         async def publish(publisher: int) -> None:
             for number in range(5):
-                await broker.publish(_envelope(publisher * 5 + number), Route(queue, queue=queue))
+                await broker.publish(numbered(publisher * 5 + number), Route(queue, queue=queue))
 
         await asyncio.gather(*[publish(publisher) for publisher in range(20)])
         async with broker.subscribe([queue]) as subscription:
-            got = await _drain(subscription, 100)
+            got = await drain(subscription, 100)
         for publisher in range(20):
             assert [n for n in got if n // 5 == publisher] == [publisher * 5 + number for number in range(5)]
 
     async def test_200_publishers_at_once(self, broker: Broker, queue: str) -> None:
-        await asyncio.gather(*[broker.publish(_envelope(n), Route(queue, queue=queue)) for n in range(200)])
+        await asyncio.gather(*[broker.publish(numbered(n), Route(queue, queue=queue)) for n in range(200)])
         assert await broker.depth(queue) == 200
         async with broker.subscribe([queue]) as subscription:
-            assert await _drain(subscription, 200) == list(range(200))
+            assert await drain(subscription, 200) == list(range(200))
 
     async def test_publishing_nothing(self, broker: Broker) -> None:
         await broker.publish_many([])
 
     async def test_lower_priority_numbers_are_taken_first(self, broker: Broker, queue: str) -> None:
         for number, priority in enumerate([9, 3, 0, 6, 3, 0]):
-            await broker.publish(_envelope(number, priority), Route(queue, queue=queue))
+            await broker.publish(numbered(number, priority), Route(queue, queue=queue))
         async with broker.subscribe([queue]) as subscription:
-            assert await _drain(subscription, 6) == [2, 5, 1, 4, 3, 0]
+            assert await drain(subscription, 6) == [2, 5, 1, 4, 3, 0]
 
     async def test_a_take_has_at_most_its_limit(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, range(5))
+        await publish_numbers(broker, queue, range(5))
         async with broker.subscribe([queue]) as subscription:
-            assert len(await _take(subscription, 1)) == 1
-            assert len(await _take(subscription, 3)) == 3
-            assert len(await _take(subscription, 100)) == 1
+            assert len(await take_some(subscription, 1)) == 1
+            assert len(await take_some(subscription, 3)) == 3
+            assert len(await take_some(subscription, 100)) == 1
 
     async def test_queues_are_served_fairly(self, broker: Broker, queue: str) -> None:
         queues = [f"{queue}.{name}" for name in "abc"]
         for name in queues:
-            await _publish(broker, name, range(30))
+            await publish_numbers(broker, name, range(30))
         async with broker.subscribe(queues) as subscription:
             taken: list[Delivery] = []
             for _ in range(6):
-                taken += await _take(subscription, 3)
+                taken += await take_some(subscription, 3)
             assert {delivery.queue for delivery in taken} == set(queues)
+
+    async def test_priority_counts_over_all_queues(self, broker: Broker, queue: str) -> None:
+        low, high = f"{queue}.low", f"{queue}.high"
+        for name, priority in [(low, 6), (high, 9), (low, 3), (high, 0)]:
+            await broker.publish(numbered(priority, priority), Route(name, queue=name))
+        async with broker.subscribe([low, high]) as subscription:
+            assert await drain(subscription, 4, limit=1) == [0, 3, 6, 9]
 
     async def test_a_large_body(self, broker: Broker, queue: str) -> None:
         body = bytes(range(256)) * 4096
         await broker.publish(Envelope(body=body), Route(queue, queue=queue))
         async with broker.subscribe([queue]) as subscription:
-            delivery = (await _take(subscription, 1))[0]
-            assert _readable(delivery).body == body
+            delivery = (await take_some(subscription, 1))[0]
+            assert envelope_of(delivery).body == body
             await delivery.receipt.requeue()
-            assert _readable((await _take(subscription, 1))[0]).body == body
+            assert envelope_of((await take_some(subscription, 1))[0]).body == body
 
     async def test_names_and_headers_in_any_script(self, broker: Broker, queue: str) -> None:
         name = f"очередь 队列 'quoted\" {queue}"
         await broker.publish(Envelope(body=b"", headers={"ключ": "値"}), Route(name, queue=name))
         assert name in await broker.queues()
         async with broker.subscribe([name]) as subscription:
-            delivery = (await _take(subscription, 1))[0]
+            delivery = (await take_some(subscription, 1))[0]
         assert delivery.queue == name
-        assert _readable(delivery).headers == {"ключ": "値"}
+        assert envelope_of(delivery).headers == {"ключ": "値"}
 
     async def test_bytes_that_are_no_message_are_delivered_and_settled_as_any(
         self, broker: Broker, plant: Plant, queue: str
@@ -149,19 +165,19 @@ class BrokerContract:
         garbage = [b"", b"{", b"[1, 2]", b"\xff\xfe\x00not text", b'{"no": "body"}']
         for raw in garbage:
             await plant(queue, raw)
-        await _publish(broker, queue, [1])
+        await publish_numbers(broker, queue, [1])
         seen = dict.fromkeys(garbage, 0)
         async with broker.subscribe([queue]) as subscription:
             taken: list[Delivery] = []
             while len(taken) < len(garbage) + 1:
-                taken += await _take(subscription, 10)
+                taken += await take_some(subscription, 10)
             for delivery in taken:
                 if isinstance(delivery.envelope, Unreadable):
                     assert delivery.envelope.reason
                     seen[delivery.envelope.raw] += 1
                     await delivery.receipt.bury("unreadable")
                 else:
-                    assert _number(delivery) == 1
+                    assert number_of(delivery) == 1
                     await delivery.receipt.ack()
         assert set(seen.values()) == {1}
         dead = [entry.envelope for entry in await broker.dead.list()]
@@ -175,21 +191,21 @@ class BrokerContract:
         async with broker.subscribe([queue]) as subscription:
             for number in range(5):
                 waiting = asyncio.create_task(subscription.take(10))
-                await _publish(second, queue, [number])
-                assert [_number(delivery) for delivery in await _soon(waiting)] == [number]
+                await publish_numbers(second, queue, [number])
+                assert [number_of(delivery) for delivery in await soon(waiting)] == [number]
 
     async def test_stop_ends_the_wait(self, broker: Broker, queue: str) -> None:
         async with broker.subscribe([queue]) as subscription:
             waiting = asyncio.create_task(subscription.take(10))
             await broker.depth(queue)  # a round trip: the wait has begun
             await subscription.stop()
-            assert await _soon(waiting) == []
+            assert await soon(waiting) == []
 
     async def test_nothing_is_taken_after_stop(self, broker: Broker, queue: str) -> None:
         async with broker.subscribe([queue]) as subscription:
             await subscription.stop()
-            await _publish(broker, queue, [1])
-            assert await _soon(subscription.take(1)) == []
+            await publish_numbers(broker, queue, [1])
+            assert await soon(subscription.take(1)) == []
             assert await broker.depth(queue) == 1
 
     async def test_stop_racing_with_publish_loses_nothing(
@@ -201,131 +217,140 @@ class BrokerContract:
                 waiting = asyncio.create_task(subscription.take(10))
                 for _ in range(attempt):
                     await asyncio.sleep(0)  # another moment of the take each time
-                await asyncio.gather(_publish(second, name, range(3)), subscription.stop())
-                taken = await _soon(waiting)
-            assert len(taken) + await second.depth(name) == 3
+                await asyncio.gather(publish_numbers(second, name, range(3)), subscription.stop())
+                left = await second.depth(name)  # before the take is heard of: it is over
+                assert len(await soon(waiting)) + left == 3
 
     async def test_leaving_the_block_stops_and_keeps_receipts_valid(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, [1])
+        await publish_numbers(broker, queue, [1])
         async with broker.subscribe([queue]) as subscription:
-            delivery = (await _take(subscription, 1))[0]
-        assert await _soon(subscription.take(1)) == []
+            delivery = (await take_some(subscription, 1))[0]
+        assert await soon(subscription.take(1)) == []
         await delivery.receipt.ack()
         assert await broker.depth(queue) == 0
 
     async def test_a_queue_is_added_while_waiting_and_dropped(self, broker: Broker, queue: str) -> None:
         other = f"{queue}.other"
         async with broker.subscribe([queue]) as subscription:
-            await _publish(broker, other, [1])
+            await publish_numbers(broker, other, [1])
             waiting = asyncio.create_task(subscription.take(1))
             await broker.depth(other)
             await subscription.add_queue(other)
-            assert [_number(delivery) for delivery in await _soon(waiting)] == [1]
+            assert [number_of(delivery) for delivery in await soon(waiting)] == [1]
             await subscription.drop_queue(other)
-            await _publish(broker, other, [2])
-            await _publish(broker, queue, [3])
-            assert [_number(delivery) for delivery in await _take(subscription, 10)] == [3]
+            await publish_numbers(broker, other, [2])
+            await publish_numbers(broker, queue, [3])
+            assert [number_of(delivery) for delivery in await take_some(subscription, 10)] == [3]
             assert await broker.depth(other) == 1
 
     async def test_two_takers_share_messages_each_once(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
-        await _publish(broker, queue, range(500))
+        await publish_numbers(broker, queue, range(500))
         got: list[int] = []
 
         async def work(taker: Broker) -> None:
             async with taker.subscribe([queue]) as subscription:
                 subscriptions.append(subscription)
-                while taken := await subscription.take(20):
-                    got.extend(_number(delivery) for delivery in taken)
+                while len(got) < 500:
+                    taken = await subscription.take(20)
+                    got.extend(number_of(delivery) for delivery in taken)
                     await asyncio.gather(*[delivery.receipt.ack() for delivery in taken])
-                    if len(got) >= 500:
-                        await asyncio.gather(*[other.stop() for other in subscriptions])
+                await asyncio.gather(*[other.stop() for other in subscriptions])
 
         subscriptions: list[Subscription] = []
-        await _soon(asyncio.gather(work(broker), work(second)))
+        await soon(asyncio.gather(work(broker), work(second)))
         assert sorted(got) == list(range(500))
         assert await broker.depth(queue) == 0
 
     # --- settling ------------------------------------------------------------------------------------------
 
     async def test_an_acknowledged_message_is_gone(self, broker: Broker, second: Broker, queue: str) -> None:
-        await _publish(broker, queue, range(300))
+        await publish_numbers(broker, queue, range(300))
         async with broker.subscribe([queue]) as subscription:
-            taken = await _take_all(subscription, 300)
+            taken = await take_all(subscription, 300)
             await asyncio.gather(*[delivery.receipt.ack() for delivery in taken])
         assert (await second.depth(queue), await second.peek(queue), await second.dead.count()) == (0, [], 0)
 
     async def test_a_taken_message_is_nobody_elses(self, broker: Broker, second: Broker, queue: str) -> None:
-        await _publish(broker, queue, [1, 2])
+        await publish_numbers(broker, queue, [1, 2])
         async with broker.subscribe([queue]) as subscription, second.subscribe([queue]) as other:
-            mine = await _take(subscription, 1)
-            theirs = await _take(other, 10)
-            assert [_number(delivery) for delivery in mine + theirs] == [1, 2]
+            mine = await take_some(subscription, 1)
+            theirs = await take_some(other, 10)
+            assert [number_of(delivery) for delivery in mine + theirs] == [1, 2]
 
     async def test_a_requeued_message_is_next_and_marked(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
-        await _publish(broker, queue, range(5))
+        await publish_numbers(broker, queue, range(5))
         async with broker.subscribe([queue]) as subscription, second.subscribe([queue]) as other:
-            first = (await _take(subscription, 1))[0]
+            first = (await take_some(subscription, 1))[0]
             await first.receipt.requeue()
-            again = (await _take(other, 1))[0]
-            assert (_number(again), again.redelivered, _readable(again).redelivered) == (0, True, True)
-            assert await _drain(other, 4) == [1, 2, 3, 4]
+            again = (await take_some(other, 1))[0]
+            assert (number_of(again), again.redelivered, envelope_of(again).redelivered) == (0, True, True)
+            assert await drain(other, 4) == [1, 2, 3, 4]
 
     async def test_a_requeued_message_keeps_its_priority(self, broker: Broker, queue: str) -> None:
-        await broker.publish(_envelope(1, priority=6), Route(queue, queue=queue))
+        await broker.publish(numbered(1, priority=6), Route(queue, queue=queue))
         async with broker.subscribe([queue]) as subscription:
-            delivery = (await _take(subscription, 1))[0]
-            await broker.publish(_envelope(2, priority=3), Route(queue, queue=queue))
+            delivery = (await take_some(subscription, 1))[0]
+            await broker.publish(numbered(2, priority=3), Route(queue, queue=queue))
             await delivery.receipt.requeue()
-            assert await _drain(subscription, 2) == [2, 1]
+            assert await drain(subscription, 2) == [2, 1]
 
     async def test_requeue_ends_the_wait_of_another(self, broker: Broker, second: Broker, queue: str) -> None:
-        await _publish(broker, queue, [1])
+        await publish_numbers(broker, queue, [1])
         async with broker.subscribe([queue]) as subscription, second.subscribe([queue]) as other:
-            delivery = (await _take(subscription, 1))[0]
+            delivery = (await take_some(subscription, 1))[0]
             waiting = asyncio.create_task(other.take(1))
             await second.depth(queue)
             await delivery.receipt.requeue()
-            assert [_number(delivery) for delivery in await _soon(waiting)] == [1]
+            assert [number_of(delivery) for delivery in await soon(waiting)] == [1]
+
+    async def test_requeue_ends_the_wait_of_another_subscription(self, broker: Broker, queue: str) -> None:
+        await publish_numbers(broker, queue, [1])
+        async with broker.subscribe([queue]) as subscription, broker.subscribe([queue]) as other:
+            delivery = (await take_some(subscription, 1))[0]
+            waiting = asyncio.create_task(other.take(1))
+            await broker.depth(queue)
+            await delivery.receipt.requeue()
+            assert [number_of(delivery) for delivery in await soon(waiting)] == [1]
 
     async def test_a_parked_message_comes_back_when_due_as_the_next(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, [1, 2])
+        await publish_numbers(broker, queue, [1, 2])
         async with broker.subscribe([queue]) as subscription:
-            delivery = (await _take(subscription, 1))[0]
+            delivery = (await take_some(subscription, 1))[0]
             due = time.time() + 0.3
             await delivery.receipt.park(due)
             assert await broker.depth(queue) == 1
-            assert await _drain(subscription, 1) == [2]
-            assert [_number(parked) for parked in await _take(subscription, 1)] == [1]
+            assert await drain(subscription, 1) == [2]
+            assert [number_of(parked) for parked in await take_some(subscription, 1)] == [1]
             assert due <= time.time() < due + 2
 
     async def test_parked_until_a_time_that_is_past(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, [1, 2])
+        await publish_numbers(broker, queue, [1, 2])
         async with broker.subscribe([queue]) as subscription:
-            await (await _take(subscription, 1))[0].receipt.park(time.time() - 60)
-            assert await _drain(subscription, 2) == [1, 2]
+            await (await take_some(subscription, 1))[0].receipt.park(time.time() - 60)
+            assert await drain(subscription, 2) == [1, 2]
 
-    async def test_due_messages_are_not_waited_for_by_polling_peers_alone(
+    async def test_a_parked_message_comes_back_to_another_when_its_first_taker_left(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
-        await _publish(broker, queue, [1])
+        await publish_numbers(broker, queue, [1])
         async with broker.subscribe([queue]) as subscription:
-            await (await _take(subscription, 1))[0].receipt.park(time.time() + 0.2)
+            await (await take_some(subscription, 1))[0].receipt.park(time.time() + 0.2)
         async with second.subscribe([queue]) as other:
-            assert await _drain(other, 1) == [1]
+            assert await drain(other, 1) == [1]
 
     async def test_a_buried_message_is_in_the_dead_letter_list(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
         before = time.time()
-        await _bury(broker, queue, range(3))
+        await bury_numbers(broker, queue, range(3))
         assert await second.depth(queue) == 0
         assert await second.dead.count() == 3
         entries = await second.dead.list()
-        assert [_payload(entry.envelope) for entry in entries] == [0, 1, 2]
+        assert [number_in(entry.envelope) for entry in entries] == [0, 1, 2]
         assert {(entry.queue, entry.reason) for entry in entries} == {(queue, "beyond help")}
         assert all(before - 1 <= entry.died_at <= time.time() + 1 for entry in entries)
         assert [entry.id for entry in await broker.dead.list(limit=1, offset=1)] == [entries[1].id]
@@ -334,45 +359,45 @@ class BrokerContract:
     async def test_a_dead_letter_is_retried_on_its_queue(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
-        await _bury(broker, queue, range(3))
+        await bury_numbers(broker, queue, range(3))
         first, _, last = await broker.dead.list()
         async with second.subscribe([queue]) as subscription:
             waiting = asyncio.create_task(subscription.take(1))
             await second.depth(queue)
             assert await broker.dead.retry([last.id]) == 1
-            assert [_number(delivery) for delivery in await _soon(waiting)] == [2]
+            assert [number_of(delivery) for delivery in await soon(waiting)] == [2]
             assert await broker.dead.retry([last.id, "no-such-entry"]) == 0
             assert await broker.dead.count() == 2
             assert await broker.dead.delete([first.id, last.id, "no-such-entry"]) == 1
-            assert [_payload(entry.envelope) for entry in await broker.dead.list()] == [1]
+            assert [number_in(entry.envelope) for entry in await broker.dead.list()] == [1]
 
     @pytest.mark.parametrize("verb", _VERBS, ids=["ack", "requeue", "park", "bury"])
     async def test_a_receipt_is_good_for_once(
         self, broker: Broker, queue: str, verb: Callable[[Receipt], Awaitable[None]]
     ) -> None:
-        await _publish(broker, queue, [1])
+        await publish_numbers(broker, queue, [1])
         async with broker.subscribe([queue]) as subscription:
-            receipt = (await _take(subscription, 1))[0].receipt
+            receipt = (await take_some(subscription, 1))[0].receipt
             await verb(receipt)
             for again in _VERBS:
                 with pytest.raises(DeliveryLost):
                     await again(receipt)
 
     async def test_an_old_receipt_does_not_settle_the_next_delivery(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, [1])
+        await publish_numbers(broker, queue, [1])
         async with broker.subscribe([queue]) as subscription:
-            old = (await _take(subscription, 1))[0]
+            old = (await take_some(subscription, 1))[0]
             await old.receipt.requeue()
-            new = (await _take(subscription, 1))[0]
+            new = (await take_some(subscription, 1))[0]
             with pytest.raises(DeliveryLost):
                 await old.receipt.ack()
             await new.receipt.requeue()
         assert await broker.depth(queue) == 1
 
     async def test_different_endings_at_once(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, range(40))
+        await publish_numbers(broker, queue, range(40))
         async with broker.subscribe([queue]) as subscription:
-            taken = await _take_all(subscription, 40)
+            taken = await take_all(subscription, 40)
             await asyncio.gather(
                 *[_VERBS[index % 4](delivery.receipt) for index, delivery in enumerate(taken)]
             )
@@ -383,28 +408,28 @@ class BrokerContract:
 
     async def test_depth_counts_what_waits(self, broker: Broker, queue: str) -> None:
         assert await broker.depth(queue) == 0
-        await _publish(broker, queue, range(4))
+        await publish_numbers(broker, queue, range(4))
         async with broker.subscribe([queue]) as subscription:
-            taken = await _take(subscription, 2)
+            taken = await take_some(subscription, 2)
             assert len(taken) == 2
             await taken[0].receipt.park(time.time() + 60)
             assert await broker.depth(queue) == 2
 
     async def test_peek_shows_the_next_and_leaves_them(self, broker: Broker, queue: str) -> None:
         for number, priority in enumerate([3, 0, 3]):
-            await broker.publish(_envelope(number, priority), Route(queue, queue=queue))
-        assert [_payload(envelope) for envelope in await broker.peek(queue)] == [1, 0, 2]
-        assert [_payload(envelope) for envelope in await broker.peek(queue, limit=2)] == [1, 0]
+            await broker.publish(numbered(number, priority), Route(queue, queue=queue))
+        assert [number_in(envelope) for envelope in await broker.peek(queue)] == [1, 0, 2]
+        assert [number_in(envelope) for envelope in await broker.peek(queue, limit=2)] == [1, 0]
         assert await broker.peek(f"{queue}.empty") == []
         assert await broker.depth(queue) == 3
 
     async def test_purge_deletes_what_waits_and_nothing_else(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
-        await _publish(broker, queue, range(4))
-        await _publish(broker, f"{queue}.other", [9])
+        await publish_numbers(broker, queue, range(4))
+        await publish_numbers(broker, f"{queue}.other", [9])
         async with broker.subscribe([queue]) as subscription:
-            taken = await _take(subscription, 1)
+            taken = await take_some(subscription, 1)
             assert await second.purge(queue) == 3
             assert await second.purge(queue) == 0
             await taken[0].receipt.requeue()
@@ -414,7 +439,7 @@ class BrokerContract:
     async def test_queues_are_known_once_published_to_or_subscribed(
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
-        await _publish(broker, f"{queue}.b", [1])
+        await publish_numbers(broker, f"{queue}.b", [1])
         async with broker.subscribe([f"{queue}.a"]):
             known = [name for name in await second.queues() if name.startswith(queue)]
         assert known == [f"{queue}.a", f"{queue}.b"]
@@ -424,7 +449,7 @@ class BrokerContract:
         assert "\n" not in await broker.ping()
 
     async def test_close_is_idempotent(self, broker: Broker, queue: str) -> None:
-        await _publish(broker, queue, [1])
+        await publish_numbers(broker, queue, [1])
         await broker.close()
         await broker.close()
 
@@ -432,61 +457,3 @@ class BrokerContract:
     def queue(self) -> str:
         """Return a name that no other test has."""
         return f"q-{uuid.uuid4().hex[:12]}"
-
-
-def _envelope(number: int, priority: int = 0) -> Envelope:
-    return Envelope(body=str(number).encode(), content_type="application/json", priority=priority)
-
-
-async def _publish(broker: Broker, queue: str, numbers: Sequence[int]) -> None:
-    for number in numbers:
-        await broker.publish(_envelope(number), Route(queue, queue=queue))
-
-
-async def _bury(broker: Broker, queue: str, numbers: Sequence[int]) -> None:
-    await _publish(broker, queue, numbers)
-    async with broker.subscribe([queue]) as subscription:
-        for _ in numbers:
-            await (await _take(subscription, 1))[0].receipt.bury("beyond help")
-
-
-async def _take(subscription: Subscription, limit: int) -> list[Delivery]:
-    taken = await _soon(subscription.take(limit))
-    assert 1 <= len(taken) <= limit
-    return taken
-
-
-async def _take_all(subscription: Subscription, count: int) -> list[Delivery]:
-    taken: list[Delivery] = []
-    while len(taken) < count:
-        taken += await _take(subscription, count)
-    return taken
-
-
-async def _drain(subscription: Subscription, count: int, limit: int = 100) -> list[int]:
-    """Take and acknowledge ``count`` messages; return their numbers."""
-    numbers: list[int] = []
-    while len(numbers) < count:
-        for delivery in await _take(subscription, limit):
-            numbers.append(_number(delivery))
-            await delivery.receipt.ack()
-    return numbers
-
-
-async def _soon(awaitable: Awaitable[T]) -> T:
-    async with asyncio.timeout(_PATIENCE):
-        return await awaitable
-
-
-def _readable(delivery: Delivery) -> Envelope:
-    assert isinstance(delivery.envelope, Envelope)
-    return delivery.envelope
-
-
-def _number(delivery: Delivery) -> int:
-    return _payload(delivery.envelope)
-
-
-def _payload(envelope: Envelope | Unreadable) -> int:
-    assert isinstance(envelope, Envelope)
-    return int(envelope.body)
