@@ -23,7 +23,7 @@ OpenBroker: TypeAlias = Callable[[], Broker]
 OpenBackend: TypeAlias = Callable[[], Backend]
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
-BROKER_SCHEMES = ("sqlite", "redis", "rediss", "redis+socket", "sentinel", "valkey", "valkeys", "memory")
+BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, "memory")
 BACKEND_SCHEMES = (*BROKER_SCHEMES, "db+sqlite", "disabled")
 
 

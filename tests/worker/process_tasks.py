@@ -1,0 +1,71 @@
+"""Tasks that child processes import."""
+
+import os
+import signal
+from typing import Any
+
+from celeriac import Celeriac, Context
+
+app = Celeriac("processes", broker="memory://", backend="memory://")
+
+
+class Custom(Exception):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(a)
+        self.b = b
+
+
+@app.task
+def square(x: int) -> tuple[int, int]:
+    return x * x, os.getpid()
+
+
+@app.task
+def fails() -> None:
+    raise KeyError("here")
+
+
+@app.task
+def fails_unpicklably() -> None:
+    raise Custom(1, 2)
+
+
+@app.task
+def unpicklable() -> Any:
+    return (x for x in "abc")
+
+
+@app.task
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def leaves() -> None:
+    raise SystemExit(3)
+
+
+@app.task(timeout=0.3)
+def hangs() -> None:
+    while True:
+        pass
+
+
+@app.task
+def tell(ctx: Context) -> list[Any]:
+    return [ctx.id, ctx.attempt, ctx.queue]
+
+
+@app.task
+def again(ctx: Context) -> int:
+    if ctx.attempt == 1:
+        try:
+            raise OSError("net")
+        except OSError:
+            ctx.retry(countdown=0.01)
+    return ctx.attempt
+
+
+@app.task
+async def on_loop() -> int:
+    return os.getpid()

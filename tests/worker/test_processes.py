@@ -1,0 +1,57 @@
+"""Plain functions in child processes."""
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from celeriac import Celeriac, RemoteError
+from celeriac.errors import ConfigError, TaskAborted, TimeLimitExceeded, WorkerLost
+from tests.worker import process_tasks as tasks
+
+WAIT = 30.0
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[Celeriac]:
+    async with tasks.app, tasks.app.worker(pool="processes", concurrency=2):
+        yield tasks.app
+
+
+async def test_values_exceptions_and_context_cross_the_border(app: Celeriac):
+    value, pid = await (await tasks.square.send(7)).wait(WAIT)
+    assert value == 49
+    assert pid != os.getpid()
+    with pytest.raises(KeyError, match="here"):
+        await (await tasks.fails.send()).wait(WAIT)
+    with pytest.raises((RemoteError, tasks.Custom)):
+        await (await tasks.fails_unpicklably.send()).wait(WAIT)
+    with pytest.raises((RemoteError, TypeError)):
+        await (await tasks.unpicklable.send()).wait(WAIT)
+    result = await tasks.tell.send()
+    assert await result.wait(WAIT) == [result.id, 1, "celery"]
+    assert await (await tasks.again.send()).wait(WAIT) == 2
+    assert await (await tasks.on_loop.send()).wait(WAIT) == os.getpid()
+
+
+async def test_a_child_that_dies_hangs_or_leaves_takes_only_its_own_task_with_it(app: Celeriac):
+    dying, hanging, leaving = await app.send_many([tasks.dies.call(), tasks.hangs.call(), tasks.leaves.call()])
+    with pytest.raises(WorkerLost, match="exit code"):
+        await dying.wait(WAIT)
+    with pytest.raises(TimeLimitExceeded):
+        await hanging.wait(WAIT)
+    with pytest.raises((TaskAborted, WorkerLost)):
+        await leaving.wait(WAIT)
+    value, _ = await (await tasks.square.send(3)).wait(WAIT)
+    assert value == 9
+
+
+async def test_a_task_that_a_child_cannot_import_is_refused_at_the_start():
+    app = Celeriac("local", broker="memory://", backend="memory://")
+
+    @app.task
+    def local() -> None: ...
+
+    with pytest.raises(ConfigError, match="local"):
+        async with app.worker(pool="processes"):
+            pass
