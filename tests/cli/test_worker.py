@@ -1,0 +1,197 @@
+"""celeriac worker, in processes of its own."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from tests.cli.project import Project
+
+
+def call(project: Project, *arguments: str) -> str:
+    sent = project.run("call", "-b", project.url, *arguments)
+    assert sent.exit_code == 0, sent.output
+    return sent.stdout.strip()
+
+
+def state(project: Project, task_id: str) -> str:
+    shown = project.run("result", "-b", project.url, "--backend", project.url, task_id, "--json")
+    return str(json.loads(shown.stdout)["status"])
+
+
+def test_banner_then_ready(project: Project):
+    project.env = {"CELERIAC_BROKER": f"sqlite:///{project.directory}/named.db"}
+    with project.worker("-Q", "fast, slow", "-c", "7", "-n", "w1@%h", "--loop", "asyncio") as worker:
+        head, *rows = worker.lines
+        assert head.startswith("celeriac 0.")
+        assert "w1@" in head
+        text = "\n".join(rows)
+        assert f"broker   sqlite:///{project.directory}/named.db" in text
+        assert "queues   fast, slow" in text
+        assert "7 tasks, plain functions in threads" in text
+        assert "shop.add, shop.boom, shop.climb, shop.greet, shop.sleep" in text
+        assert rows[-1].endswith(" ready")
+        assert worker.stop() == 0
+
+
+def test_password_is_masked(project: Project):
+    process = project.start("worker", "-A", project.module, "-b", "redis://me:secret@127.0.0.1:1/0")
+    process.wait_for("redis://me:***@127.0.0.1:1/0")
+    process.wait_for("cannot subscribe")
+    assert process.stop() == 0
+    assert "secret" not in process.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_first_signal_lets_the_running_task_end(project: Project, number: signal.Signals):
+    with project.worker() as worker:
+        task_id = call(project, "shop.sleep", "0.6")
+        worker.wait_for("sleeps")
+        worker.send_signal(number)
+        worker.wait_for("stopping: 1 task")
+        assert worker.wait() == 0
+    assert state(project, task_id) == "SUCCESS"
+
+
+def test_second_signal_gives_it_back(project: Project):
+    with project.worker() as worker:
+        task_id = call(project, "shop.sleep", "60")
+        worker.wait_for("sleeps")
+        worker.send_signal(signal.SIGTERM)
+        worker.wait_for("stopping")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    waiting = json.loads(project.run("queues", "peek", "celery", "--json", "-b", project.url).output)
+    assert [task["id"] for task in waiting] == [task_id]
+
+
+def test_grace_is_an_end(project: Project):
+    with project.worker("--grace", "0.2") as worker:
+        call(project, "shop.sleep", "60")
+        worker.wait_for("sleeps")
+        begun = time.monotonic()
+        assert worker.stop() == 0
+        assert time.monotonic() - begun < 8
+    assert json.loads(project.run("queues", "--json", "-b", project.url).output) == {"celery": 1}
+
+
+def test_json_lines(project: Project):
+    with project.worker("--log-format", "json") as worker:
+        done = call(project, "shop.add", "1", "2")
+        worker.wait_for(f"{done}] succeeded")
+        failed = call(project, "shop.boom")
+        worker.wait_for(f"{failed}] failed")
+        assert worker.stop() == 0
+    lines = [json.loads(line) for line in worker.lines]
+    assert all({"time", "level", "logger", "worker", "message"} <= line.keys() for line in lines)
+    [told] = [line for line in lines if line.get("task_id") == done]
+    assert (told["level"], told["task_name"]) == ("INFO", "shop.add")
+    [error] = [line for line in lines if line.get("task_id") == failed]
+    assert error["level"] == "ERROR"
+    assert error["exception"].endswith("ValueError: no such thing")
+
+
+def test_level_and_the_task_s_own_lines(project: Project):
+    with project.worker("-l", "warning") as worker:
+        call(project, "shop.sleep", "0")
+        failed = call(project, "shop.boom")
+        line = worker.wait_for(f"shop.boom[{failed}] failed")
+        assert " ERROR " in line
+        assert worker.stop() == 0
+    assert "sleeps" not in worker.output
+    assert "succeeded" not in worker.output
+    assert "\x1b" not in worker.output
+
+
+def test_task_lines_name_the_task(project: Project):
+    with project.worker() as worker:
+        task_id = call(project, "shop.sleep", "0")
+        assert worker.wait_for("sleeps").endswith(f"shop.sleep[{task_id}] sleeps")
+
+
+def test_root_logger_is_left_alone(project: Project):
+    report = (
+        "import logging\n"
+        "@app.task(name='shop.logging')\n"
+        "def report():\n"
+        "    root, own = logging.getLogger(), logging.getLogger('celeriac')\n"
+        "    return [len(root.handlers), root.level, own.propagate, len(own.handlers)]\n"
+    )
+    project.write((project.directory / f"{project.module}.py").read_text() + report)
+    with project.worker():
+        told = project.run(
+            "call", "-b", project.url, "--backend", project.url, "shop.logging", "--timeout", "20"
+        )
+    assert json.loads(told.stdout) == [0, 30, True, 1]
+
+
+def test_logging_of_the_user_s_own_gives_no_double_lines(project: Project):
+    text = (project.directory / f"{project.module}.py").read_text()
+    project.write("import logging\nlogging.basicConfig(level='INFO', format='MINE %(message)s')\n" + text)
+    with project.worker("--log-format", "text") as worker:
+        task_id = call(project, "shop.add", "1", "2")
+        worker.wait_for("succeeded")
+        assert worker.stop() == 0
+    about = [line for line in worker.lines if task_id in line and "succeeded" in line]
+    assert [line[:10] for line in about] == ["MINE shop."]
+    assert "--log-format text has no effect" in worker.output
+
+
+def children(pid: int) -> set[int]:
+    return {child.pid for child in psutil.Process(pid).children()}
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_processes_share_the_work_and_are_started_again(project: Project):
+    with project.worker("--processes", "2", "-c", "1", "--grace", "0.1") as parent:
+        running = [call(project, "shop.sleep", "60") for _ in range(2)]
+        took = {
+            parent.wait_for(f"{task_id}] sleeps").split(" shop.sleep")[0].split()[-1] for task_id in running
+        }
+        assert {name.partition("@")[0] for name in took} == {"celeriac-1", "celeriac-2"}
+        before = children(parent.pid)
+        os.kill(min(before), signal.SIGKILL)
+        parent.wait_for("ended (killed by SIGKILL), starting it again in 0.5 s")
+        wait_until(lambda: children(parent.pid) - before, "no child was started again")
+        wait_until(lambda: sum(line.endswith(" ready") for line in parent.lines) == 3, "it was not ready")
+        assert parent.stop() == 0
+    assert not any(psutil.pid_exists(pid) for pid in before)
+
+
+def test_children_end_with_their_parent(project: Project):
+    with project.worker("--processes", "2") as parent:
+        processes = [psutil.Process(pid) for pid in children(parent.pid)]
+        parent.kill()
+        _, alive = psutil.wait_procs(processes, timeout=15)
+    assert len(processes) == 2
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-B"], "celeriac has no -B: periodic tasks"),
+        (["--autoscale=10,3"], "with -c"),
+        (["-D"], "systemd"),
+        (["-P", "gevent"], "use -P threads"),
+        (["-P", "prefork"], "use -P processes"),
+        (["--logfile", "x.log"], "redirect it"),
+        (["-n", "a@b@c"], "exactly one '@'"),
+        (["-c", "0"], "is not in the range"),
+    ],
+)
+def test_flags_of_celery_that_are_not_here(project: Project, flags: list[str], said: str):
+    ended = project.run("worker", "-A", project.module, *flags)
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
