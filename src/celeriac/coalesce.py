@@ -62,7 +62,7 @@ class Coalescer(Generic[T, R]):
             for _, future in batch:
                 future.cancel()
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the callers wait for an answer, whatever it is
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

@@ -116,7 +116,7 @@ class RemoteError(TaskError):
         return f"{self.type_name}: {text}" if text else self.type_name
 
 
-class EndingRequested(Exception):  # noqa: N818 - an ending that a task asks for is no error
+class EndingRequested(Exception):
     """Root of what a task raises to choose its own ending."""
 
 

@@ -35,7 +35,9 @@ async def test_values_exceptions_and_context_cross_the_border(app: Celeriac):
 
 
 async def test_a_child_that_dies_hangs_or_leaves_takes_only_its_own_task_with_it(app: Celeriac):
-    dying, hanging, leaving = await app.send_many([tasks.dies.call(), tasks.hangs.call(), tasks.leaves.call()])
+    dying, hanging, leaving = await app.send_many(
+        [tasks.dies.call(), tasks.hangs.call(), tasks.leaves.call()]
+    )
     with pytest.raises(WorkerLost, match="exit code"):
         await dying.wait(WAIT)
     with pytest.raises(TimeLimitExceeded):
