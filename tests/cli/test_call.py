@@ -1,6 +1,8 @@
 """celeriac call, and celeriac result."""
 
 import json
+import re
+import signal
 import uuid
 
 import pytest
@@ -124,3 +126,13 @@ def test_result_without_a_backend(shop: Project):
     told = shop.run("result", "-b", "redis://127.0.0.1:1", "x")
     assert told.exit_code == 2
     assert "--backend URL" in told.stderr
+
+
+def test_interrupted_wait_says_how_to_go_on(shop: Project):
+    waiting = shop.start("call", "-A", shop.module, "shop.climb", "100", "--wait")
+    waiting.wait_for("/100 step")
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait() == 130
+    task_id = re.search(r"interrupted; .* celeriac result (\S+) --wait", waiting.output)
+    assert task_id is not None
+    assert shop.run("result", "-A", shop.module, task_id[1]).exit_code == 4

@@ -13,7 +13,7 @@ def test_healthy(project: Project):
     for text in (
         "ok    app       shop, 5 tasks",
         "(from the app): SQLite file",
-        "warn  dead      1 dead letters",
+        "warn  dead      1 set aside",
     ):
         assert text in told.output
 

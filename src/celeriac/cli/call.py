@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import click
 import msgspec
@@ -80,7 +81,13 @@ def call(
         raise ConfigError("--wait needs a result backend, and the app has none: name one with --backend URL")
     _note_unknown(app, name)
     given = {key: value for key, value in options.items() if value is not None}
-    return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout))
+    task_id = given.setdefault("task_id", str(uuid4()))
+    try:
+        return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout))
+    except KeyboardInterrupt as interrupt:
+        raise CommandFailed(
+            f"interrupted; what was sent goes on: celeriac result {task_id} --wait", Exit.INTERRUPTED
+        ) from interrupt
 
 
 async def _send(

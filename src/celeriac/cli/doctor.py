@@ -129,9 +129,7 @@ async def _broker(app: App, origin: str) -> AsyncIterator[Check]:
         yield Check("fail", "queues", str(error))
         return
     yield (
-        Check("warn", "dead", f"{dead} dead letters", "celeriac dead")
-        if dead
-        else Check("ok", "dead", "none")
+        Check("warn", "dead", f"{dead} set aside", "celeriac dead") if dead else Check("ok", "dead", "none")
     )
 
 

@@ -139,7 +139,7 @@ def _serve(made: Worker, chosen: WorkerOptions) -> None:
         if chosen.log_format == "json":
             logger.info("%s ready", made.name)
         else:
-            click.echo(f"{made.name} ready")
+            click.echo(click.style(f"{made.name} ready", fg="green"))
 
     with asyncio.Runner(loop_factory=loop_factory(chosen.loop)) as runner:
         runner.run(made.serve(say_ready))
