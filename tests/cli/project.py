@@ -101,12 +101,14 @@ class Project:
             if process.running:
                 process.kill()
 
-    def bury(self, *tasks: str, reason: str = "a reason", queue: str = "celery") -> None:
+    def bury(
+        self, *tasks: str, reason: str = "a reason", queue: str = "celery", url: str | None = None
+    ) -> None:
         """Set messages aside, as a worker would."""
-        asyncio.run(self._bury(tasks, reason, queue))
+        asyncio.run(self._bury(tasks, reason, queue, url or self.url))
 
-    async def _bury(self, tasks: tuple[str, ...], reason: str, queue: str) -> None:
-        async with Celeriac("burying", self.url) as app:
+    async def _bury(self, tasks: tuple[str, ...], reason: str, queue: str, url: str) -> None:
+        async with Celeriac("burying", url) as app:
             broker = app.connections().broker
             for task in tasks:
                 await app.send_task(task, [1], queue=queue)

@@ -80,8 +80,21 @@ def test_unknown_id(project: Project):
     assert "there is no dead letter nobody; celeriac dead lists them" in ended.stderr
 
 
-def test_beginning_of_an_id_on_redis(project: Project, shop: Project):
-    """What a worker refused is there, and runs once the task exists."""
+def test_beginning_of_an_id(project: Project, redis_url: str, queue: str):
+    """Ids are long on Redis; so much of one is enough as no other begins with."""
+    project.bury("shop.one", "shop.two", queue=queue, url=redis_url)
+    listed = project.run("dead", "list", "--json", "-b", redis_url)
+    first, second = [letter["id"] for letter in json.loads(listed.output) if letter["queue"] == queue]
+    shown = project.run("dead", "show", first[:13], "-b", redis_url)
+    assert shown.exit_code == 0
+    assert first in shown.output
+    assert second not in shown.output
+    assert project.run("dead", "retry", first[:13], second, "-b", redis_url).output.startswith(
+        "2 messages back"
+    )
+
+
+def test_what_a_worker_refused_is_there(shop: Project):
     task_id = shop.run("call", "-A", shop.module, "shop.unknown_to_all", "1").stdout.strip()
     assert shop.run("result", "-A", shop.module, task_id, "--wait").exit_code == 1
     told = json.loads(shop.run("dead", "list", "--task", "shop.unknown*", "--json", "-A", shop.module).output)
