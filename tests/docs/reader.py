@@ -1,0 +1,115 @@
+"""Somebody who follows a page word by word, in an empty directory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.cli.project import VARIABLES
+from tests.docs.pages import ROOT, Block, blocks_of, same
+from tests.servers import LoggedProcess
+
+REDIS = "redis://localhost"
+"""How the pages call the reader's Redis."""
+
+
+class Reader:
+    """``with Reader(directory, redis_url) as reader`` stops at the end what the page had started.
+
+    :param directory: where the reader works.
+    :param redis_url: stands in for ``redis://localhost``.
+    """
+
+    def __init__(self, directory: Path, redis_url: str) -> None:
+        self.directory = directory
+        self._redis_url = redis_url
+        self._printed = ""
+        self._started: list[LoggedProcess] = []
+        own = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self._env = {
+            **own,
+            "PATH": path,
+            "C_FORCE_ROOT": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._started:
+            self._stop()
+
+    def follow(self, page: Path) -> int:
+        """Do what the page says, block by block; return how many blocks were run.
+
+        :raises AssertionError: something failed, or printed what the page does not say.
+        """
+        return sum(self._do(block, f"{page.relative_to(ROOT)}:{block.line}") for block in blocks_of(page))
+
+    def _do(self, block: Block, where: str) -> bool:
+        marks = block.marks
+        name = marks.get("file", "script.py")
+        if "file" in marks or ("run" in marks and block.language == "python"):
+            (self.directory / name).write_text(self._mine(block.text))
+        if "stop" in marks:
+            self._stop()
+        if "start" in marks:
+            [(command, _)] = block.commands()
+            self._start(command, marks["start"])
+        elif "run" in marks and block.language == "python":
+            self._printed = self._run(f"python {name}", where)
+        elif "run" in marks:
+            for command, output in block.commands():
+                printed = self._run(command, where, fails=True)
+                assert same(output, printed), _said(where, command, output, printed)
+        elif "output" in marks:
+            assert same(block.text, self._printed), _said(where, "the script", block.text, self._printed)
+        return "run" in marks
+
+    def _run(self, command: str, where: str, *, fails: bool = False) -> str:
+        if command.startswith("export "):
+            name, _, value = self._mine(command.removeprefix("export ")).partition("=")
+            self._env[name] = value
+            return ""
+        done = subprocess.run(
+            ["bash", "-c", self._mine(command)],
+            cwd=self.directory,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+        printed = self._theirs(done.stdout)
+        assert fails or done.returncode == 0, f"{where}: {command} ended with {done.returncode}:\n{printed}"
+        return printed
+
+    def _start(self, command: str, ready: str) -> None:
+        process = LoggedProcess(
+            ["bash", "-c", f"exec {self._mine(command)}"], env=self._env, cwd=self.directory
+        )
+        self._started.append(process)
+        process.wait_for(ready)
+
+    def _stop(self) -> None:
+        self._started.pop().stop()
+
+    def _mine(self, text: str) -> str:
+        return text.replace(REDIS, self._redis_url)
+
+    def _theirs(self, text: str) -> str:
+        return text.replace(self._redis_url, REDIS)
+
+
+def _said(where: str, what: str, promised: str, printed: str) -> str:
+    return f"{where}: {what} printed\n{printed}\nwhere the page says\n{promised}"

@@ -1,0 +1,56 @@
+"""What the pages say works, works; what they say is printed, is printed."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks_of, pages, same
+from tests.docs.reader import Reader
+from tests.servers import RedisServer
+
+RUN = [page for page in pages() if any("run" in block.marks for block in blocks_of(page))]
+
+
+@pytest.fixture(scope="module")
+def redis_of_pages() -> Iterator[RedisServer]:
+    """The pages use Celery's own names of queues, so they have a Redis to themselves; each has a database."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_does_what_it_says(page: Path, redis_of_pages: RedisServer, tmp_path: Path):
+    with Reader(tmp_path, redis_of_pages.url(RUN.index(page))) as reader:
+        assert reader.follow(page) > 0
+
+
+def test_the_readme_begins_with_a_program_and_what_it_prints():
+    program, output, *_ = blocks_of(ROOT / "README.md")
+    assert program.language == "python"
+    assert "run" in program.marks
+    assert len([line for line in program.text.splitlines() if line]) <= 12
+    assert "output" in output.marks
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_block_is_python_and_imports_what_there_is(page: Path):
+    for block in blocks_of(page):
+        if block.language != "python":
+            continue
+        tree = compile(
+            block.text, f"{page}:{block.line}", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        )
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "celeriac":
+                module = importlib.import_module(str(node.module))
+                missing = [name.name for name in node.names if not hasattr(module, name.name)]
+                assert not missing, f"{page}:{block.line}: {node.module} has no {missing}"
+
+
+def test_the_ellipsis_stands_for_anything_within_a_line():
+    assert same("took … s\ndone\n", "took 0.3 s\ndone\n")
+    assert not same("took … s", "took 0.3\n s")
+    assert not same("5", "55")
