@@ -23,7 +23,7 @@ def test_list_and_show(project: Project):
     project.bury("shop.gone", reason="TaskNotFound: shop.gone\nis not registered")
     listed = project.run("dead", "-b", project.url)
     heading, row = listed.output.splitlines()
-    assert heading.split() == ["id", "died", "at", "queue", "task", "reason"]
+    assert heading.split() == ["id", "died", "at", "queue", "task", "task", "id", "reason"]
     assert "shop.gone" in row
     assert row.endswith("TaskNotFound: shop.gone is not registered")
     shown = project.run("dead", "show", row.split()[0], "-b", project.url)
@@ -80,18 +80,28 @@ def test_unknown_id(project: Project):
     assert "there is no dead letter nobody; celeriac dead lists them" in ended.stderr
 
 
-def test_beginning_of_an_id(project: Project, redis_url: str, queue: str):
-    """Ids are long on Redis; so much of one is enough as no other begins with."""
+def test_task_ids_and_beginnings_of_ids(project: Project, redis_url: str, queue: str):
     project.bury("shop.one", "shop.two", queue=queue, url=redis_url)
-    listed = project.run("dead", "list", "--json", "-b", redis_url)
-    first, second = [letter["id"] for letter in json.loads(listed.output) if letter["queue"] == queue]
-    shown = project.run("dead", "show", first[:13], "-b", redis_url)
+    listed = json.loads(project.run("dead", "list", "--json", "-b", redis_url).output)
+    first, second = [letter for letter in listed if letter["queue"] == queue]
+    shown = project.run("dead", "show", first["task id"][:13], "-b", redis_url)
     assert shown.exit_code == 0
-    assert first in shown.output
-    assert second not in shown.output
-    assert project.run("dead", "retry", first[:13], second, "-b", redis_url).output.startswith(
-        "2 messages back"
-    )
+    assert first["id"] in shown.output
+    assert second["id"] not in shown.output
+    again = project.run("dead", "retry", first["task id"], second["id"], "-b", redis_url)
+    assert again.output == "2 messages back on their queues\n"
+
+
+def test_id_of_several(project: Project):
+    project.bury(*["shop.one"] * 11)
+    assert (
+        project.run("dead", "show", "1", "-b", project.url).exit_code == 0
+    )  # also the beginning of 10 and 11
+    letter = letters(project)[0]
+    ended = project.run("dead", "show", "", "-b", project.url)
+    assert ended.exit_code == 1
+    assert "11 dead letters begin with" in ended.stderr
+    assert letter["id"] in project.run("dead", "show", letter["id"], "-b", project.url).output
 
 
 def test_what_a_worker_refused_is_there(shop: Project):

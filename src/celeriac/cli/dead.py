@@ -29,11 +29,19 @@ class Letter(msgspec.Struct, frozen=True):
     dead: DeadLetter
     summary: Summary
 
+    def is_called(self, id: str) -> bool:
+        """Whether this is its id, or its task's."""
+        return id in (self.dead.id, self.summary.id)
+
+    def begins(self, id: str) -> bool:
+        """Whether one of these ids begins so."""
+        return self.dead.id.startswith(id) or self.summary.id.startswith(id)
+
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Which letters: those that fit all that is given.
 
-    :param ids: ids, or beginnings of ids.
+    :param ids: ids of letters or of their tasks, or beginnings of these.
     :param task: pattern of task names.
     :param error: text within the reason, in any case.
     """
@@ -45,7 +53,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, letter: Letter) -> bool:
         """Whether the letter is among them."""
         return (
-            (not self.ids or letter.dead.id.startswith(tuple(self.ids)))
+            (not self.ids or any(letter.begins(id) for id in self.ids))
             and (self.task is None or fnmatchcase(letter.summary.task, self.task))
             and (self.error is None or self.error.lower() in letter.dead.reason.lower())
         )
@@ -86,11 +94,11 @@ def list_command(source: Source, task: str | None, error: str | None, limit: int
 @click.argument("id")
 @takes_source
 def show_command(source: Source, id: str) -> None:
-    """Show everything that is known of the message ID."""
+    """Show everything that is known of the message ID, which may be its task's id."""
     app = source.load_existing()
-    (letter,) = run_with(app, _find(app, Choice(ids=[id])))
-    for label, text in _facts(letter).items():
-        click.echo(f"{click.style(f'{label:<12}', dim=True)} {text}")
+    for letter in run_with(app, _find(app, Choice(ids=[id]))):
+        for label, text in _facts(letter).items():
+            click.echo(f"{click.style(f'{label:<12}', dim=True)} {text}")
 
 
 @dead.command("retry")
@@ -152,7 +160,7 @@ def _list(source: Source, choice: Choice, limit: int, *, as_objects: bool) -> No
         click.echo("no dead letters")
         return
     show_table(
-        ["id", "died at", "queue", "task", "reason"],
+        ["id", "died at", "queue", "task", "task id", "reason"],
         [_row(letter) for letter in shown],
     )
     if len(letters) > limit:
@@ -161,7 +169,14 @@ def _list(source: Source, choice: Choice, limit: int, *, as_objects: bool) -> No
 
 def _row(letter: Letter) -> list[str]:
     dead = letter.dead
-    return [dead.id, _time(dead.died_at), dead.queue, letter.summary.task or "?", dead.reason]
+    return [
+        dead.id,
+        _time(dead.died_at),
+        dead.queue,
+        letter.summary.task or "?",
+        letter.summary.id or "?",
+        dead.reason,
+    ]
 
 
 def _facts(letter: Letter) -> dict[str, Any]:
@@ -191,15 +206,19 @@ def _facts(letter: Letter) -> dict[str, Any]:
 async def _find(app: App, choice: Choice) -> list[Letter]:
     """Return the letters of a choice. Raises ``CommandFailed`` for an id that is none, or not one's alone."""
     found = [letter async for letter in _letters(app, choice.takes)]
-    for id in choice.ids:
-        same = [letter for letter in found if letter.dead.id == id]
-        alike = same or [letter for letter in found if letter.dead.id.startswith(id)]
-        if not alike:
-            raise CommandFailed(f"there is no dead letter {id}; celeriac dead lists them")
-        if len(alike) > 1:
-            raise CommandFailed(f"{len(alike)} dead letters begin with {id}: give more of the id")
-        found = [letter for letter in found if letter in alike or not letter.dead.id.startswith(id)]
-    return found
+    if not choice.ids:
+        return found
+    return [letter for id in choice.ids for letter in _named(id, found)]
+
+
+def _named(id: str, letters: Sequence[Letter]) -> list[Letter]:
+    same = [letter for letter in letters if letter.is_called(id)]
+    alike = same or [letter for letter in letters if letter.begins(id)]
+    if not alike:
+        raise CommandFailed(f"there is no dead letter {id}; celeriac dead lists them")
+    if len(alike) > 1 and not same:
+        raise CommandFailed(f"{len(alike)} dead letters begin with {id}: give more of the id")
+    return alike
 
 
 async def _letters(app: App, takes: Callable[[Letter], bool]) -> AsyncIterator[Letter]:
