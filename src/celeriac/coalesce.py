@@ -24,7 +24,9 @@ class Coalescer(Generic[T, R]):
     :param limit: how many items go in one round trip at the most.
     """
 
-    def __init__(self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]], limit: int) -> None:
+    def __init__(
+        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]], limit: int
+    ) -> None:
         self._flush = flush
         self._limit = limit
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
