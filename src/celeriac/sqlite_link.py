@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import sqlite3
 import threading
@@ -38,6 +39,8 @@ from sqlalchemy.exc import DBAPIError
 from celeriac.clock import Clock
 from celeriac.errors import CeleriacError
 from celeriac.poke import Listener, Poker
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -144,9 +147,8 @@ class SqliteLink:
             self._ear = ear
             loop.add_reader(ear, _hear, ear, wake)
         if poll is not None:
-            self._seen_version = await self.version()
             look = partial(self._look, loop=loop, wake=wake)
-            await self._submit(partial(self._schedule, poll, look))
+            await self._submit(partial(self._start_looking, poll, look))
 
     async def hear(self, topics: Collection[str]) -> None:
         """Be poked for these topics from now on."""
@@ -222,13 +224,22 @@ class SqliteLink:
     def _schedule(self, period: float, job: Callable[[Connection], None]) -> None:
         self._periodic.append(_Periodic(period, job, self._clock.monotonic() + period))
 
+    def _start_looking(self, period: float, look: Callable[[Connection], None]) -> None:
+        with contextlib.suppress(CeleriacError):  # then the first look wakes once for nothing
+            self._seen_version = self._attempt(_version)
+        self._schedule(period, look)
+
     def _do_periodic(self) -> None:
         now = self._clock.monotonic()
         for entry in self._periodic:
             if entry.next <= now:
                 entry.next = now + entry.period
-                with contextlib.suppress(CeleriacError):
+                try:
                     self._attempt(entry.job)
+                except CeleriacError:
+                    _logger.debug("a periodic job on %s failed", self.path, exc_info=True)
+                except Exception:
+                    _logger.exception("a periodic job on %s failed", self.path)
 
     def _transact(self, job: Callable[[Connection], T], poke: Callable[[], Collection[str]] | None) -> T:
         value, names = self._attempt(lambda connection: self._in_transaction(connection, job, poke))

@@ -37,6 +37,9 @@ T = TypeVar("T")
 _BATCH = 1000
 """Calls that share one transaction."""
 
+_BULK = 5000
+"""Messages of ``publish_many`` that share a transaction: others must get their turn."""
+
 _POLL = 1.0
 """Seconds between looks at the file for what was not poked: it makes up for a lost poke."""
 
@@ -62,7 +65,9 @@ class SqliteBroker:
         await self._desk.publish(_new_message(envelope, route))
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        await self._desk.add([_new_message(envelope, route) for envelope, route in messages])
+        new = [_new_message(envelope, route) for envelope, route in messages]
+        for start in range(0, len(new), _BULK):
+            await self._desk.add(new[start : start + _BULK])
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
@@ -122,14 +127,14 @@ class _Desk:
 
     async def attend(self, event: asyncio.Event, queue: str) -> None:
         """Declare the queue; set the event whenever it may have got a message, from any process."""
+        await self.link.write(lambda connection: self.messages.declare(connection, [queue]))
+        self._known.add(queue)
         if not self._attending:
             self._attending = True
             await self.link.every(self._lease / 3, self.messages.renew)
             await self.link.listen(self.ring_all, _POLL)
-        self._waiting.setdefault(queue, set()).add(event)
-        await self.link.write(lambda connection: self.messages.declare(connection, [queue]))
         await self.link.hear([queue])
-        self._known.add(queue)
+        self._waiting.setdefault(queue, set()).add(event)
 
     async def ignore(self, event: asyncio.Event, queues: Collection[str]) -> None:
         """Set the event for these queues no longer."""
@@ -154,20 +159,22 @@ class _Desk:
         """Take messages; when there are none, say when to look again (seconds since the epoch)."""
 
         def job(connection: Connection) -> tuple[list[TakenMessage], float | None]:
-            self.messages.revive(connection)
             taken = self.messages.take(connection, queues, limit)
             return taken, None if taken else self.messages.next_revival(connection)
 
-        return await self.link.write(job)
+        return await self.revived(job)
 
     async def revived(self, job: Callable[[Connection], T]) -> T:
-        """Run the job on queues that are up to date."""
+        """Run the job on queues that are up to date; wake who waits for those that got something by that."""
+        changed: set[str] = set()
 
         def whole(connection: Connection) -> T:
-            self.messages.revive(connection)
+            changed.update(self.messages.revive(connection))
             return job(connection)
 
-        return await self.link.write(whole)
+        value = await self.link.write(whole, lambda: changed)
+        self.ring(changed)
+        return value
 
     async def retry_dead(self, ids: Sequence[int]) -> int:
         queues: list[str] = []

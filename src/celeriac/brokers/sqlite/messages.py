@@ -10,6 +10,7 @@ many messages it moves, is not held up by a busy interpreter.
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
@@ -48,7 +49,6 @@ Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("expires", Float, nullable=False),
-    sqlite_autoincrement=True,
 )
 
 _message = Table(
@@ -128,7 +128,8 @@ _BURY = text("""
 _COME_DUE = text("UPDATE celeriac_message SET due_at = NULL WHERE due_at <= :now RETURNING queue")
 _NEXT_DUE = text("SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
 
-_NEW_OWNER = text("INSERT INTO celeriac_owner (expires) VALUES (:expires)")
+_NEW_OWNER = text("INSERT INTO celeriac_owner (id, expires) VALUES (:self, :expires)")
+_HOLDS = text("SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1")
 _RENEW = text("UPDATE celeriac_owner SET expires = :expires WHERE id = :self")
 _NEXT_EXPIRY = text("SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self")
 _SEE_EXPIRED = text("SELECT json_group_array(id) FROM celeriac_owner WHERE expires < :now")
@@ -230,7 +231,6 @@ class SqliteMessages:
         self._clock = clock
         self._lease = lease
         self._owner: int | None = None
-        self._held = 0
 
     def declare(self, connection: Connection, queues: Collection[str]) -> None:
         """Make the queues known."""
@@ -260,7 +260,6 @@ class SqliteMessages:
         ids = _write([place.id for place in places])
         facts, frames = _one(connection, _READ, {"ids": ids})
         connection.execute(_TAKE, {"self": owner, "ids": ids})
-        self._held += len(places)
         taken = {
             fact.id: TakenMessage(fact.id, owner, fact.queue, bool(fact.redelivered), fact.deliveries, frame)
             for fact, frame in _cut(_read_facts(facts), frames)
@@ -273,7 +272,6 @@ class SqliteMessages:
             owner: self._still_held(connection, owner, [settlement.id for settlement in group])
             for owner, group in groupby(sorted(settlements, key=attrgetter("owner")), attrgetter("owner"))
         }
-        self._held -= len(settlements)
         answers: list[DeliveryLost | None] = []
         valid: dict[Verb, list[Settlement]] = {}
         for settlement in settlements:
@@ -309,7 +307,7 @@ class SqliteMessages:
         """Prolong the hold on what this process took; let go of the owner's row while nothing is held."""
         if self._owner is None:
             return
-        if self._held <= 0:
+        if connection.execute(_HOLDS, {"self": self._owner}).first() is None:
             self.release(connection)
         else:
             self._hold(connection)
@@ -320,7 +318,7 @@ class SqliteMessages:
             return []
         queues = list(connection.execute(_RELEASE, {"self": self._owner}).scalars())
         connection.execute(_DELETE_OWNERS, {"ids": _write([self._owner])})
-        self._owner, self._held = None, 0
+        self._owner = None
         return queues
 
     def depth(self, connection: Connection, queue: str) -> int:
@@ -383,8 +381,9 @@ class SqliteMessages:
             renewed = connection.execute(_RENEW, {"self": self._owner, "expires": expires})
             if renewed.rowcount:
                 return self._owner
-        self._owner = int(connection.execute(_NEW_OWNER, {"expires": expires}).lastrowid)
-        self._held = 0
+        # A number that nobody else has, even when this transaction is rolled back.
+        self._owner = secrets.randbits(62)
+        connection.execute(_NEW_OWNER, {"self": self._owner, "expires": expires})
         return self._owner
 
     def _still_held(self, connection: Connection, owner: int, ids: list[int]) -> set[int]:
