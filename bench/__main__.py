@@ -9,7 +9,7 @@ from bench.ground import Ground, Molds
 from bench.machine import Machine
 from bench.measures import MEASURES
 from bench.plan import FULL, QUICK, Plan
-from bench.report import markdown, show
+from bench.report import show, write_into
 from bench.workers import WorkerFailed
 
 
@@ -30,8 +30,8 @@ def main() -> int:
     if given.json:
         whole = {"machine": description, "quick": given.quick, "rows": [row.as_json() for row in rows]}
         given.json.write_text(json.dumps(whole, indent=1) + "\n")
-    if given.markdown:
-        given.markdown.write_text(markdown(description, rows))
+    if given.page:
+        write_into(given.page, description, rows)
     return 0
 
 
@@ -45,7 +45,9 @@ def arguments() -> argparse.Namespace:
         "--only", action="append", choices=list(MEASURES), help="measure only this; may be repeated"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for the documentation")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="put the table between the marks of this page"
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""How much is measured: enough for a window of seconds on a machine of today, little enough for a cup of tea."""
+"""How much is measured: enough for windows of seconds, little enough for six minutes in all."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    rounds=3,
+    rounds=5,
     consume=60_000,
     consume_plain=40_000,
     consume_celery=3_000,
@@ -37,7 +37,7 @@ FULL = Sizes(
     send=20_000,
     delay=10_000,
     roundtrips=300,
-    idle=20.0,
+    idle=30.0,
     naps=10_000,
     sqlite=10_000,
 )

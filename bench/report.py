@@ -1,6 +1,8 @@
-"""The table: for a terminal, and as Markdown."""
+"""The table: for a terminal, and for a page of the documentation."""
 
 from collections.abc import Sequence
+from math import isinf
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,13 +12,14 @@ from bench.rows import Row
 
 HEADINGS = ("measure", "celeriac", "Celery", "ratio", "goal", "")
 WIDTH = 110
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 COLOURS = {"ok": "green", "below": "red", "": ""}
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """What stands in a row of the table."""
     celery = "-" if row.celery_value is None else number(row.celery_value)
-    ratio = "-" if row.ratio is None else f"{row.ratio:.1f}x"
+    ratio = "-" if row.ratio is None else "∞" if isinf(row.ratio) else f"{row.ratio:.1f}x"
     goal = row.goal.text(row.unit) if row.goal else "-"
     return row.name, f"{number(row.value)} {row.unit}", celery, ratio, goal, row.verdict
 
@@ -55,6 +58,15 @@ def show(machine: dict[str, Any], rows: Sequence[Row]) -> None:
     console.print(table)
     for line in heading(machine):
         console.print(line, style="dim", highlight=False)
+
+
+def write_into(page: Path, machine: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Put the table between the marks of a page of the documentation. Raises ``ValueError`` where it has none."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{page} has no place for the table: put {BEGIN} and {END} where it is to stand")
+    page.write_text(f"{before}{begin}\n\n{markdown(machine, rows)}\n{end}{after}")
 
 
 def markdown(machine: dict[str, Any], rows: Sequence[Row]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isinf
 from statistics import median
 from typing import Any
 
@@ -80,7 +81,7 @@ class Row:
         if not self.celery:
             return None
         pairs = zip(self.values, self.celery, strict=True)
-        return median(theirs / ours if self.less_is_better else ours / theirs for ours, theirs in pairs)
+        return median(_times_as_good(ours, theirs, self.less_is_better) for ours, theirs in pairs)
 
     @property
     def verdict(self) -> str:
@@ -96,10 +97,15 @@ class Row:
             "unit": self.unit,
             "value": self.value,
             "celery": self.celery_value,
-            "ratio": self.ratio,
+            "ratio": None if self.ratio is None or isinf(self.ratio) else self.ratio,
             "goal": self.goal.text(self.unit) if self.goal else None,
             "verdict": self.verdict or None,
             "rounds": list(self.values),
             "celery_rounds": list(self.celery),
             **self.details,
         }
+
+
+def _times_as_good(ours: float, theirs: float, less_is_better: bool) -> float:
+    good, bad = (theirs, ours) if less_is_better else (ours, theirs)
+    return good / bad if bad else float("inf")

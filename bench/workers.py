@@ -65,6 +65,15 @@ class Running:
         times = [process.cpu_times() for process in self._tree()]
         return sum(time.user + time.system for time in times)
 
+    def fine_cpu_seconds(self) -> float:
+        """The same to the nanosecond, for threads that are still there: the kernel's own ticks are 10 ms."""
+        stats = [
+            stat.read_text()
+            for process in self._tree()
+            for stat in Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+        ]
+        return sum(int(stat.split()[0]) for stat in stats) / 1e9
+
     def memory(self) -> float:
         """Resident megabytes now; pages that processes share are counted in each."""
         return sum(process.memory_info().rss for process in self._tree()) / 1e6

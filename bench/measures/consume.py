@@ -11,7 +11,7 @@ from bench.workers import CELERY, HAS_UVLOOP, Contender, Running, WorkerFailed, 
 
 LEFT_OUT = 0.05
 POLL = 0.02
-ASYNC, THREADS, ASYNCIO = "async tasks", "plain tasks in threads", "async tasks, asyncio's own loop"
+ASYNC, THREADS, ASYNCIO = "async tasks", "plain tasks in threads", "async tasks, no uvloop"
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,17 @@ class Stretch:
 
     def __init__(self, ground: Ground, worker: Running) -> None:
         self._ground, self._worker = ground, worker
-        self._start, self._cpu, self._commands = time.perf_counter(), worker.cpu_seconds(), ground.commands()
+        self._start, self._cpu, self._commands = (
+            time.perf_counter(),
+            worker.fine_cpu_seconds(),
+            ground.commands(),
+        )
 
     def end(self) -> tuple[Idled, float]:
         """What was used, and the seconds it took."""
         self._worker.require_alive()
         seconds = time.perf_counter() - self._start
-        cpu = (self._worker.cpu_seconds() - self._cpu) / seconds * 100
+        cpu = (self._worker.fine_cpu_seconds() - self._cpu) / seconds * 100
         return Idled(cpu, self._ground.commands() - self._commands, self._worker.memory()), seconds
 
 

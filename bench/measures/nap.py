@@ -16,7 +16,7 @@ def measure(plan: Plan) -> list[Row]:
     return [
         Row(f"{count:,} tasks that sleep 1 s", "s", [seconds for seconds, _ in runs], goal=at_most(4)),
         Row(
-            f"{count:,} tasks that sleep 1 s: peak memory",
+            f"{count:,} tasks that sleep 1 s: memory",
             "MB",
             [memory for _, memory in runs],
             goal=at_most(250),
