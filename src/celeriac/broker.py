@@ -44,13 +44,16 @@ class Receipt(Protocol):
 class Delivery(msgspec.Struct, frozen=True):
     """One message taken from a queue.
 
-    :param redelivered: an earlier delivery of it was not settled.
+    :param redelivered: an earlier delivery of it was not settled, or it was given back.
+    :param deliveries: how often it was handed out, this time included. Giving back on purpose (``requeue``) does not
+        count: the number tells how many workers may have died of it.
     """
 
     envelope: Envelope | Unreadable
     queue: str
     receipt: Receipt
     redelivered: bool = False
+    deliveries: int = 1
 
 
 class Subscription(Protocol):
@@ -65,6 +68,15 @@ class Subscription(Protocol):
         Waiting costs no CPU and does not poll where the broker can push. Returns ``[]`` only after ``stop``.
         Raises ``BrokerUnavailable`` when the broker is away; calling again reconnects. Not to be cancelled: use
         ``stop``, so that nothing is taken and forgotten.
+        """
+        ...
+
+    @property
+    def revision(self) -> int:
+        """The revision of the revocations (``Revocations.revision``) that held when ``take`` last took messages.
+
+        It is read with the messages, in one round trip: a revocation that was stored before a message was taken is
+        never missed.
         """
         ...
 
@@ -115,6 +127,63 @@ class DeadLetters(Protocol):
         ...
 
 
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is kept until it is due.
+
+    :param id: names the entry; it ends when the message is due.
+    :param due: seconds since the epoch.
+    """
+
+    id: str
+    envelope: Envelope | Unreadable
+    queue: str
+    due: float
+
+
+class Schedule(Protocol):
+    """Messages that are parked until they are due, the next one first."""
+
+    async def list(self, limit: int = 100, offset: int = 0) -> list[Parked]:
+        """Return up to ``limit`` entries."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many there are."""
+        ...
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Delete these; return how many were still parked."""
+        ...
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """What was revoked, as of one revision.
+
+    :param ids: of tasks.
+    :param roots: of whole workflows: every task with that root id is meant.
+    """
+
+    revision: int = 0
+    ids: frozenset[str] = frozenset()
+    roots: frozenset[str] = frozenset()
+
+
+class Revocations(Protocol):
+    """Tasks that must not run any more, kept with the broker so that a worker started later knows them too."""
+
+    async def add(self, ids: Sequence[str], *, roots: Sequence[str] = (), keep: float = 86400.0) -> None:
+        """Revoke, for ``keep`` seconds; after that the entry is dropped."""
+        ...
+
+    async def revision(self) -> int:
+        """Return a number that changes with every ``add``; one cheap call."""
+        ...
+
+    async def load(self) -> Revoked:
+        """Return all that is revoked now."""
+        ...
+
+
 class Broker(Protocol):
     """A place that keeps messages in queues. Bound to the event loop that first used it."""
 
@@ -153,6 +222,16 @@ class Broker(Protocol):
     @property
     def dead(self) -> DeadLetters:
         """The dead-letter list."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """What is parked."""
+        ...
+
+    @property
+    def revocations(self) -> Revocations:
+        """What must not run any more."""
         ...
 
     async def ping(self) -> str:
