@@ -161,18 +161,25 @@ class Revoked(msgspec.Struct, frozen=True):
 
     :param ids: of tasks.
     :param roots: of whole workflows: every task with that root id is meant.
+    :param terminate: those of the ids and roots whose running processes are to be killed too.
     """
 
     revision: int = 0
     ids: frozenset[str] = frozenset()
     roots: frozenset[str] = frozenset()
+    terminate: frozenset[str] = frozenset()
 
 
 class Revocations(Protocol):
     """Tasks that must not run any more, kept with the broker so that a worker started later knows them too."""
 
-    async def add(self, ids: Sequence[str], *, roots: Sequence[str] = (), keep: float = 86400.0) -> None:
-        """Revoke, for ``keep`` seconds; after that the entry is dropped."""
+    async def add(
+        self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
+    ) -> None:
+        """Revoke, for ``keep`` seconds; after that the entry is dropped.
+
+        :param terminate: kill the process of a task that runs in a process pool; coroutines are cancelled anyway.
+        """
         ...
 
     async def revision(self) -> int:
