@@ -1,9 +1,10 @@
 """The code of a Markdown page, and what it says that this prints.
 
-Rules: an HTML comment before a block says what is done with it. ``file NAME`` writes it there; ``run`` runs it, Python
-as a script, a console block command by command, each followed by what it prints; ``start TEXT`` starts a command and
-waits for a line with that text; ``output`` compares the block with what the last script printed. ``stop``, without a
-block, stops what was started last. In what is printed, ``…`` stands for anything within a line.
+Rules: an HTML comment before a block says what is done with it. ``file NAME`` writes it there, ``append NAME`` adds it;
+``run`` runs it, Python as a script, a console block command by command, each followed by what it prints (``run last``:
+by the last line of that, since a terminal shows the others only for a moment); ``start TEXT`` starts a command and waits
+for a line with that text; ``output`` compares the block with what the last script printed. ``stop``, without a block,
+stops what was started last. In what is printed, ``…`` stands for anything within a line.
 """
 
 import re
@@ -17,7 +18,7 @@ BLOCK = re.compile(
     r"(?P<marks>(?:^<!-- [^\n]* -->\n)*)^```(?P<language>\w*)\n(?P<text>.*?)^```$|^<!-- (?P<alone>stop) -->$",
     re.MULTILINE | re.DOTALL,
 )
-MARK = re.compile(r"<!-- (?P<verb>file|run|start|output)(?: (?P<argument>.*?))? -->")
+MARK = re.compile(r"<!-- (?P<verb>file|append|run|start|output)(?: (?P<argument>.*?))? -->")
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,9 @@ class Reader:
         name = marks.get("file", "script.py")
         if "file" in marks or ("run" in marks and block.language == "python"):
             (self.directory / name).write_text(self._mine(block.text))
+        if "append" in marks:
+            with (self.directory / marks["append"]).open("a") as file:
+                file.write(self._mine(f"\n\n{block.text}"))
         if "stop" in marks:
             self._stop()
         if "start" in marks:
@@ -69,6 +72,8 @@ class Reader:
         elif "run" in marks:
             for command, output in block.commands():
                 printed = self._run(command, where, fails=True)
+                if marks["run"] == "last":
+                    printed = "".join(printed.splitlines(keepends=True)[-1:])
                 assert same(output, printed), _said(where, command, output, printed)
         elif "output" in marks:
             assert same(block.text, self._printed), _said(where, "the script", block.text, self._printed)
