@@ -45,8 +45,8 @@ class Delivery(msgspec.Struct, frozen=True):
     """One message taken from a queue.
 
     :param redelivered: an earlier delivery of it was not settled, or it was given back.
-    :param deliveries: how often it was handed out, this time included. Giving back on purpose (``requeue``) does not
-        count: the number tells how many workers may have died of it.
+    :param deliveries: how often it was handed out, this time included. Giving back on purpose (``requeue``, ``park``)
+        does not count: the number tells how many workers may have died of it.
     """
 
     envelope: Envelope | Unreadable
@@ -195,7 +195,11 @@ class Broker(Protocol):
     """A place that keeps messages in queues. Bound to the event loop that first used it."""
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
-        """Return when the broker has the message; raise when it has not. Concurrent calls share round trips."""
+        """Return when the broker has the message; raise when it has not. Concurrent calls share round trips.
+
+        A message whose ``route.due`` is ahead is parked at once where its takers bring it back in time, so that it
+        stands in nobody's way; elsewhere it is queued, and who takes it parks it.
+        """
         ...
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:

@@ -73,7 +73,11 @@ class Publisher:
             compression=options.compression or self._settings.compression,
             now=now,
         )
-        return envelope, route(options, self._settings.default_queue)
+        to = route(options, self._settings.default_queue)
+        if message.eta is not None:
+            eta = message.eta if message.eta.tzinfo is not None else message.eta.replace(tzinfo=UTC)
+            to = msgspec.structs.replace(to, due=eta.timestamp())
+        return envelope, to
 
 
 def _timed(message: TaskMessage, options: SendOptions, now: datetime) -> TaskMessage:

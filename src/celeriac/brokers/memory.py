@@ -17,7 +17,16 @@ from itertools import count, islice
 
 import msgspec
 
-from celeriac.broker import DeadLetter, DeadLetters, Delivery, Subscription
+from celeriac.broker import (
+    DeadLetter,
+    DeadLetters,
+    Delivery,
+    Parked,
+    Revocations,
+    Revoked,
+    Schedule,
+    Subscription,
+)
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost
 from celeriac.wire.envelope import Envelope, Route, Unreadable
@@ -41,6 +50,14 @@ class _Dead(msgspec.Struct):
     died_at: float
 
 
+class _Waiting(msgspec.Struct):
+    """A parked message and what wakes it."""
+
+    message: _Message
+    due: float
+    timer: asyncio.TimerHandle
+
+
 class MemoryBroker:
     """Keeps messages in the memory of this process. Use it from one event loop.
 
@@ -49,18 +66,19 @@ class MemoryBroker:
 
     def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
         self._lines = _Lines(clock)
+        self._revocations = _MemoryRevocations(clock)
         self._subscriptions: set[_MemorySubscription] = set()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
-        self._lines.enqueue(self._message(envelope, route))
+        self._lines.add(self._message(envelope, route), route.due)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        for message in [self._message(envelope, route) for envelope, route in messages]:
-            self._lines.enqueue(message)
+        for message, due in [(self._message(envelope, route), route.due) for envelope, route in messages]:
+            self._lines.add(message, due)
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
-        subscription = _MemorySubscription(self._lines, queues)
+        subscription = _MemorySubscription(self._lines, self._revocations, queues)
         self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -87,6 +105,14 @@ class MemoryBroker:
     def dead(self) -> DeadLetters:
         return _MemoryDeadLetters(self._lines)
 
+    @property
+    def schedule(self) -> Schedule:
+        return _MemorySchedule(self._lines)
+
+    @property
+    def revocations(self) -> Revocations:
+        return self._revocations
+
     async def ping(self) -> str:
         return f"memory of this process, {len(self._lines.waiting)} queues"
 
@@ -109,7 +135,7 @@ class _Lines:
         self._clock = clock
         self._serials = count(1)
         self._held: dict[int, _Message] = {}
-        self._parked: dict[int, tuple[asyncio.TimerHandle, _Message]] = {}
+        self.parked: dict[int, _Waiting] = {}
         self.waiting: dict[str, list[_Message]] = {}
         self.dead: dict[str, _Dead] = {}
         self.changed: set[asyncio.Event] = set()
@@ -119,6 +145,16 @@ class _Lines:
 
     def declare(self, queue: str) -> list[_Message]:
         return self.waiting.setdefault(queue, [])
+
+    def add(self, message: _Message, due: float | None) -> None:
+        """Queue the message, or park it when its time is yet to come."""
+        delay = 0.0 if due is None else due - self._clock.now()
+        if due is None or delay <= 0:
+            self.enqueue(message)
+            return
+        self.declare(message.queue)
+        timer = asyncio.get_running_loop().call_later(delay, self._come_due, message.serial)
+        self.parked[message.serial] = _Waiting(message, due, timer)
 
     def enqueue(self, message: _Message) -> None:
         heappush(self.declare(message.queue), message)
@@ -149,12 +185,14 @@ class _Lines:
 
     def park(self, message: _Message, due: float) -> None:
         self.settle(message)
-        delay = due - self._clock.now()
-        if delay <= 0:
-            self.enqueue(message)
-            return
-        timer = asyncio.get_running_loop().call_later(delay, self._come_due, message.serial)
-        self._parked[message.serial] = (timer, message)
+        self.add(message, due)
+
+    def unpark(self, serial: int) -> bool:
+        """Forget a parked message; return whether there was one."""
+        waiting = self.parked.pop(serial, None)
+        if waiting is not None:
+            waiting.timer.cancel()
+        return waiting is not None
 
     def bury(self, message: _Message, reason: str) -> None:
         self.settle(message)
@@ -164,13 +202,12 @@ class _Lines:
         """Put what is held or parked back into its queue."""
         for message in list(self._held.values()):
             self.give_back(message)
-        for serial, (timer, _) in list(self._parked.items()):
-            timer.cancel()
+        for serial, waiting in list(self.parked.items()):
+            waiting.timer.cancel()
             self._come_due(serial)
 
     def _come_due(self, serial: int) -> None:
-        _, message = self._parked.pop(serial)
-        self.enqueue(message)
+        self.enqueue(self.parked.pop(serial).message)
 
 
 class _MemoryReceipt:
@@ -204,8 +241,10 @@ class _MemoryReceipt:
 
 
 class _MemorySubscription:
-    def __init__(self, lines: _Lines, queues: Sequence[str]) -> None:
+    def __init__(self, lines: _Lines, revocations: _MemoryRevocations, queues: Sequence[str]) -> None:
         self._lines = lines
+        self._revocations = revocations
+        self._revision = 0
         self._queues = deque(dict.fromkeys(queues))
         self._changed = asyncio.Event()
         self._stopped = False
@@ -216,9 +255,14 @@ class _MemorySubscription:
         while not self._stopped:
             taken = self._lines.take(self._queues, limit)
             if taken:
+                self._revision = self._revocations.number
                 return [self._delivery(message) for message in taken]
             await self._wait()
         return []
+
+    @property
+    def revision(self) -> int:
+        return self._revision
 
     async def stop(self) -> None:
         self._stopped = True
@@ -273,6 +317,49 @@ class _MemoryDeadLetters:
         return [self._lines.dead.pop(name) for name in present]
 
 
+class _MemorySchedule:
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
+
+    async def list(self, limit: int = 100, offset: int = 0) -> list[Parked]:
+        waiting = sorted(self._lines.parked.values(), key=lambda waiting: (waiting.due, waiting.message.serial))
+        return [_parked(entry) for entry in waiting[offset : offset + limit]]
+
+    async def count(self) -> int:
+        return len(self._lines.parked)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        return sum(self._lines.unpark(int(name)) for name in ids if name.isdecimal())
+
+
+class _MemoryRevocations:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ids: dict[str, float] = {}
+        self._roots: dict[str, float] = {}
+        self.number = 0
+
+    async def add(self, ids: Sequence[str], *, roots: Sequence[str] = (), keep: float = 86400.0) -> None:
+        now = self._clock.now()
+        for known, added in ((self._ids, ids), (self._roots, roots)):
+            for name in [name for name, expires in known.items() if expires <= now]:
+                del known[name]
+            for name in added:
+                known[name] = max(now + keep, known.get(name, 0.0))
+        self.number += 1
+
+    async def revision(self) -> int:
+        return self.number
+
+    async def load(self) -> Revoked:
+        now = self._clock.now()
+        ids, roots = (
+            frozenset(name for name, expires in known.items() if expires > now)
+            for known in (self._ids, self._roots)
+        )
+        return Revoked(self.number, ids, roots)
+
+
 def _read(message: _Message) -> Envelope | Unreadable:
     return unpack(mark_redelivered(message.raw) if message.redelivered else message.raw)
 
@@ -282,6 +369,11 @@ def _dead_letter(name: str, dead: _Dead) -> DeadLetter:
     return DeadLetter(
         id=name, envelope=_read(message), queue=message.queue, reason=dead.reason, died_at=dead.died_at
     )
+
+
+def _parked(waiting: _Waiting) -> Parked:
+    message = waiting.message
+    return Parked(id=str(message.serial), envelope=_read(message), queue=message.queue, due=waiting.due)
 
 
 def _lost(message: _Message) -> DeliveryLost:

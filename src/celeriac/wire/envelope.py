@@ -12,16 +12,18 @@ import msgspec
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where a message goes.
+    """Where a message goes, and when.
 
     :param routing_key: the routing key; with the default exchange this is the queue's name.
     :param exchange: ``""`` is the default exchange, as Celery 4 and newer use it for direct queues.
     :param queue: the queue to declare before the first publish; ``None`` when only exchange and key are known.
+    :param due: seconds since the epoch before which nobody needs it; it is the sender's hint, not part of the message.
     """
 
     routing_key: str
     exchange: str = ""
     queue: str | None = None
+    due: float | None = None
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
