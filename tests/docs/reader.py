@@ -1,6 +1,7 @@
 """Somebody who follows a page word by word, in an empty directory."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,6 @@ class Reader:
             "C_FORCE_ROOT": "1",
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(ROOT),
         }
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Reader:
             self._printed = self._run(f"python {name}", where)
         elif "run" in marks:
             for command, output in block.commands():
-                printed = self._run(command, where, fails=True)
+                printed = self._run(command, where, terminal=True)
                 if marks["run"] == "last":
                     printed = "".join(printed.splitlines(keepends=True)[-1:])
                 assert same(output, printed), _said(where, command, output, printed)
@@ -79,7 +79,8 @@ class Reader:
             assert same(block.text, self._printed), _said(where, "the script", block.text, self._printed)
         return "run" in marks
 
-    def _run(self, command: str, where: str, *, fails: bool = False) -> str:
+    def _run(self, command: str, where: str, *, terminal: bool = False) -> str:
+        """What the command prints; of a script what it prints itself, in a terminal also what is logged."""
         if command.startswith("export "):
             name, _, value = self._mine(command.removeprefix("export ")).partition("=")
             self._env[name] = value
@@ -90,13 +91,13 @@ class Reader:
             env=self._env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stderr=subprocess.STDOUT if terminal else subprocess.PIPE,
             timeout=40,
             check=False,
         )
         printed = self._theirs(done.stdout)
-        assert fails or done.returncode == 0, f"{where}: {command} ended with {done.returncode}:\n{printed}"
+        errors = self._theirs(done.stderr or b"")
+        assert terminal or done.returncode == 0, f"{where}: {command} ended with {done.returncode}:\n{errors}"
         return printed
 
     def _start(self, command: str, ready: str) -> None:
@@ -112,8 +113,9 @@ class Reader:
     def _mine(self, text: str) -> str:
         return text.replace(REDIS, self._redis_url)
 
-    def _theirs(self, text: str) -> str:
-        return text.replace(self._redis_url, REDIS)
+    def _theirs(self, output: bytes) -> str:
+        """What a terminal shows in the end, in the words of the page."""
+        return re.sub(r"[^\n]*\r", "", output.decode()).replace(self._redis_url, REDIS)
 
 
 def _said(where: str, what: str, promised: str, printed: str) -> str:
