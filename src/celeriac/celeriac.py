@@ -37,6 +37,17 @@ class Celeriac(App):
         name: str | None = None,
         pool: str = "threads",
         grace: float = 30.0,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
     ) -> Worker:
         """Return a worker for this app's tasks, to run inside this program: see ``Worker``."""
-        return Worker(self, concurrency=concurrency, queues=queues, name=name, pool=pool, grace=grace)
+        return Worker(
+            self,
+            concurrency=concurrency,
+            queues=queues,
+            name=name,
+            pool=pool,
+            grace=grace,
+            max_tasks_per_child=max_tasks_per_child,
+            max_memory_per_child=max_memory_per_child,
+        )

@@ -10,10 +10,13 @@ from typing import TypeAlias
 
 import msgspec
 
+from celeriac.broker import Revoked
 from celeriac.canvas.advance import obstacle
-from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound
+from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound, WorkerLost
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.task import Malformed, TaskMessage
+
+NOTHING_REVOKED = Revoked()
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -52,16 +55,20 @@ def admit(
     content: TaskMessage | Malformed | Unreadable,
     known: Container[str],
     now: float,
+    revoked: Revoked = NOTHING_REVOKED,
 ) -> Admission:
     """Judge a message.
 
     :param known: the names of the tasks registered here.
     :param now: seconds since the epoch.
+    :param revoked: what must not run any more.
     """
     if not isinstance(content, TaskMessage):
         return _refuse_unread(content)
     if content.expires is not None and content.expires.timestamp() <= now:
         return Discard(content, "expired")
+    if content.id in revoked.ids or content.root_id in revoked.roots:
+        return Discard(content, "revoked")
     if content.task not in known:
         return _refuse(content, TaskNotFound(content.task))
     if (reason := obstacle(content)) is not None:
@@ -71,6 +78,17 @@ def admit(
     if content.eta is not None and (until := content.eta.timestamp()) > now:
         return Hold(content, until)
     return Run(content)
+
+
+def refuse_poison(message: TaskMessage, deliveries: int, allowed: int) -> Refuse:
+    """Refuse a message of which workers have died: it was handed out ``deliveries`` times, ``allowed`` at the most."""
+    return _refuse(
+        message,
+        WorkerLost(
+            f"{message.task}[{message.id}] was delivered {deliveries - 1} times and no worker lived to end it; "
+            f"max_deliveries is {allowed}"
+        ),
+    )
 
 
 def _refuse_unread(content: Malformed | Unreadable) -> Refuse:

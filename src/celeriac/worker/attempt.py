@@ -93,6 +93,7 @@ class Attempt:
         "message",
         "queue",
         "receipt",
+        "revoked",
         "started",
         "task",
     )
@@ -111,6 +112,7 @@ class Attempt:
         self.queue = delivery.queue
         self.receipt = delivery.receipt
         self.started = perf_counter()
+        self.revoked = False
         self._backend = backend
         self._settings = settings
         self._loop = asyncio.get_running_loop()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from celeriac.broker import Broker, Delivery, Subscription
 from celeriac.errors import BrokerError
 from celeriac.worker.executor import Executor
+from celeriac.worker.insist import Insist
+from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
 from celeriac.worker.tally import Tally
 
@@ -18,17 +21,29 @@ logger = logging.getLogger("celeriac.worker")
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds between tries while the broker is away."""
 
+LAST_WORDS = 5.0
+"""Seconds that results and acks have to land once the grace is over."""
+
 
 class Consumer:
     """The worker's intake from one broker."""
 
     def __init__(
-        self, broker: Broker, queues: Sequence[str], executor: Executor, slots: Slots, tally: Tally
+        self,
+        broker: Broker,
+        queues: Sequence[str],
+        executor: Executor,
+        slots: Slots,
+        insist: Insist,
+        revocations: RevocationList,
+        tally: Tally,
     ) -> None:
         self._broker = broker
         self._queues = queues
         self._executor = executor
         self._slots = slots
+        self._insist = insist
+        self._revocations = revocations
         self._tally = tally
         self._loop = asyncio.get_running_loop()
         self._attempts: set[asyncio.Task[Any]] = set()
@@ -73,15 +88,17 @@ class Consumer:
     async def finish(self, grace: float) -> int:
         """Wait up to ``grace`` seconds for what runs, then cancel the rest, which gives it back to the broker.
 
-        Returns how many attempts were given back.
+        What has run already gets ``LAST_WORDS`` more for its result and ack. Returns how many attempts were given back.
         """
         await self._wait_for_attempts(grace)
-        left = list(self._attempts)
-        for attempt in left:
-            attempt.cancel()
-        if left:
+        given_back = self._executor.stop_bodies()
+        if self._attempts:
+            await asyncio.wait(self._attempts, timeout=LAST_WORDS)
+        if left := list(self._attempts):
+            for attempt in left:
+                attempt.cancel()
             await asyncio.wait(left)
-        return len(left)
+        return given_back
 
     async def _take_until_stopped(self, subscription: Subscription) -> None:
         wait = FIRST_WAIT
@@ -98,7 +115,13 @@ class Consumer:
         free = await self._slots.wait_free()
         if free == 0:
             return
-        for delivery in await subscription.take(free):
+        deliveries = await subscription.take(free)
+        if deliveries and subscription.revision != self._revocations.revoked.revision:
+            # Insisted on: a message that was taken is settled only by an attempt, and none may start unaware.
+            await self._insist(
+                partial(self._revocations.refresh, subscription.revision), "loading revocations"
+            )
+        for delivery in deliveries:
             self._start(delivery)
 
     def _start(self, delivery: Delivery) -> None:

@@ -17,7 +17,7 @@ from celeriac.wire.failure import format_traceback
 from celeriac.wire.result import FAILURE
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.outcome import Decision
-from celeriac.worker.pool import Pool
+from celeriac.worker.pool import Call, Pool
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -50,7 +50,7 @@ class Errbacks:
             if task.is_coroutine:
                 await task.function(*args, **kwargs)
             else:
-                await self._pool.call(task, args, kwargs, attempt.context)
+                await self._pool.call(Call(task, args, kwargs, attempt.context))
         except Exception:
             logger.exception(
                 "errback %s of %s[%s] failed", task.name, attempt.message.task, attempt.message.id

@@ -12,6 +12,7 @@ import os
 import random
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from celeriac.app import App, Connections
 from celeriac.broker import Delivery, Receipt
@@ -24,15 +25,27 @@ from celeriac.wire.envelope import Unreadable
 from celeriac.wire.preview import preview
 from celeriac.wire.result import STARTED, ResultRecord
 from celeriac.wire.task import TaskMessage, decode
-from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, admit
+from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, admit, refuse_poison
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.deadline import bounded
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import Insist
-from celeriac.worker.outcome import Decision, Ending, Raised, Returned, Settle, Terms, failed, judge, revoked
-from celeriac.worker.pool import Pool
+from celeriac.worker.outcome import (
+    Decision,
+    Ending,
+    Raised,
+    Returned,
+    Settle,
+    Stopped,
+    Terms,
+    failed,
+    judge,
+    revoked,
+)
+from celeriac.worker.pool import Call, Pool
 from celeriac.worker.raised import as_exception
+from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
 
 logger = logging.getLogger("celeriac.worker")
@@ -48,6 +61,7 @@ class Executor:
         pool: Pool,
         slots: Slots,
         insist: Insist,
+        revocations: RevocationList,
         errbacks: Errbacks,
         announcer: Announcer,
         node: str,
@@ -61,6 +75,8 @@ class Executor:
         self._pool = pool
         self._slots = slots
         self._insist = insist
+        self._revocations = revocations
+        self._bodies: dict[asyncio.Task[Any], Attempt] = {}
         self._errbacks = errbacks
         self._announcer = announcer
         self._node = node
@@ -94,10 +110,39 @@ class Executor:
                 slots.body_done()
             slots.settled()
 
+    def stop_revoked(self) -> None:
+        """Cancel the running bodies that were revoked meanwhile, as far as they can be stopped."""
+        revoked = self._revocations.revoked
+        for running, attempt in self._bodies.items():
+            message = attempt.message
+            if attempt.revoked or not (message.id in revoked.ids or message.root_id in revoked.roots):
+                continue
+            killed = message.id in revoked.terminate or message.root_id in revoked.terminate
+            if attempt.task.is_coroutine or (killed and self._pool.can_stop):
+                attempt.revoked = True
+                running.cancel()
+
+    def is_busy(self) -> bool:
+        """Whether a body runs."""
+        return bool(self._bodies)
+
+    def stop_bodies(self) -> int:
+        """Cancel every running body, which gives its message back; return how many that were."""
+        for running in self._bodies:
+            running.cancel()
+        return len(self._bodies)
+
     def _admit(self, delivery: Delivery) -> Admission:
         envelope = delivery.envelope
         content = envelope if isinstance(envelope, Unreadable) else decode(envelope, self._codecs)
-        return admit(content, self._tasks, self._now())
+        admission = admit(content, self._tasks, self._now(), self._revocations.revoked)
+        if delivery.deliveries > 1 and isinstance(admission, Run):
+            allowed = (
+                self._tasks[admission.message.task].options.max_deliveries or self._settings.max_deliveries
+            )
+            if delivery.deliveries > allowed:
+                return refuse_poison(admission.message, delivery.deliveries, allowed)
+        return admission
 
     async def _begin(self, message: TaskMessage, delivery: Delivery) -> Attempt:
         task = self._tasks[message.task]
@@ -111,25 +156,37 @@ class Executor:
         return attempt
 
     async def _call(self, attempt: Attempt) -> Ending:
-        task, message = attempt.task, attempt.message
+        running = asyncio.current_task()
+        assert running is not None
+        self._bodies[running] = attempt
         try:
-            args, kwargs = task.arguments.bind(message.args, message.kwargs)
-            task.inject(attempt.context, args, kwargs)
-            if task.is_coroutine:
-                CURRENT.set(attempt.context)
-                body = task.function(*args, **kwargs)
-            else:
-                body = self._pool.call(task, args, kwargs, attempt.context)
-            soft, hard = attempt.limits()
-            if soft is None and hard is None:
-                return Returned(await body)
-            return Returned(await bounded(body, soft, hard))
+            return Returned(await self._body(attempt))
         except asyncio.CancelledError as error:
-            if _cancelling():
+            if attempt.revoked:
+                running.uncancel()
+                return Stopped()
+            if running.cancelling():
                 raise
             return Raised(as_exception(error))
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending, not the worker's
             return Raised(as_exception(error))
+        finally:
+            del self._bodies[running]
+
+    async def _body(self, attempt: Attempt) -> Any:
+        task, message = attempt.task, attempt.message
+        args, kwargs = task.arguments.bind(message.args, message.kwargs)
+        task.inject(attempt.context, args, kwargs)
+        soft, hard = attempt.limits()
+        if task.is_coroutine:
+            CURRENT.set(attempt.context)
+            body = task.function(*args, **kwargs)
+        else:
+            body = self._pool.call(Call(task, args, kwargs, attempt.context, soft))
+            soft = None
+        if soft is None and hard is None:
+            return await body
+        return await bounded(body, soft, hard)
 
     async def _conclude(self, attempt: Attempt, ending: Ending) -> None:
         await attempt.reports_done()
@@ -241,8 +298,3 @@ def _send_options(follow_up: FollowUp) -> SendOptions:
         countdown=follow_up.countdown,
         expires=follow_up.expires_in,
     )
-
-
-def _cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -48,7 +48,11 @@ class Raised(msgspec.Struct, frozen=True):
     error: BaseException
 
 
-Ending: TypeAlias = Returned | Raised
+class Stopped(msgspec.Struct, frozen=True):
+    """The body was stopped since its task was revoked."""
+
+
+Ending: TypeAlias = Returned | Raised | Stopped
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -97,6 +101,8 @@ def judge(message: TaskMessage, ending: Ending, children: list[Any], terms: Term
     """
     if isinstance(ending, Returned):
         return _succeeded(message, ending.value, children, terms)
+    if isinstance(ending, Stopped):
+        return revoked(message, "terminated", terms)
     error = ending.error
     if isinstance(error, RetryRequested):
         return _retry_requested(message, error, terms)

@@ -8,16 +8,39 @@ from celeriac.context import Context
 from celeriac.task import Task
 
 
+class Call:
+    """One call of a plain function.
+
+    :param soft: seconds after which ``SoftTimeLimitExceeded`` is raised in the function, ``None`` for never.
+    """
+
+    __slots__ = ("args", "context", "kwargs", "soft", "task")
+
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        args: list[Any],
+        kwargs: dict[str, Any],
+        context: Context,
+        soft: float | None = None,
+    ) -> None:
+        self.task = task
+        self.args = args
+        self.kwargs = kwargs
+        self.context = context
+        self.soft = soft
+
+
 class Pool(Protocol):
     """Runs plain functions beside the event loop."""
 
-    async def call(
-        self, task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any], context: Context
-    ) -> Any:
-        """Run the task's function and return its value or raise its exception.
+    @property
+    def can_stop(self) -> bool:
+        """Whether cancelling a call stops the function, rather than only the wait for it."""
+        ...
 
-        Cancelling the call gives up waiting; whether the body stops depends on the pool.
-        """
+    async def call(self, call: Call) -> Any:
+        """Run the function and return its value or raise its exception; cancelling gives up waiting."""
         ...
 
     async def close(self) -> None:

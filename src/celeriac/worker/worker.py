@@ -14,7 +14,7 @@ from typing import Self
 from celeriac.app import App
 from celeriac.errors import ConfigError
 from celeriac.worker.announcer import Announcer
-from celeriac.worker.consumer import Consumer
+from celeriac.worker.consumer import LAST_WORDS, Consumer
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
@@ -22,6 +22,7 @@ from celeriac.worker.pool import Pool
 from celeriac.worker.pools.processes import Processes
 from celeriac.worker.pools.solo import Solo
 from celeriac.worker.pools.threads import Threads
+from celeriac.worker.revocations import RevocationList
 from celeriac.worker.signals import Signals
 from celeriac.worker.slots import Slots
 from celeriac.worker.tally import Tally
@@ -31,8 +32,6 @@ logger = logging.getLogger("celeriac.worker")
 DEFAULT_CONCURRENCY = 100
 SETTLING_FACTOR, SETTLING_LEAST = 4, 2000
 POOLS = ("threads", "processes", "solo")
-LAST_WORDS = 5.0
-"""Seconds that results and acks have to land once the grace is over."""
 
 
 class Worker:
@@ -46,6 +45,8 @@ class Worker:
     :param name: the node name, ``celeriac@<host>`` when not given; exactly one ``@`` (Celery: node names).
     :param pool: ``threads``, ``processes`` or ``solo``: where plain functions run.
     :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
+    :param max_tasks_per_child: calls after which a process of the pool is replaced.
+    :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Worker:
         name: str | None = None,
         pool: str = "threads",
         grace: float = 30.0,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
     ) -> None:
         self._app = app
         self._concurrency = _checked_concurrency(concurrency, pool)
@@ -64,9 +67,12 @@ class Worker:
         self.name = _checked_name(name)
         self._pool_name = pool
         self._grace = grace
+        self._max_tasks_per_child = max_tasks_per_child
+        self._max_memory_per_child = max_memory_per_child
         self._pool: Pool | None = None
         self._consumer: Consumer | None = None
         self._running: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._insist = Insist()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,15 +111,14 @@ class Worker:
         async with Signals() as signals:
             await self._open()
             announcing = asyncio.create_task(self._announce(on_ready))
-            await signals.first.wait()
+            await self._first_of(signals.first)
             announcing.cancel()
             logger.info("stopping: %d tasks have up to %.0f s to end", self._at_work(), self._grace)
             closing = asyncio.create_task(self._close())
             hurrying = asyncio.create_task(signals.second.wait())
             await asyncio.wait([closing, hurrying], return_when=asyncio.FIRST_COMPLETED)
-            if not closing.done() and self._consumer is not None:
-                logger.warning("second signal: giving %d tasks back", self._at_work())
-                self._consumer.hurry()
+            if not closing.done():
+                self._hurry()
             await closing
             hurrying.cancel()
             await self._app.close()
@@ -137,6 +142,15 @@ class Worker:
         self._thread.join()
         self._thread = None
 
+    async def _first_of(self, signal: asyncio.Event) -> None:
+        """Return when the signal came; raise what ended the intake, should that end by itself."""
+        assert self._running is not None
+        waiting = asyncio.create_task(signal.wait())
+        await asyncio.wait([waiting, self._running], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._running.done():
+            await self._running
+
     async def _announce(self, on_ready: Callable[[], None]) -> None:
         await self.ready()
         on_ready()
@@ -145,39 +159,52 @@ class Worker:
         connections = self._app.connections()
         slots = Slots(self._concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * self._concurrency))
         self._pool = self._make_pool()
-        errbacks = Errbacks(self._app.tasks, self._pool)
+        revocations = RevocationList(connections.broker.revocations)
         executor = Executor(
             self._app,
             connections,
             self._pool,
             slots,
             self._insist,
-            errbacks,
+            revocations,
+            Errbacks(self._app.tasks, self._pool),
             Announcer(self.tally),
             self.name,
         )
-        self._consumer = Consumer(connections.broker, self._queues, executor, slots, self.tally)
+        self._consumer = Consumer(
+            connections.broker, self._queues, executor, slots, self._insist, revocations, self.tally
+        )
         self._running = asyncio.create_task(self._consumer.run())
+        self._watching = asyncio.create_task(revocations.watch(executor.is_busy, executor.stop_revoked))
 
     async def _close(self) -> None:
-        if self._consumer is None or self._running is None or self._pool is None:
+        if self._consumer is None or self._running is None or self._watching is None or self._pool is None:
             return
+        giving_up = asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
         await self._consumer.stop()
         await self._running
-        closing = asyncio.create_task(self._consumer.finish(self._grace))
-        asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
-        given_back = await closing
+        given_back = await self._consumer.finish(self._grace)
         if given_back:
             logger.warning("%d tasks did not end in time and went back to the queue", given_back)
+        giving_up.cancel()
+        self._watching.cancel()
         await self._pool.close()
         self._consumer = None
+
+    def _hurry(self) -> None:
+        if self._consumer is not None:
+            logger.warning("second signal: giving %d tasks back", self._at_work())
+            self._insist.give_up_in(LAST_WORDS)
+            self._consumer.hurry()
 
     def _at_work(self) -> int:
         return self._consumer.attempts if self._consumer is not None else 0
 
     def _make_pool(self) -> Pool:
         if self._pool_name == "processes":
-            return Processes(self._concurrency, self._app.tasks)
+            return Processes(
+                self._app.tasks, max_tasks=self._max_tasks_per_child, max_memory=self._max_memory_per_child
+            )
         if self._pool_name == "solo":
             return Solo()
         return Threads(self._concurrency)

@@ -9,87 +9,148 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import pickle
+import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
 from celeriac.context import CURRENT, Context
-from celeriac.errors import ConfigError, RemoteError, RetryRequested, WorkerLost
+from celeriac.errors import ConfigError, RemoteError, RetryRequested, SoftTimeLimitExceeded, WorkerLost
 from celeriac.task import Task
 from celeriac.wire.failure import describe, format_traceback
 from celeriac.wire.task import TaskMessage
+from celeriac.worker.pool import Call
 
 
 class Processes:
-    """A pool of ``limit`` processes, started by ``spawn``.
+    """A pool of up to ``limit`` processes, started by ``spawn`` when they are first needed.
 
     :param tasks: the app's tasks; every plain function among them must be reachable as ``module.name``.
+    :param max_tasks: calls after which a child is replaced, ``None`` for never (Celery: ``max_tasks_per_child``).
+    :param max_memory: peak resident KiB after which a child is replaced (Celery: ``max_memory_per_child``).
 
     Raises ``ConfigError`` naming a task that a child process could not find.
     """
 
-    def __init__(self, limit: int, tasks: Mapping[str, Task[Any, Any]]) -> None:
+    can_stop = True
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        *,
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+    ) -> None:
         for task in tasks.values():
             if not task.is_coroutine:
                 _check_reachable(task)
-        self._pool = ProcessPool(
-            max_workers=limit, initializer=_ignore_interrupts, context=multiprocessing.get_context("spawn")
-        )
+        self._max_tasks = max_tasks
+        self._max_memory = max_memory
+        self._idle: list[ProcessPool] = []
+        self._busy: set[ProcessPool] = set()
 
-    async def call(
-        self, task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any], context: Context
-    ) -> Any:
+    async def call(self, call: Call) -> Any:
         """Run the function in a child; on cancellation the child is killed."""
-        call = (task, _without(context, args), _without_in(context, kwargs), context.message, context.queue)
-        future = self._pool.schedule(_run_in_child, args=(*call, context.worker, context.redelivered))
+        child = self._take_child()
         try:
-            value, children = await asyncio.wrap_future(future)
+            value, children, peak = await asyncio.wrap_future(
+                child.schedule(_run_in_child, args=_parts(call))
+            )
         except ProcessExpired as error:
             raise WorkerLost(
-                f"the process that ran {task.name} ended with exit code {error.exitcode}"
+                f"the process that ran {call.task.name} ended with exit code {error.exitcode}"
             ) from error
-        context.children.extend(children)
-        return value
+        else:
+            call.context.children.extend(children)
+            if self._max_memory is not None and peak > self._max_memory:
+                self._busy.discard(child)
+                await _end(child)
+            return value
+        finally:
+            if child in self._busy:
+                self._busy.discard(child)
+                self._idle.append(child)
 
     async def close(self) -> None:
         """Kill what still runs and end the children."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        await asyncio.to_thread(self._pool.join)
+        children = [*self._idle, *self._busy]
+        self._idle.clear()
+        self._busy.clear()
+        await asyncio.gather(*(_end(child) for child in children))
+
+    def _take_child(self) -> ProcessPool:
+        # A pool of one for each slot: a child can then be replaced between two calls, and dies alone.
+        child = self._idle.pop() if self._idle else self._new_child()
+        self._busy.add(child)
+        return child
+
+    def _new_child(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=1,
+            max_tasks=self._max_tasks or 0,
+            initializer=_ignore_interrupts,
+            context=multiprocessing.get_context("spawn"),
+        )
 
 
 class _ContextHere:
     """Stands for the context in the arguments on their way to the child."""
 
 
-def _without(context: Context, args: list[Any]) -> list[Any]:
-    return [_ContextHere() if value is context else value for value in args]
+def _parts(call: Call) -> tuple[Any, ...]:
+    context = call.context
+    args = [_ContextHere() if value is context else value for value in call.args]
+    kwargs = {name: _ContextHere() if value is context else value for name, value in call.kwargs.items()}
+    told = (context.message, context.queue, context.worker, context.redelivered)
+    return (call.task, args, kwargs, told, call.soft)
 
 
-def _without_in(context: Context, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: _ContextHere() if value is context else value for name, value in kwargs.items()}
+async def _end(child: ProcessPool) -> None:
+    child.stop()  # type: ignore[no-untyped-call]
+    await asyncio.to_thread(child.join)
 
 
 def _run_in_child(
     task: Task[Any, Any],
     args: list[Any],
     kwargs: dict[str, Any],
-    message: TaskMessage,
-    queue: str,
-    worker: str,
-    redelivered: bool,
-) -> tuple[Any, list[Any]]:
+    told: tuple[TaskMessage, str, str, bool],
+    soft: float | None,
+) -> tuple[Any, list[Any], int]:
+    message, queue, worker, redelivered = told
     context = Context(message, queue=queue, report=task.report, worker=worker, redelivered=redelivered)
     CURRENT.set(context)
     args = [context if isinstance(value, _ContextHere) else value for value in args]
     kwargs = {name: context if isinstance(value, _ContextHere) else value for name, value in kwargs.items()}
     try:
-        value = task.function(*args, **kwargs)
+        with _soft_limit(soft):
+            value = task.function(*args, **kwargs)
         pickle.dumps(value)
     except Exception as error:  # noqa: BLE001 - it goes to the parent, which judges it
         raise _portable(error) from None
-    return value, context.children
+    return value, context.children, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@contextmanager
+def _soft_limit(seconds: float | None) -> Iterator[None]:
+    """Raise ``SoftTimeLimitExceeded`` in the block, also inside a blocking call, after so many seconds."""
+    if seconds is None:
+        yield
+        return
+
+    def passed(number: int, frame: FrameType | None) -> None:
+        raise SoftTimeLimitExceeded(seconds)
+
+    signal.signal(signal.SIGALRM, passed)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _portable(error: Exception) -> Exception:

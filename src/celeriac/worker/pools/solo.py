@@ -1,21 +1,25 @@
-"""Runs plain functions in the event loop's own thread, one at a time; the loop waits for each."""
+"""Runs plain functions in the event loop's own thread, one at a time; the loop waits for each.
+
+Rules: nothing can interrupt a function here, so no time limit does.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from celeriac.context import Context
-from celeriac.task import Task
+from celeriac.context import CURRENT
+from celeriac.worker.pool import Call
 
 
 class Solo:
     """For functions that must run in the main thread, and for debugging."""
 
-    async def call(
-        self, task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any], context: Context
-    ) -> Any:
+    can_stop = False
+
+    async def call(self, call: Call) -> Any:
         """Run the function here and now."""
-        return task.function(*args, **kwargs)
+        CURRENT.set(call.context)
+        return call.task.function(*call.args, **call.kwargs)
 
     async def close(self) -> None:
         """Nothing to stop."""

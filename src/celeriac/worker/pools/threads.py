@@ -2,57 +2,89 @@
 
 Rules: one queue for all threads, so that a job never waits behind another while a thread is free; finished jobs come
 back to the loop in batches, one wake-up for all that ended meanwhile; threads are started when a job finds none idle.
+A thread cannot be stopped: the soft limit is raised between two bytecodes of its function, so never inside a blocking
+call; a call that is given up goes on by itself, and another thread takes its place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from celeriac.context import CURRENT, Context
-from celeriac.task import Task
+from celeriac.context import CURRENT
+from celeriac.errors import SoftTimeLimitExceeded
+from celeriac.worker.pool import Call
 from celeriac.worker.raised import as_exception
 
 
 class _Job:
-    __slots__ = ("abandoned", "args", "context", "error", "function", "future", "kwargs", "started", "value")
+    __slots__ = (
+        "_interruptible",
+        "_lock",
+        "abandoned",
+        "call",
+        "error",
+        "future",
+        "started",
+        "thread",
+        "value",
+    )
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        args: list[Any],
-        kwargs: dict[str, Any],
-        context: Context,
-        future: asyncio.Future[Any],
-    ) -> None:
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-        self.context = context
+    def __init__(self, call: Call, future: asyncio.Future[Any]) -> None:
+        self.call = call
         self.future = future
         self.value: Any = None
         self.error: Exception | None = None
         self.started = False
         self.abandoned = False
+        self.thread = 0
+        self._lock = threading.Lock() if call.soft is not None else None
+        self._interruptible = False
 
     def run(self) -> None:
         if self.abandoned:
             return
         self.started = True
-        CURRENT.set(self.context)
+        call = self.call
+        CURRENT.set(call.context)
         try:
-            self.value = self.function(*self.args, **self.kwargs)
+            if self._lock is None:
+                self.value = call.task.function(*call.args, **call.kwargs)
+            else:
+                self._run_interruptibly(call)
         except BaseException as error:  # noqa: BLE001 - a task may not end the thread that runs the others
             self.error = as_exception(error)
+
+    def interrupt(self) -> None:
+        """Raise the soft limit in the function, if it is still running."""
+        assert self._lock is not None
+        with self._lock:
+            if self._interruptible:
+                self._interruptible = False
+                _raise_in(self.thread, SoftTimeLimitExceeded)
+
+    def _run_interruptibly(self, call: Call) -> None:
+        assert self._lock is not None
+        self.thread = threading.get_ident()
+        self._interruptible = True
+        try:
+            self.value = call.task.function(*call.args, **call.kwargs)
+        finally:
+            with self._lock:
+                self._interruptible = False
+                # What was raised in the last moment must not hit the next job of this thread.
+                _raise_in(self.thread, None)
 
 
 class Threads:
     """A pool of at most ``limit`` daemon threads."""
+
+    can_stop = False
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -63,23 +95,24 @@ class Threads:
         self._threads = 0
         self._unfinished = 0
 
-    async def call(
-        self, task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any], context: Context
-    ) -> Any:
+    async def call(self, call: Call) -> Any:
         """Run the function in a thread; on cancellation the thread goes on and what it returns is dropped."""
-        job = _Job(task.function, args, kwargs, context, self._loop.create_future())
+        job = _Job(call, self._loop.create_future())
         self._unfinished += 1
         if self._unfinished > self._threads and self._threads < self._limit:
             self._start_thread()
         self._jobs.put(job)
+        timer = self._loop.call_later(call.soft, job.interrupt) if call.soft is not None else None
         try:
             return await job.future
         except asyncio.CancelledError:
             job.abandoned = True
             if job.started:
-                # A thread cannot be stopped; until it ends by itself another may take its place.
                 self._limit += 1
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     async def close(self) -> None:
         """Let idle threads end; those that are busy end with the process."""
@@ -89,7 +122,8 @@ class Threads:
     def _start_thread(self) -> None:
         self._threads += 1
         name = f"celeriac-task-{self._threads}"
-        threading.Thread(target=contextvars.Context().run, args=(self._work,), name=name, daemon=True).start()
+        run = contextvars.Context().run
+        threading.Thread(target=run, args=(self._work,), name=name, daemon=True).start()
 
     def _work(self) -> None:
         take, finished = self._jobs.get, self._finished
@@ -125,3 +159,10 @@ class Threads:
                 future.set_exception(RuntimeError(f"task raised StopIteration{job.error.args!r}"))
             else:
                 future.set_exception(job.error)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Make the thread raise before its next bytecode, or forget what it was to raise."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(error) if error else None
+    )
