@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from celeriac.brokers.sqlite import SqliteBroker
-from celeriac.brokers.sqlite import broker as broker_module
+from celeriac.brokers.sqlite import desk as desk_module
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import DELIVERIES_HEADER
@@ -162,7 +162,7 @@ class TestWaking:
         return True
 
     async def test_a_poke_is_enough(self, open_broker, monkeypatch):
-        monkeypatch.setattr(broker_module, "_POLL", 3600.0)
+        monkeypatch.setattr(desk_module, "POLL", 3600.0)
         assert await self.wakes(open_broker(), open_broker())
 
     async def test_a_long_path(self, open_broker, tmp_path):

@@ -322,7 +322,9 @@ class _MemorySchedule:
         self._lines = lines
 
     async def list(self, limit: int = 100, offset: int = 0) -> list[Parked]:
-        waiting = sorted(self._lines.parked.values(), key=lambda waiting: (waiting.due, waiting.message.serial))
+        waiting = sorted(
+            self._lines.parked.values(), key=lambda waiting: (waiting.due, waiting.message.serial)
+        )
         return [_parked(entry) for entry in waiting[offset : offset + limit]]
 
     async def count(self) -> int:
@@ -337,27 +339,31 @@ class _MemoryRevocations:
         self._clock = clock
         self._ids: dict[str, float] = {}
         self._roots: dict[str, float] = {}
+        self._terminate: dict[str, float] = {}
         self.number = 0
 
-    async def add(self, ids: Sequence[str], *, roots: Sequence[str] = (), keep: float = 86400.0) -> None:
-        now = self._clock.now()
-        for known, added in ((self._ids, ids), (self._roots, roots)):
-            for name in [name for name, expires in known.items() if expires <= now]:
+    async def add(
+        self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
+    ) -> None:
+        expires = self._clock.now() + keep
+        killed = (*ids, *roots) if terminate else ()
+        for known, added in ((self._ids, ids), (self._roots, roots), (self._terminate, killed)):
+            for name in known.keys() - self._alive(known):
                 del known[name]
             for name in added:
-                known[name] = max(now + keep, known.get(name, 0.0))
+                known[name] = max(expires, known.get(name, 0.0))
         self.number += 1
 
     async def revision(self) -> int:
         return self.number
 
     async def load(self) -> Revoked:
+        ids, roots, terminate = map(self._alive, (self._ids, self._roots, self._terminate))
+        return Revoked(self.number, ids, roots, terminate)
+
+    def _alive(self, known: dict[str, float]) -> frozenset[str]:
         now = self._clock.now()
-        ids, roots = (
-            frozenset(name for name, expires in known.items() if expires > now)
-            for known in (self._ids, self._roots)
-        )
-        return Revoked(self.number, ids, roots)
+        return frozenset(name for name, expires in known.items() if expires > now)
 
 
 def _read(message: _Message) -> Envelope | Unreadable:

@@ -1,4 +1,4 @@
-"""The messages of a SQLite broker: tables, statements, and what is done with them inside one transaction.
+"""The messages of a SQLite broker: statements, and what is done with them inside one transaction.
 
 Rules: everything here runs in the link's thread, on the connection it is given, in the transaction of its caller. A
 message that is taken belongs to an *owner*, a row that its process renews; when the owner's time is up, whoever looks
@@ -18,79 +18,23 @@ from operator import attrgetter
 from typing import Literal
 
 import msgspec
-from sqlalchemy import (
-    Column,
-    Connection,
-    Float,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    TextClause,
-    text,
-)
+from sqlalchemy import Connection, TextClause, text
 
 from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
-from celeriac.sqlite_link import listener_table
+from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.frame import mark_redelivered, unpack
 
 _BATCH_BYTES = 32 * 1024 * 1024
 """Bytes of frames that go through one statement, if there is more than one frame."""
-
-METADATA = MetaData()
-listener_table(METADATA)
-
-Table("celeriac_queue", METADATA, Column("name", Text, primary_key=True))
-
-Table(
-    "celeriac_owner",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("expires", Float, nullable=False),
-)
-
-_message = Table(
-    "celeriac_message",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("queue", Text, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("owner", Integer),
-    Column("due_at", Float),
-    Column("redelivered", Integer, nullable=False, server_default="0"),
-    Column("deliveries", Integer, nullable=False, server_default="0"),
-    Column("frame", LargeBinary, nullable=False),
-    sqlite_autoincrement=True,
-)
-Index(
-    "celeriac_message_waiting",
-    *_message.c["queue", "priority", "id"],
-    sqlite_where=_message.c.owner.is_(None) & _message.c.due_at.is_(None),
-)
-Index("celeriac_message_due", _message.c.due_at, sqlite_where=_message.c.due_at.is_not(None))
-Index("celeriac_message_owner", _message.c.owner, sqlite_where=_message.c.owner.is_not(None))
-
-Table(
-    "celeriac_dead",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("queue", Text, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("died_at", Float, nullable=False),
-    Column("frame", LargeBinary, nullable=False),
-    sqlite_autoincrement=True,
-)
 
 _DECLARE = text("INSERT OR IGNORE INTO celeriac_queue (name) SELECT value FROM json_each(:names)")
 _SEE_QUEUES = text("SELECT name FROM celeriac_queue UNION SELECT queue FROM celeriac_message ORDER BY 1")
 
 _ADD = text("""
-    INSERT INTO celeriac_message (queue, priority, frame)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
-           substr(:frames, json_extract(value, '$[2]'), json_extract(value, '$[3]'))
+    INSERT INTO celeriac_message (queue, priority, due_at, frame)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+           substr(:frames, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
     FROM json_each(:facts)""")
 
 _SEE_LINE = text("""
@@ -154,11 +98,15 @@ Verb = Literal["ack", "requeue", "park", "bury"]
 
 
 class NewMessage(msgspec.Struct, frozen=True):
-    """A message to be added."""
+    """A message to be added.
+
+    :param due: with it, the message is parked until then (seconds since the epoch).
+    """
 
     queue: str
     priority: int
     frame: bytes
+    due: float | None = None
 
 
 class TakenMessage(msgspec.Struct, frozen=True):
@@ -174,6 +122,13 @@ class TakenMessage(msgspec.Struct, frozen=True):
     redelivered: bool
     deliveries: int
     frame: bytes
+
+    @property
+    def envelope(self) -> Envelope | Unreadable:
+        """What the frame holds, marked as redelivered where it is."""
+        if self.redelivered:
+            return unpack(mark_redelivered(self.frame, self.deliveries or None))
+        return unpack(self.frame)
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -234,7 +189,7 @@ class SqliteMessages:
 
     def declare(self, connection: Connection, queues: Collection[str]) -> None:
         """Make the queues known."""
-        connection.execute(_DECLARE, {"names": _write(sorted(queues))})
+        connection.execute(_DECLARE, {"names": as_json(sorted(queues))})
 
     def queues(self, connection: Connection) -> list[str]:
         """Return the names of all queues that are known, sorted."""
@@ -243,13 +198,13 @@ class SqliteMessages:
     def add(self, connection: Connection, messages: Sequence[NewMessage]) -> None:
         """Append the messages to their queues, in order."""
         for batch in _split_by_size(messages):
-            facts: list[tuple[str, int, int, int]] = []
+            facts: list[tuple[str, int, float | None, int, int]] = []
             start = 1
             for message in batch:
-                facts.append((message.queue, message.priority, start, len(message.frame)))
+                facts.append((message.queue, message.priority, message.due, start, len(message.frame)))
                 start += len(message.frame)
             frames = b"".join([message.frame for message in batch])
-            connection.execute(_ADD, {"facts": _write(facts), "frames": frames})
+            connection.execute(_ADD, {"facts": as_json(facts), "frames": frames})
 
     def take(self, connection: Connection, queues: Sequence[str], limit: int) -> list[TakenMessage]:
         """Take up to ``limit`` messages; among equal priorities the queues take turns, the first of them first."""
@@ -257,7 +212,7 @@ class SqliteMessages:
         if not places:
             return []
         owner = self._hold(connection)
-        ids = _write([place.id for place in places])
+        ids = as_json([place.id for place in places])
         facts, frames = _one(connection, _READ, {"ids": ids})
         connection.execute(_TAKE, {"self": owner, "ids": ids})
         taken = {
@@ -317,7 +272,7 @@ class SqliteMessages:
         if self._owner is None:
             return []
         queues = list(connection.execute(_RELEASE, {"self": self._owner}).scalars())
-        connection.execute(_DELETE_OWNERS, {"ids": _write([self._owner])})
+        connection.execute(_DELETE_OWNERS, {"ids": as_json([self._owner])})
         self._owner = None
         return queues
 
@@ -328,7 +283,7 @@ class SqliteMessages:
     def peek(self, connection: Connection, queue: str, limit: int) -> list[TakenMessage]:
         """Read the next messages without taking them."""
         places = self._choose(connection, [queue], limit)
-        facts, frames = _one(connection, _READ, {"ids": _write([place.id for place in places])})
+        facts, frames = _one(connection, _READ, {"ids": as_json([place.id for place in places])})
         found = sorted(
             _cut(_read_facts(facts), frames or b""), key=lambda pair: (pair[0].priority, pair[0].id)
         )
@@ -352,13 +307,13 @@ class SqliteMessages:
 
     def retry_dead(self, connection: Connection, ids: Sequence[int]) -> list[str]:
         """Put the dead messages back; return their queues, one for each."""
-        queues = list(connection.execute(_REVIVE, {"ids": _write(ids)}).scalars())
+        queues = list(connection.execute(_REVIVE, {"ids": as_json(ids)}).scalars())
         self.delete_dead(connection, ids)
         return queues
 
     def delete_dead(self, connection: Connection, ids: Sequence[int]) -> int:
         """Delete the dead messages; return how many there were."""
-        return connection.execute(_DELETE_DEAD, {"ids": _write(ids)}).rowcount
+        return connection.execute(_DELETE_DEAD, {"ids": as_json(ids)}).rowcount
 
     def _choose(self, connection: Connection, queues: Sequence[str], limit: int) -> list[_Place]:
         lines = [
@@ -387,12 +342,12 @@ class SqliteMessages:
         return self._owner
 
     def _still_held(self, connection: Connection, owner: int, ids: list[int]) -> set[int]:
-        found = connection.execute(_SEE_HELD, {"self": owner, "ids": _write(ids)}).scalar_one()
+        found = connection.execute(_SEE_HELD, {"self": owner, "ids": as_json(ids)}).scalar_one()
         return set(_read_ids(found))
 
     def _apply(self, connection: Connection, verb: Verb, settlements: Sequence[Settlement]) -> None:
-        ids = _write([settlement.id for settlement in settlements])
-        facts = _write([(settlement.id, settlement.detail) for settlement in settlements])
+        ids = as_json([settlement.id for settlement in settlements])
+        facts = as_json([(settlement.id, settlement.detail) for settlement in settlements])
         match verb:
             case "ack":
                 connection.execute(_DELETE, {"ids": ids})
@@ -405,7 +360,13 @@ class SqliteMessages:
                 connection.execute(_DELETE, {"ids": ids})
 
 
-def _write(value: object) -> str:
+def row_ids(ids: Sequence[str]) -> list[int]:
+    """Return the ids that can be a row's."""
+    return [int(name) for name in ids if name.isdecimal()]
+
+
+def as_json(value: object) -> str:
+    """Return the JSON that a statement takes a list or table as."""
     return _write_bytes(value).decode()
 
 
