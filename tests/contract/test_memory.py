@@ -6,7 +6,7 @@ import pytest
 
 from celeriac.backends.memory import MemoryBackend
 from celeriac.brokers.memory import MemoryBroker, _Message
-from celeriac.testing import BackendContract, BrokerContract
+from celeriac.testing.contracts import BackendContract, BrokerContract
 from celeriac.testing.broker_contract import Plant
 from celeriac.wire.content import Codecs
 

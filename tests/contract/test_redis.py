@@ -6,7 +6,7 @@ import pytest
 
 from celeriac.backends.redis import RedisBackend
 from celeriac.brokers.redis import RedisBroker
-from celeriac.testing import BackendContract, BrokerContract
+from celeriac.testing.contracts import BackendContract, BrokerContract
 from celeriac.testing.broker_contract import Plant
 from celeriac.wire.content import Codecs
 from tests.servers import RedisServer

@@ -8,7 +8,7 @@ import pytest
 
 from celeriac.backends.sql import SqlBackend
 from celeriac.brokers.sqlite import SqliteBroker
-from celeriac.testing import BackendContract, BrokerContract
+from celeriac.testing.contracts import BackendContract, BrokerContract
 from celeriac.testing.broker_contract import Plant
 from celeriac.wire.content import Codecs
 

@@ -1,9 +1,5 @@
-"""What others need to test with celeriac: suites that prove an adapter. Needs pytest and pytest-asyncio."""
+"""What others need to test with celeriac.
 
-import pytest
-
-pytest.register_assert_rewrite("celeriac.testing.broker_contract", "celeriac.testing.backend_contract")
-
-from celeriac.testing.contracts import BackendContract, BrokerContract  # noqa: E402 - after the rewriting
-
-__all__ = ["BackendContract", "BrokerContract"]
+Rules: each module is imported by its own name and brings only what it needs; ``contracts`` needs pytest and
+pytest-asyncio, the others need nothing but celeriac.
+"""

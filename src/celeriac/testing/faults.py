@@ -1,0 +1,306 @@
+"""Faults on purpose, at named points of a real broker and result store.
+
+Rules: the adapter stays the real one; a fault happens before its method is called or after its effect has landed;
+points are named as the methods of the contracts; the faults of a point happen in the order they were asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, Self, TypeAlias, TypeVar
+
+import msgspec
+
+from celeriac.backend import Backend, EncodedResult
+from celeriac.broker import Broker, DeadLetters, Delivery, Receipt, Revocations, Schedule, Subscription
+from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+from celeriac.wire.result import ResultRecord
+
+R = TypeVar("R")
+
+BrokerPoint: TypeAlias = Literal["publish", "subscribe", "take", "ack", "requeue", "park", "bury"]
+BackendPoint: TypeAlias = Literal["store", "load", "follow", "forget"]
+Point: TypeAlias = BrokerPoint | BackendPoint
+When: TypeAlias = Literal["before", "after"]
+
+BACKEND_POINTS: Collection[Point] = ("store", "load", "follow", "forget")
+
+
+class Pause:
+    """Holds every call that comes to a point until ``resume``; then they go on, to the point's next fault if any."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        """Set when the first call has come to the point."""
+        self.resumed = asyncio.Event()
+
+    def resume(self) -> None:
+        """Let those who wait go on, and nobody wait here again."""
+        self.resumed.set()
+
+    async def hold(self) -> None:
+        """Wait for ``resume``."""
+        self.reached.set()
+        await self.resumed.wait()
+
+
+class _Fault(msgspec.Struct):
+    """What happens to the next ``times`` calls that come by; ``None`` is for ever."""
+
+    happen: Callable[[], Awaitable[None]]
+    times: int | None
+    pause: Pause | None = None
+
+    def spend(self) -> bool:
+        """Count a call; return whether it was the last."""
+        if self.pause is not None:
+            return self.pause.resumed.is_set()
+        if self.times is not None:
+            self.times -= 1
+        return self.times == 0
+
+
+class Faults:
+    """A script of faults; the wrappers that share it play it.
+
+    Every method returns at once; what it asks for happens when a call comes to the point. ``passed`` counts the calls
+    that came to each ``(point, when)``, those that met a fault included.
+    """
+
+    def __init__(self) -> None:
+        self.passed: Counter[tuple[Point, When]] = Counter()
+        self._script: dict[tuple[Point, When], deque[_Fault]] = {}
+
+    def fail(
+        self,
+        point: Point,
+        when: When = "before",
+        *,
+        times: int | None = 1,
+        error: CeleriacError | type[CeleriacError] | None = None,
+    ) -> Self:
+        """Raise ``error`` at the next ``times`` calls, at every call where ``times`` is ``None``.
+
+        :param when: ``after`` lets the effect land and loses the answer.
+        :param error: "unavailable", of the broker or the result store, where not given.
+
+        Raises ``ValueError`` for ``take`` with ``after``: the adapter would hold what nobody knows of.
+        """
+        if (point, when) == ("take", "after"):
+            raise ValueError(
+                "what was taken is held by the adapter: kill or pause after take, or fail before it"
+            )
+        raised = error or _unavailable(point)
+
+        async def happen() -> None:
+            raise raised
+
+        return self._add(point, when, happen, times)
+
+    def delay(self, point: Point, when: When = "before", *, seconds: float, times: int | None = 1) -> Self:
+        """Make the next ``times`` calls wait ``seconds``."""
+        return self._add(point, when, lambda: asyncio.sleep(seconds), times)
+
+    def skip(self, point: Point, when: When = "before", *, times: int = 1) -> Self:
+        """Let ``times`` calls pass before the next fault of the point."""
+        return self._add(point, when, _nothing, times)
+
+    def kill_at(self, point: Point, when: When = "before") -> Self:
+        """Kill this process with SIGKILL at the next call: nothing is cleaned up, as in a power cut."""
+        return self._add(point, when, _kill_this_process, 1)
+
+    def pause(self, point: Point, when: When = "before") -> Pause:
+        """Hold the calls at the point until ``resume`` of what is returned; its ``reached`` tells when one is there."""
+        pause = Pause()
+        self._script.setdefault((point, when), deque()).append(_Fault(pause.hold, None, pause))
+        return pause
+
+    def clear(self) -> None:
+        """Forget what has not happened yet. Calls that are held go on being held."""
+        self._script.clear()
+
+    async def at(self, point: Point, when: When) -> None:
+        """Play what the script has for this point; for wrappers."""
+        self.passed[point, when] += 1
+        while script := self._script.get((point, when)):
+            fault = script[0]
+            if fault.spend():
+                script.popleft()
+            await fault.happen()
+            if fault.pause is None:
+                return
+
+    async def around(self, point: Point, effect: Callable[[], Awaitable[R]]) -> R:
+        """Await the effect between the two faults of its point; for wrappers."""
+        await self.at(point, "before")
+        value = await effect()
+        await self.at(point, "after")
+        return value
+
+    def _add(
+        self, point: Point, when: When, happen: Callable[[], Awaitable[None]], times: int | None
+    ) -> Self:
+        self._script.setdefault((point, when), deque()).append(_Fault(happen, times))
+        return self
+
+
+class FaultyBroker:
+    """A real broker with faults at ``subscribe``, ``take``, ``publish``, ``ack``, ``requeue``, ``park`` and ``bury``.
+
+    ``publish`` is the point of ``publish_many`` too.
+    """
+
+    def __init__(self, broker: Broker, faults: Faults) -> None:
+        self._broker = broker
+        self._faults = faults
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        await self._faults.around("publish", lambda: self._broker.publish(envelope, route))
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        await self._faults.around("publish", lambda: self._broker.publish_many(messages))
+
+    @asynccontextmanager
+    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
+        await self._faults.at("subscribe", "before")
+        async with self._broker.subscribe(queues) as subscription:
+            await self._faults.at("subscribe", "after")
+            yield FaultySubscription(subscription, self._faults)
+
+    async def queues(self) -> list[str]:
+        return await self._broker.queues()
+
+    async def depth(self, queue: str) -> int:
+        return await self._broker.depth(queue)
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        return await self._broker.peek(queue, limit)
+
+    async def purge(self, queue: str) -> int:
+        return await self._broker.purge(queue)
+
+    @property
+    def dead(self) -> DeadLetters:
+        return self._broker.dead
+
+    @property
+    def schedule(self) -> Schedule:
+        return self._broker.schedule
+
+    @property
+    def revocations(self) -> Revocations:
+        return self._broker.revocations
+
+    async def ping(self) -> str:
+        return await self._broker.ping()
+
+    async def close(self) -> None:
+        await self._broker.close()
+
+
+class FaultySubscription:
+    """A real subscription with faults at ``take``; its receipts are faulty too."""
+
+    def __init__(self, subscription: Subscription, faults: Faults) -> None:
+        self._subscription = subscription
+        self._faults = faults
+
+    async def take(self, limit: int) -> list[Delivery]:
+        return await self._faults.around("take", lambda: self._take(limit))
+
+    @property
+    def revision(self) -> int:
+        return self._subscription.revision
+
+    async def stop(self) -> None:
+        await self._subscription.stop()
+
+    async def add_queue(self, queue: str) -> None:
+        await self._subscription.add_queue(queue)
+
+    async def drop_queue(self, queue: str) -> None:
+        await self._subscription.drop_queue(queue)
+
+    async def _take(self, limit: int) -> list[Delivery]:
+        taken = await self._subscription.take(limit)
+        return [
+            msgspec.structs.replace(delivery, receipt=FaultyReceipt(delivery.receipt, self._faults))
+            for delivery in taken
+        ]
+
+
+class FaultyReceipt:
+    """A real receipt with faults at ``ack``, ``requeue``, ``park`` and ``bury``."""
+
+    __slots__ = ("_faults", "_receipt")
+
+    def __init__(self, receipt: Receipt, faults: Faults) -> None:
+        self._receipt = receipt
+        self._faults = faults
+
+    async def ack(self) -> None:
+        await self._faults.around("ack", self._receipt.ack)
+
+    async def requeue(self) -> None:
+        await self._faults.around("requeue", self._receipt.requeue)
+
+    async def park(self, due: float) -> None:
+        await self._faults.around("park", lambda: self._receipt.park(due))
+
+    async def bury(self, reason: str) -> None:
+        await self._faults.around("bury", lambda: self._receipt.bury(reason))
+
+
+class FaultyBackend:
+    """A real result store with faults at ``store``, ``load``, ``follow`` and ``forget``."""
+
+    def __init__(self, backend: Backend, faults: Faults) -> None:
+        self._backend = backend
+        self._faults = faults
+
+    def encode(self, record: ResultRecord) -> EncodedResult:
+        return self._backend.encode(record)
+
+    async def store(self, encoded: EncodedResult) -> None:
+        await self._faults.around("store", lambda: self._backend.store(encoded))
+
+    async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
+        return await self._faults.around("load", lambda: self._backend.load(task_ids))
+
+    def follow(self, task_ids: Collection[str]) -> AbstractAsyncContextManager[AsyncIterator[ResultRecord]]:
+        return self._follow(task_ids)
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        await self._faults.around("forget", lambda: self._backend.forget(task_ids))
+
+    async def ping(self) -> str:
+        return await self._backend.ping()
+
+    async def close(self) -> None:
+        await self._backend.close()
+
+    @asynccontextmanager
+    async def _follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
+        await self._faults.at("follow", "before")
+        async with self._backend.follow(task_ids) as records:
+            await self._faults.at("follow", "after")
+            yield records
+
+
+def _unavailable(point: Point) -> CeleriacError:
+    kind = BackendUnavailable if point in BACKEND_POINTS else BrokerUnavailable
+    return kind(f"a test made {point} fail")
+
+
+async def _nothing() -> None:
+    return
+
+
+async def _kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
