@@ -1,0 +1,124 @@
+"""Everything public is in the reference, and nothing is there that does not exist."""
+
+import inspect
+import re
+from collections.abc import Iterable
+
+import click
+import pytest
+
+import celeriac
+from celeriac import Celeriac, Context, Settings, errors
+from celeriac.cli.exits import Exit
+from celeriac.cli.main import celeriac as command_line
+from celeriac.redis_url import SCHEMES
+from celeriac.routing import SendOptions
+from celeriac.task import TaskOptions
+from tests.docs.pages import ROOT
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def rows(page: str, table: str) -> dict[str, str]:
+    """The first cell of each row, without its backticks, to the rest of it, in the table with this mark."""
+    _, _, after = (REFERENCE / page).read_text().partition(f"<!-- table: {table} -->\n")
+    lines = after.lstrip().split("\n\n")[0].splitlines()[2:]
+    cells = [line.strip("|").split("|", 1) for line in lines]
+    return {first.strip().strip("`"): rest.strip() for first, rest in cells}
+
+
+def public(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_every_setting_with_its_default():
+    documented = rows("settings.md", "Settings")
+    assert set(documented) == set(Settings.__struct_fields__)
+    defaults = Settings()
+    for name, text in documented.items():
+        default = text.split("|")[0].strip()
+        assert default == f"`{getattr(defaults, name)!r}`".replace("'", '"'), name
+
+
+def test_every_option_of_a_task():
+    assert set(rows("task-options.md", "TaskOptions")) == set(TaskOptions.__struct_fields__)
+
+
+def test_every_option_of_sending():
+    assert set(rows("sending.md", "SendOptions")) == set(SendOptions.__struct_fields__)
+
+
+def test_every_name_of_the_package():
+    assert set(rows("python.md", "__all__")) == set(celeriac.__all__)
+
+
+def test_every_keyword_of_a_worker():
+    parameters = inspect.signature(Celeriac.worker).parameters
+    assert set(rows("python.md", "worker")) == set(parameters) - {"self"}
+
+
+def test_everything_a_context_has():
+    text = (REFERENCE / "context.md").read_text()
+    attributes = set(rows("context.md", "Context"))
+    methods = set(re.findall(r"^\| `(\w+)\(", text, re.MULTILINE))
+    assert attributes | methods == public(dir(Context))
+
+
+def test_every_error_in_its_place():
+    tree = re.search(r"```text\n(.*?)```", (REFERENCE / "errors.md").read_text(), re.DOTALL)
+    assert tree is not None
+    above: list[str] = []
+    for line in tree[1].splitlines():
+        indent, name, marked = re.match(r"([│├└─ ]*)(\w+)( •)?", line).groups()  # type: ignore[union-attr]
+        depth = len(indent) // 3
+        del above[depth:]
+        kind = getattr(errors, name)
+        if above:
+            assert issubclass(kind, getattr(errors, above[-1])), name
+        assert bool(marked) == (name in celeriac.__all__), name
+        above.append(name)
+    names = set(re.findall(r"^[│├└─ ]*(\w+)", tree[1], re.MULTILINE))
+    described = {name for name, kind in vars(errors).items() if inspect.isclass(kind)}
+    ours = {name for name in described if issubclass(getattr(errors, name), errors.CeleriacError)}
+    assert names == ours
+
+
+def test_every_command_option_and_exit_code():
+    text = (REFERENCE / "cli.md").read_text()
+    for path, command in commands(command_line, ""):
+        if path:
+            assert re.search(rf"\b{path}\b", text), path
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and not parameter.hidden:
+                assert any(f"`{name}" in text for name in parameter.opts), (path, parameter.opts)
+    for code in Exit:
+        assert f"| {code.value} |" in text, code
+
+
+def commands(command: click.Command, path: str) -> Iterable[tuple[str, click.Command]]:
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{path} {name}".strip())
+
+
+@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+def test_every_scheme_of_redis_urls(scheme: str):
+    aliases = {"unix": "redis+socket", "valkey+socket": "redis+socket", "sentinels": "sentinel"}
+    text = (ROOT / "docs/how-to/redis-urls.md").read_text()
+    assert f"{aliases.get(scheme, scheme)}://" in text
+
+
+def test_every_key_of_redis():
+    from celeriac.brokers.redis.keys import Keys
+
+    text = (REFERENCE / "redis-keys.md").read_text()
+    keys = {value for value in vars(Keys("", (0, 3, 6, 9))).values() if isinstance(value, str) and value}
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+
+
+def test_every_intended_difference_on_the_wire():
+    from tests.wire.test_encode_captures import INTENDED
+
+    text = (REFERENCE / "wire-differences.md").read_text()
+    for _, _, path in INTENDED:
+        assert f"`{path.rpartition('.')[2]}`" in text, path
