@@ -1,0 +1,86 @@
+"""Every example runs, and prints what it should."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.project import VARIABLES
+from tests.docs.pages import ROOT
+from tests.servers import LoggedProcess, RedisServer
+
+EXAMPLES = ROOT / "examples"
+
+PRINTED = {
+    "hello.py": ["hello, world"],
+    "asyncio_client.py": [
+        "article 1: 19.0",
+        "article 2: 38.0",
+        "article 3: 57.0",
+        "a hundred at once: 47025.0",
+    ],
+    "blocking_client.py": ["invoice-7.pdf SUCCESS", "invoice-8.pdf", "nine"],
+    "progress_bar.py": ["exported 20 rows"],
+    "task_object.py": [
+        "confirmed 2 articles",
+        "north: order 1: tea, cups (attempt 1)",
+        "south: order 2: salt (attempt 1)",
+    ],
+    "worker_in_program.py": [
+        "page 0, attempt 1",
+        "page 1, attempt 2",
+        "page 2, attempt 1",
+        "page 3, attempt 2",
+        "received 6 messages, 2 retries",
+    ],
+}
+BESIDE_CELERY = {"celery_producer.py", "celeriac_tasks.py"}
+
+
+def own_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES}
+
+
+def run(name: str, directory: Path, environment: dict[str, str]) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_every_example_is_tested_and_listed():
+    names = {file.name for file in EXAMPLES.glob("*.py")}
+    assert names == PRINTED.keys() | BESIDE_CELERY
+    listed = (EXAMPLES / "README.md").read_text()
+    assert [name for name in names if f"({name})" not in listed] == []
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_prints_what_it_should(name: str, tmp_path: Path):
+    printed = run(name, tmp_path, own_environment())
+    assert [line for line in printed if line.strip()] == PRINTED[name]
+
+
+def test_a_celery_program_calls_celeriac_tasks(tmp_path: Path):
+    with RedisServer() as redis:
+        environment = own_environment() | {
+            "CELERY_BROKER_URL": redis.url(),
+            "CELERY_RESULT_BACKEND": redis.url(),
+        }
+        command = [sys.executable, "-m", "celeriac", "-A", "celeriac_tasks", "worker"]
+        worker = LoggedProcess(command, env=environment, cwd=EXAMPLES)
+        try:
+            worker.wait_for("ready")
+            printed = run("celery_producer.py", tmp_path, environment)
+        finally:
+            worker.stop()
+    assert printed == ["sum: 5", "error: division by zero"]
