@@ -2,8 +2,9 @@
 
 import asyncio
 
-from celeriac import Celeriac, Context
 from rich.progress import Progress
+
+from celeriac import Celeriac, Context
 
 app = Celeriac("export")
 

@@ -2,9 +2,9 @@
 
 Rules: an HTML comment before a block says what is done with it. ``file NAME`` writes it there, ``append NAME`` adds it;
 ``run`` runs it, Python as a script, a console block command by command, each followed by what it prints (``run last``:
-by the last line of that, since a terminal shows the others only for a moment); ``start TEXT`` starts a command and waits
-for a line with that text; ``output`` compares the block with what the last script printed. ``stop``, without a block,
-stops what was started last. In what is printed, ``…`` stands for anything within a line.
+by the last line of that, since a terminal shows the others only for a moment); ``start TEXT`` starts a command and
+waits for a line with that text; ``output`` compares the block with what the last script printed. ``stop``, without a
+block, stops what was started last. In what is printed, ``…`` stands for anything within a line.
 """
 
 import re
