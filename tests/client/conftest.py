@@ -19,10 +19,12 @@ def app() -> Celeriac:
 
 @pytest.fixture
 def envelopes(app: Celeriac) -> Callable[..., Awaitable[list[Envelope]]]:
-    """What waits in a queue, as the broker carries it."""
+    """What waits in a queue or is parked for it, as the broker carries it."""
 
     async def look(queue: str = "celery") -> list[Envelope]:
-        waiting = await app.connections().broker.peek(queue, 1000)
+        broker = app.connections().broker
+        waiting = await broker.peek(queue, 1000)
+        waiting += [parked.envelope for parked in await broker.schedule.list() if parked.queue == queue]
         return [envelope for envelope in waiting if isinstance(envelope, Envelope)]
 
     return look
@@ -30,7 +32,7 @@ def envelopes(app: Celeriac) -> Callable[..., Awaitable[list[Envelope]]]:
 
 @pytest.fixture
 def sent(app: Celeriac, envelopes: Callable[..., Awaitable[list[Envelope]]]) -> Sent:
-    """What waits in a queue, as a worker reads it."""
+    """What waits in a queue or is parked for it, as a worker reads it."""
 
     async def look(queue: str = "celery") -> list[TaskMessage]:
         messages = [decode(envelope, app.codecs) for envelope in await envelopes(queue)]

@@ -178,6 +178,17 @@ def mark_redelivered(raw: bytes, deliveries: int | None = None) -> bytes:
         return raw
 
 
+def earlier_deliveries(envelope: Envelope) -> int:
+    """Return how often the message was taken and neither settled nor given back on purpose.
+
+    A peer of kombu's kind marks what it restores and counts nothing: such a message was taken once at least.
+    """
+    count = envelope.headers.get(DELIVERIES_HEADER)
+    if type(count) is int and count >= 0:
+        return count
+    return 1 if envelope.redelivered else 0
+
+
 def _read_leniently(raw: bytes) -> _Frame | str:
     """Return the frame, with a default for every part that is not of its usual type, or why there is none."""
     try:

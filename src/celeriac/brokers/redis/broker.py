@@ -14,7 +14,10 @@ from celeriac.brokers.redis.dead import RedisDeadLetters
 from celeriac.brokers.redis.keys import Keys
 from celeriac.brokers.redis.leases import LeaseKeeper
 from celeriac.brokers.redis.outbox import Outbox
+from celeriac.brokers.redis.parking import Parking
 from celeriac.brokers.redis.recovery import Recovery
+from celeriac.brokers.redis.revocations import RedisRevocations
+from celeriac.brokers.redis.schedule import RedisSchedule
 from celeriac.brokers.redis.settling import Settler
 from celeriac.brokers.redis.subscription import RedisSubscription
 from celeriac.clock import Clock, SystemClock
@@ -52,12 +55,17 @@ class RedisBroker:
         self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
         self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
         self._bindings = Bindings(self._link, self._keys)
-        self._outbox = Outbox(self._link, self._keys, self._bindings)
+        self._parking = Parking(self._link, self._keys)
+        self._outbox = Outbox(self._link, self._keys, self._bindings, self._parking)
         self._leases = LeaseKeeper(self._link, self._keys, lease)
-        self._settler = Settler(self._link, self._keys, self._leases)
-        self._recovery = Recovery(self._link, self._keys, self._bindings, visibility_timeout)
+        self._settler = Settler(self._link, self._keys)
+        self._recovery = Recovery(
+            self._link, self._keys, self._bindings, visibility_timeout, self._leases.look, clock
+        )
         self._clock = clock
         self._dead = RedisDeadLetters(self._link, self._keys)
+        self._schedule = RedisSchedule(self._link, self._keys)
+        self._revocations = RedisRevocations(self._link, self._keys)
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         await self._outbox.publish(envelope, route)
@@ -68,7 +76,14 @@ class RedisBroker:
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
         subscription = RedisSubscription(
-            self._link, self._keys, self._outbox, self._leases, self._settler, self._recovery, self._clock
+            self._link,
+            self._keys,
+            self._outbox,
+            self._leases,
+            self._settler,
+            self._recovery,
+            self._parking,
+            self._clock,
         )
         try:
             for queue in queues:
@@ -104,6 +119,16 @@ class RedisBroker:
     def dead(self) -> RedisDeadLetters:
         """The dead-letter list."""
         return self._dead
+
+    @property
+    def schedule(self) -> RedisSchedule:
+        """What is parked."""
+        return self._schedule
+
+    @property
+    def revocations(self) -> RedisRevocations:
+        """What must not run any more."""
+        return self._revocations
 
     async def ping(self) -> str:
         return await self._link.describe()

@@ -1,7 +1,8 @@
 """The names of a broker's keys, and the form of an entry in ``unacked``.
 
-Rules: kombu's names come from ``wire.names``; ours begin with ``celeriac.`` and every one has an owner: leases and due
-times go with the message they are about, dead letters stay until somebody deals with them.
+Rules: kombu's names come from ``wire.names``; ours begin with ``celeriac.`` and every one has an owner or an end:
+leases and due times go with the message they are about, dead letters stay until somebody deals with them, which queues
+are served and what was revoked expire.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class Keys:
         self.due = f"{prefix}celeriac.due"
         self.dead = f"{prefix}celeriac.dead"
         self.dead_index = f"{prefix}celeriac.dead.index"
+        self.served = f"{prefix}celeriac.served"
+        self.revision = f"{prefix}celeriac.revoked.revision"
+        self.revoked = tuple(f"{prefix}celeriac.revoked.{kind}" for kind in ("ids", "roots", "terminate"))
 
     def list_for(self, queue: str, priority: int) -> str:
         """Return the list that a message of this priority is put in."""
@@ -52,7 +56,15 @@ class Keys:
     def lists_of(self, queue: str) -> QueueLists:
         """Return all lists of a queue."""
         keys = tuple(self.prefix + key for key in names.queue_keys(queue, self.steps))
-        return QueueLists(queue, keys, self.steps, f', "", {json.dumps(queue)}]')
+        return QueueLists(queue, keys, self.steps, self.tail(queue))
+
+    def tail(self, queue: str) -> str:
+        """Return what follows a message of this queue in its ``unacked`` entry."""
+        return f', "", {json.dumps(queue)}]'
+
+    def step(self, priority: int) -> int:
+        """Return the step that ends the tag of a message of this priority."""
+        return names.priority_step(priority, self.steps)
 
     def list_of_tag(self, queue: str, tag: str) -> str:
         """Return the list that the message of this tag came from."""

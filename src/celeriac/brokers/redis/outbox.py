@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from celeriac.brokers.redis.bindings import Bindings
 from celeriac.brokers.redis.keys import Keys
+from celeriac.brokers.redis.parking import Later, Parking
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.redis_link import Link
@@ -31,10 +32,11 @@ _Trip = list[tuple[str, list[int], list[bytes]]]
 class Outbox:
     """Publishes for one broker."""
 
-    def __init__(self, link: Link, keys: Keys, bindings: Bindings) -> None:
+    def __init__(self, link: Link, keys: Keys, bindings: Bindings, parking: Parking) -> None:
         self._link = link
         self._keys = keys
         self._bindings = bindings
+        self._parking = parking
         self._declared: set[_Name] = set()
         self._publish: Coalescer[tuple[float, Message], None] = Coalescer(self._flush, _BATCH)
 
@@ -79,38 +81,47 @@ class Outbox:
     async def _send(self, messages: Sequence[Message]) -> Answers:
         answers: Answers = [None] * len(messages)
         new = self._undeclared([route for _, route in messages])
-        if any(route.exchange for _, route in messages):
+        if any(route.exchange or route.due is not None for _, route in messages):
             await self._declare(new)
             new = {}
-        lists = await self._sort(messages, answers)
+        lists, later = await self._sort(messages, answers)
         trips = _pack_trips(lists)
         await self._deliver(trips, answers, new)
+        await self._park(later, answers)
         return answers
 
     async def _sort(
         self, messages: Sequence[Message], answers: Answers
-    ) -> dict[str, list[tuple[int, bytes]]]:
-        """Return the frames of each list with their positions; what cannot be sent is answered at once."""
+    ) -> tuple[dict[str, list[tuple[int, bytes]]], list[Later]]:
+        """Return the frames of each list with their positions, and what is for later.
+
+        What cannot be sent is answered at once.
+        """
         lists: dict[str, list[tuple[int, bytes]]] = {}
-        places: dict[tuple[Route, int], list[str]] = {}
+        later: list[Later] = []
+        places: dict[tuple[str, str, int], list[tuple[str, str]]] = {}
         tags = os.urandom(16 * len(messages)).hex()
         for position, (envelope, route) in enumerate(messages):
-            place = (route, envelope.priority)
-            keys = places.get(place)
+            place = (route.exchange, route.routing_key, envelope.priority)
+            found = places.get(place)
             try:
-                if keys is None:
-                    keys = places[place] = await self._find_lists(route, envelope.priority)
+                if found is None:
+                    found = places[place] = await self._find_lists(route, envelope.priority)
                 frame = pack(envelope, delivery_tag=tags[32 * position : 32 * position + 32], route=route)
             except CeleriacError as error:
                 if isinstance(error, BrokerUnavailable):
                     raise
                 answers[position] = error
                 continue
-            for key in keys:
-                lists.setdefault(key, []).append((position, frame))
-        return lists
+            for queue, key in found:
+                if route.due is not None:
+                    later.append(Later(position, queue, key, envelope.priority, route.due, frame))
+                else:
+                    lists.setdefault(key, []).append((position, frame))
+        return lists, later
 
-    async def _find_lists(self, route: Route, priority: int) -> list[str]:
+    async def _find_lists(self, route: Route, priority: int) -> list[tuple[str, str]]:
+        """Return each queue with its list."""
         queues = [route.routing_key]
         if route.exchange:
             queues = await self._bindings.match(route.exchange, route.routing_key)
@@ -119,7 +130,15 @@ class Outbox:
                 f"no queue is bound to exchange {route.exchange!r} with routing key {route.routing_key!r}; "
                 "start a worker of the queue first, or give the queue by name"
             )
-        return [self._keys.list_for(queue, priority) for queue in queues]
+        return [(queue, self._keys.list_for(queue, priority)) for queue in queues]
+
+    async def _park(self, later: Sequence[Later], answers: Answers) -> None:
+        try:
+            for message, answer in zip(later, await self._parking.add(later), strict=True):
+                answers[message.position] = answers[message.position] or answer
+        except BrokerError as error:
+            self._declared.clear()
+            _fail(answers, [message.position for message in later], error)
 
     async def _deliver(
         self,

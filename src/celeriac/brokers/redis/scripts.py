@@ -27,7 +27,8 @@ RESERVE = Script(
     + r"""
 -- KEYS: unacked, index, leases, due, then lists in the order they are taken from
 -- ARGV: limit, lease, tag prefix, first serial, key prefix, then for each list: how its entries end, its step
--- Returns seconds to the next due time or '', what went wrong, then for each list its number and messages.
+-- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, then for each list
+-- its number and messages.
 local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local left, lease, tags, serial, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
@@ -71,7 +72,7 @@ local wait = ''
 local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 if head[2] then wait = tostring(head[2] - now) end
 
-local reply = {wait, trouble}
+local reply = {wait, trouble, redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'}
 local bytes = 0
 for i = 5, #KEYS do
   local tail, step = ARGV[2 * i - 4], ARGV[2 * i - 3]

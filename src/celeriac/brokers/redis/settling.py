@@ -1,7 +1,7 @@
 """How a delivery ends: acknowledged, given back, parked or buried.
 
 Rules: endings of the same kind share a round trip; every ending asks whether the message is still ours, in the same
-script that makes the change; what was settled or lost is no longer renewed.
+script that makes the change.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from celeriac.brokers.redis.dead import write_letter
 from celeriac.brokers.redis.keys import Keys
-from celeriac.brokers.redis.leases import LeaseKeeper
 from celeriac.brokers.redis.scripts import ACK, BURY, PARK, REQUEUE
 from celeriac.coalesce import Coalescer
 from celeriac.errors import DeliveryLost
 from celeriac.redis_link import Link
-from celeriac.wire.frame import mark_redelivered
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.frame import earlier_deliveries, mark_redelivered, unpack
 
 _BATCH = 1000
 
@@ -27,10 +27,9 @@ Answers = Sequence[BaseException | None]
 class Settler:
     """Settles the deliveries of one broker."""
 
-    def __init__(self, link: Link, keys: Keys, leases: LeaseKeeper) -> None:
+    def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
         self._keys = keys
-        self._leases = leases
         self.ack: Coalescer[str, None] = Coalescer(self._ack, _BATCH)
         self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH)
         self.park: Coalescer[tuple[str, float], None] = Coalescer(self._park, _BATCH)
@@ -43,7 +42,6 @@ class Settler:
 
     async def _ack(self, tags: Sequence[str]) -> Answers:
         lost = await self._link.run(ACK, (self._keys.unacked, self._keys.index, self._keys.leases), tags)
-        self._leases.release(tags)
         answers: list[BaseException | None] = [None] * len(tags)
         for position in lost:
             answers[position] = _lost(tags[position])
@@ -56,7 +54,7 @@ class Settler:
         arguments: list[Any] = []
         for receipt in map(receipts.__getitem__, order):
             keys.append(self._keys.list_of_tag(receipt.queue, receipt.tag))
-            arguments += receipt.tag, mark_redelivered(receipt.raw)
+            arguments += receipt.tag, _mark_given_back(receipt.raw)
         reply = await self._link.run(REQUEUE, keys, arguments)
         answers: list[BaseException | None] = [None] * len(receipts)
         for position, answer in zip(order, reply, strict=True):
@@ -86,7 +84,6 @@ class Settler:
     def _judge(self, tag: str, answer: int | bytes) -> BaseException | None:
         if isinstance(answer, bytes):
             return self._link.refusal(answer.decode(errors="replace"))
-        self._leases.release((tag,))
         return None if answer else _lost(tag)
 
 
@@ -114,6 +111,13 @@ class RedisReceipt:
 
     async def bury(self, reason: str) -> None:
         await self._settler.bury((self, reason))
+
+
+def _mark_given_back(raw: bytes) -> bytes:
+    """Mark it as redelivered; the count tells apart what was given back on purpose."""
+    envelope = unpack(raw)
+    earlier = earlier_deliveries(envelope) if isinstance(envelope, Envelope) else 0
+    return mark_redelivered(raw, deliveries=earlier)
 
 
 def _lost(tag: str) -> DeliveryLost:

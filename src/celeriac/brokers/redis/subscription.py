@@ -6,9 +6,10 @@ and server number the deliveries alike, so tags are never sent back; the queue t
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from celeriac.broker import Delivery
@@ -16,17 +17,22 @@ from celeriac.brokers.redis.doorbell import Doorbell
 from celeriac.brokers.redis.keys import Keys, QueueLists
 from celeriac.brokers.redis.leases import LeaseKeeper
 from celeriac.brokers.redis.outbox import Outbox
+from celeriac.brokers.redis.parking import Parking
 from celeriac.brokers.redis.recovery import Recovery
 from celeriac.brokers.redis.scripts import RESERVE
 from celeriac.brokers.redis.settling import RedisReceipt, Settler
 from celeriac.clock import Clock
+from celeriac.errors import BrokerError, DeliveryLost
 from celeriac.redis_link import Link
 from celeriac.wire.envelope import Unreadable
-from celeriac.wire.frame import unpack
+from celeriac.wire.frame import earlier_deliveries, unpack
 
 _log = logging.getLogger("celeriac.broker.redis")
 
 _MOST_AT_ONCE = 1000
+
+_SERVED = 2.0
+"""Leases for which a queue counts as served after its worker was last heard of."""
 
 
 class RedisSubscription:
@@ -40,6 +46,7 @@ class RedisSubscription:
         leases: LeaseKeeper,
         settler: Settler,
         recovery: Recovery,
+        parking: Parking,
         clock: Clock,
     ) -> None:
         self._link = link
@@ -48,28 +55,31 @@ class RedisSubscription:
         self._leases = leases
         self._settler = settler
         self._recovery = recovery
+        self._parking = parking
         self._clock = clock
         self._doorbell = Doorbell(link, keys.due)
         self._queues: list[str] = []
         self._rounds: list[_Round] = []
         self._turn = 0
-        self._tags = uuid.uuid4().hex
-        self._serial = 0
-        self._recover_at = float("-inf")
+        self._look_at = float("-inf")
+        self._check_at = float("-inf")
         self._stopped = False
         self._complained: set[bytes] = set()
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        return self._revision
 
     async def take(self, limit: int) -> list[Delivery]:
         while not self._stopped:
-            if self._clock.monotonic() >= self._recover_at:
-                await self._recover()
+            await self._recover_in_time()
             deliveries, due_in = await self._reserve(min(limit, _MOST_AT_ONCE))
             if deliveries:
                 self._doorbell.found()
                 return deliveries
-            if await self._doorbell.arm(self._watched()) or self._stopped:
-                continue
-            await self._doorbell.wait(min(due_in, self._recover_at - self._clock.monotonic()))
+            if not await self._doorbell.arm(self._watched()):
+                await self._wait(due_in)
         return []
 
     async def stop(self) -> None:
@@ -80,9 +90,12 @@ class RedisSubscription:
         """Stop, and drop the connections that waiting used."""
         await self.stop()
         await self._doorbell.close()
+        with suppress(BrokerError):  # it ends by itself too
+            await self._parking.leave(self._queues)
 
     async def add_queue(self, queue: str) -> None:
         await self._outbox.declare([queue])
+        await self._parking.serve([queue], self._leases.lease * _SERVED)
         if queue not in self._queues:
             self._queues.append(queue)
             self._plan()
@@ -100,35 +113,71 @@ class RedisSubscription:
     def _watched(self) -> Sequence[str]:
         return self._rounds[0].keys[4:] if self._rounds else (self._keys.due,)
 
-    async def _recover(self) -> None:
-        await self._doorbell.check()
-        await self._recovery.run()
-        self._recover_at = self._clock.monotonic() + self._leases.lease / 2
+    async def _wait(self, due_in: float) -> None:
+        """Return when there may be something to take; look after dead peers meanwhile."""
+        due_at = self._clock.monotonic() + due_in
+        rung = False
+        while not rung and not self._stopped and self._clock.monotonic() < due_at:
+            pause = min(due_at, self._look_at) - self._clock.monotonic()
+            rung = await self._doorbell.wait(max(0.0, pause)) or await self._recover_in_time() > 0
+
+    async def _recover_in_time(self) -> int:
+        """Give back what dead peers held, when it is time to look; return how many messages."""
+        now = self._clock.monotonic()
+        if now < self._look_at:
+            return 0
+        if now >= self._check_at:
+            await self._doorbell.check()
+            await self._parking.serve(self._queues, self._leases.lease * _SERVED)
+            self._check_at = now + self._leases.lease / 2
+        restored = await self._recovery.run()
+        self._look_at = self._clock.monotonic() + self._leases.look
+        return restored
 
     async def _reserve(self, limit: int) -> tuple[list[Delivery], float]:
         """Return what was there, and the seconds until a parked message is due."""
         self._turn = (self._turn + 1) % max(1, len(self._rounds))
         order = self._rounds[self._turn] if self._rounds else _Round(self._keys, [])
-        serial, self._serial = self._serial, self._serial + limit
-        arguments = (limit, self._leases.lease, self._tags, serial, self._keys.prefix, *order.ends)
-        due_in, trouble, *batches = await self._link.run(RESERVE, order.keys, arguments)
+        asked, serial = self._clock.monotonic(), self._leases.number(limit)
+        owner, times = self._leases.owner, (self._leases.term, self._leases.lease)
+        arguments = (limit, *times, owner, serial, self._keys.prefix, *order.ends)
+        try:
+            reply = await self._link.run(RESERVE, order.keys, arguments)
+        except BaseException:
+            self._leases.lose(serial, limit)
+            raise
+        due_in, trouble, revision, *batches = reply
+        self._revision = int(revision)
         self._complain(trouble)
         deliveries: list[Delivery] = []
         for number, raws in zip(batches[::2], batches[1::2], strict=True):
             self._deliver(deliveries, order, number, raws, serial + len(deliveries))
+        if deliveries and not self._leases.hold() and self._clock.monotonic() > asked + self._leases.term / 2:
+            await self._give_back(deliveries)  # nobody renewed them while the answer lay unread
+            deliveries = []
         return deliveries, float(due_in) if due_in else float("inf")
 
     def _deliver(
         self, deliveries: list[Delivery], order: _Round, number: int, raws: Sequence[bytes], serial: int
     ) -> None:
         queue, step = order.places[number]
-        tags = [f"{self._tags}.{serial + offset:012d}:{step}" for offset in range(len(raws))]
-        self._leases.hold(tags)
-        settler = self._settler
-        for tag, raw in zip(tags, raws, strict=True):
+        owner, settler = self._leases.owner, self._settler
+        for offset, raw in enumerate(raws):
             envelope = unpack(raw)
-            redelivered = not isinstance(envelope, Unreadable) and envelope.redelivered
-            deliveries.append(Delivery(envelope, queue, RedisReceipt(settler, tag, queue, raw), redelivered))
+            receipt = RedisReceipt(settler, f"{owner}.{serial + offset:012d}:{step}", queue, raw)
+            if isinstance(envelope, Unreadable):
+                deliveries.append(Delivery(envelope, queue, receipt))
+            else:
+                times = earlier_deliveries(envelope) + 1
+                deliveries.append(Delivery(envelope, queue, receipt, envelope.redelivered, times))
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        answers = await asyncio.gather(
+            *(delivery.receipt.requeue() for delivery in deliveries), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, DeliveryLost):
+                raise answer
 
     def _complain(self, trouble: Sequence[bytes]) -> None:
         for text in trouble:

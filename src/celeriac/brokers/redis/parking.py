@@ -1,0 +1,128 @@
+"""Messages for later: parked at their publication, so that they stand in no line.
+
+Rules: a message is parked only where a celeriac worker serves its queue just now, which it says in a set of its own:
+nobody else would bring it back in time. Elsewhere it goes to its queue, and who takes it deals with its time. Both are
+decided and done in one step, by the server's time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from itertools import count
+
+import msgspec
+
+from celeriac.brokers.redis.keys import Keys
+from celeriac.redis_link import Link, Script
+
+_BATCH = 1000
+_TRIP_BYTES = 8 * 1024 * 1024
+
+_PARK_OR_QUEUE = Script(
+    r"""
+-- KEYS: unacked, index, due, served, then a list for each.
+-- ARGV: for each its queue, due time, tag, the end of its entry, message. Returns 1 or an error for each.
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local served, reply = {}, {}
+for i = 1, #ARGV / 5 do
+  local queue, at, tag, tail, raw = ARGV[5 * i - 4], ARGV[5 * i - 3], ARGV[5 * i - 2], ARGV[5 * i - 1], ARGV[5 * i]
+  if served[queue] == nil then
+    local ends = redis.call('ZSCORE', KEYS[4], queue)
+    served[queue] = ends and tonumber(ends) > now or false
+  end
+  local answer
+  if served[queue] and tonumber(at) > now then
+    answer = redis.pcall('HSET', KEYS[1], tag, '[' .. raw .. tail)
+    if type(answer) ~= 'table' then
+      redis.call('ZADD', KEYS[2], at, tag)
+      redis.call('ZADD', KEYS[3], at, tag)
+    end
+  else
+    answer = redis.pcall('LPUSH', KEYS[i + 4], raw)
+  end
+  reply[i] = type(answer) == 'table' and answer.err or 1
+end
+return reply
+"""
+)
+
+_SERVE = Script(
+    r"""
+-- KEYS: served. ARGV: seconds, then queues.
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[i]) end
+redis.call('EXPIRE', KEYS[1], math.ceil(ARGV[1]))
+return 1
+"""
+)
+
+
+class Later(msgspec.Struct, frozen=True):
+    """A message whose time is yet to come, on its way to one queue.
+
+    :param position: of the message in its batch.
+    :param key: the queue's list for this priority.
+    """
+
+    position: int
+    queue: str
+    key: str
+    priority: int
+    due: float
+    frame: bytes
+
+
+class Parking:
+    """Parks for one broker, and says which queues are served."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+        self._tags = uuid.uuid4().hex
+        self._serials = count()
+
+    async def add(self, messages: Sequence[Later]) -> list[BaseException | None]:
+        """Park or queue each; answer with what refused it."""
+        answers: list[BaseException | None] = []
+        for batch in _split(messages):
+            answers += await self._add(batch)
+        return answers
+
+    async def serve(self, queues: Sequence[str], seconds: float) -> None:
+        """Say that what is parked for these queues is brought back, for so long."""
+        if queues:
+            await self._link.run(_SERVE, (self._keys.served,), (seconds, *queues))
+
+    async def leave(self, queues: Sequence[str]) -> None:
+        """Take that back; who else serves them says so again by itself."""
+        if queues:
+            await self._link.call("ZREM", self._keys.served, *queues)
+
+    async def _add(self, messages: Sequence[Later]) -> list[BaseException | None]:
+        keys = [self._keys.unacked, self._keys.index, self._keys.due, self._keys.served]
+        arguments: list[str | float | bytes] = []
+        for message in messages:
+            keys.append(message.key)
+            step = self._keys.step(message.priority)
+            tag = f"parked-{self._tags}.{next(self._serials):012d}:{step}"
+            arguments += message.queue, message.due, tag, self._keys.tail(message.queue), message.frame
+        reply = await self._link.run(_PARK_OR_QUEUE, keys, arguments)
+        return [
+            None if answer == 1 else self._link.refusal(answer.decode(errors="replace")) for answer in reply
+        ]
+
+
+def _split(messages: Sequence[Later]) -> list[list[Later]]:
+    batches: list[list[Later]] = []
+    size = _TRIP_BYTES
+    for message in messages:
+        size += len(message.frame)
+        if size > _TRIP_BYTES or len(batches[-1]) == _BATCH:
+            batches.append([])
+            size = len(message.frame)
+        batches[-1].append(message)
+    return batches
