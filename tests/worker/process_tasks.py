@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 from typing import Any
 
 from celeriac import Celeriac, Context
+from celeriac.errors import SoftTimeLimitExceeded
 
 app = Celeriac("processes", broker="memory://", backend="memory://")
 
@@ -43,6 +45,26 @@ def dies() -> None:
 @app.task
 def leaves() -> None:
     raise SystemExit(3)
+
+
+@app.task(soft_timeout=0.2, timeout=20)
+def sleeps() -> str:
+    try:
+        time.sleep(20)
+    except SoftTimeLimitExceeded:
+        return "told"
+    return "slept"
+
+
+@app.task(track_started=True)
+def waits() -> None:
+    time.sleep(30)
+
+
+@app.task
+def grows(mebibytes: int) -> int:
+    ballast = bytearray(mebibytes * 1024 * 1024)
+    return os.getpid() if ballast is not None else 0
 
 
 @app.task(timeout=0.3)

@@ -22,8 +22,15 @@ async def test_a_task_that_kills_its_worker_fails_after_max_deliveries(
     place: str, unique: Callable[[str], str], tmp_path: Path
 ):
     queue = unique("poison")
-    environment = {**os.environ, "POISON_URL": place, "POISON_QUEUE": queue, "POISON_RUNS": str(tmp_path / "runs")}
-    app = Celeriac("poison", broker=place, backend=place, default_queue=queue, lease=1.0, max_deliveries=ALLOWED)
+    environment = {
+        **os.environ,
+        "POISON_URL": place,
+        "POISON_QUEUE": queue,
+        "POISON_RUNS": str(tmp_path / "runs"),
+    }
+    app = Celeriac(
+        "poison", broker=place, backend=place, default_queue=queue, lease=1.0, max_deliveries=ALLOWED
+    )
     async with app:
         result = await app.send_task("poison.die")
         waiting = asyncio.create_task(result.wait(WAIT))

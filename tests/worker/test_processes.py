@@ -57,3 +57,26 @@ async def test_a_task_that_a_child_cannot_import_is_refused_at_the_start():
     with pytest.raises(ConfigError, match="local"):
         async with app.worker(pool="processes"):
             pass
+
+
+async def test_the_soft_limit_is_raised_in_the_child_even_in_a_blocking_call(app: Celeriac):
+    assert await (await tasks.sleeps.send()).wait(WAIT) == "told"
+
+
+async def test_children_are_replaced_after_so_many_tasks_and_so_much_memory():
+    async with tasks.app:
+        async with tasks.app.worker(pool="processes", concurrency=1, max_tasks_per_child=2):
+            pids = [(await (await tasks.square.send(1)).wait(WAIT))[1] for _ in range(4)]
+            assert pids[0] == pids[1] != pids[2] == pids[3]
+        async with tasks.app.worker(pool="processes", concurrency=1, max_memory_per_child=150_000):
+            small = await (await tasks.grows.send(1)).wait(WAIT)
+            assert await (await tasks.grows.send(200)).wait(WAIT) == small
+            assert await (await tasks.grows.send(1)).wait(WAIT) != small
+
+
+async def test_revoking_with_terminate_kills_the_running_process(app: Celeriac):
+    result = await tasks.waits.send()
+    async for record in result.watch():
+        if record.status == "STARTED":
+            await app.connections().broker.revocations.add([result.id], terminate=True)
+    assert record.status == "REVOKED"

@@ -241,3 +241,23 @@ async def test_a_worker_in_a_program_without_a_loop(place: str, unique: Any):
             worker.stop()
 
     assert await asyncio.to_thread(program) == 5
+
+
+async def test_the_soft_limit_is_raised_in_a_function_between_two_bytecodes(app: Celeriac):
+    @app.task(soft_timeout=0.05)
+    def busy() -> str:
+        try:
+            while True:
+                pass
+        except SoftTimeLimitExceeded:
+            return "told"
+
+    @app.task(soft_timeout=5)
+    def quick(x: int) -> int:
+        return x
+
+    async with app.worker(concurrency=1):
+        told = await busy.send()
+        after = [await quick.send(x) for x in range(5)]
+        assert await told.wait(WAIT) == "told"
+        assert [await result.wait(WAIT) for result in after] == list(range(5))

@@ -44,17 +44,19 @@ class Reports:
     While one report is on its way only the latest of those that follow is kept: progress is about now.
     """
 
-    __slots__ = ("_backend", "_latest", "_loop", "_running")
+    __slots__ = ("_backend", "_latest", "_loop", "_running", "used")
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
         self._backend = backend
         self._loop = loop
         self._latest: EncodedResult | None = None
         self._running: asyncio.Task[None] | None = None
+        self.used = False
 
     def __call__(self, record: ResultRecord) -> None:
         """Take a report, from whichever thread. Raises ``EncodeError`` where its meta cannot be written."""
         encoded = self._backend.encode(record)
+        self.used = True
         # From another thread the loop must be woken; in its own thread this is as good and keeps one way.
         self._loop.call_soon_threadsafe(self._submit, encoded)
 
@@ -82,67 +84,38 @@ class Reports:
 
 
 class Attempt:
-    """One message, its task, its receipt, and the context that its body sees."""
+    """One message, its task, its receipt, and the context that its body sees.
 
-    __slots__ = (
-        "_backend",
-        "_loop",
-        "_reports",
-        "_settings",
-        "context",
-        "message",
-        "queue",
-        "receipt",
-        "revoked",
-        "started",
-        "task",
-    )
+    The context knows the reports, not the attempt: a cycle would leave every attempt to the garbage collector.
+    """
+
+    __slots__ = ("context", "message", "queue", "receipt", "reports", "revoked", "started", "task")
 
     def __init__(
-        self,
-        message: TaskMessage,
-        task: Task[Any, Any],
-        delivery: Delivery,
-        backend: Backend,
-        settings: Settings,
-        node: str,
+        self, message: TaskMessage, task: Task[Any, Any], delivery: Delivery, reports: Reports, node: str
     ) -> None:
         self.message = message
         self.task = task
         self.queue = delivery.queue
         self.receipt = delivery.receipt
+        self.reports = reports
         self.started = perf_counter()
         self.revoked = False
-        self._backend = backend
-        self._settings = settings
-        self._loop = asyncio.get_running_loop()
-        self._reports: Reports | None = None
         self.context = Context(
             message,
             queue=delivery.queue,
-            report=self.report,
+            report=reports,
             worker=node,
             redelivered=delivery.redelivered,
         )
 
-    def limits(self) -> tuple[float | None, float | None]:
+    def limits(self, settings: Settings) -> tuple[float | None, float | None]:
         """Soft and hard time limit in seconds: the message's own, else the task's, else the app's."""
-        message, options, settings = self.message, self.task.options, self._settings
-        soft = _first(message.soft_time_limit, options.soft_timeout, settings.soft_time_limit)
-        hard = _first(message.time_limit, options.timeout, settings.time_limit)
+        message, options = self.message, self.task.options
+        soft = message.soft_time_limit
+        if soft is None:
+            soft = options.soft_timeout if options.soft_timeout is not None else settings.soft_time_limit
+        hard = message.time_limit
+        if hard is None:
+            hard = options.timeout if options.timeout is not None else settings.time_limit
         return soft, hard
-
-    def report(self, record: ResultRecord) -> None:
-        """Store a state of the running task beside its run; from whichever thread."""
-        if self._reports is None:
-            self._reports = Reports(self._backend, self._loop)
-        self._reports(record)
-
-    async def reports_done(self) -> None:
-        """Return when nothing that was reported can overtake the final result."""
-        if self._reports is not None:
-            await self._reports.done()
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)

@@ -27,7 +27,7 @@ from celeriac.wire.result import STARTED, ResultRecord
 from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, admit, refuse_poison
 from celeriac.worker.announcer import Announcer
-from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.attempt import SPENT, Attempt, Reports
 from celeriac.worker.deadline import bounded
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import Insist
@@ -75,6 +75,7 @@ class Executor:
         self._pool = pool
         self._slots = slots
         self._insist = insist
+        self._loop = asyncio.get_running_loop()
         self._revocations = revocations
         self._bodies: dict[asyncio.Task[Any], Attempt] = {}
         self._errbacks = errbacks
@@ -146,13 +147,14 @@ class Executor:
 
     async def _begin(self, message: TaskMessage, delivery: Delivery) -> Attempt:
         task = self._tasks[message.task]
-        attempt = Attempt(message, task, delivery, self._backend, self._settings, self._node)
+        reports = Reports(self._backend, self._loop)
+        attempt = Attempt(message, task, delivery, reports, self._node)
         if (task.options.delivery or self._settings.delivery) == "at_most_once":
             await self._insist(delivery.receipt.ack, "acknowledging before the run")
             attempt.receipt = SPENT
         tracked = task.options.track_started
         if self._settings.track_started if tracked is None else tracked:
-            attempt.report(ResultRecord(task_id=message.id, status=STARTED, result=self._identity))
+            reports(ResultRecord(task_id=message.id, status=STARTED, result=self._identity))
         return attempt
 
     async def _call(self, attempt: Attempt) -> Ending:
@@ -177,7 +179,7 @@ class Executor:
         task, message = attempt.task, attempt.message
         args, kwargs = task.arguments.bind(message.args, message.kwargs)
         task.inject(attempt.context, args, kwargs)
-        soft, hard = attempt.limits()
+        soft, hard = attempt.limits(self._settings)
         if task.is_coroutine:
             CURRENT.set(attempt.context)
             body = task.function(*args, **kwargs)
@@ -189,7 +191,8 @@ class Executor:
         return await bounded(body, soft, hard)
 
     async def _conclude(self, attempt: Attempt, ending: Ending) -> None:
-        await attempt.reports_done()
+        if attempt.reports.used:
+            await attempt.reports.done()
         decision = judge(attempt.message, ending, attempt.context.children, self._terms(attempt))
         if decision.publish_first:
             await self._follow_up(decision)
