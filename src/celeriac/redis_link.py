@@ -12,12 +12,11 @@ import hashlib
 import math
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.asyncio
 import redis.asyncio.sentinel
-import redis.sentinel
 from hiredis import pack_command
 from redis.exceptions import (
     AuthenticationError,
@@ -124,10 +123,6 @@ class Link:
         facts = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
         return f"Redis {facts.get('redis_version', 'of unknown version')} at {self.target}"
 
-    def open_blocking_line(self) -> BlockingLine:
-        """Return a connection of its own for use in another thread."""
-        return BlockingLine(self, self._make_client())
-
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
         """End the block after ``timeout`` seconds, and translate what the driver raises in it."""
@@ -215,19 +210,6 @@ class Link:
                 f"the connections to {self.target} belong to another event loop; make an object a loop"
             )
         return self._pool
-
-    def _make_client(self) -> Any:
-        options = self._options()
-        if self.target.master is not None:
-            sentinels: Any = redis.sentinel.Sentinel
-            sentinel = sentinels(list(self.target.addresses), **self._sentinel_options(), **options)
-            return sentinel.master_for(self.target.master)
-        kind: Any = redis.Connection
-        if self.target.path is not None:
-            kind = redis.UnixDomainSocketConnection
-        elif self.target.tls is not None:
-            kind = redis.SSLConnection
-        return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **options))
 
     def _make_pool(self) -> Any:
         options = self._options()
@@ -321,29 +303,6 @@ class Line:
             self._open = False
             await self._connection.disconnect(nowait=True)
             await self._pool.release(self._connection)
-
-
-class BlockingLine:
-    """One connection for a thread that has no event loop."""
-
-    def __init__(self, link: Link, client: Any) -> None:
-        self._link = link
-        self._client = client
-
-    def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Return what a script returned."""
-        try:
-            try:
-                return self._client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
-            except NoScriptError:
-                return self._client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
-        except (RedisError, OSError) as error:
-            raise self._link.translate(error) from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        with suppress(RedisError, OSError):
-            self._client.close()
 
 
 def _pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:

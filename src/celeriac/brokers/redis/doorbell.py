@@ -67,8 +67,11 @@ class Doorbell:
             raise counted
         return bool(counted)
 
-    async def wait(self, timeout: float) -> None:
-        """Return when it rings, or after ``timeout`` seconds. Raises ``BrokerUnavailable`` when the line is cut."""
+    async def wait(self, timeout: float) -> bool:
+        """Return whether it rang within ``timeout`` seconds, or it is time for a poll.
+
+        Raises ``BrokerUnavailable`` when the line is cut.
+        """
         if self._polling:
             timeout = min(timeout, self._pause)
             self._pause = min(self._pause * 2, _LAST_POLL)
@@ -76,11 +79,12 @@ class Doorbell:
             async with asyncio.timeout(timeout):
                 await self._rung.wait()
         except TimeoutError:
-            return
+            return self._polling
         if self._failure is not None:
             failure = self._failure
             await self.close()
             raise failure
+        return True
 
     def found(self) -> None:
         """Poll quickly again: there was something."""

@@ -1,80 +1,113 @@
 """Keeps what this process holds from being taken for lost.
 
-Rules: a thread with its own connection renews, so that a busy event loop does not; it asks nothing while nothing is
-held. Code that keeps the interpreter lock for longer than a lease (a long C call) still loses its messages to peers.
+Rules: a process of its own renews (``celeriac.keeper``), by the owner's name in each tag, so neither a busy event loop
+nor a task that keeps the interpreter lock stops it, and a stopped process (``SIGSTOP``) keeps what it holds, since it
+lives. It is started when something is first held. What was reserved in a batch whose answer never came is renewed no
+more, so that it comes back.
+
+A lease is what a dead worker's peers wait at most. Its first part is the term, which is renewed; the rest is for peers
+to see twice that it was not: after an outage every term has ended, and who lives must have time to say so. In kombu's
+index the time of what is held is always in the future, so that no visibility timeout, however short, ends it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
-from collections.abc import Iterable
+import uuid
+from collections import deque
+from typing import Any
 
 from celeriac.brokers.redis.keys import Keys
 from celeriac.brokers.redis.scripts import RENEW
-from celeriac.errors import CeleriacError
-from celeriac.redis_link import BlockingLine, Link
+from celeriac.keeper import Keeper, Order
+from celeriac.redis_link import Link
+from celeriac.redis_url import RedisTarget
 
-_log = logging.getLogger("celeriac.broker.redis")
+_TERM = 1 / 2
+_LOOK = 1 / 6
+_RENEWAL = 1 / 10
+"""Parts of a lease: how long a term is, how often peers look, how often the terms that near their end are renewed."""
 
-_BATCH = 1000
-_RENEWALS_PER_LEASE = 3
+_MOST_LOST = 32
+"""Batches remembered as never arrived; one outage of the server makes one."""
+
+_LEAST_TIMEOUT = 1.0
 
 
 class LeaseKeeper:
     """Renews the leases of all deliveries that one broker holds.
 
-    :param lease: seconds that a lease lasts.
+    :param lease: seconds after which a dead worker's messages are another's.
     """
 
     def __init__(self, link: Link, keys: Keys, lease: float) -> None:
-        self._link = link
         self._keys = keys
+        timeout = min(link.timeout, max(_LEAST_TIMEOUT, lease * _RENEWAL))
+        self._place = _place(link.target, timeout)
+        self._lost: deque[tuple[int, int]] = deque(maxlen=_MOST_LOST)
+        self._serial = 0
+        self._keeper = Keeper(f"leases of messages in {link.target}")
+        self._kept = False
+        self.owner = uuid.uuid4().hex
         self.lease = lease
-        self._held: set[str] = set()
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.term = lease * _TERM
+        self.look = lease * _LOOK
 
-    def hold(self, tags: Iterable[str]) -> None:
-        """Renew these from now on."""
-        self._held.update(tags)
-        if self._thread is None:
-            self._closing.clear()
-            self._thread = threading.Thread(target=self._keep, name="celeriac-leases", daemon=True)
-            self._thread.start()
+    def number(self, count: int) -> int:
+        """Return the first of so many serials that nobody had before."""
+        first = self._serial
+        self._serial += count
+        return first
 
-    def release(self, tags: Iterable[str]) -> None:
-        """Renew these no longer."""
-        self._held.difference_update(tags)
+    def hold(self) -> bool:
+        """See to it that what is held is renewed; return whether it was already."""
+        kept, self._kept = self._kept, True
+        if not kept:
+            self._keeper.follow(self._order())
+        return kept
+
+    def lose(self, first: int, count: int) -> None:
+        """Never renew these serials: if the server gave them out, nobody got them."""
+        if self._lost and self._lost[-1][1] == first - 1:
+            earlier, _ = self._lost.pop()
+        else:
+            earlier = first
+        self._lost.append((earlier, first + count - 1))
+        if self._kept:
+            self._keeper.follow(self._order())
 
     async def close(self) -> None:
         """Stop renewing; what is still held becomes a peer's when its lease ends."""
-        self._held.clear()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._closing.set()
-            await asyncio.to_thread(thread.join)
+        self._kept = False
+        await self._keeper.close()
 
-    def _keep(self) -> None:
-        pause = self.lease / _RENEWALS_PER_LEASE
-        line: BlockingLine | None = None
-        while not self._closing.wait(pause):
-            pause = self.lease / _RENEWALS_PER_LEASE
-            held = tuple(self._held)
-            if not held:
-                continue
-            try:
-                line = line or self._link.open_blocking_line()
-                self._renew(line, held)
-            except CeleriacError as error:
-                pause = min(1.0, pause / 4)
-                _log.warning("leases of %d messages could not be renewed, trying again: %s", len(held), error)
-        if line is not None:
-            line.close()
+    def _order(self) -> Order:
+        lost = [serial for batch in self._lost for serial in batch]
+        keys = (self._keys.index, self._keys.leases)
+        command = ("EVAL", RENEW.text, len(keys), *keys, self.owner, self.term, self.lease, *lost)
+        return Order(self._place, command, self.lease * _RENEWAL)
 
-    def _renew(self, line: BlockingLine, held: tuple[str, ...]) -> None:
-        for start in range(0, len(held), _BATCH):
-            line.run(
-                RENEW, (self._keys.index, self._keys.leases), (self.lease, *held[start : start + _BATCH])
-            )
+
+def _place(target: RedisTarget, timeout: float) -> dict[str, Any]:
+    """Return how the keeper reaches this Redis; see ``keeper.renewal.RedisStore``."""
+    greeting = _login(target.username, target.password)
+    if target.db:
+        greeting.append(("SELECT", str(target.db)))
+    if target.client_name is not None:
+        greeting.append(("CLIENT", "SETNAME", target.client_name))
+    tls = target.tls and {name: value for name, value in target.tls.items() if name != "ssl_min_version"}
+    return {
+        "kind": "redis",
+        "addresses": target.addresses,
+        "path": target.path,
+        "master": target.master,
+        "greeting": greeting,
+        "sentinel_greeting": _login(target.sentinel_username, target.sentinel_password),
+        "tls": tls,
+        "timeout": timeout,
+    }
+
+
+def _login(username: str | None, password: str | None) -> list[tuple[str, ...]]:
+    if username is not None:
+        return [("AUTH", username, password or "")]
+    return [("AUTH", password)] if password is not None else []

@@ -4,7 +4,7 @@ Rules: a message is at every moment in one list or on record in ``unacked``, nev
 refused comes before those that remove; time is the server's; nothing here reads a message's content.
 
 Keys, beside kombu's (``unacked``: tag to ``[message, exchange, routing_key]``, ``unacked_index``: tag to time):
-``celeriac.leases`` tag to the end of its lease, ``celeriac.due`` tag to the time it is parked until,
+``celeriac.leases`` tag to the end of its term (see ``leases``), ``celeriac.due`` tag to the time it is parked until,
 ``celeriac.dead`` and ``celeriac.dead.index`` the dead letters and when they died.
 """
 
@@ -26,11 +26,12 @@ RESERVE = Script(
     + _FAILED
     + r"""
 -- KEYS: unacked, index, leases, due, then lists in the order they are taken from
--- ARGV: limit, lease, tag prefix, first serial, key prefix, then for each list: how its entries end, its step
+-- ARGV: limit, term, lease, owner, first serial, key prefix, then for each list: how its entries end, its step
 -- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, then for each list
 -- its number and messages.
 local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local left, lease, tags, serial, prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local left, term, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local owner, serial, prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
 
 -- A key of the wrong type ends the script here, before anything was taken.
 redis.call('HLEN', unacked)
@@ -75,7 +76,7 @@ if head[2] then wait = tostring(head[2] - now) end
 local reply = {wait, trouble, redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'}
 local bytes = 0
 for i = 5, #KEYS do
-  local tail, step = ARGV[2 * i - 4], ARGV[2 * i - 3]
+  local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]
   while left > 0 and bytes < 16777216 do
     local asked = math.min(left, 50)
     local batch = redis.pcall('RPOP', KEYS[i], asked)
@@ -88,15 +89,15 @@ for i = 5, #KEYS do
     for j = 1, #batch do
       local raw = batch[j]
       bytes = bytes + #raw
-      local tag = string.format('%s.%012d:%s', tags, serial, step)
+      local tag = string.format('%s.%012d:%s', owner, serial, step)
       serial = serial + 1
       -- What is no object goes in as text, so that the entry is JSON for every peer.
       if string.byte(raw, 1) ~= 123 or string.byte(raw, -1) ~= 125 then raw = cjson.encode(raw) end
       entries[2 * j - 1] = tag
       entries[2 * j] = '[' .. raw .. tail
-      times[2 * j - 1] = now
+      times[2 * j - 1] = now + lease
       times[2 * j] = tag
-      ends[2 * j - 1] = now + lease
+      ends[2 * j - 1] = now + term
       ends[2 * j] = tag
     end
     redis.call('HSET', unacked, unpack(entries))
@@ -198,15 +199,35 @@ return reply
 RENEW = Script(
     _NOW
     + r"""
--- KEYS: index, leases. ARGV: lease, then tags. What was settled meanwhile is not there and stays away.
-local times, ends = {}, {}
-for i = 2, #ARGV do
-  times[2 * i - 3], times[2 * i - 2] = now, ARGV[i]
-  ends[2 * i - 3], ends[2 * i - 2] = now + ARGV[1], ARGV[i]
+-- KEYS: index, leases. ARGV: owner, term, lease, then first and last serial of each batch that never arrived.
+-- Renews what this owner holds and what is in the second half of its term, known to the owner or not: its tags say
+-- whose they are. Returns how many.
+local owner, term, lease = ARGV[1] .. '.', tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local function arrived(serial)
+  for i = 4, #ARGV, 2 do
+    if serial >= tonumber(ARGV[i]) and serial <= tonumber(ARGV[i + 1]) then return false end
+  end
+  return true
 end
-redis.call('ZADD', KEYS[1], 'XX', unpack(times))
-redis.call('ZADD', KEYS[2], 'XX', unpack(ends))
-return 1
+
+local times, ends, count = {}, {}, 0
+local function renew()
+  redis.call('ZADD', KEYS[1], 'XX', unpack(times))
+  redis.call('ZADD', KEYS[2], 'XX', unpack(ends))
+  times, ends = {}, {}
+end
+
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now + term / 2)) do
+  if string.sub(tag, 1, #owner) == owner and arrived(tonumber(string.sub(tag, #owner + 1, #owner + 12))) then
+    count = count + 1
+    times[#times + 1], ends[#ends + 1] = now + lease, now + term
+    times[#times + 1], ends[#ends + 1] = tag, tag
+    if #times == 1000 then renew() end
+  end
+end
+if #times > 0 then renew() end
+return count
 """
 )
 

@@ -1,0 +1,277 @@
+"""Repeats one command on a store, for a parent that may be too busy to: the program of a keeper's process.
+
+Rules: only the standard library, and of that only what is needed, since this runs by itself (``python -I -S
+renewal.py``) and every import is time and memory; orders come as lines of JSON and the last one holds; the end of the
+orders, or of the parent, is the end of it all; signals that ask a whole group of processes to end are ignored, since
+the parent may be finishing its work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+_GLANCE = 0.5
+"""Seconds between looks at whether the parent lives: a process forked from it may hold the orders open."""
+
+_LONGEST_RETRY = 1.0
+
+READY = "ready"
+"""The first report."""
+
+
+class Refused(Exception):
+    """The store answered with an error."""
+
+
+def serve(orders: int, reports: int, parent: int | None) -> None:
+    """Follow the orders until they end.
+
+    :param orders: descriptor that lines of JSON come from: ``store``, ``command``, ``period`` in seconds.
+    :param reports: descriptor that a line is written to when it starts (``READY``), fails (what went wrong), and when
+        it works again (an empty line).
+    :param parent: the process whose end is the end of the orders too; ``None`` for not to look.
+    """
+    os.set_blocking(reports, False)
+    mouth, ear, renewal = _Mouth(reports), select.poll(), Renewal()
+    ear.register(orders, select.POLLIN)
+    mouth.say(READY)
+    text = b""
+    while parent is None or os.getppid() == parent:
+        if ear.poll(1000 * min(_GLANCE, renewal.pause())):
+            chunk = os.read(orders, 65536)
+            if not chunk:
+                break
+            *lines, text = (text + chunk).split(b"\n")
+            if lines:
+                renewal.follow(json.loads(lines[-1]))
+        elif renewal.pause() == 0:
+            mouth.tell(renewal.run())
+    renewal.close()
+
+
+class Renewal:
+    """The command, when it is due, and the connection it goes over."""
+
+    def __init__(self) -> None:
+        self._order: dict[str, Any] = {}
+        self._store: RedisStore | SqliteStore | None = None
+        self._due = float("inf")
+
+    def pause(self) -> float:
+        """Return the seconds until the command is due."""
+        return max(0.0, self._due - time.monotonic())
+
+    def follow(self, order: dict[str, Any]) -> None:
+        """Carry out this order from now on; nothing, if it names no command."""
+        if order.get("store") != self._order.get("store"):
+            self.close()
+            self._store = _STORES[order["store"]["kind"]](order["store"])
+        self._order = order
+        self._due = time.monotonic() if order.get("command") else float("inf")
+
+    def run(self) -> str:
+        """Run the command; return what went wrong, ``""`` if nothing did."""
+        assert self._store is not None
+        pause: float = self._order["period"]
+        try:
+            self._store.run(self._order["command"])
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next try may not meet it
+            self._store.close()
+            pause = min(pause, _LONGEST_RETRY)
+            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        finally:
+            self._due = time.monotonic() + pause
+        return ""
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._store is not None:
+            self._store.close()
+
+
+class RedisStore:
+    """One connection to a Redis, that speaks as much of its protocol (RESP2) as renewing takes.
+
+    :param place: ``addresses`` or ``path``, ``greeting`` (commands that log in), ``tls`` (``ssl_...`` options),
+        ``timeout`` in seconds; with ``master``, addresses and ``sentinel_greeting`` are those of sentinels.
+    """
+
+    def __init__(self, place: dict[str, Any]) -> None:
+        self._place = place
+        self._line: _Line | None = None
+
+    def run(self, command: Sequence[Any]) -> Any:
+        """Return the answer to a command."""
+        if self._line is None:
+            self._line = self._connect()
+        return self._line.ask(command)
+
+    def close(self) -> None:
+        """Drop the connection; the next command opens one, after a failover to the new master."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    def _connect(self) -> _Line:
+        place = self._place
+        if place.get("path"):
+            return self._greet(self._open_socket(place["path"]), place["greeting"])
+        host, port = self._find_master() if place.get("master") else place["addresses"][0]
+        return self._greet(self._open(host, port), place["greeting"])
+
+    def _find_master(self) -> tuple[str, int]:
+        failure: Exception | None = None
+        for host, port in self._place["addresses"]:
+            try:
+                line = self._greet(self._open(host, port), self._place["sentinel_greeting"])
+                try:
+                    answer = line.ask(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place["master"]])
+                finally:
+                    line.close()
+                if answer:
+                    return answer[0].decode(), int(answer[1])
+            except (OSError, Refused) as error:
+                failure = error
+        raise Refused(f"no sentinel knows the master {self._place['master']!r}") from failure
+
+    def _greet(self, link: socket.socket, greeting: Sequence[Sequence[str]]) -> _Line:
+        line = _Line(link)
+        try:
+            for command in greeting:
+                line.ask(command)
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _open_socket(self, path: str) -> socket.socket:
+        link = socket.socket(socket.AF_UNIX)
+        try:
+            link.settimeout(self._place["timeout"])
+            link.connect(path)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _open(self, host: str, port: int) -> socket.socket:
+        link = socket.create_connection((host, port), self._place["timeout"])
+        if self._place.get("tls") is None:
+            return link
+        try:
+            return _wrap(link, host, self._place["tls"])
+        except BaseException:
+            link.close()
+            raise
+
+
+class SqliteStore:
+    """One connection to a SQLite file.
+
+    :param place: ``path``; ``timeout``, the seconds to wait for the locks of others.
+    """
+
+    def __init__(self, place: dict[str, Any]) -> None:
+        self._place = place
+        self._connection: Any = None
+
+    def run(self, command: Sequence[Any]) -> None:
+        """Run a statement: its text, then its values by name."""
+        if self._connection is None:
+            self._connection = _open_file(self._place["path"], self._place["timeout"])
+        statement, values = command
+        self._connection.execute(statement, values)
+
+    def close(self) -> None:
+        """Close the file."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+_STORES: dict[str, type[RedisStore | SqliteStore]] = {"redis": RedisStore, "sqlite": SqliteStore}
+
+
+class _Line:
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._answers = link.makefile("rb")
+
+    def ask(self, command: Sequence[Any]) -> Any:
+        parts = [str(part).encode() for part in command]
+        head = b"*%d\r\n" % len(parts)
+        self._link.sendall(head + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
+        return self._read()
+
+    def close(self) -> None:
+        self._answers.close()
+        self._link.close()
+
+    def _read(self) -> Any:
+        line = self._answers.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError("the connection was closed")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            raise Refused(rest.decode(errors="replace"))
+        if kind in b"$*" and rest == b"-1":
+            return None
+        if kind == b"$":
+            return self._answers.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return [self._read() for _ in range(int(rest))]
+        return int(rest) if kind == b":" else rest
+
+
+class _Mouth:
+    """Says each thing once; a parent that does not listen is not waited for."""
+
+    def __init__(self, reports: int) -> None:
+        self._reports = reports
+        self._last = ""
+
+    def tell(self, text: str) -> None:
+        if text != self._last:
+            self._last = text
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        try:
+            os.write(self._reports, " ".join(text.split())[:1000].encode(errors="replace") + b"\n")
+        except OSError:  # the orders end with the parent too
+            return
+
+
+def _wrap(link: socket.socket, host: str, options: dict[str, Any]) -> socket.socket:
+    import ssl  # half as much again as the rest of this process: only for who uses TLS
+
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = options["ssl_check_hostname"]
+    context.verify_mode = ssl.VerifyMode[f"CERT_{options['ssl_cert_reqs'].upper()}"]
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    return context.wrap_socket(link, server_hostname=host)
+
+
+def _open_file(path: str, timeout: float) -> Any:
+    import sqlite3  # only for who has a file
+
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    serve(sys.stdin.fileno(), sys.stdout.fileno(), int(sys.argv[1]))
+    os._exit(0)  # nothing to tidy up
