@@ -16,10 +16,13 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class ClockAhead(SystemClock):
-    """A clock that is some seconds ahead of the machine's."""
+    """A clock that is some seconds ahead of the machine's, further with each ``advance``."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+
+    def advance(self, seconds: float) -> None:
+        self._seconds += seconds
 
     def now(self) -> float:
         return SystemClock.now() + self._seconds

@@ -176,7 +176,7 @@ class RedisStore:
 class SqliteStore:
     """One connection to a SQLite file.
 
-    :param place: ``path``; ``timeout``, the seconds to wait for the locks of others.
+    :param place: ``path``, a URI; ``timeout``, the seconds to wait for the locks of others.
     """
 
     def __init__(self, place: dict[str, Any]) -> None:
@@ -265,7 +265,7 @@ def _wrap(link: socket.socket, host: str, options: dict[str, Any]) -> socket.soc
 def _open_file(path: str, timeout: float) -> Any:
     import sqlite3  # only for who has a file
 
-    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, uri=True)
     connection.execute("PRAGMA synchronous=NORMAL")
     return connection
 

@@ -15,11 +15,13 @@ import msgspec
 from sqlalchemy import Connection
 
 from celeriac.brokers.sqlite.messages import NewMessage, Settlement, SqliteMessages, TakenMessage
+from celeriac.brokers.sqlite.owners import Owners
 from celeriac.brokers.sqlite.revocations import read_revision
 from celeriac.brokers.sqlite.tables import METADATA
 from celeriac.clock import Clock
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+from celeriac.keeper import Keeper
 from celeriac.sqlite_link import SqliteLink
 
 T = TypeVar("T")
@@ -48,7 +50,8 @@ class Desk:
 
     def __init__(self, path: str, clock: Clock, lease: float) -> None:
         self.link = SqliteLink(path, METADATA, clock, away=BrokerUnavailable, refused=BrokerError)
-        self.messages = SqliteMessages(clock, lease)
+        self._owners = Owners(clock, lease)
+        self.messages = SqliteMessages(clock, self._owners)
         self.clock = clock
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
         self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
@@ -56,6 +59,8 @@ class Desk:
         self._known: set[str] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._attending = False
+        self._keeper = Keeper(f"leases of messages in {self.link.path}")
+        self._kept: int | None = None
 
     async def attend(self, event: asyncio.Event, queue: str) -> None:
         """Declare the queue; set the event whenever it may have got a message, from any process."""
@@ -63,7 +68,7 @@ class Desk:
         self._known.add(queue)
         if not self._attending:
             self._attending = True
-            await self.link.every(self._lease / 3, self.messages.renew)
+            await self.link.every(self._lease / 3, self._owners.rest)
             await self.link.listen(self.ring_all, POLL)
         await self.link.hear([queue])
         self._waiting.setdefault(queue, set()).add(event)
@@ -89,6 +94,7 @@ class Desk:
 
     async def take(self, queues: Sequence[str], limit: int) -> Taken:
         """Take messages, or learn when to look again."""
+        asked = self.clock.monotonic()
 
         def job(connection: Connection) -> Taken:
             messages = self.messages.take(connection, queues, limit)
@@ -96,7 +102,12 @@ class Desk:
                 return Taken(messages, revision=read_revision(connection))
             return Taken(look_again=self.messages.next_revival(connection))
 
-        return await self.revived(job)
+        taken = await self.revived(job)
+        kept = self._keep(taken.messages)
+        if not kept and self.clock.monotonic() > asked + self._owners.term / 2:
+            await self._give_back(taken.messages)  # nobody renewed them while this loop was busy
+            return Taken(look_again=self.clock.now())
+        return taken
 
     async def revived(self, job: Callable[[Connection], T]) -> T:
         """Run the job on queues that are up to date; wake who waits for those that got something by that."""
@@ -133,9 +144,25 @@ class Desk:
         if self.link.is_open:
             with suppress(BrokerError):  # what is held comes back when its lease ends
                 await self._release()
+        self._kept = None
+        await self._keeper.close()
         await self.link.close()
         self._attending = False
         self._known.clear()
+
+    def _keep(self, taken: Sequence[TakenMessage]) -> bool:
+        """See to it that what was taken is renewed; return whether it was already."""
+        owner = taken[0].owner if taken else self._kept
+        if owner is None or owner == self._kept:
+            return True
+        self._kept = owner
+        self._keeper.follow(self._owners.order(self.link.path, owner))
+        return False
+
+    async def _give_back(self, taken: Sequence[TakenMessage]) -> None:
+        await self._settle(
+            [Settlement("requeue", message.id, message.owner, message.queue) for message in taken]
+        )
 
     async def _release(self) -> None:
         queues: set[str] = set()

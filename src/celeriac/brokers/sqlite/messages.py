@@ -1,7 +1,7 @@
 """The messages of a SQLite broker: statements, and what is done with them inside one transaction.
 
 Rules: everything here runs in the link's thread, on the connection it is given, in the transaction of its caller. A
-message that is taken belongs to an *owner*, a row that its process renews; when the owner's time is up, whoever looks
+message that is taken belongs to an *owner* (see ``owners``); when the owner is dead, whoever looks
 next puts its messages back. The next message of a queue is the one with the lowest priority number, then the one
 published first, so a message that comes back is ahead of those that were never taken. Frames of a batch go in and
 out as one joined blob beside a JSON list of facts: a statement that hands over the interpreter lock once, however
@@ -10,7 +10,6 @@ many messages it moves, is not held up by a busy interpreter.
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
@@ -20,6 +19,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, TextClause, text
 
+from celeriac.brokers.sqlite.owners import Owners
 from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
 from celeriac.wire.envelope import Envelope, Unreadable
@@ -72,18 +72,12 @@ _BURY = text("""
 _COME_DUE = text("UPDATE celeriac_message SET due_at = NULL WHERE due_at <= :now RETURNING queue")
 _NEXT_DUE = text("SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
 
-_NEW_OWNER = text("INSERT INTO celeriac_owner (id, expires) VALUES (:self, :expires)")
-_HOLDS = text("SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1")
-_RENEW = text("UPDATE celeriac_owner SET expires = :expires WHERE id = :self")
-_NEXT_EXPIRY = text("SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self")
-_SEE_EXPIRED = text("SELECT json_group_array(id) FROM celeriac_owner WHERE expires < :now")
 _RECOVER = text("""
     UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = deliveries + 1
     WHERE owner IN (SELECT value FROM json_each(:ids)) RETURNING queue""")
 _RELEASE = text(
     "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE owner = :self RETURNING queue"
 )
-_DELETE_OWNERS = text("DELETE FROM celeriac_owner WHERE id IN (SELECT value FROM json_each(:ids))")
 
 _SEE_DEAD = text(
     "SELECT id, queue, reason, died_at, frame FROM celeriac_dead ORDER BY id LIMIT :limit OFFSET :offset"
@@ -179,13 +173,12 @@ _read_ids = msgspec.json.Decoder(list[int]).decode
 class SqliteMessages:
     """What one process does with the messages of a file.
 
-    :param lease: seconds after which what it holds is given to others, unless it renews.
+    :param owners: who holds what is taken.
     """
 
-    def __init__(self, clock: Clock, lease: float) -> None:
+    def __init__(self, clock: Clock, owners: Owners) -> None:
         self._clock = clock
-        self._lease = lease
-        self._owner: int | None = None
+        self._owners = owners
 
     def declare(self, connection: Connection, queues: Collection[str]) -> None:
         """Make the queues known."""
@@ -211,7 +204,7 @@ class SqliteMessages:
         places = self._choose(connection, queues, limit)
         if not places:
             return []
-        owner = self._hold(connection)
+        owner = self._owners.hold(connection)
         ids = as_json([place.id for place in places])
         facts, frames = _one(connection, _READ, {"ids": ids})
         connection.execute(_TAKE, {"self": owner, "ids": ids})
@@ -244,36 +237,26 @@ class SqliteMessages:
         """Put back what came due and what dead owners held; return the queues that got something."""
         now = self._clock.now()
         queues = list(connection.execute(_COME_DUE, {"now": now}).scalars())
-        expired = connection.execute(_SEE_EXPIRED, {"now": now}).scalar_one()
-        if expired != "[]":
-            queues += connection.execute(_RECOVER, {"ids": expired}).scalars()
-            connection.execute(_DELETE_OWNERS, {"ids": expired})
+        dead = self._owners.find_dead(connection)
+        if dead:
+            queues += connection.execute(_RECOVER, {"ids": as_json(dead)}).scalars()
+            self._owners.delete(connection, dead)
         return queues
 
     def next_revival(self, connection: Connection) -> float | None:
         """Return when ``revive`` may have something to do, in seconds since the epoch."""
         times = [
             connection.execute(_NEXT_DUE).scalar(),
-            connection.execute(_NEXT_EXPIRY, {"self": self._owner}).scalar(),
+            self._owners.next_look(connection),
         ]
         return min((time for time in times if time is not None), default=None)
 
-    def renew(self, connection: Connection) -> None:
-        """Prolong the hold on what this process took; let go of the owner's row while nothing is held."""
-        if self._owner is None:
-            return
-        if connection.execute(_HOLDS, {"self": self._owner}).first() is None:
-            self.release(connection)
-        else:
-            self._hold(connection)
-
     def release(self, connection: Connection) -> list[str]:
         """Give back everything that this process holds; return the queues it goes to."""
-        if self._owner is None:
+        if self._owners.own is None:
             return []
-        queues = list(connection.execute(_RELEASE, {"self": self._owner}).scalars())
-        connection.execute(_DELETE_OWNERS, {"ids": as_json([self._owner])})
-        self._owner = None
+        queues = list(connection.execute(_RELEASE, {"self": self._owners.own}).scalars())
+        self._owners.let_go(connection)
         return queues
 
     def depth(self, connection: Connection, queue: str) -> int:
@@ -328,18 +311,6 @@ class SqliteMessages:
                 break
             chosen.append(place)
         return chosen
-
-    def _hold(self, connection: Connection) -> int:
-        """Renew the owner, or become a new one: what the old one held is not ours any more once it was recovered."""
-        expires = self._clock.now() + self._lease
-        if self._owner is not None:
-            renewed = connection.execute(_RENEW, {"self": self._owner, "expires": expires})
-            if renewed.rowcount:
-                return self._owner
-        # A number that nobody else has, even when this transaction is rolled back.
-        self._owner = secrets.randbits(62)
-        connection.execute(_NEW_OWNER, {"self": self._owner, "expires": expires})
-        return self._owner
 
     def _still_held(self, connection: Connection, owner: int, ids: list[int]) -> set[int]:
         found = connection.execute(_SEE_HELD, {"self": owner, "ids": as_json(ids)}).scalar_one()
