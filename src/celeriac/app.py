@@ -21,7 +21,7 @@ from celeriac.errors import ConfigError
 from celeriac.outbox import Call, Outbox
 from celeriac.publisher import Publisher
 from celeriac.result import Result
-from celeriac.routing import send_options
+from celeriac.routing import SendOptions, send_options
 from celeriac.settings import Settings, settings_from
 from celeriac.task import (
     BoundTaskDecorator,
@@ -219,6 +219,11 @@ class App:
         if ignore_result is None and self.settings.ignore_result:
             ignore_result = True
         return Call(name, args or (), kwargs, chosen, None, ignore_result)
+
+    def defaults(self, name: str) -> SendOptions:
+        """Return what calls of this task are sent with when nothing is said."""
+        task = self.tasks.get(name)
+        return self._outbox.routes.match(name) if task is None else task.defaults
 
     def result(self, task_id: str) -> Result[Any]:
         """Return a handle on the result of a call of which the id is known."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from celeriac.canvas.advance import Part
+from celeriac.canvas.launch import Opening
 from celeriac.wire.result import ResultRecord
 
 
@@ -25,8 +27,92 @@ class EncodedResult(msgspec.Struct, frozen=True):
     payload: bytes
 
 
+class EncodedPart(msgspec.Struct, frozen=True):
+    """A part of a chord whose value is already bytes; made by the chord store that counts it.
+
+    :param token: proves the claim that counting this may give, so that a repeated call gets it again.
+    """
+
+    part: Part
+    payload: bytes
+    token: str
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to send one chord's body, for a while."""
+
+    chord_id: str
+    token: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a chord stands after a part of it was counted. Neither field set: parts are missing, or all is done.
+
+    :param claim: this caller is to send the body.
+    :param held_for: seconds for which somebody else has the claim; then it can be had by counting the part again.
+    """
+
+    claim: Claim | None = None
+    held_for: float | None = None
+
+
+class PartValue(msgspec.Struct, frozen=True):
+    """A part as it was counted.
+
+    :param value: what the task returned, or a ``Failure``.
+    """
+
+    task_id: str
+    state: str
+    value: Any
+
+
+class ChordStore(Protocol):
+    """Counts the parts of chords, so that each one's body is sent once.
+
+    A part counts once, however often it is counted: it is told by its task's id and its index. Every method raises
+    ``BackendUnavailable`` when the store is away, after which the same call may be made again.
+    """
+
+    def encode(self, part: Part) -> EncodedPart:
+        """Make the bytes. Raises ``EncodeError`` naming what cannot be written."""
+        ...
+
+    async def open(self, openings: Sequence[Opening]) -> None:
+        """Make chords known, before their parts run; one that is known, or done, stays as it is."""
+        ...
+
+    async def extend(self, chord_id: str, task_ids: Sequence[str]) -> None:
+        """Let these tasks be further parts of a chord; each counts once, however often this is called."""
+        ...
+
+    async def count(self, encoded: EncodedPart) -> Standing:
+        """Count a part. Concurrent calls share round trips."""
+        ...
+
+    async def collect(self, claim: Claim) -> list[Any]:
+        """Return the ``PartValue`` of every part in the order of the header.
+
+        Where Celery saved the header as nested groups, there are lists of them in their places.
+        """
+        ...
+
+    async def renew(self, claim: Claim) -> bool:
+        """Prolong a claim; ``False`` when it is somebody else's by now."""
+        ...
+
+    async def finish(self, claim: Claim) -> None:
+        """Note that the body was sent, or will never be: late repeats of parts change nothing any more."""
+        ...
+
+
 class Backend(Protocol):
     """A place that keeps results. Bound to the event loop that first used it."""
+
+    @property
+    def chords(self) -> ChordStore | None:
+        """What counts chords here; ``None`` where results are kept in a way that cannot."""
+        ...
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         """Make the bytes. Raises ``EncodeError`` naming what cannot be written."""

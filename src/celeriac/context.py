@@ -11,7 +11,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NoReturn
 
-from celeriac.errors import Ignore, Reject, RetryRequested
+from celeriac.canvas.nodes import Node
+from celeriac.errors import ConfigError, Ignore, Reject, ReplaceRequested, RetryRequested
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
@@ -51,7 +52,17 @@ class Context:
     :param redelivered: an earlier delivery of the message was not settled.
     """
 
-    __slots__ = ("_logger", "_report", "children", "deadline", "message", "queue", "redelivered", "worker")
+    __slots__ = (
+        "_logger",
+        "_report",
+        "children",
+        "deadline",
+        "joiners",
+        "message",
+        "queue",
+        "redelivered",
+        "worker",
+    )
 
     def __init__(
         self,
@@ -70,6 +81,8 @@ class Context:
         self.redelivered = redelivered
         self.children: list[Any] = []
         """Celery result tuples of the tasks that were sent from this one."""
+        self.joiners: list[dict[str, Any]] = []
+        """Signatures of the tasks that join the chord which this one is a part of, once it has succeeded."""
         self._report = report
         self._logger: TaskLogger | None = None
 
@@ -202,6 +215,24 @@ class Context:
                 dict(self.message.kwargs if kwargs is None else kwargs),
             )
         raise RetryRequested(countdown, cause, max_attempts, arguments)
+
+    def replace(self, workflow: Node[Any]) -> NoReturn:
+        """End this run and run a workflow in the task's place; raises ``ReplaceRequested``.
+
+        It takes over the task's id, so that whoever waits for the task gets the workflow's value, and its place in a
+        chain, group or chord. A group's value is the list of its members' values.
+        """
+        raise ReplaceRequested(workflow.to_dict())
+
+    def add_to_chord(self, *workflows: Node[Any]) -> None:
+        """Let further workflows be parts of the chord that this task is a part of.
+
+        They are sent once the task has succeeded, and run anew with it when it is retried. Raises ``ConfigError``
+        when the task is part of no chord.
+        """
+        if self.message.chord is None or self.message.group is None:
+            raise ConfigError(f"task {self.task}[{self.id}] is part of no chord that another could join")
+        self.joiners.extend(workflow.to_dict() for workflow in workflows)
 
     def reject(self, reason: str = "rejected by the task", *, requeue: bool = False) -> NoReturn:
         """End the task and refuse the message: dead-letter it, or put it back; raises ``Reject``."""

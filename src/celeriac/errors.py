@@ -1,7 +1,7 @@
 """Every exception of celeriac, in one tree.
 
 Rules: a message names the object and the next step; driver errors are translated at the adapter's edge and chained
-with ``from``; what a task raises to steer its own ending (``Ignore``, ``Reject``, ``RetryRequested``) is not an error
+with ``from``; what a task raises to steer its own ending (``Ignore``, ``Reject``, ``RetryRequested``, ``ReplaceRequested``) is not an error
 and stands apart.
 """
 
@@ -93,6 +93,10 @@ class WorkerLost(TaskError):
     """The process that ran the task ended before the task did. Celery: ``WorkerLostError``."""
 
 
+class ChordError(TaskError):
+    """The body of a chord did not run since a part of the header failed. Celery: ``ChordError``."""
+
+
 class TaskAborted(TaskError):
     """The task raised ``SystemExit`` or ``KeyboardInterrupt``, which may not end the worker."""
 
@@ -157,3 +161,14 @@ class RetryRequested(EndingRequested):
         self.cause = cause
         self.max_attempts = max_attempts
         self.arguments = arguments
+
+
+class ReplaceRequested(EndingRequested):
+    """Run a workflow in the task's place, under its id; raised by ``Context.replace``.
+
+    :param signature: Celery's dictionary form.
+    """
+
+    def __init__(self, signature: dict[str, Any]) -> None:
+        super().__init__(signature)
+        self.signature = signature

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from celeriac.broker import Broker
+from celeriac.canvas.launch import FollowUp
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerUnavailable
 from celeriac.routing import NO_OPTIONS, SendOptions, route
@@ -60,6 +61,18 @@ class Publisher:
         """Publish all in a few round trips, in order. Raises as ``publish`` does; some may then have been published."""
         await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
 
+    async def publish_workflow(
+        self, follow_ups: Sequence[FollowUp], defaults: Callable[[str], SendOptions]
+    ) -> None:
+        """Publish the messages of a workflow in a few round trips, in order. Raises as ``publish_many``.
+
+        :param defaults: the options of a task's calls; where a message is sent to no place of its own they say where.
+        """
+        if len(follow_ups) == 1:
+            await self.publish(*_as_sent(follow_ups[0], defaults))
+        elif follow_ups:
+            await self.publish_many([_as_sent(follow_up, defaults) for follow_up in follow_ups])
+
     def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
         now = None
         timed = options.countdown is not None or options.eta is not None or options.expires is not None
@@ -78,6 +91,23 @@ class Publisher:
             eta = message.eta if message.eta.tzinfo is not None else message.eta.replace(tzinfo=UTC)
             to = msgspec.structs.replace(to, due=eta.timestamp())
         return envelope, to
+
+
+def _as_sent(follow_up: FollowUp, defaults: Callable[[str], SendOptions]) -> tuple[TaskMessage, SendOptions]:
+    usual = defaults(follow_up.message.task)
+    elsewhere = not (follow_up.queue or follow_up.exchange or follow_up.routing_key)
+    options = SendOptions(
+        queue=usual.queue if elsewhere else follow_up.queue,
+        exchange=usual.exchange if elsewhere else follow_up.exchange,
+        routing_key=usual.routing_key if elsewhere else follow_up.routing_key,
+        countdown=follow_up.countdown,
+        eta=follow_up.eta,
+        expires=follow_up.expires,
+        serializer=follow_up.serializer or usual.serializer,
+        compression=follow_up.compression or usual.compression,
+        retry=follow_up.retry,
+    )
+    return follow_up.message, options
 
 
 def _timed(message: TaskMessage, options: SendOptions, now: datetime) -> TaskMessage:

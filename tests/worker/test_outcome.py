@@ -95,7 +95,7 @@ def test_the_last_attempt_fails_with_the_tasks_own_exception():
     policy = Retry(on=(OSError,), max_attempts=3)
     last = TaskMessage(id="1", task="add", retries=2)
     decision = judge(last, Raised(OSError("net")), [], terms(retry=policy))
-    assert (decision.state, decision.follow_ups) == (FAILURE, [])
+    assert (decision.state, list(decision.follow_ups)) == (FAILURE, [])
     assert only(decision.results).result.exc_type == "OSError"
 
 

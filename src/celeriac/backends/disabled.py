@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
-from celeriac.backend import EncodedResult
+from celeriac.backend import ChordStore, EncodedResult
 from celeriac.errors import ResultMissing
 from celeriac.wire.result import ResultRecord
 
 
 class DisabledBackend:
-    """The backend of an app that has none. Reading raises ``ResultMissing``."""
+    """The backend of an app that has none. Reading raises ``ResultMissing``; chords cannot be counted."""
+
+    chords: ChordStore | None = None
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return EncodedResult(record, b"")

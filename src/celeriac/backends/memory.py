@@ -9,14 +9,24 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
+from math import inf
+from typing import Any
+from uuid import uuid4
 
 import msgspec
 
-from celeriac.backend import EncodedResult
+from celeriac.backend import ChordStore, Claim, EncodedPart, EncodedResult, PartValue, Standing
+from celeriac.canvas.advance import Part
+from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock, SystemClock
 from celeriac.following import Following
-from celeriac.wire.content import Codecs
-from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode
+from celeriac.wire.content import SERIALIZERS, Codecs
+from celeriac.wire.failure import read_failure
+from celeriac.wire.result import EXCEPTION_STATES, SUCCESS, ResultRecord, decode, encode, plain
+
+
+_CLAIM = 30.0
+"""Seconds that the claim of a chord's body holds unless it is renewed."""
 
 
 class _Kept(msgspec.Struct):
@@ -45,6 +55,11 @@ class MemoryBackend:
         self._kept: dict[str, _Kept] = {}
         self._following = Following()
         self._versions = count()
+        self._chords = _Chords(codecs, clock, expires)
+
+    @property
+    def chords(self) -> ChordStore:
+        return self._chords
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return EncodedResult(record, encode(record, self._codecs, extended=True))
@@ -107,3 +122,80 @@ class MemoryBackend:
             if not self._has_expired(self._kept[oldest]):
                 return
             del self._kept[oldest]
+
+
+class _Chord(msgspec.Struct):
+    touched: float
+    size: int | None = None
+    joined: set[str] = set()
+    parts: dict[tuple[str, int | None], PartValue] = {}
+    token: str | None = None
+    claimed_until: float = 0.0
+    done: bool = False
+
+
+class _Chords:
+    """Chords counted in this process; see ``celeriac.backend.ChordStore``."""
+
+    def __init__(self, codecs: Codecs, clock: Clock, expires: float | None) -> None:
+        self._codecs = codecs
+        self._clock = clock
+        self._expires = expires
+        self._kept: dict[str, _Chord] = {}
+
+    def encode(self, part: Part) -> EncodedPart:
+        return EncodedPart(part, self._codecs.encode(plain(part.value), "json").body, uuid4().hex)
+
+    async def open(self, openings: Sequence[Opening]) -> None:
+        for opening in openings:
+            self._chord(opening.chord_id).size = opening.size
+
+    async def extend(self, chord_id: str, task_ids: Sequence[str]) -> None:
+        self._chord(chord_id).joined.update(task_ids)
+
+    async def count(self, encoded: EncodedPart) -> Standing:
+        part, now = encoded.part, self._clock.now()
+        chord = self._chord(part.chord_id)
+        if chord.done:
+            return Standing()
+        value = read_failure(plain(part.value)) if part.state in EXCEPTION_STATES else None
+        if value is None:
+            value = self._codecs.decode(encoded.payload, SERIALIZERS["json"], None, None)
+        chord.parts.setdefault((part.task_id, part.index), PartValue(part.task_id, part.state, value))
+        size = part.size if chord.size is None else chord.size
+        if size is None or len(chord.parts) != size + len(chord.joined):
+            return Standing()
+        if chord.token not in (None, encoded.token) and chord.claimed_until > now:
+            return Standing(held_for=chord.claimed_until - now)
+        chord.token, chord.claimed_until = encoded.token, now + _CLAIM
+        return Standing(claim=Claim(part.chord_id, encoded.token))
+
+    async def collect(self, claim: Claim) -> list[Any]:
+        parts = self._chord(claim.chord_id).parts
+        # A part without an index comes last, as in Redis.
+        ordered = sorted(parts.items(), key=lambda item: inf if item[0][1] is None else item[0][1])
+        return [value for _, value in ordered]
+
+    async def renew(self, claim: Claim) -> bool:
+        chord, now = self._chord(claim.chord_id), self._clock.now()
+        if chord.done or (chord.token != claim.token and chord.claimed_until > now):
+            return False
+        chord.token, chord.claimed_until = claim.token, now + _CLAIM
+        return True
+
+    async def finish(self, claim: Claim) -> None:
+        chord = self._chord(claim.chord_id)
+        if chord.token == claim.token:
+            self._kept[claim.chord_id] = _Chord(self._clock.now(), done=True)
+
+    def _chord(self, chord_id: str) -> _Chord:
+        """Return a chord's count, having dropped those that made no progress for too long."""
+        now = self._clock.now()
+        chord = self._kept.pop(chord_id, None) or _Chord(now)
+        chord.touched = now
+        self._kept[chord_id] = chord
+        while self._expires is not None and (oldest := next(iter(self._kept))) != chord_id:
+            if self._kept[oldest].touched > now - self._expires:
+                break
+            del self._kept[oldest]
+        return chord

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError as UrlError
 
-from celeriac.backend import EncodedResult
+from celeriac.backend import ChordStore, EncodedResult
 from celeriac.clock import Clock, SystemClock
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError
@@ -184,6 +184,10 @@ class SqlBackend:
         self._hears = False
         self._storing: Coalescer[_EncodedRow, None] = Coalescer(self._store, _BATCH)
         self._loading: Coalescer[Sequence[str], dict[str, _Row]] = Coalescer(self._load, _BATCH)
+
+    @property
+    def chords(self) -> ChordStore | None:
+        return None
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return _EncodedRow(

@@ -1,129 +1,326 @@
-"""Which messages follow when a task has ended.
+"""What follows when a task has ended: callbacks, the next step of a chain, errbacks, the body of a chord.
 
 Rules: pure; ids are fixed here, derived from the ended task's id, so that a repeat after a redelivery carries the same
-ids and can be recognised. What this cannot advance is named by ``obstacle`` before the task runs, never dropped.
+ids and can be recognised. What cannot be advanced is named by ``obstacle`` before the task runs, never dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
 
+from celeriac.canvas.celery_form import from_dict, placed
+from celeriac.canvas.freeze import derived_ids, ending_in_one, freeze, with_id
+from celeriac.canvas.launch import FollowUp, Launch, Opening, Origin, message_of
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, leaves
+from celeriac.canvas.trail import trail
+from celeriac.errors import MalformedMessage
 from celeriac.wire.task import TaskMessage
 
-Signature = Mapping[str, Any]
+__all__ = ["FollowUp", "Opening"]
 
 
-class FollowUp(msgspec.Struct, frozen=True):
-    """A message to publish, and where to.
+class Advance(msgspec.Struct, frozen=True):
+    """What is to be sent, and what of it goes on record as the ended task's children.
 
-    :param queue: the queue asked for; ``None`` leaves it to the routes.
-    :param countdown: seconds from now until it is due, for signatures that carry one.
+    :param children: Celery's result tuples.
+    :param ends: ids of the tasks that each workflow ends in.
     """
 
-    message: TaskMessage
-    queue: str | None = None
-    exchange: str | None = None
-    routing_key: str | None = None
-    countdown: float | None = None
-    expires_in: float | None = None
+    follow_ups: Sequence[FollowUp] = ()
+    openings: Sequence[Opening] = ()
+    children: Sequence[Any] = ()
+    ends: Sequence[str] = ()
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One part of a chord, ended.
+
+    :param value: what the task returned, or the ``Failure`` it ended with.
+    :param body: the signature of the chord's body.
+    :param root_id: of the workflow that the body belongs to.
+    """
+
+    chord_id: str
+    task_id: str
+    index: int | None
+    state: str
+    value: Any
+    body: dict[str, Any]
+    root_id: str
+    priority: int = 0
+
+    @property
+    def size(self) -> int | None:
+        """How many parts the chord has, where the body says so (Celery 4, celeriac)."""
+        size = self.body.get("chord_size")
+        return size if isinstance(size, int) else None
+
+
+class Casualty(msgspec.Struct, frozen=True):
+    """A task that will never run since another one failed."""
+
+    task_id: str
+    chord_id: str | None = None
+    index: int | None = None
+    body: dict[str, Any] | None = None
 
 
 def obstacle(message: TaskMessage) -> str | None:
     """Say why what follows this message cannot be sent on from here, or ``None``."""
-    if message.chord is not None:
-        return "it is part of a chord, which celeriac cannot count yet"
-    for signature in (*message.callbacks, *message.errbacks, *message.chain):
-        if not isinstance(signature, Mapping) or not isinstance(signature.get("task"), str):
-            return f"a signature that follows it has no task name: {signature!r:.200}"
-        if signature.get("subtask_type") in {"group", "chord", "chain"}:
-            return f"a {signature['subtask_type']} follows it, which celeriac cannot send on yet"
+    if not (message.callbacks or message.errbacks or message.chain or message.chord):
+        return None
+    if message.chord is not None and message.group is None:
+        return "it is part of a chord, but of no group"
+    body = [] if message.chord is None else [message.chord]
+    try:
+        for signature in (*message.callbacks, *message.errbacks, *message.chain[-1:], *body):
+            freeze(from_dict(signature), lambda: "")
+    except MalformedMessage as error:
+        return f"what follows it cannot be understood: {error}"
+    except RecursionError:
+        return "what follows it nests too deeply"
     return None
 
 
-def after_success(message: TaskMessage, value: Any) -> list[FollowUp]:
-    """Return the link callbacks and the next step of the chain (Celery: order of a successful trace)."""
-    follow_ups = [
-        _follow(message, signature, [value], f"callback/{index}")
-        for index, signature in enumerate(message.callbacks)
-    ]
+def after_success(message: TaskMessage, value: Any) -> Advance:
+    """Return the callbacks and the next step of the chain (Celery: order of a successful trace).
+
+    Of several callbacks, groups go out one by one and all others as one group, as Celery sends them.
+    """
+    launch = Launch(_origin(message))
+    ids = derived_ids(f"{message.id}/{message.retries}/callback")
+    children = []
+    for node in _as_sent_together([from_dict(callback) for callback in message.callbacks]):
+        frozen = freeze(node, ids)
+        launch.add(frozen, [value])
+        children.append(trail(frozen).as_tuple())
     if message.chain:
-        step = _follow(message, message.chain[-1], [value], "chain")
-        rest = msgspec.structs.replace(step.message, chain=list(message.chain[:-1]))
-        follow_ups.append(msgspec.structs.replace(step, message=rest))
-    return follow_ups
+        node, rest = _next_step(message.chain)
+        frozen = freeze(node, derived_ids(f"{message.id}/{message.retries}/chain"))
+        launch.add(frozen, [value], rest)
+        children.append(trail(frozen).as_tuple())
+    return Advance(launch.follow_ups, launch.openings, children)
 
 
-def after_failure(message: TaskMessage, inline: Callable[[str], bool]) -> list[FollowUp]:
+def after_failure(message: TaskMessage, inline: Callable[[str], bool]) -> Advance:
     """Return the errbacks that go out as messages: they get the failed task's id as first argument.
 
     :param inline: tells of a task name whether that errback is called here with request, exception and traceback.
     """
+    errbacks = tuple(
+        node
+        for node in _understood(message.errbacks)
+        if not (isinstance(node, Signature) and inline(node.task))
+    )
+    if not errbacks:
+        return Advance()
+    launch = Launch(_origin(message))
+    ids = derived_ids(f"{message.id}/{message.retries}/errback")
+    launch.add(freeze(Group(errbacks), ids), [message.id])
+    return Advance(launch.follow_ups, launch.openings)
+
+
+def replacing(message: TaskMessage, signature: dict[str, Any]) -> Advance:
+    """Return the workflow that runs in the task's place: under its id, in its chain, group and chord.
+
+    Raises ``MalformedMessage`` for what cannot: nothing at all, or what is part of a chord already.
+    """
+    node = ending_in_one(from_dict(signature))
+    if next(leaves(node), None) is None:
+        raise MalformedMessage(f"task {message.task}[{message.id}] cannot be replaced by nothing")
+    if any(leaf.options.get("chord") is not None for leaf in leaves(node)):
+        raise MalformedMessage(
+            f"task {message.task}[{message.id}]: what replaces it is part of a chord already"
+        )
+    nesting = message.replaced_task_nesting + 1
+    node = with_id(_nested(node, nesting), message.id)
+    if message.callbacks:
+        node = node.link(*_nodes(message.callbacks))
+    if message.errbacks:
+        node = node.link_error(*_nodes(message.errbacks))
+    place = {"group_id": message.group, "group_index": message.group_index, "chord": message.chord}
+    node = placed(node, {name: value for name, value in place.items() if value is not None})
+    launch = Launch(_origin(message, parent_id=message.parent_id or message.id))
+    launch.add(
+        freeze(node, derived_ids(f"{message.id}/{message.retries}/replace/{nesting}")), rest=message.chain
+    )
+    return Advance(launch.follow_ups, launch.openings)
+
+
+def joining(message: TaskMessage, signatures: Sequence[dict[str, Any]]) -> Advance:
+    """Return the tasks that join the chord which this one is a part of; each is one more part.
+
+    Raises ``MalformedMessage`` when it is part of none.
+    """
+    if message.chord is None or message.group is None:
+        raise MalformedMessage(
+            f"task {message.task}[{message.id}] is part of no chord that another could join"
+        )
+    launch = Launch(_origin(message))
+    ids = derived_ids(f"{message.id}/{message.retries}/join")
+    place = {"group_id": message.group, "group_index": message.group_index, "chord": message.chord}
+    trails = []
+    for signature in signatures:
+        node = placed(freeze(ending_in_one(from_dict(signature)), ids), place)
+        launch.add(node)
+        trails.append(trail(node))
+    children = [one.as_tuple() for one in trails]
+    return Advance(launch.follow_ups, launch.openings, children, [one.id for one in trails])
+
+
+def part_of(message: TaskMessage, state: str, value: Any) -> list[Part]:
+    """Return the part that the ended task is of a chord, if it is one."""
+    if message.chord is None or message.group is None:
+        return []
+    root_id = message.root_id or message.id
     return [
-        _follow(message, signature, [message.id], f"errback/{index}")
-        for index, signature in enumerate(message.errbacks)
-        if not inline(signature["task"])
+        Part(
+            message.group,
+            message.id,
+            message.group_index,
+            state,
+            value,
+            message.chord,
+            root_id,
+            message.priority,
+        )
     ]
 
 
-def failed_steps(message: TaskMessage) -> list[str]:
-    """Return the ids of the chain steps that will never run since this one failed."""
-    ids = (_options(signature).get("task_id") for signature in message.chain)
-    return [task_id for task_id in ids if isinstance(task_id, str)]
+def casualties(message: TaskMessage) -> list[Casualty]:
+    """Return the later steps of a failed task's chain: they will never run."""
+    return [lost for step in _understood(reversed(message.chain)) for lost in _lost(step)]
 
 
-def child_tuples(follow_ups: Sequence[FollowUp]) -> list[Any]:
-    """Return the follow-ups as Celery's result tuples."""
-    return [[[follow_up.message.id, None], None] for follow_up in follow_ups]
+def after_parts(part: Part, values: list[Any]) -> Advance:
+    """Return the body of a chord whose parts have all come; ``part`` is the last one."""
+    launch = Launch(_body_origin(part))
+    launch.add(_body(part), [values])
+    return Advance(launch.follow_ups, launch.openings)
 
 
-def _follow(parent: TaskMessage, signature: Signature, partial: list[Any], label: str) -> FollowUp:
-    options = _options(signature)
-    args = list(signature.get("args") or [])
-    task_id = options.get("task_id") or str(uuid5(NAMESPACE_OID, f"{parent.id}/{parent.retries}/{label}"))
-    hard, soft = options.get("time_limit"), options.get("soft_time_limit")
-    message = TaskMessage(
-        id=task_id,
-        task=signature["task"],
-        args=args if signature.get("immutable") else [*partial, *args],
-        kwargs=dict(signature.get("kwargs") or {}),
-        root_id=parent.root_id or parent.id,
-        parent_id=parent.id,
-        group=options.get("group_id"),
-        group_index=options.get("group_index"),
-        callbacks=_listed(options.get("link")),
-        errbacks=_listed(options.get("link_error")),
-        chord=options.get("chord"),
-        time_limit=hard,
-        soft_time_limit=soft,
-        ignore_result=options.get("ignore_result"),
-        shadow=options.get("shadow"),
-        priority=options.get("priority", parent.priority) or 0,
-        reply_to=options.get("reply_to") or parent.reply_to,
-        headers=dict(options.get("headers") or {}),
-        stamped_headers=parent.stamped_headers,
-        stamps=parent.stamps,
-        protocol=parent.protocol,
+def body_lost(part: Part) -> tuple[list[TaskMessage], list[Casualty]]:
+    """Return what it means that a chord's body will never run.
+
+    The first: the messages that the body, or each member of a group, would have been, for their errbacks. The second:
+    every task that will not run, those included.
+    """
+    body = _body(part)
+    origin = _body_origin(part)
+    messages = [message_of(head, origin, part.root_id) for head in _ends(body)]
+    return messages, list(_lost(body))
+
+
+def lost_parts(
+    lost: Sequence[Casualty], state: str, failure: Any, *, root_id: str, priority: int = 0
+) -> list[Part]:
+    """Return the parts that casualties are of chords that run already."""
+    return [
+        Part(one.chord_id, one.task_id, one.index, state, failure, one.body, root_id, priority)
+        for one in lost
+        if one.chord_id is not None and one.body is not None
+    ]
+
+
+def _body(part: Part) -> Node[Any]:
+    return freeze(from_dict(part.body), derived_ids(f"{part.chord_id}/body"))
+
+
+def _body_origin(part: Part) -> Origin:
+    return Origin(parent_id=part.task_id, root_id=part.root_id, priority=part.priority)
+
+
+def _origin(message: TaskMessage, parent_id: str | None = None) -> Origin:
+    return Origin(
+        parent_id=parent_id or message.id,
+        root_id=message.root_id or message.id,
+        priority=message.priority,
+        reply_to=message.reply_to,
+        stamped_headers=message.stamped_headers or (),
+        stamps=message.stamps,
+        protocol=message.protocol,
     )
-    return FollowUp(
-        message,
-        queue=options.get("queue"),
-        exchange=options.get("exchange"),
-        routing_key=options.get("routing_key"),
-        countdown=options.get("countdown"),
-        expires_in=options.get("expires") if isinstance(options.get("expires"), int | float) else None,
-    )
 
 
-def _options(signature: Signature) -> Mapping[str, Any]:
-    options = signature.get("options")
-    return options if isinstance(options, Mapping) else {}
+def _as_sent_together(nodes: list[Node[Any]]) -> list[Node[Any]]:
+    if len(nodes) < 2:
+        return nodes
+    groups = [node for node in nodes if isinstance(node, Group)]
+    others = tuple(node for node in nodes if not isinstance(node, Group))
+    return [*groups, Group(others)] if others else list(groups)
 
 
-def _listed(value: Any) -> list[dict[str, Any]]:
-    if not value:
-        return []
-    return [value] if isinstance(value, dict) else list(value)
+def _next_step(chain: list[dict[str, Any]]) -> tuple[Node[Any], list[dict[str, Any]]]:
+    """Return the next step, and the rest in wire order; a group is given what collects it."""
+    node, rest = from_dict(chain[-1]), chain[:-1]
+    while rest and _ends_in_group(node):
+        node, rest = Chain((node, from_dict(rest[-1]))), rest[:-1]
+    return node, rest
+
+
+def _ends_in_group(node: Node[Any]) -> bool:
+    match node:
+        case Group():
+            return True
+        case Chain(steps=(*_, last)):
+            return _ends_in_group(last)
+        case Chord(body=body):
+            return _ends_in_group(body)
+    return False
+
+
+def _lost(node: Node[Any]) -> Iterator[Casualty]:
+    """Yield every task of a workflow that has an id to be waited for; in a chord the header's too."""
+    for leaf in leaves(node):
+        options = leaf.options
+        if leaf.id is not None:
+            body = options.get("chord")
+            chord_id = options.get("group_id") if body is not None else None
+            yield Casualty(leaf.id, chord_id, options.get("group_index"), body)
+        for step in _understood(reversed(options.get("chain") or ())):
+            yield from _lost(step)
+
+
+def _ends(node: Node[Any]) -> Iterator[Signature[Any]]:
+    """Yield what gives the value of a chord's body: its errbacks are those of the chord."""
+    match node:
+        case Signature():
+            yield node
+        case Chain(steps=(first, *_)):
+            yield from _ends(first)
+        case Group(members=members):
+            for member in members:
+                yield from _ends(member)
+        case Chord(body=body):
+            yield from _ends(body)
+
+
+def _nested(node: Node[Any], nesting: int) -> Node[Any]:
+    """Return the workflow with every task marked as having come in place of another so many times."""
+    match node:
+        case Signature():
+            return node.over({"replaced_task_nesting": nesting})
+        case Chain(steps=steps):
+            return Chain(tuple(_nested(step, nesting) for step in steps))
+        case Group(members=members, id=group_id):
+            return Group(tuple(_nested(member, nesting) for member in members), group_id)
+        case Chord(header=header, body=body):
+            marked = _nested(header, nesting)
+            assert isinstance(marked, Group)
+            return Chord(marked, _nested(body, nesting))
+    return node
+
+
+def _understood(signatures: Iterable[Any]) -> Iterator[Node[Any]]:
+    """Yield the nodes of these signatures, leaving out what is none: the message of a refused task may hold anything."""
+    for signature in signatures:
+        with suppress(MalformedMessage):
+            yield from_dict(signature)
+
+
+def _nodes(signatures: Sequence[Any]) -> list[Node[Any]]:
+    return [from_dict(signature) for signature in signatures]

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import (
+    ChordError,
     EncodeError,
     EndingRequested,
     Reject,
@@ -29,6 +30,7 @@ from celeriac.wire.preview import preview
 
 _CELERY_NAMES: dict[type[BaseException], tuple[str, str]] = {
     TaskNotFound: ("celery.exceptions", "NotRegistered"),
+    ChordError: ("celery.exceptions", "ChordError"),
     TaskRevoked: ("celery.exceptions", "TaskRevokedError"),
     SoftTimeLimitExceeded: ("billiard.exceptions", "SoftTimeLimitExceeded"),
     TimeLimitExceeded: ("billiard.exceptions", "TimeLimitExceeded"),

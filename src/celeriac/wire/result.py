@@ -97,7 +97,7 @@ def encode(
         return _write(
             _Meta(
                 record.status,
-                msgspec.Raw(encode_json(_plain(record.result), "result")),
+                msgspec.Raw(encode_json(plain(record.result), "result")),
                 record.traceback,
                 (_EMPTY_LIST if children is not None else _NULL)
                 if not children
@@ -149,7 +149,7 @@ def encode_value(record: ResultRecord, codecs: Codecs, serializer: str = "json")
 
     :raises EncodeError: the value cannot be written with this serializer.
     """
-    return codecs.encode(_plain(record.result), serializer).body
+    return codecs.encode(plain(record.result), serializer).body
 
 
 def decode_value(raw: bytes | None, status: str, codecs: Codecs, serializer: str = "json") -> Any:
@@ -176,7 +176,7 @@ def _decode_content(raw: bytes, codecs: Codecs, serializer: str) -> Any:
 def _as_meta(record: ResultRecord, *, extended: bool) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "status": record.status,
-        "result": _plain(record.result),
+        "result": plain(record.result),
         "traceback": record.traceback,
         "children": record.children,
         "date_done": record.date_done.isoformat() if record.date_done is not None else None,
@@ -199,7 +199,8 @@ def _as_meta(record: ResultRecord, *, extended: bool) -> dict[str, Any]:
     return meta | {"task_id": record.task_id}
 
 
-def _plain(result: Any) -> Any:
+def plain(result: Any) -> Any:
+    """Return a result as it is written: a ``Failure`` as Celery's dictionary, anything else as it is."""
     if isinstance(result, Failure):
         return {
             "exc_type": result.exc_type,

@@ -12,9 +12,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from celeriac.context import Context
 from celeriac.task import Task
 from celeriac.wire.failure import format_traceback
 from celeriac.wire.result import FAILURE
+from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.outcome import Decision
 from celeriac.worker.pool import Call, Pool
@@ -38,23 +40,27 @@ class Errbacks:
         """Call the inline errbacks of a failed attempt, in order."""
         if decision.state != FAILURE or decision.error is None:
             return
-        for signature in attempt.message.errbacks:
-            if self.is_inline(signature["task"]):
-                await self._call_one(signature, attempt, decision.error)
+        await self.call_for(attempt.message, decision.error, attempt.context)
 
-    async def _call_one(self, signature: Mapping[str, Any], attempt: Attempt, error: BaseException) -> None:
+    async def call_for(
+        self, message: TaskMessage, error: BaseException, context: Context | None = None
+    ) -> None:
+        """Call the inline errbacks of a task that failed, or never ran, in order."""
+        for signature in message.errbacks:
+            if self.is_inline(signature["task"]):
+                await self._call_one(signature, context or Context(message), error)
+
+    async def _call_one(self, signature: Mapping[str, Any], context: Context, error: BaseException) -> None:
         task = self._tasks[signature["task"]]
-        args = [attempt.context, error, format_traceback(error), *(signature.get("args") or [])]
+        args = [context, error, format_traceback(error), *(signature.get("args") or [])]
         kwargs = dict(signature.get("kwargs") or {})
         try:
             if task.is_coroutine:
                 await task.function(*args, **kwargs)
             else:
-                await self._pool.call(Call(task, args, kwargs, attempt.context))
+                await self._pool.call(Call(task, args, kwargs, context))
         except Exception:
-            logger.exception(
-                "errback %s of %s[%s] failed", task.name, attempt.message.task, attempt.message.id
-            )
+            logger.exception("errback %s of %s[%s] failed", task.name, context.task, context.id)
 
 
 def _wants_context(task: Task[Any, Any]) -> bool:

@@ -16,10 +16,8 @@ from typing import Any
 
 from celeriac.app import App, Connections
 from celeriac.broker import Delivery, Receipt
-from celeriac.canvas.advance import FollowUp
 from celeriac.context import CURRENT
 from celeriac.errors import CeleriacError, DeliveryLost
-from celeriac.publisher import SendOptions
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.preview import preview
@@ -47,6 +45,7 @@ from celeriac.worker.pool import Call, Pool
 from celeriac.worker.raised import as_exception
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
+from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -71,7 +70,6 @@ class Executor:
         self._codecs = app.codecs
         self._now = app.clock.now
         self._backend = connections.backend
-        self._publisher = connections.publisher
         self._pool = pool
         self._slots = slots
         self._insist = insist
@@ -79,6 +77,10 @@ class Executor:
         self._revocations = revocations
         self._bodies: dict[asyncio.Task[Any], Attempt] = {}
         self._errbacks = errbacks
+        self._workflows = Workflows(
+            connections.backend, connections.publisher, insist, errbacks, app.clock.now, app.defaults
+        )
+        self._encode_part = connections.backend.chords.encode if connections.backend.chords else None
         self._announcer = announcer
         self._node = node
         self._identity = {"pid": os.getpid(), "hostname": node}
@@ -193,24 +195,25 @@ class Executor:
     async def _conclude(self, attempt: Attempt, ending: Ending) -> None:
         if attempt.reports.used:
             await attempt.reports.done()
-        decision = judge(attempt.message, ending, attempt.context.children, self._terms(attempt))
-        if decision.publish_first:
-            await self._follow_up(decision)
-            await self._record(decision)
-        else:
-            await self._record(decision)
-            await self._follow_up(decision)
+        context = attempt.context
+        decision = judge(attempt.message, ending, context.children, self._terms(attempt), context.joiners)
+        await self._effect(decision)
         await self._errbacks.call(attempt, decision)
         await self._settle(attempt.receipt, decision)
         self._announcer.ended(attempt, decision)
 
+    async def _effect(self, decision: Decision) -> None:
+        if decision.publish_first and decision.follow_ups:
+            await self._workflows.follow_up(decision)
+        await self._record(decision)
+        if decision.parts:
+            await self._workflows.count(decision.parts)
+        if decision.follow_ups and not decision.publish_first:
+            await self._workflows.follow_up(decision)
+
     async def _record(self, decision: Decision) -> None:
         for result in decision.results:
             await self._insist(partial(self._backend.store, result), "storing a result")
-
-    async def _follow_up(self, decision: Decision) -> None:
-        for follow_up in decision.follow_ups:
-            await self._insist(partial(self._publish, follow_up), f"publishing {follow_up.message.task}")
 
     async def _settle(self, receipt: Receipt, decision: Decision) -> None:
         if decision.settle is Settle.ACK:
@@ -228,13 +231,12 @@ class Executor:
                 self._announcer.held(message, until)
             case Discard(message=message, reason=reason):
                 decision = revoked(message, reason, self._refusal_terms(message, delivery))
-                await self._record(decision)
+                await self._effect(decision)
                 await self._settle(receipt, decision)
                 self._announcer.discarded(message, reason)
             case Refuse():
                 decision = self._refusal(admission, delivery)
-                await self._record(decision)
-                await self._follow_up(decision)
+                await self._effect(decision)
                 await self._settle(receipt, decision)
                 self._announcer.refused(admission, delivery.queue)
 
@@ -242,9 +244,6 @@ class Executor:
         message = admission.message or TaskMessage(id=admission.id or "", task=admission.task or "")
         terms = self._refusal_terms(message, delivery)
         return failed(message, admission.error, terms, settle=Settle.BURY)
-
-    async def _publish(self, follow_up: FollowUp) -> None:
-        await self._publisher.publish(follow_up.message, _send_options(follow_up))
 
     async def _give_back(self, delivery: Delivery) -> None:
         try:
@@ -284,6 +283,7 @@ class Executor:
             random=random.random,
             inline=self._errbacks.is_inline,
             worker=self._node,
+            encode_part=self._encode_part,
         )
 
     def _keeps_result(self, message: TaskMessage, task_ignores: bool | None) -> bool:
@@ -291,13 +291,3 @@ class Executor:
             if ignores is not None:
                 return not ignores
         return not self._settings.ignore_result
-
-
-def _send_options(follow_up: FollowUp) -> SendOptions:
-    return SendOptions(
-        queue=follow_up.queue,
-        exchange=follow_up.exchange,
-        routing_key=follow_up.routing_key,
-        countdown=follow_up.countdown,
-        expires=follow_up.expires_in,
-    )

@@ -12,9 +12,29 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from celeriac.backend import EncodedResult
-from celeriac.canvas.advance import FollowUp, after_failure, after_success, child_tuples, failed_steps
-from celeriac.errors import EncodeError, Ignore, Reject, RetryRequested, TaskRevoked
+from celeriac.backend import EncodedPart, EncodedResult
+from celeriac.canvas.advance import (
+    Advance,
+    FollowUp,
+    Opening,
+    Part,
+    after_failure,
+    after_success,
+    casualties,
+    joining,
+    lost_parts,
+    part_of,
+    replacing,
+)
+from celeriac.errors import (
+    EncodeError,
+    Ignore,
+    MalformedMessage,
+    Reject,
+    ReplaceRequested,
+    RetryRequested,
+    TaskRevoked,
+)
 from celeriac.retry import Retry
 from celeriac.wire.failure import Failure, describe, format_traceback
 from celeriac.wire.preview import preview
@@ -26,6 +46,9 @@ DEFAULT_MAX_ATTEMPTS = 4
 
 DEFAULT_RETRY_DELAY = 180.0
 """Seconds before such a retry (Celery: ``default_retry_delay``)."""
+
+
+NOTHING = Advance()
 
 
 class Settle(Enum):
@@ -59,6 +82,9 @@ class Decision(msgspec.Struct, frozen=True):
     """What to do about an ending.
 
     :param state: the state the caller sees, ``None`` where nothing is recorded.
+    :param openings: the chords that must be known before the follow-ups go out.
+    :param joined: ids of follow-ups that are further parts of the chord ``joins``.
+    :param parts: what is counted in chords once the results are stored.
     :param publish_first: follow-ups go out before the results, as Celery does on success, so that whoever sees the
         result finds its children.
     :param error: what the log tells, ``None`` on success.
@@ -67,6 +93,10 @@ class Decision(msgspec.Struct, frozen=True):
     state: str | None
     results: Sequence[EncodedResult] = ()
     follow_ups: Sequence[FollowUp] = ()
+    openings: Sequence[Opening] = ()
+    joins: str | None = None
+    joined: Sequence[str] = ()
+    parts: Sequence[EncodedPart] = ()
     publish_first: bool = False
     settle: Settle = Settle.ACK
     error: BaseException | None = None
@@ -82,6 +112,7 @@ class Terms(msgspec.Struct, frozen=True):
     :param encode: makes the bytes of a record; raises ``EncodeError``.
     :param random: gives the jitter, a float in [0, 1).
     :param worker: the node's name.
+    :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
     """
 
     retry: Retry | None
@@ -92,20 +123,30 @@ class Terms(msgspec.Struct, frozen=True):
     random: Callable[[], float]
     inline: Callable[[str], bool]
     worker: str
+    encode_part: Callable[[Part], EncodedPart] | None = None
 
 
-def judge(message: TaskMessage, ending: Ending, children: list[Any], terms: Terms) -> Decision:
+def judge(
+    message: TaskMessage,
+    ending: Ending,
+    children: list[Any],
+    terms: Terms,
+    joiners: Sequence[dict[str, Any]] = (),
+) -> Decision:
     """Return what the ending of an attempt means.
 
     :param children: Celery result tuples of the tasks that the body sent.
+    :param joiners: signatures that the body added to the chord which its task is a part of.
     """
     if isinstance(ending, Returned):
-        return _succeeded(message, ending.value, children, terms)
+        return _succeeded(message, ending.value, children, terms, joiners)
     if isinstance(ending, Stopped):
         return revoked(message, "terminated", terms)
     error = ending.error
     if isinstance(error, RetryRequested):
         return _retry_requested(message, error, terms)
+    if isinstance(error, ReplaceRequested):
+        return _replaced(message, error, terms)
     if isinstance(error, Ignore):
         return Decision(None)
     if isinstance(error, Reject):
@@ -124,17 +165,15 @@ def failed(
     settle: Settle = Settle.ACK,
 ) -> Decision:
     """Return what it means that the task failed for good."""
-    failure, traceback = describe(error), format_traceback(error)
-    own = _record(message, FAILURE, failure, terms, traceback=traceback, children=children)
-    records = [own] if terms.keep_result else []
-    records += [
-        ResultRecord(task_id=step, status=FAILURE, result=failure, traceback=traceback, date_done=terms.now)
-        for step in failed_steps(message)
-    ]
+    traceback = format_traceback(error)
+    records, parts = _lost_with(message, FAILURE, describe(error), terms, traceback, children)
+    advance = after_failure(message, terms.inline)
     return Decision(
         FAILURE,
-        results=[terms.encode(record) for record in records],
-        follow_ups=after_failure(message, terms.inline),
+        results=records,
+        follow_ups=advance.follow_ups,
+        openings=advance.openings,
+        parts=parts,
         settle=settle,
         error=error,
         reason=preview(error),
@@ -144,22 +183,81 @@ def failed(
 def revoked(message: TaskMessage, reason: str, terms: Terms) -> Decision:
     """Return what it means that the task may not run any more (Celery: ``TaskRevokedError``)."""
     error = TaskRevoked(reason)
-    results = [terms.encode(_record(message, REVOKED, describe(error), terms))] if terms.keep_result else []
-    return Decision(REVOKED, results=results, error=error, reason=reason)
+    records, parts = _lost_with(message, REVOKED, describe(error), terms)
+    return Decision(REVOKED, results=records, parts=parts, error=error, reason=reason)
 
 
-def _succeeded(message: TaskMessage, value: Any, children: list[Any], terms: Terms) -> Decision:
-    follow_ups: list[FollowUp] = []
+def _lost_with(
+    message: TaskMessage,
+    state: str,
+    failure: Failure,
+    terms: Terms,
+    traceback: str | None = None,
+    children: list[Any] | None = None,
+) -> tuple[list[EncodedResult], list[EncodedPart]]:
+    """Return the records and the parts of a task that failed and of all that will now never run."""
+    lost = casualties(message)
+    own = _record(message, state, failure, terms, traceback=traceback, children=children)
+    records = [terms.encode(own)] if terms.keep_result else []
+    records += [
+        terms.encode(
+            ResultRecord(
+                task_id=step.task_id, status=state, result=failure, traceback=traceback, date_done=terms.now
+            )
+        )
+        for step in lost
+    ]
+    root_id = message.root_id or message.id
+    parts = part_of(message, state, failure)
+    parts += lost_parts(lost, state, failure, root_id=root_id, priority=message.priority)
+    return records, _encoded(parts, terms)
+
+
+def _encoded(parts: Sequence[Part], terms: Terms) -> list[EncodedPart]:
+    return [] if terms.encode_part is None else [terms.encode_part(part) for part in parts]
+
+
+def _succeeded(
+    message: TaskMessage,
+    value: Any,
+    children: list[Any],
+    terms: Terms,
+    joiners: Sequence[dict[str, Any]],
+) -> Decision:
+    advance = joined = NOTHING
     if message.callbacks or message.chain:
-        follow_ups = after_success(message, value)
-        children = [*children, *child_tuples(follow_ups)]
-    if not terms.keep_result:
-        return Decision(SUCCESS, follow_ups=follow_ups, publish_first=True)
+        advance = after_success(message, value)
+        children = [*children, *advance.children]
+    if joiners:
+        joined = joining(message, joiners)
+        children = [*children, *joined.children]
     try:
-        result = terms.encode(_record(message, SUCCESS, value, terms, children=children))
+        parts = _encoded(part_of(message, SUCCESS, value), terms) if message.chord is not None else ()
+        results = (
+            (terms.encode(_record(message, SUCCESS, value, terms, children=children)),)
+            if terms.keep_result
+            else ()
+        )
     except EncodeError as error:
         return failed(message, error, terms, children=children)
-    return Decision(SUCCESS, results=(result,), follow_ups=follow_ups, publish_first=True)
+    return Decision(
+        SUCCESS,
+        results=results,
+        follow_ups=[*joined.follow_ups, *advance.follow_ups],
+        openings=[*joined.openings, *advance.openings],
+        joins=message.group,
+        joined=joined.ends,
+        parts=parts,
+        publish_first=True,
+    )
+
+
+def _replaced(message: TaskMessage, request: ReplaceRequested, terms: Terms) -> Decision:
+    try:
+        advance = replacing(message, request.signature)
+    except MalformedMessage as error:
+        return failed(message, error, terms)
+    return Decision(None, follow_ups=advance.follow_ups, openings=advance.openings)
 
 
 def _retry_requested(message: TaskMessage, request: RetryRequested, terms: Terms) -> Decision:

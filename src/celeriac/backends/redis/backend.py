@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from typing import Any
 
-from celeriac.backend import EncodedResult
+from celeriac.backend import ChordStore, EncodedResult
+from celeriac.backends.redis.chords import RedisChords
 from celeriac.backends.redis.listener import Listener
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError
@@ -99,9 +100,14 @@ class RedisBackend:
         self._extended = extended
         self._expires_ms = 0 if not expires else max(1, round(expires * 1000))
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
+        self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self._expires_ms // 1000))
         self._listener = Listener(self._link, self._key, self._decode)
         self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_all, _STORE_BATCH)
         self._load: Coalescer[Sequence[str], list[bytes | None]] = Coalescer(self._load_all, _LOAD_BATCH)
+
+    @property
+    def chords(self) -> ChordStore:
+        return self._chords
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
@@ -141,6 +147,7 @@ class RedisBackend:
     async def close(self) -> None:
         await self._store.drain()
         await self._load.drain()
+        await self._chords.drain()
         await self._listener.close()
         await self._link.close()
 

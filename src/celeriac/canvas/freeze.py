@@ -1,0 +1,170 @@
+"""Gives a workflow its ids and its one regular form, before anything of it is sent.
+
+Rules: pure; what has an id keeps it. In the regular form no chain stands in a chain, no group in a group, no group
+before the end of a chain (it has become a chord with what follows), and the body of a chord is one signature, a group
+or a chord. Every member of a chord's header ends in one task, so that it counts as one part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
+from celeriac.wire.signature import ACCUMULATE
+
+NewId = Callable[[], str]
+
+
+def derived_ids(origin: str) -> NewId:
+    """Return a source of ids that gives the same ids in the same order for the same origin."""
+    numbers = iter(range(1 << 62))
+    return lambda: str(uuid5(NAMESPACE_OID, f"{origin}/{next(numbers)}"))
+
+
+def freeze(node: Node[Any], new_id: NewId) -> Node[Any]:
+    """Return the workflow in its regular form, with every task's and group's id.
+
+    :param new_id: makes an id; called in the order of the workflow's parts.
+    """
+    match node:
+        case Signature():
+            return node if node.id is not None else node.over({"task_id": new_id()})
+        case Group():
+            return _frozen_group(node, new_id)
+        case Chord():
+            return _frozen_chain((node,), new_id)
+        case Chain():
+            return _frozen_chain(node.steps, new_id)
+    raise TypeError(f"{type(node).__name__} is no node")
+
+
+def with_id(node: Node[Any], task_id: str) -> Node[Any]:
+    """Return the workflow, in its regular form or not, whose value will be the result of ``task_id``."""
+    match node:
+        case Signature():
+            return node.over({"task_id": task_id})
+        case Chain(steps=(*before, last)):
+            return Chain((*before, with_id(last, task_id)))
+        case Chord(header=header, body=body):
+            return Chord(header, with_id(body, task_id))
+    return with_id(_collected(node), task_id)
+
+
+def ending_in_one(node: Node[Any]) -> Node[Any]:
+    """Return a workflow of the same value that ends in one task: a group at the end is collected into a list."""
+    match node:
+        case Group():
+            return _collected(node)
+        case Chain(steps=steps):
+            *before, last = _spliced_steps(steps) or (Group(),)
+            return Chain((*before, ending_in_one(last)))
+        case Chord(header=header, body=body):
+            return Chord(header, ending_in_one(body))
+    return node
+
+
+def _collected(node: Node[Any]) -> Node[Any]:
+    group = node if isinstance(node, Group) else Group((node,))
+    return Chord(group, Signature(ACCUMULATE, kwargs={"index": 0}))
+
+
+def _frozen_group(group: Group[Any], new_id: NewId, *, counted: bool = False) -> Group[Any]:
+    """Freeze a group.
+
+    :param counted: it is a chord's header.
+    """
+    members = []
+    group_id = group.id if group.id is not None else new_id()
+    for index, member in enumerate(_spliced(group)):
+        frozen = freeze(ending_in_one(member) if counted and not _is_counted(member) else member, new_id)
+        members.append(_numbered(frozen, index))
+    return Group(tuple(members), group_id)
+
+
+def _is_counted(node: Node[Any]) -> bool:
+    """Whether a chord counts the parts of this already: Celery numbered and launched it so."""
+    match node:
+        case Signature():
+            return node.options.get("chord") is not None
+        case Chain(steps=(*_, last)):
+            return _is_counted(last)
+        case Group(members=members):
+            return any(map(_is_counted, members))
+        case Chord(body=body):
+            return _is_counted(body)
+    return False
+
+
+def _numbered(node: Node[Any], index: int) -> Node[Any]:
+    match node:
+        case Signature():
+            return node.under({"group_index": index})
+        case Chain(steps=(*before, last)):
+            return Chain((*before, _numbered(last, index)))
+        case Chord(header=header, body=body):
+            return Chord(header, _numbered(body, index))
+    return node
+
+
+def _spliced(group: Group[Any]) -> Iterator[Node[Any]]:
+    for member in group.members:
+        if isinstance(member, Group):
+            yield from _spliced(member)
+        elif not isinstance(member, Chain) or _spliced_steps(member.steps):
+            yield member
+
+
+def _frozen_chain(steps: Iterable[Node[Any]], new_id: NewId) -> Node[Any]:
+    regular = _regular(_spliced_steps(steps))
+    frozen: list[Node[Any]] = []
+    for step in regular:
+        if isinstance(step, Chord):
+            header = _frozen_group(step.header, new_id, counted=True)
+            # The body is a signature, a group or a chord here, and stays that.
+            frozen.append(Chord(header, freeze(step.body, new_id)))
+        else:
+            frozen.append(freeze(step, new_id))
+    return frozen[0] if len(frozen) == 1 else Chain(tuple(frozen))
+
+
+def _spliced_steps(steps: Iterable[Node[Any]]) -> list[Node[Any]]:
+    """Splice chains in, take groups of one for their member and leave empty groups out, as Celery does in a chain."""
+    found: list[Node[Any]] = []
+    empty: Node[Any] | None = None
+    pending = deque(steps)
+    while pending:
+        step = pending.popleft()
+        if isinstance(step, Chain):
+            pending.extendleft(reversed(step.steps))
+        elif isinstance(step, Group) and len(step.members) == 1:
+            pending.appendleft(step.members[0])
+        elif isinstance(step, Group) and not step.members:
+            empty = step
+        else:
+            found.append(step)
+    return found if found or empty is None else [empty]
+
+
+def _regular(steps: list[Node[Any]]) -> list[Node[Any]]:
+    """Make a chord of every group and what follows it, and let only the first step of a chord's body be its body."""
+    regular: deque[Node[Any]] = deque()
+    for step in reversed(steps):
+        body = None
+        if isinstance(step, Group) and regular:
+            step = Chord(step, regular.popleft())
+        if isinstance(step, Chord):
+            body = _spliced_steps(step.body.steps) if isinstance(step.body, Chain) else [step.body]
+        if not body:
+            # A chord without a body is its header.
+            regular.appendleft(step.header if isinstance(step, Chord) else step)
+            continue
+        assert isinstance(step, Chord)
+        first, *rest = _regular(body) if len(body) > 1 or isinstance(body[0], Chord) else body
+        if isinstance(first, Group) and (rest or regular):
+            first = Chord(first, rest.pop(0) if rest else regular.popleft())
+        regular.extendleft(reversed(rest))
+        regular.appendleft(Chord(step.header, first))
+    return list(regular)

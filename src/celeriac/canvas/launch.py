@@ -1,0 +1,192 @@
+"""What is to be sent so that a frozen workflow runs: its first messages, the chords they are counted in.
+
+Rules: pure; the order of the messages is the order of the workflow. What runs later travels inside the messages, as
+Celery has it: the rest of a chain in ``chain``, next step last; the body of a chord in every member's ``chord``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from celeriac.canvas.celery_form import placed
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
+from celeriac.errors import MalformedMessage
+from celeriac.wire.signature import as_list, read_expires, read_time
+from celeriac.wire.task import TaskMessage
+
+SENDING = ("queue", "exchange", "routing_key", "countdown", "serializer", "compression")
+"""Options that say where and how a message goes, and are taken as they are."""
+
+
+class FollowUp(msgspec.Struct, frozen=True):
+    """A message to publish, and how.
+
+    :param queue: the queue asked for; ``None`` leaves it to the task's options and the routes.
+    :param countdown: seconds from now until it is due, for signatures that carry one.
+    :param expires: seconds from now, or the time, after which it must not run.
+    """
+
+    message: TaskMessage
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    countdown: float | None = None
+    eta: datetime | None = None
+    expires: float | datetime | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    retry: Any = None
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """A chord that must be known to the result backend before its parts are published.
+
+    :param size: how many parts end it.
+    """
+
+    chord_id: str
+    size: int
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Who sends: what every message of a workflow inherits.
+
+    :param root_id: ``None`` makes the first task the root, and of a group or chord its id.
+    :param source: goes into the header ``origin``.
+    """
+
+    parent_id: str | None = None
+    root_id: str | None = None
+    priority: int | None = None
+    reply_to: str | None = None
+    stamped_headers: Sequence[str] = ()
+    stamps: Mapping[str, Any] = {}
+    protocol: Literal[1, 2] = 2
+    source: str | None = None
+
+
+class Launch:
+    """What is to be sent, collected part by part."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.follow_ups: list[FollowUp] = []
+        self.openings: list[Opening] = []
+
+    def add(self, node: Node[Any], args: Sequence[Any] = (), rest: Sequence[dict[str, Any]] = ()) -> None:
+        """Add a frozen workflow.
+
+        :param args: values for what runs first.
+        :param rest: what follows in the chain that it is a step of, in wire order.
+        """
+        if args:
+            node = node.clone(args)
+        self._add(followed_by(node, rest), root=self.origin.root_id or _root(node))
+
+    def _add(self, node: Node[Any], root: str | None) -> None:
+        match node:
+            case Signature():
+                self.follow_ups.append(_follow_up(node, self.origin, root))
+            case Chain(steps=(first, *later)):
+                self._add(followed_by(first, [step.to_dict() for step in reversed(later)]), root)
+            case Group():
+                self._add_members(node, root, {"group_id": node.id})
+            case Chord():
+                self._add_chord(node, root)
+
+    def _add_members(self, group: Group[Any], root: str | None, place: Mapping[str, Any]) -> None:
+        for member in group.members:
+            self._add(placed(member, place), root)
+
+    def _add_chord(self, chord: Chord[Any], root: str | None) -> None:
+        header = chord.header
+        body = placed(chord.body, {"group_id": header.id})
+        if not header.members:
+            self._add(body.clone([[]]), root)
+            return
+        assert header.id is not None, "a chord was not frozen"
+        size = len(header.members)
+        # Celery 5 asks the backend for the size, Celery 4 the body: with both, workers of every kind count alike.
+        signature = body.to_dict() | {"chord_size": size}
+        self.openings.append(Opening(header.id, size))
+        self._add_members(header, root, {"group_id": header.id, "chord": signature})
+
+
+def followed_by(node: Node[Any], rest: Sequence[dict[str, Any]]) -> Node[Any]:
+    """Return the workflow with further steps after it, in wire order, carried by what gives its value."""
+    if not rest:
+        return node
+    match node:
+        case Signature(options=options):
+            return node.over({"chain": [*rest, *as_list(options.get("chain"))]})
+        case Chain(steps=(*before, last)):
+            return Chain((*before, followed_by(last, rest)))
+        case Chord(header=header, body=body):
+            return Chord(header, followed_by(body, rest))
+    raise MalformedMessage(f"{node} gives no one value that a next step could take")
+
+
+def _root(node: Node[Any]) -> str | None:
+    match node:
+        case Signature():
+            return node.id
+        case Chain(steps=(first, *_)):
+            return _root(first)
+        case Group():
+            return node.id
+        case Chord(header=header):
+            return header.id
+    return None
+
+
+def _follow_up(signature: Signature[Any], origin: Origin, root: str | None) -> FollowUp:
+    options = signature.options
+    retry = options.get("retry")
+    return FollowUp(
+        message_of(signature, origin, root),
+        eta=read_time(options.get("eta")),
+        expires=read_expires(options.get("expires")),
+        retry=None if isinstance(retry, bool) else retry,
+        **{name: options[name] for name in SENDING if options.get(name) is not None},
+    )
+
+
+def message_of(signature: Signature[Any], origin: Origin, root: str | None = None) -> TaskMessage:
+    """Return the message of a frozen signature."""
+    options = signature.options
+    task_id = signature.id
+    assert task_id is not None, "a signature was not frozen"
+    stamped = dict.fromkeys([*origin.stamped_headers, *as_list(options.get("stamped_headers"))])
+    stamps = {**origin.stamps, **{name: options[name] for name in stamped if name in options}}
+    priority = options.get("priority")
+    return TaskMessage(
+        id=task_id,
+        task=signature.task,
+        args=list(signature.args),
+        kwargs=dict(signature.kwargs),
+        root_id=options.get("root_id") or root or task_id,
+        parent_id=options.get("parent_id") or origin.parent_id,
+        group=options.get("group_id"),
+        group_index=options.get("group_index"),
+        callbacks=as_list(options.get("link")),
+        errbacks=as_list(options.get("link_error")),
+        chain=as_list(options.get("chain")),
+        chord=options.get("chord"),
+        time_limit=options.get("time_limit"),
+        soft_time_limit=options.get("soft_time_limit"),
+        ignore_result=options.get("ignore_result"),
+        shadow=options.get("shadow"),
+        replaced_task_nesting=options.get("replaced_task_nesting") or 0,
+        priority=(origin.priority if priority is None else priority) or 0,
+        reply_to=options.get("reply_to") or origin.reply_to,
+        headers=dict(options.get("headers") or {}),
+        stamped_headers=list(stamped) or None,
+        stamps=stamps,
+        origin=origin.source,
+        correlation_id=task_id,
+        protocol=options.get("protocol") or origin.protocol,
+    )

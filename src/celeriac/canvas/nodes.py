@@ -1,0 +1,449 @@
+"""The parts that workflows are made of: a signature, a chain, a group, a chord.
+
+Rules: values, never changed in place: ``set``, ``link`` and the others return a changed copy. Options belong to
+signatures; what is said of a composite goes to the parts it concerns at once. Nothing here has an id yet: see
+``freeze``. A node may know the outlet of the app that made it, so that it can be sent; it never travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from celeriac.errors import ConfigError
+from celeriac.wire.preview import preview
+from celeriac.wire.signature import CHAIN, CHORD, COMPOSITE_NAMES, GROUP, as_list, write
+
+R = TypeVar("R")
+S = TypeVar("S")
+
+OPTIONS = frozenset(
+    {
+        "queue", "exchange", "routing_key", "priority", "countdown", "eta", "expires", "task_id", "headers",
+        "serializer", "compression", "retry", "ignore_result", "time_limit", "soft_time_limit", "shadow", "protocol",
+        "reply_to", "root_id", "parent_id",
+    }
+)  # fmt: skip
+"""What may be said of how a signature is sent; the meaning is that of ``SendOptions``."""
+
+DELAYS = frozenset({"countdown", "eta"})
+"""Options that hold a workflow back: they go to what runs first."""
+
+DESTINATION = frozenset({"queue", "exchange", "routing_key"})
+"""Options that are taken together: a queue given later does not go with an exchange given before."""
+
+AT_HOME = frozenset({"retry", "protocol"})
+"""Options for whoever sends now; they have no form on the wire."""
+
+
+class Outlet(Protocol):
+    """Sends workflows: the way out of an app."""
+
+    def send_workflow(self, node: Node[Any]) -> Coroutine[Any, Any, Any]:
+        """Send; to be awaited."""
+        ...
+
+    def delay_workflow(self, node: Node[Any]) -> Any:
+        """Send and block until the broker has it."""
+        ...
+
+
+class Node(msgspec.Struct, Generic[R], frozen=True):
+    """A workflow or a part of one, which returns ``R``."""
+
+    @property
+    def parts(self) -> tuple[Node[Any], ...]:
+        """The nodes directly inside."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return Celery's dictionary form. Raises ``EncodeError`` never: values are not looked at."""
+        raise NotImplementedError
+
+    def clone(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Node[R]:
+        """Return a copy with ``args`` before its own, ``kwargs`` over its own, and further options.
+
+        In a composite the arguments go to what runs first. A part that is immutable takes none.
+        """
+        raise NotImplementedError
+
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Node[R]:
+        """Return a copy with these send options; ``immutable=True`` makes it take no value from what ran before.
+
+        Of a composite: delays (``countdown``, ``eta``) go to what runs first, ``task_id`` to what gives the value,
+        everything else to every part. Raises ``ConfigError`` for an unknown option.
+        """
+        raise NotImplementedError
+
+    def link(self, *callbacks: Node[Any]) -> Node[R]:
+        """Return a copy after whose success the callbacks are sent with its value.
+
+        Of a chain this is its last step, of a chord its body. Raises ``ConfigError`` for a group: it has no value
+        before a chord collects it.
+        """
+        raise NotImplementedError
+
+    def link_error(self, *errbacks: Node[Any]) -> Node[R]:
+        """Return a copy after whose failure the errbacks are called.
+
+        Of a chain this is every step, of a group every member, of a chord its body, which fails when its header does.
+        """
+        raise NotImplementedError
+
+    def stamp(self, **stamps: Any) -> Node[R]:
+        """Return a copy whose every task, and whatever follows from it, carries these stamps (Celery: stamping)."""
+        raise NotImplementedError
+
+    def __or__(self, other: Node[S]) -> Node[S]:
+        """Run ``other`` with the value of this."""
+        return chain(self, other) if isinstance(other, Node) else NotImplemented
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def send(self) -> Coroutine[Any, Any, Any]:
+        """Send the workflow; to be awaited. Returns a ``Result``, or a ``GroupResult`` where the end is a group.
+
+        Raises as ``Task.send``, and ``ConfigError`` where a chord cannot be counted by the result backend.
+        """
+        return self._outlet().send_workflow(self)
+
+    def delay(self) -> Any:
+        """Send the workflow and block until the broker has it; otherwise as ``send``. For code without a loop."""
+        return self._outlet().delay_workflow(self)
+
+    def _outlet(self) -> Outlet:
+        for leaf in leaves(self):
+            if leaf.outlet is not None:
+                return leaf.outlet
+        raise ConfigError(f"{self} was made by no app: send it with app.send(...)")
+
+
+class Signature(Node[R], frozen=True):
+    """One call of one task; made by ``task.s``, ``task.si`` and ``app.signature``.
+
+    :param args: what comes before it in a workflow gives its value as a further, first argument.
+    :param options: how it is sent, by the names that Celery gives signatures' options on the wire.
+    :param immutable: it takes no value.
+    :param convert: makes the return type of the decoded value, where the task is known here.
+    """
+
+    task: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    options: Mapping[str, Any] = {}
+    immutable: bool = False
+    outlet: Outlet | None = None
+    convert: Callable[[Any], Any] | None = None
+
+    @property
+    def parts(self) -> tuple[Node[Any], ...]:
+        return ()
+
+    @property
+    def id(self) -> str | None:
+        """The call's id; ``None`` before it is frozen, where none was given."""
+        return self.options.get("task_id")
+
+    def __str__(self) -> str:
+        named = [f"{name}={preview(value, 40)}" for name, value in self.kwargs.items()]
+        return f"{self.task}({', '.join([*(preview(value, 40) for value in self.args), *named])})"
+
+    def to_dict(self) -> dict[str, Any]:
+        options = {name: value for name, value in self.options.items() if name not in AT_HOME}
+        return write(self.task, self.args, self.kwargs, options, immutable=self.immutable)
+
+    def clone(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Signature[R]:
+        copy = self
+        if (args or kwargs) and not self.immutable:
+            copy = msgspec.structs.replace(
+                self, args=(*args, *self.args), kwargs={**self.kwargs, **(kwargs or {})}
+            )
+        return copy.set(**options) if options else copy
+
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Signature[R]:
+        for name, value in options.items():
+            _check_option(name, value)
+        kept = self.options
+        if not DESTINATION.isdisjoint(options):
+            kept = {name: value for name, value in kept.items() if name not in DESTINATION}
+        return msgspec.structs.replace(
+            self,
+            options={**kept, **options},
+            immutable=self.immutable if immutable is None else immutable,
+        )
+
+    def link(self, *callbacks: Node[Any]) -> Signature[R]:
+        return self._linked("link", callbacks)
+
+    def link_error(self, *errbacks: Node[Any]) -> Signature[R]:
+        return self._linked("link_error", errbacks)
+
+    def stamp(self, **stamps: Any) -> Signature[R]:
+        for name in stamps:
+            if name in OPTIONS:
+                raise ConfigError(f"stamp {name!r}: an option has that name; choose another")
+        names = dict.fromkeys([*(self.options.get("stamped_headers") or ()), *stamps])
+        return self.over(stamps | {"stamped_headers": list(names)})
+
+    def over(self, options: Mapping[str, Any]) -> Signature[R]:
+        """Return a copy with these options, which are not checked."""
+        return msgspec.structs.replace(self, options={**self.options, **options}) if options else self
+
+    def under(self, options: Mapping[str, Any]) -> Signature[R]:
+        """Return a copy with these options where it has none of its own."""
+        return msgspec.structs.replace(self, options={**options, **self.options}) if options else self
+
+    def _linked(self, name: str, nodes: Sequence[Node[Any]]) -> Signature[R]:
+        links = [*as_list(self.options.get(name)), *(_as_dict(node) for node in nodes)]
+        return self.over({name: links})
+
+
+class Chain(Node[R], frozen=True):
+    """Steps that run one after the other, each with the value of the one before; gives the value of the last."""
+
+    steps: tuple[Node[Any], ...] = ()
+
+    @property
+    def parts(self) -> tuple[Node[Any], ...]:
+        return self.steps
+
+    def __str__(self) -> str:
+        return " | ".join(str(step) for step in self.steps) or "chain()"
+
+    def to_dict(self) -> dict[str, Any]:
+        options = {"task_id": last_id(self)} if last_id(self) is not None else {}
+        tasks = [step.to_dict() for step in self.steps]
+        return write(COMPOSITE_NAMES[CHAIN], kwargs={"tasks": tasks}, options=options, kind=CHAIN)
+
+    def clone(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Chain[R]:
+        copy = self._changed(0, lambda step: step.clone(args, kwargs))
+        return copy.set(**options) if options else copy
+
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Chain[R]:
+        first, ending, everywhere = _shared_out(options)
+        copy: Chain[R] = Chain(tuple(step.set(**everywhere) for step in self.steps))
+        copy = copy._changed(0, lambda step: step.set(immutable=immutable, **first))
+        return copy._changed(-1, lambda step: step.set(**ending))
+
+    def link(self, *callbacks: Node[Any]) -> Chain[R]:
+        return self._changed(-1, lambda step: step.link(*callbacks))
+
+    def link_error(self, *errbacks: Node[Any]) -> Chain[R]:
+        return Chain(tuple(step.link_error(*errbacks) for step in self.steps))
+
+    def stamp(self, **stamps: Any) -> Chain[R]:
+        return Chain(tuple(step.stamp(**stamps) for step in self.steps))
+
+    def _changed(self, at: int, change: Callable[[Node[Any]], Node[Any]]) -> Chain[R]:
+        if not self.steps:
+            return self
+        steps = list(self.steps)
+        steps[at] = change(steps[at])
+        return Chain(tuple(steps))
+
+
+class Group(Node[list[R]], Generic[R], frozen=True):
+    """Members that run side by side; gives the list of their values, in their order.
+
+    A group in a group is spliced into it, as Celery does. After a group comes what makes it a chord.
+
+    :param id: the group's id; made up when it is frozen.
+    """
+
+    members: tuple[Node[R], ...] = ()
+    id: str | None = None
+
+    @property
+    def parts(self) -> tuple[Node[Any], ...]:
+        return self.members
+
+    def __str__(self) -> str:
+        shown = [str(member) for member in self.members[:3]]
+        if len(self.members) > 3:
+            shown.append(f"… {len(self.members) - 3} more")
+        return f"group({', '.join(shown)})"
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __or__(self, other: Node[S]) -> Chord[S]:
+        """Collect the members' values and run ``other`` with the list of them."""
+        return chord(self, other) if isinstance(other, Node) else NotImplemented
+
+    def to_dict(self) -> dict[str, Any]:
+        options = {"task_id": self.id} if self.id is not None else {}
+        tasks = [member.to_dict() for member in self.members]
+        return write(COMPOSITE_NAMES[GROUP], kwargs={"tasks": tasks}, options=options, kind=GROUP)
+
+    def clone(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Group[R]:
+        copy = self._each(lambda member: member.clone(args, kwargs)) if args or kwargs else self
+        return copy.set(**options) if options else copy
+
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Group[R]:
+        group_id = options.pop("task_id", self.id)
+        copy = self._each(lambda member: member.set(immutable=immutable, **options))
+        return msgspec.structs.replace(copy, id=group_id)
+
+    def link(self, *callbacks: Node[Any]) -> Group[R]:
+        raise ConfigError(
+            f"{self} has no value of its own to give to a callback: link its members, or collect them with "
+            "group(...) | callback"
+        )
+
+    def link_error(self, *errbacks: Node[Any]) -> Group[R]:
+        return self._each(lambda member: member.link_error(*errbacks))
+
+    def stamp(self, **stamps: Any) -> Group[R]:
+        return self._each(lambda member: member.stamp(**stamps))
+
+    def _each(self, change: Callable[[Node[R]], Node[R]]) -> Group[R]:
+        return Group(tuple(change(member) for member in self.members), self.id)
+
+
+class Chord(Node[R], frozen=True):
+    """A group, and a body that runs once with the list of its members' values; gives the value of the body.
+
+    When a member fails, the body fails with ``ChordError``.
+    """
+
+    header: Group[Any]
+    body: Node[R]
+
+    @property
+    def parts(self) -> tuple[Node[Any], ...]:
+        return (self.header, self.body)
+
+    def __str__(self) -> str:
+        return f"{self.header} | {self.body}"
+
+    def to_dict(self) -> dict[str, Any]:
+        header_id = self.header.id
+        kwargs = {"kwargs": {}, "header": self.header.to_dict(), "body": self.body.to_dict()}
+        options = {"task_id": header_id} if header_id is not None else {}
+        return write(COMPOSITE_NAMES[CHORD], kwargs=kwargs, options=options, kind=CHORD)
+
+    def clone(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Chord[R]:
+        copy = Chord(self.header.clone(args, kwargs), self.body)
+        return copy.set(**options) if options else copy
+
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Chord[R]:
+        first, ending, everywhere = _shared_out(options)
+        return Chord(
+            self.header.set(immutable=immutable, **first, **everywhere),
+            self.body.set(**ending, **everywhere),
+        )
+
+    def link(self, *callbacks: Node[Any]) -> Chord[R]:
+        return Chord(self.header, self.body.link(*callbacks))
+
+    def link_error(self, *errbacks: Node[Any]) -> Chord[R]:
+        return Chord(self.header, self.body.link_error(*errbacks))
+
+    def stamp(self, **stamps: Any) -> Chord[R]:
+        return Chord(self.header.stamp(**stamps), self.body.stamp(**stamps))
+
+
+Nodes: TypeAlias = Node[Any] | Iterable[Node[Any]]
+
+
+def chain(*steps: Nodes) -> Chain[Any]:
+    """Return a chain of these steps; one iterable of them is as welcome. Chains inside become part of it."""
+    flat: list[Node[Any]] = []
+    for step in _nodes(steps):
+        flat += step.steps if isinstance(step, Chain) else [step]
+    return Chain(tuple(flat))
+
+
+def group(*members: Nodes) -> Group[Any]:
+    """Return a group of these members; one iterable of them is as welcome."""
+    return Group(tuple(_nodes(members)))
+
+
+def chord(header: Nodes, body: Node[S]) -> Chord[S]:
+    """Return a chord: ``body`` runs with the list of what the header's members return."""
+    return Chord(header if isinstance(header, Group) else group(header), _checked(body))
+
+
+def leaves(node: Node[Any]) -> Iterator[Signature[Any]]:
+    """Yield every signature of a workflow; callbacks and errbacks are not part of it."""
+    pending = [node]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, Signature):
+            yield found
+        pending.extend(reversed(found.parts))
+
+
+def has_chord(node: Node[Any]) -> bool:
+    """Whether something in the workflow is collected."""
+    pending = [node]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, Chord):
+            return True
+        if isinstance(found, Chain) and any(isinstance(step, Group) for step in found.steps[:-1]):
+            return True
+        pending.extend(found.parts)
+    return False
+
+
+def last_id(node: Node[Any]) -> str | None:
+    """Return the id of the call, or group, that gives the workflow's value."""
+    match node:
+        case Signature() | Group():
+            return node.id
+        case Chain(steps=(*_, last)):
+            return last_id(last)
+        case Chord(body=body):
+            return last_id(body)
+    return None
+
+
+def _nodes(given: Sequence[Nodes]) -> list[Node[Any]]:
+    if len(given) == 1 and not isinstance(given[0], Node):
+        given = list(given[0])
+    return [_checked(node) for node in given]
+
+
+def _checked(node: Any) -> Node[Any]:
+    if isinstance(node, Node):
+        return node
+    raise ConfigError(
+        f"{node!r:.100} is no part of a workflow: give signatures, such as task.s(1), chains, groups and chords"
+    )
+
+
+def _as_dict(node: Any) -> dict[str, Any]:
+    return dict(node) if isinstance(node, Mapping) else _checked(node).to_dict()
+
+
+def _shared_out(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what goes to the first part, to the last, and to each."""
+    first = {name: value for name, value in options.items() if name in DELAYS}
+    ending = {name: value for name, value in options.items() if name == "task_id"}
+    rest = {name: value for name, value in options.items() if name not in DELAYS and name != "task_id"}
+    return first, ending, rest
+
+
+def _check_option(name: str, value: Any) -> None:
+    if name not in OPTIONS:
+        near = get_close_matches(name, OPTIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
+        raise ConfigError(f"unknown option {name!r}: {hint}")
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise ConfigError(f"option {name}={value!r} has no time zone; give an aware time")

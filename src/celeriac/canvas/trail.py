@@ -1,0 +1,58 @@
+"""What will be left of a workflow once it is sent: the ids of its results, and which came before which.
+
+Rules: pure. A trail leads back from what gives the value: its parent is what ran before. Source: Celery, result tuples
+(``AsyncResult.as_tuple``, ``GroupResult.as_tuple``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
+
+
+class Trail(msgspec.Struct, frozen=True):
+    """One result, or a group of them.
+
+    :param members: of a group; ``None`` for the result of one task.
+    :param node: the signature, where it is known.
+    """
+
+    id: str
+    parent: Trail | None = None
+    members: tuple[Trail, ...] | None = None
+    node: Signature[Any] | None = None
+
+    def as_tuple(self) -> list[Any]:
+        """Return Celery's result tuple."""
+        parents = []
+        step = self.parent
+        while step is not None:
+            parents.append(step)
+            step = step.parent
+        written: Any = None
+        for parent in (*reversed(parents), self):
+            members = None if parent.members is None else [member.as_tuple() for member in parent.members]
+            written = [[parent.id, written], members]
+        return written  # type: ignore[no-any-return]
+
+
+def trail(node: Node[Any], before: Trail | None = None) -> Trail:
+    """Return the trail of a frozen workflow, from what gives its value back to what runs first."""
+    match node:
+        case Signature():
+            assert node.id is not None, "a signature was not frozen"
+            return Trail(node.id, before, node=node)
+        case Chain(steps=steps):
+            for step in steps:
+                before = trail(step, before)
+            assert before is not None, "a chain without steps"
+            return before
+        case Group(members=members):
+            assert node.id is not None, "a group was not frozen"
+            return Trail(node.id, before, tuple(trail(member) for member in members))
+        case Chord(header=header, body=body):
+            return trail(body, trail(header, before))
+    raise TypeError(f"{type(node).__name__} is no node")
