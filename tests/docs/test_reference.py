@@ -9,12 +9,15 @@ import pytest
 
 import celeriac
 from celeriac import Celeriac, Context, Settings, errors
+from celeriac.brokers.redis.keys import Keys
 from celeriac.cli.exits import Exit
 from celeriac.cli.main import celeriac as command_line
 from celeriac.redis_url import SCHEMES
 from celeriac.routing import SendOptions
 from celeriac.task import TaskOptions
+from celeriac.wire.names import PRIORITY_STEPS
 from tests.docs.pages import ROOT
+from tests.wire.test_encode_captures import INTENDED
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -90,7 +93,8 @@ def test_every_command_option_and_exit_code():
             assert re.search(rf"\b{path}\b", text), path
         for parameter in command.params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
-                assert any(f"`{name}" in text for name in parameter.opts), (path, parameter.opts)
+                names = "|".join(map(re.escape, parameter.opts))
+                assert re.search(rf"(?<![\w-])({names})(?![\w-])", text), (path, parameter.opts)
     for code in Exit:
         assert f"| {code.value} |" in text, code
 
@@ -109,16 +113,15 @@ def test_every_scheme_of_redis_urls(scheme: str):
 
 
 def test_every_key_of_redis():
-    from celeriac.brokers.redis.keys import Keys
-
     text = (REFERENCE / "redis-keys.md").read_text()
-    keys = {value for value in vars(Keys("", (0, 3, 6, 9))).values() if isinstance(value, str) and value}
+    values = vars(Keys("", PRIORITY_STEPS)).values()
+    keys = {value for value in values if isinstance(value, str) and value}
+    keys |= {key for value in values if isinstance(value, tuple) for key in value if isinstance(key, str)}
+    assert len(keys) >= 6
     assert {key for key in keys if f"`{key}`" not in text} == set()
 
 
 def test_every_intended_difference_on_the_wire():
-    from tests.wire.test_encode_captures import INTENDED
-
     text = (REFERENCE / "wire-differences.md").read_text()
     for _, _, path in INTENDED:
         assert f"`{path.rpartition('.')[2]}`" in text, path
