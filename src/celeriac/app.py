@@ -12,6 +12,8 @@ from inspect import isroutine
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
+import msgspec
+
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.clock import Clock, SystemClock
@@ -231,12 +233,18 @@ class App:
 
     # --- connections
 
-    def connect_to(self, broker: str | None = None, backend: str | None = None) -> None:
+    def connect_to(
+        self, broker: str | None = None, backend: str | None = None, *, lease: float | None = None
+    ) -> None:
         """Use other URLs than those the app was made with, before it first connects; ``None`` keeps what was given.
 
         For programs that are told at their start where to connect, such as ``celeriac worker -b URL``. Raises
         ``ConfigError`` for a URL that cannot be used.
+
+        :param lease: in place of the setting of that name.
         """
+        if lease is not None:
+            self.settings = msgspec.structs.replace(self.settings, lease=lease)
         chosen_broker, chosen_backend = broker or self._given[0], backend or self._given[1]
         self.broker_url, self.backend_url = _chosen_urls(self.name, chosen_broker, chosen_backend)
         self._opens = _Opens(chosen_broker, chosen_backend, self)
