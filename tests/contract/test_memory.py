@@ -6,29 +6,47 @@ import pytest
 
 from celeriac.backends.memory import MemoryBackend
 from celeriac.brokers.memory import MemoryBroker, _Message
-from celeriac.testing.contracts import BackendContract, BrokerContract
-from celeriac.testing.broker_contract import Plant
+from celeriac.testing.contracts import (
+    BackendContract,
+    BrokerContract,
+    Plant,
+    RevocationContract,
+    ScheduleContract,
+)
 from celeriac.wire.content import Codecs
 
 
+@pytest.fixture
+async def broker() -> AsyncIterator[MemoryBroker]:
+    broker = MemoryBroker()
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+def second(broker: MemoryBroker) -> MemoryBroker:
+    """The same object: memory is shared by nothing else."""
+    return broker
+
+
+@pytest.fixture
+def plant(broker: MemoryBroker) -> Plant:
+    async def plant(queue: str, raw: bytes) -> None:
+        broker._lines.enqueue(_Message(0, broker._lines.next_serial(), queue, raw))
+
+    return plant
+
+
 class TestMemoryBroker(BrokerContract):
-    @pytest.fixture
-    async def broker(self) -> AsyncIterator[MemoryBroker]:
-        broker = MemoryBroker()
-        yield broker
-        await broker.close()
+    """Messages."""
 
-    @pytest.fixture
-    def second(self, broker: MemoryBroker) -> MemoryBroker:
-        """The same object: memory is shared by nothing else."""
-        return broker
 
-    @pytest.fixture
-    def plant(self, broker: MemoryBroker) -> Plant:
-        async def plant(queue: str, raw: bytes) -> None:
-            broker._lines.enqueue(_Message(0, broker._lines.next_serial(), queue, raw))
+class TestMemorySchedule(ScheduleContract):
+    """What is for later."""
 
-        return plant
+
+class TestMemoryRevocations(RevocationContract):
+    """What must not run."""
 
 
 class TestMemoryBackend(BackendContract):

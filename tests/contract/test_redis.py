@@ -6,8 +6,13 @@ import pytest
 
 from celeriac.backends.redis import RedisBackend
 from celeriac.brokers.redis import RedisBroker
-from celeriac.testing.contracts import BackendContract, BrokerContract
-from celeriac.testing.broker_contract import Plant
+from celeriac.testing.contracts import (
+    BackendContract,
+    BrokerContract,
+    Plant,
+    RevocationContract,
+    ScheduleContract,
+)
 from celeriac.wire.content import Codecs
 from tests.servers import RedisServer
 
@@ -17,26 +22,39 @@ def prefix(unique: Callable[[str], str]) -> str:
     return unique("contract") + ":"
 
 
+@pytest.fixture
+async def broker(redis_url: str, prefix: str) -> AsyncIterator[RedisBroker]:
+    broker = RedisBroker(redis_url, key_prefix=prefix)
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+async def second(redis_url: str, prefix: str) -> AsyncIterator[RedisBroker]:
+    broker = RedisBroker(redis_url, key_prefix=prefix)
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+def plant(redis_server: RedisServer, prefix: str) -> Plant:
+    async def plant(queue: str, raw: bytes) -> None:
+        with redis_server.client() as client:
+            client.lpush(prefix + queue, raw)
+
+    return plant
+
+
 class TestRedisBroker(BrokerContract):
-    @pytest.fixture
-    async def broker(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBroker]:
-        broker = RedisBroker(redis_url, key_prefix=prefix)
-        yield broker
-        await broker.close()
+    """Messages."""
 
-    @pytest.fixture
-    async def second(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBroker]:
-        broker = RedisBroker(redis_url, key_prefix=prefix)
-        yield broker
-        await broker.close()
 
-    @pytest.fixture
-    def plant(self, redis_server: RedisServer, prefix: str) -> Plant:
-        async def plant(queue: str, raw: bytes) -> None:
-            with redis_server.client() as client:
-                client.lpush(prefix + queue, raw)
+class TestRedisSchedule(ScheduleContract):
+    """What is for later."""
 
-        return plant
+
+class TestRedisRevocations(RevocationContract):
+    """What must not run."""
 
 
 class TestRedisBackend(BackendContract):

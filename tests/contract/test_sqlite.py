@@ -8,8 +8,13 @@ import pytest
 
 from celeriac.backends.sql import SqlBackend
 from celeriac.brokers.sqlite import SqliteBroker
-from celeriac.testing.contracts import BackendContract, BrokerContract
-from celeriac.testing.broker_contract import Plant
+from celeriac.testing.contracts import (
+    BackendContract,
+    BrokerContract,
+    Plant,
+    RevocationContract,
+    ScheduleContract,
+)
 from celeriac.wire.content import Codecs
 
 
@@ -18,30 +23,43 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "shop.db"
 
 
+@pytest.fixture
+async def broker(file: Path) -> AsyncIterator[SqliteBroker]:
+    broker = SqliteBroker(str(file))
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+async def second(file: Path) -> AsyncIterator[SqliteBroker]:
+    broker = SqliteBroker(str(file))
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+def plant(broker: SqliteBroker, file: Path) -> Plant:
+    async def plant(queue: str, raw: bytes) -> None:
+        await broker.ping()
+        with sqlite3.connect(file) as connection:
+            connection.execute(
+                "INSERT INTO celeriac_message (queue, priority, frame) VALUES (?, 0, ?)", (queue, raw)
+            )
+        connection.close()
+
+    return plant
+
+
 class TestSqliteBroker(BrokerContract):
-    @pytest.fixture
-    async def broker(self, file: Path) -> AsyncIterator[SqliteBroker]:
-        broker = SqliteBroker(str(file))
-        yield broker
-        await broker.close()
+    """Messages."""
 
-    @pytest.fixture
-    async def second(self, file: Path) -> AsyncIterator[SqliteBroker]:
-        broker = SqliteBroker(str(file))
-        yield broker
-        await broker.close()
 
-    @pytest.fixture
-    def plant(self, broker: SqliteBroker, file: Path) -> Plant:
-        async def plant(queue: str, raw: bytes) -> None:
-            await broker.ping()
-            with sqlite3.connect(file) as connection:
-                connection.execute(
-                    "INSERT INTO celeriac_message (queue, priority, frame) VALUES (?, 0, ?)", (queue, raw)
-                )
-            connection.close()
+class TestSqliteSchedule(ScheduleContract):
+    """What is for later."""
 
-        return plant
+
+class TestSqliteRevocations(RevocationContract):
+    """What must not run."""
 
 
 class TestSqlBackend(BackendContract):

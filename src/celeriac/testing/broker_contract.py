@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import pytest
 
-from celeriac.broker import Broker, Delivery, Receipt, Subscription
+from celeriac.broker import Broker, Delivery, Receipt
 from celeriac.errors import DeliveryLost
 from celeriac.testing.steps import (
     bury_numbers,
     drain,
     envelope_of,
+    fresh_queue,
     number_in,
     number_of,
     numbered,
     publish_numbers,
     soon,
     take_all,
+    take_everything,
     take_some,
 )
 from celeriac.wire.envelope import Envelope, Route, Unreadable
@@ -247,19 +248,8 @@ class BrokerContract:
         self, broker: Broker, second: Broker, queue: str
     ) -> None:
         await publish_numbers(broker, queue, range(500))
-        got: list[int] = []
-
-        async def work(taker: Broker) -> None:
-            async with taker.subscribe([queue]) as subscription:
-                subscriptions.append(subscription)
-                while len(got) < 500:
-                    taken = await subscription.take(20)
-                    got.extend(number_of(delivery) for delivery in taken)
-                    await asyncio.gather(*[delivery.receipt.ack() for delivery in taken])
-                await asyncio.gather(*[other.stop() for other in subscriptions])
-
-        subscriptions: list[Subscription] = []
-        await soon(asyncio.gather(work(broker), work(second)))
+        async with broker.subscribe([queue]) as one, second.subscribe([queue]) as other:
+            got = await take_everything([one, other], 500)
         assert sorted(got) == list(range(500))
         assert await broker.depth(queue) == 0
 
@@ -297,6 +287,16 @@ class BrokerContract:
             await broker.publish(numbered(2, priority=3), Route(queue, queue=queue))
             await delivery.receipt.requeue()
             assert await drain(subscription, 2) == [2, 1]
+
+    async def test_giving_back_on_purpose_does_not_count(self, broker: Broker, queue: str) -> None:
+        await publish_numbers(broker, queue, [1])
+        async with broker.subscribe([queue]) as subscription:
+            for settle in (_VERBS[1], lambda receipt: receipt.park(time.time()), _VERBS[1]):
+                (delivery,) = await take_some(subscription, 1)
+                assert delivery.deliveries == 1
+                await settle(delivery.receipt)
+            (delivery,) = await take_some(subscription, 1)
+            assert (delivery.redelivered, delivery.deliveries) == (True, 1)
 
     async def test_requeue_ends_the_wait_of_another(self, broker: Broker, second: Broker, queue: str) -> None:
         await publish_numbers(broker, queue, [1])
@@ -365,7 +365,8 @@ class BrokerContract:
             waiting = asyncio.create_task(subscription.take(1))
             await second.depth(queue)
             assert await broker.dead.retry([last.id]) == 1
-            assert [number_of(delivery) for delivery in await soon(waiting)] == [2]
+            (again,) = await soon(waiting)
+            assert (number_of(again), again.deliveries) == (2, 1)
             assert await broker.dead.retry([last.id, "no-such-entry"]) == 0
             assert await broker.dead.count() == 2
             assert await broker.dead.delete([first.id, last.id, "no-such-entry"]) == 1
@@ -456,4 +457,4 @@ class BrokerContract:
     @pytest.fixture
     def queue(self) -> str:
         """Return a name that no other test has."""
-        return f"q-{uuid.uuid4().hex[:12]}"
+        return fresh_queue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,11 @@ T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds after which what is waited for will not come."""
+
+
+def fresh_queue() -> str:
+    """Return a queue name that nobody else has."""
+    return f"q-{uuid.uuid4().hex[:12]}"
 
 
 def numbered(number: int, priority: int = 0) -> Envelope:
@@ -56,6 +62,21 @@ async def drain(subscription: Subscription, count: int, limit: int = 100) -> lis
         for delivery in await take_some(subscription, limit):
             numbers.append(number_of(delivery))
             await delivery.receipt.ack()
+    return numbers
+
+
+async def take_everything(subscriptions: Sequence[Subscription], count: int) -> list[int]:
+    """Take and acknowledge ``count`` messages in all by takers side by side; return their numbers."""
+    numbers: list[int] = []
+
+    async def work(subscription: Subscription) -> None:
+        while len(numbers) < count:
+            taken = await subscription.take(20)
+            numbers.extend(number_of(delivery) for delivery in taken)
+            await asyncio.gather(*[delivery.receipt.ack() for delivery in taken])
+        await asyncio.gather(*[other.stop() for other in subscriptions])
+
+    await soon(asyncio.gather(*[work(subscription) for subscription in subscriptions]))
     return numbers
 
 

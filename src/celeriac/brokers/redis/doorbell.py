@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
@@ -26,7 +27,7 @@ _ALARM_PAUSE = 0.1
 class Doorbell:
     """Waits for a subscription.
 
-    :param alarm: a key whose changes may be noticed a little later than those of the queues.
+    :param alarm: the set of due times, whose changes may be noticed a little later than those of the queues.
     """
 
     def __init__(self, link: Link, alarm: str) -> None:
@@ -45,27 +46,35 @@ class Doorbell:
         """End the wait."""
         self._rung.set()
 
-    async def arm(self, keys: Sequence[str]) -> bool:
-        """Return whether one of the lists has something already; if not, a change of any will ring."""
+    async def arm(self, keys: Sequence[str]) -> float:
+        """Return the seconds until there is something: 0 when one of the lists has it already.
+
+        A change of any list, or of the due times, will ring.
+        """
         if self._failure is not None:
             await self.close()
         self._rung.clear()
         if self._polling:
-            return False
+            return math.inf
         try:
             eye = await self._open()
-            counted, _ = await eye.calls([("EXISTS", *keys), ("EXISTS", self._alarm)])
+            counted, head, time = await eye.calls(
+                [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
+            )
         except BrokerUnavailable:
             await self.close()
             raise
         except BrokerError as error:
             await self.close()
             self._fall_back(error)
-            return False
-        if isinstance(counted, Exception):
-            await self.close()
-            raise counted
-        return bool(counted)
+            return math.inf
+        for answer in (counted, head, time):
+            if isinstance(answer, Exception):
+                await self.close()
+                raise answer
+        if counted:
+            return 0.0
+        return float(head[1]) - int(time[0]) - int(time[1]) / 1e6 if head else math.inf
 
     async def wait(self, timeout: float) -> bool:
         """Return whether it rang within ``timeout`` seconds, or it is time for a poll.

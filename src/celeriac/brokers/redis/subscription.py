@@ -78,7 +78,8 @@ class RedisSubscription:
             if deliveries:
                 self._doorbell.found()
                 return deliveries
-            if not await self._doorbell.arm(self._watched()):
+            due_in = min(due_in, await self._doorbell.arm(self._watched()))
+            if due_in > 0:
                 await self._wait(due_in)
         return []
 

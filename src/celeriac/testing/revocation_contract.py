@@ -1,0 +1,134 @@
+"""How every broker keeps what was revoked, sentence by sentence of its contract."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from celeriac.broker import Broker, Revoked
+from celeriac.testing.steps import PATIENCE, fresh_queue, publish_numbers, soon, take_some
+
+
+class RevocationContract:
+    """Subclass it and give it two fixtures.
+
+    ``broker``: the broker under test, on a place that holds nothing. ``second``: another connection to the same
+    place, as another process would have. The fixtures close what they open.
+    """
+
+    pytestmark = pytest.mark.asyncio
+
+    async def test_nothing_is_revoked_at_first(self, broker: Broker) -> None:
+        assert await broker.revocations.load() == Revoked(await broker.revocations.revision())
+        assert await broker.revocations.load() == Revoked(await broker.revocations.revision())
+
+    async def test_every_connection_knows_what_was_revoked(self, broker: Broker, second: Broker) -> None:
+        await broker.revocations.add(["a", "grüße"], roots=["flow"])
+        await second.revocations.add(["b"])
+        revoked = await second.revocations.load()
+        assert (revoked.ids, revoked.roots) == _sets(["a", "b", "grüße"], ["flow"])
+        assert not revoked.terminate
+        assert await broker.revocations.load() == revoked
+
+    async def test_it_outlives_the_connection(self, broker: Broker, second: Broker) -> None:
+        await second.ping()
+        await broker.revocations.add(["a"])
+        await broker.revocations.load()
+        await second.close()
+        assert (await second.revocations.load()).ids == {"a"}
+
+    async def test_what_is_to_be_terminated(self, broker: Broker) -> None:
+        await broker.revocations.add(["a", "b"], roots=["f"])
+        await broker.revocations.add(["b", "c"], roots=["g"], terminate=True)
+        await broker.revocations.add(["c"])
+        revoked = await broker.revocations.load()
+        assert (revoked.ids, revoked.roots) == _sets(["a", "b", "c"], ["f", "g"])
+        assert revoked.terminate == {"b", "c", "g"}
+
+    async def test_the_revision_changes_with_every_add(self, broker: Broker, second: Broker) -> None:
+        seen = [await broker.revocations.revision()]
+        for names in (["a"], ["a"], ["b", "c"]):
+            await broker.revocations.add(names)
+            seen.append(await second.revocations.revision())
+            assert await broker.revocations.revision() == seen[-1]
+            assert (await broker.revocations.load()).revision == seen[-1]
+        assert len(set(seen)) == 4
+
+    async def test_the_revision_changes_with_nothing_else(self, broker: Broker, queue: str) -> None:
+        await broker.revocations.add(["a"])
+        before = await broker.revocations.revision()
+        await publish_numbers(broker, queue, [1])
+        async with broker.subscribe([queue]) as subscription:
+            (delivery,) = await take_some(subscription, 1)
+            await delivery.receipt.ack()
+        assert await broker.revocations.revision() == before
+
+    async def test_a_take_tells_the_revision_that_held(
+        self, broker: Broker, second: Broker, queue: str
+    ) -> None:
+        async with broker.subscribe([queue]) as subscription:
+            for number in range(3):
+                await publish_numbers(broker, queue, [number])
+                await take_some(subscription, 1)
+                assert subscription.revision == await second.revocations.revision()
+                await second.revocations.add([f"task-{number}"])
+                assert subscription.revision != await second.revocations.revision()
+
+    async def test_one_stored_before_a_message_was_taken_is_not_missed(
+        self, broker: Broker, second: Broker, queue: str
+    ) -> None:
+        async with broker.subscribe([queue]) as subscription:
+            for number in range(30):
+                waiting = asyncio.create_task(take_some(subscription, 1))
+                await second.revocations.add([f"task-{number}"])
+                stored = await second.revocations.revision()
+                await publish_numbers(second, queue, [number])
+                (delivery,) = await soon(waiting)
+                assert subscription.revision == stored
+                await delivery.receipt.ack()
+
+    async def test_it_is_dropped_when_its_time_is_over(self, broker: Broker, second: Broker) -> None:
+        await broker.revocations.add(["kept", "short"])
+        await broker.revocations.add(["brief"], roots=["passing"], terminate=True, keep=0.2)
+        await broker.revocations.add(["short"], keep=0.2)
+        assert (await second.revocations.load()).ids == {"kept", "brief", "short"}
+        revoked = await _once_gone(second, "brief")
+        assert (revoked.ids, revoked.roots) == _sets(["kept", "short"], [])
+        assert not revoked.terminate
+        await broker.revocations.add(["brief"])
+        assert (await broker.revocations.load()).ids == {"kept", "short", "brief"}
+
+    async def test_when_all_is_over_the_next_is_not_missed(self, broker: Broker, second: Broker) -> None:
+        await broker.revocations.add(["brief"], keep=0.05)
+        before = await second.revocations.revision()
+        await _once_gone(second, "brief")
+        await broker.revocations.add(["next"])
+        assert await second.revocations.revision() != before
+        assert (await second.revocations.load()).ids == {"next"}
+
+    async def test_5000_at_once(self, broker: Broker, second: Broker) -> None:
+        ids = [f"task-{number}" for number in range(5000)]
+        await broker.revocations.add(ids, roots=ids[:2500])
+        revoked = await second.revocations.load()
+        assert (revoked.ids, revoked.roots) == _sets(ids, ids[:2500])
+
+    @pytest.fixture
+    def queue(self) -> str:
+        """Return a name that no other test has."""
+        return fresh_queue()
+
+
+def _sets(ids: Sequence[str], roots: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    return frozenset(ids), frozenset(roots)
+
+
+async def _once_gone(broker: Broker, id: str) -> Revoked:
+    """Return what is revoked once this entry was dropped. Nothing tells of that, so it is looked for."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            revoked = await broker.revocations.load()
+            if id not in revoked.ids:
+                return revoked
+            await asyncio.sleep(0.02)
