@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,10 +66,19 @@ def test_every_example_is_tested_and_listed():
     assert [name for name in names if f"({name})" not in listed] == []
 
 
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[str]]]]:
+    """What each example prints; they run beside each other, in directories of their own."""
+    with ThreadPoolExecutor(max_workers=2) as programs:
+        yield {
+            name: programs.submit(run, name, tmp_path_factory.mktemp("example"), own_environment())
+            for name in PRINTED
+        }
+
+
 @pytest.mark.parametrize("name", PRINTED)
-def test_an_example_prints_what_it_should(name: str, tmp_path: Path):
-    printed = run(name, tmp_path, own_environment())
-    assert [line for line in printed if line.strip()] == PRINTED[name]
+def test_an_example_prints_what_it_should(name: str, printed: dict[str, Future[list[str]]]):
+    assert [line for line in printed[name].result() if line.strip()] == PRINTED[name]
 
 
 def test_a_celery_program_calls_celeriac_tasks(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterable
 
 import click
@@ -125,3 +126,24 @@ def test_every_intended_difference_on_the_wire():
     text = (REFERENCE / "wire-differences.md").read_text()
     for _, _, path in INTENDED:
         assert f"`{path.rpartition('.')[2]}`" in text, path
+
+
+def test_the_layers_that_contributors_read_are_those_that_are_checked():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    said = re.search(r"## Imports point downward\n\n(.*?)\n\n", text, re.DOTALL)
+    assert said is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    checked = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    layers = [present(re.findall(r"\w+", layer)) for layer in checked]
+    assert [set(re.findall(r"`(\w+)`", part)) for part in said[1].split(">")] == [x for x in layers if x]
+
+
+def present(modules: Iterable[str]) -> set[str]:
+    package = ROOT / "src" / "celeriac"
+    return {name for name in modules if (package / name).exists() or (package / f"{name}.py").exists()}
+
+
+def test_every_file_of_the_straight_line_is_there():
+    files = re.findall(r"^\| \d \| `([^`]+)`", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert len(files) == 7
+    assert [file for file in files if not (ROOT / "src" / "celeriac" / file).exists()] == []
