@@ -1,0 +1,115 @@
+"""What the tasks of the crash matrix do; each leaves a line in a file for every run."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from celeriac import Celeriac, Context, Ignore, Retry
+from celeriac.backend import Backend
+from celeriac.broker import Broker
+from celeriac.settings import Delivery, Settings
+
+VALUE = "the value"
+
+
+def note(runs: str) -> int:
+    """Leave a line; return how many there are now."""
+    with Path(runs).open("a") as file:
+        file.write("run\n")
+    return count(runs)
+
+
+def count(runs: str) -> int:
+    """How often a body ran."""
+    return len(Path(runs).read_text().splitlines()) if Path(runs).exists() else 0
+
+
+async def returns(runs: str) -> str:
+    note(runs)
+    return VALUE
+
+
+async def raises(runs: str) -> str:
+    note(runs)
+    raise ValueError("its own")
+
+
+async def retries_once(ctx: Context, runs: str) -> str:
+    if note(runs) == 1:
+        ctx.retry(countdown=0.05)
+    return VALUE
+
+
+async def gives_up(runs: str) -> str:
+    note(runs)
+    raise OSError("no luck")
+
+
+async def rejects(ctx: Context, runs: str) -> str:
+    note(runs)
+    ctx.reject("not mine")
+
+
+async def gives_back_once(ctx: Context, runs: str) -> str:
+    if note(runs) == 1:
+        ctx.reject("not now", requeue=True)
+    return VALUE
+
+
+async def ignores(runs: str) -> str:
+    note(runs)
+    raise Ignore
+
+
+async def too_long(runs: str) -> str:
+    note(runs)
+    await asyncio.sleep(60)
+    return VALUE
+
+
+async def cancels(runs: str) -> str:
+    note(runs)
+    raise asyncio.CancelledError
+
+
+async def exits(runs: str) -> str:
+    note(runs)
+    sys.exit(3)
+
+
+async def waits_once(ctx: Context, runs: str) -> str:
+    if note(runs) == 1:
+        ctx.update_state("WAITING")
+        await asyncio.Event().wait()
+    return VALUE
+
+
+async def kills_once(runs: str) -> str:
+    if note(runs) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return VALUE
+
+
+async def kills(runs: str) -> str:
+    note(runs)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return VALUE
+
+
+BODIES = (
+    returns, raises, retries_once, rejects, gives_back_once, ignores, cancels, exits, waits_once, kills_once, kills,
+)  # fmt: skip
+
+
+def make_app(broker: str | Broker, backend: str | Backend, mode: Delivery, lease: float) -> Celeriac:
+    """An app with all of these tasks."""
+    settings = Settings(delivery=mode, lease=lease, max_deliveries=2)
+    app = Celeriac("matrix", broker=broker, backend=backend, settings=settings)
+    for body in BODIES:
+        app.register(body.__name__, body)
+    app.register("gives_up", gives_up, retry=Retry(on=(OSError,), max_attempts=3, backoff=0.01))
+    app.register("too_long", too_long, timeout=0.1)
+    app.register("too_long_softly", too_long, soft_timeout=0.1)
+    return app

@@ -1,0 +1,127 @@
+"""Where the messages of one case are, and what is left there afterwards, read without celeriac."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+from typing import Protocol
+
+from celeriac import Celeriac
+from celeriac.brokers.memory import MemoryBroker
+from tests.servers import RedisServer
+
+QUEUE = "celery"
+ABSENCE = 0.3
+"""Seconds for which a broker is gone."""
+
+
+class Place(Protocol):
+    """One case's own broker and result store."""
+
+    url: str
+
+    async def left(self, app: Celeriac) -> Mapping[str, int]:
+        """How many messages are where."""
+        ...
+
+    def absence(self) -> AbstractAsyncContextManager[None]:
+        """The broker is gone when the block begins, and back soon after it ended."""
+        ...
+
+
+class InMemory:
+    url = "memory://"
+
+    async def left(self, app: Celeriac) -> Mapping[str, int]:
+        broker = app.connections().broker
+        assert isinstance(broker, MemoryBroker)
+        return {
+            "waiting": await broker.depth(QUEUE),
+            "held": len(broker._lines._held),
+            "parked": await broker.schedule.count(),
+            "dead": await broker.dead.count(),
+        }
+
+    def absence(self) -> AbstractAsyncContextManager[None]:
+        raise AssertionError("a process does not lose its own memory")
+
+
+class InFile:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.url = f"sqlite:///{file}"
+
+    async def left(self, app: Celeriac) -> Mapping[str, int]:
+        with closing(sqlite3.connect(self._file)) as connection:
+            ask = connection.execute
+            rows = ask("SELECT owner IS NOT NULL, due_at IS NOT NULL FROM celeriac_message").fetchall()
+            (dead,) = ask("SELECT count(*) FROM celeriac_dead").fetchone()
+        return {
+            "waiting": rows.count((0, 0)),
+            "held": rows.count((1, 0)),
+            "parked": rows.count((0, 1)),
+            "dead": dead,
+        }
+
+    @asynccontextmanager
+    async def absence(self) -> AsyncIterator[None]:
+        """Another program holds the file's lock."""
+        with closing(sqlite3.connect(self._file, isolation_level=None, timeout=10)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            yield
+            await asyncio.sleep(ABSENCE)
+            connection.execute("ROLLBACK")
+
+
+class InRedis:
+    """:param outage: what all cases that the server deserts share."""
+
+    def __init__(self, server: RedisServer, prefix: str, outage: "Outage") -> None:
+        self._server = server
+        self._prefix = prefix
+        self._outage = outage
+        self.url = f"{server.url()}?global_keyprefix={prefix}"
+
+    async def left(self, app: Celeriac) -> Mapping[str, int]:
+        prefix = self._prefix
+        with closing(self._server.client()) as client:
+            lists = [key for key in client.scan_iter(f"{prefix}{QUEUE}*") if client.type(key) == b"list"]
+            parked = client.zcard(f"{prefix}celeriac.due")
+            held = client.hlen(f"{prefix}unacked") - parked
+            return {
+                "waiting": sum(client.llen(key) for key in lists),
+                "held": held,
+                "parked": parked,
+                "dead": client.hlen(f"{prefix}celeriac.dead"),
+                "stray": client.zcard(f"{prefix}celeriac.leases")
+                - held
+                + client.zcard(f"{prefix}unacked_index")
+                - held
+                - parked,
+            }
+
+    def absence(self) -> AbstractAsyncContextManager[None]:
+        return self._outage.absence()
+
+
+class Outage:
+    """One death of one Redis, for all who wait for it.
+
+    :param parties: how many there are.
+    """
+
+    def __init__(self, server: RedisServer, parties: int) -> None:
+        self._server = server
+        self._everyone = asyncio.Barrier(max(1, parties))
+
+    @asynccontextmanager
+    async def absence(self) -> AsyncIterator[None]:
+        if await self._everyone.wait() == 0:
+            self._server.kill()
+        await self._everyone.wait()
+        yield
+        if await self._everyone.wait() == 0:
+            await asyncio.sleep(ABSENCE)
+            self._server.start()
+        await self._everyone.wait()

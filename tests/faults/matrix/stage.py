@@ -1,0 +1,253 @@
+"""Plays cases of the crash matrix, all at once: most of the time a case waits for a lease to end."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from celeriac import Celeriac, RemoteError, Result, ResultTimeout
+from celeriac.clock import SystemClock
+from celeriac.settings import Settings
+from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
+from celeriac.urls import backend_opener, broker_opener
+from celeriac.wire.content import Codecs
+from tests.faults.matrix import child_bodies
+from tests.faults.matrix.bodies import count, make_app
+from tests.faults.matrix.cases import Case, How, Outcome
+from tests.faults.matrix.places import InFile, InMemory, InRedis, Outage, Place
+from tests.servers import LoggedProcess, RedisServer
+
+ROOT = Path(__file__).resolve().parents[3]
+PLAYTIME, PATIENCE, SILENCE = 40.0, 30.0, 2.5
+"""Seconds for a case, for what must come, and for what must not: longer than a lease and the search for lapsed ones."""
+
+SHORT_LEASE, LONG_LEASE = 1.0, 30.0
+"""Seconds: what dead workers held comes back soon; a broker's absence ends no lease."""
+
+
+@dataclass
+class Scene:
+    """One case, its place, and where its bodies leave their lines."""
+
+    case: Case
+    place: Place
+    folder: Path
+
+    @property
+    def runs(self) -> str:
+        """The file of the bodies' lines."""
+        return str(self.folder / "runs")
+
+    def app(self, *, lease: float = LONG_LEASE) -> Celeriac:
+        """The case's app, as the caller and a healthy worker have it."""
+        return make_app(self.place.url, self.place.url, self.case.mode, lease)
+
+    async def send(self, app: Celeriac) -> Result[object]:
+        """Send the case's task."""
+        return await app.send_task(self.case.ending.body, [self.runs])
+
+    async def heard(self, result: Result[object]) -> str:
+        """What the caller gets."""
+        silent = self.case.expected.caller == "nothing"
+        try:
+            return str(await result.wait(SILENCE if silent else PATIENCE))
+        except ResultTimeout:
+            return "nothing"
+        except RemoteError as error:
+            return error.type_name
+        except Exception as error:
+            return type(error).__name__
+
+    async def nothing_to_do(self, app: Celeriac) -> None:
+        """Return when no message is left but dead ones: the caller may know the result before its message is gone."""
+        async with asyncio.timeout(PATIENCE):
+            # Nobody is told when a message is removed.
+            while any(  # noqa: ASYNC110
+                number for where, number in (await self.place.left(app)).items() if where != "dead"
+            ):
+                await asyncio.sleep(0.05)
+
+    async def outcome(self, app: Celeriac, caller: str) -> Outcome:
+        """What there is to see when the workers have stopped."""
+        left = await self.place.left(app)
+        text = ", ".join(f"{number} {where}" for where, number in left.items() if number)
+        return Outcome(caller, count(self.runs), text or "nothing")
+
+
+async def begun(result: Result[object]) -> None:
+    """Return when the body has said that it waits."""
+    async for record in result.watch():
+        if record.status == "WAITING":
+            return
+
+
+class Victims:
+    """Worker processes that kill themselves.
+
+    :param scenes: for each of them one, as often as it says.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], folder: Path) -> None:
+        self._scenes = scenes
+        self._folder = folder
+        self._sent = asyncio.Barrier(max(1, len(scenes)))
+        self._process: LoggedProcess | None = None
+
+    async def died(self, scene: Scene) -> None:
+        """Return when the workers of this scene are dead; all start when every scene has asked."""
+        if await self._sent.wait() == 0:
+            self._start()
+        await self._sent.wait()
+        assert self._process is not None
+        line = await asyncio.to_thread(self._process.wait_for, f"{scene.case}: ")
+        assert line == f"{scene.case}: {-signal.SIGKILL}"
+
+    def close(self) -> None:
+        """End the process if it has not ended."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _start(self) -> None:
+        jobs = self._folder / "jobs.json"
+        jobs.write_text(json.dumps([self._job(scene) for scene in self._scenes]))
+        command = [sys.executable, "-m", "tests.faults.matrix.victims", str(jobs)]
+        self._process = LoggedProcess(command, cwd=ROOT)
+
+    def _job(self, scene: Scene) -> Mapping[str, object]:
+        case = scene.case
+        deaths = case.ending.kills if case.mode == "at_least_once" else 1
+        return {
+            "name": str(case),
+            "url": scene.place.url,
+            "mode": case.mode,
+            "lease": SHORT_LEASE,
+            "at": case.ending.at,
+            "deaths": deaths,
+        }
+
+
+class Stage:
+    """Where the cases are played.
+
+    :param shared: a Redis that nothing happens to.
+    :param doomed: a durable Redis that dies and comes back.
+    """
+
+    def __init__(self, cases: Sequence[Case], folder: Path, shared: RedisServer, doomed: RedisServer) -> None:
+        desertions = [case for case in cases if (case.ending.how, case.broker) == ("broker gone", "redis")]
+        self._outage = Outage(doomed, len(desertions))
+        self._shared = shared
+        self._doomed = doomed
+        self._scenes = [self._scene(case, folder / str(number)) for number, case in enumerate(cases)]
+        killed = [scene for scene in self._scenes if scene.case.ending.how == "worker killed"]
+        self._victims = Victims(killed, folder)
+        self._children = asyncio.Lock()
+        self._plays: Mapping[How, Callable[[Scene], Awaitable[Outcome]]] = {
+            "in one worker": self._in_one_worker,
+            "worker stopped": self._worker_stopped,
+            "revoked": self._revoked,
+            "worker killed": self._worker_killed,
+            "child killed": self._child_killed,
+            "broker gone": self._broker_gone,
+        }
+
+    async def play(self) -> Mapping[str, Outcome | BaseException]:
+        """Play every case; return what was seen, or what went wrong, by the case's name."""
+        plays = [self._play(scene) for scene in self._scenes]
+        try:
+            seen = await asyncio.gather(*plays, return_exceptions=True)
+        finally:
+            self._victims.close()
+        return {str(scene.case): outcome for scene, outcome in zip(self._scenes, seen, strict=True)}
+
+    async def _play(self, scene: Scene) -> Outcome:
+        async with asyncio.timeout(PLAYTIME):
+            return await self._plays[scene.case.ending.how](scene)
+
+    async def _in_one_worker(self, scene: Scene) -> Outcome:
+        async with scene.app() as app:
+            async with app.worker():
+                caller = await scene.heard(await scene.send(app))
+            return await scene.outcome(app, caller)
+
+    async def _worker_stopped(self, scene: Scene) -> Outcome:
+        async with scene.app() as app:
+            async with app.worker(grace=0):
+                result = await scene.send(app)
+                await begun(result)
+            async with app.worker():
+                caller = await scene.heard(result)
+            return await scene.outcome(app, caller)
+
+    async def _revoked(self, scene: Scene) -> Outcome:
+        async with scene.app() as app:
+            async with app.worker():
+                result = await scene.send(app)
+                await begun(result)
+                await app.connections().broker.revocations.add([result.id])
+                caller = await scene.heard(result)
+            return await scene.outcome(app, caller)
+
+    async def _worker_killed(self, scene: Scene) -> Outcome:
+        async with scene.app(lease=SHORT_LEASE) as app:
+            result = await scene.send(app)
+            await self._victims.died(scene)
+            async with app.worker():
+                caller = await scene.heard(result)
+                await scene.nothing_to_do(app)
+            return await scene.outcome(app, caller)
+
+    async def _child_killed(self, scene: Scene) -> Outcome:
+        async with self._children, child_bodies.app as app:
+            app.connect_to(scene.place.url, scene.place.url)
+            async with app.worker(pool="processes", concurrency=1):
+                caller = await scene.heard(
+                    await app.send_task(f"{child_bodies.__name__}.{scene.case.mode}", [scene.runs])
+                )
+            return await scene.outcome(app, caller)
+
+    async def _broker_gone(self, scene: Scene) -> Outcome:
+        async with self._with_faults(scene) as (app, faults):
+            assert scene.case.ending.at is not None
+            point, when = scene.case.ending.at
+            pause = faults.pause(point, when)
+            if (point, when) != ("take", "after"):
+                # After it the answer is lost; before it even a file that is only locked looks gone.
+                faults.fail(point, when)
+            async with app.worker(concurrency=1):
+                caller = asyncio.create_task(scene.heard(await scene.send(app)))
+                await pause.reached.wait()
+                async with scene.place.absence():
+                    pause.resume()
+                await caller
+                await scene.nothing_to_do(app)
+            return await scene.outcome(app, caller.result())
+
+    @asynccontextmanager
+    async def _with_faults(self, scene: Scene) -> AsyncIterator[tuple[Celeriac, Faults]]:
+        faults, settings, clock = Faults(), Settings(lease=LONG_LEASE), SystemClock()
+        broker = broker_opener(scene.place.url, settings, clock)()
+        backend = backend_opener(scene.place.url, settings, Codecs(), clock)()
+        try:
+            faulty = FaultyBroker(broker, faults), FaultyBackend(backend, faults)
+            async with make_app(*faulty, scene.case.mode, LONG_LEASE) as app:
+                yield app, faults
+        finally:
+            await broker.close()
+            await backend.close()
+
+    def _scene(self, case: Case, folder: Path) -> Scene:
+        folder.mkdir()
+        return Scene(case, self._place(case, folder), folder)
+
+    def _place(self, case: Case, folder: Path) -> Place:
+        if case.broker == "memory":
+            return InMemory()
+        if case.broker == "sqlite":
+            return InFile(folder / "tasks.db")
+        server = self._doomed if case.ending.how == "broker gone" else self._shared
+        return InRedis(server, f"{folder.name}:", self._outage)

@@ -1,0 +1,53 @@
+"""A process that forks a worker for each job and says how it died: imports are paid for once.
+
+A job is JSON: the case's ``name``, ``url``, delivery ``mode`` and ``lease``; the fault ``at`` which the worker kills
+itself (``None`` leaves that to the body); the number of ``deaths`` that are to be died one after the other.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from celeriac.clock import SystemClock
+from celeriac.settings import Settings
+from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
+from celeriac.urls import backend_opener, broker_opener
+from celeriac.wire.content import Codecs
+from tests.faults.matrix.bodies import make_app
+
+
+async def work(job: dict[str, Any]) -> None:
+    faults = Faults()
+    if job["at"]:
+        faults.kill_at(*job["at"])
+    settings, clock = Settings(lease=job["lease"]), SystemClock()
+    broker = FaultyBroker(broker_opener(job["url"], settings, clock)(), faults)
+    backend = FaultyBackend(backend_opener(job["url"], settings, Codecs(), clock)(), faults)
+    app = make_app(broker, backend, job["mode"], job["lease"])
+    async with app.worker(concurrency=1):
+        await asyncio.Event().wait()
+
+
+def fork(job: dict[str, Any]) -> int:
+    if (child := os.fork()) == 0:
+        asyncio.run(work(job))
+    return child
+
+
+def main(jobs: list[dict[str, Any]]) -> None:
+    alive = {fork(job): job for job in jobs}
+    while alive:
+        child, status = os.wait()
+        job = alive.pop(child)
+        job["deaths"] -= 1
+        if job["deaths"]:
+            alive[fork(job)] = job
+        else:
+            print(f"{job['name']}: {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
