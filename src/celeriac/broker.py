@@ -176,7 +176,7 @@ class Revocations(Protocol):
     async def add(
         self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
     ) -> None:
-        """Revoke, for ``keep`` seconds; after that the entry is dropped.
+        """Revoke, for ``keep`` seconds after the last of what is parked now is due; then the entry is dropped.
 
         :param terminate: kill the process of a task that runs in a process pool; coroutines are cancelled anyway.
         """

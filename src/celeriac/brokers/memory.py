@@ -66,7 +66,7 @@ class MemoryBroker:
 
     def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
         self._lines = _Lines(clock)
-        self._revocations = _MemoryRevocations(clock)
+        self._revocations = _MemoryRevocations(self._lines, clock)
         self._subscriptions: set[_MemorySubscription] = set()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -335,7 +335,8 @@ class _MemorySchedule:
 
 
 class _MemoryRevocations:
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, lines: _Lines, clock: Clock) -> None:
+        self._lines = lines
         self._clock = clock
         self._ids: dict[str, float] = {}
         self._roots: dict[str, float] = {}
@@ -345,7 +346,8 @@ class _MemoryRevocations:
     async def add(
         self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
     ) -> None:
-        expires = self._clock.now() + keep
+        due = (waiting.due for waiting in self._lines.parked.values())
+        expires = max(self._clock.now(), max(due, default=0.0)) + keep
         killed = (*ids, *roots) if terminate else ()
         for known, added in ((self._ids, ids), (self._roots, roots), (self._terminate, killed)):
             for name in known.keys() - self._alive(known):

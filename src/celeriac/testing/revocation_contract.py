@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -99,6 +100,19 @@ class RevocationContract:
         assert not revoked.terminate
         await broker.revocations.add(["brief"])
         assert (await broker.revocations.load()).ids == {"kept", "short", "brief"}
+
+    async def test_it_is_kept_until_what_is_parked_is_due(
+        self, broker: Broker, second: Broker, queue: str
+    ) -> None:
+        await publish_numbers(broker, queue, [1])
+        async with broker.subscribe([queue]) as subscription:
+            (delivery,) = await take_some(subscription, 1)
+            await delivery.receipt.park(time.time() + 60)
+        await broker.revocations.add(["a"], keep=0.05)
+        await second.schedule.delete([parked.id for parked in await second.schedule.list()])
+        await broker.revocations.add(["b"], keep=0.05)
+        await _once_gone(second, "b")
+        assert (await second.revocations.load()).ids == {"a"}
 
     async def test_when_all_is_over_the_next_is_not_missed(self, broker: Broker, second: Broker) -> None:
         await broker.revocations.add(["brief"], keep=0.05)

@@ -14,10 +14,12 @@ from celeriac.redis_link import Link, Script
 
 _ADD = Script(
     r"""
--- KEYS: revision, ids, roots, terminate. ARGV: seconds to keep, 1 to terminate, how many are ids, then ids and roots.
+-- KEYS: revision, ids, roots, terminate, due.
+-- ARGV: seconds to keep, 1 to terminate, how many are ids, then ids and roots.
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local expires, terminate, ids = now + ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+local latest = redis.call('ZRANGE', KEYS[5], -1, -1, 'WITHSCORES')[2] or now
+local expires, terminate, ids = math.max(now, math.min(latest, now + 1e9)) + ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 
 for i = 4, #ARGV do
   redis.call('ZADD', i <= 3 + ids and KEYS[2] or KEYS[3], 'GT', expires, ARGV[i])
@@ -60,6 +62,7 @@ class RedisRevocations:
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
         self._keys = (keys.revision, *keys.revoked)
+        self._due = keys.due
 
     async def add(
         self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
@@ -82,4 +85,4 @@ class RedisRevocations:
         return Revoked(int(revision), ids, roots, terminate)
 
     async def _add(self, ids: Sequence[str], roots: Sequence[str], terminate: bool, keep: float) -> None:
-        await self._link.run(_ADD, self._keys, (keep, int(terminate), len(ids), *ids, *roots))
+        await self._link.run(_ADD, (*self._keys, self._due), (keep, int(terminate), len(ids), *ids, *roots))

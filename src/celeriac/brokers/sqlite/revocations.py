@@ -21,6 +21,7 @@ _ADD = text("""
     SELECT :kind, value, :expires, :terminate FROM json_each(:ids) WHERE true
     ON CONFLICT (kind, id) DO UPDATE SET
         expires = max(expires, excluded.expires), terminate = max(terminate, excluded.terminate)""")
+_LATEST_DUE = text("SELECT max(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
 _ADVANCE = text("""
     INSERT INTO celeriac_revision (name, number) VALUES ('revoked', 1)
     ON CONFLICT (name) DO UPDATE SET number = number + 1""")
@@ -47,9 +48,10 @@ class SqliteRevocations:
 
         def add(connection: Connection) -> None:
             connection.execute(_DROP_EXPIRED, {"now": now})
+            expires = max(now, connection.execute(_LATEST_DUE).scalar() or now) + keep
             for kind, names in (("id", ids), ("root", roots)):
                 facts = {"kind": kind, "ids": as_json(list(names))}
-                connection.execute(_ADD, facts | {"expires": now + keep, "terminate": terminate})
+                connection.execute(_ADD, facts | {"expires": expires, "terminate": terminate})
             connection.execute(_ADVANCE)
 
         await self._link.write(add)
