@@ -25,6 +25,9 @@ def main() -> int:
     except WorkerFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     description = machine.describe(redis_version)
     show(description, rows)
     if given.json:

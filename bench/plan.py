@@ -50,7 +50,7 @@ QUICK = Sizes(
     send=10_000,
     delay=2_000,
     roundtrips=200,
-    idle=5.0,
+    idle=15.0,
     naps=10_000,
     sqlite=5_000,
 )

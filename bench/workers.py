@@ -75,8 +75,12 @@ class Running:
         return sum(int(stat.split()[0]) for stat in stats) / 1e9
 
     def memory(self) -> float:
-        """Resident megabytes now; pages that processes share are counted in each."""
+        """Resident megabytes now (RSS); pages that processes share are counted in each."""
         return sum(process.memory_info().rss for process in self._tree()) / 1e6
+
+    def own_memory(self) -> float:
+        """The same with every page divided by the number of processes that share it (PSS)."""
+        return sum(process.memory_full_info().pss for process in self._tree()) / 1e6
 
     def peak_memory(self) -> float:
         """The most resident megabytes there ever were, by the kernel's own high-water mark."""

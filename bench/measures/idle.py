@@ -21,11 +21,13 @@ class Idled:
     :param cpu: per cent of one core.
     :param commands: what the server ran for it.
     :param memory: resident megabytes.
+    :param own_memory: the same, shared pages divided.
     """
 
     cpu: float
     commands: Counter[str]
     memory: float
+    own_memory: float
 
 
 class Stretch:
@@ -43,8 +45,10 @@ class Stretch:
         """What was used, and the seconds it took."""
         self._worker.require_alive()
         seconds = time.perf_counter() - self._start
-        cpu = (self._worker.fine_cpu_seconds() - self._cpu) / seconds * 100
-        return Idled(cpu, self._ground.commands() - self._commands, self._worker.memory()), seconds
+        worker = self._worker
+        cpu = (worker.fine_cpu_seconds() - self._cpu) / seconds * 100
+        commands = self._ground.commands() - self._commands
+        return Idled(cpu, commands, worker.memory(), worker.own_memory()), seconds
 
 
 def measure(plan: Plan) -> list[Row]:
@@ -67,5 +71,6 @@ def measure(plan: Plan) -> list[Row]:
             less_is_better=True,
             details={"seconds": seconds, "commands": ours.commands, "celery_commands": celery.commands},
         ),
-        Row("idle: memory", "MB", [ours.memory], [celery.memory], at_most(50), less_is_better=True),
+        Row("idle: memory, RSS", "MB", [ours.memory], [celery.memory], at_most(50), less_is_better=True),
+        Row("idle: memory, PSS", "MB", [ours.own_memory], [celery.own_memory], less_is_better=True),
     ]
