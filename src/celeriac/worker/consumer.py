@@ -21,6 +21,9 @@ logger = logging.getLogger("celeriac.worker")
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds between tries while the broker is away."""
 
+AT_ONCE = 64
+"""Messages taken in one round trip: few enough that the broker fetches the next while these run."""
+
 LAST_WORDS = 5.0
 """Seconds that results and acks have to land once the grace is over."""
 
@@ -115,7 +118,7 @@ class Consumer:
         free = await self._slots.wait_free()
         if free == 0:
             return
-        deliveries = await subscription.take(free)
+        deliveries = await subscription.take(min(free, AT_ONCE))
         if deliveries and subscription.revision != self._revocations.revoked.revision:
             # Insisted on: a message that was taken is settled only by an attempt, and none may start unaware.
             await self._insist(
