@@ -16,7 +16,5 @@ app.conf.broker_transport_options = {
 app.conf.worker_prefetch_multiplier = 1
 
 
-app.worker_main(
-    ["worker", "-P", "prefork", "-c", "1", "-l", "INFO", "-n", f"{queue}@localhost"]
-    + ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-)
+QUIET = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+app.worker_main(["worker", "-P", "prefork", "-c", "1", "-l", "INFO", "-n", f"{queue}@localhost", *QUIET])

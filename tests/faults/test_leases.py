@@ -75,12 +75,12 @@ async def test_a_celery_worker_with_a_short_visibility_timeout_leaves_long_tasks
     url, other = redis_server.url(3), unique("other")
     celery = LoggedProcess([sys.executable, "-m", "tests.faults.impatient_celery", url, other], cwd=ROOT)
     try:
-        start_worker(url, "--lease", "2")
+        start_worker(url, "--lease", "8")  # renewed less often than that Celery worker asks for
         celery.wait_for(" ready.")
-        await send(url, queue, "wait", str(record.path), 2.5)
+        await send(url, queue, "wait", str(record.path), 3.5)
         await record.until("began")
         with redis_server.client(3) as client:
-            await sweep(client, unique("bait"), at_least=1.8)
+            await sweep(client, unique("bait"), at_least=2.8)
         assert not record.times("ended"), "the sweeps came too late to tell"
         await record.until("ended")
         assert len(record.times("began")) == 1
