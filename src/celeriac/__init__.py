@@ -1,5 +1,7 @@
 """An asyncio-native client and worker for the Celery distributed task queue."""
 
+from celeriac.canvas.celery_form import from_dict
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, chain, chord, group
 from celeriac.celeriac import Celeriac
 from celeriac.context import Context, current_context
 from celeriac.errors import (
@@ -9,6 +11,7 @@ from celeriac.errors import (
     BrokerError,
     BrokerUnavailable,
     CeleriacError,
+    ChordError,
     ConfigError,
     Ignore,
     Reject,
@@ -23,7 +26,7 @@ from celeriac.errors import (
     WorkerLost,
 )
 from celeriac.outbox import Call
-from celeriac.result import Result, as_completed
+from celeriac.result import GroupResult, Progress, Result, as_completed, workflow_progress
 from celeriac.retry import Retry
 from celeriac.settings import Settings
 from celeriac.task import Task
@@ -37,9 +40,16 @@ __all__ = [
     "Call",
     "Celeriac",
     "CeleriacError",
+    "Chain",
+    "Chord",
+    "ChordError",
     "ConfigError",
     "Context",
+    "Group",
+    "GroupResult",
     "Ignore",
+    "Node",
+    "Progress",
     "Reject",
     "RemoteError",
     "Result",
@@ -47,6 +57,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "Settings",
+    "Signature",
     "SoftTimeLimitExceeded",
     "Task",
     "TaskError",
@@ -55,5 +66,10 @@ __all__ = [
     "TimeLimitExceeded",
     "WorkerLost",
     "as_completed",
+    "chain",
+    "chord",
     "current_context",
+    "from_dict",
+    "group",
+    "workflow_progress",
 ]

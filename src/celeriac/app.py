@@ -16,6 +16,7 @@ import msgspec
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.canvas.nodes import Node, Signature
 from celeriac.clock import Clock, SystemClock
 from celeriac.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.context import Context
@@ -23,6 +24,7 @@ from celeriac.errors import ConfigError
 from celeriac.outbox import Call, Outbox
 from celeriac.publisher import Publisher
 from celeriac.result import Result
+from celeriac.revoking import KEEP
 from celeriac.routing import SendOptions, send_options
 from celeriac.settings import Settings, settings_from
 from celeriac.task import (
@@ -35,6 +37,7 @@ from celeriac.task import (
     TaskKeywords,
     TaskOptions,
     Untyped,
+    signature_options,
 )
 from celeriac.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
 from celeriac.wire.content import Codecs
@@ -84,7 +87,7 @@ class App:
         self._given = (broker, backend)
         self.connect_to()
         self._table = ConnectionTable(self._open)
-        self._outbox = Outbox(self.settings, self._table, run)
+        self.outbox = Outbox(self.settings, self._table, run, self.defaults)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -171,9 +174,9 @@ class App:
                 f"two tasks are named {name!r}: {_where(known_task.function)} and {_where(function)}; "
                 "give one of them another name="
             )
-        made: Task[..., Any] = FunctionTask(name, function, options, self._outbox, bind=bind)
+        made: Task[..., Any] = FunctionTask(name, function, options, self.outbox, bind=bind)
         if made.is_coroutine:
-            made = CoroutineTask(name, function, options, self._outbox, bind=bind)
+            made = CoroutineTask(name, function, options, self.outbox, bind=bind)
         self.tasks[name] = made
         return made
 
@@ -187,22 +190,22 @@ class App:
         **options: Unpack[SendKeywords],
     ) -> Result[Any]:
         """Send a call by name; the code need not be at hand. Where it is, arguments are checked. As ``Task.send``."""
-        return await self._outbox.send(self.call(name, args, kwargs, **options))
+        return await self.outbox.send(self.call(name, args, kwargs, **options))
 
     def delay(self, name: str, /, *args: Any, **kwargs: Any) -> Result[Any]:
         """Send a call by name and block until the broker has it. For code without an event loop."""
-        return self._outbox.delay(self.call(name, args, kwargs))
+        return self.outbox.delay(self.call(name, args, kwargs))
 
     async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
         """Send calls made by ``task.call(...)`` or ``app.call(...)`` in a few round trips; results in their order.
 
         Raises as ``Task.send``; a broker has no transactions, so part of the calls may then have been sent.
         """
-        return await self._outbox.send_many(calls)
+        return await self.outbox.send_many(calls)
 
     def delay_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
         """Send calls as ``send_many`` and block until the broker has them."""
-        return self._outbox.delay_many(calls)
+        return self.outbox.delay_many(calls)
 
     def call(
         self,
@@ -216,7 +219,7 @@ class App:
         task = self.tasks.get(name)
         if task is not None:
             return task.call_with(given.over(task.defaults), args or (), kwargs or {})
-        chosen = given.over(self._outbox.routes.match(name))
+        chosen = given.over(self.outbox.routes.match(name))
         ignore_result = chosen.ignore_result
         if ignore_result is None and self.settings.ignore_result:
             ignore_result = True
@@ -225,11 +228,52 @@ class App:
     def defaults(self, name: str) -> SendOptions:
         """Return what calls of this task are sent with when nothing is said."""
         task = self.tasks.get(name)
-        return self._outbox.routes.match(name) if task is None else task.defaults
+        return self.outbox.routes.match(name) if task is None else task.defaults
+
+    def signature(self, name: str, *args: Any, **kwargs: Any) -> Signature[Any]:
+        """Describe a call by name as a part of a workflow; the code need not be at hand. As ``Task.s``."""
+        task = self.tasks.get(name)
+        if task is not None:
+            return task.s(*args, **kwargs)
+        options = signature_options(self.outbox.routes.match(name))
+        return Signature(name, args, kwargs, options, outlet=self.outbox)
+
+    async def send(self, workflow: Node[Any]) -> Any:
+        """Send a workflow: a ``Result``, or a ``GroupResult`` where its end is a group. As ``Node.send``.
+
+        :param workflow: may have been made from Celery's dictionary form with ``from_dict``.
+        """
+        return await self.outbox.send_workflow(workflow)
 
     def result(self, task_id: str) -> Result[Any]:
         """Return a handle on the result of a call of which the id is known."""
-        return self._outbox.result(task_id)
+        return self.outbox.result(task_id)
+
+    async def cancel(
+        self,
+        ids: str | Sequence[str] = (),
+        *,
+        roots: str | Sequence[str] = (),
+        terminate: bool = False,
+        keep: float = KEEP,
+    ) -> None:
+        """See to it that tasks do not run any more; as ``Result.cancel``, for many.
+
+        :param roots: ids of the first tasks of workflows: every task that came of one of them is meant.
+        :param keep: seconds for which workers are told, counted from when the last parked task is due.
+        """
+        await self.outbox.cancel(_names(ids), _names(roots), terminate=terminate, keep=keep)
+
+    def revoke(
+        self,
+        ids: str | Sequence[str] = (),
+        *,
+        roots: str | Sequence[str] = (),
+        terminate: bool = False,
+        keep: float = KEEP,
+    ) -> None:
+        """Do as ``cancel`` and block until it is stored. For code without an event loop."""
+        self.outbox.revoke(_names(ids), _names(roots), terminate=terminate, keep=keep)
 
     # --- connections
 
@@ -303,6 +347,10 @@ def task_name(function: Callable[..., Any]) -> str:
     module = getattr(function, "__module__", None) or "celeriac"
     name = getattr(function, "__name__", type(function).__name__)
     return f"{_main_name() if module == '__main__' else module}.{name}"
+
+
+def _names(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _main_name() -> str:

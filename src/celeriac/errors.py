@@ -1,8 +1,7 @@
 """Every exception of celeriac, in one tree.
 
 Rules: a message names the object and the next step; driver errors are translated at the adapter's edge and chained
-with ``from``; what a task raises to steer its own ending (``Ignore``, ``Reject``, ``RetryRequested``, ``ReplaceRequested``) is not an error
-and stands apart.
+with ``from``; what a task raises to steer its own ending (``EndingRequested``) is not an error and stands apart.
 """
 
 from __future__ import annotations

@@ -9,9 +9,15 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from celeriac.canvas.freeze import freeze
+from celeriac.canvas.launch import Launch, Origin
+from celeriac.canvas.nodes import Node, has_chord
+from celeriac.canvas.trail import Trail, trail
 from celeriac.connections import ConnectionTable, RunBlocking
 from celeriac.context import CURRENT
-from celeriac.result import Result, ResultStore
+from celeriac.errors import ConfigError
+from celeriac.result import GroupResult, Result, ResultStore
+from celeriac.revoking import revoke
 from celeriac.routing import NO_OPTIONS, Routes, SendOptions
 from celeriac.settings import Settings
 from celeriac.wire.result import ResultRecord
@@ -36,14 +42,24 @@ class Call(msgspec.Struct, Generic[R], frozen=True):
 
 
 class Outbox:
-    """The way out of an app."""
+    """The way out of an app.
 
-    def __init__(self, settings: Settings, connections: ConnectionTable, run: RunBlocking) -> None:
+    :param defaults: what calls of a task are sent with when nothing is said.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connections: ConnectionTable,
+        run: RunBlocking,
+        defaults: Callable[[str], SendOptions],
+    ) -> None:
         self.settings = settings
         self.routes = Routes(settings.routes)
         self._connections = connections
         self._run = run
         self._results = ResultStore(connections, run)
+        self._defaults = defaults
 
     async def send(self, call: Call[R]) -> Result[R]:
         """Return when the broker has the message; raises as ``Publisher.publish`` does."""
@@ -66,9 +82,47 @@ class Outbox:
         """Send all and block until the broker has them."""
         return self._run(self.send_many(calls))
 
+    async def send_workflow(self, node: Node[Any]) -> Any:
+        """Send a workflow; the result, or group of results, of what gives its value.
+
+        Raises as ``Publisher.publish_many``, and ``ConfigError`` for a workflow of nothing and where the result
+        backend cannot count the chords in it.
+        """
+        frozen = freeze(node, new_id)
+        launch = Launch(self._origin())
+        launch.add(frozen)
+        connections = self._connections.current()
+        if has_chord(frozen) and connections.backend.chords is None:
+            raise ConfigError(
+                "this workflow collects the values of a group, which needs a result backend that can count them: "
+                "give the app backend='redis://…' or 'sqlite:///…'"
+            )
+        if launch.openings and connections.backend.chords is not None:
+            await connections.backend.chords.open(launch.openings)
+        await connections.publisher.publish_workflow(launch.follow_ups, self._defaults)
+        left = trail(frozen)
+        if (context := CURRENT.get()) is not None:
+            context.children.append(left.as_tuple())
+        result = self._handle(left)
+        result.workflow = frozen
+        result.root_id = launch.follow_ups[0].message.root_id if launch.follow_ups else None
+        return result
+
+    def delay_workflow(self, node: Node[Any]) -> Any:
+        """Send a workflow and block until the broker has it."""
+        return self._run(self.send_workflow(node))
+
     def report(self, record: ResultRecord) -> None:
         """Store a state of a running call and block until it is kept."""
         self._run(self._store(record))
+
+    async def cancel(self, ids: Sequence[str], roots: Sequence[str], *, terminate: bool, keep: float) -> None:
+        """Take back tasks; see ``revoking.revoke``."""
+        await revoke(self._connections.current(), ids, roots=roots, terminate=terminate, keep=keep)
+
+    def revoke(self, ids: Sequence[str], roots: Sequence[str], *, terminate: bool, keep: float) -> None:
+        """Take back tasks and block until that is stored."""
+        self._run(self.cancel(ids, roots, terminate=terminate, keep=keep))
 
     def result(self, task_id: str) -> Result[Any]:
         """Return a handle on a result of which only the id is known."""
@@ -105,6 +159,45 @@ class Outbox:
             reply_to=options.reply_to,
             priority=options.priority or 0,
             protocol=options.protocol or self.settings.protocol,
+        )
+
+    def _origin(self) -> Origin:
+        context = CURRENT.get()
+        if context is None:
+            return Origin(source=f"{os.getpid()}@{HOST}", protocol=self.settings.protocol)
+        message = context.message
+        return Origin(
+            parent_id=context.id,
+            root_id=context.root_id or context.id,
+            stamped_headers=message.stamped_headers or (),
+            stamps=message.stamps,
+            source=f"{os.getpid()}@{HOST}",
+            protocol=self.settings.protocol,
+        )
+
+    def _handle(self, left: Trail) -> Result[Any] | GroupResult[Any]:
+        parent: Result[Any] | GroupResult[Any] | None = None
+        for step in left.from_the_first():
+            if step.members is None:
+                parent = self._step_result(step, parent)
+            else:
+                parent = GroupResult(
+                    step.id, [self._handle(member) for member in step.members], self._results, parent=parent
+                )
+        assert parent is not None
+        return parent
+
+    def _step_result(self, step: Trail, parent: Result[Any] | GroupResult[Any] | None) -> Result[Any]:
+        node = step.node
+        if node is None:
+            return Result(step.id, self._results, parent=parent)
+        return Result(
+            step.id,
+            self._results,
+            task=node.task,
+            convert=node.convert,
+            ignored=bool(node.options.get("ignore_result")),
+            parent=parent,
         )
 
     def _sent(self, call: Call[R], message: TaskMessage) -> Result[R]:

@@ -1,19 +1,21 @@
 """A handle on what a task returns.
 
-Rules: asyncio code awaits (``await result``, ``wait``, ``info``, ``watch``, ``delete``); code without a loop calls
-Celery's names (``get``, ``state``, ``ready``, ``children``, ``traceback``, ``forget``), which refuse to block a running
-loop. A final record is remembered, so asking again costs nothing.
+Rules: asyncio code awaits (``await result``, ``wait``, ``info``, ``watch``, ``delete``, ``cancel``); code without a
+loop calls Celery's names (``get``, ``state``, ``ready``, ``children``, ``traceback``, ``forget``, ``revoke``), which
+refuse to block a running loop. A final record is remembered, so asking again costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from celeriac.backend import Backend
+from celeriac.canvas.nodes import Node
 from celeriac.connections import ConnectionTable, RunBlocking
 from celeriac.errors import (
     BackendError,
@@ -23,6 +25,7 @@ from celeriac.errors import (
     ResultTimeout,
     TaskRevoked,
 )
+from celeriac.revoking import revoke
 from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.result import FAILURE, PENDING, REVOKED, SUCCESS, ResultRecord
 
@@ -49,9 +52,10 @@ class Result(Generic[R]):
     :param task: the task's name, ``None`` where only the id is known.
     :param convert: makes the task's return type of the decoded value.
     :param ignored: the call was sent with ``ignore_result``.
+    :param parent: the result of what ran before it, in a workflow that was sent here.
     """
 
-    __slots__ = ("_convert", "_ignored", "_record", "id", "store", "task")
+    __slots__ = ("_convert", "_ignored", "_record", "id", "parent", "root_id", "store", "task", "workflow")
 
     def __init__(
         self,
@@ -61,8 +65,14 @@ class Result(Generic[R]):
         task: str | None = None,
         convert: Callable[[Any], Any] | None = None,
         ignored: bool = False,
+        parent: Result[Any] | GroupResult[Any] | None = None,
     ) -> None:
         self.id = task_id
+        self.parent = parent
+        self.workflow: Node[Any] | None = None
+        """The workflow that this is the result of, as it was sent; ``None`` for a single call."""
+        self.root_id: str | None = None
+        """The root id of that workflow's tasks."""
         self.task = task
         self.store = store
         self._convert = convert
@@ -113,12 +123,24 @@ class Result(Generic[R]):
         self._record = None
         await self.store.backend.forget([self.id])
 
+    async def cancel(self, *, terminate: bool = False) -> None:
+        """See to it that the task does not run any more. ``revoke`` is the same for code without a loop.
+
+        One that waits, or has its time yet to come, ends as REVOKED at once. One that runs is cancelled by its worker
+        if it is a coroutine; other functions run to their end.
+
+        :param terminate: kill the process in which the task runs, where it has one (``-P processes``).
+
+        Raises ``BrokerError`` when the broker did not store it.
+        """
+        await revoke(self.store.connections.current(), [self.id], terminate=terminate)
+
     # --- for code without an event loop
 
     def get(self, timeout: float | None = None) -> R:
         """Block until the task is done; otherwise as ``wait``."""
         if self._record is None:
-            self._block("get()", "await result.wait()", self._ending, timeout)
+            block(self.store, "get()", "await result.wait()", self._ending, timeout)
         assert self._record is not None
         return self._value(self._record)
 
@@ -140,10 +162,10 @@ class Result(Generic[R]):
         return self._now("state").status
 
     @property
-    def children(self) -> list[Result[Any]]:
-        """Results of the tasks that the task sent."""
-        ids = (_child_id(child) for child in self._now("children").children or ())
-        return [Result(task_id, self.store) for task_id in ids if task_id is not None]
+    def children(self) -> list[Result[Any] | GroupResult[Any]]:
+        """Results of the tasks and groups that the task sent."""
+        found = (result_from_tuple(child, self.store) for child in self._now("children").children or ())
+        return [child for child in found if child is not None]
 
     @property
     def traceback(self) -> str | None:
@@ -153,7 +175,11 @@ class Result(Generic[R]):
 
     def forget(self) -> None:
         """Delete what is stored of the result."""
-        self._block("forget()", "await result.delete()", self.delete)
+        block(self.store, "forget()", "await result.delete()", self.delete)
+
+    def revoke(self, *, terminate: bool = False) -> None:
+        """See to it that the task does not run any more; as ``cancel``."""
+        block(self.store, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
 
     # --- how
 
@@ -188,6 +214,11 @@ class Result(Generic[R]):
         if self._ignored:
             raise ResultMissing(f"no result is kept of {self}: it was sent with ignore_result=True")
 
+    @property
+    def record(self) -> ResultRecord | None:
+        """The final record, where it is known here already."""
+        return self._record
+
     def remember(self, record: ResultRecord) -> ResultRecord:
         """Keep a final record, so that nobody needs to ask again; return it."""
         if record.ready:
@@ -201,14 +232,191 @@ class Result(Generic[R]):
         return value
 
     def _now(self, name: str) -> ResultRecord:
-        return self._record or self._block(name, "(await result.info())", self.info)
+        return self._record or block(self.store, name, "(await result.info())", self.info)
 
-    def _block(self, name: str, instead: str, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        if _in_running_loop():
-            raise CeleriacError(
-                f"result.{name} would block the running event loop; use {instead} in asyncio code"
-            )
-        return self.store.run(work(*args))
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a workflow is, of as many tasks as were known when it was sent."""
+
+    total: int
+    succeeded: int = 0
+    failed: int = 0
+
+    @property
+    def done(self) -> int:
+        """How many tasks have ended, one way or the other."""
+        return self.succeeded + self.failed
+
+
+class GroupResult(Generic[R]):
+    """The results of a group, in the order of its members.
+
+    It can be iterated over, and with ``async for`` in the order in which the members end.
+
+    :param id: the group's id.
+    :param parent: the result of what ran before the group.
+    """
+
+    __slots__ = ("id", "parent", "results", "root_id", "store", "workflow")
+
+    def __init__(
+        self,
+        group_id: str,
+        results: Sequence[Result[R] | GroupResult[Any]],
+        store: ResultStore,
+        *,
+        parent: Result[Any] | GroupResult[Any] | None = None,
+    ) -> None:
+        self.id = group_id
+        self.results = list(results)
+        self.store = store
+        self.parent = parent
+        self.workflow: Node[Any] | None = None
+        """The workflow that this is the result of, as it was sent."""
+        self.root_id: str | None = None
+        """The root id of that workflow's tasks."""
+
+    def __repr__(self) -> str:
+        return f"<GroupResult {self.id} of {len(self.results)}>"
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Result[R] | GroupResult[Any]]:
+        return iter(self.results)
+
+    def __getitem__(self, index: int) -> Result[R] | GroupResult[Any]:
+        return self.results[index]
+
+    # --- for asyncio code
+
+    def __await__(self) -> Generator[Any, None, list[R]]:
+        return self.wait().__await__()
+
+    def __aiter__(self) -> AsyncIterator[Result[R]]:
+        return as_completed(list(self.leaves()))
+
+    async def wait(self, timeout: float | None = None) -> list[R]:
+        """Return the members' values in their order, a list for a group among them.
+
+        Raises what the first member to fail raised, without waiting for the others, and as ``Result.wait``.
+
+        :param timeout: seconds for all of them; ``None`` waits for ever.
+        """
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline:
+                async for result in self:
+                    await result.wait()
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            counted = await self.progress()
+            raise ResultTimeout(
+                f"group {self.id} was not ready within {timeout:g} s: {counted.done} of {counted.total} tasks ended"
+            ) from error
+        return await _values(self.results)
+
+    async def progress(self) -> Progress:
+        """Return how many of the members have ended; one round trip."""
+        return await _progress(list(self.leaves()))
+
+    async def delete(self) -> None:
+        """Delete what is stored of the members' results. ``forget`` is the same for code without a loop."""
+        if self.results:
+            await self.store.backend.forget([result.id for result in self.leaves()])
+
+    async def cancel(self, *, terminate: bool = False) -> None:
+        """See to it that the members do not run any more; as ``Result.cancel``."""
+        ids = [result.id for result in self.leaves()]
+        await revoke(self.store.connections.current(), ids, terminate=terminate)
+
+    def leaves(self) -> Iterator[Result[Any]]:
+        """Yield the results of all tasks in the group."""
+        for result in self.results:
+            if isinstance(result, GroupResult):
+                yield from result.leaves()
+            else:
+                yield result
+
+    # --- for code without an event loop
+
+    def get(self, timeout: float | None = None) -> list[R]:
+        """Block until all members are done; otherwise as ``wait``. Celery's name for it is ``join``."""
+        return block(self.store, "get()", "await result.wait()", self.wait, timeout)
+
+    join = get
+
+    def ready(self) -> bool:
+        """Whether all members are done."""
+        counted = self._counted("ready()")
+        return counted.done == counted.total
+
+    def successful(self) -> bool:
+        """Whether all members returned a value."""
+        counted = self._counted("successful()")
+        return counted.succeeded == counted.total
+
+    def failed(self) -> bool:
+        """Whether a member raised."""
+        return self._counted("failed()").failed > 0
+
+    def completed_count(self) -> int:
+        """How many members returned a value."""
+        return self._counted("completed_count()").succeeded
+
+    @property
+    def children(self) -> list[Result[R] | GroupResult[Any]]:
+        """The members' results."""
+        return self.results
+
+    def forget(self) -> None:
+        """Delete what is stored of the members' results."""
+        block(self.store, "forget()", "await result.delete()", self.delete)
+
+    def revoke(self, *, terminate: bool = False) -> None:
+        """See to it that the members do not run any more; as ``cancel``."""
+        block(self.store, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
+
+    def _counted(self, name: str) -> Progress:
+        return block(self.store, name, "await result.progress()", self.progress)
+
+
+async def _values(results: Sequence[Result[Any] | GroupResult[Any]]) -> list[Any]:
+    """Return the values of results that are known to be ready, in lists as the groups nest."""
+    return [
+        await _values(result.results) if isinstance(result, GroupResult) else await result.wait()
+        for result in results
+    ]
+
+
+async def workflow_progress(result: Result[Any] | GroupResult[Any]) -> Progress:
+    """Return how many of the tasks of a whole workflow have ended, from the first on; one round trip."""
+    return await _progress(list(_all_before(result)))
+
+
+def _all_before(result: Result[Any] | GroupResult[Any]) -> Iterator[Result[Any]]:
+    """Yield every result of a workflow, back from what gives its value."""
+    pending: list[Result[Any] | GroupResult[Any]] = [result]
+    while pending:
+        found = pending.pop()
+        if isinstance(found, GroupResult):
+            pending.extend(found.results)
+        else:
+            yield found
+        if found.parent is not None:
+            pending.append(found.parent)
+
+
+async def _progress(results: Sequence[Result[Any]]) -> Progress:
+    unknown = [result for result in results if result.record is None]
+    if unknown:
+        records = await unknown[0].store.backend.load([result.id for result in unknown])
+        for result, record in zip(unknown, records, strict=True):
+            if record is not None:
+                result.remember(record)
+    ended = [result.record.status for result in results if result.record is not None]
+    return Progress(len(results), ended.count(SUCCESS), len(ended) - ended.count(SUCCESS))
 
 
 async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]:
@@ -245,6 +453,20 @@ def error_of(record: ResultRecord) -> BaseException:
     return error
 
 
+def block(
+    store: ResultStore, name: str, instead: str, work: Callable[..., Coroutine[Any, Any, T]], *args: Any
+) -> T:
+    """Run ``work`` for code without a loop; refuse where a loop would be blocked.
+
+    :param name: the call that would block, and :param instead: what to write in asyncio code.
+    """
+    if _in_running_loop():
+        raise CeleriacError(
+            f"result.{name} would block the running event loop; use {instead} in asyncio code"
+        )
+    return store.run(work(*args))
+
+
 def _in_running_loop() -> bool:
     try:
         asyncio.get_running_loop()
@@ -253,8 +475,16 @@ def _in_running_loop() -> bool:
     return True
 
 
-def _child_id(child: Any) -> str | None:
-    """Read the id in a Celery result tuple: ``[[id, parent], children]``, or ``[id, children]`` of old groups."""
-    while isinstance(child, list | tuple) and child:
-        child = child[0]
-    return child if isinstance(child, str) else None
+def result_from_tuple(child: Any, store: ResultStore) -> Result[Any] | GroupResult[Any] | None:
+    """Read a Celery result tuple: ``[[id, parent], members]``, or ``[id, members]`` of old groups."""
+    if not isinstance(child, list | tuple) or len(child) != 2:
+        return None
+    name, members = child
+    task_id, above = name if isinstance(name, list | tuple) and len(name) == 2 else (name, None)
+    if not isinstance(task_id, str):
+        return None
+    parent = result_from_tuple(above, store)
+    if not isinstance(members, list | tuple):
+        return Result(task_id, store, parent=parent)
+    found = (result_from_tuple(member, store) for member in members)
+    return GroupResult(task_id, [member for member in found if member is not None], store, parent=parent)

@@ -7,7 +7,7 @@ in ``using``. Arguments are checked before anything is published.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import (
@@ -26,14 +26,16 @@ from uuid import uuid4
 
 import msgspec
 
+from celeriac.canvas.nodes import Group, Signature
 from celeriac.context import Context
 from celeriac.convert import Arguments, Returns
 from celeriac.errors import ConfigError
 from celeriac.outbox import Call, Outbox
 from celeriac.result import Result
 from celeriac.retry import Retry
-from celeriac.routing import NO_OPTIONS, SendOptions, send_options
+from celeriac.routing import NO_OPTIONS, OPTION_NAMES, SendOptions, send_options
 from celeriac.wire.result import ResultRecord
+from celeriac.wire.signature import MAP, STARMAP, write
 from celeriac.wire.task import TaskMessage
 
 P = ParamSpec("P")
@@ -219,6 +221,34 @@ class Task(Generic[P, R]):
         chosen = send_options(options).over(self.defaults)
         return self._outbox.delay(self.call_with(chosen, args, kwargs or {}))
 
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Describe a call as a part of a workflow.
+
+        In a chain it gets the value before it as a further, first argument; so the arguments may be incomplete, and
+        are checked by the worker.
+        """
+        return self.signature_with(self.defaults, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Describe a call as a part of a workflow that takes no value from what runs before it."""
+        return self.signature_with(self.defaults, args, kwargs, immutable=True)
+
+    def map(self, items: Iterable[Any]) -> Signature[list[R]]:
+        """Describe one call that runs the task with each item, one after the other; gives the list of values."""
+        return self._iterating(MAP, list(items))
+
+    def starmap(self, items: Iterable[Iterable[Any]]) -> Signature[list[R]]:
+        """Describe one call that runs the task with each list of arguments, one after the other."""
+        return self._iterating(STARMAP, [list(arguments) for arguments in items])
+
+    def chunks(self, items: Iterable[Iterable[Any]], size: int) -> Group[list[R]]:
+        """Describe a group of calls that each run the task with up to ``size`` lists of arguments."""
+        if size < 1:
+            raise ConfigError(f"chunks of size {size}: give 1 or more")
+        arguments = list(items)
+        pieces = (arguments[start : start + size] for start in range(0, len(arguments), size))
+        return Group(tuple(self.starmap(piece) for piece in pieces))
+
     def report(self, record: ResultRecord) -> None:
         """Store a state of a running call and block until it is kept; for child processes."""
         self._outbox.report(record)
@@ -241,6 +271,41 @@ class Task(Generic[P, R]):
         if ignore_result is None and self._outbox.settings.ignore_result:
             ignore_result = True
         return Call(self.name, args, kwargs, options, self._returns.convert, ignore_result)
+
+    def signature_with(
+        self,
+        options: SendOptions,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        immutable: bool = False,
+    ) -> Signature[R]:
+        """Describe a call with these options as a part of a workflow."""
+        return Signature(
+            self.name,
+            tuple(args),
+            kwargs,
+            self._for_signature(options),
+            immutable,
+            outlet=self._outbox,
+            convert=self._returns.convert,
+        )
+
+    def _iterating(self, name: str, items: list[Any]) -> Signature[list[R]]:
+        given = self.s()
+        bare = write(self.name)
+        return Signature(name, kwargs={"task": bare, "it": items}, options=given.options, outlet=self._outbox)
+
+    def _for_signature(self, options: SendOptions) -> dict[str, Any]:
+        found = signature_options(options)
+        if "ignore_result" not in found and self.options.ignore_result is not None:
+            found["ignore_result"] = self.options.ignore_result
+        return found
+
+
+def signature_options(options: SendOptions) -> dict[str, Any]:
+    """Return send options by the names that signatures have for them."""
+    return {name: value for name in OPTION_NAMES if (value := getattr(options, name)) is not None}
 
 
 class FunctionTask(Task[P, R]):
@@ -285,6 +350,14 @@ class Sender(Generic[P, R]):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Send a call and block until the broker has it. As ``Task.delay``."""
         return self._outbox.delay(self.call(*args, **kwargs))
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Describe a call as a part of a workflow. As ``Task.s``."""
+        return self._task.signature_with(self._options, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """Describe a call as a part of a workflow that takes no value. As ``Task.si``."""
+        return self._task.signature_with(self._options, args, kwargs, immutable=True)
 
 
 class Untyped:

@@ -24,7 +24,6 @@ from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.failure import read_failure
 from celeriac.wire.result import EXCEPTION_STATES, SUCCESS, ResultRecord, decode, encode, plain
 
-
 _CLAIM = 30.0
 """Seconds that the claim of a chord's body holds unless it is renewed."""
 

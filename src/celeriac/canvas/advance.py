@@ -316,7 +316,7 @@ def _nested(node: Node[Any], nesting: int) -> Node[Any]:
 
 
 def _understood(signatures: Iterable[Any]) -> Iterator[Node[Any]]:
-    """Yield the nodes of these signatures, leaving out what is none: the message of a refused task may hold anything."""
+    """Yield the nodes of these signatures but for what is none: a refused task's message may hold anything."""
     for signature in signatures:
         with suppress(MalformedMessage):
             yield from_dict(signature)

@@ -232,9 +232,11 @@ class Chain(Node[R], frozen=True):
 
     def set(self, *, immutable: bool | None = None, **options: Any) -> Chain[R]:
         first, ending, everywhere = _shared_out(options)
-        copy: Chain[R] = Chain(tuple(step.set(**everywhere) for step in self.steps))
-        copy = copy._changed(0, lambda step: step.set(immutable=immutable, **first))
-        return copy._changed(-1, lambda step: step.set(**ending))
+        steps = [step.set(**everywhere) for step in self.steps]
+        if steps:
+            steps[0] = steps[0].set(immutable=immutable, **first)
+            steps[-1] = steps[-1].set(**ending)
+        return Chain(tuple(steps))
 
     def link(self, *callbacks: Node[Any]) -> Chain[R]:
         return self._changed(-1, lambda step: step.link(*callbacks))

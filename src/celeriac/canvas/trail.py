@@ -12,6 +12,9 @@ import msgspec
 
 from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
 
+DEPTH = 50
+"""Steps that a result tuple holds: each is two levels of lists, and readers of JSON end at some hundreds."""
+
 
 class Trail(msgspec.Struct, frozen=True):
     """One result, or a group of them.
@@ -25,17 +28,19 @@ class Trail(msgspec.Struct, frozen=True):
     members: tuple[Trail, ...] | None = None
     node: Signature[Any] | None = None
 
+    def from_the_first(self) -> list[Trail]:
+        """Return what ran before, the first first, and this."""
+        steps = [self]
+        while (parent := steps[-1].parent) is not None:
+            steps.append(parent)
+        return steps[::-1]
+
     def as_tuple(self) -> list[Any]:
-        """Return Celery's result tuple."""
-        parents = []
-        step = self.parent
-        while step is not None:
-            parents.append(step)
-            step = step.parent
+        """Return Celery's result tuple; of a long chain it holds only the last ``DEPTH`` steps."""
         written: Any = None
-        for parent in (*reversed(parents), self):
-            members = None if parent.members is None else [member.as_tuple() for member in parent.members]
-            written = [[parent.id, written], members]
+        for step in self.from_the_first()[-DEPTH:]:
+            members = None if step.members is None else [member.as_tuple() for member in step.members]
+            written = [[step.id, written], members]
         return written  # type: ignore[no-any-return]
 
 

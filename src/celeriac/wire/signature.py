@@ -108,7 +108,7 @@ def read_time(value: Any) -> datetime | None:
         return None
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(time, datetime):
-        raise ValueError(f"{value!r:.100} is no time")
+        raise ValueError(f"{value!r:.100} is no time")  # noqa: TRY004 - one error for whatever is not
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 

@@ -12,6 +12,7 @@ import os
 import random
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from celeriac.app import App, Connections
@@ -26,6 +27,7 @@ from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, admit, refuse_poison
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.attempt import SPENT, Attempt, Reports
+from celeriac.worker.builtin import Repertoire
 from celeriac.worker.deadline import bounded
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import Insist
@@ -65,7 +67,6 @@ class Executor:
         announcer: Announcer,
         node: str,
     ) -> None:
-        self._tasks = app.tasks
         self._settings = app.settings
         self._codecs = app.codecs
         self._now = app.clock.now
@@ -80,6 +81,7 @@ class Executor:
         self._workflows = Workflows(
             connections.backend, connections.publisher, insist, errbacks, app.clock.now, app.defaults
         )
+        self._tasks = Repertoire(app, pool, self._workflows)
         self._encode_part = connections.backend.chords.encode if connections.backend.chords else None
         self._announcer = announcer
         self._node = node
@@ -182,6 +184,8 @@ class Executor:
         args, kwargs = task.arguments.bind(message.args, message.kwargs)
         task.inject(attempt.context, args, kwargs)
         soft, hard = attempt.limits(self._settings)
+        if soft is not None or hard is not None:
+            attempt.context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
         if task.is_coroutine:
             CURRENT.set(attempt.context)
             body = task.function(*args, **kwargs)

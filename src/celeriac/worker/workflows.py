@@ -15,15 +15,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, PartValue
+from celeriac.backend import Backend, ChordStore, Claim, EncodedPart
 from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, body_lost, lost_parts
 from celeriac.errors import BackendError, CeleriacError, ChordError, DeliveryLost
 from celeriac.publisher import Publisher
 from celeriac.routing import SendOptions
 from celeriac.wire.failure import Failure, describe, rebuild
-from celeriac.wire.result import FAILURE, REVOKED, ResultRecord
+from celeriac.wire.result import FAILURE, REVOKED, SUCCESS, ResultRecord
+from celeriac.wire.task import TaskMessage
 from celeriac.worker.errbacks import Errbacks
-from celeriac.worker.insist import Insist
+from celeriac.worker.insist import UNAVAILABLE, Insist
 from celeriac.worker.outcome import Decision
 
 logger = logging.getLogger("celeriac.worker")
@@ -67,6 +68,23 @@ class Workflows:
             if claim is not None:
                 pending.extend(await self._complete(encoded.part, claim))
 
+    async def unlock(
+        self, message: TaskMessage, chord_id: str, body: dict[str, Any], records: list[Any]
+    ) -> None:
+        """Send the body of a chord that the result backend did not count.
+
+        :param message: of the task that watched the header; :param records: of its members, in lists as they nest.
+        """
+        root_id = message.root_id or message.id
+        part = Part(chord_id, message.id, None, SUCCESS, None, body, root_id, message.priority)
+        try:
+            launched = after_parts(part, [_value(record) for record in records])
+        except _PartFailed as failed:
+            parts = await self._lose(part, failed.error, failed.cause)
+            await self.count(parts)
+        else:
+            await self._send(launched)
+
     @property
     def _store(self) -> ChordStore:
         store = self._backend.chords
@@ -93,51 +111,51 @@ class Workflows:
 
     async def _complete(self, part: Part, claim: Claim) -> list[EncodedPart]:
         """Send the body, or fail it; return the parts of other chords that this makes."""
+        others: list[EncodedPart] = []
         try:
-            values = await self._insist(partial(self._store.collect, claim), "collecting a chord")
-            body = after_parts(part, [_value(value) for value in values])
+            await self._send_body(part, claim)
         except _PartFailed as failed:
-            return await self._fail(part, claim, failed.error, failed.cause)
-        except DeliveryLost:
+            others = await self._lose(part, failed.error, failed.cause)
+        except (DeliveryLost, *UNAVAILABLE):
             raise
         except CeleriacError as error:
             logger.exception("chord %s: its body cannot be sent", part.chord_id)
             reason = ChordError(f"the body cannot be sent: {error}")
-            return await self._fail(part, claim, reason, describe(reason))
-        if await self._insist(partial(self._store.renew, claim), "renewing the claim of a chord"):
-            await self._send_body(body, claim)
-        return []
+            others = await self._lose(part, reason, describe(reason))
+        await self._insist(partial(self._store.finish, claim), "closing a chord")
+        return others
 
-    async def _send_body(self, body: Advance, claim: Claim) -> None:
+    async def _send_body(self, part: Part, claim: Claim) -> None:
+        values = await self._insist(partial(self._store.collect, claim), "collecting a chord")
+        body = after_parts(part, [_value(value) for value in values])
         if body.openings:
             await self._insist(partial(self._store.open, body.openings), "opening chords")
         await self._insist(partial(self._publish_claimed, body, claim), "publishing the body of a chord")
-        await self._insist(partial(self._store.finish, claim), "closing a chord")
 
     async def _publish_claimed(self, body: Advance, claim: Claim) -> None:
         if await self._store.renew(claim):
             await self._publisher.publish_workflow(body.follow_ups, self._defaults)
 
-    async def _fail(self, part: Part, claim: Claim, error: ChordError, cause: Failure) -> list[EncodedPart]:
-        """Fail the body and all after it: store, tell errbacks, and count where that is a part of another chord."""
+    async def _lose(self, part: Part, error: ChordError, cause: Failure) -> list[EncodedPart]:
+        """Fail the body and all after it: store, call errbacks; return the parts that it is of other chords."""
         logger.warning("chord %s: %s", part.chord_id, error)
         messages, lost = body_lost(part)
         # Celery: each member of a group fails with what the part raised, any other body with the ChordError.
         failure = describe(error) if len(messages) == 1 else cause
-        for casualty in lost:
-            record = ResultRecord(
-                task_id=casualty.task_id,
-                status=FAILURE,
-                result=failure,
-                date_done=datetime.fromtimestamp(self._now(), UTC),
-            )
-            await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
+        await self._store_failures([casualty.task_id for casualty in lost], failure)
         for message in messages:
             await self._send(after_failure(message, self._errbacks.is_inline))
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))
-        await self._insist(partial(self._store.finish, claim), "closing a chord")
+        if self._backend.chords is None:
+            return []
         others = lost_parts(lost, FAILURE, failure, root_id=part.root_id, priority=part.priority)
-        return [self._store.encode(other) for other in others]
+        return [self._backend.chords.encode(other) for other in others]
+
+    async def _store_failures(self, task_ids: Sequence[str], failure: Failure) -> None:
+        now = datetime.fromtimestamp(self._now(), UTC)
+        for task_id in task_ids:
+            record = ResultRecord(task_id=task_id, status=FAILURE, result=failure, date_done=now)
+            await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
 
 
 class _PartFailed(Exception):
@@ -153,8 +171,9 @@ def _value(part: Any) -> Any:
     """Return the value of a part, or of each part in a list of them."""
     if isinstance(part, list):
         return [_value(one) for one in part]
-    assert isinstance(part, PartValue)
-    if part.state not in (FAILURE, REVOKED):
-        return part.value
-    failure = part.value if isinstance(part.value, Failure) else describe(Exception(part.value))
+    state = part.status if isinstance(part, ResultRecord) else part.state
+    value = part.result if isinstance(part, ResultRecord) else part.value
+    if state not in (FAILURE, REVOKED):
+        return value
+    failure = value if isinstance(value, Failure) else describe(Exception(value))
     raise _PartFailed(ChordError(f"Dependency {part.task_id} raised {rebuild(failure)!r}"), failure)

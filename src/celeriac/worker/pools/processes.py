@@ -57,7 +57,7 @@ class Processes:
         """Run the function in a child; on cancellation the child is killed."""
         child = self._take_child()
         try:
-            value, children, peak = await asyncio.wrap_future(
+            value, children, joiners, peak = await asyncio.wrap_future(
                 child.schedule(_run_in_child, args=_parts(call))
             )
         except ProcessExpired as error:
@@ -66,6 +66,7 @@ class Processes:
             ) from error
         else:
             call.context.children.extend(children)
+            call.context.joiners.extend(joiners)
             if self._max_memory is not None and peak > self._max_memory:
                 self._busy.discard(child)
                 await _end(child)
@@ -105,7 +106,7 @@ def _parts(call: Call) -> tuple[Any, ...]:
     context = call.context
     args = [_ContextHere() if value is context else value for value in call.args]
     kwargs = {name: _ContextHere() if value is context else value for name, value in call.kwargs.items()}
-    told = (context.message, context.queue, context.worker, context.redelivered)
+    told = (context.message, context.queue, context.worker, context.deadline, context.redelivered)
     return (call.task, args, kwargs, told, call.soft)
 
 
@@ -118,11 +119,18 @@ def _run_in_child(
     task: Task[Any, Any],
     args: list[Any],
     kwargs: dict[str, Any],
-    told: tuple[TaskMessage, str, str, bool],
+    told: tuple[TaskMessage, str, str, float | None, bool],
     soft: float | None,
-) -> tuple[Any, list[Any], int]:
-    message, queue, worker, redelivered = told
-    context = Context(message, queue=queue, report=task.report, worker=worker, redelivered=redelivered)
+) -> tuple[Any, list[Any], list[dict[str, Any]], int]:
+    message, queue, worker, deadline, redelivered = told
+    context = Context(
+        message,
+        queue=queue,
+        report=task.report,
+        worker=worker,
+        deadline=deadline,
+        redelivered=redelivered,
+    )
     CURRENT.set(context)
     args = [context if isinstance(value, _ContextHere) else value for value in args]
     kwargs = {name: context if isinstance(value, _ContextHere) else value for name, value in kwargs.items()}
@@ -132,7 +140,7 @@ def _run_in_child(
         pickle.dumps(value)
     except Exception as error:  # noqa: BLE001 - it goes to the parent, which judges it
         raise _portable(error) from None
-    return value, context.children, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return value, context.children, context.joiners, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextmanager
