@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -261,3 +262,26 @@ async def test_the_soft_limit_is_raised_in_a_function_between_two_bytecodes(app:
         after = [await quick.send(x) for x in range(5)]
         assert await told.wait(WAIT) == "told"
         assert [await result.wait(WAIT) for result in after] == list(range(5))
+
+
+async def test_the_context_knows_when_its_time_is_up(app: Celeriac):
+    @app.task(soft_timeout=50, timeout=60)
+    async def limited(ctx: Context) -> float:
+        assert ctx.deadline is not None
+        return ctx.deadline - time.monotonic()
+
+    @app.task
+    async def unlimited(ctx: Context) -> bool:
+        return ctx.deadline is None
+
+    async with app.worker():
+        assert 45 < await (await limited.send()).wait(WAIT) <= 50
+        assert await (await unlimited.send()).wait(WAIT)
+
+
+async def test_a_broker_that_is_closed_under_a_worker_does_not_make_it_spin(app: Celeriac):
+    async with app.worker() as worker:
+        await worker.ready()
+        await app.connections().broker.close()
+        for _ in range(20):
+            await asyncio.sleep(0)  # the loop still turns

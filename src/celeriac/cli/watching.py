@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.context import PROGRESS
 from celeriac.result import Result
+from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.preview import preview
 from celeriac.wire.result import PENDING, ResultRecord
 
@@ -59,12 +60,8 @@ def progress_of(record: ResultRecord) -> tuple[float | None, float | None, str]:
     meta = record.result if isinstance(record.result, dict) else {}
     done, total = _number(meta.get("current")), _number(meta.get("total"))
     if record.status != PROGRESS and done is None:
-        text = (
-            record.status
-            if record.result is None
-            else f"{record.status} {preview(record.result, TEXT_LIMIT)}"
-        )
-        return None, None, text
+        told = rebuild(record.result) if isinstance(record.result, Failure) else record.result
+        return None, None, record.status if told is None else f"{record.status} {preview(told, TEXT_LIMIT)}"
     return done, total, str(meta.get("message") or meta.get("status") or "")
 
 

@@ -126,6 +126,9 @@ class Consumer:
             )
         for delivery in deliveries:
             self._start(delivery)
+        if not deliveries and not self._stopping.is_set():
+            # Somebody closed the broker under the worker: nothing comes of asking at once again.
+            await self._pause(FIRST_WAIT)
 
     def _start(self, delivery: Delivery) -> None:
         self._slots.take()
