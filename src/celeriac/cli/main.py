@@ -18,6 +18,7 @@ from celeriac.cli.doctor import doctor
 from celeriac.cli.exits import EXIT_CODES, Exit, ending_of
 from celeriac.cli.queues import queues
 from celeriac.cli.result import result
+from celeriac.cli.revoke import revoke
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.worker import worker
 
@@ -79,7 +80,7 @@ def celeriac(source: Source) -> None:
     """Client and worker for Celery's tasks."""
 
 
-for _command in (demo, worker, call, result, queues, dead, doctor):
+for _command in (demo, worker, call, result, revoke, queues, dead, doctor):
     celeriac.add_command(_command)
 
 

@@ -12,6 +12,7 @@ from celeriac.app import App
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
+from celeriac.cli.scheduled import scheduled
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.tables import show_table
 
@@ -69,6 +70,9 @@ def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
         confirm(f"Delete {waiting} waiting tasks ({listing})?")
     deleted = run_with(app, _purge(app, names))
     click.echo(f"{deleted} tasks deleted")
+
+
+queues.add_command(scheduled)
 
 
 def confirm(question: str) -> None:

@@ -1,0 +1,130 @@
+"""``celeriac queues scheduled``: tasks whose time is yet to come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+
+from celeriac.app import App
+from celeriac.broker import Parked
+from celeriac.cli.exits import CommandFailed
+from celeriac.cli.messages import Summary, summary_of
+from celeriac.cli.outcome import as_json
+from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.tables import show_table
+
+PAGE = 500
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A parked message, and what it says."""
+
+    parked: Parked
+    summary: Summary
+
+
+@click.command("scheduled", short_help="List tasks whose time is yet to come; cancel some.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
+@click.option(
+    "--cancel", "cancelled", multiple=True, metavar="ID", help="Revoke this one. Any number of times."
+)
+@click.option("--json", "as_objects", is_flag=True, help="A JSON list of objects.")
+@takes_source
+def scheduled(source: Source, limit: int, cancelled: Sequence[str], as_objects: bool) -> None:
+    """List the tasks that are parked until their time comes, the next one first, or cancel some.
+
+    ID is a task's, or the beginning of it. Who waits for a cancelled task is told that it was revoked.
+    """
+    app = source.load_existing()
+    if cancelled:
+        count = run_with(app, _cancel(app, cancelled))
+        click.echo(f"{_tasks(count)} cancelled")
+    else:
+        _show(app, limit, as_objects=as_objects)
+
+
+def _show(app: App, limit: int, *, as_objects: bool) -> None:
+    entries, count = run_with(app, _list(app, limit))
+    now = app.clock.now()
+    if as_objects:
+        click.echo(as_json([_facts(entry, now) for entry in entries]))
+    elif entries:
+        show_table(
+            ["due in", "task", "id", "queue"],
+            [
+                [duration(parked.due - now), said.task or "?", said.id or "?", parked.queue]
+                for parked, said in ((entry.parked, entry.summary) for entry in entries)
+            ],
+            numbers=["due in"],
+        )
+        if count > len(entries):
+            click.echo(f"and {count - len(entries)} more: -n {count}", err=True)
+    else:
+        click.echo("nothing is scheduled")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units: ``1 d 2 h``, ``3 min 20 s``, ``4.5 s``."""
+    if seconds < 60:
+        return "now" if seconds <= 0 else f"{seconds:.1f} s"
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            whole, rest = divmod(int(seconds), size)
+            return f"{whole} {unit} {rest // part} {smaller}"
+    raise AssertionError("every duration of a minute or more is at least one minute")
+
+
+async def _list(app: App, limit: int) -> tuple[list[Entry], int]:
+    schedule = app.connections().broker.schedule
+    parked = await schedule.list(limit)
+    return [Entry(one, summary_of(one.envelope, app)) for one in parked], await schedule.count()
+
+
+async def _cancel(app: App, ids: Sequence[str]) -> int:
+    entries = [entry async for entry in _entries(app)]
+    chosen = {entry.parked.id: entry for id in ids for entry in _named(id, entries)}
+    # Revoked first: one that comes due in this moment does not run either.
+    await app.cancel([entry.summary.id for entry in chosen.values() if entry.summary.id])
+    await app.connections().broker.schedule.delete(list(chosen))
+    return len(chosen)
+
+
+def _named(id: str, entries: Sequence[Entry]) -> list[Entry]:
+    same = [entry for entry in entries if id in (entry.summary.id, entry.parked.id)]
+    alike = same or [entry for entry in entries if entry.summary.id.startswith(id)]
+    if not alike:
+        raise CommandFailed(
+            f"no task {id} is scheduled; celeriac queues scheduled lists them, celeriac revoke takes back any task"
+        )
+    if len({entry.summary.id for entry in alike}) > 1:
+        raise CommandFailed(f"{len(alike)} scheduled tasks begin with {id}: give more of the id")
+    return alike
+
+
+async def _entries(app: App) -> AsyncIterator[Entry]:
+    schedule, offset = app.connections().broker.schedule, 0
+    while page := await schedule.list(PAGE, offset):
+        offset += len(page)
+        for parked in page:
+            yield Entry(parked, summary_of(parked.envelope, app))
+
+
+def _facts(entry: Entry, now: float) -> dict[str, Any]:
+    parked, said = entry.parked, entry.summary
+    return {
+        "id": said.id,
+        "task": said.task,
+        "arguments": said.arguments,
+        "queue": parked.queue,
+        "due": datetime.fromtimestamp(parked.due, UTC).isoformat(),
+        "due_in": round(parked.due - now, 3),
+        "retries": said.retries,
+    }
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
