@@ -95,6 +95,10 @@ class Ground:
         """How often the server has run each command."""
         return commands_of(self._tasks)
 
+    def requests(self) -> int:
+        """How often the server has read from a client; small commands that are sent alone are read one by one."""
+        return int(self._tasks.info("stats")["total_reads_processed"])
+
     def wait_for(self, worker: Running, count: int, poll: float = 0.005) -> float:
         """Return the time by ``time.perf_counter`` at which that many results were there."""
         watch = Watch(worker)

@@ -12,6 +12,8 @@ from bench.workers import CELERY, Running, celeriac
 
 SETTLING = 3.0
 """Seconds after its first task in which a worker may still be busy with its start."""
+LOOKS = 2
+"""Requests that the bench itself makes from one look to the next."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,15 @@ class Idled:
     """One stretch of idling.
 
     :param cpu: per cent of one core.
-    :param commands: what the server ran for it.
+    :param commands: what the server ran for it, in scripts too.
+    :param requests: how often it was asked.
     :param memory: resident megabytes.
     :param own_memory: the same, shared pages divided.
     """
 
     cpu: float
     commands: Counter[str]
+    requests: int
     memory: float
     own_memory: float
 
@@ -35,11 +39,8 @@ class Stretch:
 
     def __init__(self, ground: Ground, worker: Running) -> None:
         self._ground, self._worker = ground, worker
-        self._start, self._cpu, self._commands = (
-            time.perf_counter(),
-            worker.fine_cpu_seconds(),
-            ground.commands(),
-        )
+        self._start, self._cpu = time.perf_counter(), worker.fine_cpu_seconds()
+        self._commands, self._requests = ground.commands(), ground.requests()
 
     def end(self) -> tuple[Idled, float]:
         """What was used, and the seconds it took."""
@@ -48,7 +49,8 @@ class Stretch:
         worker = self._worker
         cpu = (worker.fine_cpu_seconds() - self._cpu) / seconds * 100
         commands = self._ground.commands() - self._commands
-        return Idled(cpu, commands, worker.memory(), worker.own_memory()), seconds
+        requests = self._ground.requests() - self._requests - LOOKS
+        return Idled(cpu, commands, requests, worker.memory(), worker.own_memory()), seconds
 
 
 def measure(plan: Plan) -> list[Row]:
@@ -70,6 +72,13 @@ def measure(plan: Plan) -> list[Row]:
             at_most(1),
             less_is_better=True,
             details={"seconds": seconds, "commands": ours.commands, "celery_commands": celery.commands},
+        ),
+        Row(
+            "idle: requests, one queue",
+            "requests/s",
+            [ours.requests / seconds],
+            [celery.requests / seconds],
+            less_is_better=True,
         ),
         Row("idle: memory, RSS", "MB", [ours.memory], [celery.memory], at_most(50), less_is_better=True),
         Row("idle: memory, PSS", "MB", [ours.own_memory], [celery.own_memory], less_is_better=True),
