@@ -99,7 +99,7 @@ async def test_many_peers_restore_a_message_once(make_broker, prefix, client, qu
         return sum(await asyncio.gather(*(broker._recovery.run() for broker in brokers)))
 
     assert await recover() == 0, "at the first look it may be an outage that just ended"
-    await asyncio.sleep(brokers[0]._leases.look)
+    await asyncio.sleep(brokers[0]._leases.second_look)
     assert await recover() == 250
     assert [number_of(envelope) for envelope in await brokers[0].peek(queue, 1000)][:100] == list(range(100))
     assert await brokers[0].depth(queue) == 250

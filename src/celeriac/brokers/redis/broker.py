@@ -58,9 +58,9 @@ class RedisBroker:
         self._parking = Parking(self._link, self._keys)
         self._outbox = Outbox(self._link, self._keys, self._bindings, self._parking)
         self._leases = LeaseKeeper(self._link, self._keys, lease)
-        self._settler = Settler(self._link, self._keys)
+        self._settler = Settler(self._link, self._keys, self._leases)
         self._recovery = Recovery(
-            self._link, self._keys, self._bindings, visibility_timeout, self._leases.look, clock
+            self._link, self._keys, self._bindings, visibility_timeout, self._leases.second_look, clock
         )
         self._clock = clock
         self._dead = RedisDeadLetters(self._link, self._keys)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from celeriac.brokers.redis.keys import Keys
@@ -22,10 +23,8 @@ from celeriac.keeper import Keeper, Order
 from celeriac.redis_link import Link
 from celeriac.redis_url import RedisTarget
 
-_TERM = 1 / 2
-_LOOK = 1 / 6
-_RENEWAL = 1 / 10
-"""Parts of a lease: how long a term is, how often peers look, how often the terms that near their end are renewed."""
+_TERM, _LOOK, _SECOND_LOOK, _RENEWAL = 0.45, 0.25, 0.15, 0.1
+"""Parts of a lease: the term; from look to look; to the second look at who was not renewed; between renewals."""
 
 _MOST_LOST = 32
 """Batches remembered as never arrived; one outage of the server makes one."""
@@ -47,10 +46,12 @@ class LeaseKeeper:
         self._serial = 0
         self._keeper = Keeper(f"leases of messages in {link.target}")
         self._kept = False
+        self._held: set[str] = set()
         self.owner = uuid.uuid4().hex
         self.lease = lease
         self.term = lease * _TERM
         self.look = lease * _LOOK
+        self.second_look = lease * _SECOND_LOOK
 
     def number(self, count: int) -> int:
         """Return the first of so many serials that nobody had before."""
@@ -58,12 +59,23 @@ class LeaseKeeper:
         self._serial += count
         return first
 
-    def hold(self) -> bool:
-        """See to it that what is held is renewed; return whether it was already."""
+    def hold(self, tags: Iterable[str]) -> bool:
+        """See to it that these are renewed; return whether renewals were under way already."""
+        self._held.update(tags)
         kept, self._kept = self._kept, True
         if not kept:
             self._keeper.follow(self._order())
         return kept
+
+    def release(self, tags: Iterable[str]) -> None:
+        """Learn that these are not held any more."""
+        self._held.difference_update(tags)
+
+    def rest(self) -> None:
+        """Ask nothing of the server while nothing is held."""
+        if self._kept and not self._held:
+            self._kept = False
+            self._keeper.follow(Order(self._place, (), self.lease * _RENEWAL))
 
     def lose(self, first: int, count: int) -> None:
         """Never renew these serials: if the server gave them out, nobody got them."""
@@ -78,6 +90,7 @@ class LeaseKeeper:
     async def close(self) -> None:
         """Stop renewing; what is still held becomes a peer's when its lease ends."""
         self._kept = False
+        self._held.clear()
         await self._keeper.close()
 
     def _order(self) -> Order:

@@ -64,6 +64,11 @@ class Recovery:
             _log.warning("gave back %d messages of workers that are gone", restored)
         return restored
 
+    @property
+    def suspects(self) -> bool:
+        """Whether the last look found somebody whom the next may find dead."""
+        return bool(self._suspects)
+
     def _without_suspects(self, lapsed: Sequence[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
         """Leave out what was held by owners whose end is not certain yet; note them."""
         now = self._clock.monotonic()

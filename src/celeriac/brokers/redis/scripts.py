@@ -211,22 +211,24 @@ local function arrived(serial)
   return true
 end
 
-local times, ends, count = {}, {}, 0
+local time, term_end = string.format('%.6f', now + lease), string.format('%.6f', now + term)
+local times, ends, size, count = {}, {}, 0, 0
 local function renew()
-  redis.call('ZADD', KEYS[1], 'XX', unpack(times))
-  redis.call('ZADD', KEYS[2], 'XX', unpack(ends))
-  times, ends = {}, {}
+  redis.call('ZADD', KEYS[1], 'XX', unpack(times, 1, size))
+  redis.call('ZADD', KEYS[2], 'XX', unpack(ends, 1, size))
+  count = count + size / 2
+  size = 0
 end
 
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now + term / 2)) do
   if string.sub(tag, 1, #owner) == owner and arrived(tonumber(string.sub(tag, #owner + 1, #owner + 12))) then
-    count = count + 1
-    times[#times + 1], ends[#ends + 1] = now + lease, now + term
-    times[#times + 1], ends[#ends + 1] = tag, tag
-    if #times == 1000 then renew() end
+    times[size + 1], ends[size + 1] = time, term_end
+    size = size + 2
+    times[size], ends[size] = tag, tag
+    if size == 1000 then renew() end
   end
 end
-if #times > 0 then renew() end
+if size > 0 then renew() end
 return count
 """
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from celeriac.brokers.redis.dead import write_letter
 from celeriac.brokers.redis.keys import Keys
+from celeriac.brokers.redis.leases import LeaseKeeper
 from celeriac.brokers.redis.scripts import ACK, BURY, PARK, REQUEUE
 from celeriac.coalesce import Coalescer
 from celeriac.errors import DeliveryLost
@@ -27,9 +28,10 @@ Answers = Sequence[BaseException | None]
 class Settler:
     """Settles the deliveries of one broker."""
 
-    def __init__(self, link: Link, keys: Keys) -> None:
+    def __init__(self, link: Link, keys: Keys, leases: LeaseKeeper) -> None:
         self._link = link
         self._keys = keys
+        self._leases = leases
         self.ack: Coalescer[str, None] = Coalescer(self._ack, _BATCH)
         self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH)
         self.park: Coalescer[tuple[str, float], None] = Coalescer(self._park, _BATCH)
@@ -42,6 +44,7 @@ class Settler:
 
     async def _ack(self, tags: Sequence[str]) -> Answers:
         lost = await self._link.run(ACK, (self._keys.unacked, self._keys.index, self._keys.leases), tags)
+        self._leases.release(tags)
         answers: list[BaseException | None] = [None] * len(tags)
         for position in lost:
             answers[position] = _lost(tags[position])
@@ -84,6 +87,7 @@ class Settler:
     def _judge(self, tag: str, answer: int | bytes) -> BaseException | None:
         if isinstance(answer, bytes):
             return self._link.refusal(answer.decode(errors="replace"))
+        self._leases.release((tag,))
         return None if answer else _lost(tag)
 
 

@@ -131,8 +131,10 @@ class RedisSubscription:
             await self._doorbell.check()
             await self._parking.serve(self._queues, self._leases.lease * _SERVED)
             self._check_at = now + self._leases.lease / 2
+        self._leases.rest()
         restored = await self._recovery.run()
-        self._look_at = self._clock.monotonic() + self._leases.look
+        pause = self._leases.second_look if self._recovery.suspects else self._leases.look
+        self._look_at = self._clock.monotonic() + pause
         return restored
 
     async def _reserve(self, limit: int) -> tuple[list[Delivery], float]:
@@ -151,26 +153,30 @@ class RedisSubscription:
         self._revision = int(revision)
         self._complain(trouble)
         deliveries: list[Delivery] = []
+        kept = True
         for number, raws in zip(batches[::2], batches[1::2], strict=True):
-            self._deliver(deliveries, order, number, raws, serial + len(deliveries))
-        if deliveries and not self._leases.hold() and self._clock.monotonic() > asked + self._leases.term / 2:
+            kept &= self._deliver(deliveries, order, number, raws, serial + len(deliveries))
+        if not kept and self._clock.monotonic() > asked + self._leases.term / 2:
             await self._give_back(deliveries)  # nobody renewed them while the answer lay unread
             deliveries = []
         return deliveries, float(due_in) if due_in else float("inf")
 
     def _deliver(
         self, deliveries: list[Delivery], order: _Round, number: int, raws: Sequence[bytes], serial: int
-    ) -> None:
+    ) -> bool:
+        """Append what was taken of one list; return whether its leases were being renewed already."""
         queue, step = order.places[number]
         owner, settler = self._leases.owner, self._settler
-        for offset, raw in enumerate(raws):
+        tags = [f"{owner}.{serial + offset:012d}:{step}" for offset in range(len(raws))]
+        for tag, raw in zip(tags, raws, strict=True):
             envelope = unpack(raw)
-            receipt = RedisReceipt(settler, f"{owner}.{serial + offset:012d}:{step}", queue, raw)
+            receipt = RedisReceipt(settler, tag, queue, raw)
             if isinstance(envelope, Unreadable):
                 deliveries.append(Delivery(envelope, queue, receipt))
             else:
                 times = earlier_deliveries(envelope) + 1
                 deliveries.append(Delivery(envelope, queue, receipt, envelope.redelivered, times))
+        return self._leases.hold(tags)
 
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         answers = await asyncio.gather(
