@@ -12,12 +12,14 @@ import signal
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from celeriac.backend import Backend, EncodedResult
+from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Standing
 from celeriac.broker import Broker, DeadLetters, Delivery, Receipt, Revocations, Schedule, Subscription
+from celeriac.canvas.advance import Part
+from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import ResultRecord
@@ -25,11 +27,12 @@ from celeriac.wire.result import ResultRecord
 R = TypeVar("R")
 
 BrokerPoint: TypeAlias = Literal["publish", "subscribe", "take", "ack", "requeue", "park", "bury"]
-BackendPoint: TypeAlias = Literal["store", "load", "follow", "forget"]
+ChordPoint: TypeAlias = Literal["open", "extend", "count", "collect", "renew", "finish"]
+BackendPoint: TypeAlias = Literal["store", "load", "follow", "forget"] | ChordPoint
 Point: TypeAlias = BrokerPoint | BackendPoint
 When: TypeAlias = Literal["before", "after"]
 
-BACKEND_POINTS: Collection[Point] = ("store", "load", "follow", "forget")
+BROKER_POINTS: Collection[Point] = get_args(BrokerPoint)
 
 
 class Pause:
@@ -258,7 +261,7 @@ class FaultyReceipt:
 
 
 class FaultyBackend:
-    """A real result store with faults at ``store``, ``load``, ``follow`` and ``forget``."""
+    """A real result store with faults at ``store``, ``load``, ``follow`` and ``forget``; its chords are faulty too."""
 
     def __init__(self, backend: Backend, faults: Faults) -> None:
         self._backend = backend
@@ -279,6 +282,11 @@ class FaultyBackend:
     async def forget(self, task_ids: Sequence[str]) -> None:
         await self._faults.around("forget", lambda: self._backend.forget(task_ids))
 
+    @property
+    def chords(self) -> ChordStore | None:
+        chords = self._backend.chords
+        return FaultyChordStore(chords, self._faults) if chords is not None else None
+
     async def ping(self) -> str:
         return await self._backend.ping()
 
@@ -293,8 +301,37 @@ class FaultyBackend:
             yield records
 
 
+class FaultyChordStore:
+    """A real chord store with faults at ``open``, ``extend``, ``count``, ``collect``, ``renew`` and ``finish``."""
+
+    def __init__(self, chords: ChordStore, faults: Faults) -> None:
+        self._chords = chords
+        self._faults = faults
+
+    def encode(self, part: Part) -> EncodedPart:
+        return self._chords.encode(part)
+
+    async def open(self, openings: Sequence[Opening]) -> None:
+        await self._faults.around("open", lambda: self._chords.open(openings))
+
+    async def extend(self, chord_id: str, task_ids: Sequence[str]) -> None:
+        await self._faults.around("extend", lambda: self._chords.extend(chord_id, task_ids))
+
+    async def count(self, encoded: EncodedPart) -> Standing:
+        return await self._faults.around("count", lambda: self._chords.count(encoded))
+
+    async def collect(self, claim: Claim) -> list[Any]:
+        return await self._faults.around("collect", lambda: self._chords.collect(claim))
+
+    async def renew(self, claim: Claim) -> bool:
+        return await self._faults.around("renew", lambda: self._chords.renew(claim))
+
+    async def finish(self, claim: Claim) -> None:
+        await self._faults.around("finish", lambda: self._chords.finish(claim))
+
+
 def _unavailable(point: Point) -> CeleriacError:
-    kind = BackendUnavailable if point in BACKEND_POINTS else BrokerUnavailable
+    kind = BrokerUnavailable if point in BROKER_POINTS else BackendUnavailable
     return kind(f"a test made {point} fail")
 
 
