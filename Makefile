@@ -8,7 +8,7 @@ TYPED := src $(wildcard tests/typing)
 LONGEST := 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench clean redis-server file-length
+.PHONY: help venv demo test check format bench chaos clean redis-server file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ format: venv  ## put every file into the one format
 
 bench: venv redis-server  ## measure, side by side with Celery on the same Redis
 	$(BIN)/python -m bench
+
+chaos: venv redis-server  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,50 @@
+"""The tasks as Celery workers run them. The environment says where: CHAOS_URL, CHAOS_LEDGER."""
+
+import os
+import time
+from pathlib import Path
+
+from celery import Celery, Task
+
+from tests.chaos.ledger import Ledger
+from tests.chaos.plan import NAP, QUEUE, VISIBILITY_TIMEOUT
+
+
+def make_app(url: str | None) -> Celery:
+    """An app without tasks, as the sender has it."""
+    made = Celery("chaos", broker=url, backend=url, set_as_current=False)
+    made.conf.update(
+        task_default_queue=QUEUE,
+        worker_prefetch_multiplier=1,
+        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT},
+        broker_connection_retry_on_startup=True,
+    )
+    return made
+
+
+app = make_app(os.environ.get("CHAOS_URL"))
+ledger = Ledger(Path(os.environ.get("CHAOS_LEDGER", ".")))
+
+
+@app.task(name="chaos.quick", bind=True)
+def quick(self: Task) -> None:
+    ledger.begin(self.request.id, self.request.retries)
+    ledger.end(self.request.id, self.request.retries)
+
+
+@app.task(name="chaos.slow", bind=True)
+def slow(self: Task) -> None:
+    ledger.begin(self.request.id, self.request.retries)
+    time.sleep(NAP)
+    ledger.end(self.request.id, self.request.retries)
+
+
+app.task(name="chaos.thread", bind=True)(slow.run.__func__)
+
+
+@app.task(name="chaos.retry", bind=True)
+def retry(self: Task) -> None:
+    ledger.begin(self.request.id, self.request.retries)
+    ledger.end(self.request.id, self.request.retries)
+    if self.request.retries == 0:
+        raise self.retry(countdown=NAP)

@@ -1,0 +1,65 @@
+"""Sends the planned calls, most by celeriac and some by Celery, and sends again what it cannot be sure of."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+import kombu.exceptions
+
+from celeriac import BrokerError
+from tests.chaos import celery_tasks, tasks
+from tests.chaos.plan import BATCH, Plan, PlannedCall
+
+CELERYS_SHARE = 5
+"""Every so manieth batch is sent by Celery."""
+
+WAIT = 0.1
+
+
+class Sender:
+    """Sends at an even pace."""
+
+    def __init__(self, url: str, plan: Plan) -> None:
+        self._plan = plan
+        self._celeriac = tasks.make_app(url)
+        self._celery = celery_tasks.make_app(url)
+        self.uncertain: Counter[str] = Counter()
+        """How often a call was sent of which nobody knows whether it arrived, by id."""
+
+    async def send(self, calls: Sequence[PlannedCall]) -> None:
+        """Send all within the plan's seconds, or as soon after as it can be."""
+        batches = [list(islice(calls, start, start + BATCH)) for start in range(0, len(calls), BATCH)]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with self._celeriac:
+            for number, batch in enumerate(batches):
+                send = self._by_celery if number % CELERYS_SHARE == 0 else self._by_celeriac
+                await send(batch)
+                await asyncio.sleep(
+                    max(0.0, began + self._plan.seconds * (number + 1) / len(batches) - loop.time())
+                )
+        self._celery.close()
+
+    async def _by_celeriac(self, batch: Sequence[PlannedCall]) -> None:
+        calls = [self._celeriac.call(call.task, task_id=call.id, countdown=call.countdown) for call in batch]
+        while True:
+            try:
+                await self._celeriac.send_many(calls)
+                return
+            except BrokerError:
+                self.uncertain.update(call.id for call in batch)
+                await asyncio.sleep(WAIT)
+
+    async def _by_celery(self, batch: Sequence[PlannedCall]) -> None:
+        for call in batch:
+            while not await asyncio.to_thread(self._celery_has, call):
+                self.uncertain[call.id] += 1
+                await asyncio.sleep(WAIT)
+
+    def _celery_has(self, call: PlannedCall) -> bool:
+        try:
+            self._celery.send_task(call.task, task_id=call.id, countdown=call.countdown, retry=False)
+        except (kombu.exceptions.OperationalError, ConnectionError):
+            return False
+        return True

@@ -1,0 +1,56 @@
+"""The tasks as celeriac workers run them. The environment says where: CHAOS_URL, CHAOS_LEDGER."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from celeriac import Celeriac, Context
+from tests.chaos.ledger import Ledger
+from tests.chaos.plan import LEASE, NAP, QUEUE, VISIBILITY_TIMEOUT
+
+
+def make_app(url: str) -> Celeriac:
+    """An app without tasks, as the sender has it."""
+    named = f"{url}?client_name=celeriac"
+    return Celeriac(
+        "chaos",
+        broker=named,
+        backend=named,
+        default_queue=QUEUE,
+        lease=LEASE,
+        visibility_timeout=VISIBILITY_TIMEOUT,
+        max_deliveries=1000,
+    )
+
+
+app = make_app(os.environ.get("CHAOS_URL", "redis://localhost"))
+ledger = Ledger(Path(os.environ.get("CHAOS_LEDGER", ".")))
+
+
+@app.task(name="chaos.quick")
+async def quick(ctx: Context) -> None:
+    ledger.begin(ctx.id, ctx.retries)
+    ledger.end(ctx.id, ctx.retries)
+
+
+@app.task(name="chaos.slow")
+async def slow(ctx: Context) -> None:
+    ledger.begin(ctx.id, ctx.retries)
+    await asyncio.sleep(NAP)
+    ledger.end(ctx.id, ctx.retries)
+
+
+@app.task(name="chaos.thread")
+def thread(ctx: Context) -> None:
+    ledger.begin(ctx.id, ctx.retries)
+    time.sleep(NAP)
+    ledger.end(ctx.id, ctx.retries)
+
+
+@app.task(name="chaos.retry")
+async def retry(ctx: Context) -> None:
+    ledger.begin(ctx.id, ctx.retries)
+    ledger.end(ctx.id, ctx.retries)
+    if ctx.retries == 0:
+        ctx.retry(countdown=NAP)

@@ -1,0 +1,68 @@
+"""A short chaos run, and the verdict's own judgement."""
+
+import pytest
+
+from tests.chaos.ledger import Run
+from tests.chaos.plan import Plan, PlannedCall
+from tests.chaos.run import run
+from tests.chaos.verdict import Trouble, Verdict, judge
+
+QUICK, RETRY = PlannedCall("a", "chaos.quick", None), PlannedCall("b", "chaos.retry", None)
+
+
+@pytest.mark.timeout(150)
+async def test_no_task_is_lost_and_none_runs_twice_without_excuse():
+    report = await run(Plan(seed=1, tasks=2000, seconds=8, restarts=1))
+    assert report.problems == []
+    assert report.verdict.runs >= 2000
+    assert 0 < report.by_celery < report.verdict.runs
+    assert report.mishaps
+
+
+def judged(
+    call: PlannedCall,
+    *runs: Run,
+    deaths: dict[int, float] | None = None,
+    cuts: tuple[float, ...] = (),
+    outages: tuple[tuple[float, float], ...] = (),
+    uncertain: dict[str, int] | None = None,
+) -> Verdict:
+    return judge([call], list(runs), Trouble(deaths or {}, cuts, outages, uncertain or {}))
+
+
+def test_a_call_that_never_ended_is_lost():
+    assert judged(QUICK).lost
+    assert judged(QUICK, Run("a", 0, 1, 5.0)).lost
+    assert judged(RETRY, Run("b", 0, 1, 5.0, 5.1)).lost
+    verdict = judged(QUICK, Run("a", 0, 1, 5.0, 5.1))
+    assert not verdict.lost
+    assert not verdict.duplicates
+
+
+def test_what_ran_twice_is_a_fault_unless_there_is_an_excuse():
+    twice = Run("a", 0, 1, 5.0, 5.1), Run("a", 0, 2, 7.0, 7.1)
+    assert judged(QUICK, *twice).duplicates
+    assert not judged(QUICK, *twice, deaths={1: 5.05}).duplicates
+    assert not judged(QUICK, *twice, outages=((4.0, 5.05),)).duplicates
+    assert not judged(QUICK, *twice, uncertain={"a": 1}).duplicates
+
+
+def test_no_excuse_that_has_nothing_to_do_with_it():
+    twice = Run("a", 0, 1, 5.0, 5.1), Run("a", 0, 2, 9.0, 9.1)
+    assert judged(QUICK, *twice, deaths={2: 5.05}).duplicates, "another worker died"
+    assert judged(QUICK, *twice, deaths={1: 8.0}).duplicates, "it died long after the run"
+    assert judged(QUICK, *twice, deaths={1: 9.5}).duplicates, "it died after the second run began"
+    assert judged(QUICK, *twice, outages=((1.0, 2.0), (8.0, 9.0))).duplicates, "the server was up"
+    assert judged(QUICK, *twice, cuts=(5.05,)).duplicates, "a cut connection loses no lease"
+    assert judged(QUICK, *twice, uncertain={"b": 1}).duplicates, "another call was sent twice"
+    assert judged(QUICK, *twice, Run("a", 0, 3, 9.5, 9.6), uncertain={"a": 1}).duplicates, "twice, not thrice"
+
+
+def test_a_retry_may_be_published_twice_by_one_whose_connection_was_cut():
+    runs = Run("b", 0, 1, 5.0, 5.1), Run("b", 1, 1, 5.2, 5.3), Run("b", 1, 2, 5.4, 5.5)
+    assert judged(RETRY, *runs).duplicates
+    assert not judged(RETRY, *runs, cuts=(5.15,)).duplicates
+
+
+def test_a_run_that_nobody_asked_for():
+    assert judged(QUICK, Run("a", 0, 1, 5.0, 5.1), Run("a", 1, 1, 6.0, 6.1)).duplicates

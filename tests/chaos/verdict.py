@@ -1,0 +1,95 @@
+"""Says of every call whether it ran as often as it should have.
+
+Rules: a run too many is excused only by what is on record: its worker died before it can have settled, the server was
+down meanwhile, or the sender could not know whether the call had arrived. Whatever else ran twice is a fault of ours.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tests.chaos.ledger import Run
+from tests.chaos.plan import PlannedCall
+
+SETTLING = 1.0
+"""Seconds within which a worker that lives has settled what ended."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What went wrong on purpose.
+
+    :param deaths: when each celeriac worker was gone, by process id.
+    :param cuts: when connections were cut.
+    :param outages: from when until when the server was down.
+    :param uncertain: how often each call was sent without an answer.
+    """
+
+    deaths: Mapping[int, float]
+    cuts: Sequence[float]
+    outages: Sequence[tuple[float, float]]
+    uncertain: Mapping[str, int]
+
+
+@dataclass
+class Verdict:
+    """What is to be said of the runs."""
+
+    runs: int = 0
+    lost: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    excused: Counter[str] = field(default_factory=Counter)
+
+
+def judge(calls: Sequence[PlannedCall], runs: Sequence[Run], trouble: Trouble) -> Verdict:
+    """Judge a chaos run by its records."""
+    verdict = Verdict(runs=len(runs))
+    by_key: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        by_key.setdefault((run.task_id, run.retries), []).append(run)
+    for call in calls:
+        copies = trouble.uncertain.get(call.id, 0)
+        for attempt in range(call.attempts):
+            found = sorted(by_key.pop((call.id, attempt), []), key=lambda run: run.begin)
+            copies = _judge_attempt(call, attempt, found, copies, trouble, verdict)
+    verdict.duplicates += [f"{key} ran, which nobody asked for" for key in by_key]
+    return verdict
+
+
+def _judge_attempt(
+    call: PlannedCall, attempt: int, runs: Sequence[Run], copies: int, trouble: Trouble, verdict: Verdict
+) -> int:
+    """Judge the runs of one attempt; return how many copies of the next attempt's message there may be."""
+    if not any(run.end for run in runs):
+        verdict.lost.append(
+            f"{call.task}[{call.id}] attempt {attempt + 1}: {len(runs)} runs, none to its end"
+        )
+    further = 0
+    for run, again in pairwise(runs):
+        excuse = _excuse(run, again, trouble)
+        if excuse is None and copies > 0:
+            excuse, copies = "sent more than once", copies - 1
+        if excuse is None:
+            verdict.duplicates.append(f"{call.task}[{call.id}] attempt {attempt + 1}: {run} and {again}")
+        else:
+            verdict.excused[excuse] += 1
+            further += 1
+    # An answer to the publishing of a retry that was cut off: it is published once more.
+    republished = sum(_cut_while_settling(run, trouble) for run in runs)
+    return further + republished
+
+
+def _excuse(run: Run, again: Run, trouble: Trouble) -> str | None:
+    settled = (run.end or again.begin) + SETTLING
+    died = trouble.deaths.get(run.pid)
+    if died is not None and run.begin <= died <= again.begin and (run.end is None or died <= settled):
+        return "its worker was gone"
+    if any(begin <= settled and run.begin <= end for begin, end in trouble.outages):
+        return "the server was down"
+    return None
+
+
+def _cut_while_settling(run: Run, trouble: Trouble) -> bool:
+    settled = (run.end or run.begin) + SETTLING
+    return any(run.begin <= cut <= settled for cut in trouble.cuts)
