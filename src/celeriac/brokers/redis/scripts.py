@@ -50,7 +50,8 @@ local function origin(tag, entry)
 end
 
 local trouble = {}
-local ripe = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, 200)
+-- No more than can be taken now: what is put back later goes ahead of what is left here.
+local ripe = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, left)
 for i = #ripe, 1, -1 do
   local tag = ripe[i]
   local entry = redis.call('HGET', unacked, tag)

@@ -91,8 +91,7 @@ class RedisSubscription:
         """Stop, and drop the connections that waiting used."""
         await self.stop()
         await self._doorbell.close()
-        with suppress(BrokerError):  # it ends by itself too
-            await self._parking.leave(self._queues)
+        await self._leave(self._queues)
 
     async def add_queue(self, queue: str) -> None:
         await self._outbox.declare([queue])
@@ -105,6 +104,11 @@ class RedisSubscription:
         if queue in self._queues:
             self._queues.remove(queue)
             self._plan()
+            await self._leave([queue])
+
+    async def _leave(self, queues: Sequence[str]) -> None:
+        with suppress(BrokerError):  # it ends by itself too
+            await self._parking.leave(queues)
 
     def _plan(self) -> None:
         lists = [self._keys.lists_of(queue) for queue in self._queues]
