@@ -17,7 +17,7 @@ from celeriac.canvas.launch import Opening
 from celeriac.wire.result import ResultRecord
 
 
-class EncodedResult(msgspec.Struct, frozen=True):
+class EncodedResult(msgspec.Struct, frozen=True, gc=False):
     """A record whose value is already bytes; made by the backend that stores it.
 
     :param payload: the whole meta object for key-value stores, the encoded value for tables.

@@ -41,7 +41,7 @@ class Receipt(Protocol):
         ...
 
 
-class Delivery(msgspec.Struct, frozen=True):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One message taken from a queue.
 
     :param redelivered: an earlier delivery of it was not settled, or it was given back.

@@ -73,7 +73,7 @@ _EXTRAS = {
 }
 
 
-class Content(msgspec.Struct, frozen=True):
+class Content(msgspec.Struct, frozen=True, gc=False):
     """A serialized value."""
 
     body: bytes

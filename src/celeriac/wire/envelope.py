@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, gc=False):
     """Where a message goes, and when.
 
     :param routing_key: the routing key; with the default exchange this is the queue's name.
@@ -26,7 +26,7 @@ class Route(msgspec.Struct, frozen=True):
     due: float | None = None
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One message as a broker carries it.
 
     ``body`` is the serialized (and perhaps compressed) content, already free of any transfer encoding such as base64.

@@ -22,14 +22,14 @@ DELIVERIES_HEADER = "x-celeriac-deliveries"
 _PERSISTENT = 2
 
 
-class _DeliveryInfo(msgspec.Struct):
+class _DeliveryInfo(msgspec.Struct, gc=False):
     exchange: str = ""
     routing_key: str = ""
     priority: int | None = None
     redelivered: bool = False
 
 
-class _Properties(msgspec.Struct):
+class _Properties(msgspec.Struct, gc=False):
     correlation_id: str | None = None
     reply_to: str | None = None
     delivery_mode: int = _PERSISTENT
@@ -42,7 +42,7 @@ class _Properties(msgspec.Struct):
     node_reply_to: str | None = msgspec.field(default=None, name="replyTo")
 
 
-class _Frame(msgspec.Struct):
+class _Frame(msgspec.Struct, gc=False):
     body: str
     content_encoding: str | None = msgspec.field(default=None, name="content-encoding")
     content_type: str | None = msgspec.field(default=None, name="content-type")
@@ -51,7 +51,7 @@ class _Frame(msgspec.Struct):
     redelivered: bool = False
 
 
-class _WrittenInfo(msgspec.Struct):
+class _WrittenInfo(msgspec.Struct, gc=False):
     exchange: str
     routing_key: str
 
@@ -67,7 +67,7 @@ class _WrittenProperties(msgspec.Struct, omit_defaults=True):
     expiration: str | None = None
 
 
-class _WrittenFrame(msgspec.Struct):
+class _WrittenFrame(msgspec.Struct, gc=False):
     body: str
     content_encoding: str | None = msgspec.field(name="content-encoding")
     content_type: str | None = msgspec.field(name="content-type")

@@ -37,7 +37,7 @@ _EMPTY_LIST = msgspec.Raw(b"[]")
 _NULL = msgspec.Raw(b"null")
 
 
-class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a task's outcome (Celery: the result meta object).
 
     ``result`` is the value, or a ``Failure`` in an exception state, or the meta of a custom state. ``children`` holds
@@ -66,7 +66,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in READY_STATES
 
 
-class _Meta(msgspec.Struct):
+class _Meta(msgspec.Struct, gc=False):
     """The meta of a JSON result that is not extended, in Celery's order."""
 
     status: str

@@ -21,7 +21,7 @@ from celeriac.wire.names import is_text
 from celeriac.wire.preview import preview
 
 
-class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
+class TaskMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One call of one task, whichever protocol it travels in (Celery: Message Protocol, versions 1 and 2).
 
     Signature dictionaries stay as Celery writes them. ``chain`` is in wire order: the next step is its last element.
@@ -155,7 +155,7 @@ _Count = int | Annotated[float, msgspec.Meta(multiple_of=1)] | None
 _Limit = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)] | None
 
 
-class _Fields(msgspec.Struct):
+class _Fields(msgspec.Struct, gc=False):
     """The headers of protocol 2, or the body of protocol 1, as other programs may have written them."""
 
     id: str
@@ -180,14 +180,14 @@ class _Fields(msgspec.Struct):
     kwargsrepr: str | None = None
 
 
-class _Embed(msgspec.Struct):
+class _Embed(msgspec.Struct, gc=False):
     callbacks: _Signatures = None
     errbacks: _Signatures = None
     chain: _Signatures = None
     chord: dict[str, Any] | None = None
 
 
-class _Call(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class _Call(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
     """The body of protocol 2."""
 
     args: list[Any] | None
