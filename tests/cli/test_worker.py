@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.cli.project import Project
+from tests.servers import RedisServer
 
 
 def call(project: Project, *arguments: str) -> str:
@@ -36,6 +37,17 @@ def test_banner_then_ready(project: Project):
         assert "shop.add, shop.boom, shop.climb, shop.greet, shop.sleep" in text
         assert rows[-1].endswith(" ready")
         assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--processes", "2"]])
+def test_a_refused_login_at_the_start_ends_it(
+    project: Project, secured_redis: RedisServer, options: list[str]
+):
+    url = f"redis://:wrong@127.0.0.1:{secured_redis.port}/0"
+    process = project.start("worker", "-A", project.module, "-b", url, *options)
+    assert process.wait(timeout=20) == 3
+    assert "refused the login" in process.lines[-1]
+    assert "Traceback" not in process.output
 
 
 def test_password_is_masked(project: Project):

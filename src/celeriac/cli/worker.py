@@ -119,7 +119,8 @@ def worker(source: Source, processes: int, supervised: bool, **options: object) 
     if not supervised and chosen.log_format != "json":
         show_banner(app, made, chosen.pool, processes)
     if processes > 1:
-        return asyncio.run(Supervisor(_children(source, chosen, processes), hopeless=[Exit.USAGE]).run())
+        hopeless = [Exit.USAGE, Exit.UNREACHABLE]
+        return asyncio.run(Supervisor(_children(source, chosen, processes), hopeless=hopeless).run())
     if supervised:
         _end_with_standard_input()
     _serve(made, chosen)

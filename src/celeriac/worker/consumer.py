@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from celeriac.broker import Broker, Delivery, Subscription
-from celeriac.errors import BrokerError
+from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
 from celeriac.worker.revocations import RevocationList
@@ -61,7 +61,11 @@ class Consumer:
         return len(self._attempts)
 
     async def run(self) -> None:
-        """Subscribe, take and start until ``stop``; outlives every outage of the broker."""
+        """Subscribe, take and start until ``stop``; outlives every outage of the broker.
+
+        Raises ``BrokerError`` when the broker refuses (a wrong password) before the first subscription: nobody has been
+        let down yet, and somebody is looking. Later refusals are waited out like outages.
+        """
         wait = FIRST_WAIT
         while not self._stopping.is_set():
             try:
@@ -70,6 +74,8 @@ class Consumer:
                     self.ready.set()
                     await self._take_until_stopped(subscription)
             except BrokerError as error:
+                if not isinstance(error, BrokerUnavailable) and not self.ready.is_set():
+                    raise
                 # Only reached while subscribing: once subscribed, taking reconnects by itself.
                 logger.warning(
                     "cannot subscribe to %s, again in %.1f s: %s", ", ".join(self._queues), wait, error

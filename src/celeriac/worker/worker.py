@@ -8,11 +8,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from celeriac.app import App
-from celeriac.errors import ConfigError
+from celeriac.errors import BrokerError, ConfigError
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.consumer import LAST_WORDS, Consumer
 from celeriac.worker.errbacks import Errbacks
@@ -99,9 +100,9 @@ class Worker:
         return tuple(self._queues)
 
     async def ready(self) -> None:
-        """Return when the worker holds its queues."""
+        """Return when the worker holds its queues. Raises ``BrokerError`` when the broker refuses it."""
         assert self._consumer is not None, "the worker was not started"
-        await self._consumer.ready.wait()
+        await self._first_of(self._consumer.ready)
 
     async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Work until SIGTERM or SIGINT, then stop gracefully; a second signal gives everything back at once.
@@ -152,8 +153,9 @@ class Worker:
             await self._running
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        await self.ready()
-        on_ready()
+        with suppress(BrokerError):  # `serve` raises it
+            await self.ready()
+            on_ready()
 
     async def _open(self) -> None:
         connections = self._app.connections()
@@ -182,7 +184,7 @@ class Worker:
             return
         giving_up = asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
         await self._consumer.stop()
-        await self._running
+        await asyncio.wait([self._running])
         given_back = await self._consumer.finish(self._grace)
         if given_back:
             logger.warning("%d tasks did not end in time and went back to the queue", given_back)
@@ -190,6 +192,7 @@ class Worker:
         self._watching.cancel()
         await self._pool.close()
         self._consumer = None
+        await self._running  # raises what ended the intake, should that have ended by itself
 
     def _hurry(self) -> None:
         if self._consumer is not None:
