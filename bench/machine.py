@@ -39,7 +39,7 @@ class Machine:
             "processor": processor(),
             "cores": os.cpu_count(),
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-            "system": platform.platform(terse=True),
+            "system": f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
             "python": platform.python_version(),
             "redis_server": redis_version,
             "packages": packages(),

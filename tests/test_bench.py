@@ -1,0 +1,57 @@
+"""What the bench makes of its measurements."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.report import BEGIN, END, write_into
+from bench.rows import Row, at_least_times, at_most
+
+MACHINE = {
+    "date": "2026-01-02", "processor": "any", "cores": 2, "memory_gb": 4, "system": "Linux", "python": "3.11.0",
+    "redis_server": "7.0.0", "packages": {"celery": "5.7.0"}, "seconds": 1.0, "fixed_loop_ms": [30.0, 60.0],
+    "cores_used_by_others": 0.0,
+}  # fmt: skip
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    # The machine was twice as fast in the last round: each side's median is of another speed.
+    row = Row("consume", "tasks/s", [100, 100, 220], [10, 20, 20], at_least_times(10))
+    assert row.ratio == 10
+    assert row.verdict == "ok"
+
+
+def test_where_less_is_better_the_ratio_is_celerys_over_ours() -> None:
+    row = Row("p50", "ms", [2.0], [3.0], at_least_times(2), less_is_better=True)
+    assert row.ratio == 1.5
+    assert row.verdict == "below"
+
+
+def test_an_upper_bound_is_on_the_value() -> None:
+    assert Row("memory", "MB", [50], goal=at_most(50)).verdict == "ok"
+    assert Row("memory", "MB", [51], goal=at_most(50)).verdict == "below"
+    assert Row("memory", "MB", [51]).verdict == ""
+
+
+def test_nothing_used_at_all_is_written_as_json_can() -> None:
+    row = Row("idle", "%", [0.0], [0.1], less_is_better=True)
+    assert row.as_json()["ratio"] is None
+
+
+def test_the_table_replaces_the_one_before(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_into(page, MACHINE, [Row("idle", "MB", [40], [120], at_most(50), less_is_better=True)])
+    text = page.read_text()
+    assert "| idle | 40 MB | 120 | 3.0x | ≤ 50 MB | ok |" in text
+    assert "old" not in text
+    assert text.startswith(f"before\n{BEGIN}")
+    assert text.endswith(f"{END}\nafter\n")
+
+
+def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
+    with pytest.raises(ValueError, match="no place for the table"):
+        write_into(page, MACHINE, [])
+    assert page.read_text() == "nothing\n"
