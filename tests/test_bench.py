@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from bench.report import BEGIN, END, write_into
 from bench.rows import Row, at_least_times, at_most
 
