@@ -59,7 +59,7 @@ def test_what_stands_after_the_command_wins(project: Project):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["wroker"], "Did you mean 'worker'?"),
+        (["workr"], "Did you mean 'worker'?"),
         (["purge"], "use celeriac queues purge QUEUE"),
         (["queues"], "which broker? Name your app (-A module)"),
         (["queues", "-b", "sqlite:///nowhere.db"], "names no file that exists"),

@@ -4,11 +4,12 @@ Rules: a subclass names the adapter by fixtures, the tests are inherited; each t
 waits for signals, never for time to pass, unless passing time is what it is about. Needs pytest and pytest-asyncio.
 """
 
+import sys
+
 import pytest
 
-pytest.register_assert_rewrite(
-    *(f"celeriac.testing.{kind}_contract" for kind in ("backend", "broker", "revocation", "schedule"))
-)
+_SUITES = {f"celeriac.testing.{kind}_contract" for kind in ("backend", "broker", "revocation", "schedule")}
+pytest.register_assert_rewrite(*(_SUITES - sys.modules.keys()))
 
 from celeriac.testing.backend_contract import BackendContract  # noqa: E402 - after the rewriting
 from celeriac.testing.broker_contract import BrokerContract, Plant  # noqa: E402
