@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from celeriac import Celeriac, Context
+from celeriac import Celeriac, Context, Signature, group
 from tests.interop.errors import OutOfStock
 from tests.interop.record import record, wait_for_record
 
@@ -91,9 +91,37 @@ def note_run(ctx: Context, url: str, key: str) -> None:
     record(url, key, f"{ctx.id} celeriac")
 
 
+async def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+async def become(ctx: Context, x: int, y: int) -> int:
+    ctx.replace(named("add", ctx, x, y))
+
+
+async def become_group(ctx: Context, x: int) -> list[int]:
+    ctx.replace(group(named("add", ctx, x, n) for n in (1, 2)))
+
+
+def retry_then(ctx: Context, value: int) -> int:
+    if ctx.retries < 1:
+        ctx.retry(countdown=0)
+    return value
+
+
+def named(task: str, ctx: Context, *args: Any) -> Signature[Any]:
+    """A call of another of these tasks, on the queue that the present one came from."""
+    return Signature(f"interop.{task}", args, options={"queue": ctx.queue})
+
+
 TASKS = (
     *(echo, add, none, kinds, fail, run_out, retry_twice, give_up),
     *(clock, seen, note, note_value, note_failure, note_error, note_run, report),
+    *(total, same, become, become_group, retry_then),
 )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from celery import Celery, Task
+from celery import Celery, Task, group
 
 from tests.interop.errors import OutOfStock
 from tests.interop.record import record, wait_for_record
@@ -122,3 +122,31 @@ def report(self: Task, url, key):
 @app.task(name="interop.note_run", bind=True)
 def note_run(self: Task, url, key):
     record(url, key, f"{self.request.id} celery")
+
+
+@app.task(name="interop.total")
+def total(numbers):
+    return sum(numbers)
+
+
+@app.task(name="interop.same")
+def same(value):
+    return value
+
+
+@app.task(name="interop.become", bind=True)
+def become(self: Task, x, y):
+    return self.replace(add.s(x, y).set(queue=self.request.delivery_info["routing_key"]))
+
+
+@app.task(name="interop.become_group", bind=True)
+def become_group(self: Task, x):
+    queue = self.request.delivery_info["routing_key"]
+    return self.replace(group(add.s(x, n).set(queue=queue) for n in (1, 2)))
+
+
+@app.task(name="interop.retry_then", bind=True)
+def retry_then(self: Task, value):
+    if self.request.retries < 1:
+        raise self.retry(countdown=0)
+    return value

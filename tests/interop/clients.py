@@ -1,6 +1,7 @@
 """One way to call for both clients, so that each test says once what must hold whoever calls whom."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -9,6 +10,7 @@ from celery import Celery, chain
 from celery.result import AsyncResult
 
 from celeriac import Celeriac, Result
+from tests.interop.workflows import Build, CeleriacKit, CeleryKit
 
 T = TypeVar("T")
 OnState = Callable[[str, Any], None]
@@ -116,11 +118,21 @@ class CeleryClient:
             result = result.parent
         return sent
 
+    async def send_workflow(self, build: Build, queues: Sequence[str]) -> CelerySent:
+        """Send a workflow, its tasks on these queues in turn; what gives its value."""
+        workflow = build(CeleryKit(self._apps[2], queues))
+        result = await _in(self._thread, workflow.apply_async)
+        return CelerySent(result, self._thread)
+
     def close(self) -> None:
         self._thread.submit(self._disconnect).result()
         self._thread.shutdown()
 
     def _disconnect(self) -> None:
+        # Results of workflows are kept and refer to each other in circles; they unsubscribe when they are collected.
+        for app in self._apps.values():
+            app.backend._pending_results.concrete.clear()
+        gc.collect()
         for app in self._apps.values():
             app.backend.result_consumer.stop()
             app.backend.client.close()
@@ -169,6 +181,10 @@ class CeleriacClient:
                 options[name] = _signature(*linked, queue)
         result = await self.app.send_task(task, args, kwargs, queue=queue, protocol=protocol, **options)
         return CeleriacSent(result)
+
+    async def send_workflow(self, build: Build, queues: Sequence[str]) -> CeleriacSent:
+        """Send a workflow, its tasks on these queues in turn; what gives its value."""
+        return CeleriacSent(await build(CeleriacKit(self.app, queues)).send())
 
     async def close(self) -> None:
         await self.app.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
+from celeriac.canvas.nodes import DESTINATION, Chain, Chord, Group, Node, Signature, leaves
 from celeriac.wire.signature import ACCUMULATE
 
 NewId = Callable[[], str]
@@ -68,7 +68,10 @@ def ending_in_one(node: Node[Any]) -> Node[Any]:
 
 def _collected(node: Node[Any]) -> Node[Any]:
     group = node if isinstance(node, Group) else Group((node,))
-    return Chord(group, Signature(ACCUMULATE, kwargs={"index": 0}))
+    # It goes where the last of what it collects goes: some worker takes that queue.
+    last = deque(leaves(group), maxlen=1)
+    near = {name: value for leaf in last for name, value in leaf.options.items() if name in DESTINATION}
+    return Chord(group, Signature(ACCUMULATE, kwargs={"index": 0}, options=near))
 
 
 def _frozen_group(group: Group[Any], new_id: NewId, *, counted: bool = False) -> Group[Any]:

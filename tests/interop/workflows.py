@@ -1,0 +1,169 @@
+"""Workflows written once, for Celery's canvas and for celeriac's, and what each must give."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import celery
+
+import celeriac
+from celeriac import Celeriac
+
+
+class Kit(Protocol):
+    """What workflows are made with. ``s`` and ``si`` put each task on the next queue of a round."""
+
+    chain: Any
+    group: Any
+    chord: Any
+
+    def s(self, task: str, *args: Any, **options: Any) -> Any: ...
+    def si(self, task: str, *args: Any) -> Any: ...
+    def s_with(self, task: str, kwargs: dict[str, Any]) -> Any: ...
+
+
+class CeleryKit:
+    def __init__(self, app: celery.Celery, queues: Sequence[str]) -> None:
+        self._app = app
+        self._queues = itertools.cycle(queues)
+        self.group = celery.group
+        self.chain = celery.chain
+        self.chord = celery.chord
+
+    def s(self, task: str, *args: Any, **options: Any) -> Any:
+        return self._app.signature(f"interop.{task}", args, options={"queue": next(self._queues), **options})
+
+    def si(self, task: str, *args: Any) -> Any:
+        return self.s(task, *args).set(immutable=True)
+
+    def s_with(self, task: str, kwargs: dict[str, Any]) -> Any:
+        return self.s(task).clone(kwargs=kwargs)
+
+
+class CeleriacKit:
+    def __init__(self, app: Celeriac, queues: Sequence[str]) -> None:
+        self._app = app
+        self._queues = itertools.cycle(queues)
+        self.group = celeriac.group
+        self.chain = celeriac.chain
+        self.chord = celeriac.chord
+
+    def s(self, task: str, *args: Any, **options: Any) -> Any:
+        errbacks = options.pop("link_error", [])
+        signature = self._app.signature(f"interop.{task}", *args).set(queue=next(self._queues), **options)
+        return signature.link_error(*errbacks) if errbacks else signature
+
+    def si(self, task: str, *args: Any) -> Any:
+        return self.s(task, *args).set(immutable=True)
+
+    def s_with(self, task: str, kwargs: dict[str, Any]) -> Any:
+        return self.s(task).clone(kwargs=kwargs)
+
+
+Build = Callable[[Kit], Any]
+
+WORKFLOWS: dict[str, tuple[Build, Any]] = {
+    "chain": (lambda k: k.s("add", 1, 2) | k.s("add", 10) | k.s("add", 100), 113),
+    "chain-immutable": (lambda k: k.s("add", 1, 2) | k.si("add", 5, 5) | k.s("add", 1), 11),
+    "group": (lambda k: k.group([k.s("add", n, n) for n in range(4)]), [0, 2, 4, 6]),
+    "group-of-chains": (
+        lambda k: k.group(k.s("add", 1, 1) | k.s("add", 1), k.s("add", 2, 2) | k.s("add", 2)),
+        [3, 6],
+    ),
+    "chord": (lambda k: k.chord([k.s("add", n, n) for n in range(4)], k.s("total")), 12),
+    "chord-of-one": (lambda k: k.chord([k.s("add", 1, 1)], k.s("same")), [2]),
+    "chord-body-chain": (
+        lambda k: k.chord([k.s("add", 1, 1), k.s("add", 2, 2)], k.s("total") | k.s("add", 1) | k.s("add", 1)),
+        8,
+    ),
+    "chain-in-header": (
+        lambda k: k.chord([k.s("add", 1, 1) | k.s("add", 5), k.s("add", 2, 2)], k.s("same")),
+        [7, 4],
+    ),
+    "chain-group": (
+        lambda k: k.chain(k.s("add", 1, 1), k.group(k.s("add", 1), k.s("add", 2))),
+        [3, 4],
+    ),
+    "chain-group-task": (
+        lambda k: k.chain(
+            k.s("add", 1, 1), k.group(k.s("add", 1), k.s("add", 2)), k.s("total"), k.s("add", 1)
+        ),
+        8,
+    ),
+    "chain-group-group-task": (
+        lambda k: k.chain(
+            k.s("add", 1, 1),
+            k.group(k.s("add", 1), k.s("add", 2)),
+            k.group(k.s("total"), k.s("same")),
+            k.s("same"),
+        ),
+        [7, [3, 4]],
+    ),
+    "chord-in-header": (
+        lambda k: k.chord(
+            [k.chord([k.s("add", 1, 1), k.s("add", 2, 2)], k.s("total")), k.s("add", 3, 3)], k.s("same")
+        ),
+        [6, 6],
+    ),
+    "chord-body-group": (
+        lambda k: k.chord([k.s("add", 1, 1), k.s("add", 2, 2)], k.group(k.s("total"), k.s("same"))),
+        [6, [2, 4]],
+    ),
+    "chord-of-chord": (
+        lambda k: k.chain(
+            k.group(k.s("add", 1, 1), k.s("add", 2, 2)),
+            k.s("total"),
+            k.group(k.s("add", 1), k.s("add", 2)),
+            k.s("total"),
+        ),
+        15,
+    ),
+    "group-of-one-in-chain": (lambda k: k.chain(k.s("add", 1, 1), k.group(k.s("add", 1)), k.s("add", 1)), 4),
+    "ignored-members": (
+        lambda k: k.chord([k.s("add", n, n, ignore_result=True) for n in range(3)], k.s("total")),
+        6,
+    ),
+    "replaced-in-chain": (lambda k: k.chain(k.s("add", 1, 1), k.s("become", 5), k.s("add", 100)), 107),
+    "replaced-in-header": (
+        lambda k: k.chord([k.s("become", 1, 2), k.s("add", 1, 1)], k.s("same")),
+        [3, 2],
+    ),
+    "replaced-by-group-in-header": (
+        lambda k: k.chord([k.s("become_group", 1), k.s("add", 1, 1)], k.s("same")),
+        [[2, 3], 2],
+    ),
+    "retried-in-header": (
+        lambda k: k.chord([k.s("retry_then", 7), k.s("add", 1, 1)], k.s("same")),
+        [7, 2],
+    ),
+    "group-at-the-end-in-header": (
+        lambda k: k.chord(
+            [k.chain(k.s("add", 1, 1), k.group(k.s("add", 1), k.s("add", 2))), k.s("add", 9, 9)], k.s("same")
+        ),
+        [[3, 4], 18],
+    ),
+}
+"""Name to how it is built and its value."""
+
+FAILING: dict[str, tuple[Build, str]] = {
+    "header": (lambda k: k.chord([k.s("fail", "spoiled"), k.s("add", 1, 1)], k.s("total")), "spoiled"),
+    "header-then-chain": (
+        lambda k: k.chord([k.s("fail", "spoiled"), k.s("add", 1, 1)], k.s("total") | k.s("add", 1)),
+        "spoiled",
+    ),
+    "chain-in-header": (
+        lambda k: k.chord([k.s("fail", "spoiled") | k.s("add", 1), k.s("add", 1, 1)], k.s("total")),
+        "spoiled",
+    ),
+    "chord-in-header": (
+        lambda k: k.chord(
+            [k.chord([k.s("fail", "spoiled"), k.s("add", 2, 2)], k.s("total")), k.s("add", 3, 3)], k.s("same")
+        ),
+        "spoiled",
+    ),
+    "group-in-chain": (
+        lambda k: k.chain(k.s("fail", "spoiled"), k.group(k.s("add", 1), k.s("add", 2)), k.s("total")),
+        "spoiled",
+    ),
+}
+"""Name to how it is built and what the error of its end says."""
