@@ -9,6 +9,7 @@ from celeriac.brokers.memory import MemoryBroker, _Message
 from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,
+    ChordContract,
     Plant,
     RevocationContract,
     ScheduleContract,
@@ -49,7 +50,7 @@ class TestMemoryRevocations(RevocationContract):
     """What must not run."""
 
 
-class TestMemoryBackend(BackendContract):
+class TestMemoryBackend(BackendContract, ChordContract):
     @pytest.fixture
     async def backend(self) -> AsyncIterator[MemoryBackend]:
         backend = MemoryBackend(Codecs())

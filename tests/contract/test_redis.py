@@ -9,6 +9,7 @@ from celeriac.brokers.redis import RedisBroker
 from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,
+    ChordContract,
     Plant,
     RevocationContract,
     ScheduleContract,
@@ -57,7 +58,7 @@ class TestRedisRevocations(RevocationContract):
     """What must not run."""
 
 
-class TestRedisBackend(BackendContract):
+class TestRedisBackend(BackendContract, ChordContract):
     @pytest.fixture
     async def backend(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBackend]:
         backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)

@@ -11,6 +11,7 @@ from celeriac.brokers.sqlite import SqliteBroker
 from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,
+    ChordContract,
     Plant,
     RevocationContract,
     ScheduleContract,
@@ -62,7 +63,7 @@ class TestSqliteRevocations(RevocationContract):
     """What must not run."""
 
 
-class TestSqlBackend(BackendContract):
+class TestSqlBackend(BackendContract, ChordContract):
     @pytest.fixture
     async def backend(self, file: Path) -> AsyncIterator[SqlBackend]:
         backend = SqlBackend(f"sqlite:///{file}", Codecs())

@@ -79,6 +79,7 @@ class Faults:
     def __init__(self) -> None:
         self.passed: Counter[tuple[Point, When]] = Counter()
         self._script: dict[tuple[Point, When], deque[_Fault]] = {}
+        self._news = asyncio.Event()
 
     def fail(
         self,
@@ -128,9 +129,17 @@ class Faults:
         """Forget what has not happened yet. Calls that are held go on being held."""
         self._script.clear()
 
+    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Return when ``holds`` returns true; it is asked now and whenever a call has come to a point."""
+        self._news.clear()
+        while not await holds():
+            await self._news.wait()
+            self._news.clear()
+
     async def at(self, point: Point, when: When) -> None:
         """Play what the script has for this point; for wrappers."""
         self.passed[point, when] += 1
+        self._news.set()
         while script := self._script.get((point, when)):
             fault = script[0]
             if fault.spend():

@@ -33,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError as UrlError
 
 from celeriac.backend import ChordStore, EncodedResult
+from celeriac.backends.sql.chords import SqlChords, chord_tables
 from celeriac.clock import Clock, SystemClock
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError
@@ -59,6 +60,7 @@ _CLEANUPS = 24.0
 
 _METADATA = MetaData()
 listener_table(_METADATA)
+chord_tables(_METADATA)
 
 _taskmeta = Table(
     "celery_taskmeta",
@@ -175,6 +177,7 @@ class SqlBackend:
         self._expires = expires
         self._extended = extended
         self._clock = clock
+        self._chords = SqlChords(self._link, codecs, serializer, clock, expires)
         self._next_cleanup = 0.0
         self._following = Following()
         self._watch: asyncio.Task[None] | None = None
@@ -186,8 +189,8 @@ class SqlBackend:
         self._loading: Coalescer[Sequence[str], dict[str, _Row]] = Coalescer(self._load, _BATCH)
 
     @property
-    def chords(self) -> ChordStore | None:
-        return None
+    def chords(self) -> ChordStore:
+        return self._chords
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return _EncodedRow(
@@ -231,6 +234,7 @@ class SqlBackend:
     async def close(self) -> None:
         await self._storing.drain()
         await self._loading.drain()
+        await self._chords.drain()
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
