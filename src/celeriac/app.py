@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from inspect import isroutine
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
@@ -289,14 +290,31 @@ class App:
         """
         if lease is not None:
             self.settings = msgspec.structs.replace(self.settings, lease=lease)
-        chosen_broker, chosen_backend = broker or self._given[0], backend or self._given[1]
-        self.broker_url, self.backend_url = _chosen_urls(self.name, chosen_broker, chosen_backend)
-        self._opens = _Opens(chosen_broker, chosen_backend, self)
-        self._given = (chosen_broker, chosen_backend)
+        self._connect_to(broker or self._given[0], backend or self._given[1])
+
+    @asynccontextmanager
+    async def connected_to(self, broker: str | Broker, backend: str | Backend) -> AsyncIterator[Self]:
+        """Use these in place of the app's own within the block, in every loop; for tests.
+
+        Closes the running loop's connections before and after. Raises as ``connect_to``.
+        """
+        given = self._given
+        await self.close()
+        self._connect_to(broker, backend)
+        try:
+            yield self
+        finally:
+            await self.close()
+            self._connect_to(*given)
 
     def connections(self) -> Connections:
         """Return the running loop's broker, backend and publisher; they connect when they are first used."""
         return self._table.current()
+
+    def _connect_to(self, broker: str | Broker | None, backend: str | Backend | None) -> None:
+        self.broker_url, self.backend_url = _chosen_urls(self.name, broker, backend)
+        self._opens = _Opens(broker, backend, self)
+        self._given = (broker, backend)
 
     def _open(self) -> Connections:
         return self._opens()
