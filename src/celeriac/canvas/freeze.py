@@ -113,10 +113,12 @@ def _numbered(node: Node[Any], index: int) -> Node[Any]:
 
 
 def _spliced(group: Group[Any]) -> Iterator[Node[Any]]:
+    """Yield the members; a group in a group is spliced in, a chain of one is that one, an empty chain is nothing."""
     for member in group.members:
-        if isinstance(member, Group):
-            yield from _spliced(member)
-        elif not isinstance(member, Chain) or _spliced_steps(member.steps):
+        alone = _spliced_steps(member.steps) if isinstance(member, Chain) else [member]
+        if len(alone) == 1 and isinstance(alone[0], Group):
+            yield from _spliced(alone[0])
+        elif alone:
             yield member
 
 
