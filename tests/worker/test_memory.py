@@ -15,9 +15,11 @@ ALLOWED = 12 * 1024 * 1024
 
 
 @pytest.mark.timeout(240)
-async def test_200_000_tasks_and_results_leave_memory_as_it_was(redis_url: str, unique: Callable[[str], str]):
+async def test_200_000_tasks_and_results_leave_memory_as_it_was(
+    redis_url: str, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture
+):
     name = unique("flat")
-    logging.getLogger("celeriac.worker").setLevel(logging.CRITICAL)  # pytest keeps every record
+    caplog.set_level(logging.CRITICAL, "celeriac.worker")  # pytest keeps every record
     app = Celeriac(name, broker=redis_url, backend=redis_url, default_queue=name, result_expires=30)
 
     @app.task(name=name)

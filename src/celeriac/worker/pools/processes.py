@@ -11,8 +11,10 @@ import multiprocessing
 import pickle
 import resource
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -140,7 +142,7 @@ def _run_in_child(
         pickle.dumps(value)
     except Exception as error:  # noqa: BLE001 - it goes to the parent, which judges it
         raise _portable(error) from None
-    return value, context.children, context.joiners, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return value, context.children, context.joiners, _peak_memory()
 
 
 @contextmanager
@@ -159,6 +161,18 @@ def _soft_limit(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _peak_memory() -> int:
+    """Return the most KiB that this process ever had resident."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux: `getrusage` would tell the parent's peak, which a child inherits through fork and exec.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // 1024 if sys.platform == "darwin" else peak
 
 
 def _portable(error: Exception) -> Exception:
