@@ -43,6 +43,9 @@ from celeriac.redis_url import RedisTarget, parse_redis_url
 _FRESH = 1.0
 """Seconds within which an idle connection is used again without asking whether it still stands."""
 
+_SURPLUS = 5.0
+"""Seconds after which a connection is closed that the others did the work of."""
+
 _PASSING = re.compile(r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN)\b")
 """Answers of a server that is there but cannot serve now; the driver has classes for some."""
 
@@ -186,7 +189,10 @@ class Link:
 
     async def _take(self, pool: Any) -> Any:
         now = asyncio.get_running_loop().time()
-        while self._idle:
+        while len(self._idle) > 1 and now - self._idle[0][1] > _SURPLUS:
+            connection, _ = self._idle.pop(0)
+            await self._drop(pool, connection)
+        if self._idle:
             connection, since = self._idle.pop()
             if now - since < _FRESH:
                 return connection
@@ -198,8 +204,11 @@ class Link:
         if connection.is_connected and pool is self._pool:
             self._idle.append((connection, asyncio.get_running_loop().time()))
         else:
-            await connection.disconnect(nowait=True)
-            await pool.release(connection)
+            await self._drop(pool, connection)
+
+    async def _drop(self, pool: Any, connection: Any) -> None:
+        await connection.disconnect(nowait=True)
+        await pool.release(connection)
 
     def _open(self) -> Any:
         loop = asyncio.get_running_loop()
@@ -277,7 +286,7 @@ class Line:
 
     async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to several commands; a refused one's answer is the translated error."""
-        async with self._link.deadline():
+        async with self._standing():
             await self._connection.send_packed_command(_pack(commands))
             answers = [await _answer(self._connection) for _ in commands]
         return [
@@ -287,7 +296,7 @@ class Line:
 
     async def send(self, *command: Any) -> None:
         """Write a command; its answer comes out of ``read``."""
-        async with self._link.deadline():
+        async with self._standing():
             await self._connection.send_packed_command(_pack([command]))
 
     async def read(self) -> Any:
@@ -296,6 +305,21 @@ class Line:
             return await self._connection.read_response(timeout=math.inf)
         except (RedisError, OSError) as error:
             raise self._link.translate(error) from error
+
+    @asynccontextmanager
+    async def _standing(self) -> AsyncIterator[None]:
+        """Use the connection as long as it stands: the driver would make it anew, without what it was subscribed to."""
+        cut = self._link.translate(LinkDown("the connection was cut"))
+        if not self._connection.is_connected:
+            raise cut
+        try:
+            async with self._link.deadline():
+                yield
+        except AttributeError as error:
+            # The driver stumbles when whoever reads this line finds it cut just before this is written.
+            if self._connection.is_connected:
+                raise
+            raise cut from error
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""

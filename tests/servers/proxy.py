@@ -1,0 +1,75 @@
+"""A TCP proxy that can fall silent: connections stay open and nothing goes through, as when a firewall forgets."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+HOST = "127.0.0.1"
+
+
+class Proxy:
+    """``async with Proxy(port) as proxy`` forwards ``proxy.port`` to another port of this machine.
+
+    :param upstream: the port to forward to.
+    """
+
+    def __init__(self, upstream: int) -> None:
+        self._upstream = upstream
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for link in self._links:
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    @property
+    def port(self) -> int:
+        """Where to connect."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def freeze(self) -> None:
+        """Forward nothing any more, and tell nobody."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """Forward again; what was sent meanwhile arrives late."""
+        self._flowing.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        self._links.add(link)
+        try:
+            await self._flowing.wait()
+            answers, questions = await asyncio.open_connection(HOST, self._upstream)
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(reader, questions))
+                pumps.create_task(self._pump(answers, writer))
+        except (OSError, asyncio.CancelledError):
+            writer.close()
+        finally:
+            self._links.discard(link)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                await self._flowing.wait()
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            return
+        finally:
+            sink.close()
