@@ -113,6 +113,10 @@ def retry_then(ctx: Context, value: int) -> int:
     return value
 
 
+async def work(*given: Any) -> list[Any]:
+    return list(given)
+
+
 def named(task: str, ctx: Context, *args: Any) -> Signature[Any]:
     """A call of another of these tasks, on the queue that the present one came from."""
     return Signature(f"interop.{task}", args, options={"queue": ctx.queue})
@@ -121,7 +125,7 @@ def named(task: str, ctx: Context, *args: Any) -> Signature[Any]:
 TASKS = (
     *(echo, add, none, kinds, fail, run_out, retry_twice, give_up),
     *(clock, seen, note, note_value, note_failure, note_error, note_run, report),
-    *(total, same, become, become_group, retry_then),
+    *(total, same, become, become_group, retry_then, work),
 )
 
 

@@ -150,3 +150,8 @@ def retry_then(self: Task, value):
     if self.request.retries < 1:
         raise self.retry(countdown=0)
     return value
+
+
+@app.task(name="interop.work")
+def work(*given):
+    return list(given)

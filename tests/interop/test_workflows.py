@@ -1,12 +1,15 @@
 """Workflows sent by either client, with their tasks on workers of either kind, or turn and turn about on both."""
 
+from random import Random
+
 import pytest
 
+from tests.canvas.plans import value
 from tests.interop.celery_worker import CeleryWorker
 from tests.interop.clients import CeleriacClient, CeleryClient
 from tests.interop.conftest import Serving
 from tests.interop.record import Record
-from tests.interop.workflows import FAILING, WORKFLOWS
+from tests.interop.workflows import FAILING, WORKFLOWS, from_plan, random_plan
 
 PLACES = ["celeriac", "celery", "mixed"]
 
@@ -80,3 +83,25 @@ async def test_the_errback_of_a_chord_is_called_once_when_its_header_fails(
             await sent.value()
         assert await records.next() == sent.id
         assert records.all() == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_random_workflow_gives_what_its_plan_says(
+    seed: int,
+    celeriac_client: CeleriacClient,
+    celery_client: CeleryClient,
+    celery_worker: CeleryWorker,
+    celeriac_serving: Serving,
+    queue: str,
+) -> None:
+    plan = random_plan(Random(seed))
+    both = [queue, celery_worker.queue]
+    async with celeriac_serving(queue):
+        for client, queues in (
+            (celery_client, [celery_worker.queue]),
+            (celery_client, both),
+            (celeriac_client, [celery_worker.queue]),
+            (celeriac_client, both),
+        ):
+            sent = await client.send_workflow(from_plan(plan), queues)
+            assert await sent.value() == value(plan), (type(client).__name__, queues)

@@ -2,12 +2,47 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any, Protocol
 
 import celery
 
 import celeriac
 from celeriac import Celeriac
+from tests.canvas.plans import Plan
+
+
+def random_plan(random: Random, room: int = 3) -> Plan:
+    """A workflow as plain data, nested up to ``room`` deep.
+
+    No group is directly in a group: Celery 5.7 splices those in backwards where they are a part of something else.
+    """
+    if room == 0 or random.random() < 0.3:
+        return ("task", random.choice("abcdef"), random.random() < 0.2)
+    kind = random.choice(["chain", "chain", "group", "chord"])
+    parts = tuple(random_plan(random, room - 1) for _ in range(random.randint(2, 3)))
+    if kind != "chain":
+        parts = tuple(
+            ("chain", (("task", "g", False), part)) if part[0] == "group" else part for part in parts
+        )
+    return (kind, parts, random_plan(random, room - 1)) if kind == "chord" else (kind, parts)
+
+
+def from_plan(plan: Plan) -> "Build":
+    """How either kit builds the workflow of a plan."""
+
+    def build(kit: Kit) -> Any:
+        match plan:
+            case ("task", label, immutable):
+                return kit.si("work", label) if immutable else kit.s("work", label)
+            case ("chain", steps):
+                return kit.chain(*(from_plan(step)(kit) for step in steps))
+            case ("group", members):
+                return kit.group([from_plan(member)(kit) for member in members])
+        _, members, body = plan
+        return kit.chord([from_plan(member)(kit) for member in members], from_plan(body)(kit))
+
+    return build
 
 
 class Kit(Protocol):
