@@ -10,8 +10,8 @@ from bench.plan import Plan, tell
 from bench.rows import Row, at_most
 from bench.workers import CELERY, Running, celeriac
 
-SETTLING = 3.0
-"""Seconds after its first task in which a worker may still be busy with its start."""
+SETTLING = 12.0
+"""Seconds after its first task in which a worker may still be busy, and its process that renews leases be there."""
 LOOKS = 2
 """Requests that the bench itself makes from one look to the next."""
 

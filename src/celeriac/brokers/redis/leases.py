@@ -71,11 +71,11 @@ class LeaseKeeper:
         """Learn that these are not held any more."""
         self._held.difference_update(tags)
 
-    def rest(self) -> None:
-        """Ask nothing of the server while nothing is held."""
+    async def rest(self) -> None:
+        """Ask nothing of the server, and need no process, while nothing is held."""
         if self._kept and not self._held:
             self._kept = False
-            self._keeper.follow(Order(self._place, (), self.lease * _RENEWAL))
+            await self._keeper.close()
 
     def lose(self, first: int, count: int) -> None:
         """Never renew these serials: if the server gave them out, nobody got them."""

@@ -63,6 +63,7 @@ class RedisSubscription:
         self._turn = 0
         self._look_at = float("-inf")
         self._check_at = float("-inf")
+        self._serve_at = float("-inf")
         self._stopped = False
         self._complained: set[bytes] = set()
         self._revision = 0
@@ -133,9 +134,11 @@ class RedisSubscription:
             return 0
         if now >= self._check_at:
             await self._doorbell.check()
-            await self._parking.serve(self._queues, self._leases.lease * _SERVED)
             self._check_at = now + self._leases.lease / 2
-        self._leases.rest()
+        if now >= self._serve_at:
+            await self._parking.serve(self._queues, self._leases.lease * _SERVED)
+            self._serve_at = now + self._leases.lease
+        await self._leases.rest()
         restored = await self._recovery.run()
         pause = self._leases.second_look if self._recovery.suspects else self._leases.look
         self._look_at = self._clock.monotonic() + pause
