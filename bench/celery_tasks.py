@@ -13,3 +13,9 @@ def add(x: int, y: int) -> int:
 
 
 app.task(add.run, name="bench.tasks.add_plain")
+
+
+@app.task(name="bench.tasks.count_values")
+def count_values(values: list[int]) -> int:
+    """Say how many there are: the body of a chord."""
+    return len(values)

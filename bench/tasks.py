@@ -23,3 +23,9 @@ def add_plain(x: int, y: int) -> int:
 async def nap(seconds: float) -> None:
     """Wait as a task does that talks to a slow service."""
     await asyncio.sleep(seconds)
+
+
+@app.task
+async def count_values(values: list[int]) -> int:
+    """Say how many there are: the body of a chord."""
+    return len(values)

@@ -10,7 +10,8 @@ from typing import Any
 
 import redis
 from bench.commands import commands_of
-from bench.tasks import add, app
+from bench.tasks import add, app, count_values
+from celeriac import Node, chain, chord
 
 WARM_UP = 200
 
@@ -52,6 +53,27 @@ async def roundtrip(count: int) -> dict[str, Any]:
     return {"seconds": times[WARM_UP:]}
 
 
+async def chord_of(count: int) -> dict[str, Any]:
+    """Send a chord of no-ops and wait for the value of its body."""
+    return await timed(lambda: chord([add.s(2, 3) for _ in range(count)], count_values.s()), count)
+
+
+async def chain_of(count: int) -> dict[str, Any]:
+    """Send a chain of no-ops and wait for the value of its last step."""
+    return await timed(lambda: chain(add.s(0, 1), *[add.s(1)] * (count - 1)), count)
+
+
+async def timed(make: Callable[[], Node[int]], expected: int) -> dict[str, Any]:
+    """Make, send and await a workflow, twice; the second time counts."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        result = await make().send()
+        assert await result.wait(timeout=60) == expected
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds}
+
+
 async def fill(count: int) -> dict[str, Any]:
     """Send calls for a worker that is yet to come; tell their ids."""
     results = await app.send_many([add.call(2, 3) for _ in range(count)])
@@ -69,6 +91,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "send": send,
     "roundtrip": roundtrip,
     "fill": fill,
+    "chord": chord_of,
+    "chain": chain_of,
 }
 
 

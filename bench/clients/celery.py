@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.celery_tasks import add, app
+from celery import chain, chord
+
+from bench.celery_tasks import add, app, count_values
 
 WARM_UP = 200
 
@@ -36,7 +38,33 @@ def roundtrip(count: int) -> dict[str, Any]:
     return {"seconds": times[WARM_UP:]}
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"original": original, "delay": delay, "roundtrip": roundtrip}
+def chord_of(count: int) -> dict[str, Any]:
+    """Send a chord of no-ops and wait for the value of its body."""
+    return timed(lambda: chord([add.s(2, 3) for _ in range(count)], count_values.s()), count)
+
+
+def chain_of(count: int) -> dict[str, Any]:
+    """Send a chain of no-ops and wait for the value of its last step."""
+    return timed(lambda: chain(add.s(0, 1), *[add.s(1)] * (count - 1)), count)
+
+
+def timed(make: Callable[[], Any], expected: int) -> dict[str, Any]:
+    """Make, send and await a workflow, twice; the second time counts."""
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        assert make().apply_async().get(timeout=60) == expected
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds}
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "original": original,
+    "delay": delay,
+    "roundtrip": roundtrip,
+    "chord": chord_of,
+    "chain": chain_of,
+}
 
 
 def main() -> None:
@@ -46,7 +74,7 @@ def main() -> None:
     original_parser = commands.add_parser("original")
     original_parser.add_argument("name")
     original_parser.add_argument("args")
-    for name in ("delay", "roundtrip"):
+    for name in ("delay", "roundtrip", "chord", "chain"):
         commands.add_parser(name).add_argument("count", type=int)
     given = vars(parser.parse_args())
     print(json.dumps(COMMANDS[given.pop("command")](**given)))

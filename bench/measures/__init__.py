@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from bench.measures import consume, idle, nap, roundtrip, send, sqlite
+from bench.measures import consume, idle, nap, roundtrip, send, sqlite, workflows
 from bench.plan import Plan
 from bench.rows import Row
 
@@ -13,4 +13,5 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "idle": idle.measure,
     "nap": nap.measure,
     "sqlite": sqlite.measure,
+    "workflows": workflows.measure,
 }
