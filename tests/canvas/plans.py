@@ -1,11 +1,10 @@
 """Workflows as plain data, the value each must have, and a fleet of workers in miniature that runs them.
 
-A plan is ``("task", label, immutable)``, ``("chain", plans)``, ``("group", plans)`` or ``("chord", plans, plan)``. Every
-task returns its label and what it was given, so a value tells all that ran before it.
+A plan is ``("task", label, immutable)``, ``("chain", plans)``, ``("group", plans)`` or ``("chord", plans, plan)``.
+Every task returns its label and what it was given, so a value tells all that ran before it.
 """
 
 import itertools
-
 from random import Random
 from typing import Any
 
@@ -151,5 +150,3 @@ class Fleet:
         if left.members is not None:
             return [self._read(member) for member in left.members]
         return self.results[left.id]
-
-

@@ -51,7 +51,7 @@ def check(node: Node) -> None:
             assert len(steps) > 1
             assert not any(isinstance(step, Chain) for step in steps)
             assert not any(isinstance(step, Group) for step in steps[:-1])
-        case Group(members=members):
+        case Group():
             assert node.id is not None
         case Chord(header=header, body=body):
             assert not isinstance(body, Chain)
