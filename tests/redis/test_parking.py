@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 
+import kombu
 import pytest
 
 from celeriac.errors import BrokerError
@@ -139,3 +140,35 @@ async def test_revocations_end_with_their_keys(make_broker, prefix, client):
     await broker.revocations.add(["c"], keep=10)
     names = ("ids", "roots", "terminate", "revision")
     assert all(90 < client.ttl(f"{prefix}celeriac.revoked.{name}") <= 101 for name in names)
+
+
+@pytest.fixture
+def kombu_channel(redis_url, prefix):
+    options = {"global_keyprefix": prefix, "visibility_timeout": 1}
+    with kombu.Connection(redis_url, transport_options=options) as connection:
+        yield connection.default_channel
+
+
+async def test_what_kombu_restores_was_taken_once_before(make_broker, kombu_channel, queue):
+    broker = make_broker()
+    await broker.publish(message(), route(queue))
+    assert kombu_channel.basic_get(queue).headers["id"] == "0"
+    kombu_channel.qos.restore_unacked_once()
+    async with broker.subscribe([queue]) as subscription:
+        (delivery,) = await subscription.take(1)
+    assert (delivery.redelivered, delivery.deliveries) == (True, 2)
+
+
+async def test_kombu_restores_what_is_old_and_nothing_that_is_parked(
+    make_broker, kombu_channel, prefix, client, queue
+):
+    broker = make_broker()
+    async with broker.subscribe([queue]):
+        await broker.publish(message(1), later(queue))
+        await broker.publish(message(2), route(queue))
+    frame = json.loads(client.lpop(prefix + queue))
+    client.hset(prefix + "unacked", "old", json.dumps([frame, "", queue]))
+    client.zadd(prefix + "unacked_index", {"old": time.time() - 10})
+    kombu_channel.qos.restore_visible(interval=1)
+    assert [number_of(envelope) for envelope in await broker.peek(queue)] == [2]
+    assert [number_of(entry.envelope) for entry in await broker.schedule.list()] == [1]
