@@ -8,7 +8,7 @@ TYPED := src $(wildcard tests/typing)
 LONGEST := 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos clean redis-server file-length
+.PHONY: help venv demo test check format bench chaos clean redis-server rabbitmq-server file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv  ## start a worker on a file, send it a few hundred tasks, show what happened
 	$(BIN)/celeriac demo
 
-test: venv redis-server  ## run every test (ARGS='-k name' passes options to pytest)
+test: venv redis-server rabbitmq-server  ## run every test (ARGS='-k name' passes options to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 # The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
@@ -35,6 +35,17 @@ redis-server:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server; \
 	else \
 	    echo "error: the tests need redis-server on the PATH; install it (Debian: sudo apt-get install redis-server, macOS: brew install redis) and run make test again" >&2; \
+	    exit 1; \
+	fi
+
+# RabbitMQ likewise; the tests start a node of their own, so one that the package started is of no concern.
+rabbitmq-server:
+	@command -v rabbitmq-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "rabbitmq-server is missing: installing it with apt-get"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends rabbitmq-server; \
+	else \
+	    echo "error: the tests need rabbitmq-server on the PATH; install it (Debian: sudo apt-get install rabbitmq-server, macOS: brew install rabbitmq) and run make test again" >&2; \
 	    exit 1; \
 	fi
 
@@ -54,7 +65,7 @@ format: venv  ## put every file into the one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-bench: venv redis-server  ## measure, side by side with Celery on the same Redis
+bench: venv redis-server rabbitmq-server  ## measure, side by side with Celery on the same Redis
 	$(BIN)/python -m bench
 
 chaos: venv redis-server  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')

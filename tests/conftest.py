@@ -1,11 +1,11 @@
-"""What every test may ask for: a private Redis, and names that nobody else uses."""
+"""What every test may ask for: a private Redis and RabbitMQ, and names that nobody else uses."""
 
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.servers import RedisSentinel, RedisServer
+from tests.servers import RabbitServer, RedisSentinel, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,19 @@ def own_redis() -> Iterator[RedisServer]:
     """A Redis for this test alone, to stop, kill, pause and start again; its data outlives a kill."""
     with RedisServer(durable=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitServer]:
+    """The session's shared RabbitMQ. It is shared: use fresh names (`unique`), never stop it."""
+    with RabbitServer(tls=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit_url(rabbit_server: RabbitServer) -> str:
+    """The URL of the shared RabbitMQ."""
+    return rabbit_server.url()
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ OpenBroker: TypeAlias = Callable[[], Broker]
 OpenBackend: TypeAlias = Callable[[], Backend]
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
-BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, "memory")
-BACKEND_SCHEMES = (*BROKER_SCHEMES, "db+sqlite", "disabled")
+AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
+BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, *AMQP_SCHEMES, "memory")
+BACKEND_SCHEMES = ("sqlite", *REDIS_SCHEMES, "memory", "db+sqlite", "disabled")
 
 
 def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
@@ -35,6 +36,8 @@ def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
     scheme = scheme_of(url)
     if scheme in REDIS_SCHEMES:
         return lambda: _redis_broker(url, settings, clock)
+    if scheme in AMQP_SCHEMES:
+        return lambda: _amqp_broker(url, settings, clock)
     if scheme == "sqlite":
         path = sqlite_path(url)
         return lambda: _sqlite_broker(path, settings, clock)
@@ -125,6 +128,14 @@ def _redis_backend(url: str, settings: Settings, codecs: Codecs) -> Backend:
         key_prefix=settings.key_prefix,
         timeout=settings.publish_timeout,
     )
+
+
+def _amqp_broker(url: str, settings: Settings, clock: Clock) -> Broker:
+    try:
+        from celeriac.brokers.amqp import AmqpBroker
+    except ModuleNotFoundError as error:
+        raise _missing("amqp", url, error) from error
+    return AmqpBroker(url, timeout=settings.publish_timeout, clock=clock)
 
 
 def _sqlite_broker(path: str, settings: Settings, clock: Clock) -> Broker:

@@ -1,6 +1,7 @@
 """Private servers for tests: started on free ports, thrown away afterwards."""
 
 from tests.servers.process import LoggedProcess
+from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisSentinel, RedisServer
 
-__all__ = ["LoggedProcess", "RedisSentinel", "RedisServer"]
+__all__ = ["LoggedProcess", "RabbitServer", "RedisSentinel", "RedisServer"]

@@ -1,0 +1,43 @@
+"""What goes wrong with a connection or a channel.
+
+Rules: internal; the broker and the result store translate these into their own errors at their edge.
+"""
+
+from __future__ import annotations
+
+
+class AmqpError(Exception):
+    """Root of what this package raises."""
+
+
+class Unavailable(AmqpError):
+    """The server cannot be reached, is gone or did not answer in time. Worth another try."""
+
+
+class Refused(AmqpError):
+    """The server refused something.
+
+    :param code: AMQP's reply code (AMQP 0-9-1, section 1.2: constants), such as 404; 0 where there is none.
+    """
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+ACCESS_REFUSED = 403
+NOT_FOUND = 404
+RESOURCE_LOCKED = 405
+PRECONDITION_FAILED = 406
+NOT_ALLOWED = 530
+NOT_IMPLEMENTED = 540
+
+CONNECTION_FORCED = 320
+INTERNAL_ERROR = 541
+
+
+def of_reply(code: int, text: str) -> AmqpError:
+    """Return the error for a close that the server sent: it may come back, or it will not have it."""
+    if code in {CONNECTION_FORCED, INTERNAL_ERROR}:
+        return Unavailable(f"{text} ({code})")
+    return Refused(f"{text} ({code})", code)

@@ -1,0 +1,149 @@
+"""The grammar of AMQP URLs: what Celery takes, and celeriac's options.
+
+Rules: parsing touches no network and no file; user, password and vhost are percent-decoded; an option that is not known
+is a ``ConfigError`` that names the known ones.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from celeriac.errors import ConfigError
+
+SCHEMES = ("amqp", "amqps", "pyamqp")
+"""Schemes that are read here; ``pyamqp`` is Celery's name for the same."""
+
+_PORTS = {"amqp": 5672, "pyamqp": 5672, "amqps": 5671}
+_TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+_OPTIONS = ("heartbeat", "connection_name", "declare", "queue_type", "max_priority")
+_DECLARE = ("auto", "never")
+_QUEUE_TYPES = ("classic", "quorum")
+
+
+class AmqpTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a RabbitMQ is, how to log in, and what queues are declared like.
+
+    :param addresses: host and port of each node; the next is tried when one cannot be reached.
+    :param heartbeat: seconds between signs of life; after two of them without one the connection is given up.
+    :param declare: ``auto`` declares what is missing, ``never`` expects everything to be there.
+    :param queue_type: ``x-queue-type`` of the queues that are declared; ``None`` leaves it to the broker.
+    :param max_priority: ``x-max-priority`` of the queues that are declared.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    username: str = "guest"
+    password: str = "guest"  # noqa: S105 - RabbitMQ's own default
+    vhost: str = "/"
+    heartbeat: float = 60.0
+    tls: dict[str, str] | None = None
+    connection_name: str | None = None
+    declare: str = "auto"
+    queue_type: str | None = None
+    max_priority: int | None = None
+
+    def __str__(self) -> str:
+        """Return the place without its password, fit for a message."""
+        places = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        vhost = "" if self.vhost == "/" else self.vhost
+        return f"{'amqps' if self.tls is not None else 'amqp'}://{places}/{vhost}"
+
+
+def parse_amqp_url(url: str) -> AmqpTarget:
+    """Return what an AMQP URL says.
+
+    ``amqp://user:password@host:port/vhost`` (Celery: "Using RabbitMQ"; ``pyamqp`` is the same), ``amqps://`` for TLS
+    with ``ssl_cert_reqs``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``; several nodes
+    with ``;`` between their URLs. No vhost is ``/``. Options: ``heartbeat``, ``connection_name``, ``declare=never``,
+    ``queue_type=quorum``, ``max_priority=9``. Raises ``ConfigError``.
+    """
+    places = [urlsplit(part.strip()) for part in url.split(";") if part.strip()]
+    schemes = {place.scheme.lower() for place in places}
+    if len(schemes) != 1 or not schemes <= set(SCHEMES):
+        raise ConfigError(f"not an AMQP URL: {_hide(url)!r}; write amqp://user:password@host:5672/vhost")
+    (scheme,) = schemes
+    options = {
+        name: value for place in places for name, value in parse_qsl(place.query, keep_blank_values=True)
+    }
+    known = (*_OPTIONS, *_TLS_OPTIONS) if scheme == "amqps" else _OPTIONS
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"unknown option {name!r} in an {scheme}:// URL; known are {', '.join(sorted(known))}"
+            )
+    first = places[0]
+    return AmqpTarget(
+        addresses=tuple(_address(place, _PORTS[scheme]) for place in places),
+        username=unquote(first.username or "guest"),
+        password=unquote(first.password or "guest"),
+        vhost=unquote(first.path[1:]) or "/",
+        tls={name: options[name] for name in _TLS_OPTIONS if name in options} if scheme == "amqps" else None,
+        heartbeat=_seconds("heartbeat", options.get("heartbeat", "60")),
+        connection_name=options.get("connection_name"),
+        declare=_choice("declare", options.get("declare", "auto"), _DECLARE),
+        queue_type=_choice("queue_type", options["queue_type"], _QUEUE_TYPES)
+        if "queue_type" in options
+        else None,
+        max_priority=_priority(options["max_priority"]) if "max_priority" in options else None,
+    )
+
+
+def tls_context(options: dict[str, str]) -> ssl.SSLContext:
+    """Return the context of a TLS connection with these options of a URL. Raises ``ConfigError``."""
+    check = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if check not in {"required", "optional", "none"}:
+        raise ConfigError(f"ssl_cert_reqs={check!r} is not one of required, optional, none")
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+        if (certificate := options.get("ssl_certfile")) is not None:
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"the TLS files of the amqps:// URL cannot be used: {error}; "
+            f"given were {', '.join(f'{name}={options[name]}' for name in options)}"
+        ) from error
+    verify_host = options.get("ssl_check_hostname", "true" if check == "required" else "false")
+    context.check_hostname = check != "none" and verify_host.lower() in {"true", "1"}
+    context.verify_mode = {
+        "required": ssl.CERT_REQUIRED,
+        "optional": ssl.CERT_OPTIONAL,
+        "none": ssl.CERT_NONE,
+    }[check]
+    return context
+
+
+def _address(place: SplitResult, default_port: int) -> tuple[str, int]:
+    try:
+        return unquote(place.hostname or "localhost"), place.port or default_port
+    except ValueError as error:
+        raise ConfigError(f"the port in an {place.scheme}:// URL is not a number from 0 to 65535") from error
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 65535:
+        raise ConfigError(f"{name}={text!r} in an AMQP URL: give seconds from 0 (none) to 65535")
+    return seconds
+
+
+def _choice(name: str, text: str, allowed: tuple[str, ...]) -> str:
+    if text not in allowed:
+        raise ConfigError(f"{name}={text!r} in an AMQP URL: give {' or '.join(allowed)}")
+    return text
+
+
+def _priority(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 255:
+        raise ConfigError(f"max_priority={text!r} in an AMQP URL: give a whole number from 1 to 255")
+    return int(text)
+
+
+def _hide(url: str) -> Any:
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://***{at}{tail}" if at else url

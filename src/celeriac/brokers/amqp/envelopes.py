@@ -1,0 +1,124 @@
+"""Between an envelope and the properties of an AMQP message.
+
+Rules: pure. A priority of 0 is the first to be taken, as everywhere in celeriac; RabbitMQ takes the highest first, so
+``9 - priority`` is written. An expiry is never left to RabbitMQ, which would drop the message without a word to the
+caller: it travels in a header of ours, and the worker reports it. What RabbitMQ adds on its ways (``x-death``, the bits
+of a delay) is taken off again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from celeriac.amqp.content import Properties, read_properties
+from celeriac.amqp.frames import Inbound
+from celeriac.errors import MalformedMessage
+from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.names import HIGHEST_PRIORITY
+
+RAW_CONTENT = "application/data"
+"""kombu's content type for bytes that no serializer made."""
+
+EXPIRATION_HEADER = "x-celeriac-expiration"
+DUE_HEADER = "x-celeriac-due"
+"""When a parked message is due, in seconds since the epoch: RabbitMQ does not tell."""
+
+DELIVERY_COUNT_HEADER = "x-delivery-count"
+DELAYED_EXCHANGE = "celery_delayed_delivery"
+
+_ADDED_BY_BROKER = frozenset(
+    {
+        "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason", "x-last-death-exchange",
+        "x-last-death-queue", "x-last-death-reason", DELIVERY_COUNT_HEADER, "x-acquired-count",
+    }
+)  # fmt: skip
+_NOT_FOR_READERS = _ADDED_BY_BROKER | {EXPIRATION_HEADER, DUE_HEADER}
+_DELAY_BITS = re.compile(r"^(?:[01]\.){28}")
+_PERSISTENT = 2
+
+
+def to_properties(envelope: Envelope) -> Properties:
+    """Return the properties of an envelope."""
+    headers = envelope.headers
+    if envelope.expiration is not None:
+        headers = headers | {EXPIRATION_HEADER: envelope.expiration}
+    return Properties(
+        envelope.content_type or RAW_CONTENT,
+        envelope.content_encoding,
+        headers,
+        envelope.delivery_mode,
+        _flip(envelope.priority),
+        envelope.correlation_id,
+        envelope.reply_to,
+    )
+
+
+def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
+    """Return the envelope of a message, and how often it was handed out. Never raises.
+
+    Only quorum queues count, and they count what was given back on purpose too; elsewhere the number is 1.
+    """
+    try:
+        properties = read_properties(message.header)
+    except MalformedMessage as error:
+        return Unreadable(message.body, str(error)), 1
+    headers = properties.headers or {}
+    count = headers.get(DELIVERY_COUNT_HEADER)
+    deliveries = 1 + (count if isinstance(count, int) else 0)
+    if not properties.content_type:
+        return Unreadable(message.body, "no content type says what the body is"), deliveries
+    expiration = properties.expiration
+    if not _NOT_FOR_READERS.isdisjoint(headers):
+        expiration = _text(headers.get(EXPIRATION_HEADER)) or expiration
+        headers = {name: value for name, value in headers.items() if name not in _NOT_FOR_READERS}
+    exchange, routing_key = message.exchange, message.routing_key
+    if exchange == DELAYED_EXCHANGE:
+        exchange, routing_key = "", _DELAY_BITS.sub("", routing_key)
+    envelope = Envelope(
+        body=message.body,
+        content_type=properties.content_type,
+        content_encoding=properties.content_encoding,
+        headers=headers,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        priority=_flip(properties.priority or 0),
+        expiration=expiration,
+        delivery_mode=properties.delivery_mode or _PERSISTENT,
+        delivery_tag=str(message.tag),
+        exchange=exchange,
+        routing_key=routing_key,
+        redelivered=message.redelivered,
+    )
+    return envelope, deliveries
+
+
+def moved(message: Inbound, extra: dict[str, Any] | None = None) -> Properties:
+    """Return the properties of a message that goes elsewhere, without what would end it on the way.
+
+    RabbitMQ drops a message that its ``x-death`` shows to have been in a queue before, and one whose ``expiration``
+    passes while it is parked or dead.
+
+    :param extra: headers to add.
+    """
+    try:
+        properties = read_properties(message.header)
+    except MalformedMessage:
+        properties = Properties(delivery_mode=_PERSISTENT)
+    headers = {
+        name: value for name, value in (properties.headers or {}).items() if name not in _ADDED_BY_BROKER
+    }
+    if properties.expiration is not None:
+        headers.setdefault(EXPIRATION_HEADER, properties.expiration)
+        properties.expiration = None
+    if headers or extra or properties.headers is not None:
+        properties.headers = headers | (extra or {})
+    return properties
+
+
+def _flip(priority: int) -> int:
+    return HIGHEST_PRIORITY - min(max(priority, 0), HIGHEST_PRIORITY)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

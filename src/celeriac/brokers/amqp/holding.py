@@ -1,0 +1,123 @@
+"""The deliveries of one channel that are not settled yet.
+
+Rules: acks of one turn of the loop go out together, as one frame where everything before was settled too; when the
+channel is closed everything it held is void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from celeriac.amqp import frames
+from celeriac.amqp.channel import Channel
+from celeriac.amqp.errors import AmqpError
+from celeriac.amqp.link import Link
+from celeriac.errors import DeliveryLost
+
+
+class Holding:
+    """What one channel holds; it closes the channel when it was told to and nothing is left."""
+
+    def __init__(self, link: Link, channel: Channel) -> None:
+        self.channel = channel
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._unsettled: dict[int, int] = {}
+        self._generation = 0
+        self._crowd = 0
+        self._acks: list[int] = []
+        self._held: dict[int, asyncio.TimerHandle] = {}
+        self._closing: asyncio.Task[None] | None = None
+        self._leaving = False
+
+    @property
+    def crowd(self) -> int:
+        """How many deliveries since ``start_anew`` are unsettled; they fill the prefetch of the consumers."""
+        return self._crowd
+
+    def start_anew(self) -> None:
+        """Count from here: other consumers with another prefetch follow."""
+        self._generation += 1
+        self._crowd = 0
+
+    def add(self, tag: int) -> None:
+        """Note a delivery."""
+        self._unsettled[tag] = self._generation
+        self._crowd += 1
+
+    def check(self, tag: int) -> None:
+        """Raise ``DeliveryLost`` for what is not ours any more."""
+        if self.channel.error is not None or tag not in self._unsettled:
+            raise DeliveryLost(
+                f"delivery {tag} is not ours any more: it was settled before, or its channel was closed "
+                f"({self.channel.error or 'it is open'})"
+            )
+
+    def ack(self, tag: int) -> None:
+        """Acknowledge, with all others of this turn of the loop. Raises ``DeliveryLost``."""
+        self.check(tag)
+        self._drop(tag)
+        if not self._acks:
+            self._loop.call_soon(self._flush)
+        self._acks.append(tag)
+
+    def requeue(self, tag: int) -> None:
+        """Give back. Raises ``DeliveryLost``."""
+        self.check(tag)
+        self._drop(tag)
+        self.channel.send(frames.requeue(self.channel.number, tag))
+        self._close_if_done()
+
+    def hold(self, tag: int, seconds: float, then: Callable[[], None]) -> None:
+        """Keep a delivery here for a while; ``then`` is called unless it is given back before."""
+
+        def end() -> None:
+            del self._held[tag]
+            if self.channel.error is None:
+                then()
+
+        self._held[tag] = self._loop.call_later(seconds, end)
+
+    def end_holds(self) -> None:
+        """Give back what is kept here for a while."""
+        held, self._held = self._held, {}
+        for tag, timer in held.items():
+            timer.cancel()
+            if self.channel.error is None:
+                self.requeue(tag)
+
+    def leave(self) -> None:
+        """Close the channel as soon as nothing is held any more."""
+        self._leaving = True
+        self.end_holds()
+        self._close_if_done()
+
+    def _drop(self, tag: int) -> None:
+        if self._unsettled.pop(tag) == self._generation:
+            self._crowd -= 1
+
+    def _flush(self) -> None:
+        acks, self._acks = self._acks, []
+        if self.channel.error is not None:
+            return
+        number = self.channel.number
+        oldest = next(iter(self._unsettled), None)
+        whole = [tag for tag in acks if oldest is None or tag < oldest]
+        out = []
+        if len(whole) > 1:
+            out.append(frames.ack(number, max(whole), multiple=True))
+            acks = [tag for tag in acks if oldest is not None and tag > oldest]
+        out += [frames.ack(number, tag) for tag in acks]
+        self.channel.send(b"".join(out))
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._leaving and not self._unsettled and not self._acks and self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+
+    async def _close(self) -> None:
+        with contextlib.suppress(AmqpError):
+            async with self._link.deadline():
+                await self.channel.close()

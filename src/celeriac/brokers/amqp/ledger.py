@@ -1,0 +1,216 @@
+"""What every celeriac process on one RabbitMQ should know: what was revoked, and which queues there are.
+
+Rules: entries are published to a fanout exchange of ours. A stream behind it keeps them for a week, for whoever comes
+later; each channel that takes messages has an exclusive queue behind it too, so that a revocation which was stored
+before a message was published arrives before that message: RabbitMQ confirms what all queues have handed on, and a
+channel keeps order. An entry has a number, and the revision is the sum of the numbers: who knows the same has the same.
+Source: RabbitMQ, "Streams", "Publisher Confirms".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac.amqp import frames, methods
+from celeriac.amqp.channel import Channel
+from celeriac.amqp.content import Properties, write_properties
+from celeriac.amqp.errors import AmqpError, Refused
+from celeriac.amqp.frames import Inbound
+from celeriac.amqp.link import Link
+from celeriac.broker import Revoked
+from celeriac.clock import Clock
+
+_log = logging.getLogger("celeriac.broker.amqp")
+
+LEDGER_CONSUMER = "celeriac-ledger"
+"""Tag of the consumer of a channel's own queue."""
+
+_STREAM: Mapping[str, Any] = {
+    "x-queue-type": "stream",
+    "x-max-age": "7D",
+    "x-max-length-bytes": 100_000_000,
+    "x-stream-max-segment-size-bytes": 5_000_000,
+}
+_HISTORY = 1000
+_NUMBERS = 2**62
+
+
+class _Entry(msgspec.Struct, omit_defaults=True):
+    number: int
+    mark: str | None = None
+    queue: str | None = None
+    revoke: list[str] = []
+    roots: list[str] = []
+    terminate: bool = False
+    until: float = 0.0
+
+
+class _Term(msgspec.Struct):
+    until: float
+    terminate: bool
+
+
+_write = msgspec.json.Encoder().encode
+_read = msgspec.json.Decoder(_Entry).decode
+
+
+class Ledger:
+    """The copy of one process.
+
+    :ivar queues: the queues that somebody declared.
+    :ivar revision: changes with every revocation.
+    """
+
+    def __init__(self, link: Link, name: str, clock: Clock) -> None:
+        self._link = link
+        self._name = name
+        self._clock = clock
+        self.queues: set[str] = set()
+        self.revision = 0
+        self._numbers: set[int] = set()
+        self._ids: dict[str, _Term] = {}
+        self._roots: dict[str, _Term] = {}
+        self._channel: Channel | None = None
+        self._declared: object = None
+        self._turn = asyncio.Lock()
+        self._complained = False
+
+    async def follow(self) -> None:
+        """Have the copy, as of this call and from now on. Raises ``AmqpError``."""
+        if self._channel is not None and self._channel.is_open:
+            return
+        async with self._turn:
+            if self._channel is None or not self._channel.is_open:
+                channel = await self._link.channel()
+                channel.on_message = self.take
+                await self.attach(channel)
+                await self._read_history()
+                self._channel = channel
+
+    async def settle(self) -> None:
+        """Have the copy as of this call."""
+        await self.follow()
+        assert self._channel is not None
+        async with self._link.deadline():
+            # The answer comes after every entry that was confirmed to its writer before.
+            await self._channel.call(methods.limit_unsettled(0))
+
+    async def attach(self, channel: Channel) -> None:
+        """Have new entries come on this channel, from consumer ``LEDGER_CONSUMER``; ``take`` is for them."""
+        await self._declare()
+        async with self._link.deadline():
+            queue = (await channel.call(methods.declare_own_queue())).queue
+            await channel.call(methods.bind_queue(queue, self._name, ""))
+            await channel.call(methods.consume(queue, LEDGER_CONSUMER, no_ack=True))
+
+    def take(self, message: Inbound) -> None:
+        """Learn what an entry says."""
+        try:
+            entry = _read(message.body)
+        except msgspec.MsgspecError as error:
+            _log.warning("an entry of %s cannot be read: %s", self._name, error)
+            return
+        if entry.number in self._numbers:
+            return
+        if entry.queue is not None:
+            self.queues.add(entry.queue)
+        if entry.revoke or entry.roots:
+            self._numbers.add(entry.number)
+            self.revision = (self.revision + entry.number) % _NUMBERS
+            for table, names in ((self._ids, entry.revoke), (self._roots, entry.roots)):
+                self._revoke(table, names, entry)
+
+    async def note_queue(self, queue: str) -> None:
+        """Let everybody know of a queue, unless the copy has it. Never raises: it is a courtesy."""
+        if queue in self.queues or queue.startswith(self._name.rpartition(".")[0]):
+            return
+        self.queues.add(queue)
+        try:
+            await self._append(_Entry(_number(), queue=queue))
+        except AmqpError as error:
+            _log.debug("queue %s could not be noted: %s", queue, error)
+
+    async def revoke(self, ids: Sequence[str], roots: Sequence[str], terminate: bool, until: float) -> None:
+        """Let everybody know of a revocation. Raises ``AmqpError``."""
+        await self._append(
+            _Entry(_number(), revoke=list(ids), roots=list(roots), terminate=terminate, until=until)
+        )
+
+    def revoked(self) -> Revoked:
+        """Return what is revoked now."""
+        now = self._clock.now()
+        for table in (self._ids, self._roots):
+            for name in [name for name, term in table.items() if term.until <= now]:
+                del table[name]
+        terminate = [name for table in (self._ids, self._roots) for name in table if table[name].terminate]
+        return Revoked(
+            self.revision, frozenset(self._ids), frozenset(self._roots), terminate=frozenset(terminate)
+        )
+
+    def _revoke(self, table: dict[str, _Term], names: Sequence[str], entry: _Entry) -> None:
+        now = self._clock.now()
+        for name in names:
+            term = table.get(name)
+            if term is None or term.until <= now:
+                table[name] = _Term(entry.until, entry.terminate)
+            else:
+                term.until = max(term.until, entry.until)
+                term.terminate |= entry.terminate
+
+    async def _declare(self) -> None:
+        connection = await self._link.connection()
+        if self._declared is connection:
+            return
+        async with self._link.passing_channel() as channel:
+            await channel.call(methods.declare_exchange(self._name, "fanout"))
+        try:
+            async with self._link.passing_channel() as channel:
+                await channel.call(methods.declare_queue(self._name, _STREAM))
+                await channel.call(methods.bind_queue(self._name, self._name, ""))
+        except Refused as error:
+            if not self._complained:
+                self._complained = True
+                _log.warning(
+                    "%s: no stream can be had (%s), so a worker knows only what was revoked while it ran",
+                    self._link.target,
+                    error,
+                )
+        self._declared = connection
+
+    async def _read_history(self) -> None:
+        """Read the stream up to a mark that is written now."""
+        if self._complained:
+            return
+        mark, seen = str(uuid.uuid4()), asyncio.Event()
+        async with self._link.passing_channel() as channel:
+
+            def take(message: Inbound) -> None:
+                channel.send(frames.ack(channel.number, message.tag))
+                self.take(message)
+                if mark.encode() in message.body:
+                    seen.set()
+
+            channel.on_message = take
+            await channel.call(methods.limit_unsettled(_HISTORY))
+            reading = methods.consume(self._name, "history", arguments={"x-stream-offset": "first"})
+            await channel.call(reading)
+            await self._append(_Entry(_number(), mark=mark))
+            await seen.wait()
+
+    async def _append(self, entry: _Entry) -> None:
+        await self._declare()
+        body = _write(entry)
+        header = write_properties(Properties(content_type="application/json", delivery_mode=2), len(body))
+        publisher = await self._link.publisher()
+        await publisher.publish(self._name, "", header, body, mandatory=False)
+
+
+def _number() -> int:
+    return secrets.randbelow(_NUMBERS - 1) + 1

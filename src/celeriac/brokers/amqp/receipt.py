@@ -1,0 +1,119 @@
+"""How a delivery ends: acknowledged, given back, kept until it is due, or set aside.
+
+Rules: what goes elsewhere is published and confirmed there before it is acknowledged here, so a crash in between leaves
+it twice, never nowhere. Only where the broker keeps no delayed messages are they held here until they are due.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Protocol
+
+from celeriac.amqp.errors import AmqpError, Refused
+from celeriac.amqp.frames import Inbound
+from celeriac.amqp.link import Link
+from celeriac.brokers.amqp.dead import Graveyard
+from celeriac.brokers.amqp.envelopes import moved
+from celeriac.brokers.amqp.holding import Holding
+from celeriac.brokers.amqp.outbox import Outbox
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+
+_log = logging.getLogger("celeriac.broker.amqp")
+
+
+class Taker(Protocol):
+    """What a receipt needs of the subscription it came from."""
+
+    async def give_back(self, holding: Holding, message: Inbound) -> None:
+        """Put a message back on its queue."""
+        ...
+
+    def offer_again(self, holding: Holding, queue: str, message: Inbound) -> None:
+        """Hand a message out again."""
+        ...
+
+
+class Keeper:
+    """Where messages go that are not for now."""
+
+    def __init__(self, link: Link, outbox: Outbox, graveyard: Graveyard, clock: Clock) -> None:
+        self._link = link
+        self._outbox = outbox
+        self._graveyard = graveyard
+        self._clock = clock
+        self._complained = False
+
+    def seconds_until(self, due: float) -> float:
+        """Return how long it is until then."""
+        return due - self._clock.now()
+
+    async def delay(self, message: Inbound, queue: str, due: float) -> bool:
+        """Have the message kept by the broker; return whether it can be."""
+        try:
+            await self._outbox.delay(moved(message), message.body, queue, due)
+        except Refused as error:
+            if not self._complained:
+                self._complained = True
+                _log.warning(
+                    "%s keeps no delayed messages (%s): they are held here until they are due",
+                    self._link.target,
+                    error,
+                )
+            return False
+        except AmqpError as error:
+            raise self._link.translate(error, BrokerUnavailable, BrokerError) from error
+        return True
+
+    async def bury(self, message: Inbound, queue: str, reason: str) -> None:
+        """Have the message among the dead letters."""
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            await self._graveyard.add(message, queue, reason, self._clock.now())
+
+
+class AmqpReceipt:
+    """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
+
+    __slots__ = ("_holding", "_keeper", "_queue", "_spent", "_taker", "message")
+
+    def __init__(self, keeper: Keeper, taker: Taker, holding: Holding, queue: str, message: Inbound) -> None:
+        self._keeper = keeper
+        self._taker = taker
+        self._holding = holding
+        self._queue = queue
+        self._spent = False
+        self.message = message
+
+    async def ack(self) -> None:
+        self._check()
+        self._holding.ack(self.message.tag)
+        self._spent = True
+
+    async def requeue(self) -> None:
+        self._check()
+        await self._taker.give_back(self._holding, self.message)
+        self._spent = True
+
+    async def park(self, due: float) -> None:
+        if math.isnan(due):
+            raise ValueError("a message cannot be parked until nan; give seconds since the epoch")
+        self._check()
+        seconds = self._keeper.seconds_until(due)
+        if seconds > 0 and await self._keeper.delay(self.message, self._queue, due):
+            self._holding.ack(self.message.tag)
+        else:
+            taker, holding, queue, message = self._taker, self._holding, self._queue, self.message
+            holding.hold(message.tag, max(0.0, seconds), lambda: taker.offer_again(holding, queue, message))
+        self._spent = True
+
+    async def bury(self, reason: str) -> None:
+        self._check()
+        await self._keeper.bury(self.message, self._queue, reason)
+        self._holding.ack(self.message.tag)
+        self._spent = True
+
+    def _check(self) -> None:
+        if self._spent:
+            raise DeliveryLost(f"delivery {self.message.tag} was settled before")
+        self._holding.check(self.message.tag)

@@ -1,0 +1,316 @@
+"""Takes messages from queues: RabbitMQ pushes as many as may start, and they wait here for the moment until ``take``.
+
+Rules: a consumer a queue, each with a prefetch of its own (no global QoS); a message is acknowledged when its work is
+done. What was pushed but is not wanted any more goes back before ``stop`` returns. After the channel was lost, ``take``
+opens another, and what the old one held is void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Iterable
+
+from celeriac.amqp import methods
+from celeriac.amqp.channel import Channel
+from celeriac.amqp.errors import AmqpError, Refused
+from celeriac.amqp.frames import Inbound
+from celeriac.amqp.link import Link
+from celeriac.broker import Delivery
+from celeriac.brokers.amqp.envelopes import read
+from celeriac.brokers.amqp.holding import Holding
+from celeriac.brokers.amqp.ledger import LEDGER_CONSUMER, Ledger
+from celeriac.brokers.amqp.receipt import AmqpReceipt, Keeper
+from celeriac.brokers.amqp.topology import Topology
+from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.wire.envelope import Unreadable
+
+_MOST_AT_ONCE = 10_000
+_CROWDED_AFTER = 0.05
+"""Seconds to wait for acks on their way, before more is asked for than was pushed."""
+
+_SURPLUS_AFTER = 0.5
+"""Seconds after which messages that nobody takes are given back."""
+
+
+class AmqpSubscription:
+    """A hold on some queues; see ``celeriac.broker.Subscription``."""
+
+    def __init__(self, link: Link, topology: Topology, keeper: Keeper, ledger: Ledger) -> None:
+        self._link = link
+        self._topology = topology
+        self._keeper = keeper
+        self._ledger = ledger
+        self.revision = 0
+        self._lines: dict[str, deque[Delivery]] = {}
+        self._order: deque[str] = deque()
+        self._consumers: dict[str, str] = {}
+        self._numbers = itertools.count(1)
+        self._holding: Holding | None = None
+        self._prefetch = 0
+        self._news = asyncio.Event()
+        self._tuning = asyncio.Lock()
+        self._waiting = False
+        self._crowded = False
+        self._stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._taken_at = self._loop.time()
+        self._surplus: asyncio.TimerHandle | None = None
+        self._returning: asyncio.Task[None] | None = None
+
+    async def take(self, limit: int) -> list[Delivery]:
+        limit = min(limit, _MOST_AT_ONCE)
+        self._taken_at = self._loop.time()
+        while not self._stopped:
+            if not self._is_tuned(limit):
+                with self._link.translated(BrokerUnavailable, BrokerError):
+                    await self._tune(limit)
+            self._news.clear()
+            if taken := self._pick(limit):
+                self.revision = self._ledger.revision
+                return taken
+            if not self._stopped:
+                await self._wait(limit)
+        return []
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._news.set()
+        async with self._tuning:
+            if self._holding is not None:
+                self._holding.end_holds()
+            await self._pause()
+
+    async def close(self) -> None:
+        """Stop, and close the channel once everything it handed out is settled."""
+        await self.stop()
+        if self._holding is not None:
+            self._holding.leave()
+
+    async def add_queue(self, queue: str) -> None:
+        if queue in self._lines:
+            return
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            await self._topology.have_queue(queue)
+        self._lines[queue] = deque()
+        self._order.append(queue)
+        self._news.set()
+
+    async def drop_queue(self, queue: str) -> None:
+        if queue not in self._lines:
+            return
+        self._order.remove(queue)
+        async with self._tuning:
+            await self._pause([queue])
+            self._lines.pop(queue, None)
+
+    def buffered(self, queue: str) -> int:
+        """Return how many messages of a queue were pushed here and not taken."""
+        return len(self._lines.get(queue, ()))
+
+    async def catch_up(self) -> None:
+        """Let what was pushed before this call arrive."""
+        holding = self._holding
+        if holding is not None and holding.channel.is_open:
+            async with self._link.deadline():
+                await holding.channel.call(methods.limit_unsettled(self._prefetch))
+
+    async def _wait(self, limit: int) -> None:
+        """Wait for news. Where what is unsettled leaves no room for more, make room for ``limit``."""
+        self._waiting = True
+        try:
+            if self._holding is not None and self._holding.crowd < self._prefetch:
+                await self._news.wait()
+                return
+            async with asyncio.timeout(_CROWDED_AFTER):
+                await self._news.wait()
+        except TimeoutError:
+            self._crowded = True
+        finally:
+            self._waiting = False
+
+    # --- for receipts
+
+    async def give_back(self, holding: Holding, message: Inbound) -> None:
+        """Put a message back on its queue as the next. Raises ``DeliveryLost``."""
+        holding.check(message.tag)
+        if not self._waiting and holding is self._holding:
+            # Else it would come straight back, and wait here while others are free.
+            async with self._tuning:
+                await self._pause()
+        holding.requeue(message.tag)
+
+    def offer_again(self, holding: Holding, queue: str, message: Inbound) -> None:
+        """Hand a message out again that was held here until it was due."""
+        if self._stopped or holding is not self._holding or queue not in self._lines:
+            holding.requeue(message.tag)
+            return
+        self._lines[queue].appendleft(self._delivery(holding, queue, message))
+        self._news.set()
+
+    # --- tuning
+
+    def _is_tuned(self, limit: int) -> bool:
+        holding = self._holding
+        return (
+            holding is not None
+            and holding.channel.is_open
+            and limit <= self._prefetch
+            and not self._crowded
+            and len(self._consumers) == len(self._order)
+        )
+
+    async def _tune(self, limit: int) -> None:
+        """Have a channel, and a consumer for each queue with room for ``limit`` messages."""
+        async with self._tuning:
+            if self._stopped:
+                return
+            channel = await self._have_channel()
+            async with self._link.deadline():
+                if limit > self._prefetch or self._crowded:
+                    self._crowded = False
+                    await self._cancel(list(self._consumers))
+                    self._prefetch = limit
+                    if self._holding is not None:
+                        self._holding.start_anew()
+                    await channel.call(methods.limit_unsettled(limit))
+                for queue in self._order:
+                    if queue not in self._consumers.values():
+                        await self._consume(channel, queue)
+
+    async def _have_channel(self) -> Channel:
+        if self._holding is not None and self._holding.channel.is_open:
+            return self._holding.channel
+        self._forget()
+        for queue in tuple(self._order):
+            await self._topology.have_queue(queue)
+        await self._ledger.follow()
+        for queue in tuple(self._order):
+            await self._ledger.note_queue(queue)
+            with contextlib.suppress(Refused):
+                await self._topology.use_delays(queue)
+        channel = await self._link.channel()
+        holding = self._holding = Holding(self._link, channel)
+        channel.on_message = lambda message: self._arrived(holding, message)
+        channel.on_cancelled = self._cancelled
+        channel.on_closed = lambda error: self._news.set()
+        await self._ledger.attach(channel)
+        return channel
+
+    async def _consume(self, channel: Channel, queue: str) -> None:
+        tag = f"celeriac-{next(self._numbers)}"
+        self._consumers[tag] = queue
+        await channel.call(methods.consume(queue, tag))
+
+    async def _cancel(self, tags: Iterable[str]) -> None:
+        assert self._holding is not None
+        for tag in tags:
+            await self._holding.channel.call(methods.cancel(tag))
+            self._consumers.pop(tag, None)
+
+    async def _pause(self, queues: Iterable[str] | None = None) -> None:
+        """Have nothing pushed any more from these queues, and give back what was pushed and not taken."""
+        holding = self._holding
+        if holding is None or not holding.channel.is_open:
+            return
+        wanted = set(self._lines if queues is None else queues)
+        try:
+            async with self._link.deadline():
+                await self._cancel([tag for tag, queue in self._consumers.items() if queue in wanted])
+                for queue in wanted:
+                    await self._return_line(holding, queue)
+        except AmqpError:
+            return  # the channel is gone, and with it the hold on everything
+
+    async def _return_line(self, holding: Holding, queue: str) -> None:
+        line = self._lines.get(queue)
+        if not line:
+            return
+        while line:
+            receipt = line.popleft().receipt
+            assert isinstance(receipt, AmqpReceipt)
+            holding.requeue(receipt.message.tag)
+        # An answer from the queue means that it has them back.
+        await holding.channel.call(methods.look_for_queue(queue))
+
+    def _forget(self) -> None:
+        """Forget what a closed channel held."""
+        self._holding = None
+        self._prefetch = 0
+        self._consumers.clear()
+        for line in self._lines.values():
+            line.clear()
+
+    # --- what arrives
+
+    def _arrived(self, holding: Holding, message: Inbound) -> None:
+        if message.consumer == LEDGER_CONSUMER:
+            self._ledger.take(message)
+            return
+        queue = self._consumers.get(message.consumer)
+        holding.add(message.tag)
+        line = None if queue is None else self._lines.get(queue)
+        if line is None or queue is None:
+            holding.requeue(message.tag)
+            return
+        line.append(self._delivery(holding, queue, message))
+        self._news.set()
+        if self._surplus is None and not self._waiting:
+            self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
+
+    def _delivery(self, holding: Holding, queue: str, message: Inbound) -> Delivery:
+        envelope, deliveries = read(message)
+        receipt = AmqpReceipt(self._keeper, self, holding, queue, message)
+        return Delivery(envelope, queue, receipt, message.redelivered, deliveries)
+
+    def _cancelled(self, tag: str) -> None:
+        """The server ended a consumer: its queue was deleted, or moved to another node."""
+        queue = self._consumers.pop(tag, None)
+        if queue is not None:
+            self._topology.forget_queue(queue)
+        self._news.set()
+
+    def _pick(self, limit: int) -> list[Delivery]:
+        """Take by priority over all the queues; among equals the queues take turns."""
+        if self._stopped:
+            return []
+        taken: list[Delivery] = []
+        if len(self._order) == 1:
+            line = self._lines[self._order[0]]
+            while line and len(taken) < limit:
+                taken.append(line.popleft())
+            return taken
+        while len(taken) < limit:
+            ready = [queue for queue in self._order if self._lines[queue]]
+            if not ready:
+                break
+            queue = min(ready, key=lambda name: _urgency(self._lines[name][0]))
+            self._order.remove(queue)
+            self._order.append(queue)
+            taken.append(self._lines[queue].popleft())
+        return taken
+
+    def _look_for_surplus(self) -> None:
+        """Let others have what was pushed here and is not taken: all slots are busy, or the taker is."""
+        self._surplus = None
+        if self._stopped or self._waiting or not any(self._lines.values()):
+            return
+        rest = self._taken_at + _SURPLUS_AFTER - self._loop.time()
+        if rest > 0:
+            self._surplus = self._loop.call_later(rest, self._look_for_surplus)
+        elif self._returning is None or self._returning.done():
+            self._returning = self._loop.create_task(self._return_surplus())
+
+    async def _return_surplus(self) -> None:
+        for queue in [queue for queue, line in self._lines.items() if line]:
+            # A quorum queue counts what is given back as a failed delivery.
+            with contextlib.suppress(AmqpError):
+                if not await self._topology.is_quorum(queue):
+                    async with self._tuning:
+                        await self._pause([queue])
+
+
+def _urgency(delivery: Delivery) -> int:
+    return 0 if isinstance(delivery.envelope, Unreadable) else delivery.envelope.priority

@@ -1,0 +1,74 @@
+"""The AMQP broker keeps the contract, each test with queues of its own."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+
+import amqp
+import pytest
+
+from celeriac.brokers.amqp import AmqpBroker
+from celeriac.testing.contracts import BrokerContract, Plant, RevocationContract, ScheduleContract
+from celeriac.wire.envelope import Envelope, Route
+from tests.servers import RabbitServer
+
+
+@pytest.fixture
+def prefix(unique: Callable[[str], str]) -> str:
+    return unique("contract") + "."
+
+
+@pytest.fixture
+async def broker(rabbit_url: str, prefix: str) -> AsyncIterator[AmqpBroker]:
+    broker = AmqpBroker(f"{rabbit_url}?max_priority=9", prefix=prefix)
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+async def second(rabbit_url: str, prefix: str) -> AsyncIterator[AmqpBroker]:
+    broker = AmqpBroker(f"{rabbit_url}?max_priority=9", prefix=prefix)
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+def plant(rabbit_server: RabbitServer) -> Plant:
+    async def plant(queue: str, raw: bytes) -> None:
+        with closing(rabbit_server.client()) as connection:
+            channel = connection.channel()
+            arguments = {"x-max-priority": 9}
+            channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+            channel.basic_publish(amqp.Message(raw), routing_key=queue)
+
+    return plant
+
+
+@pytest.fixture(autouse=True)
+async def delays(rabbit_url: str) -> None:
+    """Have the queues of delays made before a test that is about time."""
+    broker = AmqpBroker(rabbit_url)
+    await broker.publish(Envelope(body=b""), Route("to-be-delayed", due=time.time() + 0.1))
+    await broker.close()
+
+
+@pytest.fixture
+def no_delayed_messages(rabbit_server: RabbitServer, delays: None) -> None:
+    """The queues of delays are kombu's, one set a vhost: what other tests left there is deleted."""
+    with closing(rabbit_server.client()) as connection:
+        for queue in ("celeriac.soon", *(f"celery_delayed_{level}" for level in range(28))):
+            connection.channel().queue_purge(queue)
+
+
+class TestAmqpBroker(BrokerContract):
+    """Messages."""
+
+
+@pytest.mark.usefixtures("no_delayed_messages")
+class TestAmqpSchedule(ScheduleContract):
+    """What is for later."""
+
+
+@pytest.mark.usefixtures("no_delayed_messages")
+class TestAmqpRevocations(RevocationContract):
+    """What must not run."""
