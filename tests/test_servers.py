@@ -7,8 +7,8 @@ import sys
 from contextlib import closing
 
 import pytest
-import redis
 
+import redis
 from tests.servers import LoggedProcess, RedisSentinel, RedisServer
 
 

@@ -17,7 +17,6 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import redis
-
 from tests.servers.process import LoggedProcess
 
 HOST = "127.0.0.1"

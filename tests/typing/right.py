@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from celeriac import Call, Celeriac, Context, Result, Retry, as_completed
+from celeriac import Call, Celeriac, Context, GroupResult, Result, Retry, as_completed
 from celeriac.task import FunctionTask
 
 app = Celeriac("shop", broker="redis://localhost", backend="redis://localhost", lease=10.0)
@@ -85,7 +85,7 @@ def sent_by_code_without_a_loop() -> None:
     assert_type(add.apply_async((1, 2), queue="slow"), Result[int])
     assert_type(app.delay("worker.add", 2, 3), Result[Any])
     assert_type(app.delay_many([greet.call("ada")]), list[Result[str]])
-    assert_type(add.delay(1).children, list[Result[Any]])
+    assert_type(add.delay(1).children, list[Result[Any] | GroupResult[Any]])
     assert_type(add.delay(1).ready(), bool)
 
 

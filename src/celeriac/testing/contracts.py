@@ -15,7 +15,7 @@ pytest.register_assert_rewrite(*(_SUITES - sys.modules.keys()))
 
 from celeriac.testing.backend_contract import BackendContract  # noqa: E402 - after the rewriting
 from celeriac.testing.broker_contract import BrokerContract, Plant  # noqa: E402
-from celeriac.testing.chord_contract import ChordContract
+from celeriac.testing.chord_contract import ChordContract  # noqa: E402
 from celeriac.testing.revocation_contract import RevocationContract  # noqa: E402
 from celeriac.testing.schedule_contract import ScheduleContract  # noqa: E402
 
