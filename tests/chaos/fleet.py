@@ -5,7 +5,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.servers import LoggedProcess
@@ -29,6 +29,7 @@ class Fleet:
         self._started = 0
         self.deaths: dict[int, float] = {}
         """When each celeriac worker was killed, or had stopped, by its process id."""
+        self._ever: list[LoggedProcess] = []
         self.pids: set[int] = set()
         """The process ids of all celeriac workers there have been; who else ran something is Celery's."""
         self.complaints: list[str] = []
@@ -70,6 +71,13 @@ class Fleet:
         await asyncio.gather(self.stop_celery(), *(self._stop(worker) for worker in self._celeriac))
         self._celeriac.clear()
 
+    def tracebacks(self) -> Iterator[str]:
+        """What celeriac workers logged that no fault from outside explains."""
+        for worker in self._ever:
+            _, found, text = worker.output.partition("Traceback")
+            if found:
+                yield f"worker {worker.pid} logged:\nTraceback{text[:3000]}"
+
     def abandon(self) -> None:
         """Kill what is left, at the end of a run that went wrong."""
         for worker in [*self._celeriac, *self._celery]:
@@ -101,6 +109,7 @@ class Fleet:
         ]
         worker = await self._begin(command, " ready")
         self.pids.add(worker.pid)
+        self._ever.append(worker)
         return worker
 
     async def _start_celery(self) -> LoggedProcess:

@@ -75,7 +75,7 @@ async def run(plan: Plan) -> Report:
                 *_left(server),
                 *_results(server, calls, {(r.task_id, r.retries): r.pid in fleet.pids for r in runs}),
             ],
-            fleet.complaints,
+            [*fleet.complaints, *fleet.tracebacks()],
             time.monotonic() - began,
         )
 
@@ -85,7 +85,7 @@ async def _all_done(ledger: Path, expected: int, server: RedisServer) -> None:
     seen, since = -1, time.monotonic()
     while time.monotonic() < since + STALLED:
         ends = await asyncio.to_thread(count_ends, ledger)
-        if ends >= expected and not _counts(server):
+        if ends >= expected and not _counts(server).keys() - {"dead"}:
             return
         if ends != seen:
             seen, since = ends, time.monotonic()
@@ -111,6 +111,8 @@ def _left(server: RedisServer) -> Iterator[str]:
     for name, count in _counts(server).items():
         yield f"left in the broker: {count} {name}"
     with closing(server.client()) as client:
+        for letter in client.hvals("celeriac.dead"):
+            yield f"dead: {letter.decode(errors='replace')}"
         for key in client.scan_iter(count=1000):
             name = key.decode()
             if not name.startswith(KNOWN_KEYS):

@@ -92,4 +92,5 @@ def _excuse(run: Run, again: Run, trouble: Trouble) -> str | None:
 
 def _cut_while_settling(run: Run, trouble: Trouble) -> bool:
     settled = (run.end or run.begin) + SETTLING
-    return any(run.begin <= cut <= settled for cut in trouble.cuts)
+    cuts = [*trouble.cuts, *(begin for begin, _ in trouble.outages)]
+    return any(run.begin <= cut <= settled for cut in cuts)
