@@ -27,6 +27,9 @@ from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import UNAVAILABLE, Insist
 from celeriac.worker.outcome import Decision
 
+FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
+"""Seconds between looks at a claim that another worker has."""
+
 logger = logging.getLogger("celeriac.worker")
 
 
@@ -103,11 +106,14 @@ class Workflows:
 
     async def _claim(self, encoded: EncodedPart) -> Claim | None:
         """Count a part; return the claim of the body, ``None`` when nothing is left to be done here."""
+        wait = FIRST_LOOK
         while True:
             standing = await self._insist(partial(self._store.count, encoded), "counting a chord's part")
             if standing.held_for is None:
                 return standing.claim
-            await asyncio.sleep(standing.held_for)
+            # Whoever has the claim is mostly done in a moment; if it died, its claim ends.
+            await asyncio.sleep(min(wait, standing.held_for))
+            wait = min(2 * wait, LONGEST_LOOK)
 
     async def _complete(self, part: Part, claim: Claim) -> list[EncodedPart]:
         """Send the body, or fail it; return the parts of other chords that this makes."""
