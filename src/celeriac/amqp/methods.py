@@ -18,7 +18,9 @@ class _AnyName(Frame):
 
     def __init_subclass__(cls) -> None:
         # pamqp goes through the slots of the class to write a method.
-        cls.__slots__ = next(parent.__slots__ for parent in cls.__mro__[1:] if parent.__slots__)
+        cls.__slots__ = next(
+            slots for parent in cls.__mro__[1:] if (slots := getattr(parent, "__slots__", None))
+        )
 
     def validate(self) -> None:
         """Leave it to RabbitMQ."""
