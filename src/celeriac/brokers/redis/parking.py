@@ -25,24 +25,34 @@ _PARK_OR_QUEUE = Script(
 -- ARGV: for each its queue, due time, tag, the end of its entry, message. Returns 1 or an error for each.
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
+local function failed(answer) return type(answer) == 'table' and answer.err end
+
 local served, reply = {}, {}
+local entries, times, parked = {}, {}, {}
 for i = 1, #ARGV / 5 do
   local queue, at, tag, tail, raw = ARGV[5 * i - 4], ARGV[5 * i - 3], ARGV[5 * i - 2], ARGV[5 * i - 1], ARGV[5 * i]
   if served[queue] == nil then
     local ends = redis.call('ZSCORE', KEYS[4], queue)
     served[queue] = ends and tonumber(ends) > now or false
   end
-  local answer
+  reply[i] = 1
   if served[queue] and tonumber(at) > now then
-    answer = redis.pcall('HSET', KEYS[1], tag, '[' .. raw .. tail)
-    if type(answer) ~= 'table' then
-      redis.call('ZADD', KEYS[2], at, tag)
-      redis.call('ZADD', KEYS[3], at, tag)
-    end
+    parked[#parked + 1] = i
+    entries[#entries + 1], times[#times + 1] = tag, at
+    entries[#entries + 1], times[#times + 1] = '[' .. raw .. tail, tag
   else
-    answer = redis.pcall('LPUSH', KEYS[i + 4], raw)
+    reply[i] = failed(redis.pcall('LPUSH', KEYS[i + 4], raw)) or 1
   end
-  reply[i] = type(answer) == 'table' and answer.err or 1
+end
+
+if #parked > 0 then
+  local refused = failed(redis.pcall('HSET', KEYS[1], unpack(entries)))
+  if refused then
+    for _, i in ipairs(parked) do reply[i] = refused end
+  else
+    redis.call('ZADD', KEYS[2], unpack(times))
+    redis.call('ZADD', KEYS[3], unpack(times))
+  end
 end
 return reply
 """

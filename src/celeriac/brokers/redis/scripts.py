@@ -157,20 +157,29 @@ PARK = Script(
     r"""
 -- KEYS: unacked, index, leases, due. ARGV: tag, new tag, due for each. Returns 1 or 0 (lost).
 -- The new tag makes the receipt void. A peer of kombu's kind would restore the entry late, never early.
-local reply = {}
-for i = 1, #ARGV / 3 do
-  local tag, parked, at = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  local entry = redis.call('HGET', KEYS[1], tag)
-  reply[i] = 0
-  if entry then
-    redis.call('HSET', KEYS[1], parked, entry)
-    redis.call('ZADD', KEYS[2], at, parked)
-    redis.call('ZADD', KEYS[4], at, parked)
-    redis.call('HDEL', KEYS[1], tag)
-    redis.call('ZREM', KEYS[2], tag)
-    redis.call('ZREM', KEYS[3], tag)
-    reply[i] = 1
+local tags = {}
+for i = 1, #ARGV / 3 do tags[i] = ARGV[3 * i - 2] end
+local held = redis.call('HMGET', KEYS[1], unpack(tags))
+
+local reply, entries, times, gone, seen = {}, {}, {}, {}, {}
+for i, tag in ipairs(tags) do
+  local parked, at = ARGV[3 * i - 1], ARGV[3 * i]
+  reply[i] = held[i] and not seen[tag] and 1 or 0
+  if reply[i] == 1 then
+    seen[tag] = true
+    gone[#gone + 1] = tag
+    entries[#entries + 1], times[#times + 1] = parked, at
+    entries[#entries + 1], times[#times + 1] = held[i], parked
   end
+end
+
+if #gone > 0 then
+  redis.call('HSET', KEYS[1], unpack(entries))
+  redis.call('ZADD', KEYS[2], unpack(times))
+  redis.call('ZADD', KEYS[4], unpack(times))
+  redis.call('HDEL', KEYS[1], unpack(gone))
+  redis.call('ZREM', KEYS[2], unpack(gone))
+  redis.call('ZREM', KEYS[3], unpack(gone))
 end
 return reply
 """
