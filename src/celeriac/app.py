@@ -351,7 +351,7 @@ class _Opens:
             broker = self._open_broker()
             owned.append(broker)
         if self._open_backend is not None:
-            backend = self._open_backend()
+            backend = self._open_backend(broker)
             owned.append(backend)
         assert broker is not None
         assert backend is not None

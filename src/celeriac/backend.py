@@ -106,12 +106,25 @@ class ChordStore(Protocol):
         ...
 
 
+class Replies(Protocol):
+    """Results that come as messages, to the sender alone."""
+
+    async def address(self) -> str:
+        """Return what a message names as its ``reply_to``; it is ready to receive. Raises ``BackendError``."""
+        ...
+
+
 class Backend(Protocol):
     """A place that keeps results. Bound to the event loop that first used it."""
 
     @property
     def chords(self) -> ChordStore | None:
         """What counts chords here; ``None`` where results are kept in a way that cannot."""
+        ...
+
+    @property
+    def replies(self) -> Replies | None:
+        """Where results are sent to; ``None`` where they are kept for everybody."""
         ...
 
     def encode(self, record: ResultRecord) -> EncodedResult:

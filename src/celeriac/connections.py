@@ -41,7 +41,7 @@ class Connections(msgspec.Struct, frozen=True):
 
     async def close(self) -> None:
         """Close what was opened here."""
-        for opened in self.owned:
+        for opened in reversed(self.owned):  # a backend may use the broker's connection
             await opened.close()
 
 

@@ -188,6 +188,7 @@ class Context:
                     worker=self.worker,
                     retries=self.message.retries,
                     queue=self.queue,
+                    reply_to=self.message.reply_to,
                 )
             )
 

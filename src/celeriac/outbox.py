@@ -13,7 +13,7 @@ from celeriac.canvas.freeze import freeze
 from celeriac.canvas.launch import Launch, Origin
 from celeriac.canvas.nodes import Node, has_chord
 from celeriac.canvas.trail import Trail, trail
-from celeriac.connections import ConnectionTable, RunBlocking
+from celeriac.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.context import CURRENT
 from celeriac.errors import ConfigError
 from celeriac.result import GroupResult, Result, ResultStore
@@ -63,15 +63,18 @@ class Outbox:
 
     async def send(self, call: Call[R]) -> Result[R]:
         """Return when the broker has the message; raises as ``Publisher.publish`` does."""
-        message = self._message(call)
-        await self._connections.current().publisher.publish(message, call.options)
+        connections = self._connections.current()
+        message = self._message(call, await _address(connections))
+        await connections.publisher.publish(message, call.options)
         return self._sent(call, message)
 
     async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
         """Send all in a few round trips; raises as ``Publisher.publish_many`` does."""
-        messages = [self._message(call) for call in calls]
+        connections = self._connections.current()
+        reply_to = await _address(connections)
+        messages = [self._message(call, reply_to) for call in calls]
         pairs = [(message, call.options) for message, call in zip(messages, calls, strict=True)]
-        await self._connections.current().publisher.publish_many(pairs)
+        await connections.publisher.publish_many(pairs)
         return [self._sent(call, message) for message, call in zip(messages, calls, strict=True)]
 
     def delay(self, call: Call[R]) -> Result[R]:
@@ -89,9 +92,9 @@ class Outbox:
         backend cannot count the chords in it.
         """
         frozen = freeze(node, new_id)
-        launch = Launch(self._origin())
-        launch.add(frozen)
         connections = self._connections.current()
+        launch = Launch(self._origin(await _address(connections)))
+        launch.add(frozen)
         if has_chord(frozen) and connections.backend.chords is None:
             raise ConfigError(
                 "this workflow collects the values of a group, which needs a result backend that can count them: "
@@ -132,7 +135,7 @@ class Outbox:
         backend = self._connections.current().backend
         await backend.store(backend.encode(record))
 
-    def _message(self, call: Call[Any]) -> TaskMessage:
+    def _message(self, call: Call[Any], reply_to: str | None) -> TaskMessage:
         options = call.options
         task_id = options.task_id or new_id()
         parent_id, root_id = options.parent_id, options.root_id
@@ -156,19 +159,20 @@ class Outbox:
             origin=f"{os.getpid()}@{HOST}",
             headers=dict(options.headers) if options.headers else {},
             correlation_id=task_id,
-            reply_to=options.reply_to,
+            reply_to=options.reply_to or reply_to,
             priority=options.priority or 0,
             protocol=options.protocol or self.settings.protocol,
         )
 
-    def _origin(self) -> Origin:
+    def _origin(self, reply_to: str | None) -> Origin:
         context = CURRENT.get()
         if context is None:
-            return Origin(source=f"{os.getpid()}@{HOST}", protocol=self.settings.protocol)
+            return Origin(reply_to=reply_to, source=f"{os.getpid()}@{HOST}", protocol=self.settings.protocol)
         message = context.message
         return Origin(
             parent_id=context.id,
             root_id=context.root_id or context.id,
+            reply_to=reply_to,
             stamped_headers=message.stamped_headers or (),
             stamps=message.stamps,
             source=f"{os.getpid()}@{HOST}",
@@ -205,6 +209,12 @@ class Outbox:
             context.children.append([[message.id, None], None])
         ignored = bool(call.ignore_result)
         return Result(message.id, self._results, task=message.task, convert=call.convert, ignored=ignored)
+
+
+async def _address(connections: Connections) -> str | None:
+    """Return where results are to be sent to, for backends that send them."""
+    replies = connections.backend.replies
+    return None if replies is None else await replies.address()
 
 
 HOST = socket.gethostname()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from celeriac.backend import Backend
@@ -20,12 +20,18 @@ from celeriac.wire.content import Codecs
 Adapter = TypeVar("Adapter")
 
 OpenBroker: TypeAlias = Callable[[], Broker]
-OpenBackend: TypeAlias = Callable[[], Backend]
+
+
+class OpenBackend(Protocol):
+    """Opens a backend; ``broker`` is the one it is used beside, whose connection it may share."""
+
+    def __call__(self, broker: Broker | None = None) -> Backend: ...
+
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, *AMQP_SCHEMES, "memory")
-BACKEND_SCHEMES = ("sqlite", *REDIS_SCHEMES, "memory", "db+sqlite", "disabled")
+BACKEND_SCHEMES = ("sqlite", *REDIS_SCHEMES, "rpc", "memory", "db+sqlite", "disabled")
 
 
 def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
@@ -50,10 +56,12 @@ def backend_opener(url: str, settings: Settings, codecs: Codecs, clock: Clock) -
     """Return what opens the backend of this URL; as ``broker_opener``."""
     scheme = scheme_of(url)
     if scheme in REDIS_SCHEMES:
-        return lambda: _redis_backend(url, settings, codecs)
+        return lambda broker=None: _redis_backend(url, settings, codecs)
+    if scheme == "rpc":
+        return lambda broker=None: _rpc_backend(url, broker, settings, codecs)
     if scheme in ("sqlite", "db+sqlite"):
         sqlite_path(url)
-        return lambda: _sql_backend(url.removeprefix("db+"), settings, codecs, clock)
+        return lambda broker=None: _sql_backend(url.removeprefix("db+"), settings, codecs, clock)
     if scheme == "memory":
         return _memory_backend(settings, codecs, clock)
     if scheme == "disabled":
@@ -69,7 +77,7 @@ class InOneLoop(Generic[Adapter]):
         self._adapter: Adapter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def __call__(self) -> Adapter:
+    def __call__(self, broker: Broker | None = None) -> Adapter:
         loop = asyncio.get_running_loop()
         if self._loop is None or self._adapter is None or self._loop.is_closed():
             self._loop, self._adapter = loop, self._make()
@@ -138,6 +146,33 @@ def _amqp_broker(url: str, settings: Settings, clock: Clock) -> Broker:
     return AmqpBroker(url, timeout=settings.publish_timeout, clock=clock)
 
 
+def _rpc_backend(url: str, broker: Broker | None, settings: Settings, codecs: Codecs) -> Backend:
+    try:
+        from celeriac.amqp.link import Link
+        from celeriac.backends.rpc import RpcBackend
+        from celeriac.brokers.amqp import AmqpBroker
+    except ModuleNotFoundError as error:
+        raise _missing("amqp", url, error) from error
+    own = urlsplit(url).netloc != ""
+    if own:
+        link = Link(url.replace("rpc://", "amqp://"), timeout=settings.publish_timeout)
+    elif isinstance(broker, AmqpBroker):
+        link = broker.link
+    else:
+        raise ConfigError(
+            f"{url!r} sends results over the connection of an amqp:// broker, and this app's broker is none: "
+            "use another backend, or name a RabbitMQ, as in rpc://user:password@host/vhost"
+        )
+    return RpcBackend(
+        link,
+        codecs,
+        serializer=settings.result_serializer,
+        expires=settings.result_expires,
+        extended=settings.result_extended,
+        owned=own,
+    )
+
+
 def _sqlite_broker(path: str, settings: Settings, clock: Clock) -> Broker:
     from celeriac.brokers.sqlite import SqliteBroker
 
@@ -169,7 +204,7 @@ def _memory_backend(settings: Settings, codecs: Codecs, clock: Clock) -> OpenBac
     return InOneLoop(lambda: MemoryBackend(codecs, clock, settings.result_expires))
 
 
-def _disabled_backend() -> Backend:
+def _disabled_backend(broker: Broker | None = None) -> Backend:
     from celeriac.backends.disabled import DisabledBackend
 
     return DisabledBackend()

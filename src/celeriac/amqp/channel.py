@@ -104,6 +104,12 @@ class Channel:
         answer.add_done_callback(self._closed)
         return answer
 
+    def give_up(self, reason: str) -> None:
+        """Close it because it is of no use any more."""
+        if self.is_open:
+            self.start_closing()
+            self.fail(Unavailable(reason))
+
     def _closed(self, answer: asyncio.Future[Any]) -> None:
         if not answer.cancelled() and answer.exception() is None:
             self.wire.forget(self.number)

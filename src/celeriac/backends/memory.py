@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
-from celeriac.backend import ChordStore, Claim, EncodedPart, EncodedResult, PartValue, Standing
+from celeriac.backend import ChordStore, Claim, EncodedPart, EncodedResult, PartValue, Replies, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock, SystemClock
@@ -41,6 +41,8 @@ class MemoryBackend:
     :param clock: tells when a result expires.
     :param expires: seconds until a record is dropped; ``None`` keeps it.
     """
+
+    replies: Replies | None = None
 
     def __init__(
         self,

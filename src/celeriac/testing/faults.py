@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Standing
+from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
 from celeriac.broker import Broker, DeadLetters, Delivery, Receipt, Revocations, Schedule, Subscription
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
@@ -290,6 +290,10 @@ class FaultyBackend:
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         await self._faults.around("forget", lambda: self._backend.forget(task_ids))
+
+    @property
+    def replies(self) -> Replies | None:
+        return self._backend.replies
 
     @property
     def chords(self) -> ChordStore | None:

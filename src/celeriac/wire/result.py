@@ -41,7 +41,8 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a task's outcome (Celery: the result meta object).
 
     ``result`` is the value, or a ``Failure`` in an exception state, or the meta of a custom state. ``children`` holds
-    Celery's result tuples. The fields from ``name`` on are written where results are extended.
+    Celery's result tuples. The fields from ``name`` on are written where results are extended; ``reply_to`` never is:
+    it is where a backend that sends results sends this one to.
     """
 
     task_id: str
@@ -59,6 +60,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retries: int | None = None
     queue: str | None = None
     stamps: dict[str, Any] = {}
+    reply_to: str | None = None
 
     @property
     def ready(self) -> bool:

@@ -46,6 +46,7 @@ class Refuse(msgspec.Struct, frozen=True):
     id: str | None = None
     task: str | None = None
     message: TaskMessage | None = None
+    reply_to: str | None = None
 
 
 Admission: TypeAlias = Run | Hold | Discard | Refuse
@@ -95,7 +96,7 @@ def _refuse_unread(content: Malformed | Unreadable) -> Refuse:
     if isinstance(content, Unreadable):
         return Refuse(MalformedMessage(f"unreadable message: {content.reason}"))
     error = ContentRefused(content.reason) if content.refused else MalformedMessage(content.reason)
-    return Refuse(error, id=content.id, task=content.task)
+    return Refuse(error, id=content.id, task=content.task, reply_to=content.reply_to)
 
 
 def _refuse(message: TaskMessage, error: Exception) -> Refuse:

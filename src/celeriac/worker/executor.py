@@ -158,7 +158,11 @@ class Executor:
             attempt.receipt = SPENT
         tracked = task.options.track_started
         if self._settings.track_started if tracked is None else tracked:
-            reports(ResultRecord(task_id=message.id, status=STARTED, result=self._identity))
+            reports(
+                ResultRecord(
+                    task_id=message.id, status=STARTED, result=self._identity, reply_to=message.reply_to
+                )
+            )
         return attempt
 
     async def _call(self, attempt: Attempt) -> Ending:
@@ -245,7 +249,9 @@ class Executor:
                 self._announcer.refused(admission, delivery.queue)
 
     def _refusal(self, admission: Refuse, delivery: Delivery) -> Decision:
-        message = admission.message or TaskMessage(id=admission.id or "", task=admission.task or "")
+        message = admission.message or TaskMessage(
+            id=admission.id or "", task=admission.task or "", reply_to=admission.reply_to
+        )
         terms = self._refusal_terms(message, delivery)
         return failed(message, admission.error, terms, settle=Settle.BURY)
 

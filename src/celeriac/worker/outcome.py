@@ -202,7 +202,12 @@ def _lost_with(
     records += [
         terms.encode(
             ResultRecord(
-                task_id=step.task_id, status=state, result=failure, traceback=traceback, date_done=terms.now
+                task_id=step.task_id,
+                status=state,
+                result=failure,
+                traceback=traceback,
+                date_done=terms.now,
+                reply_to=message.reply_to,
             )
         )
         for step in lost
@@ -329,4 +334,5 @@ def _record(
         retries=message.retries,
         queue=terms.queue,
         stamps=message.stamps,
+        reply_to=message.reply_to,
     )

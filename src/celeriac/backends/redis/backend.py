@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from typing import Any
 
-from celeriac.backend import ChordStore, EncodedResult
+from celeriac.backend import ChordStore, EncodedResult, Replies
 from celeriac.backends.redis.chords import RedisChords
 from celeriac.backends.redis.listener import Listener
 from celeriac.coalesce import Coalescer
@@ -80,6 +80,8 @@ class RedisBackend:
     :param key_prefix: Celery's ``global_keyprefix`` of results. Overrides the URL's.
     :param timeout: seconds for any one call.
     """
+
+    replies: Replies | None = None
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError as UrlError
 
-from celeriac.backend import ChordStore, EncodedResult
+from celeriac.backend import ChordStore, EncodedResult, Replies
 from celeriac.backends.sql.chords import SqlChords, chord_tables
 from celeriac.clock import Clock, SystemClock
 from celeriac.coalesce import Coalescer
@@ -160,6 +160,8 @@ class SqlBackend:
     :param extended: keep name, arguments, worker, retries and queue too (``result_extended``).
     :raises ConfigError: the URL names no SQLite file.
     """
+
+    replies: Replies | None = None
 
     def __init__(
         self,
