@@ -129,9 +129,9 @@ TASKS = (
 )
 
 
-def make_app(url: str) -> Celeriac:
-    """An application with every task of this file, on the Redis at ``url``."""
-    app = Celeriac("interop", broker=url, backend=url)
+def make_app(url: str, backend: str | None = None) -> Celeriac:
+    """An application with every task of this file; ``url`` is its broker, and its backend if no other is given."""
+    app = Celeriac("interop", broker=url, backend=backend or url)
     for task in TASKS:
         app.register(f"interop.{task.__name__}", task)
     return app

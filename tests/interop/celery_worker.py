@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,26 +18,29 @@ ROOT = Path(__file__).resolve().parents[2]
 class CeleryWorker:
     """``with CeleryWorker(url) as worker`` starts a prefork worker of two processes and ends it.
 
-    :param url: the Redis that is its broker and result backend.
+    :param url: its broker, and its result backend if no other is given.
+    :param arguments: further arguments of its command line.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, backend: str | None = None, arguments: Sequence[str] = ()) -> None:
         self.name = f"interop-{uuid4().hex[:8]}@localhost"
         self.queue = f"celery-{uuid4().hex}"
         self._url = url
+        self._backend = backend or url
+        self._arguments = arguments
         self._control = Celery("control", broker=url, set_as_current=False)
 
     def __enter__(self) -> Self:
         environment = {
             **os.environ,
             "INTEROP_BROKER": self._url,
-            "INTEROP_BACKEND": self._url,
+            "INTEROP_BACKEND": self._backend,
             "INTEROP_QUEUE": self.queue,
             "C_FORCE_ROOT": "1",
         }
         command = [sys.executable, "-m", "celery", "-A", "tests.interop.celery_side", "worker"]
         command += ["-n", self.name, "-c", "2", "-P", "prefork", "-l", "INFO"]
-        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat", *self._arguments]
         self.process = LoggedProcess(command, env=environment, cwd=ROOT)
         self.process.wait_for(f"{self.name} ready.")
         return self

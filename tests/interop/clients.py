@@ -83,8 +83,8 @@ class CelerySent:
 class CeleryClient:
     """Celery's own client, in one thread of its own: its result consumer is not made for several."""
 
-    def __init__(self, url: str) -> None:
-        self._apps = {protocol: _celery(url, protocol) for protocol in (1, 2)}
+    def __init__(self, url: str, backend: str | None = None) -> None:
+        self._apps = {protocol: _celery(url, backend or url, protocol) for protocol in (1, 2)}
         self._thread = ThreadPoolExecutor(1)
 
     async def send(
@@ -135,7 +135,8 @@ class CeleryClient:
         gc.collect()
         for app in self._apps.values():
             app.backend.result_consumer.stop()
-            app.backend.client.close()
+            if hasattr(app.backend, "client"):
+                app.backend.client.close()
             app.close()
 
 
@@ -161,8 +162,8 @@ class CeleriacSent:
 class CeleriacClient:
     """celeriac's client, with no task of its own: everything is sent by name."""
 
-    def __init__(self, url: str) -> None:
-        self.app = Celeriac("client", broker=url, backend=url)
+    def __init__(self, url: str, backend: str | None = None) -> None:
+        self.app = Celeriac("client", broker=url, backend=backend or url)
 
     async def send(
         self,
@@ -190,8 +191,8 @@ class CeleriacClient:
         await self.app.close()
 
 
-def _celery(url: str, protocol: int) -> Celery:
-    app = Celery("client", broker=url, backend=url, set_as_current=False)
+def _celery(url: str, backend: str, protocol: int) -> Celery:
+    app = Celery("client", broker=url, backend=backend, set_as_current=False)
     app.conf.task_protocol = protocol
     return app
 
