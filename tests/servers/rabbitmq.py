@@ -143,6 +143,7 @@ class RabbitServer:
             "log.console = true",
             "log.console.level = warning",
             "disk_free_limit.absolute = 10MB",
+            "max_message_size = 2000000",
             *self._settings,
         ]
         if self.tls_port:

@@ -94,6 +94,15 @@ class Ledger:
                 await self._read_history()
                 self._channel = channel
 
+    async def can_follow(self) -> bool:
+        """Have the copy, unless this user has not the right to; that is said once."""
+        try:
+            await self.follow()
+        except Refused as error:
+            self._complain(f"what is revoked cannot be known here: {error}")
+            return False
+        return True
+
     async def settle(self) -> None:
         """Have the copy as of this call."""
         await self.follow()
@@ -175,14 +184,15 @@ class Ledger:
                 await channel.call(methods.declare_queue(self._name, _STREAM))
                 await channel.call(methods.bind_queue(self._name, self._name, ""))
         except Refused as error:
-            if not self._complained:
-                self._complained = True
-                _log.warning(
-                    "%s: no stream can be had (%s), so a worker knows only what was revoked while it ran",
-                    self._link.target,
-                    error,
-                )
+            self._complain(
+                f"no stream can be had, so a worker knows only what is revoked while it runs: {error}"
+            )
         self._declared = connection
+
+    def _complain(self, text: str) -> None:
+        if not self._complained:
+            self._complained = True
+            _log.warning("%s: %s", self._link.target, text)
 
     async def _read_history(self) -> None:
         """Read the stream up to a mark that is written now."""

@@ -186,7 +186,7 @@ class AmqpSubscription:
         self._forget()
         for queue in tuple(self._order):
             await self._topology.have_queue(queue)
-        await self._ledger.follow()
+        known = await self._ledger.can_follow()
         for queue in tuple(self._order):
             await self._ledger.note_queue(queue)
             with contextlib.suppress(Refused):
@@ -196,7 +196,8 @@ class AmqpSubscription:
         channel.on_message = lambda message: self._arrived(holding, message)
         channel.on_cancelled = self._cancelled
         channel.on_closed = lambda error: self._news.set()
-        await self._ledger.attach(channel)
+        if known:
+            await self._ledger.attach(channel)
         return channel
 
     async def _consume(self, channel: Channel, queue: str) -> None:

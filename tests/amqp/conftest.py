@@ -1,0 +1,45 @@
+"""Brokers on the shared RabbitMQ, and one to maltreat."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+
+import amqp
+import pytest
+
+from celeriac.brokers.amqp import AmqpBroker
+from tests.amqp.proxy import Proxy
+from tests.servers import RabbitServer
+
+MakeBroker = Callable[..., AmqpBroker]
+
+
+@pytest.fixture
+async def make_broker(rabbit_url: str) -> AsyncIterator[MakeBroker]:
+    """Makes brokers, on the shared RabbitMQ where no URL is given, and closes them."""
+    made: list[AmqpBroker] = []
+
+    def make(url: str | None = None, **options: object) -> AmqpBroker:
+        made.append(AmqpBroker(url or rabbit_url, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for broker in made:
+        await broker.close()
+
+
+@pytest.fixture
+def broker(make_broker: MakeBroker) -> AmqpBroker:
+    return make_broker()
+
+
+@pytest.fixture
+def channel(rabbit_server: RabbitServer) -> Iterator[amqp.Channel]:
+    """A channel of py-amqp, Celery's driver."""
+    with closing(rabbit_server.client()) as connection:
+        yield connection.channel()
+
+
+@pytest.fixture
+async def proxy(rabbit_server: RabbitServer) -> AsyncIterator[Proxy]:
+    async with Proxy(rabbit_server.port) as proxy:
+        yield proxy

@@ -1,0 +1,63 @@
+"""The grammar of AMQP URLs."""
+
+import pytest
+
+from celeriac.amqp.url import AmqpTarget, parse_amqp_url
+from celeriac.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("amqp://", AmqpTarget(addresses=(("localhost", 5672),))),
+        ("amqp://localhost//", AmqpTarget(addresses=(("localhost", 5672),))),
+        ("amqp://localhost/%2F", AmqpTarget(addresses=(("localhost", 5672),))),
+        (
+            "pyamqp://me:p%40ss%2F@rabbit:1234/shop",
+            AmqpTarget(addresses=(("rabbit", 1234),), username="me", password="p@ss/", vhost="shop"),
+        ),
+        (
+            "amqp://a/v?heartbeat=5&queue_type=quorum&max_priority=9;amqp://b:1/v",
+            AmqpTarget(
+                addresses=(("a", 5672), ("b", 1)),
+                vhost="v",
+                heartbeat=5,
+                queue_type="quorum",
+                max_priority=9,
+            ),
+        ),
+        (
+            "amqps://host?ssl_ca_certs=/ca.pem&declare=never",
+            AmqpTarget(addresses=(("host", 5671),), tls={"ssl_ca_certs": "/ca.pem"}, declare="never"),
+        ),
+        ("amqp://[::1]:7/", AmqpTarget(addresses=(("::1", 7),))),
+    ],
+)
+def test_what_a_url_means(url: str, target: AmqpTarget) -> None:
+    assert parse_amqp_url(url) == target
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis://x", "not an AMQP URL"),
+        ("amqp://x;redis://y", "not an AMQP URL"),
+        ("amqp://x?colour=red", "colour"),
+        ("amqp://x?ssl_ca_certs=/a", "ssl_ca_certs"),
+        ("amqp://x?heartbeat=soon", "heartbeat"),
+        ("amqp://x?queue_type=fast", "queue_type"),
+        ("amqp://x?max_priority=0", "max_priority"),
+        ("amqp://x?declare=maybe", "declare"),
+        ("amqp://x:99999", "port"),
+    ],
+)
+def test_what_cannot_be_used_is_named(url: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse_amqp_url(url)
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in str(parse_amqp_url("amqp://me:secret@host/shop"))
+    with pytest.raises(ConfigError) as raised:
+        parse_amqp_url("redis://me:secret@host")
+    assert "secret" not in str(raised.value)

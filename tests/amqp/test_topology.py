@@ -1,0 +1,163 @@
+"""What is declared, and what is said when it cannot be."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import amqp
+import pytest
+
+from celeriac.brokers.amqp import QueueOptions
+from celeriac.errors import BrokerError
+from celeriac.testing.steps import drain, numbered, take_some
+from celeriac.wire.envelope import Route
+from tests.amqp.conftest import MakeBroker
+from tests.servers import RabbitServer
+
+
+async def test_a_queue_is_declared_as_kombu_declares_it(
+    make_broker: MakeBroker, channel: amqp.Channel, queue: str
+) -> None:
+    await make_broker().publish(numbered(1), Route(queue, queue=queue))
+    # RabbitMQ refuses each of these if anything about it were different.
+    channel.exchange_declare(queue, "direct", durable=True, auto_delete=False)
+    channel.queue_declare(queue, durable=True, auto_delete=False)
+    channel.basic_publish(amqp.Message(b"2", content_type="application/json"), queue, queue)
+    async with make_broker().subscribe([queue]) as subscription:
+        assert await drain(subscription, 2) == [1, 2]
+
+
+async def test_a_queue_that_is_there_is_taken_as_it_is(
+    make_broker: MakeBroker, channel: amqp.Channel, queue: str
+) -> None:
+    channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-max-length": 5})
+    broker = make_broker()
+    await broker.publish(numbered(1), Route(queue, queue=queue))
+    async with broker.subscribe([queue]) as subscription:
+        assert await drain(subscription, 1) == [1]
+
+
+async def test_a_difference_is_told_with_queue_argument_and_both_values(
+    make_broker: MakeBroker, channel: amqp.Channel, queue: str
+) -> None:
+    channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-max-priority": 5})
+    broker = make_broker(queues={queue: QueueOptions(max_priority=9)})
+    with pytest.raises(BrokerError) as raised:
+        await broker.publish(numbered(1), Route(queue, queue=queue))
+    for part in (queue, "x-max-priority", "9", "5", "delete it"):
+        assert part in str(raised.value)
+
+
+async def test_an_exchange_that_is_not_there_is_named(make_broker: MakeBroker, queue: str) -> None:
+    broker = make_broker()
+    with pytest.raises(BrokerError, match=queue):
+        await broker.publish(numbered(1), Route("key", exchange=queue))
+    await broker.publish(numbered(1), Route(queue, queue=queue))  # the connection is as good as before
+
+
+async def test_topic_and_fanout_exchanges_with_named_bindings(make_broker: MakeBroker, queue: str) -> None:
+    topic, fan = f"{queue}.topic", f"{queue}.fan"
+    broker = make_broker(
+        queues={
+            f"{queue}.a": QueueOptions(
+                exchange=topic, exchange_type="topic", routing_keys=("feed.#", "*.urgent")
+            ),
+            f"{queue}.b": QueueOptions(exchange=fan, exchange_type="fanout"),
+            f"{queue}.c": QueueOptions(exchange=fan, exchange_type="fanout"),
+        }
+    )
+    async with broker.subscribe([f"{queue}.a", f"{queue}.b", f"{queue}.c"]) as subscription:
+        await broker.publish(numbered(1), Route("feed.rss.new", exchange=topic))
+        await broker.publish(numbered(2), Route("mail.urgent", exchange=topic))
+        with pytest.raises(BrokerError, match="no queue takes"):
+            await broker.publish(numbered(3), Route("mail.slow", exchange=topic))
+        await broker.publish(numbered(4), Route("", exchange=fan))
+        assert sorted(await drain(subscription, 4)) == [1, 2, 4, 4]
+
+
+async def test_the_url_chooses_quorum_queues(
+    make_broker: MakeBroker, channel: amqp.Channel, rabbit_url: str, queue: str
+) -> None:
+    broker = make_broker(f"{rabbit_url}?queue_type=quorum")
+    await broker.publish(numbered(1), Route(queue, queue=queue))
+    channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+    async with broker.subscribe([queue]) as subscription:
+        (delivery,) = await take_some(subscription, 1)
+        assert (delivery.redelivered, delivery.deliveries) == (False, 1)
+        await broker.link.close()  # as a worker that dies
+        (again,) = await take_some(subscription, 1)
+        assert (again.redelivered, again.deliveries) == (True, 2)
+        await again.receipt.ack()
+
+
+@pytest.fixture(scope="module")
+def locked_down(rabbit_server: RabbitServer) -> Iterator[str]:
+    """The URL of a user who may read and write, and declare nothing."""
+    rabbit_server.control("add_user", "reader", "reader")
+    rabbit_server.control("set_permissions", "reader", "^$", ".*", ".*")
+    yield rabbit_server.url().replace("guest:guest", "reader:reader")
+    rabbit_server.control("delete_user", "reader")
+
+
+async def test_without_the_right_to_declare_the_error_says_what_to_do(
+    make_broker: MakeBroker, locked_down: str, queue: str
+) -> None:
+    with pytest.raises(BrokerError) as raised:
+        await make_broker(locked_down).publish(numbered(1), Route(queue, queue=queue))
+    for part in (queue, "configure", "declare=never"):
+        assert part in str(raised.value)
+
+
+@pytest.mark.parametrize("options", ["", "?declare=never"])
+async def test_what_others_declared_is_used_without_any_right_to_declare(
+    make_broker: MakeBroker, channel: amqp.Channel, locked_down: str, queue: str, options: str
+) -> None:
+    channel.queue_declare(queue, durable=True, auto_delete=False)
+    broker = make_broker(locked_down + options)
+    await broker.publish(numbered(1), Route(queue, queue=queue))
+    async with broker.subscribe([queue]) as subscription:
+        assert await drain(subscription, 1) == [1]
+
+
+async def test_tls(make_broker: MakeBroker, rabbit_server: RabbitServer, queue: str) -> None:
+    broker = make_broker(rabbit_server.tls_url())
+    assert "RabbitMQ" in await broker.ping()
+    await broker.publish(numbered(1), Route(queue, queue=queue))
+    untrusted = make_broker(rabbit_server.tls_url().partition("?")[0])
+    with pytest.raises(BrokerError, match="ssl_ca_certs"):
+        await untrusted.ping()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda url: url.replace("guest:guest", "guest:wrong"), "password"),
+        (lambda url: f"{url}nowhere", "vhost"),
+        (lambda url: "amqp://localhost:1", "cannot connect"),
+    ],
+)
+async def test_a_url_that_leads_nowhere_says_what_to_look_at(
+    make_broker: MakeBroker, rabbit_url: str, change: Callable[[str], str], named: str
+) -> None:
+    with pytest.raises(BrokerError, match=named):
+        await make_broker(change(rabbit_url)).ping()
+
+
+async def test_the_second_node_is_used_when_the_first_is_away(
+    make_broker: MakeBroker, rabbit_url: str
+) -> None:
+    assert "RabbitMQ" in await make_broker(f"amqp://localhost:1/;{rabbit_url}").ping()
+
+
+async def test_priorities_mean_the_same_as_on_redis(
+    make_broker: MakeBroker, channel: amqp.Channel, rabbit_url: str, queue: str
+) -> None:
+    """The contract says that 0 is the first on every broker; Celery's 9 is the first on RabbitMQ."""
+    broker = make_broker(f"{rabbit_url}?max_priority=9")
+    await broker.publish(numbered(0, priority=9), Route(queue, queue=queue))
+    for number, priority in ((1, 9), (2, 0)):
+        message = amqp.Message(str(number).encode(), content_type="application/json", priority=priority)
+        channel.basic_publish(message, routing_key=queue)
+    await broker.publish(numbered(3, priority=4), Route(queue, queue=queue))
+    with closing(channel):
+        async with broker.subscribe([queue]) as subscription:
+            assert await drain(subscription, 4) == [1, 3, 0, 2]
