@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 
-import amqp
 import pytest
 
+import amqp
 from celeriac.brokers.amqp import AmqpBroker
 from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer

@@ -3,9 +3,9 @@
 import asyncio
 import time
 
-import amqp
 import pytest
 
+import amqp
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
 from celeriac.testing.steps import drain, numbered
 from celeriac.wire.envelope import Envelope, Route

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-import amqp
 import pytest
 
+import amqp
 from celeriac.brokers.amqp import QueueOptions
 from celeriac.errors import BrokerError
 from celeriac.testing.steps import drain, numbered, take_some

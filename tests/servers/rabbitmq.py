@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import amqp
-
 from tests.servers.process import LoggedProcess
 from tests.servers.redis import HOST, free_port, make_certificate
 
@@ -40,14 +39,16 @@ class RabbitServer:
 
     :param tls: listen for TLS as well, with a certificate made for the occasion.
     :param settings: further lines of rabbitmq.conf.
+    :param advanced: what rabbitmq.conf cannot say, in Erlang, as advanced.config has it.
     """
 
-    def __init__(self, *, tls: bool = False, settings: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, tls: bool = False, settings: tuple[str, ...] = (), advanced: str = "[]") -> None:
         self._scripts = _scripts()
         self._epmd_program = _program("epmd")
         self.port, self._dist_port, self._epmd_port = free_port(), free_port(), free_port()
         self.tls_port = free_port() if tls else None
         self._settings = settings
+        self._advanced = advanced
         self._files = tempfile.TemporaryDirectory(prefix="rabbitmq-", ignore_cleanup_errors=True)
         self.directory = Path(self._files.name)
         self.certificate = self.directory / "server.crt"
@@ -59,7 +60,11 @@ class RabbitServer:
         self._write_settings()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -155,6 +160,7 @@ class RabbitServer:
                 "ssl_options.verify = verify_none",
             ]
         (self.directory / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        (self.directory / "advanced.config").write_text(f"{self._advanced}.\n")
         (self.directory / "enabled_plugins").write_text("[].\n")
 
     def _environment(self) -> dict[str, str]:
@@ -168,6 +174,7 @@ class RabbitServer:
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none.conf"),
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.directory / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.directory / "log"),
