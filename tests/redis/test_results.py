@@ -261,10 +261,21 @@ async def test_celery_reads_ours_and_we_read_celerys(backend, prefix, redis_url,
     import celery
 
     ours, theirs = unique("ours"), unique("theirs")
-    with celery.Celery(backend=redis_url, set_as_current=False) as app:
-        app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
-        await store(backend, record(ours, result={"n": 1}))
-        assert await asyncio.to_thread(app.AsyncResult(ours).get, timeout=5) == {"n": 1}
-        app.backend.store_result(theirs, [2], "SUCCESS")
-        (kept,) = await backend.load([theirs])
-        assert (kept.status, kept.result) == ("SUCCESS", [2])
+    app = celery.Celery(backend=redis_url, set_as_current=False)
+    app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
+    await store(backend, record(ours, result={"n": 1}))
+
+    def read_and_write() -> object:
+        # All in one thread, and closed there: Celery makes a backend, with connections, for each thread that asks.
+        with app:
+            try:
+                found: object = app.AsyncResult(ours).get(timeout=5)
+                app.backend.store_result(theirs, [2], "SUCCESS")
+                return found
+            finally:
+                app.backend.result_consumer.stop()
+                app.backend.client.connection_pool.disconnect()
+
+    assert await asyncio.to_thread(read_and_write) == {"n": 1}
+    (kept,) = await backend.load([theirs])
+    assert (kept.status, kept.result) == ("SUCCESS", [2])
