@@ -134,6 +134,11 @@ class Link:
                 yield
         except (RedisError, OSError, TimeoutError) as error:
             raise self.translate(error) from error
+        except RuntimeError as error:
+            # uvloop's word for writing to a connection that was cut a moment ago; asyncio drops such a write.
+            if "handler is closed" not in str(error):
+                raise
+            raise self.translate(error) from error
 
     def translate(self, error: BaseException) -> CeleriacError:
         """Return the owner's error for a driver's, with what to do about it."""

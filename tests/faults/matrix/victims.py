@@ -31,20 +31,28 @@ async def work(job: dict[str, Any]) -> None:
         await asyncio.Event().wait()
 
 
-def fork(job: dict[str, Any]) -> int:
+async def work_while_watched(job: dict[str, Any], watching: int) -> None:
+    """Work, and end at once when the process that forked this one is gone, however it went."""
+    asyncio.get_running_loop().add_reader(watching, os._exit, 1)
+    await work(job)
+
+
+def fork(job: dict[str, Any], watching: int, watched: int) -> int:
     if (child := os.fork()) == 0:
-        asyncio.run(work(job))
+        os.close(watched)
+        asyncio.run(work_while_watched(job, watching))
     return child
 
 
 def main(jobs: list[dict[str, Any]]) -> None:
-    alive = {fork(job): job for job in jobs}
+    watching, watched = os.pipe()
+    alive = {fork(job, watching, watched): job for job in jobs}
     while alive:
         child, status = os.wait()
         job = alive.pop(child)
         job["deaths"] -= 1
         if job["deaths"]:
-            alive[fork(job)] = job
+            alive[fork(job, watching, watched)] = job
         else:
             print(f"{job['name']}: {os.waitstatus_to_exitcode(status)}", flush=True)
 
