@@ -2,14 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any, TypeVar
 
 import kombu.exceptions
 
 from celeriac import BrokerError
+from tests.celery_connections import disconnect
 from tests.chaos import celery_tasks, tasks
 from tests.chaos.plan import BATCH, Plan, PlannedCall
+
+R = TypeVar("R")
 
 CELERYS_SHARE = 5
 """Every so manieth batch is sent by Celery."""
@@ -24,6 +29,7 @@ class Sender:
         self._plan = plan
         self._celeriac = tasks.make_app(url)
         self._celery = celery_tasks.make_app(url)
+        self._thread = ThreadPoolExecutor(1)
         self.uncertain: Counter[str] = Counter()
         """How often a call was sent of which nobody knows whether it arrived, by id."""
 
@@ -39,7 +45,8 @@ class Sender:
                 await asyncio.sleep(
                     max(0.0, began + self._plan.seconds * (number + 1) / len(batches) - loop.time())
                 )
-        self._celery.close()
+        await self._in_celerys_thread(disconnect, self._celery)
+        self._thread.shutdown()
 
     async def _by_celeriac(self, batch: Sequence[PlannedCall]) -> None:
         calls = [self._celeriac.call(call.task, task_id=call.id, countdown=call.countdown) for call in batch]
@@ -53,9 +60,12 @@ class Sender:
 
     async def _by_celery(self, batch: Sequence[PlannedCall]) -> None:
         for call in batch:
-            while not await asyncio.to_thread(self._celery_has, call):
+            while not await self._in_celerys_thread(self._celery_has, call):
                 self.uncertain[call.id] += 1
                 await asyncio.sleep(WAIT)
+
+    async def _in_celerys_thread(self, function: Callable[..., R], *arguments: Any) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def _celery_has(self, call: PlannedCall) -> bool:
         try:

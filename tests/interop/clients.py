@@ -1,7 +1,6 @@
 """One way to call for both clients, so that each test says once what must hold whoever calls whom."""
 
 import asyncio
-import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -10,6 +9,7 @@ from celery import Celery, chain
 from celery.result import AsyncResult
 
 from celeriac import Celeriac, Result
+from tests.celery_connections import disconnect
 from tests.interop.workflows import Build, CeleriacKit, CeleryKit
 
 T = TypeVar("T")
@@ -129,15 +129,8 @@ class CeleryClient:
         self._thread.shutdown()
 
     def _disconnect(self) -> None:
-        # Results of workflows are kept and refer to each other in circles; they unsubscribe when they are collected.
         for app in self._apps.values():
-            app.backend._pending_results.concrete.clear()
-        gc.collect()
-        for app in self._apps.values():
-            app.backend.result_consumer.stop()
-            if hasattr(app.backend, "client"):
-                app.backend.client.close()
-            app.close()
+            disconnect(app)
 
 
 class CeleriacSent:

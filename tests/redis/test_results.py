@@ -9,6 +9,7 @@ import pytest
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError, ContentRefused, MalformedMessage
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import ResultRecord
+from tests.celery_connections import disconnect
 from tests.servers.redis import free_port
 
 
@@ -266,15 +267,12 @@ async def test_celery_reads_ours_and_we_read_celerys(backend, prefix, redis_url,
     await store(backend, record(ours, result={"n": 1}))
 
     def read_and_write() -> object:
-        # All in one thread, and closed there: Celery makes a backend, with connections, for each thread that asks.
-        with app:
-            try:
-                found: object = app.AsyncResult(ours).get(timeout=5)
-                app.backend.store_result(theirs, [2], "SUCCESS")
-                return found
-            finally:
-                app.backend.result_consumer.stop()
-                app.backend.client.connection_pool.disconnect()
+        try:
+            found: object = app.AsyncResult(ours).get(timeout=5)
+            app.backend.store_result(theirs, [2], "SUCCESS")
+            return found
+        finally:
+            disconnect(app)
 
     assert await asyncio.to_thread(read_and_write) == {"n": 1}
     (kept,) = await backend.load([theirs])

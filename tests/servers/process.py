@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -60,14 +61,21 @@ class LoggedProcess:
         """Whether the child has not ended yet."""
         return self._child.poll() is None
 
-    def wait_for(self, text: str, *, timeout: float = START_TIMEOUT) -> str:
+    def wait_for(
+        self, text: str, other: str | None = None, *, others_before: int = 0, timeout: float = START_TIMEOUT
+    ) -> str:
         """The first line that contains ``text``, as soon as it is there.
 
+        :param other: a text that will do as well, on its first line after the first ``others_before`` ones.
         :raises AssertionError: the child ended, or ``timeout`` seconds passed, before such a line.
         """
+
+        def found() -> str | None:
+            return self._find(text) or (self._find(other, others_before) if other is not None else None)
+
         with self._news:
-            self._news.wait_for(lambda: self._ended or self._find(text) is not None, timeout)
-            line = self._find(text)
+            self._news.wait_for(lambda: self._ended or found() is not None, timeout)
+            line = found()
         if line is None:
             how = "ended" if self._ended else f"took longer than {timeout:g} s"
             raise AssertionError(f"{self.command[0]} {how} before it printed {text!r}:\n{self.output}")
@@ -100,8 +108,8 @@ class LoggedProcess:
         self._child.send_signal(signal.SIGCONT)
         return self.wait()
 
-    def _find(self, text: str) -> str | None:
-        return next((line for line in self.lines if text in line), None)
+    def _find(self, text: str, before: int = 0) -> str | None:
+        return next(islice((line for line in self.lines if text in line), before, None), None)
 
     def _read(self, output: IO[str]) -> None:
         with output:
