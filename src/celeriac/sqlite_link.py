@@ -13,6 +13,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,11 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = 5.0
 """How long a write waits for those of other connections."""
+
+_WAL_PAUSE = 0.005
+"""Seconds between tries to put a new file in WAL mode while another connection does the same."""
+
+_WAL_TRIES = int(_BUSY_SECONDS / _WAL_PAUSE)
 
 _BLIND_POLL = 0.04
 """Seconds between looks at the file where no socket can be made to be poked through."""
@@ -276,13 +282,27 @@ class SqliteLink:
     def _connect(self) -> Connection:
         connection = _engine(self.path).connect()
         try:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            self._use_wal(connection)
             connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
             self._in_transaction(connection, self._prepare, None)
         except BaseException:
             _disconnect(connection)
             raise
         return connection
+
+    def _use_wal(self, connection: Connection) -> None:
+        """Put the file in WAL mode; SQLite refuses at once, whatever its timeout, while another opens the new file."""
+        for _ in range(_WAL_TRIES):
+            try:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            except DBAPIError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                busy = error
+                time.sleep(_WAL_PAUSE)
+            else:
+                return
+        raise busy
 
     def _prepare(self, connection: Connection) -> None:
         """Make the tables that are missing, and the columns that a table made by an older program lacks."""
@@ -330,9 +350,14 @@ class SqliteLink:
         return lambda connection: connection.execute(statement).rowcount
 
     def _translate(self, error: DBAPIError) -> CeleriacError:
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        code = _code(error)
         kind = self._away if code in _AWAY else self._refused
         return kind(f"database file {str(self.path)!r}: {_ADVICE.get(code, error.orig)}")
+
+
+def _code(error: DBAPIError) -> int:
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def _engine(path: Path) -> Engine:

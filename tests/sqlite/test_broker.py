@@ -236,6 +236,13 @@ async def test_stop_waits_for_the_take_that_is_under_way(open_broker, monkeypatc
 
 
 class TestTrouble:
+    async def test_a_new_file_that_another_program_is_writing_is_waited_for(self, open_broker, file):
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
+        assert await open_broker().depth("q") == 0
+        other.close()
+
     async def test_a_locked_file_is_worth_another_try(self, open_broker, file, monkeypatch):
         monkeypatch.setattr("celeriac.sqlite_link._BUSY_SECONDS", 0.05)
         broker = open_broker()
