@@ -292,17 +292,15 @@ class SqliteLink:
 
     def _use_wal(self, connection: Connection) -> None:
         """Put the file in WAL mode; SQLite refuses at once, whatever its timeout, while another opens the new file."""
-        for _ in range(_WAL_TRIES):
+        for tries_left in reversed(range(_WAL_TRIES)):
             try:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             except DBAPIError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY:
+                if not tries_left or _code(error) != sqlite3.SQLITE_BUSY:
                     raise
-                busy = error
                 time.sleep(_WAL_PAUSE)
             else:
                 return
-        raise busy
 
     def _prepare(self, connection: Connection) -> None:
         """Make the tables that are missing, and the columns that a table made by an older program lacks."""

@@ -92,8 +92,8 @@ class RevocationContract:
 
     async def test_it_is_dropped_when_its_time_is_over(self, broker: Broker, second: Broker) -> None:
         await broker.revocations.add(["kept", "short"])
-        await broker.revocations.add(["brief"], roots=["passing"], terminate=True, keep=0.2)
-        await broker.revocations.add(["short"], keep=0.2)
+        await broker.revocations.add(["brief"], roots=["passing"], terminate=True, keep=1)
+        await broker.revocations.add(["short"], keep=1)
         assert (await second.revocations.load()).ids == {"kept", "brief", "short"}
         revoked = await _once_gone(second, "brief")
         assert (revoked.ids, revoked.roots) == _sets(["kept", "short"], [])
