@@ -1,6 +1,7 @@
 """An asyncio-native client and worker for the Celery distributed task queue."""
 
 from celeriac.canvas.celery_form import from_dict
+from celeriac.canvas.diagram import graphviz, mermaid
 from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, chain, chord, group
 from celeriac.celeriac import Celeriac
 from celeriac.context import Context, current_context
@@ -70,6 +71,8 @@ __all__ = [
     "chord",
     "current_context",
     "from_dict",
+    "graphviz",
     "group",
+    "mermaid",
     "workflow_progress",
 ]

@@ -88,10 +88,11 @@ class Outbox:
     async def send_workflow(self, node: Node[Any]) -> Any:
         """Send a workflow; the result, or group of results, of what gives its value.
 
-        Raises as ``Publisher.publish_many``, and ``ConfigError`` for a workflow of nothing and where the result
-        backend cannot count the chords in it.
+        Raises as ``Publisher.publish_many``, ``MalformedMessage`` for a chain of nothing, and ``ConfigError`` where the
+        result backend cannot count the chords in it.
         """
         frozen = freeze(node, new_id)
+        left = trail(frozen)
         connections = self._connections.current()
         launch = Launch(self._origin(await _address(connections)))
         launch.add(frozen)
@@ -103,7 +104,6 @@ class Outbox:
         if launch.openings and connections.backend.chords is not None:
             await connections.backend.chords.open(launch.openings)
         await connections.publisher.publish_workflow(launch.follow_ups, self._defaults)
-        left = trail(frozen)
         if (context := CURRENT.get()) is not None:
             context.children.append(left.as_tuple())
         result = self._handle(left)

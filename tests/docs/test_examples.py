@@ -30,6 +30,26 @@ PRINTED = {
         "north: order 1: tea, cups (attempt 1)",
         "south: order 2: salt (attempt 1)",
     ],
+    "workflow.py": [
+        (
+            "workflow.fetch('to be or not to be') | group(workflow.longest(), workflow.average())"
+            " | workflow.report('words')"
+        ),
+        "words: longest 3.0, average 2.17",
+        "4 of 4 tasks succeeded",
+        "digraph workflow {",
+        "    rankdir=LR;",
+        "    node [shape=box, style=filled, fillcolor=white];",
+        '    "new-0" [label="workflow.fetch(\'to be or not to be\')"];',
+        '    "new-2" [label="workflow.longest()"];',
+        '    "new-3" [label="workflow.average()"];',
+        '    "new-4" [label="workflow.report(\'words\')"];',
+        '    "new-0" -> "new-2";',
+        '    "new-0" -> "new-3";',
+        '    "new-2" -> "new-4";',
+        '    "new-3" -> "new-4";',
+        "}",
+    ],
     "worker_in_program.py": [
         "page 0, attempt 1",
         "page 1, attempt 2",

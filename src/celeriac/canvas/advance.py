@@ -78,7 +78,7 @@ def obstacle(message: TaskMessage) -> str | None:
     body = [] if message.chord is None else [message.chord]
     try:
         for signature in (*message.callbacks, *message.errbacks, *message.chain[-1:], *body):
-            freeze(from_dict(signature), lambda: "")
+            trail(freeze(from_dict(signature), lambda: ""))
     except MalformedMessage as error:
         return f"what follows it cannot be understood: {error}"
     except RecursionError:

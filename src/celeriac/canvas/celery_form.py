@@ -37,6 +37,8 @@ def from_dict(signature: Any) -> Node[Any]:
         return _node(signature)
     except RecursionError:
         raise MalformedMessage("a signature nests too deeply") from None
+    except ConfigError as error:
+        raise MalformedMessage(str(error)) from None
 
 
 def _node(signature: Any) -> Node[Any]:
@@ -88,8 +90,7 @@ def _chord(wire: WireSignature) -> Node[Any]:
     else:
         group = Group(tuple(_node(member) for member in _listed(wire, "header")))
     options = {name: value for name, value in wire.options.items() if name not in _APART}
-    partial = wire.kwargs.get("kwargs")
-    placed = _over(group, options).clone(wire.args, partial if isinstance(partial, Mapping) else None)
+    placed = _over(group, options).clone(wire.args, _partial(wire.kwargs.get("kwargs")))
     assert isinstance(placed, Group)
     if wire.options.get("task_id") is not None:
         placed = Group(placed.members, _text(wire.options["task_id"]))
@@ -98,6 +99,15 @@ def _chord(wire: WireSignature) -> Node[Any]:
     undelayed = {name: value for name, value in options.items() if name not in DELAYS}
     body = _ended(_over(_node(given), undelayed), {**wire.options, "task_id": None})
     return _followed(Chord(placed, body), wire.options)
+
+
+def _partial(kwargs: Any) -> Mapping[str, Any] | None:
+    """Return the header's keyword arguments; Celery 4 wraps them once more each time it writes a chord."""
+    while (
+        isinstance(kwargs, Mapping) and kwargs.keys() == {"kwargs"} and isinstance(kwargs["kwargs"], Mapping)
+    ):
+        kwargs = kwargs["kwargs"]
+    return kwargs if isinstance(kwargs, Mapping) else None
 
 
 def _chunks(wire: WireSignature) -> Node[Any]:
@@ -130,10 +140,7 @@ def _ended(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
     place = {name: options[name] for name in _FOR_THE_END if options.get(name) is not None}
     node = _with_errbacks(placed(node, place), options)
     callbacks = as_list(options.get("link"))
-    try:
-        return node.link(*callbacks) if callbacks else node
-    except ConfigError as error:
-        raise MalformedMessage(str(error)) from None
+    return node.link(*callbacks) if callbacks else node
 
 
 def _with_errbacks(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
+from celeriac.errors import MalformedMessage
 
 DEPTH = 50
 """Steps that a result tuple holds: each is two levels of lists, and readers of JSON end at some hundreds."""
@@ -45,7 +46,10 @@ class Trail(msgspec.Struct, frozen=True):
 
 
 def trail(node: Node[Any], before: Trail | None = None) -> Trail:
-    """Return the trail of a frozen workflow, from what gives its value back to what runs first."""
+    """Return the trail of a frozen workflow, from what gives its value back to what runs first.
+
+    Raises ``MalformedMessage`` for a workflow of nothing.
+    """
     match node:
         case Signature():
             assert node.id is not None, "a signature was not frozen"
@@ -53,7 +57,8 @@ def trail(node: Node[Any], before: Trail | None = None) -> Trail:
         case Chain(steps=steps):
             for step in steps:
                 before = trail(step, before)
-            assert before is not None, "a chain without steps"
+            if not steps or before is None:
+                raise MalformedMessage("a chain without steps, which gives no value")
             return before
         case Group(members=members):
             assert node.id is not None, "a group was not frozen"
