@@ -125,7 +125,7 @@ def test_kombu_delivers_our_message(protocol: Any, compression: str | None, uniq
 def test_we_read_what_celery_sends(protocol: int, unique: Callable[[str], str]):
     queue = unique("queue")
     app = celery.Celery("client", broker="memory://", set_as_current=False)
-    app.conf.update(task_protocol=protocol, task_default_queue=queue, broker_pool_limit=None)
+    app.conf.update(task_protocol=protocol, task_default_queue=queue)
     app.send_task(
         "tasks.add",
         (1, 2),
