@@ -19,7 +19,7 @@ def disconnect(app: Celery) -> None:
         backend.result_consumer.stop()
     if hasattr(backend, "client"):
         backend.client.connection_pool.disconnect()
-    # `close` forgets its pools without closing what they hold.
-    app.producer_pool.force_close_all()
-    app.pool.force_close_all()
+    # `close` forgets its pools without closing what they hold; other clients of the same broker share them.
+    app.producer_pool.force_close_all(close_pool=False)
+    app.pool.force_close_all(close_pool=False)
     app.close()

@@ -36,6 +36,11 @@ class Proxy:
     def url(self, options: str = "") -> str:
         return f"amqp://guest:guest@{HOST}:{self.port}/{options}"
 
+    @property
+    def open_lines(self) -> int:
+        """How many connections there are now."""
+        return len(self._lines) // 2
+
     def cut(self) -> None:
         """Reset every connection."""
         for writer in self._writers:

@@ -1,6 +1,7 @@
 """The tasks as a Celery application has them; a Celery worker process runs this module.
 
-The environment says where: INTEROP_BROKER, INTEROP_BACKEND, INTEROP_QUEUE.
+The environment says where: INTEROP_BROKER, INTEROP_BACKEND, INTEROP_QUEUE; INTEROP_QUEUE_TYPE chooses quorum queues on
+topic exchanges, which is what Celery needs to have RabbitMQ keep delayed tasks.
 """
 
 import json
@@ -26,6 +27,15 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
 )
+
+
+if queue_type := os.environ.get("INTEROP_QUEUE_TYPE"):
+    app.conf.update(
+        task_default_queue_type=queue_type,
+        task_default_exchange=f"{app.conf.task_default_queue}.topic",
+        task_default_exchange_type="topic",
+        task_default_routing_key=app.conf.task_default_queue,
+    )
 
 
 @app.task(name="interop.echo")

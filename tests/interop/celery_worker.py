@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,19 +20,28 @@ class CeleryWorker:
 
     :param url: its broker, and its result backend if no other is given.
     :param arguments: further arguments of its command line.
+    :param environment: further variables that ``celery_side`` reads.
     """
 
-    def __init__(self, url: str, backend: str | None = None, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        backend: str | None = None,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = f"interop-{uuid4().hex[:8]}@localhost"
         self.queue = f"celery-{uuid4().hex}"
         self._url = url
         self._backend = backend or url
         self._arguments = arguments
+        self._environment = environment or {}
         self._control = Celery("control", broker=url, set_as_current=False)
 
     def __enter__(self) -> Self:
         environment = {
             **os.environ,
+            **self._environment,
             "INTEROP_BROKER": self._url,
             "INTEROP_BACKEND": self._backend,
             "INTEROP_QUEUE": self.queue,

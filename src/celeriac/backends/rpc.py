@@ -86,8 +86,8 @@ class RpcBackend:
         return self
 
     async def address(self) -> str:
-        """Return the queue to name in messages; it is there and read. Raises ``BackendError``."""
-        if self._channel is None or not self._channel.is_open:
+        """Return the queue to name in messages; it is there. Raises ``BackendError``."""
+        if not self._declared:
             with self._link.translated(BackendUnavailable, BackendError):
                 await self._open()
         return self._queue
@@ -125,7 +125,9 @@ class RpcBackend:
     async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
         with self._following.register(task_ids) as follower:
             if any(task_id not in self._kept for task_id in task_ids):
-                await self.address()
+                # While the broker is away, what is sent to the queue waits there.
+                with contextlib.suppress(Unavailable):
+                    await self._open()
             for task_id in dict.fromkeys(task_ids):
                 if task_id in self._kept:
                     self._offer(task_id)
@@ -170,6 +172,7 @@ class RpcBackend:
             channel.on_closed = lambda error: self._tend()
             self._unacked = 0
             self._channel = channel
+            self._declared = True
 
     def _tend(self) -> None:
         """Have the queue read again, as long as somebody waits for what comes there."""

@@ -152,8 +152,11 @@ class Topology:
                 await self._delay_for(queue)
 
     async def _delay_for(self, queue: str) -> None:
-        # Its bits and then the queue's name, nothing before: a queue "b" gets nothing that is for a queue "a.b".
-        await self._ask(methods.bind_queue(queue, DELAYED_EXCHANGE, "*." * DELAY_LEVELS + queue))
+        # The bits and then a key, nothing between: a queue "b" gets nothing that is for a queue "a.b".
+        keys = dict.fromkeys((queue, *self._options.get(queue, self._default).routing_keys))
+        await self._ask_all(
+            [methods.bind_queue(queue, DELAYED_EXCHANGE, "*." * DELAY_LEVELS + key) for key in keys]
+        )
         self._delayed.add(queue)
 
     async def _has_delays(self) -> bool:
