@@ -68,19 +68,6 @@ class TestAmqpBroker(BrokerContract):
 class TestAmqpSchedule(ScheduleContract):
     """What is for later."""
 
-    async def test_a_parked_message_is_not_marked_as_redelivered(
-        self, broker: AmqpBroker, queue: str
-    ) -> None:
-        # The delays of RabbitMQ count whole seconds. What is due within the next one stays with the subscription that
-        # parked it, and RabbitMQ marks it when that subscription ends first; so this parks for longer.
-        await broker.publish(Envelope(body=b"1", headers={}), Route(queue, queue=queue))
-        async with broker.subscribe([queue]) as subscription:
-            (first,) = await subscription.take(1)
-            await first.receipt.park(time.time() + 2.5)
-        async with broker.subscribe([queue]) as subscription:
-            (delivery,) = await subscription.take(1)
-        assert (delivery.redelivered, delivery.deliveries) == (False, 1)
-
 
 @pytest.mark.usefixtures("no_delayed_messages")
 class TestAmqpRevocations(RevocationContract):

@@ -93,7 +93,10 @@ class ScheduleContract:
             assert await drain(subscription, 1) == [1]
 
     async def test_a_parked_message_is_not_marked_as_redelivered(self, broker: Broker, queue: str) -> None:
-        await _park(broker, queue, [(1, time.time() + 0.1)])
+        await publish_numbers(broker, queue, [1])
+        async with broker.subscribe([queue]) as subscription:
+            (delivery,) = await take_some(subscription, 1)
+            await delivery.receipt.park(time.time() + 0.1)
         async with broker.subscribe([queue]) as subscription:
             (delivery,) = await take_some(subscription, 1)
         assert (delivery.redelivered, delivery.deliveries) == (False, 1)
