@@ -56,6 +56,8 @@ def endless() -> list[Any]:
         ["y" * 10**6],
         list(range(10**6)),
         {n: n for n in range(10**5)},
+        {"x" * 2000: "y" * 10**6},
+        [["x" * 1000, ["y" * 30]], "z"],
         Loud(),
         [Loud()],
         endless(),

@@ -6,60 +6,50 @@ shows, whatever the value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Any
 
 LIMIT = 1024
 """Characters that Celery allows ``argsrepr`` and ``kwargsrepr``."""
 
 _DEPTH = 8
-_BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}")}
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    dict: ("{", "}"),
+}
 
 
 def preview(value: Any, limit: int = LIMIT) -> str:
     """Return ``repr(value)``, cut to ``limit`` characters where it is longer; cut text ends in ``...``."""
-    parts: list[str] = []
-    room = limit
-    for part in _parts(value, limit, 0):
-        parts.append(part)
-        room -= len(part)
-        if room < 0:
-            return "".join(parts)[: limit - 3] + "..."
-    return "".join(parts)
+    text = _text(value, limit, 0)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _parts(value: Any, limit: int, depth: int) -> Iterator[str]:
+def _text(value: Any, room: int, depth: int) -> str:
+    """Return the text of a value, or its beginning, which is then longer than the room."""
     kind = type(value)
     if kind is str or kind is bytes:
-        yield repr(value if len(value) <= limit else value[: limit + 1])
-    elif kind is dict:
-        yield from _inside("{", _pairs(value, limit, depth), "}", depth)
-    elif kind in _BRACKETS and (value or kind is not set):
-        opening, closing = _BRACKETS[kind]
-        if kind is tuple and len(value) == 1:
-            closing = ",)"
-        items = (_parts(item, limit, depth + 1) for item in value)
-        yield from _inside(opening, items, closing, depth)
-    else:
-        yield _own_repr(value)
-
-
-def _pairs(value: dict[Any, Any], limit: int, depth: int) -> Iterator[Iterable[str]]:
-    for key, item in value.items():
-        yield chain(_parts(key, limit, depth + 1), (": ",), _parts(item, limit, depth + 1))
-
-
-def _inside(opening: str, items: Iterable[Iterable[str]], closing: str, depth: int) -> Iterator[str]:
-    yield opening
+        return repr(value if len(value) <= room else value[: max(room, 0) + 1])
+    if kind not in _BRACKETS or (kind is set and not value):
+        return _own_repr(value)
+    opening, closing = _BRACKETS[kind]
     if depth >= _DEPTH:
-        yield "..."
-    else:
-        for index, item in enumerate(items):
-            if index:
-                yield ", "
-            yield from item
-    yield closing
+        return f"{opening}...{closing}"
+    if kind is tuple and len(value) == 1:
+        closing = ",)"
+    parts = []
+    for item in value.items() if kind is dict else value:
+        if kind is dict:
+            text = f"{_text(item[0], room, depth + 1)}: "
+            text += _text(item[1], room - len(text), depth + 1)
+        else:
+            text = _text(item, room, depth + 1)
+        parts.append(text)
+        room -= len(text) + 2
+        if room < 0:
+            break
+    return f"{opening}{', '.join(parts)}{closing}"
 
 
 def _own_repr(value: Any) -> str:
