@@ -22,7 +22,7 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.context import Context
 from celeriac.errors import ConfigError
-from celeriac.outbox import Call, Outbox
+from celeriac.outbox import Call, Outbox, check_call
 from celeriac.publisher import Publisher
 from celeriac.result import Result
 from celeriac.revoking import KEEP
@@ -216,6 +216,7 @@ class App:
         **options: Unpack[SendKeywords],
     ) -> Call[Any]:
         """Describe a call by name."""
+        check_call(name, args, kwargs)
         given = send_options(options)
         task = self.tasks.get(name)
         if task is not None:

@@ -15,10 +15,10 @@ from celeriac.canvas.nodes import Node, has_chord
 from celeriac.canvas.trail import Trail, trail
 from celeriac.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.context import CURRENT
-from celeriac.errors import ConfigError
+from celeriac.errors import ArgumentError, ConfigError
 from celeriac.result import GroupResult, Result, ResultStore
 from celeriac.revoking import revoke
-from celeriac.routing import NO_OPTIONS, Routes, SendOptions
+from celeriac.routing import NO_OPTIONS, Link, Routes, SendOptions
 from celeriac.settings import Settings
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
@@ -39,6 +39,16 @@ class Call(msgspec.Struct, Generic[R], frozen=True):
     options: SendOptions = NO_OPTIONS
     convert: Callable[[Any], R] | None = None
     ignore_result: bool | None = None
+
+
+def check_call(name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> None:
+    """Raise ``ConfigError`` for what is no task name, ``ArgumentError`` for what are no arguments."""
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"task name {name!r}: give a text that is not empty")
+    if isinstance(args, str | bytes) or not isinstance(args, Sequence | None):
+        raise ArgumentError(f"{name}: args={args!r:.200}: give a list of the positional arguments")
+    if not isinstance(kwargs, Mapping | None):
+        raise ArgumentError(f"{name}: kwargs={kwargs!r:.200}: give a mapping of names to arguments")
 
 
 class Outbox:
@@ -72,6 +82,11 @@ class Outbox:
         """Send all in a few round trips; raises as ``Publisher.publish_many`` does."""
         connections = self._connections.current()
         reply_to = await _address(connections)
+        for call in calls:
+            if not isinstance(call, Call):
+                raise ArgumentError(
+                    f"{call!r:.200} is no call: make one with task.call(...) or app.call(...)"
+                )
         messages = [self._message(call, reply_to) for call in calls]
         pairs = [(message, call.options) for message, call in zip(messages, calls, strict=True)]
         await connections.publisher.publish_many(pairs)
@@ -227,7 +242,8 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
-def _signatures(given: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+def _signatures(given: Link | Sequence[Link] | None) -> list[dict[str, Any]]:
     if not given:
         return []
-    return [dict(given)] if isinstance(given, Mapping) else [dict(signature) for signature in given]
+    links = [given] if isinstance(given, Mapping | Node) else given
+    return [link.to_dict() if isinstance(link, Node) else dict(link) for link in links]

@@ -6,17 +6,24 @@ Rules: pure; what a call says wins over what its task says, and that over the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from fnmatch import translate
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from celeriac.canvas.nodes import Node
 from celeriac.errors import ConfigError
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Route
+
+Link: TypeAlias = Mapping[str, Any] | Node[Any]
+"""What follows a task: a workflow, or Celery's dictionary of one."""
+
+FARTHEST = 1e11
+"""Seconds, 3,000 years: from more, no ``datetime`` can be made."""
 
 
 class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +45,7 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param time_limit: hard limit in seconds for this call.
     :param soft_time_limit: soft limit in seconds for this call.
     :param shadow: a name to show in logs and monitors instead of the task's.
-    :param link: signatures (Celery's dictionaries) to send when the task succeeds.
+    :param link: signatures (``task.s(...)``, or Celery's dictionaries) to send when the task succeeds.
     :param link_error: signatures to send when it fails.
     :param protocol: 1 or 2, Celery's task message protocol.
     :param reply_to: queue for results, for backends that send them.
@@ -60,8 +67,8 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     shadow: str | None = None
-    link: Mapping[str, Any] | list[Mapping[str, Any]] | None = None
-    link_error: Mapping[str, Any] | list[Mapping[str, Any]] | None = None
+    link: Link | Sequence[Link] | None = None
+    link_error: Link | Sequence[Link] | None = None
     protocol: Literal[1, 2] | None = None
     reply_to: str | None = None
     root_id: str | None = None
@@ -100,8 +107,13 @@ def _priority(name: str, value: object) -> None:
 
 
 def _seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < FARTHEST:
         raise ConfigError(f"option {name}={value!r}: give seconds")
+
+
+def _limit(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < FARTHEST:
+        raise ConfigError(f"option {name}={value!r}: give seconds, more than 0")
 
 
 def _moment(name: str, value: object) -> None:
@@ -132,6 +144,21 @@ def _headers(name: str, value: object) -> None:
         raise ConfigError(f"option {name}={value!r}: give a mapping")
 
 
+def _choice(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"option {name}={value!r}: give True or False")
+
+
+def _links(name: str, value: object) -> None:
+    links = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(link, Node) or _names_a_task(link) for link in links):
+        raise ConfigError(f"option {name}={value!r:.200}: give signatures, such as task.s(1)")
+
+
+def _names_a_task(link: object) -> bool:
+    return isinstance(link, Mapping) and isinstance(link.get("task"), str)
+
+
 GIVEN_OFTEN_WRONG: Mapping[str, Callable[[str, object], None]] = {
     "queue": _text,
     "exchange": _text,
@@ -141,13 +168,21 @@ GIVEN_OFTEN_WRONG: Mapping[str, Callable[[str, object], None]] = {
     "compression": _text,
     "priority": _priority,
     "countdown": _seconds,
-    "time_limit": _seconds,
-    "soft_time_limit": _seconds,
+    "time_limit": _limit,
+    "soft_time_limit": _limit,
     "eta": _moment,
     "expires": _seconds_or_moment,
     "protocol": _protocol,
     "retry": _policy,
     "headers": _headers,
+    "ignore_result": _choice,
+    "shadow": _text,
+    "link": _links,
+    "link_error": _links,
+    "reply_to": _text,
+    "root_id": _text,
+    "parent_id": _text,
+    "group_id": _text,
 }
 
 OPTION_NAMES = SendOptions.__struct_fields__

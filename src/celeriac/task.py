@@ -30,10 +30,10 @@ from celeriac.canvas.nodes import Group, Signature
 from celeriac.context import Context
 from celeriac.convert import Arguments, Returns
 from celeriac.errors import ConfigError
-from celeriac.outbox import Call, Outbox
+from celeriac.outbox import Call, Outbox, check_call
 from celeriac.result import Result
 from celeriac.retry import Retry
-from celeriac.routing import NO_OPTIONS, OPTION_NAMES, SendOptions, send_options
+from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.signature import MAP, STARMAP, write
 from celeriac.wire.task import TaskMessage
@@ -129,8 +129,8 @@ class SendKeywords(TypedDict, total=False):
     time_limit: float
     soft_time_limit: float
     shadow: str
-    link: Mapping[str, Any] | list[Mapping[str, Any]]
-    link_error: Mapping[str, Any] | list[Mapping[str, Any]]
+    link: Link | Sequence[Link]
+    link_error: Link | Sequence[Link]
     protocol: Literal[1, 2]
     reply_to: str
     root_id: str
@@ -218,6 +218,7 @@ class Task(Generic[P, R]):
         **options: Unpack[SendKeywords],
     ) -> Result[R]:
         """Send a call and block until the broker has it, spelt as in Celery."""
+        check_call(self.name, args, kwargs)
         chosen = send_options(options).over(self.defaults)
         return self._outbox.delay(self.call_with(chosen, args, kwargs or {}))
 

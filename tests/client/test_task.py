@@ -1,6 +1,7 @@
 """Tasks: what a definition makes, what a call sends."""
 
 import json
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -190,6 +191,39 @@ async def test_every_option_arrives(app, sent, envelopes):
     assert (message.root_id, message.parent_id, message.group) == ("root", "parent", "group")
     assert (envelope.priority, envelope.reply_to, envelope.routing_key) == (7, "answers", "slow")
     assert message.compression is not None
+
+
+async def test_what_follows_may_be_a_signature_or_a_dictionary(app, sent):
+    then = app.task(name="then")(add)
+    await then.using(link=then.s(5), link_error=[then.si(6), {"task": "alarm"}]).send(1)
+    [message] = await sent()
+    assert [(link["task"], list(link["args"])) for link in message.callbacks] == [("then", [5])]
+    assert [link["task"] for link in message.errbacks] == ["then", "alarm"]
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (("",), "task name ''"),
+        ((5,), "task name 5"),
+        (("x", "abc"), "args='abc': give a list"),
+        (("x", 5), "args=5: give a list"),
+        (("add", {"x": 1}), "args={'x': 1}: give a list"),
+        (("x", [], [1]), "kwargs=[1]: give a mapping"),
+    ],
+)
+async def test_what_cannot_be_a_call_is_not_sent(app, sent, call, problem):
+    app.task(name="add")(add)
+    with pytest.raises((ConfigError, ArgumentError), match=re.escape(problem)):
+        await app.send_task(*call)
+    assert await sent() == []
+
+
+async def test_only_calls_are_sent_together(app, sent):
+    task = app.task(add)
+    with pytest.raises(ArgumentError, match=r"<Task .*add> is no call: make one with task\.call"):
+        await app.send_many([task.call(1), task])
+    assert await sent() == []
 
 
 async def test_countdown_and_expires_count_from_now(app, sent):
