@@ -26,7 +26,7 @@ from celeriac.wire.task import TaskMessage
 R = TypeVar("R")
 
 
-class Call(msgspec.Struct, Generic[R], frozen=True):
+class Call(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """One call of one task, ready to be sent; made by ``Task.call``.
 
     :param convert: makes the return type of the decoded value.
@@ -88,8 +88,7 @@ class Outbox:
                     f"{call!r:.200} is no call: make one with task.call(...) or app.call(...)"
                 )
         messages = [self._message(call, reply_to) for call in calls]
-        pairs = [(message, call.options) for message, call in zip(messages, calls, strict=True)]
-        await connections.publisher.publish_many(pairs)
+        await connections.publisher.publish_many(zip(messages, (call.options for call in calls), strict=True))
         return [self._sent(call, message) for message, call in zip(messages, calls, strict=True)]
 
     def delay(self, call: Call[R]) -> Result[R]:
@@ -242,8 +241,8 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
-def _signatures(given: Link | Sequence[Link] | None) -> list[dict[str, Any]]:
+def _signatures(given: Link | Sequence[Link] | None) -> Sequence[dict[str, Any]]:
     if not given:
-        return []
+        return ()
     links = [given] if isinstance(given, Mapping | Node) else given
     return [link.to_dict() if isinstance(link, Node) else dict(link) for link in links]

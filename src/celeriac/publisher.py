@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -57,7 +57,7 @@ class Publisher:
                 await asyncio.sleep(options.retry.delay(attempt, random.random))
                 attempt += 1
 
-    async def publish_many(self, messages: Sequence[tuple[TaskMessage, SendOptions]]) -> None:
+    async def publish_many(self, messages: Iterable[tuple[TaskMessage, SendOptions]]) -> None:
         """Publish all in a few round trips, in order. Raises as ``publish`` does; some may then have been published."""
         await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
 

@@ -167,7 +167,7 @@ class Task(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
         self.__qualname__ = getattr(function, "__qualname__", name)
-        self._returns = Returns(function)
+        self._convert = Returns(function).convert
         self._outbox = outbox
         self._own = options.sending()
 
@@ -271,7 +271,7 @@ class Task(Generic[P, R]):
             ignore_result = self.options.ignore_result
         if ignore_result is None and self._outbox.settings.ignore_result:
             ignore_result = True
-        return Call(self.name, args, kwargs, options, self._returns.convert, ignore_result)
+        return Call(self.name, args, kwargs, options, self._convert, ignore_result)
 
     def signature_with(
         self,
@@ -289,7 +289,7 @@ class Task(Generic[P, R]):
             self._for_signature(options),
             immutable,
             outlet=self._outbox,
-            convert=self._returns.convert,
+            convert=self._convert,
         )
 
     def _iterating(self, name: str, items: list[Any]) -> Signature[list[R]]:

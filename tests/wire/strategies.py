@@ -41,7 +41,7 @@ plain_values = _nested(st.none() | st.booleans() | st.integers(-(2**63), 2**63 -
 objects = st.dictionaries(names, values, max_size=3)
 signatures = st.lists(
     st.fixed_dictionaries({"task": names, "args": st.lists(values, max_size=2)}), max_size=2
-)
+).map(lambda found: found or ())
 limits = st.none() | st.integers(0, 10**6) | st.floats(0, 1e6)
 optional = st.none() | names
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -126,6 +127,8 @@ def test_nan_is_written_and_read_as_celery_does():
         (Colour.RED, "r"),
         (Level.HIGH, 9),
         (Mode.FAST, "fast"),
+        (timedelta(days=1, seconds=90, microseconds=5), "P1DT90.000005S"),
+        (PurePosixPath("a/b"), "a/b"),
         (bytearray(b"ab"), b"ab"),
         (memoryview(b"ab"), b"ab"),
         (Point(1, MOMENT), {"x": 1, "at": MOMENT}),
@@ -169,7 +172,7 @@ class Endless:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (object(), "args: <class 'object'>"),
+        (object(), "args: <class 'object'> cannot be written as JSON"),
         ([1, {"k": object()}], r"args[1]['k']: <class 'object'>"),
         (({1, object()},), "<class 'object'>"),
         ([Point(1, object())], "args[0]['at']: <class 'object'>"),  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_messages_of_protocol_2(message: TaskMessage, compression: str | None):
 @given(strategies.messages)
 def test_messages_of_protocol_1_keep_what_it_can_carry(message: TaskMessage):
     fields = {name: getattr(message, name) for name in TaskMessage.__struct_fields__}
-    sent = TaskMessage(**(fields | {"protocol": 1, "chain": []}))
+    sent = TaskMessage(**(fields | {"protocol": 1, "chain": ()}))
     found = again(sent)
     assert isinstance(found, TaskMessage), found
     for name in CARRIED_BY_PROTOCOL_1:

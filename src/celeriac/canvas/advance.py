@@ -254,7 +254,7 @@ def _as_sent_together(nodes: list[Node[Any]]) -> list[Node[Any]]:
     return [*groups, Group(others)] if others else list(groups)
 
 
-def _next_step(chain: list[dict[str, Any]]) -> tuple[Node[Any], list[dict[str, Any]]]:
+def _next_step(chain: Sequence[dict[str, Any]]) -> tuple[Node[Any], Sequence[dict[str, Any]]]:
     """Return the next step, and the rest in wire order; a group is given what collects it."""
     node, rest = from_dict(chain[-1]), chain[:-1]
     while rest and _ends_in_group(node):

@@ -7,6 +7,7 @@ A time without an offset is UTC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -44,9 +45,9 @@ class TaskMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     soft_time_limit: float | None = None
     ignore_result: bool | None = None
     shadow: str | None = None
-    callbacks: list[dict[str, Any]] = []
-    errbacks: list[dict[str, Any]] = []
-    chain: list[dict[str, Any]] = []
+    callbacks: Sequence[dict[str, Any]] = ()
+    errbacks: Sequence[dict[str, Any]] = ()
+    chain: Sequence[dict[str, Any]] = ()
     chord: dict[str, Any] | None = None
     replaced_task_nesting: int = 0
     stamped_headers: list[str] | None = None
@@ -275,9 +276,9 @@ def _read_time(value: Any, field: str) -> datetime:
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
-def _as_list(signatures: _Signatures) -> list[dict[str, Any]]:
+def _as_list(signatures: _Signatures) -> Sequence[dict[str, Any]]:
     if not signatures:
-        return []
+        return ()
     return [signatures] if isinstance(signatures, dict) else signatures
 
 
@@ -368,12 +369,12 @@ def _encode_v1(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[C
     return codecs.encode(body, serializer), _custom(message.headers)
 
 
-def _nest(chain: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _nest(chain: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the next step of a chain, each step holding the one after as its link: protocol 1 has no other form."""
     following: list[dict[str, Any]] = []
     for step in chain:  # the last step comes first
         options = dict(step.get("options") or {})
-        links = _as_list(options.get("link")) + following
+        links = [*_as_list(options.get("link")), *following]
         if links:
             options["link"] = links
         following = [step | {"options": options}]
