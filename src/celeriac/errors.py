@@ -83,9 +83,15 @@ class TaskRevoked(TaskError):
 class SoftTimeLimitExceeded(TaskError):
     """The soft time limit passed while the task ran."""
 
+    def __str__(self) -> str:
+        return _passed("soft time limit", self.args)
+
 
 class TimeLimitExceeded(TaskError):
     """The hard time limit passed while the task ran."""
+
+    def __str__(self) -> str:
+        return _passed("time limit", self.args)
 
 
 class WorkerLost(TaskError):
@@ -117,6 +123,15 @@ class RemoteError(TaskError):
     def __str__(self) -> str:
         text = ", ".join(str(argument) for argument in self.arguments)
         return f"{self.type_name}: {text}" if text else self.type_name
+
+
+def _passed(limit: str, arguments: tuple[Any, ...]) -> str:
+    match arguments:
+        case (int() | float() as seconds,):
+            return f"the {limit} of {seconds:g} s passed"
+        case ():
+            return f"the {limit} passed"
+    return ", ".join(map(str, arguments))
 
 
 class EndingRequested(Exception):

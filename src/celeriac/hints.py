@@ -121,10 +121,19 @@ def foreign(kind: Any, value: Any) -> Any:
     if _is_instance(value, kind):
         return value
     if callable(validate := getattr(kind, "model_validate", None)):
-        return validate(value)
+        return _validated(validate, value)
     if isinstance(kind, type) and issubclass(kind, PurePath) and isinstance(value, str):
         return kind(value)
     raise TypeError(f"Expected `{_name(kind)}`, got `{type(value).__name__}`")
+
+
+def _validated(validate: Convert, value: Any) -> Any:
+    try:
+        return validate(value)
+    except ValueError as error:
+        problems: list[dict[str, Any]] = getattr(error, "errors", list)()  # pydantic's own text has several lines a problem
+        told = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
+        raise ValueError("; ".join(told) or str(error)) from error
 
 
 def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:

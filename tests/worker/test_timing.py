@@ -144,7 +144,7 @@ async def test_the_soft_limit_lets_a_coroutine_clean_up(app: Celeriac):
             cleaned.set()
 
     async with app.worker():
-        with pytest.raises(SoftTimeLimitExceeded):
+        with pytest.raises(SoftTimeLimitExceeded, match=r"the soft time limit of 0\.05 s passed"):
             await (await slow.send()).wait(WAIT)
     assert cleaned.is_set()
 
@@ -185,7 +185,7 @@ async def test_the_hard_limit_of_a_function_frees_the_slot(app: Celeriac):
         return 1
 
     async with app.worker(concurrency=1):
-        with pytest.raises(TimeLimitExceeded):
+        with pytest.raises(TimeLimitExceeded, match=r"the time limit of 0\.05 s passed"):
             await (await slow.send()).wait(WAIT)
         assert await (await next_one.send()).wait(WAIT) == 1
         end.set()

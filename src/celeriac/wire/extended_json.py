@@ -2,7 +2,8 @@
 
 Rules: a value that plain JSON lacks travels as ``{"__type__": name, "__value__": text}`` (kombu 5.3 and newer), so what
 is read is what was written: ``datetime``, ``date``, ``time``, ``Decimal``, ``UUID``, ``bytes``. Containers and records
-become lists and objects. A value that would not come back as what it was is an ``EncodeError`` naming its place.
+become lists and objects; a ``timedelta`` (ISO 8601: ``PT90S``) and a path become text, which a type hint turns back.
+A value that would not come back as what it was is an ``EncodeError`` naming its place.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import dataclasses
 import json
 import json.encoder
 from collections.abc import Callable
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from itertools import chain
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
@@ -37,7 +39,7 @@ def encode_json(value: Any, name: str = "value") -> bytes:
     """Return ``value`` as ASCII JSON, as Celery's json serializer reads it.
 
     :param name: what the value is called in an error.
-    :raises EncodeError: naming the path to what cannot be written, such as ``args[1]['k']: <class 'object'>``.
+    :raises EncodeError: naming the path to what cannot be written, such as ``args[1]['k']``.
     """
     try:
         text = _encode(value)
@@ -78,6 +80,10 @@ def _reduce(value: Any) -> Any:
         return value.value
     if isinstance(value, (set, frozenset)):
         return list(value)
+    if isinstance(value, timedelta):
+        return msgspec.to_builtins(value)
+    if isinstance(value, PurePath):
+        return str(value)
     return _as_object(value)
 
 
@@ -182,7 +188,7 @@ def _find_fault(value: Any, path: str, enclosing: tuple[int, ...]) -> str | None
     try:
         reduced = _reduce(value)
     except TypeError:
-        return f"{path}: {type(value)}"
+        return f"{path}: {type(value)} cannot be written as JSON"
     return _find_fault(reduced, path, inside)
 
 
