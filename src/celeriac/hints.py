@@ -131,7 +131,8 @@ def _validated(validate: Convert, value: Any) -> Any:
     try:
         return validate(value)
     except ValueError as error:
-        problems: list[dict[str, Any]] = getattr(error, "errors", list)()  # pydantic's own text has several lines a problem
+        # pydantic's own text has several lines a problem
+        problems: list[dict[str, Any]] = getattr(error, "errors", list)()
         told = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
         raise ValueError("; ".join(told) or str(error)) from error
 
