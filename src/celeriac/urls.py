@@ -31,7 +31,7 @@ class OpenBackend(Protocol):
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, *AMQP_SCHEMES, "memory")
-BACKEND_SCHEMES = ("sqlite", *REDIS_SCHEMES, "rpc", "memory", "db+sqlite", "disabled")
+BACKEND_SCHEMES = ("sqlite", *REDIS_SCHEMES, "rpc", *AMQP_SCHEMES, "memory", "db+sqlite", "disabled")
 
 
 def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
@@ -59,6 +59,8 @@ def backend_opener(url: str, settings: Settings, codecs: Codecs, clock: Clock) -
         return lambda broker=None: _redis_backend(url, settings, codecs)
     if scheme == "rpc":
         return lambda broker=None: _rpc_backend(url, broker, settings, codecs)
+    if scheme in AMQP_SCHEMES:
+        return lambda broker=None: _amqp_backend(url, broker, settings, codecs)
     if scheme in ("sqlite", "db+sqlite"):
         sqlite_path(url)
         return lambda broker=None: _sql_backend(url.removeprefix("db+"), settings, codecs, clock)
@@ -170,6 +172,26 @@ def _rpc_backend(url: str, broker: Broker | None, settings: Settings, codecs: Co
         expires=settings.result_expires,
         extended=settings.result_extended,
         owned=own,
+    )
+
+
+def _amqp_backend(url: str, broker: Broker | None, settings: Settings, codecs: Codecs) -> Backend:
+    try:
+        from celeriac.amqp.link import Link
+        from celeriac.amqp.url import parse_amqp_url
+        from celeriac.backends.amqp import AmqpBackend
+        from celeriac.brokers.amqp import AmqpBroker
+    except ModuleNotFoundError as error:
+        raise _missing("amqp", url, error) from error
+    shared = isinstance(broker, AmqpBroker) and broker.link.target == parse_amqp_url(url)
+    link = broker.link if shared and isinstance(broker, AmqpBroker) else None
+    return AmqpBackend(
+        link or Link(url, timeout=settings.publish_timeout),
+        codecs,
+        serializer=settings.result_serializer,
+        expires=settings.result_expires,
+        extended=settings.result_extended,
+        owned=link is None,
     )
 
 

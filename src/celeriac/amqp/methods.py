@@ -44,6 +44,9 @@ class _DeclareExchange(_AnyName, commands.Exchange.Declare): ...
 class _BindExchange(_AnyName, commands.Exchange.Bind): ...
 
 
+class _Get(_AnyName, commands.Basic.Get): ...
+
+
 class _Consume(_AnyName, commands.Basic.Consume): ...
 
 
@@ -107,6 +110,11 @@ def consume(
 ) -> Frame:
     """Have messages of a queue pushed."""
     return _Consume(queue=queue, consumer_tag=tag, no_ack=no_ack, arguments=dict(arguments or {}))
+
+
+def get(queue: str) -> Frame:
+    """Have the next message of a queue, if there is one; the answer is that message, or says that it is empty."""
+    return _Get(queue=queue)
 
 
 def cancel(tag: str) -> Frame:
