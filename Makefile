@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TYPED := src $(wildcard tests/typing)
 LONGEST := 500
+# Most tests wait for a server; more processes than two would each start servers of their own for little.
+TESTERS := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test check format bench chaos clean redis-server rabbitmq-server file-length
@@ -25,7 +27,7 @@ demo: venv  ## start a worker on a file, send it a few hundred tasks, show what 
 	$(BIN)/celeriac demo
 
 test: venv redis-server rabbitmq-server  ## run every test (ARGS='-k name' passes options to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 # The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
 redis-server:

@@ -4,13 +4,14 @@ Rules: everything listens on free ports of the loopback address and on a Unix so
 of its own, and is gone after the session. Tests share one server, so they use fresh names and never flush it.
 """
 
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -232,11 +233,16 @@ def redis_program() -> str:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nothing listened on a moment ago."""
-    with closing(socket.socket()) as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback address that nothing listened on a moment ago.
+
+    It is none of those that the system gives to outgoing connections: one could take it while a server restarts.
+    """
+    while True:
+        port = secrets.randbelow(20_000) + 10_000
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
 
 
 def make_certificate(certificate: Path, key: Path) -> None:
