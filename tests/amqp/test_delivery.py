@@ -11,7 +11,7 @@ import pytest
 
 import amqp
 from celeriac import Celeriac
-from celeriac.errors import TaskRevoked
+from celeriac.errors import TaskRevoked, WorkerLost
 from celeriac.testing.steps import envelope_of, numbered, publish_numbers, soon, take_all, take_some
 from celeriac.wire.envelope import Route
 from tests.amqp.conftest import MakeBroker
@@ -64,6 +64,29 @@ async def test_what_nobody_starts_goes_to_who_can(make_broker: MakeBroker, queue
         mine = await take_all(subscription, 2)
         theirs = await take_all(second, 2)
     assert len({(delivery.queue, envelope_of(delivery).body) for delivery in mine + theirs}) == 4
+
+
+async def test_a_message_that_is_parked_keeps_its_count_of_deliveries(
+    make_broker: MakeBroker, rabbit_url: str, queue: str
+) -> None:
+    url = f"{rabbit_url}?queue_type=quorum"
+    holder, broker = make_broker(url), make_broker(url)
+    await publish_numbers(holder, queue, [1])
+    async with holder.subscribe([queue]) as subscription:
+        await take_all(subscription, 1)
+        await holder.close()  # as if it had died: nothing was settled
+    async with broker.subscribe([queue]) as subscription:
+        (again,) = await take_all(subscription, 1)
+        assert again.deliveries == 2
+        await again.receipt.park(time.time() + 1.5)
+        (returned,) = await soon(take_all(subscription, 1))
+        assert returned.deliveries == 2
+        await returned.receipt.bury("enough")
+        [letter] = [letter for letter in await broker.dead.list() if letter.queue == queue]
+        await broker.dead.retry([letter.id])
+        (revived,) = await soon(take_all(subscription, 1))
+        assert revived.deliveries == 1
+        await revived.receipt.ack()
 
 
 async def test_gocelery_messages_run(rabbit_url: str, channel: amqp.Channel, queue: str) -> None:
@@ -166,3 +189,70 @@ async def test_an_idle_worker_has_one_connection_and_uses_no_cpu(rabbit_url: str
         await asyncio.sleep(1)
         assert time.process_time() - before < 0.02
         assert app.connections().backend._link is app.connections().broker.link  # type: ignore[attr-defined]
+
+
+async def test_deliveries_that_nobody_ended_are_counted_on_a_classic_queue(
+    make_broker: MakeBroker, queue: str
+) -> None:
+    """RabbitMQ only marks them; what is looked at or given back on purpose is marked too, and does not count."""
+    publisher = make_broker()
+    await publish_numbers(publisher, queue, [1])
+    await publisher.peek(queue)
+    counted = []
+    for _ in range(4):
+        worker = make_broker()
+        async with worker.subscribe([queue]) as subscription:
+            (delivery,) = await take_some(subscription, 1)
+            await delivery.receipt.requeue()
+            (delivery,) = await take_some(subscription, 1)
+            counted.append(delivery.deliveries)
+            (await worker.link.connection()).abort()  # as a worker that dies
+    assert counted == [1, 2, 3, 4]
+    worker = make_broker()
+    async with worker.subscribe([queue]) as subscription:
+        (delivery,) = await take_some(subscription, 1)
+        assert (delivery.redelivered, delivery.deliveries) == (True, 5)
+        await delivery.receipt.park(time.time() + 0.1)
+        (delivery,) = await take_some(subscription, 1)
+        assert (delivery.redelivered, delivery.deliveries) == (False, 5)
+        await delivery.receipt.ack()
+
+
+async def test_a_retried_dead_letter_counts_from_the_beginning(make_broker: MakeBroker, queue: str) -> None:
+    broker = make_broker()
+    await publish_numbers(broker, queue, [1])
+    for _ in range(3):
+        worker = make_broker()
+        async with worker.subscribe([queue]) as subscription:
+            await take_some(subscription, 1)
+            (await worker.link.connection()).abort()
+    async with broker.subscribe([queue]) as subscription:
+        (delivery,) = await take_some(subscription, 1)
+        assert delivery.deliveries == 3
+        await delivery.receipt.bury("poison")
+        await broker.dead.retry([letter.id for letter in await broker.dead.list() if letter.queue == queue])
+        for redelivered in (False, True):
+            (delivery,) = await take_some(subscription, 1)
+            assert (delivery.redelivered, delivery.deliveries) == (redelivered, 1)
+            if not redelivered:
+                await delivery.receipt.requeue()
+        await delivery.receipt.ack()
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_a_task_that_no_worker_lives_to_end_is_a_failure(
+    rabbit_url: str, make_broker: MakeBroker, queue: str, kind: str
+) -> None:
+    url = f"{rabbit_url}?queue_type={kind}"
+    app = make_app(url, queue, max_deliveries=2)
+    async with app:
+        result = await app.send_task("tasks.add", args=[1, 2], queue=queue)
+        for _ in range(3 if kind == "classic" else 2):  # on a classic queue the first does not count
+            worker = make_broker(url)
+            async with worker.subscribe([queue]) as subscription:
+                await take_some(subscription, 1)
+                (await worker.link.connection()).abort()
+        async with app.worker():
+            with pytest.raises(WorkerLost, match="max_deliveries is 2"):
+                await result.wait(timeout=10)
+            assert await app.connections().broker.depth(queue) == 0

@@ -22,6 +22,7 @@ from celeriac.brokers.amqp.receipt import Keeper
 from celeriac.brokers.amqp.revocations import AmqpRevocations
 from celeriac.brokers.amqp.schedule import AmqpSchedule
 from celeriac.brokers.amqp.subscription import AmqpSubscription
+from celeriac.brokers.amqp.tallies import Tallies
 from celeriac.brokers.amqp.topology import QueueOptions, Topology
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable
@@ -56,7 +57,9 @@ class AmqpBroker:
         self._ledger = Ledger(self.link, f"{prefix}ledger", clock)
         self._topology = Topology(self.link, options, SOON, self._ledger.note_queue)
         self._outbox = Outbox(self.link, self._topology, clock)
-        self._keeper = Keeper(self.link, self._outbox, Graveyard(self.link, self._topology, dead), clock)
+        self._tallies = Tallies(self._ledger)
+        graveyard = Graveyard(self.link, self._topology, dead)
+        self._keeper = Keeper(self.link, self._outbox, graveyard, self._tallies, clock)
         self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead)
         self._schedule = AmqpSchedule(self.link, self._topology, clock)
         self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
@@ -70,7 +73,7 @@ class AmqpBroker:
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[AmqpSubscription]:
-        subscription = AmqpSubscription(self.link, self._topology, self._keeper, self._ledger)
+        subscription = AmqpSubscription(self.link, self._topology, self._keeper, self._ledger, self._tallies)
         self._subscriptions.add(subscription)
         try:
             for queue in queues:

@@ -8,6 +8,7 @@ of a delay) is taken off again.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -25,6 +26,9 @@ DUE_HEADER = "x-celeriac-due"
 """When a parked message is due, in seconds since the epoch: RabbitMQ does not tell."""
 
 DELIVERY_COUNT_HEADER = "x-delivery-count"
+EARLIER_DELIVERIES_HEADER = "x-celeriac-deliveries"
+"""Deliveries before it was parked: RabbitMQ counts those of a message that is published anew from zero."""
+
 DELAYED_EXCHANGE = "celery_delayed_delivery"
 
 _ADDED_BY_BROKER = frozenset(
@@ -33,7 +37,8 @@ _ADDED_BY_BROKER = frozenset(
         "x-last-death-queue", "x-last-death-reason", DELIVERY_COUNT_HEADER, "x-acquired-count",
     }
 )  # fmt: skip
-_NOT_FOR_READERS = _ADDED_BY_BROKER | {EXPIRATION_HEADER, DUE_HEADER}
+_NOT_MOVED = _ADDED_BY_BROKER | {EARLIER_DELIVERIES_HEADER}
+_NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER}
 _DELAY_BITS = re.compile(r"^(?:[01]\.){28}")
 _PERSISTENT = 2
 
@@ -64,8 +69,7 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
     except MalformedMessage as error:
         return Unreadable(message.body, str(error)), 1
     headers = properties.headers or {}
-    count = headers.get(DELIVERY_COUNT_HEADER)
-    deliveries = 1 + (count if isinstance(count, int) else 0)
+    deliveries = 1 + _earlier(headers)
     if not properties.content_type:
         return Unreadable(message.body, "no content type says what the body is"), deliveries
     expiration = properties.expiration
@@ -105,15 +109,28 @@ def moved(message: Inbound, extra: dict[str, Any] | None = None) -> Properties:
         properties = read_properties(message.header)
     except MalformedMessage:
         properties = Properties(delivery_mode=_PERSISTENT)
-    headers = {
-        name: value for name, value in (properties.headers or {}).items() if name not in _ADDED_BY_BROKER
-    }
+    headers = {name: value for name, value in (properties.headers or {}).items() if name not in _NOT_MOVED}
     if properties.expiration is not None:
         headers.setdefault(EXPIRATION_HEADER, properties.expiration)
         properties.expiration = None
     if headers or extra or properties.headers is not None:
         properties.headers = headers | (extra or {})
     return properties
+
+
+def parked(message: Inbound, earlier: int = 0) -> Properties:
+    """Return the properties of a message that goes away to come back: as ``moved``, and its deliveries go on counting.
+
+    :param earlier: deliveries that the message itself does not tell of.
+    """
+    with contextlib.suppress(MalformedMessage):
+        earlier += _earlier(read_properties(message.header).headers or {})
+    return moved(message, {EARLIER_DELIVERIES_HEADER: earlier} if earlier else None)
+
+
+def _earlier(headers: dict[str, Any]) -> int:
+    counts = (headers.get(name) for name in (DELIVERY_COUNT_HEADER, EARLIER_DELIVERIES_HEADER))
+    return sum(count for count in counts if isinstance(count, int))
 
 
 def _flip(priority: int) -> int:

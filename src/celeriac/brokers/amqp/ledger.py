@@ -1,4 +1,4 @@
-"""What every celeriac process on one RabbitMQ should know: what was revoked, and which queues there are.
+"""What every celeriac process on one RabbitMQ should know: what was revoked, which queues there are, what comes back.
 
 Rules: entries are published to a fanout exchange of ours. A stream behind it keeps them for a week, for whoever comes
 later; each channel that takes messages has an exclusive queue behind it too, so that a revocation which was stored
@@ -40,6 +40,7 @@ _STREAM: Mapping[str, Any] = {
 }
 _HISTORY = 1000
 _NUMBERS = 2**62
+_MOST_TALLIES = 100_000
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
@@ -50,6 +51,8 @@ class _Entry(msgspec.Struct, omit_defaults=True):
     roots: list[str] = []
     terminate: bool = False
     until: float = 0.0
+    counted: list[str] = []
+    step: int = 1
 
 
 class _Term(msgspec.Struct):
@@ -77,6 +80,7 @@ class Ledger:
         self._numbers: set[int] = set()
         self._ids: dict[str, _Term] = {}
         self._roots: dict[str, _Term] = {}
+        self._tallies: dict[str, dict[int, int]] = {}
         self._channel: Channel | None = None
         self._declared: object = None
         self._turn = asyncio.Lock()
@@ -130,6 +134,8 @@ class Ledger:
             return
         if entry.queue is not None:
             self.queues.add(entry.queue)
+        if entry.counted:
+            self._count(entry)
         if entry.revoke or entry.roots:
             self._numbers.add(entry.number)
             self.revision = (self.revision + entry.number) % _NUMBERS
@@ -145,6 +151,23 @@ class Ledger:
             await self._append(_Entry(_number(), queue=queue))
         except AmqpError as error:
             _log.debug("queue %s could not be noted: %s", queue, error)
+
+    async def count(self, keys: Sequence[str], step: int) -> None:
+        """Let everybody know that the tallies of these went on by a step. Raises ``AmqpError``."""
+        entry = _Entry(_number(), counted=list(keys), step=step)
+        await self._append(entry)
+        self._count(entry)
+
+    def tally(self, key: str) -> int:
+        """Return the sum of the steps of one key."""
+        return sum(self._tallies.get(key, {}).values())
+
+    def _count(self, entry: _Entry) -> None:
+        # The same entry comes on several channels.
+        for key in entry.counted:
+            self._tallies.setdefault(key, {})[entry.number] = entry.step
+        while len(self._tallies) > _MOST_TALLIES:
+            del self._tallies[next(iter(self._tallies))]
 
     async def revoke(self, ids: Sequence[str], roots: Sequence[str], terminate: bool, until: float) -> None:
         """Let everybody know of a revocation. Raises ``AmqpError``."""

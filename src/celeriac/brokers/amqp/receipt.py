@@ -14,9 +14,10 @@ from celeriac.amqp.errors import AmqpError, Refused
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
 from celeriac.brokers.amqp.dead import Graveyard
-from celeriac.brokers.amqp.envelopes import moved
+from celeriac.brokers.amqp.envelopes import parked
 from celeriac.brokers.amqp.holding import Holding
 from celeriac.brokers.amqp.outbox import Outbox
+from celeriac.brokers.amqp.tallies import Tallies
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 
@@ -38,10 +39,13 @@ class Taker(Protocol):
 class Keeper:
     """Where messages go that are not for now."""
 
-    def __init__(self, link: Link, outbox: Outbox, graveyard: Graveyard, clock: Clock) -> None:
+    def __init__(
+        self, link: Link, outbox: Outbox, graveyard: Graveyard, tallies: Tallies, clock: Clock
+    ) -> None:
         self._link = link
         self._outbox = outbox
         self._graveyard = graveyard
+        self._tallies = tallies
         self._clock = clock
         self._complained = False
 
@@ -51,8 +55,9 @@ class Keeper:
 
     async def delay(self, message: Inbound, queue: str, due: float) -> bool:
         """Have the message kept by the broker; return whether it can be."""
+        earlier = self._tallies.earlier(message)
         try:
-            await self._outbox.delay(moved(message), message.body, queue, due)
+            await self._outbox.delay(parked(message, earlier), message.body, queue, due)
         except Refused as error:
             if not self._complained:
                 self._complained = True
@@ -66,10 +71,15 @@ class Keeper:
             raise self._link.translate(error, BrokerUnavailable, BrokerError) from error
         return True
 
+    async def note_return(self, message: Inbound) -> None:
+        """Have it known that a message comes back on purpose."""
+        await self._tallies.give_back(message)
+
     async def bury(self, message: Inbound, queue: str, reason: str) -> None:
         """Have the message among the dead letters."""
         with self._link.translated(BrokerUnavailable, BrokerError):
             await self._graveyard.add(message, queue, reason, self._clock.now())
+        await self._tallies.forget(message)
 
 
 class AmqpReceipt:
@@ -92,6 +102,7 @@ class AmqpReceipt:
 
     async def requeue(self) -> None:
         self._check()
+        await self._keeper.note_return(self.message)
         await self._taker.give_back(self._holding, self.message)
         self._spent = True
 
@@ -103,6 +114,7 @@ class AmqpReceipt:
         if seconds > 0 and await self._keeper.delay(self.message, self._queue, due):
             self._holding.ack(self.message.tag)
         else:
+            await self._keeper.note_return(self.message)
             taker, holding, queue, message = self._taker, self._holding, self._queue, self.message
             holding.hold(message.tag, max(0.0, seconds), lambda: taker.offer_again(holding, queue, message))
         self._spent = True

@@ -13,6 +13,8 @@ import itertools
 from collections import deque
 from collections.abc import Iterable
 
+import msgspec
+
 from celeriac.amqp import methods
 from celeriac.amqp.channel import Channel
 from celeriac.amqp.errors import AmqpError, Refused
@@ -23,6 +25,7 @@ from celeriac.brokers.amqp.envelopes import read
 from celeriac.brokers.amqp.holding import Holding
 from celeriac.brokers.amqp.ledger import LEDGER_CONSUMER, Ledger
 from celeriac.brokers.amqp.receipt import AmqpReceipt, Keeper
+from celeriac.brokers.amqp.tallies import Tallies
 from celeriac.brokers.amqp.topology import Topology
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.wire.envelope import Unreadable
@@ -38,11 +41,14 @@ _SURPLUS_AFTER = 0.5
 class AmqpSubscription:
     """A hold on some queues; see ``celeriac.broker.Subscription``."""
 
-    def __init__(self, link: Link, topology: Topology, keeper: Keeper, ledger: Ledger) -> None:
+    def __init__(
+        self, link: Link, topology: Topology, keeper: Keeper, ledger: Ledger, tallies: Tallies
+    ) -> None:
         self._link = link
         self._topology = topology
         self._keeper = keeper
         self._ledger = ledger
+        self._tallies = tallies
         self.revision = 0
         self._lines: dict[str, deque[Delivery]] = {}
         self._order: deque[str] = deque()
@@ -70,6 +76,8 @@ class AmqpSubscription:
             self._news.clear()
             if taken := self._pick(limit):
                 self.revision = self._ledger.revision
+                if any(delivery.redelivered for delivery in taken):
+                    return await self._count(taken)
                 return taken
             if not self._stopped:
                 await self._wait(limit)
@@ -116,6 +124,16 @@ class AmqpSubscription:
         if holding is not None and holding.channel.is_open:
             async with self._link.deadline():
                 await holding.channel.call(methods.limit_unsettled(self._prefetch))
+
+    async def _count(self, taken: list[Delivery]) -> list[Delivery]:
+        """Return the same, with how often each was handed out, as far as that can be told."""
+        messages = [_message_of(delivery) for delivery in taken]
+        await self._tallies.begin([message for message in messages if message.redelivered])
+        earlier = [self._tallies.earlier(message) for message in messages]
+        return [
+            msgspec.structs.replace(delivery, deliveries=delivery.deliveries + more) if more else delivery
+            for delivery, more in zip(taken, earlier, strict=True)
+        ]
 
     async def _wait(self, limit: int) -> None:
         """Wait for news. Where what is unsettled leaves no room for more, make room for ``limit``."""
@@ -230,9 +248,7 @@ class AmqpSubscription:
         if not line:
             return
         while line:
-            receipt = line.popleft().receipt
-            assert isinstance(receipt, AmqpReceipt)
-            holding.requeue(receipt.message.tag)
+            holding.requeue(_message_of(line.popleft()).tag)
         # An answer from the queue means that it has them back.
         await holding.channel.call(methods.look_for_queue(queue))
 
@@ -311,6 +327,12 @@ class AmqpSubscription:
                 if not await self._topology.is_quorum(queue):
                     async with self._tuning:
                         await self._pause([queue])
+
+
+def _message_of(delivery: Delivery) -> Inbound:
+    receipt = delivery.receipt
+    assert isinstance(receipt, AmqpReceipt)
+    return receipt.message
 
 
 def _urgency(delivery: Delivery) -> int:

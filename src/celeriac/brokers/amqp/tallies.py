@@ -1,0 +1,70 @@
+"""Counts how often a message of a classic queue was handed out, where RabbitMQ only marks it as redelivered.
+
+Rules: counted is each hand-out of a marked message by a celeriac worker, unless it was given back on purpose; that is
+in the ledger before the worker has the message. The first hand-out is not counted, for the mark alone does not say that
+there was one: a message is marked as well that was only pushed to somebody, or looked at. Where the ledger cannot be
+written the message is handed out uncounted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from celeriac.amqp.content import read_properties
+from celeriac.amqp.errors import AmqpError
+from celeriac.amqp.frames import Inbound
+from celeriac.brokers.amqp.envelopes import DELIVERY_COUNT_HEADER
+from celeriac.brokers.amqp.ledger import Ledger
+from celeriac.errors import MalformedMessage
+
+_log = logging.getLogger("celeriac.broker.amqp")
+
+
+class Tallies:
+    """The counts of one broker's messages."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def begin(self, messages: Sequence[Inbound]) -> None:
+        """Count that these are handed out. Never raises."""
+        await self._write([_key_of(message) for message in messages if _is_ours_to_count(message)], 1)
+
+    async def give_back(self, message: Inbound) -> None:
+        """Count that this one comes back unharmed. Never raises."""
+        if _is_ours_to_count(message):
+            await self._write([_key_of(message)], -1)
+
+    async def forget(self, message: Inbound) -> None:
+        """Have this one count from the beginning, should it ever come again. Never raises."""
+        if _is_ours_to_count(message) and (tally := self._ledger.tally(_key_of(message))):
+            await self._write([_key_of(message)], -tally)
+
+    def earlier(self, message: Inbound) -> int:
+        """Return how often the message was handed out before this time, as far as it was counted here."""
+        return max(0, self._ledger.tally(_key_of(message)) - 1) if _is_ours_to_count(message) else 0
+
+    async def _write(self, keys: list[str], step: int) -> None:
+        if not keys:
+            return
+        try:
+            await self._ledger.count(keys, step)
+        except AmqpError as error:
+            _log.warning("%d deliveries could not be counted: %s", len(keys), error)
+
+
+def _is_ours_to_count(message: Inbound) -> bool:
+    """Whether the message was marked and not counted by RabbitMQ, as quorum queues do."""
+    if not message.redelivered:
+        return False
+    try:
+        return DELIVERY_COUNT_HEADER not in (read_properties(message.header).headers or {})
+    except MalformedMessage:
+        return True
+
+
+def _key_of(message: Inbound) -> str:
+    place = f"{message.exchange}\0{message.routing_key}\0".encode()
+    return blake2b(place + message.header + message.body, digest_size=12).hexdigest()
