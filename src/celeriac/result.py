@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +26,7 @@ from celeriac.errors import (
     ResultTimeout,
     TaskRevoked,
 )
+from celeriac.outlasting import Outlasting
 from celeriac.revoking import revoke
 from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.result import FAILURE, PENDING, REVOKED, SUCCESS, ResultRecord
@@ -93,7 +95,7 @@ class Result(Generic[R]):
     async def wait(self, timeout: float | None = None) -> R:
         """Return the task's value, or raise what the task raised.
 
-        :param timeout: seconds to wait; ``None`` waits for ever, also for an id that was never sent.
+        :param timeout: seconds to wait, for a store that is away too; ``None``: for ever, also for an id never sent.
 
         Raises ``ResultTimeout`` when it is not ready in time, ``TaskRevoked`` when it was revoked or expired,
         ``ResultMissing`` when its result is not kept, ``RemoteError`` for an exception of a class not imported here.
@@ -114,7 +116,7 @@ class Result(Generic[R]):
         Records of progress and custom states come too; where they follow closely, some may be skipped.
         """
         self.require_kept()
-        async with self.store.backend.follow([self.id]) as records:
+        async with aclosing(Outlasting(self.store.backend, [self.id]).records()) as records:
             async for record in records:
                 yield self.remember(record)
 
@@ -193,8 +195,9 @@ class Result(Generic[R]):
             raise self._timed_out(timeout, record.status)
         seen = PENDING
         deadline = asyncio.timeout(timeout)
+        following = Outlasting(self.store.backend, [self.id])
         try:
-            async with deadline, self.store.backend.follow([self.id]) as records:
+            async with deadline, aclosing(following.records()) as records:
                 async for record in records:
                     seen = record.status
                     if record.ready:
@@ -202,11 +205,12 @@ class Result(Generic[R]):
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            raise self._timed_out(timeout, seen) from error
+            raise self._timed_out(timeout, seen, following.outage) from error
         raise BackendError(f"the result store stopped telling of {self} while it was {seen}")
 
-    def _timed_out(self, timeout: float | None, seen: str) -> ResultTimeout:
+    def _timed_out(self, timeout: float | None, seen: str, outage: Exception | None = None) -> ResultTimeout:
         hint = "; no worker has reported on it: does one take its queue?" if seen == PENDING else ""
+        hint = f"; the result store could not be asked: {outage}" if outage else hint
         return ResultTimeout(f"{self} was not ready within {timeout:g} s: last seen {seen}{hint}")
 
     def require_kept(self) -> None:
@@ -311,7 +315,7 @@ class GroupResult(Generic[R]):
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            counted = await self.progress()
+            counted = _known(list(self.leaves()))
             raise ResultTimeout(
                 f"group {self.id} was not ready within {timeout:g} s: {counted.done} of {counted.total} tasks ended"
             ) from error
@@ -415,6 +419,10 @@ async def _progress(results: Sequence[Result[Any]]) -> Progress:
         for result, record in zip(unknown, records, strict=True):
             if record is not None:
                 result.remember(record)
+    return _known(results)
+
+
+def _known(results: Sequence[Result[Any]]) -> Progress:
     ended = [result.record.status for result in results if result.record is not None]
     return Progress(len(results), ended.count(SUCCESS), len(ended) - ended.count(SUCCESS))
 
@@ -432,7 +440,7 @@ async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]
     if len(stores) > 1:
         raise ValueError("as_completed() takes results of one app; iterate over each app's apart")
     for store in stores.values():
-        async with store.backend.follow(list(waiting)) as records:
+        async with aclosing(Outlasting(store.backend, list(waiting)).records()) as records:
             async for record in records:
                 if record.ready:
                     for result in waiting.pop(record.task_id, ()):

@@ -24,5 +24,21 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@app.task(name="poison.good")
+async def good(value: int) -> int:
+    return value
+
+
+@app.task(name="poison.total")
+async def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@app.task(name="poison.told")
+def told(task_id: str) -> None:
+    with Path(os.environ["POISON_RUNS"]).open("a") as runs:
+        runs.write(f"told of {task_id}\n")
+
+
 def run() -> None:
     asyncio.run(app.worker().serve())

@@ -9,6 +9,7 @@ import pytest
 
 from celeriac import (
     ArgumentError,
+    BrokerError,
     Celeriac,
     Context,
     RemoteError,
@@ -162,6 +163,21 @@ async def test_the_worker_survives_any_message_and_keeps_it(app: Celeriac):
         assert await (await add.send(2, 3)).wait(WAIT) == 5
     assert worker.tally.refused == len(odd)
     assert await broker.dead.count() == len(odd)
+
+
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
+async def test_what_follows_and_cannot_be_sent_is_a_failure_for_the_caller_and_a_dead_letter(app: Celeriac):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    async with app.worker():
+        nowhere = add.s(1).set(exchange="nowhere", routing_key="nobody")
+        result = await (add.s(1, 2) | add.s(3)).link(nowhere).send()
+        with pytest.raises(BrokerError, match="no queue is bound to exchange 'nowhere'"):
+            await result.wait(WAIT)
+    [letter] = await app.connections().broker.dead.list()
+    assert "the worker failed" in letter.reason
 
 
 async def test_a_wrong_argument_is_a_failure_that_names_it(app: Celeriac):

@@ -46,6 +46,7 @@ class Kitchen:
         self.become = app.register("become", self._become)
         self.pieces = app.register("pieces", self._pieces)
         self.late = app.register("late", self._late)
+        app.register("refuse", self._refuse)
 
     async def _add(self, *numbers: int) -> int:
         self.ran.append("add")
@@ -77,6 +78,9 @@ class Kitchen:
 
     async def _pieces(self, ctx: Context, number: int) -> None:
         ctx.replace(group(self.add.s(number, 1), self.add.s(number, 2)))
+
+    async def _refuse(self, ctx: Context, number: int) -> None:
+        ctx.reject(f"{number} is not for me")
 
     async def _late(self, ctx: Context, number: int) -> int:
         if ctx.retries < 1:
@@ -152,6 +156,21 @@ async def test_a_failed_member_fails_the_body_and_all_after_it_once(kitchen: Kit
     assert error.startswith("ChordError(")
     assert k.failures.empty()
     assert "same" not in k.ran
+
+
+@pytest.mark.parametrize(("member", "reason"), [("refuse", "Reject"), ("no.such", "TaskNotFound")])
+async def test_a_dead_letter_fails_all_that_wait_for_it(kitchen: Kitchen, member: str, reason: str):
+    k = kitchen
+    lost = k.app.signature(member, 1)
+    body = k.same.s().link_error(k.alarm.s())
+    result = await (chord([k.add.s(1), lost, lost | k.add.s(1)], body) | k.same.s()).send()
+    for ended in (result, result.parent):
+        with pytest.raises(ChordError, match=reason):
+            await ended.wait(TIMEOUT)
+    task_id, _ = await asyncio.wait_for(k.failures.get(), TIMEOUT)
+    assert task_id == result.parent.id
+    letters = await k.app.connections().broker.dead.list()
+    assert [letter.envelope.headers["task"] for letter in letters] == [member, member]
 
 
 async def test_a_failed_step_ends_the_chord_that_its_chain_is_a_part_of(kitchen: Kitchen):

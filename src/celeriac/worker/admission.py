@@ -25,6 +25,12 @@ class Run(msgspec.Struct, frozen=True):
     message: TaskMessage
 
 
+class RunApart(msgspec.Struct, frozen=True):
+    """Run it for the last time: workers died while they had it, or had another message that they died of."""
+
+    message: TaskMessage
+
+
 class Hold(msgspec.Struct, frozen=True):
     """Its ETA is ahead: keep it until ``until`` (seconds since the epoch)."""
 
@@ -49,7 +55,7 @@ class Refuse(msgspec.Struct, frozen=True):
     reply_to: str | None = None
 
 
-Admission: TypeAlias = Run | Hold | Discard | Refuse
+Admission: TypeAlias = Run | RunApart | Hold | Discard | Refuse
 
 
 def admit(

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -18,19 +19,20 @@ from typing import Any
 from celeriac.app import App, Connections
 from celeriac.broker import Delivery, Receipt
 from celeriac.context import CURRENT
-from celeriac.errors import CeleriacError, DeliveryLost
+from celeriac.errors import CeleriacError, DeliveryLost, WorkerLost
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.preview import preview
 from celeriac.wire.result import STARTED, ResultRecord
 from celeriac.wire.task import TaskMessage, decode
-from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, admit, refuse_poison
+from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, RunApart, admit, refuse_poison
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.attempt import SPENT, Attempt, Reports
 from celeriac.worker.builtin import Repertoire
 from celeriac.worker.deadline import bounded
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import Insist
+from celeriac.worker.last_chances import LastChances
 from celeriac.worker.outcome import (
     Decision,
     Ending,
@@ -74,6 +76,7 @@ class Executor:
         self._pool = pool
         self._slots = slots
         self._insist = insist
+        self._last_chances = LastChances(app.clock.now)
         self._loop = asyncio.get_running_loop()
         self._revocations = revocations
         self._bodies: dict[asyncio.Task[Any], Attempt] = {}
@@ -93,6 +96,8 @@ class Executor:
         running = True
         try:
             admission = self._admit(delivery)
+            if type(admission) is RunApart:
+                admission = await self._last_chances.enter(admission.message, delivery)
             if type(admission) is Run:
                 attempt = await self._begin(admission.message, delivery)
                 ending = await self._call(attempt)
@@ -114,6 +119,8 @@ class Executor:
             if running:
                 slots.body_done()
             slots.settled()
+            if delivery.deliveries > 1:
+                self._last_chances.leave(delivery)
 
     def stop_revoked(self) -> None:
         """Cancel the running bodies that were revoked meanwhile, as far as they can be stopped."""
@@ -132,10 +139,10 @@ class Executor:
         return bool(self._bodies)
 
     def stop_bodies(self) -> int:
-        """Cancel every running body, which gives its message back; return how many that were."""
+        """Cancel every running body; return how many messages that gives back."""
         for running in self._bodies:
             running.cancel()
-        return len(self._bodies)
+        return sum(attempt.receipt is not SPENT for attempt in self._bodies.values())
 
     def _admit(self, delivery: Delivery) -> Admission:
         envelope = delivery.envelope
@@ -147,6 +154,8 @@ class Executor:
             )
             if delivery.deliveries > allowed:
                 return refuse_poison(admission.message, delivery.deliveries, allowed)
+            if delivery.deliveries == allowed:
+                return RunApart(admission.message)
         return admission
 
     async def _begin(self, message: TaskMessage, delivery: Delivery) -> Attempt:
@@ -176,7 +185,11 @@ class Executor:
                 running.uncancel()
                 return Stopped()
             if running.cancelling():
-                raise
+                if attempt.receipt is not SPENT:
+                    raise
+                # Nobody can run it again, so whoever waits is told.
+                running.uncancel()
+                return Raised(WorkerLost("the worker stopped while it ran, and it is not to run twice"))
             return Raised(as_exception(error))
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending, not the worker's
             return Raised(as_exception(error))
@@ -265,6 +278,7 @@ class Executor:
 
     async def _set_aside(self, delivery: Delivery, error: Exception) -> None:
         # Not given back: a message on which the worker itself fails would come round without end.
+        await self._tell_of(delivery, error)
         try:
             await self._insist(
                 partial(delivery.receipt.bury, f"the worker failed: {preview(error)}"), "dead-lettering"
@@ -272,18 +286,34 @@ class Executor:
         except (CeleriacError, asyncio.CancelledError) as again:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, again)
 
+    async def _tell_of(self, delivery: Delivery, error: Exception) -> None:
+        """Let those who wait know, as far as what the worker failed on lets it."""
+        content = delivery.envelope
+        message = None if isinstance(content, Unreadable) else decode(content, self._codecs)
+        if isinstance(message, TaskMessage):
+            with suppress(Exception):
+                await self._effect(failed(message, error, self._refusal_terms(message, delivery)))
+
     def _terms(self, attempt: Attempt) -> Terms:
         options = attempt.task.options
         policy = options.retry or self._settings.default_retry
         keeps = self._keeps_result(attempt.message, options.ignore_result)
-        return self._make_terms(attempt.queue, keeps, policy)
+        return self._make_terms(attempt.queue, keeps, policy, gone=attempt.receipt is SPENT, tag=attempt.tag)
 
     def _refusal_terms(self, message: TaskMessage, delivery: Delivery) -> Terms:
         task = self._tasks.get(message.task)
         keeps = bool(message.id) and self._keeps_result(message, task.options.ignore_result if task else None)
         return self._make_terms(delivery.queue, keeps, None)
 
-    def _make_terms(self, queue: str, keep_result: bool, policy: Retry | None) -> Terms:
+    def _make_terms(
+        self,
+        queue: str,
+        keep_result: bool,
+        policy: Retry | None,
+        *,
+        gone: bool = False,
+        tag: str | None = None,
+    ) -> Terms:
         return Terms(
             retry=policy,
             keep_result=keep_result,
@@ -294,6 +324,8 @@ class Executor:
             inline=self._errbacks.is_inline,
             worker=self._node,
             encode_part=self._encode_part,
+            gone=gone,
+            tag=tag,
         )
 
     def _keeps_result(self, message: TaskMessage, task_ignores: bool | None) -> bool:

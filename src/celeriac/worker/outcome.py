@@ -85,6 +85,7 @@ class Decision(msgspec.Struct, frozen=True):
     :param openings: the chords that must be known before the follow-ups go out.
     :param joined: ids of follow-ups that are further parts of the chord ``joins``.
     :param parts: what is counted in chords once the results are stored.
+    :param once: the key under which the follow-ups are published once, however often the message is delivered.
     :param publish_first: follow-ups go out before the results, as Celery does on success, so that whoever sees the
         result finds its children.
     :param error: what the log tells, ``None`` on success.
@@ -97,6 +98,7 @@ class Decision(msgspec.Struct, frozen=True):
     joins: str | None = None
     joined: Sequence[str] = ()
     parts: Sequence[EncodedPart] = ()
+    once: str | None = None
     publish_first: bool = False
     settle: Settle = Settle.ACK
     error: BaseException | None = None
@@ -113,6 +115,8 @@ class Terms(msgspec.Struct, frozen=True):
     :param random: gives the jitter, a float in [0, 1).
     :param worker: the node's name.
     :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
+    :param tag: names the message's publication; the same for every delivery of it.
+    :param gone: the message was acknowledged before the run, so that only a new one can bring it back.
     """
 
     retry: Retry | None
@@ -124,6 +128,8 @@ class Terms(msgspec.Struct, frozen=True):
     inline: Callable[[str], bool]
     worker: str
     encode_part: Callable[[Part], EncodedPart] | None = None
+    tag: str | None = None
+    gone: bool = False
 
 
 def judge(
@@ -168,12 +174,15 @@ def failed(
     traceback = format_traceback(error)
     records, parts = _lost_with(message, FAILURE, describe(error), terms, traceback, children)
     advance = after_failure(message, terms.inline)
+    # What is buried may be retried by hand, and then has errbacks of its own.
+    told_once = advance.follow_ups and terms.tag is not None and settle is Settle.ACK
     return Decision(
         FAILURE,
         results=records,
         follow_ups=advance.follow_ups,
         openings=advance.openings,
         parts=parts,
+        once=f"{message.id}.{terms.tag}.errbacks" if told_once else None,
         settle=settle,
         error=error,
         reason=preview(error),
@@ -305,7 +314,8 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
 
 def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
     if reject.requeue:
-        return Decision(None, settle=Settle.REQUEUE, error=reject, reason=reject.reason)
+        anew = [FollowUp(message, queue=terms.queue)] if terms.gone else []
+        return Decision(None, follow_ups=anew, settle=Settle.REQUEUE, error=reject, reason=reject.reason)
     return failed(message, reject, terms, settle=Settle.BURY)
 
 

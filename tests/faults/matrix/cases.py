@@ -100,7 +100,7 @@ ENDINGS: Sequence[Ending] = (
     Ending("The body asks for a retry, then returns", "retries_once", *alike(TWICE)),
     Ending("The body fails until its attempts (3) are spent", "gives_up", *alike(Outcome("OSError", 3))),
     Ending("The body rejects the message", "rejects", Outcome("Reject", 1, "1 dead"), Outcome("Reject", 1)),
-    Ending("The body gives the message back once, then returns", "gives_back_once", TWICE, NEVER_HEARD_OF),
+    Ending("The body gives the message back once, then returns", "gives_back_once", *alike(TWICE)),
     Ending("The body ignores its result", "ignores", *alike(NEVER_HEARD_OF)),
     Ending("The body exceeds its time limit", "too_long", *alike(Outcome("TimeLimitExceeded", 1))),
     Ending("The body exceeds its soft limit", "too_long_softly", *alike(Outcome("SoftTimeLimitExceeded", 1))),
@@ -108,7 +108,7 @@ ENDINGS: Sequence[Ending] = (
     Ending("The body calls `sys.exit`", "exits", *alike(Outcome("TaskAborted", 1))),
     Ending(
         "The worker stops and its grace ends while the body runs",
-        "waits_once", TWICE, NEVER_HEARD_OF, "worker stopped",
+        "waits_once", TWICE, Outcome("WorkerLost", 1), "worker stopped",
     ),
     Ending(
         "The task is revoked while the body runs",

@@ -1,0 +1,94 @@
+"""Who begins to wait while the result store is away waits for it to come back, and no longer than it wanted to."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from celeriac import Celeriac, ResultTimeout
+from celeriac.wire.result import SUCCESS, ResultRecord
+from celeriac.worker.insist import Insist
+from tests.servers import RedisServer
+
+WAIT = 20.0
+
+
+@asynccontextmanager
+async def killed(server: RedisServer) -> AsyncIterator[None]:
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+@asynccontextmanager
+async def hung(server: RedisServer) -> AsyncIterator[None]:
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+@asynccontextmanager
+async def locked(file: Path) -> AsyncIterator[None]:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@pytest.fixture(params=["killed", "hung", "locked"])
+async def app_and_absence(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Celeriac, Callable[[], Any]]]:
+    """An app whose store was in use already, and what makes the store go away for a while."""
+    if request.param == "locked":
+        monkeypatch.setattr("celeriac.sqlite_link._BUSY_SECONDS", 0.05)
+        url, absence = f"sqlite:///{tmp_path}/shop.db", lambda: locked(tmp_path / "shop.db")
+    else:
+        server: RedisServer = request.getfixturevalue("own_redis")
+        away = killed if request.param == "killed" else hung
+        url, absence = server.url(), lambda: away(server)
+    async with Celeriac("waiting", url, url, publish_timeout=0.3, default_queue=request.param) as app:
+        await app.connections().backend.ping()
+        yield app, absence
+
+
+async def store(app: Celeriac, task_id: str, value: int) -> None:
+    backend = app.connections().backend
+    encoded = backend.encode(ResultRecord(task_id=task_id, status=SUCCESS, result=value))
+    await Insist()(lambda: backend.store(encoded), "storing")
+
+
+async def test_a_wait_begun_in_an_outage_outlasts_it(app_and_absence):
+    app, absence = app_and_absence
+    first, second, third = (app.result(name) for name in ("first", "second", "third"))
+
+    async def last_state() -> str:
+        return [record.status async for record in third.watch()][-1]
+
+    async with absence():
+        waits = [asyncio.create_task(wait) for wait in (first.wait(WAIT), second.wait(), last_state())]
+        await asyncio.wait(waits, timeout=0.7)
+        assert not any(wait.done() for wait in waits)
+    for number, name in enumerate(("first", "second", "third")):
+        await store(app, name, number)
+    assert await asyncio.gather(*waits) == [0, 1, SUCCESS]
+
+
+async def test_a_wait_in_an_outage_ends_in_time_and_says_so(app_and_absence):
+    app, absence = app_and_absence
+    async with absence():
+        began = monotonic()
+        with pytest.raises(ResultTimeout, match="was not ready within 1 s: last seen PENDING") as told:
+            await app.result("never").wait(1.0)
+        assert monotonic() - began < 3.0
+    if app.settings.default_queue != "locked":  # a file that somebody else writes can still be read
+        assert "the result store could not be asked: redis://" in str(told.value)
