@@ -17,6 +17,7 @@ from tests.interop.test_calls import (
 )
 from tests.interop.test_chains import *  # noqa: F403 - a table is taken whole
 from tests.interop.test_links import *  # noqa: F403
+from tests.interop.test_task_objects import *  # noqa: F403
 from tests.interop.test_times import (
     test_a_countdown_is_waited_for,
     test_a_queue_is_first_in_first_out,

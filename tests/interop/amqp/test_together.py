@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery
@@ -13,7 +14,9 @@ from kombu import Exchange, Queue
 
 from celeriac import Celeriac
 from celeriac.brokers.amqp import AmqpBroker, QueueOptions
-from tests.interop.celeriac_side import TASKS
+from celeriac.errors import TaskRevoked
+from tests.celery_connections import disconnect
+from tests.interop.celeriac_side import TASKS, note
 from tests.interop.celery_worker import CeleryWorker
 from tests.interop.clients import CeleriacClient, CeleryClient, Client
 from tests.interop.conftest import Serving
@@ -45,6 +48,55 @@ async def test_tasks_of_both_run_exactly_once_each_on_workers_of_both(
     assert set(Counter(worker for _, worker in ran)) == {"celery", "celeriac"}
     with closing(rabbit_server.client()) as connection:
         assert connection.channel().queue_declare(queue, passive=True).message_count == 0
+
+
+async def test_the_caller_hears_of_what_expired_before_it_ran(
+    celeriac_client: CeleriacClient,
+    celery_worker: CeleryWorker,
+    celeriac_serving: Serving,
+    records: Record,
+    queue: str,
+) -> None:
+    """RabbitMQ drops what Celery's client sends with an expiry, and its caller waits; celeriac's client is told."""
+    async with celeriac_serving(queue):
+        for place in (celery_worker.queue, queue):
+            sent = await celeriac_client.send(
+                "interop.note",
+                kwargs={**records.where, "value": "ran"},
+                queue=place,
+                expires=datetime.now(UTC) - timedelta(seconds=1),
+            )
+            with pytest.raises(TaskRevoked, match="expired"):
+                await sent.value()
+    assert records.all() == []
+
+
+async def test_priorities_of_both_clients_are_one_order(rabbit_url: str, records: Record, queue: str) -> None:
+    """On RabbitMQ Celery's highest number goes first; celeriac's lowest does, there as everywhere."""
+    celery = Celery("urgent", broker=rabbit_url, backend="rpc://", set_as_current=False)
+    celery.conf.task_queues = [Queue(queue, Exchange(queue), routing_key=queue, max_priority=9)]
+    app = Celeriac("urgent", broker=f"{rabbit_url}?max_priority=9", backend="disabled://")
+    app.register("interop.note", note)
+
+    def kwargs(value: str) -> dict[str, str]:
+        return {**records.where, "value": value}
+
+    def send() -> None:
+        for priority in (0, 9, 6):
+            celery.send_task(
+                "interop.note", kwargs=kwargs(f"celery {priority}"), queue=queue, priority=priority
+            )
+        disconnect(celery)
+
+    async with app:
+        await asyncio.to_thread(send)
+        for priority in (9, 1, 4):
+            await app.send_task(
+                "interop.note", kwargs=kwargs(f"celeriac {priority}"), queue=queue, priority=priority
+            )
+        async with app.worker(queues=[queue], concurrency=1):
+            ran = await records.take(6)
+    assert ran == ["celery 9", "celeriac 1", "celery 6", "celeriac 4", "celery 0", "celeriac 9"]
 
 
 # --- quorum queues, and Celery's native delayed delivery
