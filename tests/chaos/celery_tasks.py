@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 from celery import Celery, Task
+from celery.signals import task_received
+from celery.worker.request import Request
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.plan import NAP, QUEUE, VISIBILITY_TIMEOUT
@@ -26,15 +28,25 @@ app = make_app(os.environ.get("CHAOS_URL"))
 ledger = Ledger(Path(os.environ.get("CHAOS_LEDGER", ".")))
 
 
+@task_received.connect
+def receive(request: Request, **_: object) -> None:
+    ledger.received(request.id, request.request_dict["retries"])
+
+
+def begin(task: Task) -> None:
+    given_back = task.request.delivery_info.get("redelivered")
+    ledger.begin(task.request.id, task.request.retries, bool(given_back))
+
+
 @app.task(name="chaos.quick", bind=True)
 def quick(self: Task) -> None:
-    ledger.begin(self.request.id, self.request.retries)
+    begin(self)
     ledger.end(self.request.id, self.request.retries)
 
 
 @app.task(name="chaos.slow", bind=True)
 def slow(self: Task) -> None:
-    ledger.begin(self.request.id, self.request.retries)
+    begin(self)
     time.sleep(NAP)
     ledger.end(self.request.id, self.request.retries)
 
@@ -44,7 +56,7 @@ app.task(name="chaos.thread", bind=True)(slow.run.__func__)
 
 @app.task(name="chaos.retry", bind=True)
 def retry(self: Task) -> None:
-    ledger.begin(self.request.id, self.request.retries)
+    begin(self)
     ledger.end(self.request.id, self.request.retries)
     if self.request.retries == 0:
         raise self.retry(countdown=NAP)

@@ -6,7 +6,7 @@ Times are those of the machine's monotonic clock, the same for all its processes
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,13 @@ class Ledger:
         self._folder = folder
         self._file: tuple[int, int] | None = None
 
-    def begin(self, task_id: str, retries: int) -> None:
+    def received(self, task_id: str, retries: int) -> None:
+        """A Celery worker has the message, and will run it when it can."""
+        self._write("received", task_id, retries)
+
+    def begin(self, task_id: str, retries: int, redelivered: bool) -> None:
         """A body starts."""
-        self._write("begin", task_id, retries)
+        self._write("again" if redelivered else "begin", task_id, retries)
 
     def end(self, task_id: str, retries: int) -> None:
         """A body is through."""
@@ -39,6 +43,7 @@ class Run:
     """One run of a body.
 
     :param end: ``None`` when it never got there.
+    :param redelivered: the message was marked as having been given back, or restored.
     """
 
     task_id: str
@@ -46,6 +51,7 @@ class Run:
     pid: int
     begin: float
     end: float | None = None
+    redelivered: bool = False
 
 
 def read(folder: Path) -> Iterator[Run]:
@@ -55,14 +61,26 @@ def read(folder: Path) -> Iterator[Run]:
         for line in path.read_text().splitlines():
             what, task_id, retries, moment = line.split()
             runs = under_way[task_id, int(retries)]
-            if what == "begin":
-                runs.append(Run(task_id, int(retries), int(path.stem), float(moment)))
-            else:
+            if what in ("begin", "again"):
+                run = Run(task_id, int(retries), int(path.stem), float(moment), redelivered=what == "again")
+                runs.append(run)
+            elif what == "end":
                 run = runs.popleft()
                 run.end = float(moment)
                 yield run
         for runs in under_way.values():
             yield from runs
+
+
+def receipts(folder: Path) -> Mapping[tuple[str, int], Sequence[float]]:
+    """When Celery workers received each message, by task id and number of retries."""
+    moments: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    for path in folder.glob("*.log"):
+        for line in path.read_text().splitlines():
+            what, task_id, retries, moment = line.split()
+            if what == "received":
+                moments[task_id, int(retries)].append(float(moment))
+    return moments
 
 
 def count_ends(folder: Path) -> int:

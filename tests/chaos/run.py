@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from tests.chaos.fleet import Fleet
-from tests.chaos.ledger import count_ends, read
+from tests.chaos.ledger import count_ends, read, receipts
 from tests.chaos.mischief import Mischief
 from tests.chaos.plan import QUEUE, VISIBILITY_TIMEOUT, Plan, PlannedCall, calls_of
 from tests.chaos.sender import Sender
@@ -65,7 +65,7 @@ async def run(plan: Plan) -> Report:
         finally:
             fleet.abandon()
         runs = list(read(ledger))
-        trouble = Trouble(fleet.deaths, mischief.cuts, mischief.outages, sender.uncertain)
+        trouble = Trouble(fleet.deaths, mischief.cuts, mischief.outages, sender.uncertain, receipts(ledger))
         return Report(
             plan,
             judge(calls, runs, trouble),

@@ -30,27 +30,27 @@ ledger = Ledger(Path(os.environ.get("CHAOS_LEDGER", ".")))
 
 @app.task(name="chaos.quick")
 async def quick(ctx: Context) -> None:
-    ledger.begin(ctx.id, ctx.retries)
+    ledger.begin(ctx.id, ctx.retries, ctx.redelivered)
     ledger.end(ctx.id, ctx.retries)
 
 
 @app.task(name="chaos.slow")
 async def slow(ctx: Context) -> None:
-    ledger.begin(ctx.id, ctx.retries)
+    ledger.begin(ctx.id, ctx.retries, ctx.redelivered)
     await asyncio.sleep(NAP)
     ledger.end(ctx.id, ctx.retries)
 
 
 @app.task(name="chaos.thread")
 def thread(ctx: Context) -> None:
-    ledger.begin(ctx.id, ctx.retries)
+    ledger.begin(ctx.id, ctx.retries, ctx.redelivered)
     time.sleep(NAP)
     ledger.end(ctx.id, ctx.retries)
 
 
 @app.task(name="chaos.retry")
 async def retry(ctx: Context) -> None:
-    ledger.begin(ctx.id, ctx.retries)
+    ledger.begin(ctx.id, ctx.retries, ctx.redelivered)
     ledger.end(ctx.id, ctx.retries)
     if ctx.retries == 0:
         ctx.retry(countdown=NAP)

@@ -13,7 +13,7 @@ QUICK, RETRY = PlannedCall("a", "chaos.quick", None), PlannedCall("b", "chaos.re
 @pytest.mark.timeout(150)
 async def test_no_task_is_lost_and_none_runs_twice_without_excuse():
     report = await run(Plan(seed=1, tasks=2000, seconds=8, restarts=1))
-    assert report.problems == []
+    assert not report.problems, "\n".join(report.problems)
     assert report.verdict.runs >= 2000
     assert 0 < report.by_celery < report.verdict.runs
     assert report.mishaps
@@ -26,8 +26,10 @@ def judged(
     cuts: tuple[float, ...] = (),
     outages: tuple[tuple[float, float], ...] = (),
     uncertain: dict[str, int] | None = None,
+    received: tuple[float, ...] = (),
 ) -> Verdict:
-    return judge([call], list(runs), Trouble(deaths or {}, cuts, outages, uncertain or {}))
+    held = {(call.id, 0): received}
+    return judge([call], list(runs), Trouble(deaths or {}, cuts, outages, uncertain or {}, held))
 
 
 def test_a_call_that_never_ended_is_lost():
@@ -45,6 +47,19 @@ def test_what_ran_twice_is_a_fault_unless_there_is_an_excuse():
     assert not judged(QUICK, *twice, deaths={1: 5.05}).duplicates
     assert not judged(QUICK, *twice, outages=((4.0, 5.05),)).duplicates
     assert not judged(QUICK, *twice, uncertain={"a": 1}).duplicates
+
+
+def test_what_celery_held_too_long_is_restored_once_and_marked():
+    first, marked = Run("a", 0, 1, 20.0, 20.1), Run("a", 0, 2, 20.5, 20.6, redelivered=True)
+    assert not judged(QUICK, first, marked, received=(5.0,)).duplicates
+    assert not judged(QUICK, Run("a", 0, 1, 21.0, 21.1), marked, received=(5.0,)).duplicates, "it ran late"
+    assert judged(QUICK, first, marked).duplicates, "Celery never had it"
+    assert judged(QUICK, first, marked, received=(8.0,)).duplicates, "before Celery would have restored it"
+    assert judged(QUICK, first, Run("a", 0, 2, 20.5, 20.6), received=(5.0,)).duplicates, (
+        "not restored: sent twice"
+    )
+    third = Run("a", 0, 3, 22.0, 22.1, redelivered=True)
+    assert judged(QUICK, first, marked, third, received=(5.0,)).duplicates, "restored once, ran thrice"
 
 
 def test_no_excuse_that_has_nothing_to_do_with_it():

@@ -1,7 +1,8 @@
 """Says of every call whether it ran as often as it should have.
 
 Rules: a run too many is excused only by what is on record: its worker died before it can have settled, the server was
-down meanwhile, or the sender could not know whether the call had arrived. Whatever else ran twice is a fault of ours.
+down meanwhile, a Celery worker held the message for longer than the visibility timeout, or the sender could not know
+whether the call had arrived. Whatever else ran twice is a fault of ours.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tests.chaos.ledger import Run
-from tests.chaos.plan import PlannedCall
+from tests.chaos.plan import VISIBILITY_TIMEOUT, PlannedCall
 
 SETTLING = 1.0
 """Seconds within which a worker that lives has settled what ended."""
@@ -18,18 +19,20 @@ SETTLING = 1.0
 
 @dataclass(frozen=True)
 class Trouble:
-    """What went wrong on purpose.
+    """What went wrong on purpose, and what Celery held.
 
     :param deaths: when each celeriac worker was gone, by process id.
     :param cuts: when connections were cut.
     :param outages: from when until when the server was down.
     :param uncertain: how often each call was sent without an answer.
+    :param received: when Celery workers received each message, by task id and number of retries.
     """
 
     deaths: Mapping[int, float]
     cuts: Sequence[float]
     outages: Sequence[tuple[float, float]]
     uncertain: Mapping[str, int]
+    received: Mapping[tuple[str, int], Sequence[float]]
 
 
 @dataclass
@@ -66,8 +69,11 @@ def _judge_attempt(
             f"{call.task}[{call.id}] attempt {attempt + 1}: {len(runs)} runs, none to its end"
         )
     further = 0
+    held = sorted(trouble.received.get((call.id, attempt), ()))
     for run, again in pairwise(runs):
         excuse = _excuse(run, again, trouble)
+        if excuse is None and _restored_by_time(run, again, held):
+            excuse = "Celery held it for longer than the visibility timeout"
         if excuse is None and copies > 0:
             excuse, copies = "sent more than once", copies - 1
         if excuse is None:
@@ -88,6 +94,20 @@ def _excuse(run: Run, again: Run, trouble: Trouble) -> str | None:
     if any(begin <= settled and run.begin <= end for begin, end in trouble.outages):
         return "the server was down"
     return None
+
+
+def _restored_by_time(run: Run, again: Run, held: list[float]) -> bool:
+    """Whether one of them came of a message that Celery had not acknowledged in time; each that it held restores one.
+
+    Celery keeps to no lease: what it has for that long is restored, by Celery or by celeriac, and marked.
+    """
+    for since in held:
+        if any(
+            one.redelivered and one.begin >= since + VISIBILITY_TIMEOUT - SETTLING for one in (run, again)
+        ):
+            held.remove(since)
+            return True
+    return False
 
 
 def _cut_while_settling(run: Run, trouble: Trouble) -> bool:
