@@ -140,7 +140,7 @@ def test_nan_is_written_and_read_as_celery_does():
             {"1": "int", "1.5": "float", "null": "none", "false": "bool"},
         ),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_other_values_become_the_nearest_that_json_has(value: Any, written: Any):
     assert decode_json(encode_json(value)) == written
