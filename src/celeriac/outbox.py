@@ -24,9 +24,10 @@ from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Call(msgspec.Struct, Generic[R], frozen=True, gc=False):
+class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
     """One call of one task, ready to be sent; made by ``Task.call``.
 
     :param convert: makes the return type of the decoded value.
@@ -37,7 +38,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, gc=False):
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] | None = None
     options: SendOptions = NO_OPTIONS
-    convert: Callable[[Any], R] | None = None
+    convert: Callable[[Any], R_co] | None = None
     ignore_result: bool | None = None
 
 

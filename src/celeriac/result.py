@@ -32,6 +32,7 @@ from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.result import FAILURE, PENDING, REVOKED, SUCCESS, ResultRecord
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
@@ -47,7 +48,7 @@ class ResultStore(msgspec.Struct, frozen=True):
         return self.connections.current().backend
 
 
-class Result(Generic[R]):
+class Result(Generic[R_co]):
     """The result of one call.
 
     :param id: the call's id.
@@ -89,10 +90,10 @@ class Result(Generic[R]):
 
     # --- for asyncio code
 
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         return self.wait().__await__()
 
-    async def wait(self, timeout: float | None = None) -> R:
+    async def wait(self, timeout: float | None = None) -> R_co:
         """Return the task's value, or raise what the task raised.
 
         :param timeout: seconds to wait, for a store that is away too; ``None``: for ever, also for an id never sent.
@@ -139,7 +140,7 @@ class Result(Generic[R]):
 
     # --- for code without an event loop
 
-    def get(self, timeout: float | None = None) -> R:
+    def get(self, timeout: float | None = None) -> R_co:
         """Block until the task is done; otherwise as ``wait``."""
         if self._record is None:
             block(self.store, "get()", "await result.wait()", self._ending, timeout)
@@ -229,10 +230,10 @@ class Result(Generic[R]):
             self._record = record
         return record
 
-    def _value(self, record: ResultRecord) -> R:
+    def _value(self, record: ResultRecord) -> R_co:
         if record.status != SUCCESS:
             raise error_of(record)
-        value: R = self._convert(record.result) if self._convert else record.result
+        value: R_co = self._convert(record.result) if self._convert else record.result
         return value
 
     def _now(self, name: str) -> ResultRecord:

@@ -74,6 +74,9 @@ async def sent_by_asyncio_code() -> None:
     assert_type(await app.send_many(calls), list[Result[int]])
     async for done in as_completed([result]):
         assert_type(await done, int)
+    mixed: list[Result[object]] = [*await app.send_many([add.call(1, 2), greet.call("ada")])]
+    async for one in as_completed([*mixed, result]):
+        assert_type(await one, object)
     async for record in result.watch():
         assert_type(record.status, str)
 
