@@ -15,6 +15,9 @@ import msgspec
 
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
+ONCE = 86400
+"""Seconds for which a broker keeps the key of what was published once."""
+
 
 class Receipt(Protocol):
     """The right to settle one delivery, once.
@@ -207,6 +210,14 @@ class Broker(Protocol):
 
         Raises when any was refused; a batch may then have been published in part, since a broker has no transactions
         over batches.
+        """
+        ...
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        """Publish as ``publish_many``, unless that was done under this key by anybody within the last ``ONCE`` seconds.
+
+        Return whether anything was published. The key is kept in the same step as the messages, a batch at a time. A
+        broker that cannot keep it (RabbitMQ) publishes each time.
         """
         ...
 

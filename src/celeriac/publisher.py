@@ -62,13 +62,20 @@ class Publisher:
         await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
 
     async def publish_workflow(
-        self, follow_ups: Sequence[FollowUp], defaults: Callable[[str], SendOptions]
+        self,
+        follow_ups: Sequence[FollowUp],
+        defaults: Callable[[str], SendOptions],
+        once: str | None = None,
     ) -> None:
         """Publish the messages of a workflow in a few round trips, in order. Raises as ``publish_many``.
 
         :param defaults: the options of a task's calls; where a message is sent to no place of its own they say where.
+        :param once: the key under which they are published once, whoever else may try; see ``Broker.publish_once``.
         """
-        if len(follow_ups) == 1:
+        if once is not None and follow_ups:
+            prepared = [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
+            await self.broker.publish_once(once, prepared)
+        elif len(follow_ups) == 1:
             await self.publish(*_as_sent(follow_ups[0], defaults))
         elif follow_ups:
             await self.publish_many([_as_sent(follow_up, defaults) for follow_up in follow_ups])

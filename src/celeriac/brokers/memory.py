@@ -18,6 +18,7 @@ from itertools import count, islice
 import msgspec
 
 from celeriac.broker import (
+    ONCE,
     DeadLetter,
     DeadLetters,
     Delivery,
@@ -65,6 +66,8 @@ class MemoryBroker:
     """
 
     def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
+        self._clock = clock
+        self._once: dict[str, float] = {}
         self._lines = _Lines(clock)
         self._revocations = _MemoryRevocations(self._lines, clock)
         self._subscriptions: set[_MemorySubscription] = set()
@@ -75,6 +78,15 @@ class MemoryBroker:
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         for message, due in [(self._message(envelope, route), route.due) for envelope, route in messages]:
             self._lines.add(message, due)
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        now = self._clock.now()
+        self._once = {known: until for known, until in self._once.items() if until > now}
+        if key in self._once:
+            return False
+        await self.publish_many(messages)
+        self._once[key] = now + ONCE
+        return True
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:

@@ -165,7 +165,7 @@ class Faults:
 class FaultyBroker:
     """A real broker with faults at ``subscribe``, ``take``, ``publish``, ``ack``, ``requeue``, ``park`` and ``bury``.
 
-    ``publish`` is the point of ``publish_many`` too.
+    ``publish`` is the point of ``publish_many`` and ``publish_once`` too.
     """
 
     def __init__(self, broker: Broker, faults: Faults) -> None:
@@ -177,6 +177,9 @@ class FaultyBroker:
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         await self._faults.around("publish", lambda: self._broker.publish_many(messages))
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        return await self._faults.around("publish", lambda: self._broker.publish_once(key, messages))
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:

@@ -116,15 +116,16 @@ class Witness(FaultyBroker):
         await self.publish_many([(envelope, route)])
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        if asyncio.get_running_loop() is not self._loop:
-            raise ConfigError(
-                "the app is in a test's event loop, and delay() and get() use another: use await send() and await "
-                "result there, or test this task on sqlite:///file.db"
-            )
+        self._check_loop()
         await super().publish_many(messages)
-        self._published += len(messages)
-        for envelope, route in messages:
-            await self._note(envelope, route)
+        await self._note(messages)
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        self._check_loop()
+        published = await super().publish_once(key, messages)
+        if published:
+            await self._note(messages)
+        return published
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
@@ -138,7 +139,19 @@ class Witness(FaultyBroker):
     def _settled(self) -> int:
         return self._faults.passed["ack", "after"] + self._faults.passed["bury", "after"]
 
-    async def _note(self, envelope: Envelope, route: Route) -> None:
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigError(
+                "the app is in a test's event loop, and delay() and get() use another: use await send() and await "
+                "result there, or test this task on sqlite:///file.db"
+            )
+
+    async def _note(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        self._published += len(messages)
+        for envelope, route in messages:
+            await self._note_one(envelope, route)
+
+    async def _note_one(self, envelope: Envelope, route: Route) -> None:
         queue = route.queue or route.routing_key
         message = decode(envelope, self._codecs)
         if isinstance(message, TaskMessage):

@@ -13,6 +13,7 @@ from celeriac.context import Context
 from celeriac.errors import CeleriacError
 from celeriac.settings import Settings
 from celeriac.task import Task
+from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
@@ -89,7 +90,7 @@ class Attempt:
     The context knows the reports, not the attempt: a cycle would leave every attempt to the garbage collector.
     """
 
-    __slots__ = ("context", "message", "queue", "receipt", "reports", "revoked", "started", "task")
+    __slots__ = ("context", "message", "queue", "receipt", "reports", "revoked", "started", "tag", "task")
 
     def __init__(
         self, message: TaskMessage, task: Task[Any, Any], delivery: Delivery, reports: Reports, node: str
@@ -98,6 +99,7 @@ class Attempt:
         self.task = task
         self.queue = delivery.queue
         self.receipt = delivery.receipt
+        self.tag = None if isinstance(delivery.envelope, Unreadable) else delivery.envelope.delivery_tag
         self.reports = reports
         self.started = perf_counter()
         self.revoked = False

@@ -2,7 +2,8 @@
 
 Rules: a chord is known to the result backend before any of its parts is published; a body is sent by whoever holds the
 claim, which is renewed before every try; who finds a claim held waits until the chord is done or the claim is free, so
-that a redelivered last part is not settled before the body is out.
+that a redelivered last part is not settled before the body is out. Bodies and errbacks are published under a key, so
+that who takes over from a worker that died after publishing them publishes nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Workflows:
         if decision.joined and decision.joins is not None:
             joining = partial(self._store.extend, decision.joins, decision.joined)
             await self._insist(joining, "adding to a chord")
-        await self._send(decision)
+        await self._send(decision, decision.once)
 
     async def count(self, parts: Sequence[EncodedPart]) -> None:
         """Count parts of chords; send the bodies that are due, and fail those that will never be."""
@@ -86,7 +87,7 @@ class Workflows:
             parts = await self._lose(part, failed.error, failed.cause)
             await self.count(parts)
         else:
-            await self._send(launched)
+            await self._send(launched, _body_of(chord_id))
 
     @property
     def _store(self) -> ChordStore:
@@ -97,11 +98,11 @@ class Workflows:
             )
         return store
 
-    async def _send(self, sent: Decision | Advance) -> None:
+    async def _send(self, sent: Decision | Advance, once: str | None = None) -> None:
         if sent.openings:
             await self._insist(partial(self._store.open, sent.openings), "opening chords")
         if sent.follow_ups:
-            publishing = partial(self._publisher.publish_workflow, sent.follow_ups, self._defaults)
+            publishing = partial(self._publisher.publish_workflow, sent.follow_ups, self._defaults, once)
             await self._insist(publishing, f"publishing {sent.follow_ups[0].message.task}")
 
     async def _claim(self, encoded: EncodedPart) -> Claim | None:
@@ -140,7 +141,8 @@ class Workflows:
 
     async def _publish_claimed(self, body: Advance, claim: Claim) -> None:
         if await self._store.renew(claim):
-            await self._publisher.publish_workflow(body.follow_ups, self._defaults)
+            once = _body_of(claim.chord_id)
+            await self._publisher.publish_workflow(body.follow_ups, self._defaults, once)
 
     async def _lose(self, part: Part, error: ChordError, cause: Failure) -> list[EncodedPart]:
         """Fail the body and all after it: store, call errbacks; return the parts that it is of other chords."""
@@ -150,7 +152,7 @@ class Workflows:
         failure = describe(error) if len(messages) == 1 else cause
         await self._store_failures([casualty.task_id for casualty in lost], failure)
         for message in messages:
-            await self._send(after_failure(message, self._errbacks.is_inline))
+            await self._send(after_failure(message, self._errbacks.is_inline), f"{message.id}.errbacks")
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))
         if self._backend.chords is None:
             return []
@@ -162,6 +164,11 @@ class Workflows:
         for task_id in task_ids:
             record = ResultRecord(task_id=task_id, status=FAILURE, result=failure, date_done=now)
             await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
+
+
+def _body_of(chord_id: str) -> str:
+    """Return the key under which the body of a chord is published, once."""
+    return f"{chord_id}.body"
 
 
 class _PartFailed(Exception):

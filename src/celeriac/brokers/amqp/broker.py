@@ -71,6 +71,10 @@ class AmqpBroker:
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         await self._outbox.publish_many(messages)
 
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        await self._outbox.publish_many(messages)
+        return True
+
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[AmqpSubscription]:
         subscription = AmqpSubscription(self.link, self._topology, self._keeper, self._ledger, self._tallies)

@@ -73,6 +73,9 @@ class RedisBroker:
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         await self._outbox.publish_many(messages)
 
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        return await self._outbox.publish_once(key, messages)
+
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
         subscription = RedisSubscription(

@@ -2,7 +2,7 @@
 
 Rules: kombu's names come from ``wire.names``; ours begin with ``celeriac.`` and every one has an owner or an end:
 leases and due times go with the message they are about, dead letters stay until somebody deals with them, which queues
-are served and what was revoked expire.
+are served, what was revoked and what was published once expire.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ class Keys:
         self.served = f"{prefix}celeriac.served"
         self.revision = f"{prefix}celeriac.revoked.revision"
         self.revoked = tuple(f"{prefix}celeriac.revoked.{kind}" for kind in ("ids", "roots", "terminate"))
+
+    def once(self, key: str, batch: int) -> str:
+        """Return what says that a batch of messages was published under a key."""
+        return f"{self.prefix}celeriac.once.{key}.{batch}"
 
     def list_for(self, queue: str, priority: int) -> str:
         """Return the list that a message of this priority is put in."""

@@ -10,6 +10,8 @@ import asyncio
 import os
 from collections.abc import Sequence
 
+import msgspec
+
 from celeriac.brokers.redis.bindings import Bindings
 from celeriac.brokers.redis.keys import Keys
 from celeriac.brokers.redis.parking import Later, Parking
@@ -53,6 +55,19 @@ class Outbox:
             for answer in await self._send(messages[start : start + _MANY_BATCH]):
                 if answer is not None:
                     raise answer
+
+    async def publish_once(self, key: str, messages: Sequence[Message]) -> bool:
+        """Publish in order unless that was done under this key; raise the first refusal."""
+        for _, route in messages:
+            self._check(route)
+        await self._declare(self._undeclared([route for _, route in messages]))
+        timed = [(envelope, _timed(route)) for envelope, route in messages]
+        answers: Answers = [None] * len(messages)
+        _, later = await self._sort(timed, answers)
+        for answer in answers:
+            if answer is not None:
+                raise answer
+        return await self._parking.add_once(key, later)
 
     async def declare(self, queues: Sequence[str]) -> None:
         """Write the bindings of these queues."""
@@ -188,6 +203,11 @@ class Outbox:
             if isinstance(reply, Exception):
                 raise reply
         self._declared.update(new)
+
+
+def _timed(route: Route) -> Route:
+    """Return the route with a time: what is due already is queued by the script that parks."""
+    return route if route.due is not None else msgspec.structs.replace(route, due=0.0)
 
 
 def _pack_trips(lists: dict[str, list[tuple[int, bytes]]]) -> list[_Trip]:

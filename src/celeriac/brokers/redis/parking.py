@@ -13,6 +13,7 @@ from itertools import count
 
 import msgspec
 
+from celeriac.broker import ONCE
 from celeriac.brokers.redis.keys import Keys
 from celeriac.redis_link import Link, Script
 
@@ -21,16 +22,18 @@ _TRIP_BYTES = 8 * 1024 * 1024
 
 _PARK_OR_QUEUE = Script(
     r"""
--- KEYS: unacked, index, due, served, then a list for each.
--- ARGV: for each its queue, due time, tag, the end of its entry, message. Returns 1 or an error for each.
+-- KEYS: unacked, index, due, served, what says that this was done, then a list for each.
+-- ARGV: seconds for which it says so or 0, then for each its queue, due time, tag, the end of its entry, message.
+-- Returns 1 or an error for each, nothing where it was done before.
+if ARGV[1] ~= '0' and not redis.call('SET', KEYS[5], 1, 'NX', 'EX', ARGV[1]) then return {} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local function failed(answer) return type(answer) == 'table' and answer.err end
 
 local served, reply = {}, {}
 local entries, times, parked = {}, {}, {}
-for i = 1, #ARGV / 5 do
-  local queue, at, tag, tail, raw = ARGV[5 * i - 4], ARGV[5 * i - 3], ARGV[5 * i - 2], ARGV[5 * i - 1], ARGV[5 * i]
+for i = 1, #KEYS - 5 do
+  local queue, at, tag, tail, raw = unpack(ARGV, 5 * i - 3, 5 * i + 1)
   if served[queue] == nil then
     local ends = redis.call('ZSCORE', KEYS[4], queue)
     served[queue] = ends and tonumber(ends) > now or false
@@ -41,7 +44,7 @@ for i = 1, #ARGV / 5 do
     entries[#entries + 1], times[#times + 1] = tag, at
     entries[#entries + 1], times[#times + 1] = '[' .. raw .. tail, tag
   else
-    reply[i] = failed(redis.pcall('LPUSH', KEYS[i + 4], raw)) or 1
+    reply[i] = failed(redis.pcall('LPUSH', KEYS[i + 5], raw)) or 1
   end
 end
 
@@ -53,6 +56,9 @@ if #parked > 0 then
     redis.call('ZADD', KEYS[2], unpack(times))
     redis.call('ZADD', KEYS[3], unpack(times))
   end
+end
+for _, answer in ipairs(reply) do
+  if ARGV[1] ~= '0' and answer ~= 1 then redis.call('DEL', KEYS[5]) end
 end
 return reply
 """
@@ -102,6 +108,17 @@ class Parking:
             answers += await self._add(batch)
         return answers
 
+    async def add_once(self, key: str, messages: Sequence[Later]) -> bool:
+        """Park or queue each unless that was done under this key; return whether any was. Raises what refused one."""
+        added = False
+        for number, batch in enumerate(_split(messages)):
+            answers = await self._add(batch, self._keys.once(key, number))
+            added = added or bool(answers)
+            for answer in answers:
+                if answer is not None:
+                    raise answer
+        return added
+
     async def serve(self, queues: Sequence[str], seconds: float) -> None:
         """Say that what is parked for these queues is brought back, for so long."""
         if queues:
@@ -112,9 +129,10 @@ class Parking:
         if queues:
             await self._link.call("ZREM", self._keys.served, *queues)
 
-    async def _add(self, messages: Sequence[Later]) -> list[BaseException | None]:
-        keys = [self._keys.unacked, self._keys.index, self._keys.due, self._keys.served]
-        arguments: list[str | float | bytes] = []
+    async def _add(self, messages: Sequence[Later], once: str | None = None) -> list[BaseException | None]:
+        known = self._keys
+        keys = [known.unacked, known.index, known.due, known.served, once or known.served]
+        arguments: list[str | float | bytes] = [ONCE if once else 0]
         for message in messages:
             keys.append(message.key)
             step = self._keys.step(message.priority)

@@ -50,6 +50,9 @@ class SqliteBroker:
         for start in range(0, len(new), _BULK):
             await self._desk.add(new[start : start + _BULK])
 
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        return await self._desk.add_once(key, [_new_message(envelope, route) for envelope, route in messages])
+
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
         subscription = SqliteSubscription(self._desk)

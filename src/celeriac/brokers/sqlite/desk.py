@@ -92,6 +92,20 @@ class Desk:
         self.ring(queues)
         return [None] * len(messages)
 
+    async def add_once(self, key: str, messages: Sequence[NewMessage]) -> bool:
+        """Add the messages unless that was done under this key; return whether they were added."""
+        queues = {message.queue for message in messages}
+
+        def whole(connection: Connection) -> bool:
+            new = self.messages.note_once(connection, key)
+            if new:
+                self._add(connection, messages, queues)
+            return new
+
+        added = await self.link.write(whole, lambda: queues)
+        self.ring(queues)
+        return added
+
     async def take(self, queues: Sequence[str], limit: int) -> Taken:
         """Take messages, or learn when to look again."""
         asked = self.clock.monotonic()

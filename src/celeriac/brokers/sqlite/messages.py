@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, TextClause, text
 
+from celeriac.broker import ONCE
 from celeriac.brokers.sqlite.owners import Owners
 from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
@@ -36,6 +37,9 @@ _ADD = text("""
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
            substr(:frames, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
     FROM json_each(:facts)""")
+
+_DROP_ONCE = text("DELETE FROM celeriac_once WHERE expires < :now")
+_NOTE_ONCE = text("INSERT OR IGNORE INTO celeriac_once (key, expires) VALUES (:key, :expires)")
 
 _SEE_LINE = text("""
     SELECT json_group_array(json_array(priority, id, size)) FROM (
@@ -198,6 +202,12 @@ class SqliteMessages:
                 start += len(message.frame)
             frames = b"".join([message.frame for message in batch])
             connection.execute(_ADD, {"facts": as_json(facts), "frames": frames})
+
+    def note_once(self, connection: Connection, key: str) -> bool:
+        """Note that something is published under this key; return whether it is the first time."""
+        now = self._clock.now()
+        connection.execute(_DROP_ONCE, {"now": now})
+        return connection.execute(_NOTE_ONCE, {"key": key, "expires": now + ONCE}).rowcount == 1
 
     def take(self, connection: Connection, queues: Sequence[str], limit: int) -> list[TakenMessage]:
         """Take up to ``limit`` messages; among equal priorities the queues take turns, the first of them first."""

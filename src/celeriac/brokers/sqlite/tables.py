@@ -56,6 +56,13 @@ Table(
 )
 
 Table(
+    "celeriac_once",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("expires", Float, nullable=False, index=True),
+)
+
+Table(
     "celeriac_revoked",
     METADATA,
     Column("kind", Text, primary_key=True),
