@@ -41,6 +41,12 @@ def celeriac(*options: str) -> Contender:
     return Contender(" ".join(("celeriac", *options)), command)
 
 
+def unguarded() -> Contender:
+    """The same without what loses and repeats no task; see ``bench.unguarded``."""
+    command = (sys.executable, "-m", "bench.unguarded", "worker", "-A", "bench.tasks", "-l", "warning")
+    return Contender("celeriac, unguarded", command)
+
+
 CELERY = Contender(
     "celery",
     tuple(f"{sys.executable} -m celery -A bench.celery_tasks worker -l WARNING -P prefork -c 2".split()),

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from bench.measures import consume, idle, nap, roundtrip, send, sqlite, workflows
+from bench.measures import consume, guarantees, idle, nap, roundtrip, send, sqlite, workflows
 from bench.plan import Plan
 from bench.rows import Row
 
 MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "consume": consume.measure,
+    "guarantees": guarantees.measure,
     "send": send.measure,
     "roundtrip": roundtrip.measure,
     "idle": idle.measure,
