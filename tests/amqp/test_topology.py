@@ -1,5 +1,6 @@
 """What is declared, and what is said when it cannot be."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -8,7 +9,7 @@ import pytest
 import amqp
 from celeriac.brokers.amqp import QueueOptions
 from celeriac.errors import BrokerError
-from celeriac.testing.steps import drain, numbered, take_some
+from celeriac.testing.steps import drain, numbered, take_all, take_some
 from celeriac.wire.envelope import Route
 from tests.amqp.conftest import MakeBroker
 from tests.servers import RabbitServer
@@ -161,3 +162,52 @@ async def test_priorities_mean_the_same_as_on_redis(
     with closing(channel):
         async with broker.subscribe([queue]) as subscription:
             assert await drain(subscription, 4) == [1, 3, 0, 2]
+
+
+async def test_an_exchange_of_another_type_is_told(
+    make_broker: MakeBroker, channel: amqp.Channel, queue: str
+) -> None:
+    channel.exchange_declare(queue, "direct", durable=True, auto_delete=False)
+    broker = make_broker(queues={queue: QueueOptions(exchange_type="fanout")})
+    with pytest.raises(BrokerError) as raised:
+        await broker.publish(numbered(1), Route(queue, queue=queue))
+    for part in (queue, "type", "fanout", "direct", "delete it"):
+        assert part in str(raised.value)
+
+
+@pytest.fixture
+def bare_vhost(rabbit_server: RabbitServer, unique: Callable[[str], str]) -> str:
+    """A vhost in which nobody declared anything."""
+    name = unique("vhost")
+    rabbit_server.control("add_vhost", name)
+    rabbit_server.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    return name
+
+
+async def test_declare_never_declares_nothing(
+    make_broker: MakeBroker, rabbit_server: RabbitServer, bare_vhost: str, queue: str
+) -> None:
+    with closing(rabbit_server.client(bare_vhost)) as connection:
+        connection.channel().queue_declare(queue, durable=True, auto_delete=False)
+    broker = make_broker(rabbit_server.url(bare_vhost) + "?declare=never")
+    with pytest.raises(BrokerError, match="no queue takes"):
+        await broker.publish(numbered(0), Route("other", queue="other"))
+    await broker.publish(numbered(1), Route(queue, queue=queue))
+    due = time.time() + 0.3
+    await broker.publish(numbered(2), Route(queue, queue=queue, due=due))
+    async with broker.subscribe([queue]) as subscription:
+        first, second = await take_all(subscription, 2)
+        await first.receipt.ack()
+        await second.receipt.park(due)  # held here: there are no queues of delays
+        assert await drain(subscription, 1) == [2]
+        assert time.time() >= due
+    async with broker.subscribe(["other"]) as subscription:
+        with pytest.raises(BrokerError, match="no queue 'other'"):
+            await subscription.take(1)
+    with closing(rabbit_server.client(bare_vhost)) as connection:
+        for name in ("other", "celeriac.ledger", "celeriac.dead", "celeriac.soon", "celery_delayed_0"):
+            with pytest.raises(amqp.NotFound):
+                connection.channel().queue_declare(name, passive=True)
+        for name in (queue, "other", "celeriac.ledger", "celery_delayed_delivery"):
+            with pytest.raises(amqp.NotFound):
+                connection.channel().exchange_declare(name, "direct", passive=True)

@@ -200,12 +200,17 @@ class Ledger:
         connection = await self._link.connection()
         if self._declared is connection:
             return
+        never = self._link.target.declare == "never"
         async with self._link.passing_channel() as channel:
-            await channel.call(methods.declare_exchange(self._name, "fanout"))
+            look, make = methods.look_for_exchange(self._name), methods.declare_exchange(self._name, "fanout")
+            await channel.call(look if never else make)
         try:
             async with self._link.passing_channel() as channel:
-                await channel.call(methods.declare_queue(self._name, _STREAM))
-                await channel.call(methods.bind_queue(self._name, self._name, ""))
+                if never:
+                    await channel.call(methods.look_for_queue(self._name))
+                else:
+                    await channel.call(methods.declare_queue(self._name, _STREAM))
+                    await channel.call(methods.bind_queue(self._name, self._name, ""))
         except Refused as error:
             self._complain(
                 f"no stream can be had, so a worker knows only what is revoked while it runs: {error}"

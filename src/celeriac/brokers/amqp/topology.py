@@ -134,11 +134,21 @@ class Topology:
             return
         async with self._turn:
             if not self._delays:
-                if not await self._has_delays():
-                    await self._ask_all(_levels())
-                await self._ask_all(_soon(self.soon))
+                await self._have_levels()
                 self._delays = True
             await self._delay_for(queue)
+
+    async def _have_levels(self) -> None:
+        there = await self._has_delays()
+        if self._never:
+            if not there or await self.count(self.soon) is None:
+                raise Refused(
+                    "the queues of delays are not all there, and declare=never forbids to make them"
+                )
+            return
+        if not there:
+            await self._ask_all(_levels())
+        await self._ask_all(_soon(self.soon))
 
     async def use_delays(self, queue: str) -> None:
         """Let messages be kept for this queue, if there are queues of delays already."""
@@ -152,6 +162,9 @@ class Topology:
                 await self._delay_for(queue)
 
     async def _delay_for(self, queue: str) -> None:
+        if self._never:
+            self._delayed.add(queue)
+            return
         # The bits and then a key, nothing between: a queue "b" gets nothing that is for a queue "a.b".
         keys = dict.fromkeys((queue, *self._options.get(queue, self._default).routing_keys))
         await self._ask_all(
@@ -229,7 +242,7 @@ class Topology:
         if there and options == PLAIN:
             return False
         asked = [methods.declare_queue(queue, options.table())]
-        if not has_exchange:
+        if exchange and (not has_exchange or queue in self._options):
             asked.append(methods.declare_exchange(exchange, options.exchange_type))
         if exchange:
             keys = options.routing_keys or (queue,)
@@ -239,7 +252,7 @@ class Topology:
         except Refused as error:
             if there and error.code == ACCESS_REFUSED:
                 return False
-            raise _explained(error, queue, options) from error
+            raise _explained(error, queue) from error
         return not there
 
     async def _has_exchange(self, exchange: str) -> bool:
@@ -259,11 +272,11 @@ class Topology:
             return await channel.call(method)
 
 
-def _explained(error: Refused, queue: str, options: QueueOptions) -> Refused:
+def _explained(error: Refused, queue: str) -> Refused:
     if error.code == PRECONDITION_FAILED:
         return Refused(
-            f"queue {queue!r} is there, but not as it was asked for ({options.table()}): {error}; "
-            "ask for it as it is, or delete it and let it be made anew",
+            f"queue {queue!r} cannot be had as it was asked for: {error}; ask for what is there, or delete it and "
+            "let it be made anew",
             error.code,
         )
     if error.code == ACCESS_REFUSED:
