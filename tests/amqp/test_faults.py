@@ -1,13 +1,17 @@
 """Whatever happens to the connection: tasks run, results come, and nothing is left behind."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import amqp
 from celeriac import Celeriac, Result
 from celeriac.errors import BackendUnavailable, BrokerError, BrokerUnavailable
 from celeriac.testing.steps import envelope_of, numbered, soon, take_some
@@ -15,6 +19,7 @@ from celeriac.wire.envelope import Route
 from tests.amqp.conftest import MakeBroker
 from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer
+from tests.wire.captures import FIXTURES
 
 PATIENCE = 30.0
 
@@ -248,12 +253,32 @@ async def _until_open(server: RabbitServer, expected: str) -> None:
 async def test_an_eta_beyond_the_consumer_timeout_runs_once(
     impatient_rabbit: RabbitServer, queue: str
 ) -> None:
+    """Whether celeriac's client sent it, or a stock Celery client, which puts it on the queue at once."""
     shop = Shop(impatient_rabbit.url(), queue)
-    async with shop.app, shop.app.worker(concurrency=5):
-        result = await shop.note.using(countdown=2.5).send(1)
+    raw = json.loads((FIXTURES / "msg.none.celery57-v2.amqp.json").read_text())["raw"]
+    async with shop.app, shop.app.worker(concurrency=5) as worker:
+        await worker.ready()
+        due = datetime.now(UTC) + timedelta(seconds=2.5)
+        headers = raw["headers"] | {"task": "shop.note", "id": queue, "eta": due.isoformat()}
+        message = amqp.Message(
+            b'[[2], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
+            application_headers=headers,
+            **raw["properties"] | {"correlation_id": queue, "reply_to": await _address(shop)},
+        )
+        with closing(impatient_rabbit.client()) as connection:
+            connection.channel().basic_publish(message, routing_key=queue)
+        result = await shop.note.using(eta=due).send(1)
         assert await result.wait(timeout=PATIENCE) == 1
+        assert await shop.app.result(queue).wait(timeout=PATIENCE) == 2
+        assert datetime.now(UTC) >= due
         await shop.check()
-    assert shop.ran[1] == 1
+    assert (shop.ran[1], shop.ran[2]) == (1, 1)
+
+
+async def _address(shop: Shop) -> str:
+    replies = shop.app.connections().backend.replies
+    assert replies is not None
+    return await replies.address()
 
 
 async def test_a_receipt_is_void_when_the_broker_took_the_message_back(

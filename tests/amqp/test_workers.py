@@ -1,0 +1,96 @@
+"""A whole application on RabbitMQ: gocelery's messages, ETAs on every way, results elsewhere."""
+
+import asyncio
+import base64
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amqp
+from celeriac import Celeriac, chord, group
+from celeriac.brokers.amqp import AmqpBroker, QueueOptions
+from celeriac.testing.steps import soon
+from tests.wire.captures import FIXTURES
+
+
+def capture(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FIXTURES / name).read_text())["raw"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "called"),
+    [("none", ()), ("args", (2, 3)), ("kwargs", {"x": 2, "y": 3})],
+    ids=str,
+)
+async def test_gocelery_messages_run_with_its_exact_properties(
+    rabbit_url: str, channel: amqp.Channel, queue: str, case: str, called: Any
+) -> None:
+    raw = capture(f"msg.{case}.gocelery-v1.amqp.json")
+    sent_at = datetime.fromisoformat(raw["properties"]["timestamp"])
+    properties = raw["properties"] | {"timestamp": int(sent_at.timestamp())}
+    seen: list[Any] = []
+    done = asyncio.Event()
+    body = base64.b64decode(raw["body_base64"])
+
+    async def note(*args: Any, **kwargs: Any) -> None:
+        seen.append(kwargs or args)
+        done.set()
+
+    app = Celeriac("go", broker=rabbit_url, backend="rpc://", default_queue=queue)
+    app.register(json.loads(body)["task"], note)
+    async with app, app.worker() as worker:
+        await worker.ready()
+        channel.basic_publish(amqp.Message(body, **properties), exchange="", routing_key=queue)
+        await soon(done.wait())
+    assert seen == [called]
+
+
+async def test_an_eta_sent_to_a_topic_exchange_is_kept_for_each_queue(rabbit_url: str, queue: str) -> None:
+    topic, names = f"{queue}.topic", [f"{queue}.a", f"{queue}.b"]
+    options = {
+        name: QueueOptions(exchange=topic, exchange_type="topic", routing_keys=("feed.#",)) for name in names
+    }
+    broker = AmqpBroker(rabbit_url, queues=options)
+    app = Celeriac("topic", broker=broker, backend="disabled://")
+    ran: list[tuple[str, float]] = []
+    both = asyncio.Event()
+
+    async def note(ctx: Any) -> None:
+        ran.append((ctx.queue, time.time()))
+        if len(ran) == 2:
+            both.set()
+
+    task = app.register("topic.note", note, bind=True)
+    async with app, app.worker(queues=names) as worker:
+        await worker.ready()
+        due = time.time() + 1.2
+        await task.using(exchange=topic, routing_key="feed.new", countdown=1.2).send()
+        await soon(both.wait())
+        assert [await broker.depth(name) for name in names] == [0, 0]
+    assert sorted(name for name, _ in ran) == names
+    assert all(due - 0.05 <= moment < due + 2 for _, moment in ran)
+    await broker.close()
+
+
+async def test_chords_are_counted_where_the_results_are(rabbit_url: str, queue: str, tmp_path: Path) -> None:
+    app = Celeriac(
+        "mixed", broker=rabbit_url, backend=f"sqlite:///{tmp_path / 'results.db'}", default_queue=queue
+    )
+
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    add_task, total_task = app.register("mixed.add", add), app.register("mixed.total", total)
+    async with app, app.worker():
+        result = await chord([add_task.s(n, n) for n in range(5)], total_task.s()).send()
+        assert await result.wait(timeout=20) == 20
+        results = await group(add_task.s(n, 1) for n in range(3)).send()
+        assert await results.wait(timeout=20) == [1, 2, 3]
