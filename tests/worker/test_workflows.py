@@ -21,6 +21,7 @@ from celeriac import (
     workflow_progress,
 )
 from celeriac.canvas.advance import Part
+from celeriac.errors import MalformedMessage
 from celeriac.wire.result import SUCCESS
 from celeriac.wire.signature import write
 from tests.servers import RedisServer
@@ -173,6 +174,37 @@ async def test_a_dead_letter_fails_all_that_wait_for_it(kitchen: Kitchen, member
     assert [letter.envelope.headers["task"] for letter in letters] == [member, member]
 
 
+async def test_an_immutable_errback_is_called_with_its_own_arguments(kitchen: Kitchen):
+    k = kitchen
+    told: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+
+    async def tell(*given: Any) -> None:
+        told.put_nowait(given)
+
+    task = k.app.register("tell", tell)
+    await k.fail.s().link_error(task.si("mine")).send()
+    assert await asyncio.wait_for(told.get(), TIMEOUT) == ("mine",)
+
+
+async def test_the_errbacks_of_a_chord_are_children_of_its_body(kitchen: Kitchen):
+    k = kitchen
+    result = await chord([k.fail.s()], k.same.s().link_error(k.note.s())).send()
+    assert await asyncio.wait_for(k.seen.get(), TIMEOUT) == result.id
+    [errbacks] = (await result.info()).children
+    [[_, parent], [[[errback_id, _], members]]] = errbacks
+    assert (parent, members) == (None, None)
+    assert (await k.app.result(errback_id).wait(TIMEOUT)) is None
+
+
+async def test_nothing_cannot_come_in_place_of_a_task(kitchen: Kitchen):
+    async def vanish(ctx: Context) -> None:
+        ctx.replace(chain())
+
+    task = kitchen.app.register("vanish", vanish)
+    with pytest.raises(MalformedMessage, match="empty chain"):
+        await (await task.send()).wait(TIMEOUT)
+
+
 async def test_a_failed_step_ends_the_chord_that_its_chain_is_a_part_of(kitchen: Kitchen):
     k = kitchen
     inner = chord([k.fail.s() | k.add.s(1) | k.add.s(2), k.add.s(1)], k.total.s())
@@ -209,6 +241,29 @@ async def test_a_chord_that_grows(kitchen: Kitchen):
     k = kitchen
     result = await chord([k.grow.s(10), k.add.s(1)], k.same.s()).send()
     assert sorted(await result.wait(TIMEOUT)) == [1, 10, 11, 12]
+
+
+@pytest.mark.parametrize("ending", ["ignore", "reject"])
+@pytest.mark.parametrize("then", [False, True])
+async def test_a_member_that_ends_without_a_value_fails_the_chord(kitchen: Kitchen, ending: str, then: bool):
+    k = kitchen
+
+    async def leave(ctx: Context) -> None:
+        getattr(ctx, ending)()
+
+    task = k.app.register("leave", leave)
+    member = task.s() | k.add.s(1) if then else task.s()
+    result = await chord([member, k.add.s(1)], k.same.s()).send()
+    with pytest.raises(ChordError, match=ending.title()):
+        await result.wait(TIMEOUT)
+
+
+async def test_an_expired_member_fails_the_chord(app: Celeriac):
+    k = Kitchen(app)
+    result = await chord([k.add.s(1).set(expires=-1), k.add.s(2)], k.same.s()).send()
+    async with app.worker():
+        with pytest.raises(ChordError, match="expired"):
+            await result.wait(TIMEOUT)
 
 
 async def test_a_revoked_member_fails_the_chord(app: Celeriac):

@@ -120,8 +120,9 @@ def after_failure(message: TaskMessage, inline: Callable[[str], bool]) -> Advanc
         return Advance()
     launch = Launch(_origin(message))
     ids = derived_ids(f"{message.id}/{message.retries}/errback")
-    launch.add(freeze(Group(errbacks), ids), [message.id])
-    return Advance(launch.follow_ups, launch.openings)
+    frozen = freeze(Group(errbacks), ids)
+    launch.add(frozen, [message.id])
+    return Advance(launch.follow_ups, launch.openings, [trail(frozen).as_tuple()])
 
 
 def replacing(message: TaskMessage, signature: dict[str, Any]) -> Advance:
@@ -129,9 +130,10 @@ def replacing(message: TaskMessage, signature: dict[str, Any]) -> Advance:
 
     Raises ``MalformedMessage`` for what cannot: nothing at all, or what is part of a chord already.
     """
-    node = ending_in_one(from_dict(signature))
-    if next(leaves(node), None) is None:
-        raise MalformedMessage(f"task {message.task}[{message.id}] cannot be replaced by nothing")
+    node = from_dict(signature)
+    if isinstance(node, Chain) and not node.steps:
+        raise MalformedMessage(f"task {message.task}[{message.id}] cannot be replaced by an empty chain")
+    node = ending_in_one(node)
     if any(leaf.options.get("chord") is not None for leaf in leaves(node)):
         raise MalformedMessage(
             f"task {message.task}[{message.id}]: what replaces it is part of a chord already"

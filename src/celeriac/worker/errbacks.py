@@ -1,8 +1,8 @@
 """Calls the errbacks that run in the worker itself.
 
 Rules, as Celery has them: an errback whose task is registered here, is not bound and takes more than one argument is
-called with request, exception and traceback; all others get the failed task's id in a message. What an errback raises
-is logged and changes nothing.
+called with request, exception and traceback, an immutable one with its own arguments alone; all others get the failed
+task's id in a message. What an errback raises is logged and changes nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Errbacks:
 
     async def _call_one(self, signature: Mapping[str, Any], context: Context, error: BaseException) -> None:
         task = self._tasks[signature["task"]]
-        args = [context, error, format_traceback(error), *(signature.get("args") or [])]
+        args = list(signature.get("args") or [])
+        if not signature.get("immutable"):
+            args = [context, error, format_traceback(error), *args]
         kwargs = dict(signature.get("kwargs") or {})
         try:
             if task.is_coroutine:

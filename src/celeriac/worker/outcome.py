@@ -15,6 +15,7 @@ import msgspec
 from celeriac.backend import EncodedPart, EncodedResult
 from celeriac.canvas.advance import (
     Advance,
+    Casualty,
     FollowUp,
     Opening,
     Part,
@@ -154,7 +155,7 @@ def judge(
     if isinstance(error, ReplaceRequested):
         return _replaced(message, error, terms)
     if isinstance(error, Ignore):
-        return Decision(None)
+        return _ignored(message, error, terms)
     if isinstance(error, Reject):
         return _rejected(message, error, terms)
     if terms.retry is not None and terms.retry.wants(error, message.retries + 1):
@@ -221,10 +222,15 @@ def _lost_with(
         )
         for step in lost
     ]
+    return records, _encoded(_parts_lost_with(message, lost, state, failure), terms)
+
+
+def _parts_lost_with(
+    message: TaskMessage, lost: Sequence[Casualty], state: str, failure: Failure
+) -> list[Part]:
     root_id = message.root_id or message.id
-    parts = part_of(message, state, failure)
-    parts += lost_parts(lost, state, failure, root_id=root_id, priority=message.priority)
-    return records, _encoded(parts, terms)
+    later = lost_parts(lost, state, failure, root_id=root_id, priority=message.priority)
+    return [*part_of(message, state, failure), *later]
 
 
 def _encoded(parts: Sequence[Part], terms: Terms) -> list[EncodedPart]:
@@ -307,9 +313,16 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
         RETRY,
         results=results,
         follow_ups=[FollowUp(again, queue=terms.queue)],
+        once=f"{message.id}.{terms.tag}.retry" if terms.tag is not None else None,
         error=error,
         reason=f"again in {delay:.3g} s: {preview(error)}",
     )
+
+
+def _ignored(message: TaskMessage, ignore: Ignore, terms: Terms) -> Decision:
+    """Record nothing; but a chord that the task, or a later step of its chain, is a part of must learn that it ends."""
+    parts = _parts_lost_with(message, casualties(message), FAILURE, describe(ignore))
+    return Decision(None, parts=_encoded(parts, terms))
 
 
 def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:

@@ -26,7 +26,7 @@ from celeriac.wire.result import FAILURE, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import UNAVAILABLE, Insist
-from celeriac.worker.outcome import Decision
+from celeriac.worker.outcome import NOTHING, Decision
 
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
 """Seconds between looks at a claim that another worker has."""
@@ -150,20 +150,28 @@ class Workflows:
         messages, lost = body_lost(part)
         # Celery: each member of a group fails with what the part raised, any other body with the ChordError.
         failure = describe(error) if len(messages) == 1 else cause
-        await self._store_failures([casualty.task_id for casualty in lost], failure)
+        errbacks = {message.id: after_failure(message, self._errbacks.is_inline) for message in messages}
+        for casualty in lost:
+            sent = errbacks.get(casualty.task_id, NOTHING)
+            await self._store_failure(casualty.task_id, failure, sent.children)
         for message in messages:
-            await self._send(after_failure(message, self._errbacks.is_inline), f"{message.id}.errbacks")
+            await self._send(errbacks[message.id], f"{message.id}.errbacks")
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))
         if self._backend.chords is None:
             return []
         others = lost_parts(lost, FAILURE, failure, root_id=part.root_id, priority=part.priority)
         return [self._backend.chords.encode(other) for other in others]
 
-    async def _store_failures(self, task_ids: Sequence[str], failure: Failure) -> None:
-        now = datetime.fromtimestamp(self._now(), UTC)
-        for task_id in task_ids:
-            record = ResultRecord(task_id=task_id, status=FAILURE, result=failure, date_done=now)
-            await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
+    async def _store_failure(self, task_id: str, failure: Failure, children: Sequence[Any]) -> None:
+        """Store what became of a task that never ran; its errbacks are its children, as Celery has it."""
+        record = ResultRecord(
+            task_id=task_id,
+            status=FAILURE,
+            result=failure,
+            children=list(children),
+            date_done=datetime.fromtimestamp(self._now(), UTC),
+        )
+        await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
 
 
 def _body_of(chord_id: str) -> str:
