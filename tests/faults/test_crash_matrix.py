@@ -10,6 +10,8 @@ from tests.faults.matrix.page import PAGE, with_table
 from tests.faults.matrix.stage import Stage
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.timeout(240)  # whichever test is the first sets up for all: it plays every case
+
 
 @pytest.fixture(scope="module")
 def seen(
