@@ -85,10 +85,9 @@ class App:
         self.clock: Clock = clock or SystemClock()
         self.codecs = Codecs(self.settings.accept_content)
         self.tasks: dict[str, Task[..., Any]] = {}
-        self._given = (broker, backend)
-        self.connect_to()
+        self._connect_to(broker, backend)
         self._table = ConnectionTable(self._open)
-        self.outbox = Outbox(self.settings, self._table, run, self.defaults)
+        self.outbox = Outbox(self.settings, self._table, run, self.defaults, self.connect_to)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -291,6 +290,8 @@ class App:
         """
         if lease is not None:
             self.settings = msgspec.structs.replace(self.settings, lease=lease)
+        elif broker is not None and (broker, backend) == self._given:
+            return
         self._connect_to(broker or self._given[0], backend or self._given[1])
 
     @asynccontextmanager

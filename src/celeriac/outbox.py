@@ -56,6 +56,7 @@ class Outbox:
     """The way out of an app.
 
     :param defaults: what calls of a task are sent with when nothing is said.
+    :param connect_to: makes the app use other URLs.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Outbox:
         connections: ConnectionTable,
         run: RunBlocking,
         defaults: Callable[[str], SendOptions],
+        connect_to: Callable[[str | None, str | None], None],
     ) -> None:
+        self.connect_to = connect_to
         self.settings = settings
         self.routes = Routes(settings.routes)
         self._connections = connections

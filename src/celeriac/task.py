@@ -254,6 +254,10 @@ class Task(Generic[P, R]):
         """Store a state of a running call and block until it is kept; for child processes."""
         self._outbox.report(record)
 
+    def connect_to(self, broker: str, backend: str) -> None:
+        """Make the app use these URLs; for child processes. An empty one leaves what the app was made with."""
+        self._outbox.connect_to(broker or None, backend or None)
+
     def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Put the context among bound arguments, where the function wants one."""
         self.arguments.inject(context, args, kwargs)

@@ -107,6 +107,31 @@ def test_json_lines(project: Project):
     assert error["exception"].endswith("ValueError: no such thing")
 
 
+def test_child_processes_log_and_send_as_their_worker_does(project: Project):
+    project.write(
+        "from celeriac import Celeriac, Context\n"
+        "app = Celeriac('shop')\n"
+        "@app.task(name='shop.passed')\n"
+        "async def passed() -> None: ...\n"
+        "@app.task(name='shop.pass_on')\n"
+        "def pass_on(ctx: Context) -> str:\n"
+        "    ctx.logger.info('passes it on')\n"
+        "    return passed.delay().id\n"
+    )
+    project.env = {}
+    elsewhere = f"sqlite:///{project.directory}/elsewhere.db"
+    options = ("-b", elsewhere, "-P", "processes", "-c", "1", "--log-format", "json")
+    with project.worker(*options) as worker:
+        sent = project.run("call", "-b", elsewhere, "shop.pass_on")
+        assert sent.exit_code == 0, sent.output
+        worker.wait_for("shop.passed[")
+        assert worker.stop() == 0
+    lines = [json.loads(line) for line in worker.lines]
+    [told] = [line for line in lines if line["message"] == "passes it on"]
+    assert told["task_id"] == sent.stdout.strip()
+    assert not project.file.exists()
+
+
 def test_level_and_the_task_s_own_lines(project: Project):
     with project.worker("-l", "warning") as worker:
         call(project, "shop.sleep", "0")

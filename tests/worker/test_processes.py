@@ -34,6 +34,18 @@ async def test_values_exceptions_and_context_cross_the_border(app: Celeriac):
     assert await (await tasks.on_loop.send()).wait(WAIT) == os.getpid()
 
 
+async def test_the_traceback_is_the_functions_own(app: Celeriac):
+    failed = await tasks.fails.send()
+    with pytest.raises(KeyError):
+        await failed.wait(WAIT)
+    record = await failed.info()
+    assert record.traceback.count('process_tasks.py", line') == 1
+    assert "celeriac" not in record.traceback.replace(tasks.__file__, "")
+    aborted = await tasks.leaves.send()
+    with pytest.raises(TaskAborted, match=r"SystemExit\(3,\)"):
+        await aborted.wait(WAIT)
+
+
 async def test_a_child_that_dies_hangs_or_leaves_takes_only_its_own_task_with_it(app: Celeriac):
     dying, hanging, leaving = await app.send_many(
         [tasks.dies.call(), tasks.hangs.call(), tasks.leaves.call()]
@@ -42,7 +54,7 @@ async def test_a_child_that_dies_hangs_or_leaves_takes_only_its_own_task_with_it
         await dying.wait(WAIT)
     with pytest.raises(TimeLimitExceeded):
         await hanging.wait(WAIT)
-    with pytest.raises((TaskAborted, WorkerLost)):
+    with pytest.raises(TaskAborted):
         await leaving.wait(WAIT)
     value, _ = await (await tasks.square.send(3)).wait(WAIT)
     assert value == 9

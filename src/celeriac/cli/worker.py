@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from importlib.metadata import version
 from typing import Literal
 
@@ -21,7 +22,7 @@ from celeriac.cli.exits import Exit
 from celeriac.cli.loops import LOOPS, loop_factory
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, takes_source
-from celeriac.cli.worker_log import LogFormat, log_to_stderr
+from celeriac.cli.worker_log import LogFormat, handle_lines, log_to_stderr
 from celeriac.worker.supervisor import Child, Supervisor
 from celeriac.worker.worker import POOLS, Worker
 
@@ -114,7 +115,7 @@ def worker(source: Source, processes: int, supervised: bool, **options: object) 
     chosen = msgspec.convert(options, WorkerOptions)
     app = source.load()
     app.connect_to(lease=chosen.lease)
-    made = _make(app, chosen)
+    made = _make(app, chosen, supervised=supervised)
     log_to_stderr(chosen.loglevel, chosen.log_format, made.name, one_of_many=supervised)
     if not supervised and chosen.log_format != "json":
         show_banner(app, made, chosen.pool, processes)
@@ -146,7 +147,7 @@ def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
 POOL_TEXTS = {"threads": "threads", "processes": "child processes", "solo": "the event loop, one at a time"}
 
 
-def _make(app: App, chosen: WorkerOptions) -> Worker:
+def _make(app: App, chosen: WorkerOptions, *, supervised: bool) -> Worker:
     queues = [name.strip() for name in (chosen.queues or "").split(",") if name.strip()]
     return Worker(
         app,
@@ -157,6 +158,7 @@ def _make(app: App, chosen: WorkerOptions) -> Worker:
         grace=chosen.grace,
         max_tasks_per_child=chosen.max_tasks_per_child,
         max_memory_per_child=chosen.max_memory_per_child,
+        child_log=partial(handle_lines, chosen.loglevel, chosen.log_format, one_of_many=supervised),
     )
 
 

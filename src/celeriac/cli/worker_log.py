@@ -29,6 +29,15 @@ def log_to_stderr(level: str, form: LogFormat | None, node: str, *, one_of_many:
     :param node: the worker's node name, for JSON lines.
     :param one_of_many: text lines carry the node name too.
     """
+    handle_lines(level, form, node, one_of_many=one_of_many)
+    if form is not None and _user_writes_to_terminal():
+        logging.getLogger(LOGGER).warning(
+            "--log-format %s has no effect: the app's module has set up logging of its own", form
+        )
+
+
+def handle_lines(level: str, form: LogFormat | None, node: str, *, one_of_many: bool = False) -> None:
+    """Do so without a word; for child processes, too."""
     logger = logging.getLogger(LOGGER)
     logger.setLevel(level.upper())
     handler = WorkerHandler(sys.stderr)
@@ -36,8 +45,6 @@ def log_to_stderr(level: str, form: LogFormat | None, node: str, *, one_of_many:
     text = TextLine(colours=colours, node=node if one_of_many else "")
     handler.setFormatter(JsonLine(node) if form == "json" else text)
     logger.addHandler(handler)
-    if form is not None and _user_writes_to_terminal():
-        logger.warning("--log-format %s has no effect: the app's module has set up logging of its own", form)
 
 
 class WorkerHandler(logging.StreamHandler[Any]):

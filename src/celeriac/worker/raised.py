@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from celeriac.errors import TaskAborted
+from celeriac.wire.failure import format_traceback
 
 E = TypeVar("E", bound=BaseException)
 
 OWN = str(Path(__file__).parent)
+ELSEWHERE = "In the child process:\n"
 
 
 def as_exception(error: BaseException) -> Exception:
@@ -26,8 +28,23 @@ def as_exception(error: BaseException) -> Exception:
 
 
 def in_task(error: E) -> E:
-    """Cut the worker's frames above the task's function off the traceback; all stay where there are no others."""
+    """Cut the worker's frames above the task's function off the traceback.
+
+    All stay where there are no others, unless a note tells where else it was raised.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OWN):
         trace = trace.tb_next
-    return error if trace is None else error.with_traceback(trace)
+    if trace is None and not _raised_elsewhere(error):
+        return error
+    return error.with_traceback(trace)
+
+
+def note_place(error: Exception, raised: BaseException) -> Exception:
+    """Note on ``error`` where ``raised`` was raised, since frames do not travel between processes."""
+    error.add_note(ELSEWHERE + format_traceback(raised).rstrip())
+    return error
+
+
+def _raised_elsewhere(error: BaseException) -> bool:
+    return any(str(note).startswith(ELSEWHERE) for note in getattr(error, "__notes__", ()))

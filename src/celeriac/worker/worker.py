@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -48,6 +49,7 @@ class Worker:
     :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
     :param max_tasks_per_child: calls after which a process of the pool is replaced.
     :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
+    :param child_log: sets up logging in a process of the pool, given the node name; a function that can be pickled.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Worker:
         grace: float = 30.0,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        child_log: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
         self._concurrency = _checked_concurrency(concurrency, pool)
@@ -70,6 +73,7 @@ class Worker:
         self._grace = grace
         self._max_tasks_per_child = max_tasks_per_child
         self._max_memory_per_child = max_memory_per_child
+        self._child_log = child_log
         self._pool: Pool | None = None
         self._consumer: Consumer | None = None
         self._running: asyncio.Task[None] | None = None
@@ -206,7 +210,11 @@ class Worker:
     def _make_pool(self) -> Pool:
         if self._pool_name == "processes":
             return Processes(
-                self._app.tasks, max_tasks=self._max_tasks_per_child, max_memory=self._max_memory_per_child
+                self._app.tasks,
+                max_tasks=self._max_tasks_per_child,
+                max_memory=self._max_memory_per_child,
+                places=(self._app.broker_url, self._app.backend_url),
+                log=partial(self._child_log, self.name) if self._child_log else None,
             )
         if self._pool_name == "solo":
             return Solo()

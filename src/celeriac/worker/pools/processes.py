@@ -12,20 +12,22 @@ import pickle
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 from pebble import ProcessExpired, ProcessPool
 
 from celeriac.context import CURRENT, Context
 from celeriac.errors import ConfigError, RemoteError, RetryRequested, SoftTimeLimitExceeded, WorkerLost
 from celeriac.task import Task
-from celeriac.wire.failure import describe, format_traceback
+from celeriac.wire.failure import describe
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.pool import Call
+from celeriac.worker.raised import as_exception, note_place
 
 
 class Processes:
@@ -34,6 +36,8 @@ class Processes:
     :param tasks: the app's tasks; every plain function among them must be reachable as ``module.name``.
     :param max_tasks: calls after which a child is replaced, ``None`` for never (Celery: ``max_tasks_per_child``).
     :param max_memory: peak resident KiB after which a child is replaced (Celery: ``max_memory_per_child``).
+    :param places: URLs of broker and backend, for what the functions send and report.
+    :param log: sets up a child's logging; pickled.
 
     Raises ``ConfigError`` naming a task that a child process could not find.
     """
@@ -46,12 +50,16 @@ class Processes:
         *,
         max_tasks: int | None = None,
         max_memory: int | None = None,
+        places: tuple[str, str] = ("", ""),
+        log: Callable[[], None] | None = None,
     ) -> None:
         for task in tasks.values():
             if not task.is_coroutine:
                 _check_reachable(task)
         self._max_tasks = max_tasks
         self._max_memory = max_memory
+        self._places = places
+        self._log = log
         self._idle: list[ProcessPool] = []
         self._busy: set[ProcessPool] = set()
 
@@ -59,20 +67,22 @@ class Processes:
         """Run the function in a child; on cancellation the child is killed."""
         child = self._take_child()
         try:
-            value, children, joiners, peak = await asyncio.wrap_future(
-                child.schedule(_run_in_child, args=_parts(call))
+            ended = await asyncio.wrap_future(
+                child.schedule(_run_in_child, args=(*_parts(call), self._places))
             )
         except ProcessExpired as error:
             raise WorkerLost(
                 f"the process that ran {call.task.name} ended with exit code {error.exitcode}"
             ) from error
         else:
-            call.context.children.extend(children)
-            call.context.joiners.extend(joiners)
-            if self._max_memory is not None and peak > self._max_memory:
+            call.context.children.extend(ended.children)
+            call.context.joiners.extend(ended.joiners)
+            if self._max_memory is not None and ended.peak > self._max_memory:
                 self._busy.discard(child)
                 await _end(child)
-            return value
+            if ended.error is not None:
+                raise ended.error
+            return ended.value
         finally:
             if child in self._busy:
                 self._busy.discard(child)
@@ -95,9 +105,20 @@ class Processes:
         return ProcessPool(
             max_workers=1,
             max_tasks=self._max_tasks or 0,
-            initializer=_ignore_interrupts,
+            initializer=_prepare_child,
+            initargs=(self._log,),
             context=multiprocessing.get_context("spawn"),
         )
+
+
+class _Ended(msgspec.Struct):
+    """How a call ended in a child: what it returned or raised, what it sent, and the child's peak memory in KiB."""
+
+    value: Any
+    error: Exception | None
+    children: list[Any]
+    joiners: list[dict[str, Any]]
+    peak: int
 
 
 class _ContextHere:
@@ -123,7 +144,9 @@ def _run_in_child(
     kwargs: dict[str, Any],
     told: tuple[TaskMessage, str, str, float | None, bool],
     soft: float | None,
-) -> tuple[Any, list[Any], list[dict[str, Any]], int]:
+    places: tuple[str, str],
+) -> _Ended:
+    task.connect_to(*places)
     message, queue, worker, deadline, redelivered = told
     context = Context(
         message,
@@ -136,13 +159,14 @@ def _run_in_child(
     CURRENT.set(context)
     args = [context if isinstance(value, _ContextHere) else value for value in args]
     kwargs = {name: context if isinstance(value, _ContextHere) else value for name, value in kwargs.items()}
+    value, failed = None, None
     try:
         with _soft_limit(soft):
             value = task.function(*args, **kwargs)
         pickle.dumps(value)
-    except Exception as error:  # noqa: BLE001 - it goes to the parent, which judges it
-        raise _portable(error) from None
-    return value, context.children, context.joiners, _peak_memory()
+    except BaseException as error:  # noqa: BLE001 - it goes to the parent, which judges it
+        value, failed = None, _portable(as_exception(error))
+    return _Ended(value, failed, context.children, context.joiners, _peak_memory())
 
 
 @contextmanager
@@ -176,18 +200,17 @@ def _peak_memory() -> int:
 
 
 def _portable(error: Exception) -> Exception:
-    """Return the exception in a form that survives the way to the parent, its traceback as a note."""
+    """Return the exception in a form that survives the way to the parent, with a note of where it was raised."""
     if isinstance(error, RetryRequested) and error.cause is None:
         # Neither cause nor context of an exception is pickled.
         error.cause = error.__cause__ or error.__context__
-    error.add_note(format_traceback(error))
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     except Exception:  # noqa: BLE001 - a class of the user's may fail in any way
         failure = describe(error)
         arguments = failure.exc_message if isinstance(failure.exc_message, list) else [failure.exc_message]
-        return RemoteError(failure.exc_type, tuple(arguments), failure.exc_module)
-    return error
+        return note_place(RemoteError(failure.exc_type, tuple(arguments), failure.exc_module), error)
+    return note_place(error, error)
 
 
 def _check_reachable(task: Task[Any, Any]) -> None:
@@ -200,5 +223,7 @@ def _check_reachable(task: Task[Any, Any]) -> None:
         ) from error
 
 
-def _ignore_interrupts() -> None:
+def _prepare_child(log: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if log is not None:
+        log()
