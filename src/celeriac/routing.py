@@ -18,6 +18,7 @@ from celeriac.canvas.nodes import Node
 from celeriac.errors import ConfigError
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Route
+from celeriac.wire.names import HIGHEST_PRIORITY
 
 Link: TypeAlias = Mapping[str, Any] | Node[Any]
 """What follows a task: a workflow, or Celery's dictionary of one."""
@@ -32,7 +33,8 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param queue: the queue's name. Without ``exchange`` the message goes straight to it.
     :param exchange: a named exchange, used with ``routing_key``.
     :param routing_key: without ``exchange`` and ``queue`` this names the queue.
-    :param priority: 0 to 9. On Redis and SQLite the lower number is taken first, as Celery has it there.
+    :param priority: 0 to 9, where 0 is taken first, on every broker. Celery means the same on Redis, and the opposite
+        on RabbitMQ, where ``9 - priority`` is written.
     :param countdown: seconds until the task may run.
     :param eta: the time before which it must not run; aware.
     :param expires: seconds from now, or the aware time, after which it must not run any more.
@@ -100,10 +102,8 @@ def _text(name: str, value: object) -> None:
 
 
 def _priority(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
-        raise ConfigError(
-            f"option {name}={value!r}: give a whole number from 0 to 255 (Redis and SQLite know 0 to 9)"
-        )
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_PRIORITY:
+        raise ConfigError(f"option {name}={value!r}: give a whole number from 0, which goes first, to 9")
 
 
 def _seconds(name: str, value: object) -> None:

@@ -201,6 +201,14 @@ async def test_declare_never_declares_nothing(
         await second.receipt.park(due)  # held here: there are no queues of delays
         assert await drain(subscription, 1) == [2]
         assert time.time() >= due
+    async with broker.subscribe([queue]) as subscription:
+        await broker.publish(numbered(3), Route(queue, queue=queue))
+        (third,) = await take_some(subscription, 1)
+        with pytest.raises(BrokerError, match=r"no queue 'celeriac\.dead'"):
+            await third.receipt.bury("no use")
+        await third.receipt.ack()
+    with pytest.raises(BrokerError, match=r"no exchange 'celeriac\.ledger'"):
+        await broker.revocations.add(["id"])
     async with broker.subscribe(["other"]) as subscription:
         with pytest.raises(BrokerError, match="no queue 'other'"):
             await subscription.take(1)

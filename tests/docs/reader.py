@@ -13,19 +13,21 @@ from tests.docs.pages import ROOT, Block, blocks_of, same
 from tests.servers import LoggedProcess
 
 REDIS = "redis://localhost"
-"""How the pages call the reader's Redis."""
+RABBIT = "amqp://localhost"
+"""How the pages call the reader's servers."""
 
 
 class Reader:
-    """``with Reader(directory, redis_url) as reader`` stops at the end what the page had started.
+    """``with Reader(directory, REDIS, url) as reader`` stops at the end what the page had started.
 
     :param directory: where the reader works.
-    :param redis_url: stands in for ``redis://localhost``.
+    :param server: how the page calls a server, and ``url``, what stands in for that.
     """
 
-    def __init__(self, directory: Path, redis_url: str) -> None:
+    def __init__(self, directory: Path, server: str, url: str) -> None:
         self.directory = directory
-        self._redis_url = redis_url
+        self._server = server
+        self._url = url
         self._printed = ""
         self._started: list[LoggedProcess] = []
         own = {name: value for name, value in os.environ.items() if name not in VARIABLES}
@@ -111,11 +113,11 @@ class Reader:
         self._started.pop().stop()
 
     def _mine(self, text: str) -> str:
-        return text.replace(REDIS, self._redis_url)
+        return text.replace(self._server, self._url)
 
     def _theirs(self, output: bytes) -> str:
         """What a terminal shows in the end, in the words of the page."""
-        return re.sub(r"[^\n]*\r", "", output.decode()).replace(self._redis_url, REDIS)
+        return re.sub(r"[^\n]*\r", "", output.decode()).replace(self._url, self._server)
 
 
 def _said(where: str, what: str, promised: str, printed: str) -> str:

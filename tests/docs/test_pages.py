@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, blocks_of, pages, same
-from tests.docs.reader import Reader
+from tests.docs.reader import RABBIT, REDIS, Reader
 from tests.servers import RedisServer
 
-RUN = [page for page in pages() if any("run" in block.marks for block in blocks_of(page))]
+RUN = [
+    page
+    for page in pages()
+    if any("run" in block.marks for block in blocks_of(page)) and RABBIT not in page.read_text()
+]
+"""Those with RabbitMQ are followed where that runs (``tests/amqp``)."""
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Fu
     """
 
     def follow(page: Path) -> int:
-        with Reader(tmp_path_factory.mktemp(page.stem), redis.url(RUN.index(page))) as reader:
+        with Reader(tmp_path_factory.mktemp(page.stem), REDIS, redis.url(RUN.index(page))) as reader:
             return reader.follow(page)
 
     with RedisServer() as redis, ThreadPoolExecutor(max_workers=2) as readers:

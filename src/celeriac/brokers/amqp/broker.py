@@ -58,7 +58,7 @@ class AmqpBroker:
         self._topology = Topology(self.link, options, SOON, self._ledger.note_queue)
         self._outbox = Outbox(self.link, self._topology, clock)
         self._tallies = Tallies(self._ledger)
-        graveyard = Graveyard(self.link, self._topology, dead)
+        graveyard = Graveyard(self._outbox, dead)
         self._keeper = Keeper(self.link, self._outbox, graveyard, self._tallies, clock)
         self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead)
         self._schedule = AmqpSchedule(self.link, self._topology, clock)

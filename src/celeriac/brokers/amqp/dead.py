@@ -14,9 +14,11 @@ from typing import Any
 
 import msgspec
 
-from celeriac.amqp.content import read_properties, write_properties
+from celeriac.amqp.content import read_properties
+from celeriac.amqp.errors import Refused
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
+from celeriac.amqp.publishing import NO_ROUTE
 from celeriac.broker import DeadLetter
 from celeriac.brokers.amqp.browsing import look_into
 from celeriac.brokers.amqp.envelopes import moved, read
@@ -39,19 +41,22 @@ _MOST = 100_000
 class Graveyard:
     """Puts messages into the dead-letter queue."""
 
-    def __init__(self, link: Link, topology: Topology, queue: str) -> None:
-        self._link = link
-        self._topology = topology
+    def __init__(self, outbox: Outbox, queue: str) -> None:
+        self._outbox = outbox
         self.queue = queue
 
     async def add(self, message: Inbound, queue: str, reason: str, now: float) -> None:
         """Return when the message is there. Raises ``AmqpError``."""
-        await self._topology.have_queue(self.queue)
-        publisher = await self._link.publisher()
         reason = reason.encode(errors="backslashreplace").decode()
         letter = moved(message, {_ID: str(uuid.uuid4()), _QUEUE: queue, _REASON: reason, _DIED_AT: now})
-        header = write_properties(letter, len(message.body))
-        await publisher.publish("", self.queue, header, message.body)
+        try:
+            await self._outbox.send(letter, message.body, Route(self.queue, queue=self.queue))
+        except Refused as error:
+            if error.code != NO_ROUTE:
+                raise
+            raise Refused(
+                f"there is no queue {self.queue!r} for what is set aside; have it made", NO_ROUTE
+            ) from error
 
 
 class AmqpDeadLetters:
