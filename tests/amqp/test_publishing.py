@@ -107,3 +107,40 @@ async def test_a_connection_that_is_cut_raises_and_the_next_publish_works(
     async with make_broker().subscribe([queue]) as subscription:
         got = await drain(subscription, 6)
     assert set(got) == set(range(6))
+
+
+async def test_a_message_that_is_too_large_is_the_only_one_refused(
+    make_broker: MakeBroker, queue: str
+) -> None:
+    """RabbitMQ closes the channel over it; what else is on its way there may have arrived or not."""
+    broker = make_broker()
+    route = Route(queue, queue=queue)
+    await broker.publish(numbered(0), route)
+    bodies = [bytes(10)] * 20 + [bytes(3_000_000)] + [bytes(10)] * 20
+    outcomes = await asyncio.gather(
+        *[broker.publish(Envelope(body=body), route) for body in bodies], return_exceptions=True
+    )
+    assert "larger" in str(outcomes[20])
+    assert not isinstance(outcomes[20], BrokerUnavailable)
+    others = {type(outcome) for outcome in [*outcomes[:20], *outcomes[21:]]}
+    assert others <= {type(None), BrokerUnavailable}
+    arrived = await broker.depth(queue) - 1
+    assert arrived >= outcomes.count(None)
+
+
+async def test_a_line_that_takes_no_more_does_not_hang_who_sends(
+    make_broker: MakeBroker, proxy: Proxy, queue: str
+) -> None:
+    broker = make_broker(proxy.url(), timeout=0.5)
+    route = Route(queue, queue=queue)
+    await broker.publish(numbered(0), route)
+    proxy.freeze()
+    started = time.monotonic()
+    for _ in range(2):
+        outcomes = await asyncio.gather(
+            *[broker.publish(Envelope(body=bytes(1_000_000)), route) for _ in range(30)],
+            return_exceptions=True,
+        )
+        assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
+    assert time.monotonic() - started < 10
+    proxy.thaw()

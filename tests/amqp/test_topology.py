@@ -1,5 +1,7 @@
 """What is declared, and what is said when it cannot be."""
 
+import asyncio
+import operator
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -7,8 +9,9 @@ from contextlib import closing
 import pytest
 
 import amqp
+from celeriac import Celeriac
 from celeriac.brokers.amqp import QueueOptions
-from celeriac.errors import BrokerError
+from celeriac.errors import BrokerError, CeleriacError
 from celeriac.testing.steps import drain, numbered, take_all, take_some
 from celeriac.wire.envelope import Route
 from tests.amqp.conftest import MakeBroker
@@ -219,3 +222,30 @@ async def test_declare_never_declares_nothing(
         for name in (queue, "other", "celeriac.ledger", "celery_delayed_delivery"):
             with pytest.raises(amqp.NotFound):
                 connection.channel().exchange_declare(name, "direct", passive=True)
+
+
+async def test_nothing_is_declared_that_rabbitmq_gives_up(
+    rabbit_server: RabbitServer, bare_vhost: str, queue: str
+) -> None:
+    """RabbitMQ 4.3 knows no global QoS and no transient queue that is not exclusive."""
+    app = Celeriac("modern", broker=rabbit_server.url(bare_vhost), backend="rpc://", default_queue=queue)
+    add = app.register("modern.add", operator.add)
+    async with app, app.worker():
+        later = await add.using(countdown=0.2).send(40, 2)
+        assert await (await add.send(1, 2)).wait(timeout=10) == 3
+        assert await later.wait(timeout=10) == 42
+        with pytest.raises(CeleriacError):
+            await (await app.send_task("nobody.knows")).wait(timeout=10)
+        # prefetch of the whole channel; durable and exclusive of each queue
+        channels = await asyncio.to_thread(
+            rabbit_server.control, "list_channels", "vhost", "global_prefetch_count"
+        )
+        queues = await asyncio.to_thread(
+            rabbit_server.control, "list_queues", "-p", bare_vhost, "durable", "exclusive"
+        )
+    mine = [line.split() for line in channels.splitlines() if line.startswith(bare_vhost)]
+    assert len(mine) > 2
+    assert {count for _, count in mine} == {"0"}
+    found = [line.split() for line in queues.splitlines()[1:]]
+    assert len(found) > 30
+    assert ["false", "false"] not in found

@@ -35,6 +35,11 @@ class Wire(Protocol):
         """The channel is over."""
         ...
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the socket takes more."""
+        ...
+
     async def writable(self) -> None:
         """Wait while the socket cannot take more."""
         ...

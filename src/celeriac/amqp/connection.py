@@ -133,6 +133,10 @@ class Connection(asyncio.Protocol):
         if self._channels.pop(number, None) is not None:
             self._free_numbers.append(number)
 
+    @property
+    def is_writable(self) -> bool:
+        return self._writable.is_set()
+
     async def writable(self) -> None:
         await self._writable.wait()
 

@@ -13,7 +13,7 @@ import msgspec
 
 from celeriac.amqp import frames
 from celeriac.amqp.channel import Channel
-from celeriac.amqp.errors import AmqpError, Refused, Unavailable
+from celeriac.amqp.errors import NOT_FOUND, PRECONDITION_FAILED, AmqpError, Refused, Unavailable
 from celeriac.amqp.frames import Inbound
 
 NO_ROUTE = 312
@@ -29,6 +29,7 @@ class _Pending(msgspec.Struct):
     future: asyncio.Future[None]
     exchange: str
     routing_key: str
+    size: int
     since: float
     returned: str | None = None
 
@@ -67,7 +68,7 @@ class Publisher:
             return future
         channel.send(announcement + frames.content(channel.number, header, body, channel.wire.frame_max))
         self._serial += 1
-        self._pending[self._serial] = _Pending(future, exchange, routing_key, self._loop.time())
+        self._pending[self._serial] = _Pending(future, exchange, routing_key, len(body), self._loop.time())
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout / 4, self._look)
         return future
@@ -122,10 +123,12 @@ class Publisher:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        pendings, self._pending = self._pending, {}
-        for pending in pendings.values():
+        pendings, self._pending = list(self._pending.values()), {}
+        guilty = {id(pending) for pending in pendings if _is_about(error, pending)}
+        others = Unavailable(f"the channel was closed over another message: {error}") if guilty else error
+        for pending in pendings:
             if not pending.future.done():
-                pending.future.set_exception(error)
+                pending.future.set_exception(error if id(pending) in guilty else others)
 
     def _look(self) -> None:
         self._watch = None
@@ -138,3 +141,12 @@ class Publisher:
                 pending.future.set_exception(Unavailable(f"{why} within {self._timeout:g} s"))
         if self._pending:
             self._watch = self._loop.call_later(self._timeout / 4, self._look)
+
+
+def _is_about(error: AmqpError, pending: _Pending) -> bool:
+    """Whether the server closed the channel because of this message; its text alone tells."""
+    if not isinstance(error, Refused):
+        return False
+    if error.code == NOT_FOUND:
+        return f"'{pending.exchange}'" in str(error)
+    return error.code == PRECONDITION_FAILED and f" {pending.size} " in str(error)

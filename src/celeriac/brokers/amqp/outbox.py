@@ -85,7 +85,9 @@ class Outbox:
             await self._topology.have_queue(queue)
         elif route.exchange:
             await self._topology.have_exchange(route.exchange)
-        await publisher.channel.wire.writable()
+        if not publisher.channel.wire.is_writable:
+            async with self._link.deadline():
+                await publisher.channel.wire.writable()
         if (
             route.due is not None
             and queue is not None

@@ -1,4 +1,4 @@
-"""Workflows over RabbitMQ with results in Redis, where chords are counted; both workers take turns."""
+"""RabbitMQ as broker with results in Redis, where chords are counted; both workers take turns in a workflow."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,12 +9,10 @@ from tests.interop.celeriac_side import make_app
 from tests.interop.celery_worker import CeleryWorker
 from tests.interop.clients import CeleriacClient, CeleryClient
 from tests.interop.conftest import Serving
-from tests.interop.test_workflows import (
-    sender,
-    test_the_value_is_the_same_whoever_runs_what,
-)
+from tests.interop.test_calls import test_an_ignored_result_is_not_stored
+from tests.interop.test_workflows import sender, test_the_value_is_the_same_whoever_runs_what
 
-__all__ = ["sender", "test_the_value_is_the_same_whoever_runs_what"]
+__all__ = ["sender", "test_an_ignored_result_is_not_stored", "test_the_value_is_the_same_whoever_runs_what"]
 
 
 @pytest.fixture(scope="module")
