@@ -241,5 +241,5 @@ def _missing(extra: str, url: str, error: ModuleNotFoundError) -> ConfigError:
 
 def _unknown(what: str, url: str, scheme: str, known: tuple[str, ...]) -> ConfigError:
     schemes = ", ".join(f"{name}://" for name in known)
-    given = f"scheme {scheme}://" if scheme else f"{what} URL {url!r} without a scheme"
-    return ConfigError(f"unknown {given} for a {what}: known are {schemes}")
+    problem = f"unknown scheme {scheme}:// for a {what}" if scheme else f"{what} URL {url!r} has no scheme"
+    return ConfigError(f"{problem}: known are {schemes}")

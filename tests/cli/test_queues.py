@@ -48,4 +48,4 @@ def test_works_on_redis_without_code(project: Project, redis_url: str, queue: st
     assert sent.exit_code == 0
     peeked = json.loads(project.run("queues", "peek", queue, "--json", "-b", redis_url).output)
     assert [(task["id"], task["task"]) for task in peeked] == [(sent.output.strip(), "shop.add")]
-    assert project.run("queues", "purge", queue, "-y", "-b", redis_url).output == "1 tasks deleted\n"
+    assert project.run("queues", "purge", queue, "-y", "-b", redis_url).output == "1 task deleted\n"

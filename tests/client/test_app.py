@@ -56,7 +56,7 @@ def test_our_own_variable_wins(monkeypatch):
     ("url", "problem"),
     [
         ("kafka://x", r"unknown scheme kafka:// for a broker: known are sqlite://, redis://"),
-        ("localhost:6379", r"broker URL 'localhost:6379' without a scheme"),
+        ("localhost:6379", r"broker URL 'localhost:6379' has no scheme: known are"),
         ("sqlite://", r"names no file: write sqlite:///shop\.db"),
         ("sqlite:///:memory:", "memory://"),
         ("disabled://", "unknown scheme"),

@@ -69,7 +69,7 @@ def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
         listing = ", ".join(f"{depth} in {name}" for name, depth in depths.items())
         confirm(f"Delete {waiting} waiting tasks ({listing})?")
     deleted = run_with(app, _purge(app, names))
-    click.echo(f"{deleted} tasks deleted")
+    click.echo("1 task deleted" if deleted == 1 else f"{deleted} tasks deleted")
 
 
 queues.add_command(scheduled)

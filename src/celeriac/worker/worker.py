@@ -118,7 +118,9 @@ class Worker:
             announcing = asyncio.create_task(self._announce(on_ready))
             await self._first_of(signals.first)
             announcing.cancel()
-            logger.info("stopping: %d tasks have up to %.0f s to end", self._at_work(), self._grace)
+            at_work = self._at_work()
+            grace = f": {_tasks(at_work)} may take up to {self._grace:g} s to end" if at_work else ""
+            logger.info("stopping%s", grace)
             closing = asyncio.create_task(self._close())
             hurrying = asyncio.create_task(signals.second.wait())
             await asyncio.wait([closing, hurrying], return_when=asyncio.FIRST_COMPLETED)
@@ -191,7 +193,7 @@ class Worker:
         await asyncio.wait([self._running])
         given_back = await self._consumer.finish(self._grace)
         if given_back:
-            logger.warning("%d tasks did not end in time and went back to the queue", given_back)
+            logger.warning("%s did not end in time and went back to the queue", _tasks(given_back))
         giving_up.cancel()
         self._watching.cancel()
         await self._pool.close()
@@ -200,7 +202,7 @@ class Worker:
 
     def _hurry(self) -> None:
         if self._consumer is not None:
-            logger.warning("second signal: giving %d tasks back", self._at_work())
+            logger.warning("second signal: giving %s back", _tasks(self._at_work()))
             self._insist.give_up_in(LAST_WORDS)
             self._consumer.hurry()
 
@@ -234,6 +236,10 @@ class Worker:
             started.set()
             await self._stop_asked.wait()
         await self._app.close()
+
+
+def _tasks(number: int) -> str:
+    return "1 task" if number == 1 else f"{number} tasks"
 
 
 def _checked_concurrency(concurrency: int | None, pool: str) -> int:
