@@ -66,19 +66,22 @@ class Publisher:
         follow_ups: Sequence[FollowUp],
         defaults: Callable[[str], SendOptions],
         once: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Publish the messages of a workflow in a few round trips, in order. Raises as ``publish_many``.
+
+        Return ``False`` where they had been published under the key before.
 
         :param defaults: the options of a task's calls; where a message is sent to no place of its own they say where.
         :param once: the key under which they are published once, whoever else may try; see ``Broker.publish_once``.
         """
         if once is not None and follow_ups:
             prepared = [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
-            await self.broker.publish_once(once, prepared)
-        elif len(follow_ups) == 1:
+            return await self.broker.publish_once(once, prepared)
+        if len(follow_ups) == 1:
             await self.publish(*_as_sent(follow_ups[0], defaults))
         elif follow_ups:
             await self.publish_many([_as_sent(follow_up, defaults) for follow_up in follow_ups])
+        return True
 
     def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
         now = None

@@ -106,13 +106,27 @@ class Link:
         ]
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Return what a script returned; the server is taught the script if it does not know it."""
-        (answer,) = await self._exchange([("EVALSHA", script.digest, len(keys), *keys, *arguments)])
-        if isinstance(answer, NoScriptError):
-            (answer,) = await self._exchange([("EVAL", script.text, len(keys), *keys, *arguments)])
-        if isinstance(answer, ResponseError):
-            raise self.translate(answer) from answer
+        """Return what a script returned."""
+        (answer,) = await self.run_each(script, [(keys, arguments)])
+        if isinstance(answer, Exception):
+            raise answer
         return answer
+
+    async def run_each(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
+    ) -> list[Any]:
+        """Run a script once for each keys and arguments, in one round trip; a refused one's answer is the error.
+
+        The server is taught the script if it does not know it.
+        """
+        commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        answers = await self._exchange([("EVALSHA", script.digest, *command) for command in commands])
+        untaught = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if untaught:
+            taught = await self._exchange([("EVAL", script.text, *commands[place]) for place in untaught])
+            for place, answer in zip(untaught, taught, strict=True):
+                answers[place] = answer
+        return [self.translate(answer) if isinstance(answer, ResponseError) else answer for answer in answers]
 
     async def open_line(self) -> Line:
         """Return a connection of its own, for what cannot share one: pushes and what they depend on."""

@@ -32,8 +32,6 @@ class Mischief:
         self._fleet = fleet
         self._restarts = restarts
         self.done: Counter[str] = Counter()
-        self.cuts: list[float] = []
-        """When connections were cut."""
         self.outages: list[tuple[float, float]] = []
         """From when until when the server was down. That it hangs is no excuse: no lease ends by it."""
 
@@ -68,7 +66,6 @@ class Mischief:
             ours = [entry["id"] for entry in client.client_list() if entry["name"] == "celeriac"]
             for number in self._dice.sample(ours, k=(len(ours) + 1) // 2):
                 client.execute_command("CLIENT", "KILL", "ID", number)
-        self.cuts.append(time.monotonic())
 
     async def _hang(self) -> None:
         await asyncio.to_thread(self._sleep)

@@ -23,13 +23,12 @@ def judged(
     call: PlannedCall,
     *runs: Run,
     deaths: dict[int, float] | None = None,
-    cuts: tuple[float, ...] = (),
     outages: tuple[tuple[float, float], ...] = (),
     uncertain: dict[str, int] | None = None,
     received: tuple[float, ...] = (),
 ) -> Verdict:
     held = {(call.id, 0): received}
-    return judge([call], list(runs), Trouble(deaths or {}, cuts, outages, uncertain or {}, held))
+    return judge([call], list(runs), Trouble(deaths or {}, outages, uncertain or {}, held))
 
 
 def test_a_call_that_never_ended_is_lost():
@@ -68,15 +67,14 @@ def test_no_excuse_that_has_nothing_to_do_with_it():
     assert judged(QUICK, *twice, deaths={1: 8.0}).duplicates, "it died long after the run"
     assert judged(QUICK, *twice, deaths={1: 9.5}).duplicates, "it died after the second run began"
     assert judged(QUICK, *twice, outages=((1.0, 2.0), (8.0, 9.0))).duplicates, "the server was up"
-    assert judged(QUICK, *twice, cuts=(5.05,)).duplicates, "a cut connection loses no lease"
     assert judged(QUICK, *twice, uncertain={"b": 1}).duplicates, "another call was sent twice"
     assert judged(QUICK, *twice, Run("a", 0, 3, 9.5, 9.6), uncertain={"a": 1}).duplicates, "twice, not thrice"
 
 
-def test_a_retry_may_be_published_twice_by_one_whose_connection_was_cut():
+def test_a_retry_is_sent_once():
     runs = Run("b", 0, 1, 5.0, 5.1), Run("b", 1, 1, 5.2, 5.3), Run("b", 1, 2, 5.4, 5.5)
     assert judged(RETRY, *runs).duplicates
-    assert not judged(RETRY, *runs, cuts=(5.15,)).duplicates
+    assert not judged(RETRY, runs[0], Run("b", 0, 2, 5.0, 5.1), *runs[1:], uncertain={"b": 1}).duplicates
 
 
 def test_a_run_that_nobody_asked_for():

@@ -22,14 +22,12 @@ class Trouble:
     """What went wrong on purpose, and what Celery held.
 
     :param deaths: when each celeriac worker was gone, by process id.
-    :param cuts: when connections were cut.
     :param outages: from when until when the server was down.
     :param uncertain: how often each call was sent without an answer.
     :param received: when Celery workers received each message, by task id and number of retries.
     """
 
     deaths: Mapping[int, float]
-    cuts: Sequence[float]
     outages: Sequence[tuple[float, float]]
     uncertain: Mapping[str, int]
     received: Mapping[tuple[str, int], Sequence[float]]
@@ -81,9 +79,7 @@ def _judge_attempt(
         else:
             verdict.excused[excuse] += 1
             further += 1
-    # An answer to the publishing of a retry that was cut off: it is published once more.
-    republished = sum(_cut_while_settling(run, trouble) for run in runs)
-    return further + republished
+    return further
 
 
 def _excuse(run: Run, again: Run, trouble: Trouble) -> str | None:
@@ -108,9 +104,3 @@ def _restored_by_time(run: Run, again: Run, held: list[float]) -> bool:
             held.remove(since)
             return True
     return False
-
-
-def _cut_while_settling(run: Run, trouble: Trouble) -> bool:
-    settled = (run.end or run.begin) + SETTLING
-    cuts = [*trouble.cuts, *(begin for begin, _ in trouble.outages)]
-    return any(run.begin <= cut <= settled for cut in cuts)

@@ -23,7 +23,7 @@ from celeriac.errors import CeleriacError, DeliveryLost, WorkerLost
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.preview import preview
-from celeriac.wire.result import STARTED, ResultRecord
+from celeriac.wire.result import RETRY, STARTED, ResultRecord
 from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, RunApart, admit, refuse_poison
 from celeriac.worker.announcer import Announcer
@@ -225,7 +225,9 @@ class Executor:
 
     async def _effect(self, decision: Decision) -> None:
         if decision.publish_first and decision.follow_ups:
-            await self._workflows.follow_up(decision)
+            published = await self._workflows.follow_up(decision)
+            if decision.state == RETRY and not published:
+                return
         await self._record(decision)
         if decision.parts:
             await self._workflows.count(decision.parts)
@@ -298,7 +300,14 @@ class Executor:
         options = attempt.task.options
         policy = options.retry or self._settings.default_retry
         keeps = self._keeps_result(attempt.message, options.ignore_result)
-        return self._make_terms(attempt.queue, keeps, policy, gone=attempt.receipt is SPENT, tag=attempt.tag)
+        return self._make_terms(
+            attempt.queue,
+            keeps,
+            policy,
+            gone=attempt.receipt is SPENT,
+            tag=attempt.tag,
+            redelivered=attempt.context.redelivered,
+        )
 
     def _refusal_terms(self, message: TaskMessage, delivery: Delivery) -> Terms:
         task = self._tasks.get(message.task)
@@ -313,6 +322,7 @@ class Executor:
         *,
         gone: bool = False,
         tag: str | None = None,
+        redelivered: bool = False,
     ) -> Terms:
         return Terms(
             retry=policy,
@@ -326,6 +336,7 @@ class Executor:
             encode_part=self._encode_part,
             gone=gone,
             tag=tag,
+            redelivered=redelivered,
         )
 
     def _keeps_result(self, message: TaskMessage, task_ignores: bool | None) -> bool:

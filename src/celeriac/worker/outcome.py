@@ -88,7 +88,7 @@ class Decision(msgspec.Struct, frozen=True):
     :param parts: what is counted in chords once the results are stored.
     :param once: the key under which the follow-ups are published once, however often the message is delivered.
     :param publish_first: follow-ups go out before the results, as Celery does on success, so that whoever sees the
-        result finds its children.
+        result finds its children; a retry only where an earlier delivery may have sent it, whose result is to stay.
     :param error: what the log tells, ``None`` on success.
     """
 
@@ -117,6 +117,7 @@ class Terms(msgspec.Struct, frozen=True):
     :param worker: the node's name.
     :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
     :param tag: names the message's publication; the same for every delivery of it.
+    :param redelivered: an earlier delivery may have done all this already.
     :param gone: the message was acknowledged before the run, so that only a new one can bring it back.
     """
 
@@ -130,6 +131,7 @@ class Terms(msgspec.Struct, frozen=True):
     worker: str
     encode_part: Callable[[Part], EncodedPart] | None = None
     tag: str | None = None
+    redelivered: bool = False
     gone: bool = False
 
 
@@ -176,14 +178,13 @@ def failed(
     records, parts = _lost_with(message, FAILURE, describe(error), terms, traceback, children)
     advance = after_failure(message, terms.inline)
     # What is buried may be retried by hand, and then has errbacks of its own.
-    told_once = advance.follow_ups and terms.tag is not None and settle is Settle.ACK
     return Decision(
         FAILURE,
         results=records,
         follow_ups=advance.follow_ups,
         openings=advance.openings,
         parts=parts,
-        once=f"{message.id}.{terms.tag}.errbacks" if told_once else None,
+        once=_key(message, terms, "errbacks") if settle is Settle.ACK else None,
         settle=settle,
         error=error,
         reason=preview(error),
@@ -267,6 +268,7 @@ def _succeeded(
         openings=[*joined.openings, *advance.openings],
         joins=message.group,
         joined=joined.ends,
+        once=_key(message, terms, "next") if advance.follow_ups or joined.follow_ups else None,
         parts=parts,
         publish_first=True,
     )
@@ -313,10 +315,16 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
         RETRY,
         results=results,
         follow_ups=[FollowUp(again, queue=terms.queue)],
-        once=f"{message.id}.{terms.tag}.retry" if terms.tag is not None else None,
+        once=_key(message, terms, "retry"),
+        publish_first=terms.redelivered,
         error=error,
         reason=f"again in {delay:.3g} s: {preview(error)}",
     )
+
+
+def _key(message: TaskMessage, terms: Terms, what: str) -> str | None:
+    """Return the key under which what follows this very message is published."""
+    return None if terms.tag is None else f"{message.id}.{terms.tag}.{what}"
 
 
 def _ignored(message: TaskMessage, ignore: Ignore, terms: Terms) -> Decision:
@@ -327,8 +335,14 @@ def _ignored(message: TaskMessage, ignore: Ignore, terms: Terms) -> Decision:
 
 def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
     if reject.requeue:
-        anew = [FollowUp(message, queue=terms.queue)] if terms.gone else []
-        return Decision(None, follow_ups=anew, settle=Settle.REQUEUE, error=reject, reason=reject.reason)
+        return Decision(
+            None,
+            follow_ups=[FollowUp(message, queue=terms.queue)] if terms.gone else [],
+            once=_key(message, terms, "anew"),
+            settle=Settle.REQUEUE,
+            error=reject,
+            reason=reject.reason,
+        )
     return failed(message, reject, terms, settle=Settle.BURY)
 
 

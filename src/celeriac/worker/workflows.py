@@ -56,12 +56,12 @@ class Workflows:
         self._now = now
         self._defaults = defaults
 
-    async def follow_up(self, decision: Decision) -> None:
-        """Send what follows from a decision."""
+    async def follow_up(self, decision: Decision) -> bool:
+        """Send what follows from a decision; return whether anything was sent, and not by an earlier delivery."""
         if decision.joined and decision.joins is not None:
             joining = partial(self._store.extend, decision.joins, decision.joined)
             await self._insist(joining, "adding to a chord")
-        await self._send(decision, decision.once)
+        return await self._send(decision, decision.once)
 
     async def count(self, parts: Sequence[EncodedPart]) -> None:
         """Count parts of chords; send the bodies that are due, and fail those that will never be."""
@@ -98,12 +98,13 @@ class Workflows:
             )
         return store
 
-    async def _send(self, sent: Decision | Advance, once: str | None = None) -> None:
+    async def _send(self, sent: Decision | Advance, once: str | None = None) -> bool:
         if sent.openings:
             await self._insist(partial(self._store.open, sent.openings), "opening chords")
-        if sent.follow_ups:
-            publishing = partial(self._publisher.publish_workflow, sent.follow_ups, self._defaults, once)
-            await self._insist(publishing, f"publishing {sent.follow_ups[0].message.task}")
+        if not sent.follow_ups:
+            return False
+        publishing = partial(self._publisher.publish_workflow, sent.follow_ups, self._defaults, once)
+        return await self._insist(publishing, f"publishing {sent.follow_ups[0].message.task}")
 
     async def _claim(self, encoded: EncodedPart) -> Claim | None:
         """Count a part; return the claim of the body, ``None`` when nothing is left to be done here."""

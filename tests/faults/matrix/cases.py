@@ -74,6 +74,7 @@ class Case:
 
 ONCE = Outcome("the value", 1)
 TWICE = Outcome("the value", 2)
+THRICE = Outcome("the value", 3)
 NEVER_HEARD_OF = Outcome("nothing", 1)
 NEVER_RUN = Outcome("nothing", 0)
 
@@ -83,15 +84,16 @@ def alike(outcome: Outcome) -> tuple[Outcome, Outcome]:
     return outcome, outcome
 
 
-def killed(text: str, at: tuple[Point, When] | None, least: Outcome, most: Outcome) -> Ending:
+def killed(
+    text: str, at: tuple[Point, When] | None, least: Outcome, most: Outcome, body: str = "returns"
+) -> Ending:
     """A row of a killed worker."""
-    body = "returns" if at else "kills_once"
     return Ending(text, body, least, most, "worker killed", OUTLIVES_A_PROCESS, at)
 
 
-def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome) -> Ending:
+def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome, body: str = "returns") -> Ending:
     """A row of a broker that goes away, and comes back."""
-    return Ending(text, "returns", least, most, "broker gone", OUTLIVES_A_PROCESS, at)
+    return Ending(text, body, least, most, "broker gone", OUTLIVES_A_PROCESS, at)
 
 
 ENDINGS: Sequence[Ending] = (
@@ -116,11 +118,16 @@ ENDINGS: Sequence[Ending] = (
     ),
     killed("The worker is killed before it takes the message", ("take", "before"), ONCE, ONCE),
     killed("The worker is killed after it took the message", ("take", "after"), ONCE, ONCE),
-    killed("The worker is killed while the body runs", None, TWICE, NEVER_HEARD_OF),
+    killed("The worker is killed while the body runs", None, TWICE, NEVER_HEARD_OF, "kills_once"),
     killed("The worker is killed before the result is stored", ("store", "before"), TWICE, NEVER_HEARD_OF),
     killed("The worker is killed after the result was stored", ("store", "after"), TWICE, ONCE),
     killed("The worker is killed before the acknowledgement", ("ack", "before"), TWICE, ONCE),
     killed("The worker is killed after the acknowledgement", ("ack", "after"), ONCE, NEVER_RUN),
+    killed(
+        "The worker is killed before it sends the retry",
+        ("publish", "before"), THRICE, NEVER_HEARD_OF, "asks_again",
+    ),
+    killed("The worker is killed after it sent the retry", ("publish", "after"), THRICE, TWICE, "asks_again"),
     Ending(
         "The body kills every worker that runs it (`max_deliveries=2`)",
         "kills", Outcome("WorkerLost", 2, "1 dead"), NEVER_HEARD_OF, "worker killed", OUTLIVES_A_PROCESS, kills=2,
@@ -135,6 +142,8 @@ ENDINGS: Sequence[Ending] = (
     gone("The broker is gone after the result was stored", ("store", "after"), ONCE, ONCE),
     gone("The broker is gone before the acknowledgement", ("ack", "before"), ONCE, ONCE),
     gone("The broker is gone after the acknowledgement", ("ack", "after"), ONCE, NEVER_RUN),
+    gone("The broker is gone before the retry is sent", ("publish", "before"), TWICE, TWICE, "asks_again"),
+    gone("The broker is gone after the retry was sent", ("publish", "after"), TWICE, TWICE, "asks_again"),
 )  # fmt: skip
 
 CASES: Sequence[Case] = tuple(

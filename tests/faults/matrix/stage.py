@@ -212,6 +212,7 @@ class Stage:
 
     async def _broker_gone(self, scene: Scene) -> Outcome:
         async with self._with_faults(scene) as (app, faults):
+            result = await scene.send(app)
             assert scene.case.ending.at is not None
             point, when = scene.case.ending.at
             pause = faults.pause(point, when)
@@ -219,7 +220,7 @@ class Stage:
                 # After it the answer is lost; before it even a file that is only locked looks gone.
                 faults.fail(point, when)
             async with app.worker(concurrency=1):
-                caller = asyncio.create_task(scene.heard(await scene.send(app)))
+                caller = asyncio.create_task(scene.heard(result))
                 await pause.reached.wait()
                 async with scene.place.absence():
                     pause.resume()

@@ -67,7 +67,7 @@ class Outbox:
         for answer in answers:
             if answer is not None:
                 raise answer
-        return await self._parking.add_once(key, later)
+        return await self._parking.add_once((key, later))
 
     async def declare(self, queues: Sequence[str]) -> None:
         """Write the bindings of these queues."""
@@ -79,6 +79,7 @@ class Outbox:
     async def drain(self) -> None:
         """Return when everything queued so far was answered."""
         await self._publish.drain()
+        await self._parking.add_once.drain()
 
     def _check(self, route: Route) -> None:
         for name in (route.routing_key, route.exchange, route.queue):

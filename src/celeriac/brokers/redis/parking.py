@@ -10,11 +10,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 import msgspec
 
 from celeriac.broker import ONCE
 from celeriac.brokers.redis.keys import Keys
+from celeriac.coalesce import Coalescer
 from celeriac.redis_link import Link, Script
 
 _BATCH = 1000
@@ -92,6 +94,10 @@ class Later(msgspec.Struct, frozen=True):
     frame: bytes
 
 
+Addition = tuple[str, Sequence[Later]]
+"""A key, and the messages that are published once under it."""
+
+
 class Parking:
     """Parks for one broker, and says which queues are served."""
 
@@ -100,6 +106,7 @@ class Parking:
         self._keys = keys
         self._tags = uuid.uuid4().hex
         self._serials = count()
+        self.add_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
 
     async def add(self, messages: Sequence[Later]) -> list[BaseException | None]:
         """Park or queue each; answer with what refused it."""
@@ -108,16 +115,20 @@ class Parking:
             answers += await self._add(batch)
         return answers
 
-    async def add_once(self, key: str, messages: Sequence[Later]) -> bool:
-        """Park or queue each unless that was done under this key; return whether any was. Raises what refused one."""
-        added = False
-        for number, batch in enumerate(_split(messages)):
-            answers = await self._add(batch, self._keys.once(key, number))
-            added = added or bool(answers)
-            for answer in answers:
-                if answer is not None:
-                    raise answer
-        return added
+    async def _add_once(self, additions: Sequence[Addition]) -> list[bool | BaseException]:
+        """Park or queue what is not done under its key yet; answer of each whether any was, or with what refused it."""
+        calls, owners = [], []
+        for owner, (key, messages) in enumerate(additions):
+            for number, batch in enumerate(_split(messages)):
+                calls.append(self._call(batch, self._keys.once(key, number)))
+                owners.append(owner)
+        answers: list[bool | BaseException] = [False] * len(additions)
+        for owner, reply in zip(owners, await self._link.run_each(_PARK_OR_QUEUE, calls), strict=True):
+            refusals = [reply] if isinstance(reply, Exception) else self._refusals(reply)
+            found = next((refusal for refusal in refusals if refusal is not None), None)
+            if not isinstance(answers[owner], BaseException):
+                answers[owner] = found or answers[owner] or bool(reply)
+        return answers
 
     async def serve(self, queues: Sequence[str], seconds: float) -> None:
         """Say that what is parked for these queues is brought back, for so long."""
@@ -129,7 +140,13 @@ class Parking:
         if queues:
             await self._link.call("ZREM", self._keys.served, *queues)
 
-    async def _add(self, messages: Sequence[Later], once: str | None = None) -> list[BaseException | None]:
+    async def _add(self, messages: Sequence[Later]) -> list[BaseException | None]:
+        return self._refusals(await self._link.run(_PARK_OR_QUEUE, *self._call(messages)))
+
+    def _call(
+        self, messages: Sequence[Later], once: str | None = None
+    ) -> tuple[Sequence[str], Sequence[Any]]:
+        """Return the script's keys and arguments."""
         known = self._keys
         keys = [known.unacked, known.index, known.due, known.served, once or known.served]
         arguments: list[str | float | bytes] = [ONCE if once else 0]
@@ -138,9 +155,12 @@ class Parking:
             step = self._keys.step(message.priority)
             tag = f"parked-{self._tags}.{next(self._serials):012d}:{step}"
             arguments += message.queue, message.due, tag, self._keys.tail(message.queue), message.frame
-        reply = await self._link.run(_PARK_OR_QUEUE, keys, arguments)
+        return keys, arguments
+
+    def _refusals(self, reply: Sequence[int | bytes]) -> list[BaseException | None]:
         return [
-            None if answer == 1 else self._link.refusal(answer.decode(errors="replace")) for answer in reply
+            self._link.refusal(answer.decode(errors="replace")) if isinstance(answer, bytes) else None
+            for answer in reply
         ]
 
 

@@ -51,7 +51,8 @@ class SqliteBroker:
             await self._desk.add(new[start : start + _BULK])
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        return await self._desk.add_once(key, [_new_message(envelope, route) for envelope, route in messages])
+        new = [_new_message(envelope, route) for envelope, route in messages]
+        return await self._desk.publish_once((key, new))
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:

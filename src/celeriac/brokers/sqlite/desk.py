@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 _BATCH = 1000
 """Calls that share one transaction."""
+
+Addition = tuple[str, Sequence[NewMessage]]
+"""A key, and the messages that are published once under it."""
 
 POLL = 1.0
 """Seconds between looks at the file for what was not poked: it makes up for a lost poke."""
@@ -54,6 +58,7 @@ class Desk:
         self.messages = SqliteMessages(clock, self._owners)
         self.clock = clock
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
+        self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
         self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
         self._lease = lease
         self._known: set[str] = set()
@@ -92,19 +97,19 @@ class Desk:
         self.ring(queues)
         return [None] * len(messages)
 
-    async def add_once(self, key: str, messages: Sequence[NewMessage]) -> bool:
-        """Add the messages unless that was done under this key; return whether they were added."""
-        queues = {message.queue for message in messages}
+    async def _add_once(self, additions: Sequence[Addition]) -> list[bool]:
+        """Add what is not done under its key yet; return of each whether it was added."""
+        queues = {message.queue for _, messages in additions for message in messages}
 
-        def whole(connection: Connection) -> bool:
-            new = self.messages.note_once(connection, key)
-            if new:
-                self._add(connection, messages, queues)
+        def whole(connection: Connection) -> list[bool]:
+            new = [self.messages.note_once(connection, key) for key, _ in additions]
+            added = [messages for (_, messages), is_new in zip(additions, new, strict=True) if is_new]
+            self._add(connection, list(chain.from_iterable(added)), queues)
             return new
 
-        added = await self.link.write(whole, lambda: queues)
+        new = await self.link.write(whole, lambda: queues)
         self.ring(queues)
-        return added
+        return new
 
     async def take(self, queues: Sequence[str], limit: int) -> Taken:
         """Take messages, or learn when to look again."""
@@ -154,6 +159,7 @@ class Desk:
 
     async def close(self) -> None:
         await self.publish.drain()
+        await self.publish_once.drain()
         await self.settle.drain()
         if self.link.is_open:
             with suppress(BrokerError):  # what is held comes back when its lease ends
