@@ -128,6 +128,22 @@ async def test_while_a_result_is_waited_for(shop: Shop, proxy: Proxy, fault: Fau
     assert await waiting == "waited"
 
 
+async def test_another_node_is_used_when_one_goes_away(
+    rabbit_server: RabbitServer, proxy: Proxy, queue: str
+) -> None:
+    async with Proxy(rabbit_server.port) as other:
+        shop = Shop(f"{proxy.url('?heartbeat=5')};{other.url()}", queue)
+        async with shop.app, shop.app.worker(concurrency=5):
+            await shop.check()
+            assert (proxy.open_lines, other.open_lines) == (1, 0)
+            results = [await shop.send(number, 0.005) for number in range(100)]
+            proxy.refuse()
+            async with asyncio.timeout(PATIENCE):
+                assert [await result for result in results] == list(range(100))
+            await shop.check()
+            assert (proxy.open_lines, other.open_lines) == (0, 1)
+
+
 async def test_no_cpu_is_burnt_while_the_broker_is_away(shop: Shop, proxy: Proxy) -> None:
     await shop.check()
     proxy.refuse()

@@ -88,6 +88,8 @@ async def test_a_broker_that_does_not_answer_raises_in_time_and_again(
         )
         assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
     assert time.monotonic() - started < 3
+    with pytest.raises(BrokerUnavailable, match="no answer"):
+        await broker.ping()
     proxy.thaw()
 
 

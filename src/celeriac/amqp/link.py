@@ -89,6 +89,12 @@ class Link:
             if channel.is_open:
                 channel.start_closing()
 
+    async def ping(self) -> str:
+        """Return what answers, and where."""
+        async with self.passing_channel() as channel:
+            await channel.call(methods.limit_unsettled(0))
+            return f"{(await self.connection()).server} at {self.target}"
+
     @contextlib.asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:
         """End the block after ``timeout`` seconds with ``Unavailable``."""

@@ -121,8 +121,7 @@ class AmqpBackend:
 
     async def ping(self) -> str:
         with self._link.translated(BackendUnavailable, BackendError):
-            connection = await self._link.connection()
-        return f"{connection.server} at {self._link.target}, results in a queue each"
+            return f"{await self._link.ping()}, results in a queue each"
 
     async def close(self) -> None:
         watcher, self._watcher = self._watcher, None

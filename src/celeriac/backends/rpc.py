@@ -140,8 +140,7 @@ class RpcBackend:
 
     async def ping(self) -> str:
         with self._link.translated(BackendUnavailable, BackendError):
-            connection = await self._link.connection()
-        return f"{connection.server} at {self._link.target}, results as messages to their senders"
+            return f"{await self._link.ping()}, results as messages to their senders"
 
     async def close(self) -> None:
         tender, self._tender = self._tender, None

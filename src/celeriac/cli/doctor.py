@@ -24,7 +24,14 @@ from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, ConfigError
 from celeriac.urls import scheme_of, sqlite_path
 
-EXTRAS = {"redis": "redis", "hiredis": "redis", "uvloop": "uvloop", "msgpack": "msgpack", "PyYAML": "yaml"}
+EXTRAS = {
+    "redis": "redis",
+    "hiredis": "redis",
+    "pamqp": "amqp",
+    "uvloop": "uvloop",
+    "msgpack": "msgpack",
+    "PyYAML": "yaml",
+}
 SLOW = 0.05
 """Seconds of a round trip from which on it is worth a word."""
 

@@ -143,8 +143,7 @@ class AmqpBroker:
 
     async def ping(self) -> str:
         with self.link.translated(BrokerUnavailable, BrokerError):
-            connection = await self.link.connection()
-        return f"{connection.server} at {self.link.target}"
+            return await self.link.ping()
 
     async def close(self) -> None:
         await self.link.close()
