@@ -14,9 +14,10 @@ def disconnect(app: Celery) -> None:
     # Results of workflows are kept and refer to each other in circles; they unsubscribe when they are collected.
     backend._pending_results.concrete.clear()
     gc.collect()
-    # The consumer of rpc:// cannot be stopped before it was started.
-    if getattr(backend.result_consumer, "_consumer", True) is not None:
-        backend.result_consumer.stop()
+    # A database is looked at, not listened to; the consumer of rpc:// cannot be stopped before it was started.
+    consumer = getattr(backend, "result_consumer", None)
+    if getattr(consumer, "_consumer", consumer) is not None:
+        consumer.stop()
     if hasattr(backend, "client"):
         backend.client.connection_pool.disconnect()
     # `close` forgets its pools without closing what they hold; other clients of the same broker share them.
