@@ -39,6 +39,7 @@ from celeriac.task import (
     TaskOptions,
     Untyped,
     signature_options,
+    unknown_option,
 )
 from celeriac.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
 from celeriac.wire.content import Codecs
@@ -158,10 +159,7 @@ class App:
         try:
             options = TaskOptions(**given)
         except TypeError:
-            known = ", ".join(TaskOptions.__struct_fields__)
-            raise ConfigError(
-                f"task {name}: unknown option in {', '.join(given)}; known are {known}"
-            ) from None
+            raise ConfigError(f"task {name}: {unknown_option(given)}") from None
         if not isinstance(name, str) or not name:
             raise ConfigError(f"task name {name!r}: give a text that is not empty")
         if not callable(function) or isinstance(function, type):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from functools import cached_property
 from typing import (
     Any,
@@ -89,6 +90,16 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
         """The options that calls are sent with."""
         names = ("queue", "exchange", "routing_key", "priority", "serializer", "compression", "expires")
         return send_options({name: value for name in names if (value := getattr(self, name)) is not None})
+
+
+def unknown_option(given: Iterable[str]) -> str:
+    """Say which of these names is no option of a task, and which was meant."""
+    known = TaskOptions.__struct_fields__
+    name = next(name for name in given if name not in known)
+    near = get_close_matches(name, known, n=1)
+    return f"unknown option {name!r}: " + (
+        f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    )
 
 
 class TaskKeywords(TypedDict, total=False):

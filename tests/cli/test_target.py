@@ -82,6 +82,26 @@ def test_a_celery_app_is_told_apart(project: Project, name: str):
     assert "is a Celery app; make it a celeriac.Celeriac" in refusal(f"{name}:app")
 
 
+def test_a_module_with_a_celery_app_alone(project: Project, name: str):
+    project.write("from celery import Celery\nproject = Celery('x')\n", name)
+    assert "the app in it is Celery's" in refusal(name)
+
+
+def test_a_setting_that_cannot_be_is_found_in_the_users_line(project: Project, name: str):
+    project.write("from celeriac import Celeriac\napp = Celeriac('x', default_queu='y')\n", name)
+    assert f"{name}.py:2: unknown setting 'default_queu': did you mean default_queue?" in refusal(name)
+    project.write(
+        "from celeriac import Celeriac\n\n@Celeriac('x').task(timeot=3)\ndef f(): ...\n", f"{name}b"
+    )
+    assert f"{name}b.py:3: task {name}b.f: unknown option 'timeot': did you mean timeout?" in refusal(
+        f"{name}b"
+    )
+
+
+def test_no_module(project: Project):
+    assert "name the module before the colon" in refusal(":app")
+
+
 def test_several_apps(project: Project, name: str):
     project.write(APP.format(name="one") + "other = Celeriac('two')\n", name)
     assert f"choose -A {name}:app or -A {name}:other" in refusal(name)

@@ -26,8 +26,6 @@ WORKER_FLAGS: Mapping[str, str] = {
     "--exclude-queues": "name the queues to take from with -Q",
     "-O": "a worker takes only what it can start now; there is nothing to choose",
     "--prefetch-multiplier": "a worker takes only what it can start now",
-    "--max-tasks-per-child": "use -P processes; its processes are replaced when they die",
-    "--max-memory-per-child": "limit memory with systemd or a container; --processes restarts what dies",
     "--time-limit": "give it to the task, @app.task(timeout=...), or the app, time_limit=...",
     "--soft-time-limit": "give it to the task, @app.task(soft_timeout=...), or the app, soft_time_limit=...",
     "--without-gossip": "there is no gossip: leave it out",
@@ -47,13 +45,18 @@ WORKER_FLAGS: Mapping[str, str] = {
 }
 
 COMMANDS: Mapping[str, str] = {
-    "purge": "celeriac queues purge QUEUE",
-    "report": "celeriac doctor",
-    "status": "celeriac doctor",
-    "multi": "celeriac worker --processes N, under systemd or in containers",
-    "list": "celeriac queues",
-    "shell": "python, importing your module",
-    "amqp": "celeriac queues",
+    "purge": "use celeriac queues purge QUEUE",
+    "report": "use celeriac doctor",
+    "status": "use celeriac doctor",
+    "multi": "use celeriac worker --processes N, under systemd or in containers",
+    "list": "use celeriac queues",
+    "shell": "use python, importing your module",
+    "amqp": "use celeriac queues",
+    "beat": "celery beat can send to celeriac workers",
+    "inspect": "workers cannot be asked yet; see celeriac queues and celeriac result",
+    "control": "workers take no orders yet; celeriac revoke takes tasks back",
+    "events": "workers send no events yet; see their logs",
+    "flower": "workers send no events yet; see celeriac queues and celeriac result",
 }
 
 POOLS: Mapping[str, str] = {

@@ -53,7 +53,7 @@ class CommandLine(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in COMMANDS and args[0] not in self.commands:
-            raise click.UsageError(f"there is no command {args[0]} here: use {COMMANDS[args[0]]}", ctx)
+            raise click.UsageError(f"there is no command {args[0]} here: {COMMANDS[args[0]]}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -17,6 +17,8 @@ from types import ModuleType
 from celeriac.app import App
 from celeriac.errors import ConfigError
 
+OWN = str(Path(__file__).parent.parent)
+
 
 def load_app(target: str) -> App:
     """Return the app that ``module`` or ``module:attribute`` names.
@@ -29,6 +31,8 @@ def load_app(target: str) -> App:
     if here not in sys.path:
         sys.path.insert(0, here)
     name, _, attribute = target.partition(":")
+    if not name:
+        raise ConfigError(f"-A {target}: name the module before the colon, such as -A shop:app")
     module = _import(name)
     return _attribute(module, attribute) if attribute else _only_app(module)
 
@@ -62,19 +66,27 @@ def _not_found(name: str, missing: str) -> str:
 
 
 def _broken(name: str, error: BaseException) -> ConfigError:
-    if isinstance(error, SyntaxError):
-        where = f"{error.filename}:{error.lineno}"
-    else:
-        frames = [
-            f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")
-        ]
-        where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else name
+    where = _last_line(error) or name
     if isinstance(error, SystemExit):
         return ConfigError(
             f"-A {name}: the module ends the program when imported, at {where}; guard it with __main__"
         )
     text = " ".join(str(error).split())
-    return ConfigError(f"-A {name}: importing it failed at {where}: {type(error).__name__}: {text}")
+    if not isinstance(error, ConfigError):
+        text = f"{type(error).__name__}: {text}"
+    return ConfigError(f"-A {name}: importing it failed at {where}: {text}")
+
+
+def _last_line(error: BaseException) -> str:
+    """Return where the user's code went wrong, or called what did."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<frozen", OWN))
+    ]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _attribute(module: ModuleType, path: str) -> App:
@@ -86,8 +98,7 @@ def _attribute(module: ModuleType, path: str) -> App:
             raise ConfigError(f"-A {module.__name__}:{path}: there is no {part}; {hint}")
         found = getattr(found, part)
     if not isinstance(found, App):
-        kind = type(found).__module__.partition(".")[0]
-        if kind == "celery":
+        if _is_celerys(found):
             raise ConfigError(f"-A {module.__name__}:{path} is a Celery app; make it a celeriac.Celeriac")
         raise ConfigError(
             f"-A {module.__name__}:{path} is no app but a {type(found).__name__}; {_suggestion(module)}"
@@ -103,7 +114,13 @@ def _only_app(module: ModuleType) -> App:
     if different:
         names = " or ".join(f"-A {module.__name__}:{name}" for name in apps)
         raise ConfigError(f"-A {module.__name__}: there are {len(different)} apps in it; choose {names}")
+    if any(_is_celerys(value) for value in vars(module).values()):
+        raise ConfigError(f"-A {module.__name__}: the app in it is Celery's; make it a celeriac.Celeriac")
     raise ConfigError(f"-A {module.__name__}: there is no app in it; {_suggestion(module)}")
+
+
+def _is_celerys(value: object) -> bool:
+    return any(kind.__module__ == "celery.app.base" for kind in type(value).__mro__)
 
 
 def _suggestion(module: ModuleType) -> str:

@@ -254,7 +254,7 @@ def _checked_concurrency(concurrency: int | None, pool: str) -> int:
 
 def _checked_name(name: str | None) -> str:
     host = socket.gethostname()
-    if name is None:
+    if not name:
         return f"celeriac@{host}"
     # Celery's short forms: %h the full name, %n the part before the first dot, %d the rest.
     first, _, domain = host.partition(".")
