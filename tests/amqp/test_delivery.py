@@ -66,6 +66,24 @@ async def test_what_nobody_starts_goes_to_who_can(make_broker: MakeBroker, queue
     assert len({(delivery.queue, envelope_of(delivery).body) for delivery in mine + theirs}) == 4
 
 
+async def test_who_is_fast_gets_messages_ahead_and_gives_them_back_when_slow(
+    make_broker: MakeBroker, queue: str
+) -> None:
+    broker, other = make_broker(), make_broker()
+    left = 3000
+    await publish_numbers(broker, queue, range(left))
+    async with broker.subscribe([queue]) as subscription:
+        while subscription.buffered(queue) <= 20:
+            taken = await take_some(subscription, 10)
+            left -= len(taken)
+            for delivery in taken:
+                await delivery.receipt.ack()
+        async with asyncio.timeout(20):
+            while await other.depth(queue) < left:  # noqa: ASYNC110 - another process's look
+                await asyncio.sleep(0.05)
+        assert subscription.buffered(queue) == 0
+
+
 async def test_a_message_that_is_parked_keeps_its_count_of_deliveries(
     make_broker: MakeBroker, rabbit_url: str, queue: str
 ) -> None:

@@ -8,11 +8,11 @@ sections 2.3.5 and 4.2, with RabbitMQ's errata for field types.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from struct import Struct
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,9 @@ _F32, _F64 = Struct(">f"), Struct(">d")
 _u32_at = _U32.unpack_from
 
 _LONGEST_NAME = 255
+_Reader: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
+"""Reads the value of a field at its first byte; returns it and where the next field begins."""
+
 _SHORTEST_INT, _LONGEST_INT = -(2**31), 2**31
 _SHORTEST_LONG, _LONGEST_LONG = -(2**63), 2**63
 
@@ -227,20 +230,21 @@ def _read_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
     if end > len(data):
         raise ValueError("a table is longer than its message")
     table: dict[str, Any] = {}
+    u32_at, text_of = _u32_at, _text_or_bytes
     while at < end:
-        start = at + 1
-        at = start + data[at]
-        name = data[start:at].decode()
-        kind = data[at]
-        if kind == 0x53:  # S
-            start = at + 5
-            at = start + _u32_at(data, at + 1)[0]
-            table[name] = _text_or_bytes(data[start:at])
-        elif kind == 0x56:  # V
-            at += 1
+        kind_at = at + 1 + data[at]
+        name = data[at + 1 : kind_at].decode()
+        kind = data[kind_at]
+        at = kind_at + 1
+        # The kinds that a task's headers are made of, the most frequent first.
+        if kind == 0x56:  # V
             table[name] = None
+        elif kind == 0x53:  # S
+            start = at + 4
+            at = start + u32_at(data, at)[0]
+            table[name] = text_of(data[start:at])
         else:
-            table[name], at = _read_value(data, at)
+            table[name], at = _READERS.get(kind, _refuse)(data, at)
     return table, end
 
 
@@ -251,46 +255,70 @@ def _text_or_bytes(raw: bytes) -> str | bytes:
         return raw
 
 
-_NUMBERS: Mapping[bytes, Struct] = {
-    b"b": Struct(">b"),
-    b"B": Struct(">B"),
-    b"s": _I16,
-    b"U": _I16,
-    b"u": _U16,
-    b"I": _I32,
-    b"i": _U32,
-    b"l": _I64,
-    b"L": _I64,
-    b"f": _F32,
-    b"d": _F64,
+def _read_text(data: bytes, at: int) -> tuple[str | bytes, int]:
+    raw, end = _read_bytes(data, at)
+    return _text_or_bytes(raw), end
+
+
+def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
+    start = at + 4
+    end = start + _u32_at(data, at)[0]
+    return data[start:end], end
+
+
+def _read_array(data: bytes, at: int) -> tuple[list[Any], int]:
+    end = at + 4 + _u32_at(data, at)[0]
+    at += 4
+    items: list[Any] = []
+    while at < end:
+        item, at = _READERS.get(data[at], _refuse)(data, at + 1)
+        items.append(item)
+    return items, end
+
+
+def _read_void(data: bytes, at: int) -> tuple[None, int]:
+    return None, at
+
+
+def _read_truth(data: bytes, at: int) -> tuple[bool, int]:
+    return data[at] != 0, at + 1
+
+
+def _read_time(data: bytes, at: int) -> tuple[datetime, int]:
+    return datetime.fromtimestamp(_I64.unpack_from(data, at)[0], UTC), at + 8
+
+
+def _read_decimal(data: bytes, at: int) -> tuple[Decimal, int]:
+    return Decimal(_I32.unpack_from(data, at + 1)[0]).scaleb(-data[at]), at + 5
+
+
+def _reader_of(number: Struct) -> _Reader:
+    return lambda data, at: (number.unpack_from(data, at)[0], at + number.size)
+
+
+def _refuse(data: bytes, at: int) -> tuple[Any, int]:
+    raise ValueError(f"{data[at - 1 : at]!r} is no type of a field")
+
+
+_READERS: Mapping[int, _Reader] = {
+    ord("t"): _read_truth,
+    ord("b"): _reader_of(Struct(">b")),
+    ord("B"): _reader_of(Struct(">B")),
+    ord("s"): _reader_of(_I16),
+    ord("U"): _reader_of(_I16),
+    ord("u"): _reader_of(_U16),
+    ord("I"): _reader_of(_I32),
+    ord("i"): _reader_of(_U32),
+    ord("l"): _reader_of(_I64),
+    ord("L"): _reader_of(_I64),
+    ord("f"): _reader_of(_F32),
+    ord("d"): _reader_of(_F64),
+    ord("D"): _read_decimal,
+    ord("S"): _read_text,
+    ord("x"): _read_bytes,
+    ord("A"): _read_array,
+    ord("F"): _read_table,
+    ord("T"): _read_time,
+    ord("V"): _read_void,
+    0: _read_void,
 }
-
-
-def _read_value(data: bytes, at: int) -> tuple[Any, int]:  # noqa: C901 - a table of kinds
-    kind = data[at : at + 1]
-    at += 1
-    if kind == b"t":
-        return data[at] != 0, at + 1
-    if (number := _NUMBERS.get(kind)) is not None:
-        return number.unpack_from(data, at)[0], at + number.size
-    if kind in {b"V", b"\x00"}:
-        return None, at
-    if kind == b"F":
-        return _read_table(data, at)
-    if kind == b"T":
-        return datetime.fromtimestamp(_I64.unpack_from(data, at)[0], UTC), at + 8
-    if kind == b"D":
-        return Decimal(_I32.unpack_from(data, at + 1)[0]).scaleb(-data[at]), at + 5
-    start, end = at + 4, at + 4 + _u32_at(data, at)[0]
-    if kind == b"S":
-        return _text_or_bytes(data[start:end]), end
-    if kind == b"x":
-        return data[start:end], end
-    if kind == b"A":
-        items: list[Any] = []
-        at = start
-        while at < end:
-            item, at = _read_value(data, at)
-            items.append(item)
-        return items, end
-    raise ValueError(f"{kind!r} is no type of a field")

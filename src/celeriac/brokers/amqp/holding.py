@@ -18,7 +18,10 @@ from celeriac.errors import DeliveryLost
 
 
 class Holding:
-    """What one channel holds; it closes the channel when it was told to and nothing is left."""
+    """What one channel holds; it closes the channel when it was told to and nothing is left.
+
+    :ivar settled: how many deliveries were settled so far.
+    """
 
     def __init__(self, link: Link, channel: Channel) -> None:
         self.channel = channel
@@ -27,25 +30,33 @@ class Holding:
         self._unsettled: dict[int, int] = {}
         self._generation = 0
         self._crowd = 0
+        self.settled = 0
         self._acks: list[int] = []
         self._held: dict[int, asyncio.TimerHandle] = {}
         self._closing: asyncio.Task[None] | None = None
         self._leaving = False
 
     @property
+    def generation(self) -> int:
+        """The number of the consumers that were started last."""
+        return self._generation
+
+    @property
     def crowd(self) -> int:
-        """How many deliveries since ``start_anew`` are unsettled; they fill the prefetch of the consumers."""
+        """How many deliveries of this generation are unsettled; they fill the prefetch of its consumers."""
         return self._crowd
 
-    def start_anew(self) -> None:
-        """Count from here: other consumers with another prefetch follow."""
+    def start_anew(self) -> int:
+        """Begin another generation: consumers follow with a prefetch of their own."""
         self._generation += 1
         self._crowd = 0
+        return self._generation
 
-    def add(self, tag: int) -> None:
-        """Note a delivery."""
-        self._unsettled[tag] = self._generation
-        self._crowd += 1
+    def add(self, tag: int, generation: int) -> None:
+        """Note a delivery to a consumer of that generation."""
+        self._unsettled[tag] = generation
+        if generation == self._generation:
+            self._crowd += 1
 
     def check(self, tag: int) -> None:
         """Raise ``DeliveryLost`` for what is not ours any more."""
@@ -95,6 +106,7 @@ class Holding:
         self._close_if_done()
 
     def _drop(self, tag: int) -> None:
+        self.settled += 1
         if self._unsettled.pop(tag) == self._generation:
             self._crowd -= 1
 

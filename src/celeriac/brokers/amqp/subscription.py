@@ -12,6 +12,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,7 @@ from celeriac.broker import Delivery
 from celeriac.brokers.amqp.envelopes import read
 from celeriac.brokers.amqp.holding import Holding
 from celeriac.brokers.amqp.ledger import LEDGER_CONSUMER, Ledger
+from celeriac.brokers.amqp.pace import Pace
 from celeriac.brokers.amqp.receipt import AmqpReceipt, Keeper
 from celeriac.brokers.amqp.tallies import Tallies
 from celeriac.brokers.amqp.topology import Topology
@@ -31,11 +33,12 @@ from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.wire.envelope import Unreadable
 
 _MOST_AT_ONCE = 10_000
+_NOBODY = "", 0
 _CROWDED_AFTER = 0.05
 """Seconds to wait for acks on their way, before more is asked for than was pushed."""
 
 _SURPLUS_AFTER = 0.5
-"""Seconds after which messages that nobody takes are given back."""
+"""Seconds in which what was pushed should be taken; else what is left is given back."""
 
 
 class AmqpSubscription:
@@ -52,35 +55,35 @@ class AmqpSubscription:
         self.revision = 0
         self._lines: dict[str, deque[Delivery]] = {}
         self._order: deque[str] = deque()
-        self._consumers: dict[str, str] = {}
+        self._consumers: dict[str, tuple[str, int]] = {}  # by tag: queue and generation
+        self._current: dict[str, str] = {}  # by queue: the tag of the consumer that is not cancelled
         self._numbers = itertools.count(1)
         self._holding: Holding | None = None
         self._prefetch = 0
         self._news = asyncio.Event()
         self._tuning = asyncio.Lock()
         self._waiting = False
-        self._crowded = False
         self._stopped = False
         self._loop = asyncio.get_running_loop()
-        self._taken_at = self._loop.time()
+        self._pace = Pace(self._loop)
+        self._taken_lately = 0
         self._surplus: asyncio.TimerHandle | None = None
         self._returning: asyncio.Task[None] | None = None
 
     async def take(self, limit: int) -> list[Delivery]:
         limit = min(limit, _MOST_AT_ONCE)
-        self._taken_at = self._loop.time()
         while not self._stopped:
-            if not self._is_tuned(limit):
-                with self._link.translated(BrokerUnavailable, BrokerError):
-                    await self._tune(limit)
+            if not self._is_consuming():
+                await self._tune(limit)
             self._news.clear()
             if taken := self._pick(limit):
+                self._taken_lately += len(taken)
                 self.revision = self._ledger.revision
                 if any(delivery.redelivered for delivery in taken):
                     return await self._count(taken)
                 return taken
-            if not self._stopped:
-                await self._wait(limit)
+            if not self._stopped and (self._is_narrow(limit) or not await self._wait()):
+                await self._tune(limit, anew=True)
         return []
 
     async def stop(self) -> None:
@@ -123,7 +126,7 @@ class AmqpSubscription:
         holding = self._holding
         if holding is not None and holding.channel.is_open:
             async with self._link.deadline():
-                await holding.channel.call(methods.limit_unsettled(self._prefetch))
+                await holding.channel.call(methods.limit_unsettled(max(1, self._prefetch)))
 
     async def _count(self, taken: list[Delivery]) -> list[Delivery]:
         """Return the same, with how often each was handed out, as far as that can be told."""
@@ -135,17 +138,18 @@ class AmqpSubscription:
             for delivery, more in zip(taken, earlier, strict=True)
         ]
 
-    async def _wait(self, limit: int) -> None:
-        """Wait for news. Where what is unsettled leaves no room for more, make room for ``limit``."""
+    async def _wait(self) -> bool:
+        """Wait for news; return False where none came and none can, since what is unsettled leaves no room for more."""
         self._waiting = True
         try:
-            if self._holding is not None and self._holding.crowd < self._prefetch:
+            if self._crowd() < self._prefetch:
                 await self._news.wait()
-                return
+                return True
             async with asyncio.timeout(_CROWDED_AFTER):
                 await self._news.wait()
+            return True
         except TimeoutError:
-            self._crowded = True
+            return False
         finally:
             self._waiting = False
 
@@ -170,33 +174,48 @@ class AmqpSubscription:
 
     # --- tuning
 
-    def _is_tuned(self, limit: int) -> bool:
+    def _is_consuming(self) -> bool:
         holding = self._holding
-        return (
-            holding is not None
-            and holding.channel.is_open
-            and limit <= self._prefetch
-            and not self._crowded
-            and len(self._consumers) == len(self._order)
-        )
+        return holding is not None and holding.channel.is_open and len(self._current) == len(self._order)
 
-    async def _tune(self, limit: int) -> None:
-        """Have a channel, and a consumer for each queue with room for ``limit`` messages."""
-        async with self._tuning:
-            if self._stopped:
-                return
-            channel = await self._have_channel()
-            async with self._link.deadline():
-                if limit > self._prefetch or self._crowded:
-                    self._crowded = False
-                    await self._cancel(list(self._consumers))
-                    self._prefetch = limit
-                    if self._holding is not None:
-                        self._holding.start_anew()
-                    await channel.call(methods.limit_unsettled(limit))
-                for queue in self._order:
-                    if queue not in self._consumers.values():
-                        await self._consume(channel, queue)
+    def _is_narrow(self, limit: int) -> bool:
+        """Whether more could start, or could soon, than RabbitMQ pushes before it waits for acks."""
+        return limit > self._prefetch or self._room(limit) >= 1.5 * self._prefetch
+
+    def _room(self, limit: int) -> int:
+        """Return how many may be unsettled: what can start now, and what will be settled while more is on its way."""
+        settled = 0 if self._holding is None else self._holding.settled
+        return min(limit + self._pace.at(settled), _MOST_AT_ONCE)
+
+    def _crowd(self) -> int:
+        return 0 if self._holding is None else self._holding.crowd
+
+    async def _tune(self, limit: int, *, anew: bool = False) -> None:
+        """Have a channel, and a consumer for each queue.
+
+        :param anew: in place of the consumers there are, with room for ``limit`` messages besides what is unsettled.
+        """
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            async with self._tuning:
+                if self._stopped:
+                    return
+                channel = await self._have_channel()
+                async with self._link.deadline():
+                    if anew or not self._prefetch:
+                        await asyncio.gather(*self._start_anew(channel, self._room(limit)))
+                    else:
+                        await asyncio.gather(*self._start_missing(channel))
+
+    def _start_anew(self, channel: Channel, room: int) -> list[asyncio.Future[Any]]:
+        assert self._holding is not None
+        self._prefetch = room
+        answers = [self._start_cancelling(channel, queue) for queue in tuple(self._current)]
+        answers.append(channel.start(methods.limit_unsettled(room)))
+        self._holding.start_anew()
+        return answers + self._start_missing(channel)
+
+    def _start_missing(self, channel: Channel) -> list[asyncio.Future[Any]]:
+        return [self._start_consuming(channel, queue) for queue in self._order if queue not in self._current]
 
     async def _have_channel(self) -> Channel:
         if self._holding is not None and self._holding.channel.is_open:
@@ -218,16 +237,18 @@ class AmqpSubscription:
             await self._ledger.attach(channel)
         return channel
 
-    async def _consume(self, channel: Channel, queue: str) -> None:
-        tag = f"celeriac-{next(self._numbers)}"
-        self._consumers[tag] = queue
-        await channel.call(methods.consume(queue, tag))
-
-    async def _cancel(self, tags: Iterable[str]) -> None:
+    def _start_consuming(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
         assert self._holding is not None
-        for tag in tags:
-            await self._holding.channel.call(methods.cancel(tag))
-            self._consumers.pop(tag, None)
+        tag = self._current[queue] = f"celeriac-{next(self._numbers)}"
+        self._consumers[tag] = queue, self._holding.generation
+        return channel.start(methods.consume(queue, tag))
+
+    def _start_cancelling(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
+        """Have no more pushed from a queue; what comes before the answer is still ours."""
+        tag = self._current.pop(queue)
+        answer = channel.start(methods.cancel(tag))
+        answer.add_done_callback(lambda _: self._consumers.pop(tag, None))
+        return answer
 
     async def _pause(self, queues: Iterable[str] | None = None) -> None:
         """Have nothing pushed any more from these queues, and give back what was pushed and not taken."""
@@ -237,7 +258,8 @@ class AmqpSubscription:
         wanted = set(self._lines if queues is None else queues)
         try:
             async with self._link.deadline():
-                await self._cancel([tag for tag, queue in self._consumers.items() if queue in wanted])
+                cancelled = [queue for queue in self._current if queue in wanted]
+                await asyncio.gather(*(self._start_cancelling(holding.channel, queue) for queue in cancelled))
                 for queue in wanted:
                     await self._return_line(holding, queue)
         except AmqpError:
@@ -256,7 +278,9 @@ class AmqpSubscription:
         """Forget what a closed channel held."""
         self._holding = None
         self._prefetch = 0
+        self._pace = Pace(self._loop)
         self._consumers.clear()
+        self._current.clear()
         for line in self._lines.values():
             line.clear()
 
@@ -266,15 +290,16 @@ class AmqpSubscription:
         if message.consumer == LEDGER_CONSUMER:
             self._ledger.take(message)
             return
-        queue = self._consumers.get(message.consumer)
-        holding.add(message.tag)
-        line = None if queue is None else self._lines.get(queue)
-        if line is None or queue is None:
+        queue, generation = self._consumers.get(message.consumer, _NOBODY)
+        holding.add(message.tag, generation)
+        line = self._lines.get(queue)
+        if line is None:
             holding.requeue(message.tag)
             return
         line.append(self._delivery(holding, queue, message))
         self._news.set()
         if self._surplus is None and not self._waiting:
+            self._taken_lately = 0
             self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
 
     def _delivery(self, holding: Holding, queue: str, message: Inbound) -> Delivery:
@@ -284,8 +309,9 @@ class AmqpSubscription:
 
     def _cancelled(self, tag: str) -> None:
         """The server ended a consumer: its queue was deleted, or moved to another node."""
-        queue = self._consumers.pop(tag, None)
-        if queue is not None:
+        queue, _ = self._consumers.pop(tag, _NOBODY)
+        if self._current.get(queue) == tag:
+            del self._current[queue]
             self._topology.forget_queue(queue)
         self._news.set()
 
@@ -310,17 +336,19 @@ class AmqpSubscription:
         return taken
 
     def _look_for_surplus(self) -> None:
-        """Let others have what was pushed here and is not taken: all slots are busy, or the taker is."""
+        """Let others have what was pushed here and is not taken: the slots are busy, or the taker is."""
         self._surplus = None
-        if self._stopped or self._waiting or not any(self._lines.values()):
+        left = sum(map(len, self._lines.values()))
+        if self._stopped or not left:
             return
-        rest = self._taken_at + _SURPLUS_AFTER - self._loop.time()
-        if rest > 0:
-            self._surplus = self._loop.call_later(rest, self._look_for_surplus)
+        if left <= self._taken_lately:
+            self._taken_lately = 0
+            self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
         elif self._returning is None or self._returning.done():
             self._returning = self._loop.create_task(self._return_surplus())
 
     async def _return_surplus(self) -> None:
+        self._prefetch = 0
         for queue in [queue for queue, line in self._lines.items() if line]:
             # A quorum queue counts what is given back as a failed delivery.
             with contextlib.suppress(AmqpError):
