@@ -42,13 +42,18 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
     ignore_result: bool | None = None
 
 
+USUAL_ARGS = (list, tuple, type(None))
+USUAL_KWARGS = (dict, type(None))
+"""Asked for first: to ask for an abstract class takes as long as the rest of a call's description."""
+
+
 def check_call(name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> None:
     """Raise ``ConfigError`` for what is no task name, ``ArgumentError`` for what are no arguments."""
     if not isinstance(name, str) or not name:
         raise ConfigError(f"task name {name!r}: give a text that is not empty")
-    if isinstance(args, str | bytes) or not isinstance(args, Sequence | None):
+    if not isinstance(args, USUAL_ARGS) and (isinstance(args, str | bytes) or not isinstance(args, Sequence)):
         raise ArgumentError(f"{name}: args={args!r:.200}: give a list of the positional arguments")
-    if not isinstance(kwargs, Mapping | None):
+    if not isinstance(kwargs, USUAL_KWARGS) and not isinstance(kwargs, Mapping):
         raise ArgumentError(f"{name}: kwargs={kwargs!r:.200}: give a mapping of names to arguments")
 
 
