@@ -24,6 +24,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 AT_ONCE = 64
 """Messages taken in one round trip: few enough that the broker fetches the next while these run."""
 
+HEAD_START = 2
+"""Rounds of the event loop that what was started has before an emptied queue is looked at again."""
+
 LAST_WORDS = 5.0
 """Seconds that results and acks have to land once the grace is over."""
 
@@ -124,7 +127,8 @@ class Consumer:
         free = await self._slots.wait_free()
         if free == 0:
             return
-        deliveries = await subscription.take(min(free, AT_ONCE))
+        wanted = min(free, AT_ONCE)
+        deliveries = await subscription.take(wanted)
         if deliveries and subscription.revision != self._revocations.revoked.revision:
             # Insisted on: a message that was taken is settled only by an attempt, and none may start unaware.
             await self._insist(
@@ -132,9 +136,16 @@ class Consumer:
             )
         for delivery in deliveries:
             self._start(delivery)
+        if len(deliveries) < wanted:
+            await self._let_them_begin()
         if not deliveries and not self._stopping.is_set():
             # Somebody closed the broker under the worker: nothing comes of asking at once again.
             await self._pause(FIRST_WAIT)
+
+    async def _let_them_begin(self) -> None:
+        """Wait until a short task that was just started has sent its next step, which the next look then finds."""
+        for _ in range(HEAD_START):
+            await asyncio.sleep(0)
 
     def _start(self, delivery: Delivery) -> None:
         self._slots.take()
