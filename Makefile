@@ -67,7 +67,7 @@ format: venv  ## put every file into the one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-bench: venv redis-server rabbitmq-server  ## measure, side by side with Celery on the same Redis
+bench: venv redis-server rabbitmq-server  ## measure, side by side with Celery on the same Redis and RabbitMQ
 	$(BIN)/python -m bench
 
 chaos: venv redis-server  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')

@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure celeriac beside Celery.")
     parser.add_argument(
-        "--quick", action="store_true", help="one short round: about a minute, and less certain"
+        "--quick", action="store_true", help="one short round: about three minutes, and less certain"
     )
     parser.add_argument(
         "--only", action="append", choices=list(MEASURES), help="measure only this; may be repeated"

@@ -18,10 +18,14 @@ LOOPS = 1_000_000
 
 
 class Machine:
-    """Describes the machine, and tells from its start to its end how much of it others used."""
+    """Describes the machine, and tells from its start to its end how much of it others used.
+
+    :ivar servers: versions of further servers that took part, by name.
+    """
 
     def __init__(self) -> None:
         self.started = datetime.now(UTC)
+        self.servers: dict[str, str] = {}
         self._clock = time.perf_counter()
         self._busy, self._own = busy_seconds(), own_seconds()
         self._speeds = [fixed_loop()]
@@ -42,6 +46,7 @@ class Machine:
             "system": f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
             "python": platform.python_version(),
             "redis_server": redis_version,
+            "servers": self.servers,
             "packages": packages(),
             "seconds": round(seconds, 1),
             "fixed_loop_ms": [round(speed, 1) for speed in self._speeds],

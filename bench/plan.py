@@ -26,6 +26,10 @@ class Sizes:
     idle: float
     naps: int
     sqlite: int
+    consume_rabbit: int
+    consume_rabbit_celery: int
+    send_rabbit: int
+    delay_rabbit: int
 
 
 FULL = Sizes(
@@ -40,6 +44,10 @@ FULL = Sizes(
     idle=30.0,
     naps=10_000,
     sqlite=10_000,
+    consume_rabbit=30_000,
+    consume_rabbit_celery=4_000,
+    send_rabbit=10_000,
+    delay_rabbit=2_000,
 )
 QUICK = Sizes(
     rounds=1,
@@ -53,6 +61,10 @@ QUICK = Sizes(
     idle=15.0,
     naps=10_000,
     sqlite=5_000,
+    consume_rabbit=20_000,
+    consume_rabbit_celery=3_000,
+    send_rabbit=10_000,
+    delay_rabbit=1_500,
 )
 
 

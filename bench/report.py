@@ -31,7 +31,8 @@ def number(value: float) -> str:
 
 def heading(machine: dict[str, Any]) -> list[str]:
     """Lines on the machine, the versions and the conditions."""
-    versions = {"Python": machine["python"], "Redis": machine["redis_server"]} | machine["packages"]
+    versions = {"Python": machine["python"], "Redis": machine["redis_server"]}
+    versions |= machine.get("servers", {}) | machine["packages"]
     speeds = machine["fixed_loop_ms"]
     where = (
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']} GB, {machine['system']}"

@@ -93,6 +93,14 @@ class Running:
         marks = [Path(f"/proc/{process.pid}/status").read_text() for process in self._tree()]
         return sum(int(mark.partition("VmHWM:")[2].split()[0]) * 1024 for mark in marks) / 1e6
 
+    def connections(self, port: int) -> int:
+        """How many connections the worker's processes have to a local port."""
+        return sum(
+            bool(connection.raddr) and connection.raddr.port == port
+            for process in self._tree()
+            for connection in process.net_connections("tcp")
+        )
+
     def require_alive(self) -> None:
         """Raise ``WorkerFailed`` when it has ended by itself."""
         if not self._process.running:

@@ -28,6 +28,12 @@ def delay(count: int) -> dict[str, Any]:
     return {"sent": WARM_UP + count, "rate": count / (time.perf_counter() - start)}
 
 
+def delay_confirmed(count: int) -> dict[str, Any]:
+    """The same, each when RabbitMQ has confirmed the one before."""
+    app.conf.broker_transport_options = {"confirm_publish": True}
+    return delay(count)
+
+
 def roundtrip(count: int) -> dict[str, Any]:
     """Send and wait for the value, one after the other."""
     times = []
@@ -61,6 +67,7 @@ def timed(make: Callable[[], Any], expected: int) -> dict[str, Any]:
 COMMANDS: dict[str, Callable[..., Any]] = {
     "original": original,
     "delay": delay,
+    "delay-confirmed": delay_confirmed,
     "roundtrip": roundtrip,
     "chord": chord_of,
     "chain": chain_of,
@@ -74,7 +81,7 @@ def main() -> None:
     original_parser = commands.add_parser("original")
     original_parser.add_argument("name")
     original_parser.add_argument("args")
-    for name in ("delay", "roundtrip", "chord", "chain"):
+    for name in ("delay", "delay-confirmed", "roundtrip", "chord", "chain"):
         commands.add_parser(name).add_argument("count", type=int)
     given = vars(parser.parse_args())
     print(json.dumps(COMMANDS[given.pop("command")](**given)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from bench.measures import consume, guarantees, idle, nap, roundtrip, send, sqlite, workflows
+from bench.measures import consume, guarantees, idle, nap, rabbitmq, roundtrip, send, sqlite, workflows
 from bench.plan import Plan
 from bench.rows import Row
 
@@ -15,4 +15,5 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "nap": nap.measure,
     "sqlite": sqlite.measure,
     "workflows": workflows.measure,
+    "rabbitmq": rabbitmq.measure,
 }

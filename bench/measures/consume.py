@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from bench.ground import Ground, Watch
 from bench.plan import Plan
@@ -55,7 +56,15 @@ def consume(ground: Ground, contender: Contender, task: str, count: int) -> Cons
     return consumed
 
 
-def watch(ground: Ground, worker: Running, count: int) -> Consumed:
+class Results(Protocol):
+    """Where results are to appear."""
+
+    def done(self) -> int:
+        """How many there are."""
+        ...
+
+
+def watch(ground: Results, worker: Running, count: int) -> Consumed:
     """Measure a worker that is starting on a full queue."""
     keeps_going = Watch(worker)
     while (first := ground.done()) < count * LEFT_OUT:
