@@ -14,8 +14,9 @@ from celeriac import (
     Retry,
     TaskRevoked,
 )
-from celeriac.errors import SoftTimeLimitExceeded, TimeLimitExceeded
+from celeriac.errors import BrokerError, SoftTimeLimitExceeded, TimeLimitExceeded
 from celeriac.wire.envelope import Envelope
+from tests.servers import RedisServer
 
 WAIT = 20.0
 
@@ -242,6 +243,18 @@ async def test_a_worker_in_a_program_without_a_loop(place: str, unique: Any):
             worker.stop()
 
     assert await asyncio.to_thread(program) == 5
+
+
+def test_a_worker_in_a_thread_starts_and_stops_while_its_broker_is_away():
+    worker = Celeriac("away", "redis://127.0.0.1:1", publish_timeout=0.05).worker()
+    worker.start()
+    worker.stop()
+
+
+def test_a_worker_in_a_thread_tells_that_its_broker_refuses_it(secured_redis: RedisServer):
+    worker = Celeriac("refused", f"redis://:wrong@127.0.0.1:{secured_redis.port}").worker()
+    with pytest.raises(BrokerError, match="refused the login"):
+        worker.start()
 
 
 async def test_the_soft_limit_is_raised_in_a_function_between_two_bytecodes(app: Celeriac):

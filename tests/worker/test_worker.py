@@ -11,6 +11,7 @@ from celeriac import (
     ArgumentError,
     BrokerError,
     Celeriac,
+    ConfigError,
     Context,
     RemoteError,
     ResultTimeout,
@@ -338,6 +339,25 @@ async def test_an_object_with_a_run_method_carries_its_dependencies(app: Celeria
     app.register("greet", Greeter("hello"))
     async with app.worker():
         assert await (await app.send_task("greet", ["world"])).wait(WAIT) == "hello, world"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"concurrency": 0},
+        {"concurrency": "5"},
+        {"pool": "gevent"},
+        {"queues": "celery"},
+        {"queues": [""]},
+        {"name": "a@b@c"},
+        {"grace": -1},
+    ],
+)
+def test_what_a_worker_cannot_be_made_with_is_named(wrong: dict[str, Any]):
+    [(setting, value)] = wrong.items()
+    with pytest.raises(ConfigError, match=setting) as refused:
+        Celeriac("wrong", "memory://").worker(**wrong)
+    assert str(value) in str(refused.value)
 
 
 async def test_log_lines_carry_id_and_name(app: Celeriac, caplog: pytest.LogCaptureFixture):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -67,10 +69,10 @@ class Worker:
     ) -> None:
         self._app = app
         self._concurrency = _checked_concurrency(concurrency, pool)
-        self._queues = list(queues) if queues else [app.settings.default_queue]
+        self._queues = _checked_queues(queues) if queues else [app.settings.default_queue]
         self.name = _checked_name(name)
         self._pool_name = pool
-        self._grace = grace
+        self._grace = _checked_grace(grace)
         self._max_tasks_per_child = max_tasks_per_child
         self._max_memory_per_child = max_memory_per_child
         self._child_log = child_log
@@ -131,21 +133,27 @@ class Worker:
             await self._app.close()
 
     def start(self) -> None:
-        """Start the worker in a thread of its own and return when it holds its queues."""
+        """Start the worker in a thread of its own and return when it holds its queues.
+
+        While the broker is away it goes on trying, and this returns after the setting ``publish_timeout``. Raises
+        ``BrokerError`` when the broker refuses it.
+        """
         if self._thread is not None:
             raise ConfigError(f"worker {self.name} is started already")
-        started = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work_in_thread, args=(started,), name=self.name, daemon=True
-        )
-        self._thread.start()
-        started.wait()
+        began: Future[None] = Future()
+        thread = threading.Thread(target=self._work_in_thread, args=(began,), name=self.name, daemon=True)
+        thread.start()
+        done, _ = wait([began], timeout=self._app.settings.publish_timeout)
+        if done:
+            began.result()
+        self._thread = thread
 
     def stop(self) -> None:
         """Stop the worker that ``start`` started, gracefully; return when it has stopped."""
         if self._thread is None or self._loop is None or self._stop_asked is None:
             raise ConfigError(f"worker {self.name} was not started with start()")
-        self._loop.call_soon_threadsafe(self._stop_asked.set)
+        with suppress(RuntimeError):  # it has ended by itself, and its loop with it
+            self._loop.call_soon_threadsafe(self._stop_asked.set)
         self._thread.join()
         self._thread = None
 
@@ -222,19 +230,21 @@ class Worker:
             return Solo()
         return Threads(self._concurrency)
 
-    def _work_in_thread(self, started: threading.Event) -> None:
+    def _work_in_thread(self, began: Future[None]) -> None:
         try:
-            asyncio.run(self._work_until_asked(started))
-        finally:
-            started.set()
+            asyncio.run(self._work_until_asked(began))
+        except BaseException as error:
+            if began.done():
+                raise
+            began.set_exception(error)
 
-    async def _work_until_asked(self, started: threading.Event) -> None:
+    async def _work_until_asked(self, began: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()
         async with self:
-            await self.ready()
-            started.set()
-            await self._stop_asked.wait()
+            announcing = asyncio.create_task(self._announce(partial(began.set_result, None)))
+            await self._first_of(self._stop_asked)
+            announcing.cancel()
         await self._app.close()
 
 
@@ -247,9 +257,21 @@ def _checked_concurrency(concurrency: int | None, pool: str) -> int:
         raise ConfigError(f"pool {pool!r} is not known; choose one of {', '.join(POOLS)}")
     if concurrency is None:
         return (os.cpu_count() or 1) if pool == "processes" else DEFAULT_CONCURRENCY
-    if concurrency < 1:
-        raise ConfigError(f"concurrency must be at least 1, not {concurrency}")
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigError(f"concurrency must be a whole number, at least 1, not {concurrency!r}")
     return concurrency
+
+
+def _checked_queues(queues: Sequence[str]) -> list[str]:
+    if isinstance(queues, str) or not all(isinstance(name, str) and name for name in queues):
+        raise ConfigError(f"queues={queues!r}: give a list of names, such as ['fast', 'slow']")
+    return list(queues)
+
+
+def _checked_grace(grace: float) -> float:
+    if not isinstance(grace, int | float) or not 0 <= grace < math.inf:
+        raise ConfigError(f"grace={grace!r}: give seconds, 0 or more")
+    return grace
 
 
 def _checked_name(name: str | None) -> str:
