@@ -5,11 +5,11 @@ Rules: nothing connects before it is used; connections belong to the event loop 
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from inspect import isroutine
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -150,7 +150,7 @@ class App:
         An object keeps what it was made with, so a task may carry its dependencies. Raises ``ConfigError`` for
         what cannot be called, and when the name is taken.
         """
-        run = None if isroutine(target) else getattr(target, "run", None)
+        run = None if inspect.isroutine(target) else getattr(target, "run", None)
         return self._add(name, target if isinstance(target, type) or run is None else run, options, bind)
 
     def _add(
@@ -166,6 +166,8 @@ class App:
             raise ConfigError(
                 f"task {name}: {function!r} is no function; give one, or an object with a run method"
             )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(f"task {name}: a generator has no one value to store: return a list instead")
         known_task = self.tasks.get(name)
         if known_task is not None and known_task.function != function:
             raise ConfigError(

@@ -13,6 +13,7 @@ import msgspec
 
 from celeriac.errors import ConfigError
 from celeriac.retry import Retry
+from celeriac.wire.content import COMPRESSIONS
 
 Delivery: TypeAlias = Literal["at_least_once", "at_most_once"]
 
@@ -121,7 +122,14 @@ ALLOWED: Mapping[str, Check] = {
         lambda value: isinstance(value, tuple) and bool(value) and all(SERIALIZER[1](name) for name in value),
     ),
     "protocol": _one_of(1, 2),
-    "compression": _or_none(NAME),
+    "compression": _or_none(
+        (
+            f"one of {', '.join(COMPRESSIONS)}",
+            lambda value: (
+                isinstance(value, str) and (value in COMPRESSIONS or value in COMPRESSIONS.values())
+            ),
+        )
+    ),
     "result_expires": _or_none(SECONDS),
     "result_extended": FLAG,
     "ignore_result": FLAG,

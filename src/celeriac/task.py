@@ -35,6 +35,7 @@ from celeriac.outbox import Call, Outbox, check_call
 from celeriac.result import Result
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
+from celeriac.settings import ALLOWED
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.signature import MAP, STARMAP, write
 from celeriac.wire.task import TaskMessage
@@ -77,14 +78,10 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None = None
 
     def __post_init__(self) -> None:
-        if self.retry is not None and not isinstance(self.retry, Retry):
-            raise ConfigError(f"retry={self.retry!r}: give a Retry, such as Retry(max_attempts=5)")
-        if self.delivery not in (None, "at_least_once", "at_most_once"):
-            raise ConfigError(f"delivery={self.delivery!r}: give 'at_least_once' or 'at_most_once'")
-        for name in ("timeout", "soft_timeout"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | float) or not value > 0):
-                raise ConfigError(f"{name}={value!r}: give seconds, more than 0")
+        for name, setting in AS_SETTINGS.items():
+            allowed, check = ALLOWED[setting]
+            if (value := getattr(self, name)) is not None and not check(value):
+                raise ConfigError(f"{name}={value!r}: give {allowed}")
 
     def sending(self) -> SendOptions:
         """The options that calls are sent with."""
@@ -92,10 +89,41 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
         return send_options({name: value for name in names if (value := getattr(self, name)) is not None})
 
 
+AS_SETTINGS: Mapping[str, str] = {
+    "retry": "default_retry",
+    "timeout": "time_limit",
+    "soft_timeout": "soft_time_limit",
+    "ignore_result": "ignore_result",
+    "track_started": "track_started",
+    "delivery": "delivery",
+    "max_deliveries": "max_deliveries",
+}
+"""Options that may have the values of a setting, or none."""
+
+CELERYS: Mapping[str, str] = {
+    "acks_late": "it is so always, that is delivery='at_least_once'",
+    "autoretry_for": "say retry=Retry(on=...)",
+    "default_retry_delay": "say retry=Retry(backoff=...)",
+    "dont_autoretry_for": "say retry=Retry(never=...)",
+    "max_retries": "say retry=Retry(max_attempts=...), which counts the first run too",
+    "rate_limit": "there is none yet",
+    "retry_backoff": "say retry=Retry(backoff=...)",
+    "retry_backoff_max": "say retry=Retry(cap=...)",
+    "retry_jitter": "say retry=Retry(jitter=...)",
+    "retry_kwargs": "say retry=Retry(...)",
+    "soft_time_limit": "say soft_timeout=",
+    "time_limit": "say timeout=",
+    "typing": "it is so always; the setting strict_arguments switches it off",
+}
+"""What Celery's options are called here."""
+
+
 def unknown_option(given: Iterable[str]) -> str:
     """Say which of these names is no option of a task, and which was meant."""
     known = TaskOptions.__struct_fields__
     name = next(name for name in given if name not in known)
+    if name in CELERYS:
+        return f"{name} is an option of Celery's: {CELERYS[name]}"
     near = get_close_matches(name, known, n=1)
     return f"unknown option {name!r}: " + (
         f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"

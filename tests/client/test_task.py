@@ -72,11 +72,39 @@ def test_what_is_said_at_the_definition_is_kept(app):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"retry": True}, {"timeout": 0}, {"delivery": "once"}, {"queue": ""}, {"retries": 3}, {"priority": "x"}],
+    [
+        {"retry": True},
+        {"timeout": 0},
+        {"soft_timeout": "1"},
+        {"delivery": "once"},
+        {"max_deliveries": 0},
+        {"ignore_result": "x"},
+        {"queue": ""},
+        {"retries": 3},
+        {"max_retries": 3},
+        {"priority": "x"},
+    ],
 )
 def test_an_option_that_cannot_be_used_is_named(app, wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         app.task(**wrong)(add)
+
+
+def test_an_option_of_celerys_is_told_what_it_is_called_here(app):
+    with pytest.raises(ConfigError, match=r"time_limit is an option of Celery's: say timeout="):
+        app.task(time_limit=3)(add)
+
+
+def test_a_generator_is_no_task(app):
+    def several():
+        yield 1
+
+    async def several_later():
+        yield 1
+
+    for function in (several, several_later):
+        with pytest.raises(ConfigError, match="return a list"):
+            app.task(function)
 
 
 def test_two_functions_of_one_name_are_refused(app):

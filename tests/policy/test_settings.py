@@ -33,6 +33,7 @@ def test_defaults_are_those_of_the_design():
         ("lease", -1.0, "seconds"),
         ("key_prefix", None, "text"),
         ("routes", "shop.*", "a mapping"),
+        ("compression", "gz", "one of gzip"),
         ("default_retry", 3, "a Retry"),
     ],
 )
