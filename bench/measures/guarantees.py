@@ -10,24 +10,24 @@ from bench.workers import celeriac, unguarded
 
 
 def measure(plan: Plan) -> list[Row]:
-    """By how much the consume rate of no-op coroutines is lower with it."""
+    """By how much the consume rate of no-op coroutines is lower with it.
+
+    The least disturbed turns are compared: the machine's drift within a round is larger than what is to be measured.
+    """
     with Ground(plan.molds) as ground:
         count = plan.sizes.consume // 2
-        runs = plan.in_turns(
-            "guarantees",
-            {
-                "off": partial(consume, ground, unguarded(), "bench.tasks.add", count),
-                "on": partial(consume, ground, celeriac(), "bench.tasks.add", count),
-            },
-        )
-    on, off = ([run.rate for run in runs[name]] for name in ("on", "off"))
-    costs = [100 * (1 - ours / without) for ours, without in zip(on, off, strict=True)]
+        off = partial(consume, ground, unguarded(), "bench.tasks.add", count)
+        on = partial(consume, ground, celeriac(), "bench.tasks.add", count)
+        turns = {"off": off, "on": on, "off again": off, "on again": on}
+        runs = plan.in_turns("guarantees", turns)
+    without = [run.rate for run in runs["off"] + runs["off again"]]
+    with_it = [run.rate for run in runs["on"] + runs["on again"]]
     return [
         Row(
             "leases, parking, revocations: consume rate",
             "% less",
-            costs,
+            [100 * (1 - max(with_it) / max(without))],
             goal=at_most(15),
-            details={"with": on, "without": off},
+            details={"with": with_it, "without": without},
         )
     ]
