@@ -21,6 +21,8 @@ def disconnect(app: Celery) -> None:
     if hasattr(backend, "client"):
         backend.client.connection_pool.disconnect()
     # `close` forgets its pools without closing what they hold; other clients of the same broker share them.
-    app.producer_pool.force_close_all(close_pool=False)
-    app.pool.force_close_all(close_pool=False)
+    # They are filled again, since kombu would wait for ever for what is not in them.
+    for pool in (app.producer_pool, app.pool):
+        pool.force_close_all(close_pool=False)
+        pool.setup()
     app.close()
