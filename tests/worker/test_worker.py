@@ -181,6 +181,24 @@ async def test_what_follows_and_cannot_be_sent_is_a_failure_for_the_caller_and_a
     assert "the worker failed" in letter.reason
 
 
+@pytest.mark.parametrize("place", ["memory"], indirect=True)
+async def test_a_message_on_which_the_worker_itself_fails_is_kept(
+    app: Celeriac, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of the worker")
+
+    dead = app.connections().broker.dead
+    monkeypatch.setattr("celeriac.worker.executor.decode", fail)
+    async with app.worker():
+        await app.send_task("any")
+        async with asyncio.timeout(WAIT):
+            while not await dead.count():  # noqa: ASYNC110 - nobody is told of a dead letter
+                await asyncio.sleep(0.01)
+    [letter] = await dead.list()
+    assert "a fault of the worker" in letter.reason
+
+
 async def test_a_wrong_argument_is_a_failure_that_names_it(app: Celeriac):
     @app.task(name="add")
     async def add(x: int, y: int) -> int:

@@ -290,10 +290,10 @@ class Executor:
 
     async def _tell_of(self, delivery: Delivery, error: Exception) -> None:
         """Let those who wait know, as far as what the worker failed on lets it."""
-        content = delivery.envelope
-        message = None if isinstance(content, Unreadable) else decode(content, self._codecs)
-        if isinstance(message, TaskMessage):
-            with suppress(Exception):
+        with suppress(Exception):
+            content = delivery.envelope
+            message = None if isinstance(content, Unreadable) else decode(content, self._codecs)
+            if isinstance(message, TaskMessage):
                 await self._effect(failed(message, error, self._refusal_terms(message, delivery)))
 
     def _terms(self, attempt: Attempt) -> Terms:
