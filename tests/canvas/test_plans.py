@@ -3,7 +3,7 @@
 import json
 from random import Random
 
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from celeriac.canvas.celery_form import from_dict
 from celeriac.canvas.freeze import freeze
@@ -13,11 +13,13 @@ from tests.canvas.plans import Fleet, Plan, build, plans, value
 seeds = strategies.integers(0, 2**32)
 
 
+@settings(deadline=None)
 @given(plans, seeds)
 def test_a_workflow_gives_the_value_of_its_plan(plan: Plan, seed: int):
     assert Fleet(Random(seed)).run(build(plan)) == value(plan)
 
 
+@settings(deadline=None)
 @given(plans, seeds)
 def test_messages_that_arrive_twice_change_nothing(plan: Plan, seed: int):
     fleet = Fleet(Random(seed), repeats=2)
@@ -25,12 +27,14 @@ def test_messages_that_arrive_twice_change_nothing(plan: Plan, seed: int):
     assert len(fleet.bodies) == len(set(fleet.bodies))
 
 
+@settings(deadline=None)
 @given(plans, seeds)
 def test_the_dictionary_form_is_the_same_workflow(plan: Plan, seed: int):
     read = from_dict(json.loads(json.dumps(build(plan).to_dict())))
     assert Fleet(Random(seed)).run(read) == value(plan)
 
 
+@settings(deadline=None)
 @given(plans)
 def test_freezing_twice_changes_nothing(plan: Plan):
     numbers = iter(range(10**6))
@@ -39,6 +43,7 @@ def test_freezing_twice_changes_nothing(plan: Plan):
     assert freeze(from_dict(once.to_dict()), lambda: "new").to_dict() == once.to_dict()
 
 
+@settings(deadline=None)
 @given(plans)
 def test_the_regular_form(plan: Plan):
     numbers = iter(range(10**6))

@@ -16,6 +16,7 @@ from celeriac.canvas.celery_form import placed
 from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
 from celeriac.errors import MalformedMessage
 from celeriac.wire.signature import as_list, read_expires, read_time
+from celeriac.wire.steps import as_steps
 from celeriac.wire.task import TaskMessage
 
 SENDING = ("queue", "exchange", "routing_key", "countdown", "serializer", "compression")
@@ -122,7 +123,8 @@ def followed_by(node: Node[Any], rest: Sequence[dict[str, Any]]) -> Node[Any]:
         return node
     match node:
         case Signature(options=options):
-            return node.over({"chain": [*rest, *as_list(options.get("chain"))]})
+            own = as_steps(options.get("chain"))
+            return node.over({"chain": [*rest, *own] if own else rest})
         case Chain(steps=(*before, last)):
             return Chain((*before, followed_by(last, rest)))
         case Chord(header=header, body=body):
@@ -174,7 +176,7 @@ def message_of(signature: Signature[Any], origin: Origin, root: str | None = Non
         group_index=options.get("group_index"),
         callbacks=as_list(options.get("link")),
         errbacks=as_list(options.get("link_error")),
-        chain=as_list(options.get("chain")),
+        chain=as_steps(options.get("chain")),
         chord=options.get("chord"),
         time_limit=options.get("time_limit"),
         soft_time_limit=options.get("soft_time_limit"),

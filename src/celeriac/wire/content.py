@@ -128,10 +128,12 @@ class Codecs:
         content_type: str | None,
         content_encoding: str | None,
         compression: str | None = None,
+        parse: Callable[[bytes | str], Any] | None = None,
     ) -> Any:
         """Return the value of a body. Without a content type it is bytes as they are, as kombu has it.
 
         :param compression: the ``compression`` header.
+        :param parse: reads the regular form of JSON in ASCII, as records of the caller's.
         :raises ContentRefused: the content type is not accepted, or a library is not installed.
         :raises MalformedMessage: the body is not what its content type says, or too large when decompressed.
         """
@@ -145,7 +147,7 @@ class Codecs:
         if content_encoding not in _BYTE_ENCODINGS:
             body = _recode(body, str(content_encoding))
         if content_type == JSON:
-            return decode_json(body)
+            return decode_json(body, parse) if parse is not None and body.isascii() else decode_json(body)
         if content_type not in SERIALIZERS.values():
             return body if content_type == "application/data" else _as_text(body)
         return self._decode(body, content_type)

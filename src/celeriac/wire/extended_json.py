@@ -50,15 +50,16 @@ def encode_json(value: Any, name: str = "value") -> bytes:
     return text.encode()
 
 
-def decode_json(data: bytes | str) -> Any:
+def decode_json(data: bytes | str, parse: Callable[[bytes | str], Any] = _parse) -> Any:
     """Return the value that ``data`` holds; reads what kombu and the standard library's json write, ``NaN`` too.
 
+    :param parse: reads the regular form, as records of the caller's; any other form is read as plain values.
     :raises MalformedMessage: not JSON, nested too deeply, or a tagged value that is unknown or broken.
     """
     tagged = b"__type__" in data if isinstance(data, bytes) else "__type__" in data
     if not tagged:
         try:
-            return _parse(data)
+            return parse(data)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             pass  # the standard library reads more: NaN, lone surrogates, numbers beyond float
     try:

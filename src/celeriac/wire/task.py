@@ -20,6 +20,7 @@ from celeriac.wire.extended_json import encode_json
 from celeriac.wire.frame import DELIVERIES_HEADER
 from celeriac.wire.names import is_text
 from celeriac.wire.preview import preview
+from celeriac.wire.steps import Steps
 
 
 class TaskMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -88,6 +89,8 @@ PROTOCOL_HEADERS = frozenset(
 )  # fmt: skip
 """Headers that belong to the protocol; all others are the sender's own."""
 
+_OBJECT = ord("{")
+
 _EMPTY_EMBED = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
 
 
@@ -98,11 +101,13 @@ def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
     if compression is not None and not isinstance(compression, str):
         return _malformed(envelope, headers, f"compression must be text, not {_kind(compression)}")
     try:
-        body = codecs.decode(envelope.body, envelope.content_type, envelope.content_encoding, compression)
+        body = codecs.decode(
+            envelope.body, envelope.content_type, envelope.content_encoding, compression, _parse_body
+        )
     except (ContentRefused, MalformedMessage) as error:
         return _malformed(envelope, headers, str(error), refused=isinstance(error, ContentRefused))
     if headers.get("task"):
-        if isinstance(body, (list, tuple)):
+        if isinstance(body, (list, tuple, _Call)):
             return _assemble(envelope, headers, body, 2)
         if isinstance(body, dict):
             return _assemble(envelope, body | headers, _v1_call(body), 2)
@@ -196,6 +201,18 @@ class _Call(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=Tru
     embed: _Embed | None
 
 
+class _JsonEmbed(_Embed, gc=False):
+    chain: list[msgspec.Raw] | dict[str, Any] | None = None  # type: ignore[assignment]
+
+
+class _JsonCall(_Call, gc=False, array_like=True, forbid_unknown_fields=True):
+    """The same, with the steps of a chain left as they are."""
+
+    embed: _JsonEmbed | None
+
+
+_parse_body = msgspec.json.Decoder(_JsonCall | dict[str, Any]).decode
+
 _NOTHING_EMBEDDED = _Embed()
 _MISFITS = (
     msgspec.ValidationError,
@@ -218,14 +235,15 @@ def _assemble(
     except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, str(error))
     try:
-        called = msgspec.convert(call, _Call)
-    except _MISFITS as error:
+        called = call if isinstance(call, _Call) else msgspec.convert(call, _Call)
+        embed = called.embed or _NOTHING_EMBEDDED
+        chain = _read_chain(embed.chain)
+    except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, f"body [args, kwargs, embed]: {error}")
     for name in (known.id, known.task, known.group):
         if name == "" or (name is not None and not is_text(name)):
             return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
     headers = envelope.headers
-    embed = called.embed or _NOTHING_EMBEDDED
     time_limit, soft_time_limit = known.timelimit or (None, None)
     return TaskMessage(
         id=known.id,
@@ -245,7 +263,7 @@ def _assemble(
         shadow=known.shadow,
         callbacks=_as_list(embed.callbacks),
         errbacks=_as_list(embed.errbacks),
-        chain=_as_list(embed.chain),
+        chain=chain,
         chord=embed.chord or None,
         replaced_task_nesting=int(known.replaced_task_nesting or 0),
         stamped_headers=known.stamped_headers,
@@ -282,6 +300,14 @@ def _as_list(signatures: _Signatures) -> Sequence[dict[str, Any]]:
     return [signatures] if isinstance(signatures, dict) else signatures
 
 
+def _read_chain(signatures: Any) -> Sequence[dict[str, Any]]:
+    if not isinstance(signatures, list) or not signatures or not isinstance(signatures[0], msgspec.Raw):
+        return _as_list(signatures)
+    if any(memoryview(raw)[0] != _OBJECT for raw in signatures):
+        raise MalformedMessage("chain must be a list of signatures")
+    return Steps(signatures)
+
+
 def _without_protocol(headers: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if name not in PROTOCOL_HEADERS}
 
@@ -298,6 +324,8 @@ def _malformed(
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, _Call):
+        return "list"
     return "null" if value is None else type(value).__name__
 
 
@@ -328,21 +356,35 @@ def _encode_v2(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[C
     }
     if message.headers:
         headers |= _custom(message.headers)
-    embed = {
-        "callbacks": message.callbacks or None,
-        "errbacks": message.errbacks or None,
-        "chain": message.chain or None,
-        "chord": message.chord or None,
-    }
     if serializer != "json":
+        embed = {
+            "callbacks": message.callbacks or None,
+            "errbacks": message.errbacks or None,
+            "chain": list(message.chain) or None,
+            "chord": message.chord or None,
+        }
         return codecs.encode([message.args, message.kwargs, embed], serializer), headers
     nothing = not (message.callbacks or message.errbacks or message.chain or message.chord)
     parts = (
         encode_json(message.args, "args"),
         encode_json(message.kwargs, "kwargs"),
-        _EMPTY_EMBED if nothing else encode_json(embed, "embed"),
+        _EMPTY_EMBED if nothing else _encode_embed(message),
     )
     return Content(b"[" + b", ".join(parts) + b"]", JSON, "utf-8"), headers
+
+
+def _encode_embed(message: TaskMessage) -> bytes:
+    chain = message.chain
+    if isinstance(chain, Steps) and chain:
+        steps = chain.as_json()
+    else:
+        steps = encode_json(list(chain) or None, "embed['chain']")
+    return b'{"callbacks": %b, "errbacks": %b, "chain": %b, "chord": %b}' % (
+        encode_json(message.callbacks or None, "embed['callbacks']"),
+        encode_json(message.errbacks or None, "embed['errbacks']"),
+        steps,
+        encode_json(message.chord or None, "embed['chord']"),
+    )
 
 
 def _encode_v1(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[Content, dict[str, Any]]:
