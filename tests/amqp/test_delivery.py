@@ -107,20 +107,6 @@ async def test_a_message_that_is_parked_keeps_its_count_of_deliveries(
         await revived.receipt.ack()
 
 
-async def test_gocelery_messages_run(rabbit_url: str, channel: amqp.Channel, queue: str) -> None:
-    raw = capture("msg.none.gocelery-v1.amqp.json")
-    done = asyncio.Event()
-    app = make_app(rabbit_url, queue)
-    app.register("tasks.gone", lambda: None)
-    app.tasks.pop("tasks.noargs")
-    app.register("tasks.noargs", done.set)
-    async with app, app.worker() as worker:
-        await worker.ready()
-        channel.basic_publish(as_sent(raw), routing_key=queue)
-        await soon(done.wait())
-        assert await app.connections().broker.depth(queue) == 0
-
-
 async def test_a_delayed_message_of_celery_runs_and_can_be_retried_later(
     rabbit_url: str, channel: amqp.Channel, queue: str
 ) -> None:
