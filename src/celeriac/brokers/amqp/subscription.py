@@ -1,4 +1,4 @@
-"""Takes messages from queues: RabbitMQ pushes as many as may start, and they wait here for the moment until ``take``.
+"""Takes messages from queues: RabbitMQ pushes as many as may start now or very soon, and they wait here until ``take``.
 
 Rules: a consumer a queue, each with a prefetch of its own (no global QoS); a message is acknowledged when its work is
 done. What was pushed but is not wanted any more goes back before ``stop`` returns. After the channel was lost, ``take``
