@@ -117,13 +117,13 @@ class Outbox:
         frozen = freeze(node, new_id)
         left = trail(frozen)
         connections = self._connections.current()
-        launch = Launch(self._origin(await _address(connections)))
-        launch.add(frozen)
         if has_chord(frozen) and connections.backend.chords is None:
             raise ConfigError(
                 "this workflow collects the values of a group, which needs a result backend that can count them: "
                 "give the app backend='redis://…' or 'sqlite:///…'"
             )
+        launch = Launch(self._origin(await _address(connections)))
+        launch.add(frozen)
         if launch.openings and connections.backend.chords is not None:
             await connections.backend.chords.open(launch.openings)
         await connections.publisher.publish_workflow(launch.follow_ups, self._defaults)

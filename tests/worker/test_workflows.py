@@ -308,6 +308,13 @@ async def test_stamps_are_carried_on(kitchen: Kitchen):
     assert [await asyncio.wait_for(stamps.get(), TIMEOUT) for _ in range(4)] == [{"order": 7}] * 4
 
 
+async def test_a_chord_is_refused_before_rpc_results_connect_anywhere():
+    nowhere = "amqp://guest:guest@127.0.0.1:1//"
+    async with Celeriac("none", broker=nowhere, backend="rpc://") as app:
+        with pytest.raises(ConfigError, match="backend that can count"):
+            await (group(app.signature("a"), app.signature("b")) | app.signature("c")).send()
+
+
 async def test_without_a_store_that_counts_a_chord_is_refused_before_anything_is_sent(queue: str):
     async with Celeriac("none", broker="memory://", backend="disabled://", default_queue=queue) as app:
         with pytest.raises(ConfigError, match="backend that can count"):
