@@ -12,6 +12,9 @@ from tests.servers import RedisServer
 
 pytestmark = pytest.mark.timeout(240)  # whichever test is the first sets up for all: it plays every case
 
+# The first test waits for all cases to be played, each in a time of its own.
+pytestmark = pytest.mark.timeout(180)
+
 
 @pytest.fixture(scope="module")
 def seen(
