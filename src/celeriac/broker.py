@@ -18,6 +18,9 @@ from celeriac.wire.envelope import Envelope, Route, Unreadable
 ONCE = 86400
 """Seconds for which a broker keeps the key of what was published once."""
 
+ONCE_SETTLED = 60
+"""The same, from when the message that it followed from is settled: for a worker that stood still meanwhile."""
+
 
 class Receipt(Protocol):
     """The right to settle one delivery, once.
@@ -219,6 +222,10 @@ class Broker(Protocol):
         Return whether anything was published. The key is kept in the same step as the messages, a batch at a time. A
         broker that cannot keep it (RabbitMQ) publishes each time.
         """
+        ...
+
+    async def forget_once(self, key: str) -> None:
+        """Keep the key for no longer than ``ONCE_SETTLED`` seconds: what could publish under it again is settled."""
         ...
 
     def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:

@@ -3,6 +3,8 @@ import json
 
 import pytest
 
+from celeriac import Celeriac, chain
+from celeriac.broker import ONCE, ONCE_SETTLED
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.wire.envelope import Route
 from celeriac.wire.names import SEPARATOR
@@ -53,6 +55,30 @@ async def test_many_messages_take_few_round_trips(own_redis, make_broker, queue)
     assert await broker.depth(queue) == 10_000
     assert calls["cmdstat_lpush"] <= 10
     assert [number_of(envelope) for envelope in await broker.peek(queue, 3)] == [0, 1, 2]
+
+
+async def test_the_key_of_what_was_published_once_ends(broker, prefix, client, queue):
+    await broker.publish_once("the-key", [(message(), route(queue))])
+    (key,) = client.keys(f"{prefix}celeriac.once.the-key*")
+    assert ONCE - 100 < client.ttl(key) <= ONCE
+    await broker.forget_once("the-key")
+    assert 0 < client.ttl(key) <= ONCE_SETTLED
+
+
+async def test_a_worker_lets_go_of_the_keys_of_a_chain(own_redis, queue):
+    app = Celeriac("keys", broker=own_redis.url(), backend=own_redis.url(), default_queue=queue)
+
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    with own_redis.client() as client:
+        async with app:
+            async with app.worker():
+                assert await (await chain(add.s(0, 1), add.s(2), add.s(3)).send()).wait(timeout=10) == 6
+            keys = client.keys("celeriac.once.*")
+            assert len(keys) == 2
+            assert all(0 < client.ttl(key) <= ONCE_SETTLED for key in keys)
 
 
 async def test_a_batch_larger_than_a_command_may_be(broker, queue):

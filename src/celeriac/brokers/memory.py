@@ -19,6 +19,7 @@ import msgspec
 
 from celeriac.broker import (
     ONCE,
+    ONCE_SETTLED,
     DeadLetter,
     DeadLetters,
     Delivery,
@@ -59,6 +60,10 @@ class _Waiting(msgspec.Struct):
     timer: asyncio.TimerHandle
 
 
+_ONCE_FEW = 1000
+"""How many keys may be added before those that ended are looked for."""
+
+
 class MemoryBroker:
     """Keeps messages in the memory of this process. Use it from one event loop.
 
@@ -68,6 +73,7 @@ class MemoryBroker:
     def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
         self._clock = clock
         self._once: dict[str, float] = {}
+        self._once_full = _ONCE_FEW
         self._lines = _Lines(clock)
         self._revocations = _MemoryRevocations(self._lines, clock)
         self._subscriptions: set[_MemorySubscription] = set()
@@ -81,12 +87,18 @@ class MemoryBroker:
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
         now = self._clock.now()
-        self._once = {known: until for known, until in self._once.items() if until > now}
-        if key in self._once:
+        if self._once.get(key, now) > now:
             return False
+        if len(self._once) >= self._once_full:
+            self._once = {known: until for known, until in self._once.items() if until > now}
+            self._once_full = 2 * len(self._once) + _ONCE_FEW
         await self.publish_many(messages)
         self._once[key] = now + ONCE
         return True
+
+    async def forget_once(self, key: str) -> None:
+        if key in self._once:
+            self._once[key] = self._clock.now() + ONCE_SETTLED
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:

@@ -181,6 +181,9 @@ class FaultyBroker:
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
         return await self._faults.around("publish", lambda: self._broker.publish_once(key, messages))
 
+    async def forget_once(self, key: str) -> None:
+        await self._broker.forget_once(key)
+
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
         await self._faults.at("subscribe", "before")

@@ -222,6 +222,7 @@ class Executor:
         await self._errbacks.call(attempt, decision)
         await self._settle(attempt.receipt, decision)
         self._announcer.ended(attempt, decision)
+        await self._workflows.forget(decision)
 
     async def _effect(self, decision: Decision) -> None:
         if decision.publish_first and decision.follow_ups:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -62,6 +63,11 @@ class Workflows:
             joining = partial(self._store.extend, decision.joins, decision.joined)
             await self._insist(joining, "adding to a chord")
         return await self._send(decision, decision.once)
+
+    async def forget(self, decision: Decision) -> None:
+        """Let go of the key under which what follows was sent, now that its message is settled."""
+        if decision.once is not None and decision.follow_ups:
+            await self._forget_once(decision.once)
 
     async def count(self, parts: Sequence[EncodedPart]) -> None:
         """Count parts of chords; send the bodies that are due, and fail those that will never be."""
@@ -131,6 +137,7 @@ class Workflows:
             reason = ChordError(f"the body cannot be sent: {error}")
             others = await self._lose(part, reason, describe(reason))
         await self._insist(partial(self._store.finish, claim), "closing a chord")
+        await self._forget_once(_body_of(claim.chord_id))
         return others
 
     async def _send_body(self, part: Part, claim: Claim) -> None:
@@ -144,6 +151,10 @@ class Workflows:
         if await self._store.renew(claim):
             once = _body_of(claim.chord_id)
             await self._publisher.publish_workflow(body.follow_ups, self._defaults, once)
+
+    async def _forget_once(self, key: str) -> None:
+        with suppress(CeleriacError):  # then it ends by itself, a day later
+            await self._publisher.broker.forget_once(key)
 
     async def _lose(self, part: Part, error: ChordError, cause: Failure) -> list[EncodedPart]:
         """Fail the body and all after it: store, call errbacks; return the parts that it is of other chords."""

@@ -75,6 +75,9 @@ class AmqpBroker:
         await self._outbox.publish_many(messages)
         return True
 
+    async def forget_once(self, key: str) -> None:
+        """Do nothing: no key is kept."""
+
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[AmqpSubscription]:
         subscription = AmqpSubscription(self.link, self._topology, self._keeper, self._ledger, self._tallies)

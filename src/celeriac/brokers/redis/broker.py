@@ -76,6 +76,9 @@ class RedisBroker:
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
         return await self._outbox.publish_once(key, messages)
 
+    async def forget_once(self, key: str) -> None:
+        await self._outbox.forget_once(key)
+
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
         subscription = RedisSubscription(

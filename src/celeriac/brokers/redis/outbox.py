@@ -69,6 +69,10 @@ class Outbox:
                 raise answer
         return await self._parking.add_once((key, later))
 
+    async def forget_once(self, key: str) -> None:
+        """Keep the key for a short time only."""
+        await self._parking.forget_once(key)
+
     async def declare(self, queues: Sequence[str]) -> None:
         """Write the bindings of these queues."""
         routes = [Route(routing_key=queue, queue=queue) for queue in queues]
@@ -79,7 +83,7 @@ class Outbox:
     async def drain(self) -> None:
         """Return when everything queued so far was answered."""
         await self._publish.drain()
-        await self._parking.add_once.drain()
+        await self._parking.drain()
 
     def _check(self, route: Route) -> None:
         for name in (route.routing_key, route.exchange, route.queue):

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.broker import ONCE
+from celeriac.broker import ONCE, ONCE_SETTLED
 from celeriac.brokers.redis.keys import Keys
 from celeriac.coalesce import Coalescer
 from celeriac.redis_link import Link, Script
@@ -107,6 +107,7 @@ class Parking:
         self._tags = uuid.uuid4().hex
         self._serials = count()
         self.add_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
+        self.forget_once: Coalescer[str, Any] = Coalescer(self._forget_once, _BATCH)
 
     async def add(self, messages: Sequence[Later]) -> list[BaseException | None]:
         """Park or queue each; answer with what refused it."""
@@ -129,6 +130,15 @@ class Parking:
             if not isinstance(answers[owner], BaseException):
                 answers[owner] = found or answers[owner] or bool(reply)
         return answers
+
+    async def _forget_once(self, keys: Sequence[str]) -> list[Any]:
+        # Of what took several round trips the other keys end by themselves.
+        return await self._link.calls([("EXPIRE", self._keys.once(key, 0), ONCE_SETTLED) for key in keys])
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self.add_once.drain()
+        await self.forget_once.drain()
 
     async def serve(self, queues: Sequence[str], seconds: float) -> None:
         """Say that what is parked for these queues is brought back, for so long."""

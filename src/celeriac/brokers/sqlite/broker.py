@@ -54,6 +54,9 @@ class SqliteBroker:
         new = [_new_message(envelope, route) for envelope, route in messages]
         return await self._desk.publish_once((key, new))
 
+    async def forget_once(self, key: str) -> None:
+        await self._desk.forget_once(key)
+
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
         subscription = SqliteSubscription(self._desk)

@@ -59,6 +59,7 @@ class Desk:
         self.clock = clock
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
         self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
+        self.forget_once: Coalescer[str, None] = Coalescer(self._forget_once, _BATCH)
         self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
         self._lease = lease
         self._known: set[str] = set()
@@ -111,6 +112,10 @@ class Desk:
         self.ring(queues)
         return new
 
+    async def _forget_once(self, keys: Sequence[str]) -> list[None]:
+        await self.link.write(lambda connection: self.messages.forget_once(connection, keys))
+        return [None] * len(keys)
+
     async def take(self, queues: Sequence[str], limit: int) -> Taken:
         """Take messages, or learn when to look again."""
         asked = self.clock.monotonic()
@@ -160,6 +165,7 @@ class Desk:
     async def close(self) -> None:
         await self.publish.drain()
         await self.publish_once.drain()
+        await self.forget_once.drain()
         await self.settle.drain()
         if self.link.is_open:
             with suppress(BrokerError):  # what is held comes back when its lease ends

@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, TextClause, text
 
-from celeriac.broker import ONCE
+from celeriac.broker import ONCE, ONCE_SETTLED
 from celeriac.brokers.sqlite.owners import Owners
 from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
@@ -39,6 +39,7 @@ _ADD = text("""
     FROM json_each(:facts)""")
 
 _DROP_ONCE = text("DELETE FROM celeriac_once WHERE expires < :now")
+_FORGET_ONCE = text("UPDATE celeriac_once SET expires = :expires WHERE key = :key")
 _NOTE_ONCE = text("INSERT OR IGNORE INTO celeriac_once (key, expires) VALUES (:key, :expires)")
 
 _SEE_LINE = text("""
@@ -208,6 +209,11 @@ class SqliteMessages:
         now = self._clock.now()
         connection.execute(_DROP_ONCE, {"now": now})
         return connection.execute(_NOTE_ONCE, {"key": key, "expires": now + ONCE}).rowcount == 1
+
+    def forget_once(self, connection: Connection, keys: Sequence[str]) -> None:
+        """Keep these keys for a short time only."""
+        expires = self._clock.now() + ONCE_SETTLED
+        connection.execute(_FORGET_ONCE, [{"key": key, "expires": expires} for key in keys])
 
     def take(self, connection: Connection, queues: Sequence[str], limit: int) -> list[TakenMessage]:
         """Take up to ``limit`` messages; among equal priorities the queues take turns, the first of them first."""
