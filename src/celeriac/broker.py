@@ -30,8 +30,12 @@ class Receipt(Protocol):
     Calls made at the same time share round trips.
     """
 
-    async def ack(self) -> None:
-        """Remove the message: it was dealt with."""
+    async def ack(self, *, surely: bool = False) -> None:
+        """Remove the message: it was dealt with.
+
+        :param surely: return only when it will not come again whatever becomes of this process; otherwise the word may
+            still be on its way to the broker.
+        """
         ...
 
     async def requeue(self) -> None:

@@ -27,8 +27,10 @@ def seen(
         if isinstance(item, pytest.Function) and hasattr(item, "callspec")
     ]
     cases = [params["case"] for params in chosen if isinstance(params.get("case"), Case)]
+    on_rabbit = any(case.broker == "rabbitmq" for case in cases)
+    rabbit = request.getfixturevalue("rabbit_server") if on_rabbit else None
     with RedisServer() as shared, RedisServer(durable=True) as doomed:
-        stage = Stage(cases, tmp_path_factory.mktemp("matrix"), shared, doomed)
+        stage = Stage(cases, tmp_path_factory.mktemp("matrix"), shared, doomed, rabbit)
         return asyncio.run(stage.play())
 
 

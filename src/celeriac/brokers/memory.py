@@ -242,7 +242,7 @@ class _MemoryReceipt:
         self._message = message
         self._spent = False
 
-    async def ack(self) -> None:
+    async def ack(self, *, surely: bool = False) -> None:
         self._spend()
         self._lines.settle(self._message)
 

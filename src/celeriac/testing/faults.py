@@ -262,8 +262,8 @@ class FaultyReceipt:
         self._receipt = receipt
         self._faults = faults
 
-    async def ack(self) -> None:
-        await self._faults.around("ack", self._receipt.ack)
+    async def ack(self, *, surely: bool = False) -> None:
+        await self._faults.around("ack", lambda: self._receipt.ack(surely=surely))
 
     async def requeue(self) -> None:
         await self._faults.around("requeue", self._receipt.requeue)

@@ -23,7 +23,7 @@ logger = logging.getLogger("celeriac.worker")
 class Spent:
     """The receipt of a message that was acknowledged before it ran: there is nothing left to settle."""
 
-    async def ack(self) -> None:
+    async def ack(self, *, surely: bool = False) -> None:
         """Done already."""
 
     async def requeue(self) -> None:

@@ -163,7 +163,7 @@ class Executor:
         reports = Reports(self._backend, self._loop)
         attempt = Attempt(message, task, delivery, reports, self._node)
         if (task.options.delivery or self._settings.delivery) == "at_most_once":
-            await self._insist(delivery.receipt.ack, "acknowledging before the run")
+            await self._insist(partial(delivery.receipt.ack, surely=True), "acknowledging before the run")
             attempt.receipt = SPENT
         tracked = task.options.track_started
         if self._settings.track_started if tracked is None else tracked:

@@ -10,11 +10,13 @@ from typing import Literal
 from celeriac.settings import Delivery
 from celeriac.testing.faults import Point, When
 
-Broker = Literal["memory", "sqlite", "redis"]
+Broker = Literal["memory", "sqlite", "redis", "rabbitmq"]
 How = Literal["in one worker", "worker killed", "child killed", "broker gone", "worker stopped", "revoked"]
 
-EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis")
-OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis")
+EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis", "rabbitmq")
+OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis", "rabbitmq")
+KEEPS_WHAT_IT_GAVE: Sequence[Broker] = ("sqlite", "redis")
+"""Where neither the broker's absence takes a message from its worker, nor a follow-up is published twice."""
 MODES: Sequence[Delivery] = ("at_least_once", "at_most_once")
 
 
@@ -85,15 +87,20 @@ def alike(outcome: Outcome) -> tuple[Outcome, Outcome]:
 
 
 def killed(
-    text: str, at: tuple[Point, When] | None, least: Outcome, most: Outcome, body: str = "returns"
+    text: str,
+    at: tuple[Point, When] | None,
+    least: Outcome,
+    most: Outcome,
+    body: str = "returns",
+    brokers: Sequence[Broker] = OUTLIVES_A_PROCESS,
 ) -> Ending:
     """A row of a killed worker."""
-    return Ending(text, body, least, most, "worker killed", OUTLIVES_A_PROCESS, at)
+    return Ending(text, body, least, most, "worker killed", brokers, at)
 
 
 def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome, body: str = "returns") -> Ending:
     """A row of a broker that goes away, and comes back."""
-    return Ending(text, body, least, most, "broker gone", OUTLIVES_A_PROCESS, at)
+    return Ending(text, body, least, most, "broker gone", KEEPS_WHAT_IT_GAVE, at)
 
 
 ENDINGS: Sequence[Ending] = (
@@ -122,12 +129,22 @@ ENDINGS: Sequence[Ending] = (
     killed("The worker is killed before the result is stored", ("store", "before"), TWICE, NEVER_HEARD_OF),
     killed("The worker is killed after the result was stored", ("store", "after"), TWICE, ONCE),
     killed("The worker is killed before the acknowledgement", ("ack", "before"), TWICE, ONCE),
-    killed("The worker is killed after the acknowledgement", ("ack", "after"), ONCE, NEVER_RUN),
+    killed(
+        "The worker is killed after the acknowledgement",
+        ("ack", "after"), ONCE, NEVER_RUN, brokers=KEEPS_WHAT_IT_GAVE,
+    ),
+    killed(
+        "The worker is killed while an acknowledgement is on its way to RabbitMQ",
+        ("ack", "after"), TWICE, NEVER_RUN, brokers=("rabbitmq",),
+    ),
     killed(
         "The worker is killed before it sends the retry",
         ("publish", "before"), THRICE, NEVER_HEARD_OF, "asks_again",
     ),
-    killed("The worker is killed after it sent the retry", ("publish", "after"), THRICE, TWICE, "asks_again"),
+    killed(
+        "The worker is killed after it sent the retry",
+        ("publish", "after"), THRICE, TWICE, "asks_again", KEEPS_WHAT_IT_GAVE,
+    ),
     Ending(
         "The body kills every worker that runs it (`max_deliveries=2`)",
         "kills", Outcome("WorkerLost", 2, "1 dead"), NEVER_HEARD_OF, "worker killed", OUTLIVES_A_PROCESS, kills=2,

@@ -2,14 +2,15 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Protocol
 
+import amqp
 from celeriac import Celeriac
 from celeriac.brokers.memory import MemoryBroker
-from tests.servers import RedisServer
+from tests.servers import RabbitServer, RedisServer
 
 QUEUE = "celery"
 ABSENCE = 0.3
@@ -20,6 +21,7 @@ class Place(Protocol):
     """One case's own broker and result store."""
 
     url: str
+    results: str
 
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         """How many messages are where."""
@@ -31,7 +33,7 @@ class Place(Protocol):
 
 
 class InMemory:
-    url = "memory://"
+    url = results = "memory://"
 
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         broker = app.connections().broker
@@ -50,7 +52,7 @@ class InMemory:
 class InFile:
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.url = f"sqlite:///{file}"
+        self.url = self.results = f"sqlite:///{file}"
 
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         with closing(sqlite3.connect(self._file)) as connection:
@@ -81,7 +83,7 @@ class InRedis:
         self._server = server
         self._prefix = prefix
         self._outage = outage
-        self.url = f"{server.url()}?global_keyprefix={prefix}"
+        self.url = self.results = f"{server.url()}?global_keyprefix={prefix}"
 
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         prefix = self._prefix
@@ -103,6 +105,49 @@ class InRedis:
 
     def absence(self) -> AbstractAsyncContextManager[None]:
         return self._outage.absence()
+
+
+class InRabbit:
+    """:param vhost: is the case's own; :param results: where its results are."""
+
+    def __init__(self, server: RabbitServer, vhost: str, results: str) -> None:
+        self._server = server
+        self.vhost = vhost
+        self.url = f"{server.url(vhost)}?queue_type=quorum"
+        self.results = results
+
+    async def left(self, app: Celeriac) -> Mapping[str, int]:
+        # What a worker holds is not told; when it has stopped, it waits again.
+        return await asyncio.to_thread(self._count)
+
+    def absence(self) -> AbstractAsyncContextManager[None]:
+        raise AssertionError("what becomes of a RabbitMQ that goes away is told by the tests of its faults")
+
+    def _count(self) -> Mapping[str, int]:
+        with closing(self._server.client(self.vhost)) as connection:
+            delayed = ["celeriac.soon", *(f"celery_delayed_{level}" for level in range(28))]
+            return {
+                "waiting": _messages(connection, QUEUE),
+                "parked": sum(_messages(connection, queue) for queue in delayed),
+                "dead": _messages(connection, "celeriac.dead"),
+            }
+
+
+def _messages(connection: amqp.Connection, queue: str) -> int:
+    try:
+        return int(connection.channel().queue_declare(queue, passive=True).message_count)
+    except amqp.NotFound:
+        return 0
+
+
+def add_vhosts(server: RabbitServer, names: Sequence[str]) -> None:
+    """Make virtual hosts that the user guest may use, all in one call."""
+    quoted = ", ".join(f'<<"{name}">>' for name in names)
+    server.control(
+        "eval",
+        'lists:foreach(fun(V) -> rabbit_vhost:add(V, <<"guest">>), rabbit_auth_backend_internal:set_permissions('
+        f'<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"guest">>) end, [{quoted}]).',
+    )
 
 
 class Outage:

@@ -18,8 +18,8 @@ from celeriac.wire.content import Codecs
 from tests.faults.matrix import child_bodies
 from tests.faults.matrix.bodies import count, make_app
 from tests.faults.matrix.cases import Case, How, Outcome
-from tests.faults.matrix.places import InFile, InMemory, InRedis, Outage, Place
-from tests.servers import LoggedProcess, RedisServer
+from tests.faults.matrix.places import InFile, InMemory, InRabbit, InRedis, Outage, Place, add_vhosts
+from tests.servers import LoggedProcess, RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAYTIME, PATIENCE, SILENCE = 40.0, 30.0, 2.5
@@ -44,7 +44,7 @@ class Scene:
 
     def app(self, *, lease: float = LONG_LEASE) -> Celeriac:
         """The case's app, as the caller and a healthy worker have it."""
-        return make_app(self.place.url, self.place.url, self.case.mode, lease)
+        return make_app(self.place.url, self.place.results, self.case.mode, lease)
 
     async def send(self, app: Celeriac) -> Result[object]:
         """Send the case's task."""
@@ -123,6 +123,7 @@ class Victims:
         return {
             "name": str(case),
             "url": scene.place.url,
+            "results": scene.place.results,
             "mode": case.mode,
             "lease": SHORT_LEASE,
             "at": case.ending.at,
@@ -135,13 +136,22 @@ class Stage:
 
     :param shared: a Redis that nothing happens to.
     :param doomed: a durable Redis that dies and comes back.
+    :param rabbit: a RabbitMQ that nothing happens to, where there are cases for it.
     """
 
-    def __init__(self, cases: Sequence[Case], folder: Path, shared: RedisServer, doomed: RedisServer) -> None:
-        desertions = [case for case in cases if (case.ending.how, case.broker) == ("broker gone", "redis")]
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        folder: Path,
+        shared: RedisServer,
+        doomed: RedisServer,
+        rabbit: RabbitServer | None,
+    ) -> None:
+        desertions = [case for case in cases if case.ending.how == "broker gone" and case.broker == "redis"]
         self._outage = Outage(doomed, len(desertions))
         self._shared = shared
         self._doomed = doomed
+        self._rabbit = rabbit
         self._scenes = [self._scene(case, folder / str(number)) for number, case in enumerate(cases)]
         killed = [scene for scene in self._scenes if scene.case.ending.how == "worker killed"]
         self._victims = Victims(killed, folder)
@@ -157,6 +167,7 @@ class Stage:
 
     async def play(self) -> Mapping[str, Outcome | BaseException]:
         """Play every case; return what was seen, or what went wrong, by the case's name."""
+        await asyncio.to_thread(self._make_vhosts)
         plays = [self._play(scene) for scene in self._scenes]
         try:
             seen = await asyncio.gather(*plays, return_exceptions=True)
@@ -172,6 +183,7 @@ class Stage:
         async with scene.app() as app:
             async with app.worker():
                 caller = await scene.heard(await scene.send(app))
+                await scene.nothing_to_do(app)
             return await scene.outcome(app, caller)
 
     async def _worker_stopped(self, scene: Scene) -> Outcome:
@@ -203,7 +215,7 @@ class Stage:
 
     async def _child_killed(self, scene: Scene) -> Outcome:
         async with self._children, child_bodies.app as app:
-            app.connect_to(scene.place.url, scene.place.url)
+            app.connect_to(scene.place.url, scene.place.results)
             async with app.worker(pool="processes", concurrency=1):
                 caller = await scene.heard(
                     await app.send_task(f"{child_bodies.__name__}.{scene.case.mode}", [scene.runs])
@@ -232,7 +244,7 @@ class Stage:
     async def _with_faults(self, scene: Scene) -> AsyncIterator[tuple[Celeriac, Faults]]:
         faults, settings, clock = Faults(), Settings(lease=LONG_LEASE), SystemClock()
         broker = broker_opener(scene.place.url, settings, clock)()
-        backend = backend_opener(scene.place.url, settings, Codecs(), clock)()
+        backend = backend_opener(scene.place.results, settings, Codecs(), clock)()
         try:
             faulty = FaultyBroker(broker, faults), FaultyBackend(backend, faults)
             async with make_app(*faulty, scene.case.mode, LONG_LEASE) as app:
@@ -250,5 +262,16 @@ class Stage:
             return InMemory()
         if case.broker == "sqlite":
             return InFile(folder / "tasks.db")
+        if case.broker == "rabbitmq":
+            assert self._rabbit is not None
+            results = f"{self._shared.url()}?global_keyprefix={folder.name}:"
+            return InRabbit(self._rabbit, f"matrix-{folder.name}", results)
         server = self._doomed if case.ending.how == "broker gone" else self._shared
         return InRedis(server, f"{folder.name}:", self._outage)
+
+    def _make_vhosts(self) -> None:
+        if self._rabbit is not None:
+            add_vhosts(
+                self._rabbit,
+                [scene.place.vhost for scene in self._scenes if isinstance(scene.place, InRabbit)],
+            )

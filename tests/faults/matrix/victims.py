@@ -25,7 +25,7 @@ async def work(job: dict[str, Any]) -> None:
         faults.kill_at(*job["at"])
     settings, clock = Settings(lease=job["lease"]), SystemClock()
     broker = FaultyBroker(broker_opener(job["url"], settings, clock)(), faults)
-    backend = FaultyBackend(backend_opener(job["url"], settings, Codecs(), clock)(), faults)
+    backend = FaultyBackend(backend_opener(job["results"], settings, Codecs(), clock)(), faults)
     app = make_app(broker, backend, job["mode"], job["lease"])
     async with app.worker(concurrency=1):
         await asyncio.Event().wait()

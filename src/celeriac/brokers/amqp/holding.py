@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from celeriac.amqp import frames
+from celeriac.amqp import frames, methods
 from celeriac.amqp.channel import Channel
 from celeriac.amqp.errors import AmqpError
 from celeriac.amqp.link import Link
@@ -74,6 +74,18 @@ class Holding:
             self._loop.call_soon(self._flush)
         self._acks.append(tag)
 
+    async def settle(self) -> None:
+        """Return when RabbitMQ has read every ack. Raises ``DeliveryLost`` when that cannot be known."""
+        self._flush()
+        try:
+            async with self._link.deadline():
+                # An ack has no answer; what is asked on the same channel after it has one.
+                await self.channel.call(methods.look_for_exchange("amq.direct"))
+        except AmqpError as error:
+            raise DeliveryLost(
+                f"the channel was closed before it was known to be acknowledged: {error}"
+            ) from error
+
     def requeue(self, tag: int) -> None:
         """Give back. Raises ``DeliveryLost``."""
         self.check(tag)
@@ -112,7 +124,7 @@ class Holding:
 
     def _flush(self) -> None:
         acks, self._acks = self._acks, []
-        if self.channel.error is not None:
+        if self.channel.error is not None or not acks:
             return
         number = self.channel.number
         oldest = next(iter(self._unsettled), None)

@@ -95,10 +95,12 @@ class AmqpReceipt:
         self._spent = False
         self.message = message
 
-    async def ack(self) -> None:
+    async def ack(self, *, surely: bool = False) -> None:
         self._check()
-        self._holding.ack(self.message.tag)
         self._spent = True
+        self._holding.ack(self.message.tag)
+        if surely:
+            await self._holding.settle()
 
     async def requeue(self) -> None:
         self._check()

@@ -102,7 +102,7 @@ class RedisReceipt:
         self.queue = queue
         self.raw = raw
 
-    async def ack(self) -> None:
+    async def ack(self, *, surely: bool = False) -> None:
         await self._settler.ack(self.tag)
 
     async def requeue(self) -> None:

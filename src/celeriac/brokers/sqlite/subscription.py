@@ -25,7 +25,7 @@ class SqliteReceipt:
         self._message = message
         self._spent = False
 
-    async def ack(self) -> None:
+    async def ack(self, *, surely: bool = False) -> None:
         await self._settle("ack")
 
     async def requeue(self) -> None:
