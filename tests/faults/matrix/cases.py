@@ -103,6 +103,11 @@ def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome, body:
     return Ending(text, body, least, most, "broker gone", KEEPS_WHAT_IT_GAVE, at)
 
 
+def cut(text: str, at: tuple[Point, When], least: Outcome) -> Ending:
+    """A row of a RabbitMQ that cannot be reached, and gives what it had given to whoever comes next."""
+    return Ending(text, "returns", least, ONCE, "broker gone", ("rabbitmq",), at)
+
+
 ENDINGS: Sequence[Ending] = (
     Ending("The body returns", "returns", *alike(ONCE)),
     Ending("The body raises", "raises", *alike(Outcome("ValueError", 1))),
@@ -153,6 +158,11 @@ ENDINGS: Sequence[Ending] = (
         "The child process is killed while the body runs",
         "killed_in_child", *alike(Outcome("WorkerLost", 1)), "child killed",
     ),
+    cut("RabbitMQ cannot be reached before the message is taken", ("take", "before"), ONCE),
+    cut("RabbitMQ cannot be reached after the message was taken", ("take", "after"), TWICE),
+    cut("RabbitMQ cannot be reached before the result is stored", ("store", "before"), TWICE),
+    cut("RabbitMQ cannot be reached after the result was stored", ("store", "after"), TWICE),
+    cut("RabbitMQ cannot be reached before the acknowledgement", ("ack", "before"), TWICE),
     gone("The broker is gone before the message is taken", ("take", "before"), ONCE, ONCE),
     gone("The broker is gone after the message was taken", ("take", "after"), ONCE, ONCE),
     gone("The broker is gone before the result is stored", ("store", "before"), ONCE, ONCE),

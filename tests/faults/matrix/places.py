@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Protocol
 
 import amqp
 from celeriac import Celeriac
 from celeriac.brokers.memory import MemoryBroker
+from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer, RedisServer
 
 QUEUE = "celery"
@@ -23,6 +24,10 @@ class Place(Protocol):
     url: str
     results: str
 
+    def in_reach(self) -> AbstractAsyncContextManager[object]:
+        """What it takes to reach it."""
+        ...
+
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         """How many messages are where."""
         ...
@@ -34,6 +39,9 @@ class Place(Protocol):
 
 class InMemory:
     url = results = "memory://"
+
+    def in_reach(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext()
 
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         broker = app.connections().broker
@@ -53,6 +61,9 @@ class InFile:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.url = self.results = f"sqlite:///{file}"
+
+    def in_reach(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext()
 
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         with closing(sqlite3.connect(self._file)) as connection:
@@ -85,6 +96,9 @@ class InRedis:
         self._outage = outage
         self.url = self.results = f"{server.url()}?global_keyprefix={prefix}"
 
+    def in_reach(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext()
+
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         prefix = self._prefix
         with closing(self._server.client()) as client:
@@ -113,15 +127,28 @@ class InRabbit:
     def __init__(self, server: RabbitServer, vhost: str, results: str) -> None:
         self._server = server
         self.vhost = vhost
-        self.url = f"{server.url(vhost)}?queue_type=quorum"
+        self.url = ""
         self.results = results
+        self._line = Proxy(server.port)
+
+    @asynccontextmanager
+    async def in_reach(self) -> AsyncIterator[object]:
+        """Reach it through a line that can be cut."""
+        async with self._line:
+            self.url = self._line.url(f"{self.vhost}?queue_type=quorum")
+            yield
 
     async def left(self, app: Celeriac) -> Mapping[str, int]:
         # What a worker holds is not told; when it has stopped, it waits again.
         return await asyncio.to_thread(self._count)
 
-    def absence(self) -> AbstractAsyncContextManager[None]:
-        raise AssertionError("what becomes of a RabbitMQ that goes away is told by the tests of its faults")
+    @asynccontextmanager
+    async def absence(self) -> AsyncIterator[None]:
+        """The line is cut."""
+        self._line.refuse()
+        yield
+        await asyncio.sleep(ABSENCE)
+        self._line.accept()
 
     def _count(self) -> Mapping[str, int]:
         with closing(self._server.client(self.vhost)) as connection:

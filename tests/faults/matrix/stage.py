@@ -62,6 +62,12 @@ class Scene:
         except Exception as error:
             return type(error).__name__
 
+    async def has_run(self) -> None:
+        """Return when the body has run as often as it should: the caller may know the result of the first run."""
+        async with asyncio.timeout(PATIENCE):
+            while count(self.runs) < self.case.expected.runs:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
     async def nothing_to_do(self, app: Celeriac) -> None:
         """Return when no message is left but dead ones: the caller may know the result before its message is gone."""
         async with asyncio.timeout(PATIENCE):
@@ -176,7 +182,7 @@ class Stage:
         return {str(scene.case): outcome for scene, outcome in zip(self._scenes, seen, strict=True)}
 
     async def _play(self, scene: Scene) -> Outcome:
-        async with asyncio.timeout(PLAYTIME):
+        async with asyncio.timeout(PLAYTIME), scene.place.in_reach():
             return await self._plays[scene.case.ending.how](scene)
 
     async def _in_one_worker(self, scene: Scene) -> Outcome:
@@ -237,6 +243,7 @@ class Stage:
                 async with scene.place.absence():
                     pause.resume()
                 await caller
+                await scene.has_run()
                 await scene.nothing_to_do(app)
             return await scene.outcome(app, caller.result())
 
