@@ -1,11 +1,18 @@
 """What every test may ask for: a private Redis and RabbitMQ, and names that nobody else uses."""
 
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.servers import RabbitServer, RedisSentinel, RedisServer
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs that tests start: what a shell runs in the background ignores it, and so would they."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

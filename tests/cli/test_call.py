@@ -132,7 +132,7 @@ def test_interrupted_wait_says_how_to_go_on(shop: Project):
     waiting = shop.start("call", "-A", shop.module, "shop.climb", "100", "--wait")
     waiting.wait_for("/100 step")
     waiting.send_signal(signal.SIGINT)
-    assert waiting.wait(timeout=30) == 130
+    assert waiting.wait() == 130
     task_id = re.search(r"interrupted; .* celeriac result (\S+) --wait", waiting.output)
     assert task_id is not None
     assert shop.run("result", "-A", shop.module, task_id[1]).exit_code == 4
