@@ -10,7 +10,7 @@ from tests.servers import RabbitServer, RedisSentinel, RedisServer
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the programs that tests start: what a shell runs in the background ignores it, and so would they."""
+    """Let Ctrl-C reach what tests start: what a shell runs in the background ignores it, children included."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
