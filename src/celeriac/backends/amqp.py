@@ -17,16 +17,17 @@ from functools import partial
 
 from celeriac.amqp import frames, methods
 from celeriac.amqp.channel import Channel
-from celeriac.amqp.content import Properties, read_properties, write_properties
+from celeriac.amqp.content import read_properties
 from celeriac.amqp.errors import PRECONDITION_FAILED, Refused, Unavailable
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
+from celeriac.amqp.results import ResultMessages
 from celeriac.backend import ChordStore, EncodedResult, Replies
 from celeriac.coalesce import Coalescer
-from celeriac.errors import BackendError, BackendUnavailable, ConfigError, EncodeError, WireError
+from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
 from celeriac.following import Following
-from celeriac.wire.content import SERIALIZERS, Codecs
-from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode
+from celeriac.wire.content import Codecs
+from celeriac.wire.result import SUCCESS, ResultRecord
 
 _log = logging.getLogger("celeriac.backend.amqp")
 
@@ -40,7 +41,6 @@ _BETWEEN_LOOKS = 0.01
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks of those who wait."""
 
-_PERSISTENT = 2
 _LONGEST_NAME = 255
 
 
@@ -68,23 +68,16 @@ class AmqpBackend:
         extended: bool = False,
         owned: bool = True,
     ) -> None:
-        if expires is not None and expires < 0:
-            raise ConfigError(f"expires={expires!r} is not a number of seconds; None keeps results")
         self._link = link
         self._owned = owned
-        self._codecs = codecs
-        self._serializer = serializer
-        self._content_type = SERIALIZERS.get(serializer, serializer)
-        self._content_encoding = "utf-8" if serializer in {"json", "yaml"} else "binary"
-        self._extended = extended
-        self._arguments = {"x-expires": max(1, round(expires * 1000))} if expires else {}
+        self._messages = ResultMessages(codecs, serializer, expires, extended=extended)
         self._store: Coalescer[EncodedResult, None] = Coalescer(self._flush, _BATCH)
         self._following = Following()
         self._watcher: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
 
     def encode(self, record: ResultRecord) -> EncodedResult:
-        payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
+        payload = self._messages.body(record)
         queue_of(record.task_id)
         return EncodedResult(record, payload)
 
@@ -163,11 +156,8 @@ class AmqpBackend:
 
     async def _publish(self, encoded: EncodedResult) -> None:
         task_id = encoded.record.task_id
-        properties = Properties(
-            self._content_type, self._content_encoding, {}, _PERSISTENT, correlation_id=task_id
-        )
         publisher = await self._link.publisher()
-        header = write_properties(properties, len(encoded.payload))
+        header = self._messages.header(task_id, len(encoded.payload))
         await publisher.publish("", queue_of(task_id), header, encoded.payload)
 
     def _is_done(self, task_id: str, found: Mapping[str, Sequence[Inbound]]) -> bool:
@@ -202,8 +192,7 @@ class AmqpBackend:
 
     def _decode(self, task_id: str, message: Inbound) -> ResultRecord | WireError:
         try:
-            content_type = read_properties(message.header).content_type or self._serializer
-            return decode(message.body, self._codecs, task_id, content_type)
+            return self._messages.read(task_id, read_properties(message.header), message.body)
         except WireError as error:
             return error
 
@@ -213,7 +202,7 @@ class AmqpBackend:
         queues = {task_id: queue_of(task_id) for task_id in task_ids}
         async with self._link.passing_channel() as channel:
             declared = [
-                channel.start(methods.declare_reply_queue(queue, self._arguments))
+                channel.start(methods.declare_reply_queue(queue, self._messages.arguments))
                 for queue in queues.values()
             ]
             counts = [answer.message_count for answer in await asyncio.gather(*declared)]

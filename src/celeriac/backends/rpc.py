@@ -19,15 +19,16 @@ from itertools import count
 
 from celeriac.amqp import frames, methods
 from celeriac.amqp.channel import Channel
-from celeriac.amqp.content import Properties, read_properties, write_properties
+from celeriac.amqp.content import read_properties
 from celeriac.amqp.errors import AmqpError, Unavailable
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
+from celeriac.amqp.results import ResultMessages
 from celeriac.backend import ChordStore, EncodedResult
-from celeriac.errors import BackendError, BackendUnavailable, ConfigError, WireError
+from celeriac.errors import BackendError, BackendUnavailable, WireError
 from celeriac.following import Following
-from celeriac.wire.content import SERIALIZERS, Codecs
-from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode
+from celeriac.wire.content import Codecs
+from celeriac.wire.result import SUCCESS, ResultRecord
 
 _log = logging.getLogger("celeriac.backend.rpc")
 
@@ -35,7 +36,6 @@ MOST_KEPT = 100_000
 """How many tasks' results are kept that arrived; the oldest are dropped."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
-_PERSISTENT = 2
 
 
 class RpcBackend:
@@ -60,16 +60,9 @@ class RpcBackend:
         extended: bool = False,
         owned: bool = True,
     ) -> None:
-        if expires is not None and expires < 0:
-            raise ConfigError(f"expires={expires!r} is not a number of seconds; None keeps results")
         self._link = link
         self._owned = owned
-        self._codecs = codecs
-        self._serializer = serializer
-        self._content_type = SERIALIZERS.get(serializer, serializer)
-        self._content_encoding = "utf-8" if serializer in {"json", "yaml"} else "binary"
-        self._extended = extended
-        self._arguments = {"x-expires": max(1, round(expires * 1000))} if expires else {}
+        self._messages = ResultMessages(codecs, serializer, expires, extended=extended)
         self._queue = str(uuid.uuid4())
         self._declared = False
         self._channel: Channel | None = None
@@ -93,7 +86,7 @@ class RpcBackend:
         return self._queue
 
     def encode(self, record: ResultRecord) -> EncodedResult:
-        payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
+        payload = self._messages.body(record)
         return EncodedResult(record, payload)
 
     async def store(self, encoded: EncodedResult) -> None:
@@ -102,15 +95,7 @@ class RpcBackend:
             # Nobody is to be told elsewhere: it is about a task of this very process, or of nobody.
             self._keep(record.task_id, record)
             return
-        properties = Properties(
-            self._content_type,
-            self._content_encoding,
-            {},
-            _PERSISTENT,
-            0,
-            record.task_id,
-        )
-        header = write_properties(properties, len(encoded.payload))
+        header = self._messages.header(record.task_id, len(encoded.payload), priority=0)
         try:
             publisher = await self._link.publisher()
             await publisher.publish("", record.reply_to, header, encoded.payload, mandatory=False)
@@ -166,7 +151,7 @@ class RpcBackend:
             channel.on_message = lambda message: self._arrived(channel, message)
             channel.on_cancelled = lambda tag: channel.give_up("its queue was deleted")
             async with self._link.deadline():
-                await channel.call(methods.declare_queue(self._queue, self._arguments))
+                await channel.call(methods.declare_queue(self._queue, self._messages.arguments))
                 await channel.call(methods.consume(self._queue, "celeriac-replies"))
             channel.on_closed = lambda error: self._tend()
             self._unacked = 0
@@ -213,9 +198,7 @@ class RpcBackend:
         try:
             properties = read_properties(message.header)
             task_id = properties.correlation_id or ""
-            return task_id, decode(
-                message.body, self._codecs, task_id, properties.content_type or self._serializer
-            )
+            return task_id, self._messages.read(task_id, properties, message.body)
         except WireError as error:
             return task_id, error
 
