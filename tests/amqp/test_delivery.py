@@ -232,7 +232,7 @@ async def test_a_retried_dead_letter_counts_from_the_beginning(make_broker: Make
             (await worker.link.connection()).abort()
     async with broker.subscribe([queue]) as subscription:
         (delivery,) = await take_some(subscription, 1)
-        assert delivery.deliveries == 3
+        assert delivery.deliveries == 4
         await delivery.receipt.bury("poison")
         await broker.dead.retry([letter.id for letter in await broker.dead.list() if letter.queue == queue])
         for redelivered in (False, True):
@@ -243,6 +243,25 @@ async def test_a_retried_dead_letter_counts_from_the_beginning(make_broker: Make
         await delivery.receipt.ack()
 
 
+async def test_what_was_pushed_and_never_taken_is_given_back_uncounted(
+    make_broker: MakeBroker, queue: str
+) -> None:
+    holder, broker = make_broker(), make_broker()
+    queues = [f"{queue}.a", f"{queue}.b"]
+    for name in queues:
+        await publish_numbers(broker, name, [1])
+    async with holder.subscribe(queues) as subscription:
+        (taken,) = await take_some(subscription, 1)
+        await subscription.catch_up()
+        (other,) = (name for name in queues if subscription.buffered(name))
+        await subscription.stop()
+        async with broker.subscribe([other]) as another:
+            (delivery,) = await take_some(another, 1)
+            assert (delivery.redelivered, delivery.deliveries) == (True, 1)
+            await delivery.receipt.ack()
+        await taken.receipt.ack()
+
+
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
 async def test_a_task_that_no_worker_lives_to_end_is_a_failure(
     rabbit_url: str, make_broker: MakeBroker, queue: str, kind: str
@@ -251,7 +270,7 @@ async def test_a_task_that_no_worker_lives_to_end_is_a_failure(
     app = make_app(url, queue, max_deliveries=2)
     async with app:
         result = await app.send_task("tasks.add", args=[1, 2], queue=queue)
-        for _ in range(3 if kind == "classic" else 2):  # on a classic queue the first does not count
+        for _ in range(2):
             worker = make_broker(url)
             async with worker.subscribe([queue]) as subscription:
                 await take_some(subscription, 1)

@@ -116,6 +116,7 @@ class AmqpBroker:
     async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
         with self.link.translated(BrokerUnavailable, BrokerError):
             async with look_into(self.link, queue, limit) as look:
+                await self._tallies.excuse(look.messages)
                 return [read(message)[0] for message in look.messages]
 
     async def purge(self, queue: str) -> int:

@@ -116,7 +116,8 @@ class AmqpReceipt:
         if seconds > 0 and await self._keeper.delay(self.message, self._queue, due):
             self._holding.ack(self.message.tag)
         else:
-            await self._keeper.note_return(self.message)
+            if self.message.redelivered:  # then it is counted anew when it is handed out again
+                await self._keeper.note_return(self.message)
             taker, holding, queue, message = self._taker, self._holding, self._queue, self.message
             holding.hold(message.tag, max(0.0, seconds), lambda: taker.offer_again(holding, queue, message))
         self._spent = True

@@ -269,8 +269,13 @@ class AmqpSubscription:
         line = self._lines.get(queue)
         if not line:
             return
-        while line:
-            holding.requeue(_message_of(line.popleft()).tag)
+        left = [_message_of(delivery) for delivery in line]
+        line.clear()
+        await self._tallies.excuse(left)
+        if not holding.channel.is_open:
+            return
+        for message in left:
+            holding.requeue(message.tag)
         # An answer from the queue means that it has them back.
         await holding.channel.call(methods.look_for_queue(queue))
 

@@ -1,15 +1,15 @@
 """Counts how often a message of a classic queue was handed out, where RabbitMQ only marks it as redelivered.
 
-Rules: counted is each hand-out of a marked message by a celeriac worker, unless it was given back on purpose; that is
-in the ledger before the worker has the message. The first hand-out is not counted, for the mark alone does not say that
-there was one: a message is marked as well that was only pushed to somebody, or looked at. Where the ledger cannot be
-written the message is handed out uncounted.
+Rules: the mark stands for one hand-out, the first; each later one by a celeriac worker is in the ledger before the
+worker has the message, and what comes back on purpose is taken off there before it comes back. So a message is never
+handed out more often than is counted, but the first may have been a mere push to a worker that then died, or that was
+not one of ours. Where the ledger cannot be written the message is handed out uncounted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from celeriac.amqp.content import read_properties
@@ -33,9 +33,13 @@ class Tallies:
         await self._write([_key_of(message) for message in messages if _is_ours_to_count(message)], 1)
 
     async def give_back(self, message: Inbound) -> None:
-        """Count that this one comes back unharmed. Never raises."""
-        if _is_ours_to_count(message):
+        """Count that this one, which was handed out, comes back unharmed. Never raises."""
+        if not message.redelivered or _is_ours_to_count(message):
             await self._write([_key_of(message)], -1)
+
+    async def excuse(self, messages: Iterable[Inbound]) -> None:
+        """Count that these come back that nobody was handed, though RabbitMQ will mark them. Never raises."""
+        await self._write([_key_of(message) for message in messages if not message.redelivered], -1)
 
     async def forget(self, message: Inbound) -> None:
         """Have this one count from the beginning, should it ever come again. Never raises."""
@@ -43,8 +47,8 @@ class Tallies:
             await self._write([_key_of(message)], -tally)
 
     def earlier(self, message: Inbound) -> int:
-        """Return how often the message was handed out before this time, as far as it was counted here."""
-        return max(0, self._ledger.tally(_key_of(message)) - 1) if _is_ours_to_count(message) else 0
+        """Return how often the message was handed out before this time, which is counted already."""
+        return max(0, self._ledger.tally(_key_of(message))) if _is_ours_to_count(message) else 0
 
     async def _write(self, keys: list[str], step: int) -> None:
         if not keys:
