@@ -21,6 +21,7 @@ class CeleryWorker:
     :param url: its broker, and its result backend if no other is given.
     :param arguments: further arguments of its command line.
     :param environment: further variables that ``celery_side`` reads.
+    :param celery: how Celery's command line is started.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class CeleryWorker:
         backend: str | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        celery: Sequence[str] = (sys.executable, "-m", "celery"),
     ) -> None:
         self.name = f"interop-{uuid4().hex[:8]}@localhost"
         self.queue = f"celery-{uuid4().hex}"
@@ -36,6 +38,7 @@ class CeleryWorker:
         self._backend = backend or url
         self._arguments = arguments
         self._environment = environment or {}
+        self._celery = celery
         self._control = Celery("control", broker=url, set_as_current=False)
 
     def __enter__(self) -> Self:
@@ -47,7 +50,7 @@ class CeleryWorker:
             "INTEROP_QUEUE": self.queue,
             "C_FORCE_ROOT": "1",
         }
-        command = [sys.executable, "-m", "celery", "-A", "tests.interop.celery_side", "worker"]
+        command = [*self._celery, "-A", "tests.interop.celery_side", "worker"]
         command += ["-n", self.name, "-c", "2", "-P", "prefork", "-l", "INFO"]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat", *self._arguments]
         self.process = LoggedProcess(command, env=environment, cwd=ROOT)

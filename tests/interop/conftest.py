@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celeriac_side import make_app
+from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleriacClient, CeleryClient, Client
+from tests.interop.clients import Client
 from tests.interop.record import Record
 from tests.servers import RedisServer
 

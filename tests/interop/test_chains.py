@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleryClient
 from tests.interop.conftest import Serving
 
 

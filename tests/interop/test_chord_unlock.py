@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.interop.celeriac_side import make_app
+from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleryClient
 from tests.interop.workflows import FAILING, WORKFLOWS
 
 

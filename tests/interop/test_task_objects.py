@@ -8,8 +8,8 @@ import pytest
 from celeriac.blocking import BACKGROUND
 from celeriac.errors import ArgumentError, ResultTimeout
 from celeriac.task import Task
+from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleriacClient
 
 Add = Task[[int, int], int]
 

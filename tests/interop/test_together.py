@@ -4,7 +4,9 @@ import asyncio
 from collections import Counter
 from contextlib import closing
 
-from tests.interop.clients import CeleriacClient, CeleryClient, Client
+from tests.interop.celeriac_client import CeleriacClient
+from tests.interop.celery_client import CeleryClient
+from tests.interop.clients import Client
 from tests.interop.conftest import Serving
 from tests.interop.record import Record
 from tests.servers import RedisServer

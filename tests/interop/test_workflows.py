@@ -5,8 +5,9 @@ from random import Random
 import pytest
 
 from tests.canvas.plans import value
+from tests.interop.celeriac_client import CeleriacClient
+from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleriacClient, CeleryClient
 from tests.interop.conftest import Serving
 from tests.interop.record import Record
 from tests.interop.workflows import FAILING, WORKFLOWS, from_plan, random_plan

@@ -1,15 +1,10 @@
 """Workflows written once, for Celery's canvas and for celeriac's, and what each must give."""
 
-import itertools
-from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
-import celery
-
-import celeriac
-from celeriac import Celeriac
 from tests.canvas.plans import Plan
+from tests.interop.clients import Build, Kit
 
 
 def random_plan(random: Random, room: int = 3) -> Plan:
@@ -28,7 +23,7 @@ def random_plan(random: Random, room: int = 3) -> Plan:
     return (kind, parts, random_plan(random, room - 1)) if kind == "chord" else (kind, parts)
 
 
-def from_plan(plan: Plan) -> "Build":
+def from_plan(plan: Plan) -> Build:
     """How either kit builds the workflow of a plan."""
 
     def build(kit: Kit) -> Any:
@@ -44,58 +39,6 @@ def from_plan(plan: Plan) -> "Build":
 
     return build
 
-
-class Kit(Protocol):
-    """What workflows are made with. ``s`` and ``si`` put each task on the next queue of a round."""
-
-    chain: Any
-    group: Any
-    chord: Any
-
-    def s(self, task: str, *args: Any, **options: Any) -> Any: ...
-    def si(self, task: str, *args: Any) -> Any: ...
-    def s_with(self, task: str, kwargs: dict[str, Any]) -> Any: ...
-
-
-class CeleryKit:
-    def __init__(self, app: celery.Celery, queues: Sequence[str]) -> None:
-        self._app = app
-        self._queues = itertools.cycle(queues)
-        self.group = celery.group
-        self.chain = celery.chain
-        self.chord = celery.chord
-
-    def s(self, task: str, *args: Any, **options: Any) -> Any:
-        return self._app.signature(f"interop.{task}", args, options={"queue": next(self._queues), **options})
-
-    def si(self, task: str, *args: Any) -> Any:
-        return self.s(task, *args).set(immutable=True)
-
-    def s_with(self, task: str, kwargs: dict[str, Any]) -> Any:
-        return self.s(task).clone(kwargs=kwargs)
-
-
-class CeleriacKit:
-    def __init__(self, app: Celeriac, queues: Sequence[str]) -> None:
-        self._app = app
-        self._queues = itertools.cycle(queues)
-        self.group = celeriac.group
-        self.chain = celeriac.chain
-        self.chord = celeriac.chord
-
-    def s(self, task: str, *args: Any, **options: Any) -> Any:
-        errbacks = options.pop("link_error", [])
-        signature = self._app.signature(f"interop.{task}", *args).set(queue=next(self._queues), **options)
-        return signature.link_error(*errbacks) if errbacks else signature
-
-    def si(self, task: str, *args: Any) -> Any:
-        return self.s(task, *args).set(immutable=True)
-
-    def s_with(self, task: str, kwargs: dict[str, Any]) -> Any:
-        return self.s(task).clone(kwargs=kwargs)
-
-
-Build = Callable[[Kit], Any]
 
 WORKFLOWS: dict[str, tuple[Build, Any]] = {
     "chain": (lambda k: k.s("add", 1, 2) | k.s("add", 10) | k.s("add", 100), 113),

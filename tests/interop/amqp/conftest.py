@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celeriac_side import make_app
+from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleriacClient, CeleryClient
 from tests.interop.conftest import Serving
 
 RESULTS = "rpc://"

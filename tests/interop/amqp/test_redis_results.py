@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celeriac_side import make_app
+from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleriacClient, CeleryClient
 from tests.interop.conftest import Serving
 from tests.interop.test_calls import test_an_ignored_result_is_not_stored
 from tests.interop.test_workflows import sender, test_the_value_is_the_same_whoever_runs_what

@@ -16,9 +16,11 @@ from celeriac import Celeriac
 from celeriac.brokers.amqp import AmqpBroker, QueueOptions
 from celeriac.errors import TaskRevoked
 from tests.celery_connections import disconnect
+from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celeriac_side import TASKS, note
+from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import CeleriacClient, CeleryClient, Client
+from tests.interop.clients import Client
 from tests.interop.conftest import Serving
 from tests.interop.record import Record
 from tests.servers import RabbitServer
