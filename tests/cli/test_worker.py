@@ -9,8 +9,31 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.cli.project import Project
+from tests.cli.project import TASKS, Project
 from tests.servers import RedisServer
+
+STUBBORN = """
+
+@app.task(name="shop.stay")
+async def stay(ctx: Context) -> None:
+    ctx.logger.info("stays")
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ctx.logger.info("stays all the same")
+"""
+
+HOG = """
+import ctypes
+import os
+
+
+@app.task(name="shop.hog")
+def hog(ctx: Context) -> None:
+    ctx.logger.info("hogs in process %d", os.getpid())
+    ctypes.PyDLL(None).sleep(60)  # keeps the interpreter lock
+"""
 
 
 def call(project: Project, *arguments: str) -> str:
@@ -89,6 +112,29 @@ def test_grace_is_an_end(project: Project):
         assert worker.stop() == 0
         assert time.monotonic() - begun < 8
     assert json.loads(project.run("queues", "--json", "-b", project.url).output) == {"celery": 1}
+
+
+def test_a_coroutine_that_refuses_to_end_holds_up_nobody(project: Project):
+    project.write(TASKS + STUBBORN)
+    with project.worker("--grace", "0.2") as worker:
+        task_id = call(project, "shop.stay")
+        worker.wait_for("stays")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0
+        assert f"shop.stay[{task_id}] does not let itself be cancelled" in worker.output
+    waiting = json.loads(project.run("queues", "peek", "celery", "--json", "-b", project.url).output)
+    assert [task["id"] for task in waiting] == [task_id]
+
+
+def test_child_processes_end_with_a_worker_that_is_killed(project: Project):
+    project.write(TASKS + HOG)
+    with project.worker("-P", "processes", "-c", "1") as worker:
+        call(project, "shop.hog")
+        worker.wait_for("hogs in process")
+        children = psutil.Process(worker.pid).children()
+        worker.kill()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
 
 
 def test_json_lines(project: Project):

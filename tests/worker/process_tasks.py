@@ -43,6 +43,11 @@ def dies() -> None:
 
 
 @app.task
+def vanishes() -> None:
+    os._exit(0)
+
+
+@app.task
 def leaves() -> None:
     raise SystemExit(3)
 

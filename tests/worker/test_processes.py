@@ -1,7 +1,9 @@
 """Plain functions in child processes."""
 
 import os
+import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -56,8 +58,21 @@ async def test_a_child_that_dies_hangs_or_leaves_takes_only_its_own_task_with_it
         await hanging.wait(WAIT)
     with pytest.raises(TaskAborted):
         await leaving.wait(WAIT)
+    with pytest.raises(WorkerLost, match="exit code 0"):
+        await (await tasks.vanishes.send()).wait(WAIT)
     value, _ = await (await tasks.square.send(3)).wait(WAIT)
     assert value == 9
+
+
+async def test_a_child_that_is_killed_while_it_is_idle_is_replaced(app: Celeriac):
+    _, idle = await (await tasks.square.send(3)).wait(WAIT)
+    os.kill(idle, signal.SIGKILL)
+    value = None
+    while value is None:
+        with suppress(WorkerLost):  # called in the moment of its death
+            value, pid = await (await tasks.square.send(3)).wait(WAIT)
+    assert value == 9
+    assert pid != idle
 
 
 async def test_a_task_that_a_child_cannot_import_is_refused_at_the_start():

@@ -28,6 +28,9 @@ from celeriac.worker.worker import POOLS, Worker
 
 logger = logging.getLogger("celeriac.worker")
 
+LAST_CANCEL = 1.0
+"""Seconds that what is left in the event loop has to end, once the worker has stopped."""
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -170,8 +173,23 @@ def _serve(made: Worker, chosen: WorkerOptions) -> None:
             click.echo(click.style(f"{made.name} ready", fg="green"))
 
     spare_the_collector()
+
+    async def serve_and_end() -> None:
+        await made.serve(say_ready)
+        await _end_the_rest()
+
     with asyncio.Runner(loop_factory=loop_factory(chosen.loop)) as runner:
-        runner.run(made.serve(say_ready))
+        runner.run(serve_and_end())
+
+
+async def _end_the_rest() -> None:
+    """Cancel what is left in the event loop; end the process here and now if some of that goes on all the same."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest and (await asyncio.wait(rest, timeout=LAST_CANCEL))[1]:
+        logging.shutdown()
+        os._exit(Exit.OK)
 
 
 def spare_the_collector() -> None:

@@ -30,6 +30,9 @@ HEAD_START = 2
 LAST_WORDS = 5.0
 """Seconds that results and acks have to land once the grace is over."""
 
+LAST_CANCEL = 1.0
+"""Seconds that what did not end by then has to heed a second cancellation."""
+
 
 class Consumer:
     """The worker's intake from one broker."""
@@ -109,7 +112,8 @@ class Consumer:
         if left := list(self._attempts):
             for attempt in left:
                 attempt.cancel()
-            await asyncio.wait(left)
+            await asyncio.wait(left, timeout=LAST_CANCEL)
+            await self._executor.abandon_bodies()
         return given_back
 
     async def _take_until_stopped(self, subscription: Subscription) -> None:

@@ -53,6 +53,8 @@ from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
 
+CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
+
 
 class Executor:
     """Runs deliveries for one worker, in the event loop that made it."""
@@ -144,6 +146,20 @@ class Executor:
             running.cancel()
         return sum(attempt.receipt is not SPENT for attempt in self._bodies.values())
 
+    async def abandon_bodies(self) -> None:
+        """Settle what runs on although it was cancelled as if it had ended by that: it ends with the process."""
+        for attempt in list(self._bodies.values()):
+            logger.error(
+                "%s[%s] does not let itself be cancelled and was abandoned",
+                attempt.message.task,
+                attempt.message.id,
+            )
+            with suppress(CeleriacError):  # its lease will end
+                if attempt.receipt is SPENT:
+                    await self._conclude(attempt, Raised(WorkerLost(CUT_SHORT)))
+                else:
+                    await self._insist(attempt.receipt.requeue, "giving a message back")
+
     def _admit(self, delivery: Delivery) -> Admission:
         envelope = delivery.envelope
         content = envelope if isinstance(envelope, Unreadable) else decode(envelope, self._codecs)
@@ -189,7 +205,7 @@ class Executor:
                     raise
                 # Nobody can run it again, so whoever waits is told.
                 running.uncancel()
-                return Raised(WorkerLost("the worker stopped while it ran, and it is not to run twice"))
+                return Raised(WorkerLost(CUT_SHORT))
             return Raised(as_exception(error))
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending, not the worker's
             return Raised(as_exception(error))

@@ -1,19 +1,25 @@
 """Runs plain functions in child processes.
 
 Rules: a task travels by reference (module and name), never by value; giving up a call kills its process, and a process
-that dies takes only its own call with it. Children ignore SIGINT: the worker says when they end.
+that dies takes only its own call with it, whatever its exit code, and none if it had none. Children ignore SIGINT: the
+worker says when they end. They end with the worker, however that ends: what they ran is run by another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import multiprocessing
+import os
 import pickle
 import resource
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -60,55 +66,109 @@ class Processes:
         self._max_memory = max_memory
         self._places = places
         self._log = log
-        self._idle: list[ProcessPool] = []
-        self._busy: set[ProcessPool] = set()
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def call(self, call: Call) -> Any:
         """Run the function in a child; on cancellation the child is killed."""
         child = self._take_child()
         try:
-            ended = await asyncio.wrap_future(
-                child.schedule(_run_in_child, args=(*_parts(call), self._places))
-            )
-        except ProcessExpired as error:
-            raise WorkerLost(
-                f"the process that ran {call.task.name} ended with exit code {error.exitcode}"
-            ) from error
+            ended = await child.run(_run_in_child, *_parts(call), self._places)
+        except (ProcessExpired, BrokenProcessPool) as error:
+            raise WorkerLost(f"the process that ran {call.task.name} ended{_how(error)}") from error
         else:
             call.context.children.extend(ended.children)
             call.context.joiners.extend(ended.joiners)
-            if self._max_memory is not None and ended.peak > self._max_memory:
+            if not self._is_worn(child, ended.peak):
                 self._busy.discard(child)
-                await _end(child)
+                self._idle.append(child)
             if ended.error is not None:
                 raise ended.error
             return ended.value
         finally:
             if child in self._busy:
                 self._busy.discard(child)
-                self._idle.append(child)
+                self._end(child)
 
     async def close(self) -> None:
         """Kill what still runs and end the children."""
-        children = [*self._idle, *self._busy]
+        for child in (*self._idle, *self._busy):
+            self._end(child)
         self._idle.clear()
         self._busy.clear()
-        await asyncio.gather(*(_end(child) for child in children))
+        await asyncio.gather(*self._ending)
 
-    def _take_child(self) -> ProcessPool:
+    def _take_child(self) -> _Child:
         # A pool of one for each slot: a child can then be replaced between two calls, and dies alone.
-        child = self._idle.pop() if self._idle else self._new_child()
+        child = None
+        while child is None and self._idle:
+            child = self._idle.pop()
+            if not child.is_alive:  # killed while it had nothing to do
+                self._end(child)
+                child = None
+        child = child or _Child(self._log)
         self._busy.add(child)
         return child
 
-    def _new_child(self) -> ProcessPool:
-        return ProcessPool(
-            max_workers=1,
-            max_tasks=self._max_tasks or 0,
-            initializer=_prepare_child,
-            initargs=(self._log,),
-            context=multiprocessing.get_context("spawn"),
+    def _is_worn(self, child: _Child, peak: int) -> bool:
+        return (self._max_tasks is not None and child.calls >= self._max_tasks) or (
+            self._max_memory is not None and peak > self._max_memory
         )
+
+    def _end(self, child: _Child) -> None:
+        ending = asyncio.create_task(child.end())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+
+class _Child:
+    """A process that runs one call at a time, until one of them ends it.
+
+    :param log: sets up its logging.
+    """
+
+    def __init__(self, log: Callable[[], None] | None) -> None:
+        self._pool = ProcessPool(
+            max_workers=1, initializer=_prepare_child, initargs=(log,), context=_SpawnContext()
+        )
+        self.calls = 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can run calls."""
+        return self._pool.active
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return what the function returns there. Raises ``ProcessExpired`` or ``BrokenProcessPool`` when it dies."""
+        self.calls += 1
+        return await asyncio.wrap_future(self._pool.schedule(function, args=args))
+
+    async def end(self) -> None:
+        """Kill the process."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        await asyncio.to_thread(self._pool.join)
+
+
+_LEFT_AT_ZERO = 256
+"""What is told of a child that left with exit code 0, in the middle of a call: pebble would take it for a good end."""
+
+
+class _SpawnProcess(SpawnProcess):
+    @property
+    def exitcode(self) -> int | None:
+        code = super().exitcode
+        return _LEFT_AT_ZERO if code == 0 else code
+
+
+class _SpawnContext(SpawnContext):
+    Process = _SpawnProcess
+
+
+def _how(error: ProcessExpired | BrokenProcessPool) -> str:
+    if not isinstance(error, ProcessExpired):
+        return ""
+    return f" with exit code {0 if error.exitcode == _LEFT_AT_ZERO else error.exitcode}"
 
 
 class _Ended(msgspec.Struct):
@@ -131,11 +191,6 @@ def _parts(call: Call) -> tuple[Any, ...]:
     kwargs = {name: _ContextHere() if value is context else value for name, value in call.kwargs.items()}
     told = (context.message, context.queue, context.worker, context.deadline, context.redelivered)
     return (call.task, args, kwargs, told, call.soft)
-
-
-async def _end(child: ProcessPool) -> None:
-    child.stop()  # type: ignore[no-untyped-call]
-    await asyncio.to_thread(child.join)
 
 
 def _run_in_child(
@@ -225,5 +280,22 @@ def _check_reachable(task: Task[Any, Any]) -> None:
 
 def _prepare_child(log: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
     if log is not None:
         log()
+
+
+def _die_with_parent() -> None:
+    """Let the end of the parent kill this process; on Linux also while code keeps the interpreter lock.
+
+    The standard library's sentinel is a pipe that the parent holds the other end of: the system signals its end.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    # Where the default is to ignore the signal, Python's own handler has to do.
+    signal.signal(signal.SIGIO, signal.SIG_DFL if sys.platform == "linux" else lambda *_: os._exit(1))
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(parent.sentinel, fcntl.F_GETFL)
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if select.select([parent.sentinel], [], [], 0)[0]:
+        os._exit(1)
