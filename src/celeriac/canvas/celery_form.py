@@ -155,12 +155,16 @@ def _followed(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
 
 
 def placed(node: Node[Any], place: Mapping[str, Any]) -> Node[Any]:
-    """Return the node whose end has these options, where it has none of its own."""
+    """Return the node whose end has these options, where it has none of its own.
+
+    A chord is always this one: Celery 4 writes it into the header before its size and what follows it are known.
+    """
     if not place:
         return node
     match node:
-        case Signature():
-            return node.under(place)
+        case Signature(options=options):
+            stale = "chord" in options and "chord" in place
+            return node.under(place).over({"chord": place["chord"]}) if stale else node.under(place)
         case Chain(steps=(*before, last)):
             return Chain((*before, placed(last, place)))
         case Chord(header=header, body=body):

@@ -110,7 +110,7 @@ class Launch:
             self._add(body.clone([[]]), root)
             return
         assert header.id is not None, "a chord was not frozen"
-        size = len(header.members)
+        size = sum(map(_parts, header.members))
         # Celery 5 asks the backend for the size, Celery 4 the body: with both, workers of every kind count alike.
         signature = body.to_dict() | {"chord_size": size}
         self.openings.append(Opening(header.id, size))
@@ -130,6 +130,16 @@ def followed_by(node: Node[Any], rest: Sequence[dict[str, Any]]) -> Node[Any]:
         case Chord(header=header, body=body):
             return Chord(header, followed_by(body, rest))
     raise MalformedMessage(f"{node} gives no one value that a next step could take")
+
+
+def _parts(member: Node[Any]) -> int:
+    """How many parts a frozen member of a header gives: one, unless Celery counts those of a group at its end."""
+    match member:
+        case Chain(steps=(*_, last)):
+            return _parts(last)
+        case Group(members=members):
+            return sum(map(_parts, members))
+    return 1
 
 
 def _root(node: Node[Any]) -> str | None:
