@@ -1,4 +1,4 @@
-"""A chord that comes later in a chain of Celery 4: its header names the body already, but neither its size nor its chain."""
+"""A chord that comes later in a chain of Celery 4: its header names the body, not its size nor what follows it."""
 
 from typing import Any
 
