@@ -95,13 +95,6 @@ def test_what_is_no_obstacle_can_be_sent_on(callbacks: Any, errbacks: Any, chain
             body_lost(part)
 
 
-def test_a_group_has_no_callback():
-    with pytest.raises(ConfigError, match="no value of its own"):
-        group(Signature("a")).link(Signature("b"))
-    with pytest.raises(MalformedMessage, match="a group with a callback"):
-        from_dict(group(Signature("a")).to_dict() | {"options": {"link": [Signature("b").to_dict()]}})
-
-
 def test_too_deep_is_said():
     node = Signature("a").to_dict()
     for _ in range(2000):

@@ -178,6 +178,15 @@ async def test_a_dead_letter_fails_all_that_wait_for_it(kitchen: Kitchen, member
     assert [letter.envelope.headers["task"] for letter in letters] == [member, member]
 
 
+async def test_an_errback_of_a_chain_with_a_group_in_it_is_called_once(kitchen: Kitchen):
+    k = kitchen
+    await chain(k.add.s(1), group(k.fail.s(), k.fail.s()), k.same.s()).link_error(k.alarm.s()).send()
+    _, error = await asyncio.wait_for(k.failures.get(), TIMEOUT)
+    assert "ChordError" in error
+    assert await (await k.add.send(1)).wait(TIMEOUT) == 1
+    assert k.failures.empty()
+
+
 async def test_an_immutable_errback_is_called_with_its_own_arguments(kitchen: Kitchen):
     k = kitchen
     told: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
@@ -231,6 +240,8 @@ async def test_links_of_a_workflow(kitchen: Kitchen):
     await (k.add.s(1) | k.add.s(2)).link(k.note.s(), k.add.s(10) | k.note.s()).send()
     seen = {await asyncio.wait_for(k.seen.get(), TIMEOUT) for _ in range(2)}
     assert seen == {3, 13}
+    await (k.add.s(1) | group(k.add.s(2), k.add.s(3))).link(k.note.s()).send()
+    assert {await asyncio.wait_for(k.seen.get(), TIMEOUT) for _ in range(2)} == {3, 4}
 
 
 async def test_a_task_that_becomes_a_workflow(kitchen: Kitchen):

@@ -70,8 +70,6 @@ def _group(wire: WireSignature) -> Node[Any]:
     else:
         members = [_node(member) for member in _listed(wire, "tasks")]
     group: Node[Any] = Group(tuple(members), _text(wire.options.get("task_id")))
-    if as_list(wire.options.get("link")):
-        raise MalformedMessage("a group with a callback, which no worker can call: Celery refuses it too")
     shared = {
         name: value
         for name, value in wire.options.items()
@@ -79,7 +77,7 @@ def _group(wire: WireSignature) -> Node[Any]:
     }
     place = {name: wire.options[name] for name in ("group_id", "chord") if wire.options.get(name) is not None}
     group = placed(_over(group, shared), place)
-    return _followed(_with_arguments(_with_errbacks(group, wire.options), wire), wire.options)
+    return _followed(_with_arguments(_linked(group, wire.options), wire), wire.options)
 
 
 def _chord(wire: WireSignature) -> Node[Any]:
@@ -138,14 +136,14 @@ def _with_arguments(node: Node[Any], wire: WireSignature) -> Node[Any]:
 def _ended(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
     """Put what concerns the end of a workflow there, and its errbacks on every step."""
     place = {name: options[name] for name in _FOR_THE_END if options.get(name) is not None}
-    node = _with_errbacks(placed(node, place), options)
-    callbacks = as_list(options.get("link"))
+    return _linked(placed(node, place), options)
+
+
+def _linked(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
+    errbacks, callbacks = as_list(options.get("link_error")), as_list(options.get("link"))
+    if errbacks:
+        node = node.link_error(*errbacks)
     return node.link(*callbacks) if callbacks else node
-
-
-def _with_errbacks(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
-    errbacks = as_list(options.get("link_error"))
-    return node.link_error(*errbacks) if errbacks else node
 
 
 def _followed(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:

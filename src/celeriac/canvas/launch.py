@@ -118,15 +118,16 @@ class Launch:
 
 
 def followed_by(node: Node[Any], rest: Sequence[dict[str, Any]]) -> Node[Any]:
-    """Return the workflow with further steps after it, in wire order, carried by what gives its value."""
+    """Return the workflow with further steps after it, in wire order, carried by its first message."""
     if not rest:
         return node
     match node:
         case Signature(options=options):
             own = as_steps(options.get("chain"))
             return node.over({"chain": [*rest, *own] if own else rest})
-        case Chain(steps=(*before, last)):
-            return Chain((*before, followed_by(last, rest)))
+        case Chain(steps=(first, *later)):
+            # All in one list: Celery drops what a later step carries in a list of its own.
+            return followed_by(first, [*rest, *(step.to_dict() for step in reversed(later))])
         case Chord(header=header, body=body):
             return Chord(header, followed_by(body, rest))
     raise MalformedMessage(f"{node} gives no one value that a next step could take")

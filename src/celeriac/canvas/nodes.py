@@ -84,15 +84,15 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
     def link(self, *callbacks: Node[Any]) -> Node[R]:
         """Return a copy after whose success the callbacks are sent with its value.
 
-        Of a chain this is its last step, of a chord its body. Raises ``ConfigError`` for a group: it has no value
-        before a chord collects it.
+        Of a chain this is its last step, of a chord its body, of a group every member, each with its own value.
         """
         raise NotImplementedError
 
     def link_error(self, *errbacks: Node[Any]) -> Node[R]:
         """Return a copy after whose failure the errbacks are called.
 
-        Of a chain this is every step, of a group every member, of a chord its body, which fails when its header does.
+        Of a chain this is every step, of a group every member, of a chord its body, which fails when its header does;
+        a group that a chain goes on from is such a header.
         """
         raise NotImplementedError
 
@@ -242,7 +242,9 @@ class Chain(Node[R], frozen=True):
         return self._changed(-1, lambda step: step.link(*callbacks))
 
     def link_error(self, *errbacks: Node[Any]) -> Chain[R]:
-        return Chain(tuple(step.link_error(*errbacks) for step in self.steps))
+        *before, last = self.steps or (Group(),)
+        steps = [step if _is_header(step) else step.link_error(*errbacks) for step in before]
+        return Chain((*steps, last.link_error(*errbacks))) if self.steps else self
 
     def stamp(self, **stamps: Any) -> Chain[R]:
         return Chain(tuple(step.stamp(**stamps) for step in self.steps))
@@ -300,10 +302,7 @@ class Group(Node[list[R]], Generic[R], frozen=True):
         return msgspec.structs.replace(copy, id=group_id)
 
     def link(self, *callbacks: Node[Any]) -> Group[R]:
-        raise ConfigError(
-            f"{self} has no value of its own to give to a callback: link its members, or collect them with "
-            "group(...) | callback"
-        )
+        return self._each(lambda member: member.link(*callbacks))
 
     def link_error(self, *errbacks: Node[Any]) -> Group[R]:
         return self._each(lambda member: member.link_error(*errbacks))
@@ -414,6 +413,14 @@ def last_id(node: Node[Any]) -> str | None:
         case Chord(body=body):
             return last_id(body)
     return None
+
+
+def _is_header(step: Node[Any]) -> bool:
+    """Whether a step before the last becomes the header of a chord; a group of one is taken for its member."""
+    match step:
+        case Group(members=(member,)):
+            return _is_header(member)
+    return isinstance(step, Group)
 
 
 def _nodes(given: Sequence[Nodes]) -> list[Node[Any]]:
