@@ -14,9 +14,8 @@ from celeriac.canvas.advance import (
     obstacle,
     part_of,
 )
-from celeriac.canvas.celery_form import from_dict
 from celeriac.canvas.nodes import Signature, group
-from celeriac.errors import ConfigError, MalformedMessage
+from celeriac.errors import ConfigError
 from celeriac.wire.task import TaskMessage
 
 scraps = strategies.recursive(
