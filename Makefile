@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Celery 4.4 for the tests, which no virtualenv can have beside Celery 5.
+OLD_CELERY := .venv-celery-4.4
+OLD_CELERY_NEEDS := tests/interop/celery44/requirements.txt
 TYPED := src $(wildcard tests/typing)
 LONGEST := 500
 # Most tests wait for a server; more processes than two would each start servers of their own for little.
 TESTERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos clean redis-server rabbitmq-server file-length
+.PHONY: help venv demo test check format bench chaos clean celery-4.4 redis-server rabbitmq-server file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,10 +26,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]' -c constraints.txt
 	@touch $@
 
+celery-4.4: $(OLD_CELERY)/.installed
+
+$(OLD_CELERY)/.installed: $(OLD_CELERY_NEEDS) | venv
+	@$(BIN)/python -m venv --without-pip $(OLD_CELERY)
+	@# What installs the rest comes first, and all is named: metadata of that age cannot be resolved any more.
+	@$(BIN)/python -m pip --python $(OLD_CELERY)/bin/python install --quiet --disable-pip-version-check "$$(grep '^pip==' $<)"
+	$(OLD_CELERY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
 demo: venv  ## start a worker on a file, send it a few hundred tasks, show what happened
 	$(BIN)/celeriac demo
 
-test: venv redis-server rabbitmq-server  ## run every test (ARGS='-k name' passes options to pytest)
+test: venv celery-4.4 redis-server rabbitmq-server  ## run every test (ARGS='-k name' passes options to pytest)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 # The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
@@ -74,5 +86,5 @@ chaos: venv redis-server  ## kill workers and cut connections at random, look fo
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLD_CELERY) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from celery import Celery, chain, chord, group
@@ -21,7 +22,7 @@ class CeleryKit:
         self._queues = itertools.cycle(queues)
         self.group = group
         self.chain = chain
-        self.chord = chord
+        self.chord = partial(chord, app=app)
 
     def s(self, task: str, *args: Any, **options: Any) -> Any:
         return self._app.signature(f"interop.{task}", args, options={"queue": next(self._queues), **options})
