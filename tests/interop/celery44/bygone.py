@@ -5,6 +5,7 @@
 
 import importlib.metadata
 import inspect
+import logging
 import runpy
 import sys
 
@@ -17,9 +18,17 @@ def entry_points_by_group() -> dict[str, importlib.metadata.EntryPoints]:
     return {group: found.select(group=group) for group in found.groups}
 
 
-if __name__ == "__main__":
+def bring_back() -> None:
+    """Give the modules what they had."""
     importlib.metadata.entry_points = entry_points_by_group
-    # Python 3.10 was the last to have it; vine imports it, and nobody calls it.
+    # Until Python 3.10; vine imports it, and nobody calls it.
     inspect.formatargspec = None
+    # Until Python 3.12; billiard's logger is made under it.
+    logging._acquireLock = logging._lock.acquire
+    logging._releaseLock = logging._lock.release
+
+
+if __name__ == "__main__":
+    bring_back()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
