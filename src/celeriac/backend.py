@@ -14,6 +14,7 @@ import msgspec
 
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.wire.once import Copy
 from celeriac.wire.result import ResultRecord
 
 
@@ -106,6 +107,22 @@ class ChordStore(Protocol):
         ...
 
 
+class Copies(Protocol):
+    """Remembers which copies were taken, where a broker cannot tell what it was sent twice (``Broker.may_repeat``)."""
+
+    async def is_first(self, copy: Copy) -> bool:
+        """Take a copy; return ``False`` where another one of the same was taken before.
+
+        The answer to a copy is always the same, however often it is delivered, for ``ONCE`` seconds from the first
+        taken, or for ``ONCE_SETTLED`` from when its key was forgotten. Concurrent calls share round trips.
+        """
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Keep what is known under this key for no longer than ``ONCE_SETTLED`` seconds: no more copies will come."""
+        ...
+
+
 class Replies(Protocol):
     """Results that come as messages, to the sender alone."""
 
@@ -120,6 +137,11 @@ class Backend(Protocol):
     @property
     def chords(self) -> ChordStore | None:
         """What counts chords here; ``None`` where results are kept in a way that cannot."""
+        ...
+
+    @property
+    def copies(self) -> Copies | None:
+        """What tells copies apart; ``None`` where results are kept in a way that cannot."""
         ...
 
     @property

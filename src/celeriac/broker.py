@@ -15,12 +15,6 @@ import msgspec
 
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
-ONCE = 86400
-"""Seconds for which a broker keeps the key of what was published once."""
-
-ONCE_SETTLED = 60
-"""The same, from when the message that it followed from is settled: for a worker that stood still meanwhile."""
-
 
 class Receipt(Protocol):
     """The right to settle one delivery, once.
@@ -224,8 +218,13 @@ class Broker(Protocol):
         """Publish as ``publish_many``, unless that was done under this key by anybody within the last ``ONCE`` seconds.
 
         Return whether anything was published. The key is kept in the same step as the messages, a batch at a time. A
-        broker that cannot keep it (RabbitMQ) publishes each time.
+        broker that cannot keep it, and has ``may_repeat``, publishes each time, and gives each message a ``Copy``.
         """
+        ...
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether what is published once may come as several copies; who takes them is to tell them apart."""
         ...
 
     async def forget_once(self, key: str) -> None:

@@ -243,6 +243,47 @@ async def test_a_retried_dead_letter_counts_from_the_beginning(make_broker: Make
         await delivery.receipt.ack()
 
 
+async def test_what_was_parked_twice_since_an_answer_was_lost_runs_once(
+    rabbit_url: str, redis_url: str, make_broker: MakeBroker, queue: str
+) -> None:
+    app = Celeriac("twice", broker=rabbit_url, backend=redis_url, default_queue=queue)
+    runs = []
+
+    @app.task(name="runs")
+    async def run() -> None:
+        runs.append("run")
+
+    broker = make_broker()
+    async with app:
+        result = await run.send()
+        async with broker.subscribe([queue]) as subscription:
+            (delivery,) = await take_some(subscription, 1)
+            receipt = delivery.receipt
+            for _ in range(2):
+                assert await receipt._keeper.delay(receipt.message, queue, time.time() + 0.3)  # type: ignore[attr-defined]
+            await receipt.ack()
+        async with app.worker(concurrency=1):
+            await result.wait(timeout=10)
+            while await broker.schedule.count() or await broker.depth(queue):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+    assert runs == ["run"]
+
+
+async def test_a_copy_of_what_was_parked_can_be_parked_again(make_broker: MakeBroker, queue: str) -> None:
+    broker = make_broker()
+    await publish_numbers(broker, queue, [1])
+    keys = []
+    async with broker.subscribe([queue]) as subscription:
+        for _ in range(3):
+            (delivery,) = await soon(take_some(subscription, 1))
+            keys.append(envelope_of(delivery).copy)
+            await delivery.receipt.park(time.time() + 0.05)
+        (delivery,) = await soon(take_some(subscription, 1))
+        await delivery.receipt.ack()
+    assert keys[0] is None
+    assert len({copy.key for copy in keys[1:] if copy is not None}) == 2
+
+
 async def test_what_was_pushed_and_never_taken_is_given_back_uncounted(
     make_broker: MakeBroker, queue: str
 ) -> None:

@@ -8,7 +8,13 @@ import pytest
 
 import amqp
 from celeriac.brokers.amqp import AmqpBroker
-from celeriac.testing.contracts import BrokerContract, Plant, RevocationContract, ScheduleContract
+from celeriac.testing.contracts import (
+    BrokerContract,
+    OnceContract,
+    Plant,
+    RevocationContract,
+    ScheduleContract,
+)
 from celeriac.wire.envelope import Envelope, Route
 from tests.servers import RabbitServer
 
@@ -60,7 +66,7 @@ def no_delayed_messages(rabbit_server: RabbitServer, delays: None) -> None:
             connection.channel().queue_purge(queue)
 
 
-class TestAmqpBroker(BrokerContract):
+class TestAmqpBroker(BrokerContract, OnceContract):
     """Messages."""
 
 

@@ -10,6 +10,8 @@ from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,
     ChordContract,
+    CopyContract,
+    OnceContract,
     Plant,
     RevocationContract,
     ScheduleContract,
@@ -38,7 +40,7 @@ def plant(broker: MemoryBroker) -> Plant:
     return plant
 
 
-class TestMemoryBroker(BrokerContract):
+class TestMemoryBroker(BrokerContract, OnceContract):
     """Messages."""
 
 
@@ -50,7 +52,7 @@ class TestMemoryRevocations(RevocationContract):
     """What must not run."""
 
 
-class TestMemoryBackend(BackendContract, ChordContract):
+class TestMemoryBackend(BackendContract, ChordContract, CopyContract):
     @pytest.fixture
     async def backend(self) -> AsyncIterator[MemoryBackend]:
         backend = MemoryBackend(Codecs())

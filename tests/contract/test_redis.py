@@ -10,6 +10,8 @@ from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,
     ChordContract,
+    CopyContract,
+    OnceContract,
     Plant,
     RevocationContract,
     ScheduleContract,
@@ -46,7 +48,7 @@ def plant(redis_server: RedisServer, prefix: str) -> Plant:
     return plant
 
 
-class TestRedisBroker(BrokerContract):
+class TestRedisBroker(BrokerContract, OnceContract):
     """Messages."""
 
 
@@ -58,7 +60,7 @@ class TestRedisRevocations(RevocationContract):
     """What must not run."""
 
 
-class TestRedisBackend(BackendContract, ChordContract):
+class TestRedisBackend(BackendContract, ChordContract, CopyContract):
     @pytest.fixture
     async def backend(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBackend]:
         backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)

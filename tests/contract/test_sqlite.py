@@ -12,6 +12,8 @@ from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,
     ChordContract,
+    CopyContract,
+    OnceContract,
     Plant,
     RevocationContract,
     ScheduleContract,
@@ -51,7 +53,7 @@ def plant(broker: SqliteBroker, file: Path) -> Plant:
     return plant
 
 
-class TestSqliteBroker(BrokerContract):
+class TestSqliteBroker(BrokerContract, OnceContract):
     """Messages."""
 
 
@@ -63,7 +65,7 @@ class TestSqliteRevocations(RevocationContract):
     """What must not run."""
 
 
-class TestSqlBackend(BackendContract, ChordContract):
+class TestSqlBackend(BackendContract, ChordContract, CopyContract):
     @pytest.fixture
     async def backend(self, file: Path) -> AsyncIterator[SqlBackend]:
         backend = SqlBackend(f"sqlite:///{file}", Codecs())

@@ -1,4 +1,7 @@
-"""A worker that kills itself at a point of its chord, and that chord's tasks. Takes URL, QUEUE, RECORD, POINT, WHEN."""
+"""A worker that kills itself at a point of its chord, and that chord's tasks.
+
+Takes BROKER, BACKEND, QUEUE, RECORD, POINT, WHEN.
+"""
 
 import asyncio
 import sys
@@ -15,13 +18,17 @@ from celeriac.wire.content import Codecs
 
 LEASE = 1.0
 
+Places = tuple[str, str]
+"""The URLs of broker and result store."""
+
 
 @asynccontextmanager
-async def opened(url: str, queue: str, record: Path, faults: Faults) -> AsyncIterator[Celeriac]:
+async def opened(places: Places, queue: str, record: Path, faults: Faults) -> AsyncIterator[Celeriac]:
     """An app on a real broker and result store with faults."""
     settings, clock = Settings(default_queue=queue, lease=LEASE), SystemClock()
+    url, results = places
     broker = FaultyBroker(broker_opener(url, settings, clock)(), faults)
-    backend = FaultyBackend(backend_opener(url, settings, Codecs(), clock)(), faults)
+    backend = FaultyBackend(backend_opener(results, settings, Codecs(), clock)(), faults)
     try:
         async with Celeriac("once", broker=broker, backend=backend, settings=settings) as app:
             yield with_tasks(app, record)
@@ -57,9 +64,9 @@ def with_tasks(app: Celeriac, record: Path) -> Celeriac:
     return app
 
 
-async def main(url: str, queue: str, record: str, point: str, when: str) -> None:
+async def main(url: str, results: str, queue: str, record: str, point: str, when: str) -> None:
     faults = Faults().kill_at(point, when)  # type: ignore[arg-type]
-    async with opened(url, queue, Path(record), faults) as app, app.worker(concurrency=1):
+    async with opened((url, results), queue, Path(record), faults) as app, app.worker(concurrency=1):
         await asyncio.Event().wait()
 
 

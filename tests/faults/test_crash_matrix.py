@@ -10,10 +10,8 @@ from tests.faults.matrix.page import PAGE, with_table
 from tests.faults.matrix.stage import Stage
 from tests.servers import RedisServer
 
-pytestmark = pytest.mark.timeout(240)  # whichever test is the first sets up for all: it plays every case
-
-# The first test waits for all cases to be played, each in a time of its own.
-pytestmark = pytest.mark.timeout(180)
+# Whichever test is the first waits for all cases to be played, each in a time of its own.
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,24 @@ import redis
 from celeriac import ChordError, chord
 from celeriac.testing.faults import Faults
 from tests.faults.conftest import ROOT
-from tests.faults.published_once import opened
+from tests.faults.published_once import Places, opened
 from tests.servers import LoggedProcess
 
 TIMEOUT = 30.0
 
 DEATHS = [("same", "count", "after"), ("same", "publish", "after"), ("fail", "publish", "after")]
 """The member of the header, and where the worker dies."""
+
+
+@pytest.fixture(params=["redis", "sqlite", "rabbitmq and redis", "rabbitmq and sqlite"])
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
+    """The URLs of broker and result store."""
+    known = {"redis": "redis_url", "rabbitmq": "rabbit_url"}
+    urls = [
+        f"sqlite:///{tmp_path}/{name}.db" if name == "sqlite" else request.getfixturevalue(known[name])
+        for name in request.param.split(" and ")
+    ]
+    return urls[0], urls[-1]
 
 
 @pytest.fixture
@@ -30,20 +41,20 @@ def lines(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("member", "point", "when"), DEATHS)
 async def test_who_takes_over_a_chord_sends_what_is_missing_once(
-    broker_url: str, queue: str, lines: Path, member: str, point: str, when: str
+    places: Places, queue: str, lines: Path, member: str, point: str, when: str
 ):
     faults = Faults()
-    async with opened(broker_url, queue, lines, faults) as app:
+    async with opened(places, queue, lines, faults) as app:
         # On a queue of its own, so that the worker that dies cannot run it before.
         later = f"{queue}.later"
         errback = app.signature("errback").set(queue=later)
         body = app.signature("body").set(queue=later).link_error(errback)
         result = await chord([app.signature(member, 1)], body).send()
-        await die(broker_url, queue, lines, point, when)
-        end_claim(broker_url, result.parent.id)
+        await die(places, queue, lines, point, when)
+        end_claim(places[1], result.parent.id)
         async with app.worker(queues=[queue, later], concurrency=1):
             # The part, and the body or its errback. A second one would be in the queue before the part is acknowledged.
-            await acknowledged(faults, 2)
+            await acknowledged(faults, 3 if comes_again(places) and point == "publish" else 2)
             if member == "same":
                 assert await result.wait(TIMEOUT) == [1]
             else:
@@ -53,16 +64,21 @@ async def test_who_takes_over_a_chord_sends_what_is_missing_once(
     assert told(lines) == ["body" if member == "same" else f"errback of {result.id}"]
 
 
-async def test_an_errback_is_sent_once_though_its_task_failed_twice(broker_url: str, queue: str, lines: Path):
+async def test_an_errback_is_sent_once_though_its_task_failed_twice(places: Places, queue: str, lines: Path):
     faults = Faults()
-    async with opened(broker_url, queue, lines, faults) as app:
+    async with opened(places, queue, lines, faults) as app:
         later = f"{queue}.later"
         result = await app.signature("fail", 1).link_error(app.signature("errback").set(queue=later)).send()
-        await die(broker_url, queue, lines, "publish", "after")
+        await die(places, queue, lines, "publish", "after")
         async with app.worker(queues=[queue, later], concurrency=1):
-            await acknowledged(faults, 2)
+            await acknowledged(faults, 3 if comes_again(places) else 2)
             assert await app.connections().broker.depth(later) == 0
     assert told(lines) == [f"errback of {result.id}"]
+
+
+def comes_again(places: Places) -> bool:
+    """Whether what was published by the dead is published again by who takes over, and dropped by who takes it."""
+    return places[0].startswith("amqp")
 
 
 def told(lines: Path) -> list[str]:
@@ -77,9 +93,9 @@ async def acknowledged(faults: Faults, times: int) -> None:
         await faults.until(holds)
 
 
-async def die(url: str, queue: str, lines: Path, point: str, when: str) -> None:
+async def die(places: Places, queue: str, lines: Path, point: str, when: str) -> None:
     """Let a worker work until it has killed itself."""
-    command = [sys.executable, "-m", "tests.faults.published_once", url, queue, str(lines), point, when]
+    command = [sys.executable, "-m", "tests.faults.published_once", *places, queue, str(lines), point, when]
     worker = LoggedProcess(command, cwd=ROOT)
     assert await asyncio.to_thread(worker.wait, timeout=TIMEOUT) == -signal.SIGKILL
 

@@ -4,10 +4,12 @@ import json
 import pytest
 
 from celeriac import Celeriac, chain
-from celeriac.broker import ONCE, ONCE_SETTLED
+from celeriac.backends.redis import RedisBackend
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Route
 from celeriac.wire.names import SEPARATOR
+from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
 from tests.redis.messages import message, number_of, route
 from tests.servers.redis import free_port
 
@@ -63,6 +65,21 @@ async def test_the_key_of_what_was_published_once_ends(broker, prefix, client, q
     assert ONCE - 100 < client.ttl(key) <= ONCE
     await broker.forget_once("the-key")
     assert 0 < client.ttl(key) <= ONCE_SETTLED
+
+
+async def test_what_is_known_of_a_copy_ends(redis_url, prefix, client):
+    backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)
+    copies = backend.copies
+    await copies.is_first(Copy("the-key", "a", "1"))
+    (key,) = client.keys(f"{prefix}celeriac.copies.the-key")
+    assert ONCE - 100 < client.ttl(key) <= ONCE
+    await copies.forget("the-key")
+    await copies.is_first(Copy("the-key", "b", "2"))
+    assert 0 < client.ttl(key) <= ONCE_SETTLED
+    await copies.forget("another")
+    await copies.is_first(Copy("another", "a", "1"))
+    assert 0 < client.ttl(f"{prefix}celeriac.copies.another") <= ONCE_SETTLED
+    await backend.close()
 
 
 async def test_a_worker_lets_go_of_the_keys_of_a_chain(own_redis, queue):

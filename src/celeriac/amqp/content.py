@@ -21,7 +21,8 @@ from celeriac.errors import EncodeError, MalformedMessage
 BASIC = 60
 
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
-_PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION, _REST = 0x0800, 0x0400, 0x0200, 0x0100, 0x00FF
+_PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
+_MESSAGE_ID, _REST = 0x0080, 0x007F
 
 _HEAD = Struct(">HHQH")
 _HEAD_SIZE = _HEAD.size
@@ -41,7 +42,7 @@ _SHORTEST_LONG, _LONGEST_LONG = -(2**63), 2**63
 class Properties(msgspec.Struct):
     """The properties of one message (AMQP 0-9-1: class ``basic``).
 
-    :param rest_flags: which of the remaining properties (``message_id`` and those after it) there are.
+    :param rest_flags: which of the remaining properties (``timestamp`` and those after it) there are.
     :param rest: their bytes.
     """
 
@@ -53,6 +54,7 @@ class Properties(msgspec.Struct):
     correlation_id: str | None = None
     reply_to: str | None = None
     expiration: str | None = None
+    message_id: str | None = None
     rest_flags: int = 0
     rest: bytes = b""
 
@@ -74,7 +76,7 @@ def read_properties(header: bytes) -> Properties:
 def _read_properties(header: bytes) -> Properties:
     flags = _HEAD.unpack_from(header)[3]
     at = _HEAD_SIZE
-    content_type = content_encoding = correlation_id = reply_to = expiration = None
+    content_type = content_encoding = correlation_id = reply_to = expiration = message_id = None
     headers = delivery_mode = priority = None
     if flags & _CONTENT_TYPE:
         end = at + 1 + header[at]
@@ -104,6 +106,10 @@ def _read_properties(header: bytes) -> Properties:
         end = at + 1 + header[at]
         expiration = header[at + 1 : end].decode()
         at = end
+    if flags & _MESSAGE_ID:
+        end = at + 1 + header[at]
+        message_id = header[at + 1 : end].decode()
+        at = end
     return Properties(
         content_type,
         content_encoding,
@@ -113,6 +119,7 @@ def _read_properties(header: bytes) -> Properties:
         correlation_id,
         reply_to,
         expiration,
+        message_id,
         flags & _REST,
         header[at:],
     )
@@ -146,6 +153,9 @@ def write_properties(properties: Properties, size: int) -> bytes:
     if properties.expiration is not None:
         flags |= _EXPIRATION
         parts.append(short_text(properties.expiration, "expiration"))
+    if properties.message_id is not None:
+        flags |= _MESSAGE_ID
+        parts.append(short_text(properties.message_id, "message_id"))
     parts.append(properties.rest)
     return _HEAD.pack(BASIC, 0, size, flags) + b"".join(parts)
 

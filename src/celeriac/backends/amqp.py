@@ -22,7 +22,7 @@ from celeriac.amqp.errors import PRECONDITION_FAILED, Refused, Unavailable
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
 from celeriac.amqp.results import ResultMessages
-from celeriac.backend import ChordStore, EncodedResult, Replies
+from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
 from celeriac.following import Following
@@ -56,6 +56,7 @@ class AmqpBackend:
     """
 
     chords: ChordStore | None = None
+    copies: Copies | None = None
     replies: Replies | None = None
 
     def __init__(

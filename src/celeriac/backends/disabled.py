@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
-from celeriac.backend import ChordStore, EncodedResult, Replies
+from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.errors import ResultMissing
 from celeriac.wire.result import ResultRecord
 
@@ -15,6 +15,7 @@ class DisabledBackend:
     """The backend of an app that has none. Reading raises ``ResultMissing``; chords cannot be counted."""
 
     chords: ChordStore | None = None
+    copies: Copies | None = None
     replies: Replies | None = None
 
     def encode(self, record: ResultRecord) -> EncodedResult:

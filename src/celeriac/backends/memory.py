@@ -8,20 +8,30 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from math import inf
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
-from celeriac.backend import ChordStore, Claim, EncodedPart, EncodedResult, PartValue, Replies, Standing
+from celeriac.backend import (
+    ChordStore,
+    Claim,
+    Copies,
+    EncodedPart,
+    EncodedResult,
+    PartValue,
+    Replies,
+    Standing,
+)
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock, SystemClock
 from celeriac.following import Following
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.failure import read_failure
+from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
 from celeriac.wire.result import EXCEPTION_STATES, SUCCESS, ResultRecord, decode, encode, plain
 
 _CLAIM = 30.0
@@ -57,10 +67,15 @@ class MemoryBackend:
         self._following = Following()
         self._versions = count()
         self._chords = _Chords(codecs, clock, expires)
+        self._copies = _Copies(clock)
 
     @property
     def chords(self) -> ChordStore:
         return self._chords
+
+    @property
+    def copies(self) -> Copies:
+        return self._copies
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return EncodedResult(record, encode(record, self._codecs, extended=True))
@@ -123,6 +138,35 @@ class MemoryBackend:
             if not self._has_expired(self._kept[oldest]):
                 return
             del self._kept[oldest]
+
+
+class _Taken(msgspec.Struct):
+    until: float
+    numbers: dict[str, str] = {}
+
+
+class _Copies:
+    """Copies that were taken in this process; see ``celeriac.backend.Copies``."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._taken: dict[str, _Taken] = {}
+
+    async def is_first(self, copy: Copy) -> bool:
+        now = self._clock.now()
+        taken = self._taken.get(copy.key)
+        if taken is None or taken.until < now:
+            taken = self._taken[copy.key] = _Taken(now + ONCE)
+        return taken.numbers.setdefault(copy.name, copy.number) == copy.number
+
+    async def forget(self, key: str) -> None:
+        now = self._clock.now()
+        taken = self._taken.pop(key, _Taken(inf))
+        taken.until = min(taken.until, now + ONCE_SETTLED)
+        self._taken[key] = taken
+        # What was forgotten first is at the front, unless something is kept there that never was.
+        for old in [key for key, taken in islice(self._taken.items(), 2) if taken.until < now]:
+            del self._taken[old]
 
 
 class _Chord(msgspec.Struct):

@@ -24,7 +24,7 @@ from celeriac.amqp.errors import AmqpError, Unavailable
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
 from celeriac.amqp.results import ResultMessages
-from celeriac.backend import ChordStore, EncodedResult
+from celeriac.backend import ChordStore, Copies, EncodedResult
 from celeriac.errors import BackendError, BackendUnavailable, WireError
 from celeriac.following import Following
 from celeriac.wire.content import Codecs
@@ -49,6 +49,7 @@ class RpcBackend:
     """
 
     chords: ChordStore | None = None
+    copies: Copies | None = None
 
     def __init__(
         self,

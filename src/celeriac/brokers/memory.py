@@ -18,8 +18,6 @@ from itertools import count, islice
 import msgspec
 
 from celeriac.broker import (
-    ONCE,
-    ONCE_SETTLED,
     DeadLetter,
     DeadLetters,
     Delivery,
@@ -34,6 +32,7 @@ from celeriac.errors import DeliveryLost
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
+from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 
 class _Message(msgspec.Struct, order=True, eq=True):
@@ -69,6 +68,8 @@ class MemoryBroker:
 
     :param clock: tells the time for parked and dead messages.
     """
+
+    may_repeat = False
 
     def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
         self._clock = clock

@@ -112,28 +112,6 @@ class BrokerContract:
     async def test_publishing_nothing(self, broker: Broker) -> None:
         await broker.publish_many([])
 
-    async def test_what_was_published_once_is_not_published_again(
-        self, broker: Broker, second: Broker, queue: str
-    ) -> None:
-        messages = [(numbered(number), Route(queue, queue=queue)) for number in range(3)]
-        assert await broker.publish_once(f"{queue}.a", messages)
-        again = await second.publish_once(f"{queue}.a", messages)
-        assert await second.publish_once(f"{queue}.b", [(numbered(9), Route(queue, queue=queue))])
-        async with broker.subscribe([queue]) as subscription:
-            got = await drain(subscription, 7 if again else 4)
-        # RabbitMQ cannot tell, and says so by publishing again.
-        assert got == ([0, 1, 2, 0, 1, 2, 9] if again else [0, 1, 2, 9])
-
-    async def test_what_was_published_once_is_remembered_for_a_while_after_it_is_settled(
-        self, broker: Broker, second: Broker, queue: str
-    ) -> None:
-        await broker.forget_once(f"{queue}.never")
-        messages = [(numbered(1), Route(queue, queue=queue))]
-        assert await broker.publish_once(f"{queue}.a", messages)
-        remembers = not await second.publish_once(f"{queue}.a", messages)
-        await broker.forget_once(f"{queue}.a")
-        assert await second.publish_once(f"{queue}.a", messages) is not remembers
-
     async def test_lower_priority_numbers_are_taken_first(self, broker: Broker, queue: str) -> None:
         for number, priority in enumerate([9, 3, 0, 6, 3, 0]):
             await broker.publish(numbered(number, priority), Route(queue, queue=queue))

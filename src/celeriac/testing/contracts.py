@@ -1,4 +1,4 @@
-"""The suites that every broker (three of them) and every result store (two) passes, ours and those of third parties.
+"""The suites that every broker and every result store passes, ours and those of third parties.
 
 Rules: a subclass names the adapter by fixtures, the tests are inherited; each test has an empty place of its own, and
 waits for signals, never for time to pass, unless passing time is what it is about. Needs pytest and pytest-asyncio.
@@ -9,13 +9,16 @@ import sys
 import pytest
 
 _SUITES = {
-    f"celeriac.testing.{kind}_contract" for kind in ("backend", "broker", "chord", "revocation", "schedule")
+    f"celeriac.testing.{kind}_contract"
+    for kind in ("backend", "broker", "chord", "copy", "once", "revocation", "schedule")
 }
 pytest.register_assert_rewrite(*(_SUITES - sys.modules.keys()))
 
 from celeriac.testing.backend_contract import BackendContract  # noqa: E402 - after the rewriting
 from celeriac.testing.broker_contract import BrokerContract, Plant  # noqa: E402
 from celeriac.testing.chord_contract import ChordContract  # noqa: E402
+from celeriac.testing.copy_contract import CopyContract  # noqa: E402
+from celeriac.testing.once_contract import OnceContract  # noqa: E402
 from celeriac.testing.revocation_contract import RevocationContract  # noqa: E402
 from celeriac.testing.schedule_contract import ScheduleContract  # noqa: E402
 
@@ -23,6 +26,8 @@ __all__ = [
     "BackendContract",
     "BrokerContract",
     "ChordContract",
+    "CopyContract",
+    "OnceContract",
     "Plant",
     "RevocationContract",
     "ScheduleContract",

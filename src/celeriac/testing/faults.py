@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
+from celeriac.backend import Backend, ChordStore, Claim, Copies, EncodedPart, EncodedResult, Replies, Standing
 from celeriac.broker import Broker, DeadLetters, Delivery, Receipt, Revocations, Schedule, Subscription
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
@@ -129,6 +129,10 @@ class Faults:
         """Forget what has not happened yet. Calls that are held go on being held."""
         self._script.clear()
 
+    def awaits(self, point: Point, when: When) -> bool:
+        """Return whether the script has a fault for this point."""
+        return bool(self._script.get((point, when)))
+
     async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
         """Return when ``holds`` returns true; it is asked now and whenever a call has come to a point."""
         self._news.clear()
@@ -183,6 +187,10 @@ class FaultyBroker:
 
     async def forget_once(self, key: str) -> None:
         await self._broker.forget_once(key)
+
+    @property
+    def may_repeat(self) -> bool:
+        return self._broker.may_repeat
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
@@ -263,7 +271,9 @@ class FaultyReceipt:
         self._faults = faults
 
     async def ack(self, *, surely: bool = False) -> None:
-        await self._faults.around("ack", lambda: self._receipt.ack(surely=surely))
+        # Else the effect could still be on its way when the fault after it comes.
+        landed = surely or self._faults.awaits("ack", "after")
+        await self._faults.around("ack", lambda: self._receipt.ack(surely=landed))
 
     async def requeue(self) -> None:
         await self._faults.around("requeue", self._receipt.requeue)
@@ -300,6 +310,10 @@ class FaultyBackend:
     @property
     def replies(self) -> Replies | None:
         return self._backend.replies
+
+    @property
+    def copies(self) -> Copies | None:
+        return self._backend.copies
 
     @property
     def chords(self) -> ChordStore | None:

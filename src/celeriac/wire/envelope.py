@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from celeriac.wire.once import Copy
+
 
 class Route(msgspec.Struct, frozen=True, gc=False):
     """Where a message goes, and when.
@@ -31,7 +33,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``body`` is the serialized (and perhaps compressed) content, already free of any transfer encoding such as base64.
     ``headers`` holds the application headers; protocol 2 keeps its fields there. ``exchange`` and ``routing_key`` are
-    those the message was published with. ``expiration`` is milliseconds as text, as AMQP has it.
+    those the message was published with. ``expiration`` is milliseconds as text, as AMQP has it. ``copy`` is set
+    where the broker could not tell whether the message was published before.
     """
 
     body: bytes
@@ -47,6 +50,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     exchange: str = ""
     routing_key: str = ""
     redelivered: bool = False
+    copy: Copy | None = None
 
 
 class Unreadable(msgspec.Struct, frozen=True):

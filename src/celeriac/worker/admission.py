@@ -45,6 +45,10 @@ class Discard(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Drop(msgspec.Struct, frozen=True):
+    """Another copy of it was taken before: nobody misses it."""
+
+
 class Refuse(msgspec.Struct, frozen=True):
     """It cannot run here; the caller gets the error and the message is set aside."""
 
@@ -55,7 +59,7 @@ class Refuse(msgspec.Struct, frozen=True):
     reply_to: str | None = None
 
 
-Admission: TypeAlias = Run | RunApart | Hold | Discard | Refuse
+Admission: TypeAlias = Run | RunApart | Hold | Discard | Drop | Refuse
 
 
 def admit(

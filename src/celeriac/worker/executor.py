@@ -17,15 +17,26 @@ from time import monotonic
 from typing import Any
 
 from celeriac.app import App, Connections
+from celeriac.backend import Copies
 from celeriac.broker import Delivery, Receipt
 from celeriac.context import CURRENT
 from celeriac.errors import CeleriacError, DeliveryLost, WorkerLost
 from celeriac.retry import Retry
-from celeriac.wire.envelope import Unreadable
+from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.preview import preview
 from celeriac.wire.result import RETRY, STARTED, ResultRecord
 from celeriac.wire.task import TaskMessage, decode
-from celeriac.worker.admission import Admission, Discard, Hold, Refuse, Run, RunApart, admit, refuse_poison
+from celeriac.worker.admission import (
+    Admission,
+    Discard,
+    Drop,
+    Hold,
+    Refuse,
+    Run,
+    RunApart,
+    admit,
+    refuse_poison,
+)
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.attempt import SPENT, Attempt, Reports
 from celeriac.worker.builtin import Repertoire
@@ -87,6 +98,7 @@ class Executor:
             connections.backend, connections.publisher, insist, errbacks, app.clock.now, app.defaults
         )
         self._tasks = Repertoire(app, pool, self._workflows)
+        self._copies = connections.backend.copies if connections.publisher.broker.may_repeat else None
         self._encode_part = connections.backend.chords.encode if connections.backend.chords else None
         self._announcer = announcer
         self._node = node
@@ -98,6 +110,8 @@ class Executor:
         running = True
         try:
             admission = self._admit(delivery)
+            if self._copies is not None and await self._is_repeat(self._copies, delivery.envelope):
+                admission = Drop()
             if type(admission) is RunApart:
                 admission = await self._last_chances.enter(admission.message, delivery)
             if type(admission) is Run:
@@ -159,6 +173,11 @@ class Executor:
                     await self._conclude(attempt, Raised(WorkerLost(CUT_SHORT)))
                 else:
                     await self._insist(attempt.receipt.requeue, "giving a message back")
+
+    async def _is_repeat(self, copies: Copies, envelope: Envelope | Unreadable) -> bool:
+        if isinstance(envelope, Unreadable) or envelope.copy is None:
+            return False
+        return not await self._insist(partial(copies.is_first, envelope.copy), "telling copies apart")
 
     def _admit(self, delivery: Delivery) -> Admission:
         envelope = delivery.envelope
@@ -274,6 +293,9 @@ class Executor:
                 await self._effect(decision)
                 await self._settle(receipt, decision)
                 self._announcer.discarded(message, reason)
+            case Drop():
+                await self._insist(receipt.ack, "acknowledging")
+                logger.info("queue %s: a second copy of a message is dropped", delivery.queue)
             case Refuse():
                 decision = self._refusal(admission, delivery)
                 await self._effect(decision)

@@ -279,7 +279,8 @@ def _replaced(message: TaskMessage, request: ReplaceRequested, terms: Terms) -> 
         advance = replacing(message, request.signature)
     except MalformedMessage as error:
         return failed(message, error, terms)
-    return Decision(None, follow_ups=advance.follow_ups, openings=advance.openings)
+    once = _key(message, terms, "instead")
+    return Decision(None, follow_ups=advance.follow_ups, openings=advance.openings, once=once)
 
 
 def _retry_requested(message: TaskMessage, request: RetryRequested, terms: Terms) -> Decision:

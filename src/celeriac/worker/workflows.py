@@ -153,8 +153,11 @@ class Workflows:
             await self._publisher.publish_workflow(body.follow_ups, self._defaults, once)
 
     async def _forget_once(self, key: str) -> None:
+        broker, copies = self._publisher.broker, self._backend.copies
         with suppress(CeleriacError):  # then it ends by itself, a day later
-            await self._publisher.broker.forget_once(key)
+            await broker.forget_once(key)
+            if broker.may_repeat and copies is not None:
+                await copies.forget(key)
 
     async def _lose(self, part: Part, error: ChordError, cause: Failure) -> list[EncodedPart]:
         """Fail the body and all after it: store, call errbacks; return the parts that it is of other chords."""

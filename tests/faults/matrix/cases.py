@@ -16,7 +16,7 @@ How = Literal["in one worker", "worker killed", "child killed", "broker gone", "
 EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis", "rabbitmq")
 OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis", "rabbitmq")
 KEEPS_WHAT_IT_GAVE: Sequence[Broker] = ("sqlite", "redis")
-"""Where neither the broker's absence takes a message from its worker, nor a follow-up is published twice."""
+"""Where the broker's absence takes no message from its worker."""
 MODES: Sequence[Delivery] = ("at_least_once", "at_most_once")
 
 
@@ -92,10 +92,9 @@ def killed(
     least: Outcome,
     most: Outcome,
     body: str = "returns",
-    brokers: Sequence[Broker] = OUTLIVES_A_PROCESS,
 ) -> Ending:
     """A row of a killed worker."""
-    return Ending(text, body, least, most, "worker killed", brokers, at)
+    return Ending(text, body, least, most, "worker killed", OUTLIVES_A_PROCESS, at)
 
 
 def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome, body: str = "returns") -> Ending:
@@ -103,9 +102,11 @@ def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome, body:
     return Ending(text, body, least, most, "broker gone", KEEPS_WHAT_IT_GAVE, at)
 
 
-def cut(text: str, at: tuple[Point, When], least: Outcome) -> Ending:
+def cut(
+    text: str, at: tuple[Point, When], least: Outcome, most: Outcome = ONCE, body: str = "returns"
+) -> Ending:
     """A row of a RabbitMQ that cannot be reached, and gives what it had given to whoever comes next."""
-    return Ending(text, "returns", least, ONCE, "broker gone", ("rabbitmq",), at)
+    return Ending(text, body, least, most, "broker gone", ("rabbitmq",), at)
 
 
 ENDINGS: Sequence[Ending] = (
@@ -134,22 +135,12 @@ ENDINGS: Sequence[Ending] = (
     killed("The worker is killed before the result is stored", ("store", "before"), TWICE, NEVER_HEARD_OF),
     killed("The worker is killed after the result was stored", ("store", "after"), TWICE, ONCE),
     killed("The worker is killed before the acknowledgement", ("ack", "before"), TWICE, ONCE),
-    killed(
-        "The worker is killed after the acknowledgement",
-        ("ack", "after"), ONCE, NEVER_RUN, brokers=KEEPS_WHAT_IT_GAVE,
-    ),
-    killed(
-        "The worker is killed while an acknowledgement is on its way to RabbitMQ",
-        ("ack", "after"), TWICE, NEVER_RUN, brokers=("rabbitmq",),
-    ),
+    killed("The worker is killed after the acknowledgement", ("ack", "after"), ONCE, NEVER_RUN),
     killed(
         "The worker is killed before it sends the retry",
         ("publish", "before"), THRICE, NEVER_HEARD_OF, "asks_again",
     ),
-    killed(
-        "The worker is killed after it sent the retry",
-        ("publish", "after"), THRICE, TWICE, "asks_again", KEEPS_WHAT_IT_GAVE,
-    ),
+    killed("The worker is killed after it sent the retry", ("publish", "after"), THRICE, TWICE, "asks_again"),
     Ending(
         "The body kills every worker that runs it (`max_deliveries=2`)",
         "kills", Outcome("WorkerLost", 2, "1 dead"), NEVER_HEARD_OF, "worker killed", OUTLIVES_A_PROCESS, kills=2,
@@ -163,6 +154,9 @@ ENDINGS: Sequence[Ending] = (
     cut("RabbitMQ cannot be reached before the result is stored", ("store", "before"), TWICE),
     cut("RabbitMQ cannot be reached after the result was stored", ("store", "after"), TWICE),
     cut("RabbitMQ cannot be reached before the acknowledgement", ("ack", "before"), TWICE),
+    cut("RabbitMQ cannot be reached after the acknowledgement", ("ack", "after"), ONCE, NEVER_RUN),
+    cut("RabbitMQ cannot be reached before the retry is sent", ("publish", "before"), THRICE, TWICE, "asks_again"),
+    cut("RabbitMQ cannot be reached after the retry was sent", ("publish", "after"), THRICE, TWICE, "asks_again"),
     gone("The broker is gone before the message is taken", ("take", "before"), ONCE, ONCE),
     gone("The broker is gone after the message was taken", ("take", "after"), ONCE, ONCE),
     gone("The broker is gone before the result is stored", ("store", "before"), ONCE, ONCE),

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from typing import Any
 
-from celeriac.backend import ChordStore, EncodedResult, Replies
+from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.backends.redis.chords import RedisChords
+from celeriac.backends.redis.copies import RedisCopies
 from celeriac.backends.redis.listener import Listener
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError
@@ -103,6 +104,7 @@ class RedisBackend:
         self._expires_ms = 0 if not expires else max(1, round(expires * 1000))
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
         self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self._expires_ms // 1000))
+        self._copies = RedisCopies(self._link, self._prefix)
         self._listener = Listener(self._link, self._key, self._decode)
         self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_all, _STORE_BATCH)
         self._load: Coalescer[Sequence[str], list[bytes | None]] = Coalescer(self._load_all, _LOAD_BATCH)
@@ -110,6 +112,10 @@ class RedisBackend:
     @property
     def chords(self) -> ChordStore:
         return self._chords
+
+    @property
+    def copies(self) -> Copies:
+        return self._copies
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
@@ -150,6 +156,7 @@ class RedisBackend:
         await self._store.drain()
         await self._load.drain()
         await self._chords.drain()
+        await self._copies.drain()
         await self._listener.close()
         await self._link.close()
 

@@ -32,8 +32,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError as UrlError
 
-from celeriac.backend import ChordStore, EncodedResult, Replies
+from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.backends.sql.chords import SqlChords, chord_tables
+from celeriac.backends.sql.copies import SqlCopies, copy_table
 from celeriac.clock import Clock, SystemClock
 from celeriac.coalesce import Coalescer
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError
@@ -61,6 +62,7 @@ _CLEANUPS = 24.0
 _METADATA = MetaData()
 listener_table(_METADATA)
 chord_tables(_METADATA)
+copy_table(_METADATA)
 
 _taskmeta = Table(
     "celery_taskmeta",
@@ -180,6 +182,7 @@ class SqlBackend:
         self._extended = extended
         self._clock = clock
         self._chords = SqlChords(self._link, codecs, serializer, clock, expires)
+        self._copies = SqlCopies(self._link, clock)
         self._next_cleanup = 0.0
         self._following = Following()
         self._watch: asyncio.Task[None] | None = None
@@ -193,6 +196,10 @@ class SqlBackend:
     @property
     def chords(self) -> ChordStore:
         return self._chords
+
+    @property
+    def copies(self) -> Copies:
+        return self._copies
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return _EncodedRow(
@@ -237,6 +244,7 @@ class SqlBackend:
         await self._storing.drain()
         await self._loading.drain()
         await self._chords.drain()
+        await self._copies.drain()
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()

@@ -14,6 +14,7 @@ from celeriac.amqp import methods
 from celeriac.amqp.errors import NOT_FOUND, Refused
 from celeriac.amqp.link import Link
 from celeriac.brokers.amqp.browsing import look_into
+from celeriac.brokers.amqp.copies import as_copies
 from celeriac.brokers.amqp.dead import AmqpDeadLetters, Graveyard
 from celeriac.brokers.amqp.envelopes import read
 from celeriac.brokers.amqp.ledger import Ledger
@@ -41,6 +42,8 @@ class AmqpBroker:
     :param timeout: seconds for any one call.
     :param clock: tells when a parked message is due.
     """
+
+    may_repeat = True
 
     def __init__(
         self,
@@ -72,11 +75,11 @@ class AmqpBroker:
         await self._outbox.publish_many(messages)
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        await self._outbox.publish_many(messages)
+        await self._outbox.publish_many(as_copies(key, messages))
         return True
 
     async def forget_once(self, key: str) -> None:
-        """Do nothing: no key is kept."""
+        """Do nothing: no key is kept here."""
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[AmqpSubscription]:

@@ -1,15 +1,18 @@
 """Between an envelope and the properties of an AMQP message.
 
-Rules: pure. A priority of 0 is the first to be taken, as everywhere in celeriac; RabbitMQ takes the highest first, so
-``9 - priority`` is written. An expiry is never left to RabbitMQ, which would drop the message without a word to the
-caller: it travels in a header of ours, and the worker reports it. What RabbitMQ adds on its ways (``x-death``, the bits
-of a delay) is taken off again.
+Rules: pure, but for a random ``message_id``: it tells a publication from others of the same task, and is kept by what
+comes back. Where a message has none, as kombu's, its content does. A priority of 0 is the first to be taken, as
+everywhere in celeriac; RabbitMQ takes the highest first, so ``9 - priority`` is written. An expiry is never left to
+RabbitMQ, which would drop the message without a word to the caller: it travels in a header of ours, and the worker
+reports it. What RabbitMQ adds on its ways (``x-death``, the bits of a delay) is taken off again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+from hashlib import blake2b
 from typing import Any
 
 from celeriac.amqp.content import Properties, read_properties
@@ -17,6 +20,7 @@ from celeriac.amqp.frames import Inbound
 from celeriac.errors import MalformedMessage
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.names import HIGHEST_PRIORITY
+from celeriac.wire.once import COPY_HEADER, Copy, read_copy
 
 RAW_CONTENT = "application/data"
 """kombu's content type for bytes that no serializer made."""
@@ -38,8 +42,9 @@ _ADDED_BY_BROKER = frozenset(
     }
 )  # fmt: skip
 _NOT_MOVED = _ADDED_BY_BROKER | {EARLIER_DELIVERIES_HEADER}
-_NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER}
+_NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER, COPY_HEADER}
 _DELAY_BITS = re.compile(r"^(?:[01]\.){28}")
+_OUR_ID = "celeriac-"
 _PERSISTENT = 2
 
 
@@ -48,6 +53,8 @@ def to_properties(envelope: Envelope) -> Properties:
     headers = envelope.headers
     if envelope.expiration is not None:
         headers = headers | {EXPIRATION_HEADER: envelope.expiration}
+    if envelope.copy is not None:
+        headers = headers | {COPY_HEADER: envelope.copy.to_text()}
     return Properties(
         envelope.content_type or RAW_CONTENT,
         envelope.content_encoding,
@@ -56,6 +63,7 @@ def to_properties(envelope: Envelope) -> Properties:
         _flip(envelope.priority),
         envelope.correlation_id,
         envelope.reply_to,
+        message_id=_new_id(),
     )
 
 
@@ -72,9 +80,10 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
     deliveries = 1 + _earlier(headers)
     if not properties.content_type:
         return Unreadable(message.body, "no content type says what the body is"), deliveries
-    expiration = properties.expiration
+    expiration, copy = properties.expiration, None
     if not _NOT_FOR_READERS.isdisjoint(headers):
         expiration = _text(headers.get(EXPIRATION_HEADER)) or expiration
+        copy = read_copy(headers.get(COPY_HEADER))
         headers = {name: value for name, value in headers.items() if name not in _NOT_FOR_READERS}
     exchange, routing_key = message.exchange, message.routing_key
     if exchange == DELAYED_EXCHANGE:
@@ -89,10 +98,11 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
         priority=_flip(properties.priority or 0),
         expiration=expiration,
         delivery_mode=properties.delivery_mode or _PERSISTENT,
-        delivery_tag=str(message.tag),
+        delivery_tag=_tag_of(properties, message.body),
         exchange=exchange,
         routing_key=routing_key,
         redelivered=message.redelivered,
+        copy=copy,
     )
     return envelope, deliveries
 
@@ -121,16 +131,39 @@ def moved(message: Inbound, extra: dict[str, Any] | None = None) -> Properties:
 def parked(message: Inbound, earlier: int = 0) -> Properties:
     """Return the properties of a message that goes away to come back: as ``moved``, and its deliveries go on counting.
 
+    It may be parked twice, when an answer is lost, so it is a copy of what it was.
+
     :param earlier: deliveries that the message itself does not tell of.
     """
+    extra: dict[str, Any] = {}
+    number = _new_id()
     with contextlib.suppress(MalformedMessage):
-        earlier += _earlier(read_properties(message.header).headers or {})
-    return moved(message, {EARLIER_DELIVERIES_HEADER: earlier} if earlier else None)
+        properties = read_properties(message.header)
+        extra[COPY_HEADER] = Copy(f"{_tag_of(properties, message.body)}.parked", "", number).to_text()
+        earlier += _earlier(properties.headers or {})
+    if earlier:
+        extra[EARLIER_DELIVERIES_HEADER] = earlier
+    properties = moved(message, extra)
+    properties.message_id = number
+    return properties
 
 
 def _earlier(headers: dict[str, Any]) -> int:
     counts = (headers.get(name) for name in (DELIVERY_COUNT_HEADER, EARLIER_DELIVERIES_HEADER))
     return sum(count for count in counts if isinstance(count, int))
+
+
+def _new_id() -> str:
+    return _OUR_ID + os.urandom(12).hex()
+
+
+def _tag_of(properties: Properties, body: bytes) -> str:
+    """Return what tells a publication from others of its task, the same for every delivery of it."""
+    known, headers = properties.message_id, properties.headers or {}
+    if known is not None and known.startswith(_OUR_ID):
+        return known
+    told = (known, properties.correlation_id, *(headers.get(name) for name in ("id", "retries", "eta")))
+    return blake2b(repr(told).encode() + body, digest_size=12).hexdigest()
 
 
 def _flip(priority: int) -> int:

@@ -40,6 +40,8 @@ class RedisBroker:
     :param clock: tells when to look for dead workers; leases and due times go by the server's.
     """
 
+    may_repeat = False
+
     def __init__(
         self,
         url: str,

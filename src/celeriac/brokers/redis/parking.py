@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from celeriac.broker import ONCE, ONCE_SETTLED
 from celeriac.brokers.redis.keys import Keys
 from celeriac.coalesce import Coalescer
 from celeriac.redis_link import Link, Script
+from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 _BATCH = 1000
 _TRIP_BYTES = 8 * 1024 * 1024

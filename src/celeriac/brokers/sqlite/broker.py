@@ -32,6 +32,8 @@ class SqliteBroker:
     :param lease: seconds after which the messages of a process that died are given to others.
     """
 
+    may_repeat = False
+
     def __init__(
         self,
         path: str,

@@ -19,12 +19,12 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, TextClause, text
 
-from celeriac.broker import ONCE, ONCE_SETTLED
 from celeriac.brokers.sqlite.owners import Owners
 from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.frame import mark_redelivered, unpack
+from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 _BATCH_BYTES = 32 * 1024 * 1024
 """Bytes of frames that go through one statement, if there is more than one frame."""
