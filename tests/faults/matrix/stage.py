@@ -76,7 +76,7 @@ class Scene:
         """Return when no message is left but dead ones: the caller may know the result before its message is gone."""
         async with asyncio.timeout(PATIENCE):
             # Nobody is told when a message is removed.
-            while await self._has_messages(app) or worker._at_work():
+            while await self._has_messages(app) or worker._at_work():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def _has_messages(self, app: Celeriac) -> bool:
