@@ -50,6 +50,11 @@ def add(x, y):
     return x + y
 
 
+@app.task(name="interop.str")
+def text(value):
+    return str(value)
+
+
 @app.task(name="interop.none")
 def none():
     return None
@@ -101,6 +106,11 @@ def seen(self: Task):
         "queue": request.delivery_info["routing_key"],
         "headers": request.headers,
     }
+
+
+@app.task(name="interop.requested", bind=True)
+def requested(self: Task, name):
+    return self.request.get(name)
 
 
 @app.task(name="interop.note")

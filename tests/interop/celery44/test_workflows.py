@@ -1,4 +1,4 @@
-"""Workflows that Celery 4.4's client sends, and that its workers have a part in, but what it cannot do alone either."""
+"""Workflows that Celery 4.4's client sends, and that its workers have a part in; those that it cannot end are named."""
 
 from random import Random
 from typing import Any
@@ -23,10 +23,10 @@ FLAT = {"group-at-the-end-in-header"}
 """Celery 4 has a chord count such a group's members one by one; tested apart."""
 
 UNREPLACED = {"replaced-in-chain", "replaced-by-group-in-header"}
-"""Celery 4's ``replace`` runs the rest of the chain first, and takes no group in a header."""
+"""``replace`` of Celery 4.4 fails before a further step of a chain, and with a group in a header."""
 
 UNENDED = {"header-then-chain", "chain-in-header", "chord-in-header", "group-in-chain"}
-"""Celery 4 stores these failures where they happen, and no failure of the task that was waited for."""
+"""Celery 4 stores no failure for the later steps of a chain; its own client looks at the steps before."""
 
 BEYOND = {
     "celery-celeriac": FLAT,
@@ -34,7 +34,7 @@ BEYOND = {
     "celeriac-celery": UNREPLACED | UNENDED,
     "celeriac-mixed": {"replaced-in-chain"},
 }
-"""What does not end, or not with this value, when Celery 4.4 is alone either."""
+"""What does not end, or not with this value, by what Celery 4.4 does of it."""
 
 
 def within(names: dict[str, tuple[Build, object]]) -> list[tuple[str, str]]:
