@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NoReturn
 
-from celeriac.canvas.nodes import Node
+from celeriac.canvas.nodes import Node, checked
 from celeriac.errors import ConfigError, Ignore, Reject, ReplaceRequested, RetryRequested
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
@@ -223,7 +223,7 @@ class Context:
         It takes over the task's id, so that whoever waits for the task gets the workflow's value, and its place in a
         chain, group or chord. A group's value is the list of its members' values.
         """
-        raise ReplaceRequested(workflow.to_dict())
+        raise ReplaceRequested(checked(workflow).to_dict())
 
     def add_to_chord(self, *workflows: Node[Any]) -> None:
         """Let further workflows be parts of the chord that this task is a part of.
@@ -233,7 +233,7 @@ class Context:
         """
         if self.message.chord is None or self.message.group is None:
             raise ConfigError(f"task {self.task}[{self.id}] is part of no chord that another could join")
-        self.joiners.extend(workflow.to_dict() for workflow in workflows)
+        self.joiners.extend([checked(workflow).to_dict() for workflow in workflows])
 
     def reject(self, reason: str = "rejected by the task", *, requeue: bool = False) -> NoReturn:
         """End the task and refuse the message: dead-letter it, or put it back; raises ``Reject``."""

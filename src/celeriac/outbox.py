@@ -11,7 +11,7 @@ import msgspec
 
 from celeriac.canvas.freeze import freeze
 from celeriac.canvas.launch import Launch, Origin
-from celeriac.canvas.nodes import Node, has_chord
+from celeriac.canvas.nodes import Node, checked, has_chord
 from celeriac.canvas.trail import Trail, trail
 from celeriac.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.context import CURRENT
@@ -111,10 +111,10 @@ class Outbox:
     async def send_workflow(self, node: Node[Any]) -> Any:
         """Send a workflow; the result, or group of results, of what gives its value.
 
-        Raises as ``Publisher.publish_many``, ``MalformedMessage`` for a chain of nothing, and ``ConfigError`` where the
-        result backend cannot count the chords in it.
+        Raises as ``Publisher.publish_many``, ``MalformedMessage`` for a chain of nothing, and ``ConfigError`` for no
+        workflow, or where the result backend cannot count the chords in it.
         """
-        frozen = freeze(node, new_id)
+        frozen = freeze(checked(node), new_id)
         left = trail(frozen)
         connections = self._connections.current()
         if has_chord(frozen) and connections.backend.chords is None:

@@ -275,19 +275,19 @@ class Task(Generic[P, R]):
 
     def map(self, items: Iterable[Any]) -> Signature[list[R]]:
         """Describe one call that runs the task with each item, one after the other; gives the list of values."""
-        return self._iterating(MAP, list(items))
+        return self._iterating(MAP, self._listed("map", items))
 
     def starmap(self, items: Iterable[Iterable[Any]]) -> Signature[list[R]]:
         """Describe one call that runs the task with each list of arguments, one after the other."""
-        return self._iterating(STARMAP, [list(arguments) for arguments in items])
+        return self._iterating(STARMAP, self._rows("starmap", items))
 
     def chunks(self, items: Iterable[Iterable[Any]], size: int) -> Group[list[R]]:
         """Describe a group of calls that each run the task with up to ``size`` lists of arguments."""
-        if size < 1:
-            raise ConfigError(f"chunks of size {size}: give 1 or more")
-        arguments = list(items)
-        pieces = (arguments[start : start + size] for start in range(0, len(arguments), size))
-        return Group(tuple(self.starmap(piece) for piece in pieces))
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"{self.name}: chunks of size {size!r}: give a whole number, 1 or more")
+        rows = self._rows("chunks", items)
+        pieces = (rows[start : start + size] for start in range(0, len(rows), size))
+        return Group(tuple(self._iterating(STARMAP, piece) for piece in pieces))
 
     def report(self, record: ResultRecord) -> None:
         """Store a state of a running call and block until it is kept; for child processes."""
@@ -334,6 +334,20 @@ class Task(Generic[P, R]):
             outlet=self._outbox,
             convert=self._convert,
         )
+
+    def _listed(self, what: str, items: Any) -> list[Any]:
+        if not isinstance(items, Iterable):
+            raise ConfigError(f"{self.name}.{what}: {items!r:.100} cannot be iterated over; give a list")
+        return list(items)
+
+    def _rows(self, what: str, items: Any) -> list[list[Any]]:
+        rows = self._listed(what, items)
+        for row in rows:
+            if not isinstance(row, Iterable) or isinstance(row, str | bytes):
+                raise ConfigError(
+                    f"{self.name}.{what}: {row!r:.100} is no list of arguments; give such as (1, 2)"
+                )
+        return [list(row) for row in rows]
 
     def _iterating(self, name: str, items: list[Any]) -> Signature[list[R]]:
         given = self.s()

@@ -1,10 +1,12 @@
 """Whatever follows a message, the worker is told what it cannot do with it, and nothing breaks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies
 
+from celeriac import Celeriac, Context, chain, chord, group, mermaid
 from celeriac.canvas.advance import (
     after_failure,
     after_parts,
@@ -14,7 +16,7 @@ from celeriac.canvas.advance import (
     obstacle,
     part_of,
 )
-from celeriac.canvas.nodes import Signature, group
+from celeriac.canvas.nodes import Signature
 from celeriac.errors import ConfigError
 from celeriac.wire.task import TaskMessage
 
@@ -101,10 +103,45 @@ def test_too_deep_is_said():
     assert obstacle(TaskMessage(id="id", task="t", chain=[node])) is not None
 
 
-def test_wrong_parts_and_options_are_named():
-    with pytest.raises(ConfigError, match="no part of a workflow"):
-        group(["task.name"])  # type: ignore[list-item]
-    with pytest.raises(ConfigError, match="did you mean countdown"):
-        Signature("a").set(countdwn=3)
-    with pytest.raises(ConfigError, match="made by no app"):
-        Signature("a").delay()
+app = Celeriac("mistakes", broker="memory://")
+one = Signature("one")
+
+
+@app.task
+async def add(x: int, y: int) -> int:
+    return x + y
+
+
+NOT_A_PART = "no part of a workflow: give signatures"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda: group(["task.name"]), f"'task.name' is {NOT_A_PART}"),
+        (lambda: group("task.name"), f"'task.name' is {NOT_A_PART}"),
+        (lambda: group(None), f"None is {NOT_A_PART}"),
+        (lambda: group(one.to_dict()), "from_dict"),
+        (lambda: chain(one, add), f"add> is {NOT_A_PART}"),
+        (lambda: chord([one], len), f"len> is {NOT_A_PART}"),
+        (lambda: one | add, f"add> is {NOT_A_PART}"),
+        (lambda: add | one, f"add> is {NOT_A_PART}"),
+        (lambda: group(one) | len, f"len> is {NOT_A_PART}"),
+        (lambda: one.link(add), f"add> is {NOT_A_PART}"),
+        (lambda: one.link({}), "no signature"),
+        (lambda: mermaid(add), f"add> is {NOT_A_PART}"),
+        (lambda: Context(TaskMessage(id="id", task="t")).replace(add), f"add> is {NOT_A_PART}"),
+        (lambda: one.set(countdwn=3), "did you mean countdown"),
+        (lambda: one.set(task_id=5), "task_id=5: Expected `str"),
+        (lambda: one.set(priority=10), "from 0"),
+        (lambda: one.stamp(chain="x"), "an option has that name"),
+        (one.delay, "made by no app"),
+        (lambda: chain().delay(), "no steps"),
+        (lambda: add.map(5), r"add\.map: 5 cannot be iterated over"),
+        (lambda: add.starmap([1, 2]), r"add\.starmap: 1 is no list of arguments"),
+        (lambda: add.chunks([(1, 2)], 0), r"add: chunks of size 0: give"),
+    ],
+)
+def test_mistakes_are_named(mistake: Callable[[], Any], said: str):
+    with pytest.raises(ConfigError, match=said):
+        mistake()

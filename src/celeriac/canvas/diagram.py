@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from celeriac.canvas.freeze import freeze
-from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, leaves
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, checked, leaves
 from celeriac.wire.result import FAILURE, REVOKED, SUCCESS
 
 _COLOURS = {SUCCESS: "#c8e6c9", FAILURE: "#ffcdd2", REVOKED: "#e0e0e0"}
@@ -56,7 +56,7 @@ def graphviz(workflow: Node[Any], states: Mapping[str, str] | None = None) -> st
 def _read(workflow: Node[Any]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Return every task's id and text, and the arrows between them."""
     numbers = count()
-    frozen = freeze(workflow, lambda: f"new-{next(numbers)}")
+    frozen = freeze(checked(workflow), lambda: f"new-{next(numbers)}")
     tasks = {leaf.id: str(leaf) for leaf in leaves(frozen) if leaf.id is not None}
     arrows: dict[tuple[str, str], None] = {}
     _draw(frozen, arrows)

@@ -14,9 +14,10 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from celeriac.errors import ConfigError
+from celeriac.errors import ConfigError, MalformedMessage
+from celeriac.wire.names import HIGHEST_PRIORITY
 from celeriac.wire.preview import preview
-from celeriac.wire.signature import CHAIN, CHORD, COMPOSITE_NAMES, GROUP, as_list, write
+from celeriac.wire.signature import CHAIN, CHORD, COMPOSITE_NAMES, GROUP, as_list, misfit, read, write
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -29,6 +30,11 @@ OPTIONS = frozenset(
     }
 )  # fmt: skip
 """What may be said of how a signature is sent; the meaning is that of ``SendOptions``."""
+
+RESERVED = OPTIONS | {
+    "link", "link_error", "chain", "chord", "group_id", "group_index", "replaced_task_nesting", "stamped_headers",
+}  # fmt: skip
+"""What a stamp, which travels among the options, may not be called."""
 
 DELAYS = frozenset({"countdown", "eta"})
 """Options that hold a workflow back: they go to what runs first."""
@@ -101,8 +107,11 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
         raise NotImplementedError
 
     def __or__(self, other: Node[S]) -> Node[S]:
-        """Run ``other`` with the value of this."""
-        return chain(self, other) if isinstance(other, Node) else NotImplemented
+        """Run ``other`` with the value of this. Raises ``ConfigError`` for what is no part of a workflow."""
+        return chain(self, other)
+
+    def __ror__(self, other: Node[Any]) -> Node[R]:
+        return chain(checked(other), self)
 
     def __repr__(self) -> str:
         return str(self)
@@ -122,6 +131,8 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
         for leaf in leaves(self):
             if leaf.outlet is not None:
                 return leaf.outlet
+        if isinstance(self, Chain) and not self.steps:
+            raise ConfigError("chain() has no steps, so that there is nothing to send: give it signatures")
         raise ConfigError(f"{self} was made by no app: send it with app.send(...)")
 
 
@@ -189,7 +200,7 @@ class Signature(Node[R], frozen=True):
 
     def stamp(self, **stamps: Any) -> Signature[R]:
         for name in stamps:
-            if name in OPTIONS:
+            if name in RESERVED:
                 raise ConfigError(f"stamp {name!r}: an option has that name; choose another")
         names = dict.fromkeys([*(self.options.get("stamped_headers") or ()), *stamps])
         return self.over(stamps | {"stamped_headers": list(names)})
@@ -283,7 +294,7 @@ class Group(Node[list[R]], Generic[R], frozen=True):
 
     def __or__(self, other: Node[S]) -> Chord[S]:
         """Collect the members' values and run ``other`` with the list of them."""
-        return chord(self, other) if isinstance(other, Node) else NotImplemented
+        return chord(self, other)
 
     def to_dict(self) -> dict[str, Any]:
         options = {"task_id": self.id} if self.id is not None else {}
@@ -377,7 +388,7 @@ def group(*members: Nodes) -> Group[Any]:
 
 def chord(header: Nodes, body: Node[S]) -> Chord[S]:
     """Return a chord: ``body`` runs with the list of what the header's members return."""
-    return Chord(header if isinstance(header, Group) else group(header), _checked(body))
+    return Chord(header if isinstance(header, Group) else group(header), checked(body))
 
 
 def leaves(node: Node[Any]) -> Iterator[Signature[Any]]:
@@ -423,22 +434,33 @@ def _is_header(step: Node[Any]) -> bool:
     return isinstance(step, Group)
 
 
-def _nodes(given: Sequence[Nodes]) -> list[Node[Any]]:
-    if len(given) == 1 and not isinstance(given[0], Node):
-        given = list(given[0])
-    return [_checked(node) for node in given]
-
-
-def _checked(node: Any) -> Node[Any]:
+def checked(node: Any) -> Node[Any]:
+    """Return what was given as a workflow or a part of one. Raises ``ConfigError`` for what is neither."""
     if isinstance(node, Node):
         return node
+    hint = "from_dict(...) makes one of Celery's dictionary" if isinstance(node, Mapping) else ""
     raise ConfigError(
         f"{node!r:.100} is no part of a workflow: give signatures, such as task.s(1), chains, groups and chords"
+        + (hint and f"; {hint}")
     )
 
 
+def _nodes(given: Sequence[Nodes]) -> list[Node[Any]]:
+    if len(given) == 1:
+        [only] = given
+        several = isinstance(only, Iterable) and not isinstance(only, Node | str | bytes | Mapping)
+        given = list(only) if several else [only]
+    return [checked(node) for node in given]
+
+
 def _as_dict(node: Any) -> dict[str, Any]:
-    return dict(node) if isinstance(node, Mapping) else _checked(node).to_dict()
+    if not isinstance(node, Mapping):
+        return checked(node).to_dict()
+    try:
+        read(dict(node))
+    except MalformedMessage as error:
+        raise ConfigError(f"{error}; give signatures, such as task.s(1), or Celery's dictionaries") from None
+    return dict(node)
 
 
 def _shared_out(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -456,3 +478,7 @@ def _check_option(name: str, value: Any) -> None:
         raise ConfigError(f"unknown option {name!r}: {hint}")
     if isinstance(value, datetime) and value.tzinfo is None:
         raise ConfigError(f"option {name}={value!r} has no time zone; give an aware time")
+    if (wrong := misfit(name, value)) is not None:
+        raise ConfigError(f"option {name}={value!r:.100}: {wrong}")
+    if name == "priority" and value is not None and not 0 <= value <= HIGHEST_PRIORITY:
+        raise ConfigError(f"option {name}={value!r}: give a whole number from 0, which goes first, to 9")

@@ -102,6 +102,15 @@ def read(signature: Any) -> WireSignature:
     )
 
 
+def misfit(name: str, value: Any) -> str | None:
+    """Say what is wrong with the type of an option, or ``None``."""
+    try:
+        msgspec.convert({name: value}, _Options)
+    except msgspec.ValidationError as error:
+        return str(error).partition(" - at ")[0]
+    return None
+
+
 def read_time(value: Any) -> datetime | None:
     """Return the time of an option; Celery 4 writes text, and one without an offset is UTC. Raises ``ValueError``."""
     if value is None:
