@@ -448,8 +448,8 @@ def checked(node: Any) -> Node[Any]:
 def _nodes(given: Sequence[Nodes]) -> list[Node[Any]]:
     if len(given) == 1:
         [only] = given
-        several = isinstance(only, Iterable) and not isinstance(only, Node | str | bytes | Mapping)
-        given = list(only) if several else [only]
+        if isinstance(only, Iterable) and not isinstance(only, Node | str | bytes | Mapping):
+            given = list(only)
     return [checked(node) for node in given]
 
 
