@@ -7,7 +7,7 @@ import time
 import pytest
 
 from celeriac.brokers.redis.scripts import LAPSED
-from celeriac.errors import DeliveryLost
+from celeriac.errors import BrokerUnavailable, DeliveryLost
 from celeriac.wire.frame import DELIVERIES_HEADER
 from celeriac.wire.names import SEPARATOR
 from tests.redis.messages import message, number_of, route
@@ -57,6 +57,25 @@ async def test_a_busy_event_loop_keeps_its_messages(make_broker, queue):
         time.sleep(0.9)  # noqa: ASYNC251 - that is the point
         assert await peer._recovery.run() == 0
         await delivery.receipt.ack()
+
+
+async def test_nobody_is_suspected_while_the_server_takes_no_writes(own_redis, make_broker, queue):
+    holder, peer = (make_broker(own_redis.url(), lease=0.3) for _ in range(2))
+    await holder.publish(message(), route(queue))
+    async with holder.subscribe([queue]) as subscription:
+        await subscription.take(1)
+        await holder._leases.close()
+    with own_redis.client() as client:
+        client.config_set("maxmemory", 1)
+        await asyncio.sleep(holder._leases.term)
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable, match="OOM"):
+                await peer._recovery.run()
+            await asyncio.sleep(peer._leases.second_look)
+        client.config_set("maxmemory", 0)
+    assert await peer._recovery.run() == 0, "the holder had no time to say that it lives"
+    await asyncio.sleep(peer._leases.second_look)
+    assert await peer._recovery.run() == 1
 
 
 async def test_who_wakes_up_after_its_lease_learns_so(make_broker, queue):

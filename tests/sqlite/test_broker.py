@@ -82,6 +82,28 @@ class TestLeases:
             await own.receipt.ack()
         assert rows(holder._desk.link.path, "SELECT * FROM celeriac_message") == []
 
+    async def test_nobody_is_suspected_while_the_file_cannot_be_written(self, open_broker, file):
+        """As on a full disk, where reading goes on."""
+        holder = open_broker(lease=30.0)
+        clock = ClockAhead(100)
+        later = open_broker(lease=30.0, clock=clock)
+        await holder.publish(message(), to("q"))
+        async with holder.subscribe(["q"]) as subscription:
+            await subscription.take(1)
+            other = sqlite3.connect(file)
+            other.execute(
+                "CREATE TRIGGER full BEFORE UPDATE ON celeriac_owner BEGIN SELECT RAISE(ABORT, 'full'); END"
+            )
+            for _ in range(2):
+                with pytest.raises(BrokerError, match="full"):
+                    await later.depth("q")
+                clock.advance(10)
+            other.execute("DROP TRIGGER full")
+            other.close()
+            assert await later.depth("q") == 0, "the holder had no time to say that it lives"
+            clock.advance(10)
+            assert await later.depth("q") == 1
+
     async def test_the_same_process_taking_it_again_does_not_revive_the_old_receipt(self, open_broker):
         holder = open_broker(lease=30.0)
         clock = ClockAhead(100)

@@ -1,9 +1,9 @@
 """Gives back what dead workers held.
 
 Rules: a celeriac peer's message is recognised by its lease and given back when two looks, some time apart, found its
-term ended: after an outage all terms have, and who lives renews within that time; a message without lease is
-kombu's and is given back when kombu's own rule says so, the visibility timeout. The restoring script looks again, so
-any number of peers may recover at once, kombu's sweep among them.
+term ended and the server took writes: after an outage all terms have ended, and who lives renews within that time; a
+message without lease is kombu's and is given back when kombu's own rule says so, the visibility timeout. The restoring
+script looks again, so any number of peers may recover at once, kombu's sweep among them.
 """
 
 from __future__ import annotations

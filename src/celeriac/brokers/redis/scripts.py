@@ -250,7 +250,12 @@ LAPSED = Script(
 -- Newest first, so that the oldest is put back last and taken first.
 -- Returns tag and entry of what a dead celeriac peer held, and of what a dead peer of kombu's kind held too long.
 local reply = {}
-for _, tag in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[3], now, '-inf', 'LIMIT', 0, ARGV[2])) do
+local lapsed = redis.call('ZREVRANGEBYSCORE', KEYS[3], now, '-inf', 'LIMIT', 0, ARGV[2])
+if lapsed[1] then
+  -- Changes nothing, and is refused where renewing is (OOM, READONLY, ...), so that nobody is suspected then.
+  redis.call('ZADD', KEYS[3], 'XX', redis.call('ZSCORE', KEYS[3], lapsed[1]), lapsed[1])
+end
+for _, tag in ipairs(lapsed) do
   local entry = redis.call('HGET', KEYS[1], tag)
   if entry then
     reply[#reply + 1] = tag

@@ -136,12 +136,19 @@ class Desk:
     async def revived(self, job: Callable[[Connection], T]) -> T:
         """Run the job on queues that are up to date; wake who waits for those that got something by that."""
         changed: set[str] = set()
+        asked = self.clock.monotonic()
 
         def whole(connection: Connection) -> T:
+            if self.clock.monotonic() - asked > self._owners.look:
+                self._owners.suspect_nobody()  # somebody had the file meanwhile
             changed.update(self.messages.revive(connection))
             return job(connection)
 
-        value = await self.link.write(whole, lambda: changed)
+        try:
+            value = await self.link.write(whole, lambda: changed)
+        except BrokerError:
+            self._owners.suspect_nobody()
+            raise
         self.ring(changed)
         return value
 

@@ -2,7 +2,8 @@
 
 Rules: a process of its own renews (``celeriac.keeper``), and only while something is held; a row whose time is up is
 not believed before two looks, some time apart, found it so: after the file was locked or the disk was full every time
-is up, and who lives must have time to say so. Everything here runs in the transaction of its caller.
+is up, and who lives must have time to say so. A look counts if the file could be written, as renewing it would have
+been. Everything here runs in the transaction of its caller.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _RENEW = text("UPDATE celeriac_owner SET expires = :expires WHERE id = :self")
 _HOLDS = text("SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1")
 _NEXT = text("SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self AND expires >= :now")
 _EXPIRED = text("SELECT id FROM celeriac_owner WHERE id IS NOT :self AND expires < :now")
+_TOUCH = text("UPDATE celeriac_owner SET expires = expires WHERE id = :id")
 _DELETE = text("DELETE FROM celeriac_owner WHERE id = :id")
 
 _KEEP = """
@@ -47,6 +49,7 @@ class Owners:
         self._suspects: dict[int, float] = {}
         self.own: int | None = None
         self.term = lease * _TERM
+        self.look = lease * _LOOK
 
     def hold(self, connection: Connection) -> int:
         """Renew our row, or make a new one: what the old one held is not ours any more once it was deleted."""
@@ -74,9 +77,15 @@ class Owners:
     def find_dead(self, connection: Connection) -> list[int]:
         """Return the others that were not renewed in time and have had time to say that they live."""
         now = self._clock.now()
-        expired = connection.execute(_EXPIRED, {"self": self.own, "now": now}).scalars()
+        expired = connection.execute(_EXPIRED, {"self": self.own, "now": now}).scalars().all()
+        for owner in expired[:1]:
+            connection.execute(_TOUCH, {"id": owner})
         self._suspects = {owner: self._suspects.get(owner, now) for owner in expired}
-        return [owner for owner, since in self._suspects.items() if now - since >= self._lease * _LOOK]
+        return [owner for owner, since in self._suspects.items() if now - since >= self.look]
+
+    def suspect_nobody(self) -> None:
+        """Begin anew: the file could not be written in between, or not for long."""
+        self._suspects = {}
 
     def delete(self, connection: Connection, owners: list[int]) -> None:
         """Delete these rows."""
@@ -84,7 +93,7 @@ class Owners:
 
     def next_look(self, connection: Connection) -> float | None:
         """Return when ``find_dead`` may find something, in seconds since the epoch."""
-        times = [since + self._lease * _LOOK for since in self._suspects.values()]
+        times = [since + self.look for since in self._suspects.values()]
         expiry = connection.execute(_NEXT, {"self": self.own, "now": self._clock.now()}).scalar()
         return min(times if expiry is None else [*times, expiry], default=None)
 
