@@ -71,6 +71,12 @@ class TaskError(CeleriacError):
 class TaskNotFound(TaskError):
     """No task of that name is registered with the worker that took the message. Celery: ``NotRegistered``."""
 
+    def __str__(self) -> str:
+        name = ", ".join(map(str, self.args))
+        return (
+            f"{name}: the worker has no task of this name; import its module there, or send to another queue"
+        )
+
 
 class ArgumentError(TaskError, TypeError):
     """An argument does not fit the task's signature or type hints."""

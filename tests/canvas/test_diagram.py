@@ -32,3 +32,8 @@ def test_graphviz_quotes_what_it_writes():
     assert '"B" -> "D\\"";' in text
     assert text.startswith("digraph workflow {\n")
     assert text.endswith("}\n")
+
+
+def test_what_runs_once_for_each_item_is_named_by_its_task():
+    each = Signature("celery.starmap", kwargs={"task": {"task": "add"}, "it": [[1, 2]]})
+    assert str(each | Signature("b")) == "add.starmap([[1, 2]]) | b()"

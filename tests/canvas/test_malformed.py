@@ -17,8 +17,9 @@ from celeriac.canvas.advance import (
     part_of,
 )
 from celeriac.canvas.nodes import Signature
-from celeriac.errors import ConfigError
-from celeriac.wire.task import TaskMessage
+from celeriac.errors import ConfigError, EncodeError, TaskNotFound
+from celeriac.wire.content import Codecs
+from celeriac.wire.task import TaskMessage, encode
 
 scraps = strategies.recursive(
     strategies.one_of(
@@ -145,3 +146,14 @@ NOT_A_PART = "no part of a workflow: give signatures"
 def test_mistakes_are_named(mistake: Callable[[], Any], said: str):
     with pytest.raises(ConfigError, match=said):
         mistake()
+
+
+def test_an_argument_that_cannot_travel_is_named_with_its_task():
+    with pytest.raises(EncodeError, match=r"task t: args\[0\]: <class 'object'>"):
+        encode(TaskMessage(id="id", task="t", args=[object()]), Codecs())
+
+
+def test_a_task_that_nobody_has_is_named_with_the_way_out():
+    assert str(TaskNotFound("shop.refund")).startswith(
+        "shop.refund: the worker has no task of this name; import"
+    )

@@ -17,7 +17,17 @@ import msgspec
 from celeriac.errors import ConfigError, MalformedMessage
 from celeriac.wire.names import HIGHEST_PRIORITY
 from celeriac.wire.preview import preview
-from celeriac.wire.signature import CHAIN, CHORD, COMPOSITE_NAMES, GROUP, as_list, misfit, read, write
+from celeriac.wire.signature import (
+    CHAIN,
+    CHORD,
+    COMPOSITE_NAMES,
+    GROUP,
+    ITERATING_TYPES,
+    as_list,
+    misfit,
+    read,
+    write,
+)
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -164,6 +174,9 @@ class Signature(Node[R], frozen=True):
 
     def __str__(self) -> str:
         named = [f"{name}={preview(value, 40)}" for name, value in self.kwargs.items()]
+        if self.task in ITERATING_TYPES and isinstance(self.kwargs.get("task"), Mapping):
+            each = f"{self.kwargs['task'].get('task')}.{self.task.removeprefix('celery.')}"
+            return f"{each}({preview(self.kwargs.get('it'), 40)})"
         return f"{self.task}({', '.join([*(preview(value, 40) for value in self.args), *named])})"
 
     def to_dict(self) -> dict[str, Any]:

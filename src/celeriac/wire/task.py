@@ -134,10 +134,11 @@ def encode(
     :raises EncodeError: an argument cannot be written, a custom header has a name of the protocol, or the serializer or
         compression is not at hand.
     """
-    if message.protocol == 1:
-        content, headers = _encode_v1(message, codecs, serializer)
-    else:
-        content, headers = _encode_v2(message, codecs, serializer)
+    write = _encode_v1 if message.protocol == 1 else _encode_v2
+    try:
+        content, headers = write(message, codecs, serializer)
+    except EncodeError as error:
+        raise EncodeError(f"task {message.task}: {error}") from error
     body = content.body
     if compression is not None:
         body, headers["compression"] = codecs.compress(body, compression)
