@@ -198,3 +198,11 @@ asyncio.run(main())
     )
     output, _ = await process.communicate()
     assert (output, process.returncode) == (b"before\n", -signal.SIGKILL)
+
+
+def test_a_point_that_is_none_is_refused():
+    for ask in (Faults().fail, Faults().pause, Faults().kill_at, Faults().skip):
+        with pytest.raises(ValueError, match=r"the points are publish, .* store, "):
+            ask("stroe")
+    with pytest.raises(ValueError, match="'before' and 'after'"):
+        Faults().fail("store", "during")

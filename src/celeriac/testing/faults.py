@@ -28,11 +28,13 @@ R = TypeVar("R")
 
 BrokerPoint: TypeAlias = Literal["publish", "subscribe", "take", "ack", "requeue", "park", "bury"]
 ChordPoint: TypeAlias = Literal["open", "extend", "count", "collect", "renew", "finish"]
-BackendPoint: TypeAlias = Literal["store", "load", "follow", "forget"] | ChordPoint
+ResultPoint: TypeAlias = Literal["store", "load", "follow", "forget"]
+BackendPoint: TypeAlias = ResultPoint | ChordPoint
 Point: TypeAlias = BrokerPoint | BackendPoint
 When: TypeAlias = Literal["before", "after"]
 
 BROKER_POINTS: Collection[Point] = get_args(BrokerPoint)
+POINTS: Collection[Point] = (*BROKER_POINTS, *get_args(ResultPoint), *get_args(ChordPoint))
 
 
 class Pause:
@@ -73,7 +75,7 @@ class Faults:
     """A script of faults; the wrappers that share it play it.
 
     Every method returns at once; what it asks for happens when a call comes to the point. ``passed`` counts the calls
-    that came to each ``(point, when)``, those that met a fault included.
+    that came to each ``(point, when)``, those that met a fault included. A point that is none raises ``ValueError``.
     """
 
     def __init__(self) -> None:
@@ -122,7 +124,7 @@ class Faults:
     def pause(self, point: Point, when: When = "before") -> Pause:
         """Hold the calls at the point until ``resume`` of what is returned; its ``reached`` tells when one is there."""
         pause = Pause()
-        self._script.setdefault((point, when), deque()).append(_Fault(pause.hold, None, pause))
+        self._append(point, when, _Fault(pause.hold, None, pause))
         return pause
 
     def clear(self) -> None:
@@ -162,8 +164,15 @@ class Faults:
     def _add(
         self, point: Point, when: When, happen: Callable[[], Awaitable[None]], times: int | None
     ) -> Self:
-        self._script.setdefault((point, when), deque()).append(_Fault(happen, times))
+        self._append(point, when, _Fault(happen, times))
         return self
+
+    def _append(self, point: Point, when: When, fault: _Fault) -> None:
+        if point not in POINTS or when not in get_args(When):
+            raise ValueError(
+                f"no call comes to {(point, when)}: the points are {', '.join(POINTS)}, each 'before' and 'after'"
+            )
+        self._script.setdefault((point, when), deque()).append(fault)
 
 
 class FaultyBroker:
