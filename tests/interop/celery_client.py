@@ -43,7 +43,7 @@ class CelerySent:
         self._thread = thread
 
     async def value(self) -> Any:
-        return await _in(self._thread, lambda: self._result.get(timeout=TIMEOUT))
+        return await _in(self._thread, lambda: self._result.get(timeout=TIMEOUT, interval=0.02))
 
     async def watch(self, on_state: OnState) -> Any:
         def on_message(meta: dict[str, Any]) -> None:
