@@ -178,9 +178,12 @@ async def test_a_dead_letter_fails_all_that_wait_for_it(kitchen: Kitchen, member
     assert [letter.envelope.headers["task"] for letter in letters] == [member, member]
 
 
-async def test_an_errback_of_a_chain_with_a_group_in_it_is_called_once(kitchen: Kitchen):
+@pytest.mark.parametrize("before", ["a task", "a chord"])
+async def test_an_errback_of_a_chain_with_a_group_in_it_is_called_once(kitchen: Kitchen, before: str):
     k = kitchen
-    await chain(k.add.s(1), group(k.fail.s(), k.fail.s()), k.same.s()).link_error(k.alarm.s()).send()
+    spoiled = group(k.fail.s(), k.fail.s())
+    steps = (k.add.s(1), spoiled) if before == "a task" else (chord([k.add.s(1)], spoiled),)
+    await chain(*steps, k.same.s()).link_error(k.alarm.s()).send()
     _, error = await asyncio.wait_for(k.failures.get(), TIMEOUT)
     assert "ChordError" in error
     assert await (await k.add.send(1)).wait(TIMEOUT) == 1

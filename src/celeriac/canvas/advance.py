@@ -20,8 +20,6 @@ from celeriac.canvas.trail import trail
 from celeriac.errors import MalformedMessage
 from celeriac.wire.task import TaskMessage
 
-__all__ = ["FollowUp", "Opening"]
-
 
 class Advance(msgspec.Struct, frozen=True):
     """What is to be sent, and what of it goes on record as the ended task's children.
@@ -288,7 +286,7 @@ def _lost(node: Node[Any]) -> Iterator[Casualty]:
 
 
 def _ends(node: Node[Any]) -> Iterator[Signature[Any]]:
-    """Yield what gives the value of a chord's body: its errbacks are those of the chord."""
+    """Yield the tasks of a chord's body whose errbacks are called for it: those that run first; of a chord its body."""
     match node:
         case Signature():
             yield node

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from celeriac.canvas.nodes import DELAYS, Chain, Chord, Group, Node, Signature, chain
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, chain
+from celeriac.canvas.options import DELAYS
 from celeriac.errors import ConfigError, MalformedMessage
 from celeriac.wire.signature import (
     CHAIN,

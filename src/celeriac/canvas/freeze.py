@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from celeriac.canvas.nodes import DESTINATION, Chain, Chord, Group, Node, Signature, leaves
+from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, leaves
+from celeriac.canvas.options import DESTINATION
 from celeriac.wire.signature import ACCUMULATE
 
 NewId = Callable[[], str]

@@ -8,14 +8,12 @@ signatures; what is said of a composite goes to the parts it concerns at once. N
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from celeriac.canvas.options import AT_HOME, DESTINATION, check_option, check_stamp, shared_out
 from celeriac.errors import ConfigError, MalformedMessage
-from celeriac.wire.names import HIGHEST_PRIORITY
 from celeriac.wire.preview import preview
 from celeriac.wire.signature import (
     CHAIN,
@@ -24,36 +22,12 @@ from celeriac.wire.signature import (
     GROUP,
     ITERATING_TYPES,
     as_list,
-    misfit,
     read,
     write,
 )
 
 R = TypeVar("R")
 S = TypeVar("S")
-
-OPTIONS = frozenset(
-    {
-        "queue", "exchange", "routing_key", "priority", "countdown", "eta", "expires", "task_id", "headers",
-        "serializer", "compression", "retry", "ignore_result", "time_limit", "soft_time_limit", "shadow", "protocol",
-        "reply_to", "root_id", "parent_id",
-    }
-)  # fmt: skip
-"""What may be said of how a signature is sent; the meaning is that of ``SendOptions``."""
-
-RESERVED = OPTIONS | {
-    "link", "link_error", "chain", "chord", "group_id", "group_index", "replaced_task_nesting", "stamped_headers",
-}  # fmt: skip
-"""What a stamp, which travels among the options, may not be called."""
-
-DELAYS = frozenset({"countdown", "eta"})
-"""Options that hold a workflow back: they go to what runs first."""
-
-DESTINATION = frozenset({"queue", "exchange", "routing_key"})
-"""Options that are taken together: a queue given later does not go with an exchange given before."""
-
-AT_HOME = frozenset({"retry", "protocol"})
-"""Options for whoever sends now; they have no form on the wire."""
 
 
 class Outlet(Protocol):
@@ -108,7 +82,7 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
         """Return a copy after whose failure the errbacks are called.
 
         Of a chain this is every step, of a group every member, of a chord its body, which fails when its header does;
-        a group that a chain goes on from is such a header.
+        a group that a chain goes on after is such a header.
         """
         raise NotImplementedError
 
@@ -195,7 +169,7 @@ class Signature(Node[R], frozen=True):
 
     def set(self, *, immutable: bool | None = None, **options: Any) -> Signature[R]:
         for name, value in options.items():
-            _check_option(name, value)
+            check_option(name, value)
         kept = self.options
         if not DESTINATION.isdisjoint(options):
             kept = {name: value for name, value in kept.items() if name not in DESTINATION}
@@ -213,8 +187,7 @@ class Signature(Node[R], frozen=True):
 
     def stamp(self, **stamps: Any) -> Signature[R]:
         for name in stamps:
-            if name in RESERVED:
-                raise ConfigError(f"stamp {name!r}: an option has that name; choose another")
+            check_stamp(name)
         names = dict.fromkeys([*(self.options.get("stamped_headers") or ()), *stamps])
         return self.over(stamps | {"stamped_headers": list(names)})
 
@@ -255,7 +228,7 @@ class Chain(Node[R], frozen=True):
         return copy.set(**options) if options else copy
 
     def set(self, *, immutable: bool | None = None, **options: Any) -> Chain[R]:
-        first, ending, everywhere = _shared_out(options)
+        first, ending, everywhere = shared_out(options)
         steps = [step.set(**everywhere) for step in self.steps]
         if steps:
             steps[0] = steps[0].set(immutable=immutable, **first)
@@ -266,9 +239,10 @@ class Chain(Node[R], frozen=True):
         return self._changed(-1, lambda step: step.link(*callbacks))
 
     def link_error(self, *errbacks: Node[Any]) -> Chain[R]:
-        *before, last = self.steps or (Group(),)
-        steps = [step if _is_header(step) else step.link_error(*errbacks) for step in before]
-        return Chain((*steps, last.link_error(*errbacks))) if self.steps else self
+        if not self.steps:
+            return self
+        *before, last = self.steps
+        return Chain((*(_linked_amid(step, errbacks) for step in before), last.link_error(*errbacks)))
 
     def stamp(self, **stamps: Any) -> Chain[R]:
         return Chain(tuple(step.stamp(**stamps) for step in self.steps))
@@ -367,7 +341,7 @@ class Chord(Node[R], frozen=True):
         return copy.set(**options) if options else copy
 
     def set(self, *, immutable: bool | None = None, **options: Any) -> Chord[R]:
-        first, ending, everywhere = _shared_out(options)
+        first, ending, everywhere = shared_out(options)
         return Chord(
             self.header.set(immutable=immutable, **first, **everywhere),
             self.body.set(**ending, **everywhere),
@@ -439,12 +413,18 @@ def last_id(node: Node[Any]) -> str | None:
     return None
 
 
-def _is_header(step: Node[Any]) -> bool:
-    """Whether a step before the last becomes the header of a chord; a group of one is taken for its member."""
-    match step:
+def _linked_amid(node: Node[Any], errbacks: Sequence[Node[Any]]) -> Node[Any]:
+    """Return a step that others follow with errbacks: a group at its end becomes a header, which has none."""
+    match node:
         case Group(members=(member,)):
-            return _is_header(member)
-    return isinstance(step, Group)
+            return Group((_linked_amid(member, errbacks),), node.id)
+        case Group():
+            return node
+        case Chain(steps=steps):
+            return Chain(tuple(_linked_amid(step, errbacks) for step in steps))
+        case Chord(header=header, body=body):
+            return Chord(header, _linked_amid(body, errbacks))
+    return node.link_error(*errbacks)
 
 
 def checked(node: Any) -> Node[Any]:
@@ -474,24 +454,3 @@ def _as_dict(node: Any) -> dict[str, Any]:
     except MalformedMessage as error:
         raise ConfigError(f"{error}; give signatures, such as task.s(1), or Celery's dictionaries") from None
     return dict(node)
-
-
-def _shared_out(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return what goes to the first part, to the last, and to each."""
-    first = {name: value for name, value in options.items() if name in DELAYS}
-    ending = {name: value for name, value in options.items() if name == "task_id"}
-    rest = {name: value for name, value in options.items() if name not in DELAYS and name != "task_id"}
-    return first, ending, rest
-
-
-def _check_option(name: str, value: Any) -> None:
-    if name not in OPTIONS:
-        near = get_close_matches(name, OPTIONS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
-        raise ConfigError(f"unknown option {name!r}: {hint}")
-    if isinstance(value, datetime) and value.tzinfo is None:
-        raise ConfigError(f"option {name}={value!r} has no time zone; give an aware time")
-    if (wrong := misfit(name, value)) is not None:
-        raise ConfigError(f"option {name}={value!r:.100}: {wrong}")
-    if name == "priority" and value is not None and not 0 <= value <= HIGHEST_PRIORITY:
-        raise ConfigError(f"option {name}={value!r}: give a whole number from 0, which goes first, to 9")

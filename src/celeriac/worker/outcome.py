@@ -16,8 +16,6 @@ from celeriac.backend import EncodedPart, EncodedResult
 from celeriac.canvas.advance import (
     Advance,
     Casualty,
-    FollowUp,
-    Opening,
     Part,
     after_failure,
     after_success,
@@ -27,6 +25,7 @@ from celeriac.canvas.advance import (
     part_of,
     replacing,
 )
+from celeriac.canvas.launch import FollowUp, Opening
 from celeriac.errors import (
     EncodeError,
     Ignore,

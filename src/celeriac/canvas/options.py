@@ -1,0 +1,66 @@
+"""The options of signatures: which there are, which belong together, and where those of a composite go.
+
+Rules: pure; names and meanings are Celery's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any
+
+from celeriac.errors import ConfigError
+from celeriac.wire.names import HIGHEST_PRIORITY
+from celeriac.wire.signature import misfit
+
+OPTIONS = frozenset(
+    {
+        "queue", "exchange", "routing_key", "priority", "countdown", "eta", "expires", "task_id", "headers",
+        "serializer", "compression", "retry", "ignore_result", "time_limit", "soft_time_limit", "shadow", "protocol",
+        "reply_to", "root_id", "parent_id",
+    }
+)  # fmt: skip
+"""What may be said of how a signature is sent; the meaning is that of ``SendOptions``."""
+
+RESERVED = OPTIONS | {
+    "link", "link_error", "chain", "chord", "group_id", "group_index", "replaced_task_nesting", "stamped_headers",
+}  # fmt: skip
+"""What a stamp, which travels among the options, may not be called."""
+
+DELAYS = frozenset({"countdown", "eta"})
+"""Options that hold a workflow back: they go to what runs first."""
+
+DESTINATION = frozenset({"queue", "exchange", "routing_key"})
+"""Options that are taken together: a queue given later does not go with an exchange given before."""
+
+AT_HOME = frozenset({"retry", "protocol"})
+"""Options for whoever sends now; they have no form on the wire."""
+
+
+def shared_out(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return what of a composite's options goes to its first part, to its last, and to each."""
+    first = {name: value for name, value in options.items() if name in DELAYS}
+    ending = {name: value for name, value in options.items() if name == "task_id"}
+    rest = {name: value for name, value in options.items() if name not in DELAYS and name != "task_id"}
+    return first, ending, rest
+
+
+def check_option(name: str, value: Any) -> None:
+    """Raise ``ConfigError`` for an option that there is not, or with a value that it cannot have."""
+    if name not in OPTIONS:
+        near = get_close_matches(name, OPTIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
+        raise ConfigError(f"unknown option {name!r}: {hint}")
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise ConfigError(f"option {name}={value!r} has no time zone; give an aware time")
+    if (wrong := misfit(name, value)) is not None:
+        raise ConfigError(f"option {name}={value!r:.100}: {wrong}")
+    if name == "priority" and value is not None and not 0 <= value <= HIGHEST_PRIORITY:
+        raise ConfigError(f"option {name}={value!r}: give a whole number from 0, which goes first, to 9")
+
+
+def check_stamp(name: str) -> None:
+    """Raise ``ConfigError`` for a stamp that would be taken for an option."""
+    if name in RESERVED:
+        raise ConfigError(f"stamp {name!r}: an option has that name; choose another")
