@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -255,6 +256,32 @@ def test_a_worker_in_a_thread_tells_that_its_broker_refuses_it(secured_redis: Re
     worker = Celeriac("refused", f"redis://:wrong@127.0.0.1:{secured_redis.port}").worker()
     with pytest.raises(BrokerError, match="refused the login"):
         worker.start()
+
+
+def test_a_coroutine_that_refuses_to_end_does_not_hold_up_a_program(
+    celeriac_file_app: Celeriac, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("celeriac.worker.consumer.LAST_WORDS", 0.1)
+    monkeypatch.setattr("celeriac.worker.consumer.LAST_CANCEL", 0.1)
+    stays, released = threading.Event(), threading.Event()
+
+    @celeriac_file_app.task
+    async def stay() -> None:
+        stays.set()
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    worker = celeriac_file_app.worker(grace=0.0)
+    worker.start()
+    stay.delay()
+    assert stays.wait(WAIT)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == worker.name]
+    worker.stop()
+    assert thread.is_alive()
+    released.set()
+    thread.join(WAIT)
+    assert not thread.is_alive()
 
 
 async def test_the_soft_limit_is_raised_in_a_function_between_two_bytecodes(app: Celeriac):

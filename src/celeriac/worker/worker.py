@@ -18,7 +18,7 @@ from typing import Self
 from celeriac.app import App
 from celeriac.errors import BrokerError, ConfigError
 from celeriac.worker.announcer import Announcer
-from celeriac.worker.consumer import LAST_WORDS, Consumer
+from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
@@ -82,6 +82,7 @@ class Worker:
         self._watching: asyncio.Task[None] | None = None
         self._insist = Insist()
         self._thread: threading.Thread | None = None
+        self._over = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked: asyncio.Event | None = None
         self.tally = Tally()
@@ -141,6 +142,7 @@ class Worker:
         if self._thread is not None:
             raise ConfigError(f"worker {self.name} is started already")
         began: Future[None] = Future()
+        self._over.clear()
         thread = threading.Thread(target=self._work_in_thread, args=(began,), name=self.name, daemon=True)
         thread.start()
         done, _ = wait([began], timeout=self._app.settings.publish_timeout)
@@ -154,7 +156,8 @@ class Worker:
             raise ConfigError(f"worker {self.name} was not started with start()")
         with suppress(RuntimeError):  # it has ended by itself, and its loop with it
             self._loop.call_soon_threadsafe(self._stop_asked.set)
-        self._thread.join()
+        self._over.wait()
+        self._thread.join(LAST_CANCEL)  # a coroutine that refuses to be cancelled would hold it up for ever
         self._thread = None
 
     async def _first_of(self, signal: asyncio.Event) -> None:
@@ -237,6 +240,8 @@ class Worker:
             if began.done():
                 raise
             began.set_exception(error)
+        finally:
+            self._over.set()
 
     async def _work_until_asked(self, began: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -246,6 +251,7 @@ class Worker:
             await self._first_of(self._stop_asked)
             announcing.cancel()
         await self._app.close()
+        self._over.set()
 
 
 def _tasks(number: int) -> str:
