@@ -210,7 +210,7 @@ async def test_deliveries_that_nobody_ended_are_counted_on_a_classic_queue(
             await delivery.receipt.requeue()
             (delivery,) = await take_some(subscription, 1)
             counted.append(delivery.deliveries)
-            (await worker.link.connection()).abort()  # as a worker that dies
+            await worker.close()  # as if it had died: nothing was settled
     assert counted == [1, 2, 3, 4]
     worker = make_broker()
     async with worker.subscribe([queue]) as subscription:
@@ -229,7 +229,7 @@ async def test_a_retried_dead_letter_counts_from_the_beginning(make_broker: Make
         worker = make_broker()
         async with worker.subscribe([queue]) as subscription:
             await take_some(subscription, 1)
-            (await worker.link.connection()).abort()
+            await worker.close()
     async with broker.subscribe([queue]) as subscription:
         (delivery,) = await take_some(subscription, 1)
         assert delivery.deliveries == 4
@@ -315,7 +315,7 @@ async def test_a_task_that_no_worker_lives_to_end_is_a_failure(
             worker = make_broker(url)
             async with worker.subscribe([queue]) as subscription:
                 await take_some(subscription, 1)
-                (await worker.link.connection()).abort()
+                await worker.close()
         async with app.worker():
             with pytest.raises(WorkerLost, match="max_deliveries is 2"):
                 await result.wait(timeout=10)

@@ -29,6 +29,7 @@ class Shop:
 
     def __init__(self, url: str, queue: str) -> None:
         self.ran: Counter[int] = Counter()
+        self.waits = 0
         self.hold = asyncio.Event()
         self.started = asyncio.Event()
         self.app = Celeriac("shop", broker=url, backend="rpc://", default_queue=queue, publish_timeout=2.0)
@@ -41,6 +42,7 @@ class Shop:
         return number
 
     async def _wait(self) -> str:
+        self.waits += 1
         self.started.set()
         await self.hold.wait()
         return "waited"
@@ -102,7 +104,7 @@ async def test_while_busy(shop: Shop, proxy: Proxy, fault: Fault) -> None:
     await fault(proxy)
     async with asyncio.timeout(PATIENCE):
         assert [await result for result in results] == list(range(100))
-    assert set(shop.ran) == set(range(100))
+    assert shop.ran == Counter(range(100))
 
 
 @faults
@@ -232,6 +234,7 @@ async def test_a_node_in_trouble(
             assert [await result for result in results] == list(range(number))
             assert await waiting == "waited"
             await shop.check()
+        assert shop.waits == 1
         await _until_open(own_rabbit, before)
 
 
@@ -248,6 +251,8 @@ async def test_twenty_times_in_a_row(own_rabbit: RabbitServer, queue: str) -> No
                 await shop.check()
             async with asyncio.timeout(PATIENCE):
                 assert [await result for result in results] == list(range(400))
+            del shop.ran[-1]
+            assert shop.ran == Counter(range(400))
             assert proxy.open_lines == 1
             await _until_open(own_rabbit, before)
 

@@ -81,13 +81,14 @@ async def test_topic_and_fanout_exchanges_with_named_bindings(make_broker: MakeB
 async def test_the_url_chooses_quorum_queues(
     make_broker: MakeBroker, channel: amqp.Channel, rabbit_url: str, queue: str
 ) -> None:
-    broker = make_broker(f"{rabbit_url}?queue_type=quorum")
+    holder, broker = (make_broker(f"{rabbit_url}?queue_type=quorum") for _ in range(2))
     await broker.publish(numbered(1), Route(queue, queue=queue))
     channel.queue_declare(queue, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
-    async with broker.subscribe([queue]) as subscription:
+    async with holder.subscribe([queue]) as subscription:
         (delivery,) = await take_some(subscription, 1)
         assert (delivery.redelivered, delivery.deliveries) == (False, 1)
-        await broker.link.close()  # as a worker that dies
+        await holder.close()  # as if it had died: nothing was settled
+    async with broker.subscribe([queue]) as subscription:
         (again,) = await take_some(subscription, 1)
         assert (again.redelivered, again.deliveries) == (True, 2)
         await again.receipt.ack()

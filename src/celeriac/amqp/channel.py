@@ -74,6 +74,11 @@ class Channel:
         """Whether it can be used."""
         return self.error is None and not self._closing
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is being closed, or was, because it is not needed any more."""
+        return self._closing
+
     def start(self, frame: Frame) -> asyncio.Future[Any]:
         """Send a method; the future has its answer."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

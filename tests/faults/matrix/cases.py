@@ -15,8 +15,6 @@ How = Literal["in one worker", "worker killed", "child killed", "broker gone", "
 
 EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis", "rabbitmq")
 OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis", "rabbitmq")
-KEEPS_WHAT_IT_GAVE: Sequence[Broker] = ("sqlite", "redis")
-"""Where the broker's absence takes no message from its worker."""
 MODES: Sequence[Delivery] = ("at_least_once", "at_most_once")
 
 
@@ -99,14 +97,7 @@ def killed(
 
 def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome, body: str = "returns") -> Ending:
     """A row of a broker that goes away, and comes back."""
-    return Ending(text, body, least, most, "broker gone", KEEPS_WHAT_IT_GAVE, at)
-
-
-def cut(
-    text: str, at: tuple[Point, When], least: Outcome, most: Outcome = ONCE, body: str = "returns"
-) -> Ending:
-    """A row of a RabbitMQ that cannot be reached, and gives what it had given to whoever comes next."""
-    return Ending(text, body, least, most, "broker gone", ("rabbitmq",), at)
+    return Ending(text, body, least, most, "broker gone", OUTLIVES_A_PROCESS, at)
 
 
 ENDINGS: Sequence[Ending] = (
@@ -149,14 +140,6 @@ ENDINGS: Sequence[Ending] = (
         "The child process is killed while the body runs",
         "killed_in_child", *alike(Outcome("WorkerLost", 1)), "child killed",
     ),
-    cut("RabbitMQ cannot be reached before the message is taken", ("take", "before"), ONCE),
-    cut("RabbitMQ cannot be reached after the message was taken", ("take", "after"), TWICE),
-    cut("RabbitMQ cannot be reached before the result is stored", ("store", "before"), TWICE),
-    cut("RabbitMQ cannot be reached after the result was stored", ("store", "after"), TWICE),
-    cut("RabbitMQ cannot be reached before the acknowledgement", ("ack", "before"), TWICE),
-    cut("RabbitMQ cannot be reached after the acknowledgement", ("ack", "after"), ONCE, NEVER_RUN),
-    cut("RabbitMQ cannot be reached before the retry is sent", ("publish", "before"), THRICE, TWICE, "asks_again"),
-    cut("RabbitMQ cannot be reached after the retry was sent", ("publish", "after"), THRICE, TWICE, "asks_again"),
     gone("The broker is gone before the message is taken", ("take", "before"), ONCE, ONCE),
     gone("The broker is gone after the message was taken", ("take", "after"), ONCE, ONCE),
     gone("The broker is gone before the result is stored", ("store", "before"), ONCE, ONCE),

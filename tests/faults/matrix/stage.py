@@ -77,7 +77,7 @@ class Scene:
         async with asyncio.timeout(PATIENCE):
             # Nobody is told when a message is removed.
             while await self._has_messages(app) or worker._at_work():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
 
     async def _has_messages(self, app: Celeriac) -> bool:
         left = await self.place.left(app)

@@ -18,6 +18,7 @@ from celeriac.brokers.amqp.copies import as_copies
 from celeriac.brokers.amqp.dead import AmqpDeadLetters, Graveyard
 from celeriac.brokers.amqp.envelopes import read
 from celeriac.brokers.amqp.ledger import Ledger
+from celeriac.brokers.amqp.orphans import Orphans
 from celeriac.brokers.amqp.outbox import Outbox
 from celeriac.brokers.amqp.receipt import Keeper
 from celeriac.brokers.amqp.revocations import AmqpRevocations
@@ -61,8 +62,9 @@ class AmqpBroker:
         self._topology = Topology(self.link, options, SOON, self._ledger.note_queue)
         self._outbox = Outbox(self.link, self._topology, clock)
         self._tallies = Tallies(self._ledger)
+        self._orphans = Orphans(self.link, self._ledger, clock)
         graveyard = Graveyard(self._outbox, dead)
-        self._keeper = Keeper(self.link, self._outbox, graveyard, self._tallies, clock)
+        self._keeper = Keeper(self.link, self._outbox, graveyard, self._tallies, self._orphans, clock)
         self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead)
         self._schedule = AmqpSchedule(self.link, self._topology, clock)
         self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
@@ -83,7 +85,9 @@ class AmqpBroker:
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[AmqpSubscription]:
-        subscription = AmqpSubscription(self.link, self._topology, self._keeper, self._ledger, self._tallies)
+        subscription = AmqpSubscription(
+            self.link, self._topology, self._keeper, self._ledger, self._tallies, self._orphans
+        )
         self._subscriptions.add(subscription)
         try:
             for queue in queues:
@@ -153,4 +157,5 @@ class AmqpBroker:
             return await self.link.ping()
 
     async def close(self) -> None:
+        await self._orphans.close()
         await self.link.close()

@@ -21,7 +21,7 @@ from celeriac.amqp.link import Link
 from celeriac.amqp.publishing import NO_ROUTE
 from celeriac.broker import DeadLetter
 from celeriac.brokers.amqp.browsing import look_into
-from celeriac.brokers.amqp.envelopes import moved, read
+from celeriac.brokers.amqp.envelopes import moved, new_id, read
 from celeriac.brokers.amqp.outbox import Outbox
 from celeriac.brokers.amqp.topology import Topology
 from celeriac.errors import BrokerError, BrokerUnavailable, MalformedMessage
@@ -108,6 +108,7 @@ class AmqpDeadLetters:
         headers = properties.headers or {}
         queue = str(headers[_QUEUE])
         properties.headers = {name: value for name, value in headers.items() if name not in _OURS}
+        properties.message_id = new_id()  # it begins anew, whatever is known of what it was
         await self._outbox.send(properties, message.body, Route(queue, queue=queue))
 
 

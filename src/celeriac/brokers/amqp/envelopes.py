@@ -29,6 +29,9 @@ EXPIRATION_HEADER = "x-celeriac-expiration"
 DUE_HEADER = "x-celeriac-due"
 """When a parked message is due, in seconds since the epoch: RabbitMQ does not tell."""
 
+SET_BY_HEADER = "x-celeriac-set-by"
+"""Marks a message that came back before, while somebody worked on it."""
+
 DELIVERY_COUNT_HEADER = "x-delivery-count"
 EARLIER_DELIVERIES_HEADER = "x-celeriac-deliveries"
 """Deliveries before it was parked: RabbitMQ counts those of a message that is published anew from zero."""
@@ -42,7 +45,7 @@ _ADDED_BY_BROKER = frozenset(
     }
 )  # fmt: skip
 _NOT_MOVED = _ADDED_BY_BROKER | {EARLIER_DELIVERIES_HEADER}
-_NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER, COPY_HEADER}
+_NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER, COPY_HEADER, SET_BY_HEADER}
 _DELAY_BITS = re.compile(r"^(?:[01]\.){28}")
 _OUR_ID = "celeriac-"
 _PERSISTENT = 2
@@ -63,7 +66,7 @@ def to_properties(envelope: Envelope) -> Properties:
         _flip(envelope.priority),
         envelope.correlation_id,
         envelope.reply_to,
-        message_id=_new_id(),
+        message_id=new_id(),
     )
 
 
@@ -80,10 +83,11 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
     deliveries = 1 + _earlier(headers)
     if not properties.content_type:
         return Unreadable(message.body, "no content type says what the body is"), deliveries
-    expiration, copy = properties.expiration, None
+    expiration, copy, set_by = properties.expiration, None, False
     if not _NOT_FOR_READERS.isdisjoint(headers):
         expiration = _text(headers.get(EXPIRATION_HEADER)) or expiration
         copy = read_copy(headers.get(COPY_HEADER))
+        set_by = SET_BY_HEADER in headers
         headers = {name: value for name, value in headers.items() if name not in _NOT_FOR_READERS}
     exchange, routing_key = message.exchange, message.routing_key
     if exchange == DELAYED_EXCHANGE:
@@ -101,7 +105,7 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
         delivery_tag=_tag_of(properties, message.body),
         exchange=exchange,
         routing_key=routing_key,
-        redelivered=message.redelivered,
+        redelivered=message.redelivered or set_by,
         copy=copy,
     )
     return envelope, deliveries
@@ -135,17 +139,37 @@ def parked(message: Inbound, earlier: int = 0) -> Properties:
 
     :param earlier: deliveries that the message itself does not tell of.
     """
-    extra: dict[str, Any] = {}
-    number = _new_id()
+    tag, copy, counted = _known_of(message, earlier)
+    key = tag if copy is None else f"{copy.key}.{copy.number}"
+    properties = moved(message, counted | _copy_of(key))
+    (properties.headers or {}).pop(SET_BY_HEADER, None)
+    properties.message_id = new_id()
+    return properties
+
+
+def set_by(message: Inbound, earlier: int = 0) -> Properties:
+    """Return the same for one that goes away while somebody may still work on it: it stays the publication it is."""
+    tag, copy, counted = _known_of(message, earlier)
+    properties = moved(message, counted | ({} if copy else _copy_of(f"{tag}.set-by")) | {SET_BY_HEADER: True})
+    properties.message_id = tag
+    return properties
+
+
+def _known_of(message: Inbound, earlier: int) -> tuple[str, Copy | None, dict[str, Any]]:
+    """Return what tells the publication, the copy that it is, and the header that counts its deliveries."""
+    tag, copy = new_id(), None
     with contextlib.suppress(MalformedMessage):
         properties = read_properties(message.header)
-        extra[COPY_HEADER] = Copy(f"{_tag_of(properties, message.body)}.parked", "", number).to_text()
-        earlier += _earlier(properties.headers or {})
-    if earlier:
-        extra[EARLIER_DELIVERIES_HEADER] = earlier
-    properties = moved(message, extra)
-    properties.message_id = number
-    return properties
+        headers = properties.headers or {}
+        tag, copy = _tag_of(properties, message.body), read_copy(headers.get(COPY_HEADER))
+        earlier += _earlier(headers)
+    return tag, copy, {EARLIER_DELIVERIES_HEADER: earlier} if earlier else {}
+
+
+def _copy_of(key: str) -> dict[str, Any]:
+    """Return the header of a copy of what is parked: each parking has a key of its own."""
+    short = blake2b(key.encode(), digest_size=12).hexdigest()
+    return {COPY_HEADER: Copy(f"{short}.parked", "", new_id()).to_text()}
 
 
 def _earlier(headers: dict[str, Any]) -> int:
@@ -153,7 +177,8 @@ def _earlier(headers: dict[str, Any]) -> int:
     return sum(count for count in counts if isinstance(count, int))
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Return a ``message_id`` that no other publication has."""
     return _OUR_ID + os.urandom(12).hex()
 
 
@@ -163,7 +188,7 @@ def _tag_of(properties: Properties, body: bytes) -> str:
     if known is not None and known.startswith(_OUR_ID):
         return known
     told = (known, properties.correlation_id, *(headers.get(name) for name in ("id", "retries", "eta")))
-    return blake2b(repr(told).encode() + body, digest_size=12).hexdigest()
+    return _OUR_ID + blake2b(repr(told).encode() + body, digest_size=12).hexdigest()
 
 
 def _flip(priority: int) -> int:

@@ -1,20 +1,36 @@
 """The deliveries of one channel that are not settled yet.
 
 Rules: acks of one turn of the loop go out together, as one frame where everything before was settled too; when the
-channel is closed everything it held is void.
+channel is closed everything it held is void. What was acknowledged last is remembered, for an ack has no answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Protocol
 
 from celeriac.amqp import frames, methods
 from celeriac.amqp.channel import Channel
 from celeriac.amqp.errors import AmqpError
 from celeriac.amqp.link import Link
 from celeriac.errors import DeliveryLost
+
+_ACKED = 2000
+"""Acks that may be on their way when a connection is lost, at the most."""
+
+
+class Held(Protocol):
+    """A delivery that is not settled.
+
+    :ivar tag: tells the publication, the same for every delivery of it; ``None`` where it cannot be read.
+    :ivar generation: of the consumers that it was pushed to.
+    """
+
+    tag: str | None
+    generation: int
 
 
 class Holding:
@@ -27,7 +43,8 @@ class Holding:
         self.channel = channel
         self._link = link
         self._loop = asyncio.get_running_loop()
-        self._unsettled: dict[int, int] = {}
+        self._unsettled: dict[int, Held] = {}
+        self._acked: deque[str | None] = deque(maxlen=_ACKED)
         self._generation = 0
         self._crowd = 0
         self.settled = 0
@@ -52,11 +69,24 @@ class Holding:
         self._crowd = 0
         return self._generation
 
-    def add(self, tag: int, generation: int) -> None:
-        """Note a delivery to a consumer of that generation."""
-        self._unsettled[tag] = generation
-        if generation == self._generation:
+    def add(self, tag: int, held: Held) -> None:
+        """Note a delivery."""
+        self._unsettled[tag] = held
+        if held.generation == self._generation:
             self._crowd += 1
+
+    def replace(self, tag: int, held: Held) -> None:
+        """Note that a delivery is another's from now on."""
+        held.generation = self._unsettled[tag].generation
+        self._unsettled[tag] = held
+
+    def handed_out(self, waiting: Collection[int]) -> list[Held]:
+        """Return what somebody works on: all but those, and what is kept here for a while."""
+        return [held for tag, held in self._unsettled.items() if tag not in waiting and tag not in self._held]
+
+    def acked_lately(self) -> list[str]:
+        """Return the publications that were acknowledged last, of which RabbitMQ may not know."""
+        return [tag for tag in self._acked if tag is not None]
 
     def check(self, tag: int) -> None:
         """Raise ``DeliveryLost`` for what is not ours any more."""
@@ -66,9 +96,14 @@ class Holding:
                 f"({self.channel.error or 'it is open'})"
             )
 
-    def ack(self, tag: int) -> None:
-        """Acknowledge, with all others of this turn of the loop. Raises ``DeliveryLost``."""
+    def ack(self, tag: int, *, over: bool = True) -> None:
+        """Acknowledge, with all others of this turn of the loop. Raises ``DeliveryLost``.
+
+        :param over: it is not to be done again, should RabbitMQ not read this.
+        """
         self.check(tag)
+        if over:
+            self._acked.append(self._unsettled[tag].tag)
         self._drop(tag)
         if not self._acks:
             self._loop.call_soon(self._flush)
@@ -119,7 +154,7 @@ class Holding:
 
     def _drop(self, tag: int) -> None:
         self.settled += 1
-        if self._unsettled.pop(tag) == self._generation:
+        if self._unsettled.pop(tag).generation == self._generation:
             self._crowd -= 1
 
     def _flush(self) -> None:

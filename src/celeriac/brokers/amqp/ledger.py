@@ -1,4 +1,4 @@
-"""What every celeriac process on one RabbitMQ should know: what was revoked, which queues there are, what comes back.
+"""What every celeriac process on one RabbitMQ should know: what was revoked, who still works on what, what comes back.
 
 Rules: entries are published to a fanout exchange of ours. A stream behind it keeps them for a week, for whoever comes
 later; each channel that takes messages has an exclusive queue behind it too, so that a revocation which was stored
@@ -53,6 +53,8 @@ class _Entry(msgspec.Struct, omit_defaults=True):
     until: float = 0.0
     counted: list[str] = []
     step: int = 1
+    held: list[str] = []
+    ended: list[str] = []
 
 
 class _Term(msgspec.Struct):
@@ -81,6 +83,8 @@ class Ledger:
         self._ids: dict[str, _Term] = {}
         self._roots: dict[str, _Term] = {}
         self._tallies: dict[str, dict[int, int]] = {}
+        self._held: dict[str, float] = {}
+        self._ended: dict[str, None] = {}
         self._channel: Channel | None = None
         self._declared: object = None
         self._turn = asyncio.Lock()
@@ -136,6 +140,8 @@ class Ledger:
             self.queues.add(entry.queue)
         if entry.counted:
             self._count(entry)
+        if entry.held or entry.ended:
+            self._note_work(entry)
         if entry.revoke or entry.roots:
             self._numbers.add(entry.number)
             self.revision = (self.revision + entry.number) % _NUMBERS
@@ -168,6 +174,38 @@ class Ledger:
             self._tallies.setdefault(key, {})[entry.number] = entry.step
         while len(self._tallies) > _MOST_TALLIES:
             del self._tallies[next(iter(self._tallies))]
+
+    async def hold(self, tags: Sequence[str], until: float) -> None:
+        """Let everybody know that these publications are worked on, until then (seconds since the epoch).
+
+        Raises ``AmqpError``.
+        """
+        entry = _Entry(_number(), held=list(tags), until=until)
+        await self._append(entry)
+        self._note_work(entry)
+
+    async def end(self, tags: Sequence[str]) -> None:
+        """Let everybody know that these publications were dealt with. Raises ``AmqpError``."""
+        entry = _Entry(_number(), ended=list(tags))
+        await self._append(entry)
+        self._note_work(entry)
+
+    def held_until(self, tag: str) -> float | None:
+        """Return until when somebody works on a publication that RabbitMQ took back; ``None`` if nobody said so."""
+        return self._held.get(tag)
+
+    def has_ended(self, tag: str) -> bool:
+        """Whether somebody dealt with a publication after RabbitMQ took it back."""
+        return tag in self._ended
+
+    def _note_work(self, entry: _Entry) -> None:
+        for tag in entry.held:
+            self._held.pop(tag, None)
+            self._held[tag] = entry.until
+        self._ended |= dict.fromkeys(entry.ended)
+        for known in (self._held, self._ended):
+            while len(known) > _MOST_TALLIES:
+                del known[next(iter(known))]
 
     async def revoke(self, ids: Sequence[str], roots: Sequence[str], terminate: bool, until: float) -> None:
         """Let everybody know of a revocation. Raises ``AmqpError``."""

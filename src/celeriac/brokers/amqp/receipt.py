@@ -1,7 +1,8 @@
 """How a delivery ends: acknowledged, given back, kept until it is due, or set aside.
 
 Rules: what goes elsewhere is published and confirmed there before it is acknowledged here, so a crash in between leaves
-it twice, never nowhere. Only where the broker keeps no delayed messages are they held here until they are due.
+it twice, never nowhere. What RabbitMQ took back with a lost connection is settled by telling the others. Only where the
+broker keeps no delayed messages are they held here until they are due.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from celeriac.amqp.errors import AmqpError, Refused
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
 from celeriac.brokers.amqp.dead import Graveyard
-from celeriac.brokers.amqp.envelopes import parked
+from celeriac.brokers.amqp.envelopes import parked, set_by
 from celeriac.brokers.amqp.holding import Holding
+from celeriac.brokers.amqp.orphans import Orphans
 from celeriac.brokers.amqp.outbox import Outbox
 from celeriac.brokers.amqp.tallies import Tallies
 from celeriac.clock import Clock
@@ -40,12 +42,19 @@ class Keeper:
     """Where messages go that are not for now."""
 
     def __init__(
-        self, link: Link, outbox: Outbox, graveyard: Graveyard, tallies: Tallies, clock: Clock
+        self,
+        link: Link,
+        outbox: Outbox,
+        graveyard: Graveyard,
+        tallies: Tallies,
+        orphans: Orphans,
+        clock: Clock,
     ) -> None:
         self._link = link
         self._outbox = outbox
         self._graveyard = graveyard
         self._tallies = tallies
+        self.orphans = orphans
         self._clock = clock
         self._complained = False
 
@@ -53,11 +62,15 @@ class Keeper:
         """Return how long it is until then."""
         return due - self._clock.now()
 
-    async def delay(self, message: Inbound, queue: str, due: float) -> bool:
-        """Have the message kept by the broker; return whether it can be."""
+    async def delay(self, message: Inbound, queue: str, due: float, *, aside: bool = False) -> bool:
+        """Have the message kept by the broker; return whether it can be.
+
+        :param aside: somebody may still work on it.
+        """
         earlier = self._tallies.earlier(message)
+        properties = set_by(message, earlier) if aside else parked(message, earlier)
         try:
-            await self._outbox.delay(parked(message, earlier), message.body, queue, due)
+            await self._outbox.delay(properties, message.body, queue, due)
         except Refused as error:
             if not self._complained:
                 self._complained = True
@@ -83,29 +96,55 @@ class Keeper:
 
 
 class AmqpReceipt:
-    """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
+    """The right to settle one delivery; see ``celeriac.broker.Receipt``.
 
-    __slots__ = ("_holding", "_keeper", "_queue", "_spent", "_taker", "message")
+    :ivar message: what was delivered.
+    :ivar tag: tells the publication, the same for every delivery of it; ``None`` where it cannot be read.
+    :ivar generation: of the consumers that it was pushed to.
+    """
 
-    def __init__(self, keeper: Keeper, taker: Taker, holding: Holding, queue: str, message: Inbound) -> None:
+    __slots__ = ("_holding", "_keeper", "_queue", "_spent", "_taker", "generation", "message", "tag")
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        taker: Taker,
+        holding: Holding,
+        queue: str,
+        message: Inbound,
+        tag: str | None,
+        generation: int,
+    ) -> None:
         self._keeper = keeper
         self._taker = taker
         self._holding = holding
         self._queue = queue
         self._spent = False
         self.message = message
+        self.tag = tag
+        self.generation = generation
 
     async def ack(self, *, surely: bool = False) -> None:
+        if not surely:
+            await self._settle()
+            return
+        await self._refuse_orphan()
         self._check()
         self._spent = True
-        self._holding.ack(self.message.tag)
-        if surely:
+        self._holding.ack(self.message.tag, over=False)
+        try:
             await self._holding.settle()
+        except DeliveryLost:
+            self._keeper.orphans.note_idle(self.tag)
+            raise
 
     async def requeue(self) -> None:
-        self._check()
-        await self._keeper.note_return(self.message)
-        await self._taker.give_back(self._holding, self.message)
+        if self._keeper.orphans.has(self):
+            await self._keeper.orphans.free(self)
+        else:
+            self._check()
+            await self._keeper.note_return(self.message)
+            await self._taker.give_back(self._holding, self.message)
         self._spent = True
 
     async def park(self, due: float) -> None:
@@ -114,21 +153,56 @@ class AmqpReceipt:
         self._check()
         seconds = self._keeper.seconds_until(due)
         if seconds > 0 and await self._keeper.delay(self.message, self._queue, due):
-            self._holding.ack(self.message.tag)
+            await self._settle()
         else:
-            if self.message.redelivered:  # then it is counted anew when it is handed out again
-                await self._keeper.note_return(self.message)
-            taker, holding, queue, message = self._taker, self._holding, self._queue, self.message
-            holding.hold(message.tag, max(0.0, seconds), lambda: taker.offer_again(holding, queue, message))
-        self._spent = True
+            await self._hold(seconds)
+
+    async def set_by(self, due: float) -> None:
+        """Have the message come back then: somebody may still work on it. Raises as ``park``."""
+        self._check()
+        if await self._keeper.delay(self.message, self._queue, due, aside=True):
+            self._keeper.orphans.forget(self)
+            self._holding.ack(self.message.tag, over=False)
+            self._spent = True
+        else:
+            await self._hold(self._keeper.seconds_until(due))
 
     async def bury(self, reason: str) -> None:
         self._check()
         await self._keeper.bury(self.message, self._queue, reason)
-        self._holding.ack(self.message.tag)
+        await self._settle()
+
+    def go_on_as(self, other: AmqpReceipt) -> None:
+        """Settle another delivery of the same publication from now on."""
+        self._holding, self._taker, self._queue = other._holding, other._taker, other._queue
+        self.message = other.message
+        other._spent = True
+        self._holding.replace(self.message.tag, self)
+
+    async def _hold(self, seconds: float) -> None:
+        await self._refuse_orphan()
+        if self.message.redelivered:  # then it is counted anew when it is handed out again
+            await self._keeper.note_return(self.message)
+        taker, holding, queue, message = self._taker, self._holding, self._queue, self.message
+        holding.hold(message.tag, max(0.0, seconds), lambda: taker.offer_again(holding, queue, message))
+        self._spent = True
+
+    async def _refuse_orphan(self) -> None:
+        if self._keeper.orphans.has(self):
+            await self._keeper.orphans.free(self)
+            raise DeliveryLost(f"delivery {self.message.tag} is not ours any more: the connection was lost")
+
+    async def _settle(self) -> None:
+        """Have it dealt with, or have the others know that it is."""
+        self._check()
+        if self._keeper.orphans.has(self):
+            await self._keeper.orphans.end(self)
+        else:
+            self._holding.ack(self.message.tag)
         self._spent = True
 
     def _check(self) -> None:
         if self._spent:
             raise DeliveryLost(f"delivery {self.message.tag} was settled before")
-        self._holding.check(self.message.tag)
+        if not self._keeper.orphans.has(self):
+            self._holding.check(self.message.tag)

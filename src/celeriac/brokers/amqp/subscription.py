@@ -2,7 +2,7 @@
 
 Rules: a consumer a queue, each with a prefetch of its own (no global QoS); a message is acknowledged when its work is
 done. What was pushed but is not wanted any more goes back before ``stop`` returns. After the channel was lost, ``take``
-opens another, and what the old one held is void.
+opens another; what the old one held is void, and adopted where the connection was lost with it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import msgspec
 
 from celeriac.amqp import methods
 from celeriac.amqp.channel import Channel
-from celeriac.amqp.errors import AmqpError, Refused
+from celeriac.amqp.errors import AmqpError, Refused, Unavailable
 from celeriac.amqp.frames import Inbound
 from celeriac.amqp.link import Link
 from celeriac.broker import Delivery
 from celeriac.brokers.amqp.envelopes import read
 from celeriac.brokers.amqp.holding import Holding
 from celeriac.brokers.amqp.ledger import LEDGER_CONSUMER, Ledger
+from celeriac.brokers.amqp.orphans import Orphans
 from celeriac.brokers.amqp.pace import Pace
 from celeriac.brokers.amqp.receipt import AmqpReceipt, Keeper
 from celeriac.brokers.amqp.tallies import Tallies
@@ -45,13 +46,20 @@ class AmqpSubscription:
     """A hold on some queues; see ``celeriac.broker.Subscription``."""
 
     def __init__(
-        self, link: Link, topology: Topology, keeper: Keeper, ledger: Ledger, tallies: Tallies
+        self,
+        link: Link,
+        topology: Topology,
+        keeper: Keeper,
+        ledger: Ledger,
+        tallies: Tallies,
+        orphans: Orphans,
     ) -> None:
         self._link = link
         self._topology = topology
         self._keeper = keeper
         self._ledger = ledger
         self._tallies = tallies
+        self._orphans = orphans
         self.revision = 0
         self._lines: dict[str, deque[Delivery]] = {}
         self._order: deque[str] = deque()
@@ -79,9 +87,11 @@ class AmqpSubscription:
             if taken := self._pick(limit):
                 self._taken_lately += len(taken)
                 self.revision = self._ledger.revision
-                if any(delivery.redelivered for delivery in taken):
+                if not any(delivery.redelivered for delivery in taken):
+                    return taken
+                if taken := await self._sort_out(taken):
                     return await self._count(taken)
-                return taken
+                continue
             if not self._stopped and (self._is_narrow(limit) or not await self._wait()):
                 await self._tune(limit, anew=True)
         return []
@@ -128,6 +138,18 @@ class AmqpSubscription:
             async with self._link.deadline():
                 await holding.channel.call(methods.limit_unsettled(max(1, self._prefetch)))
 
+    async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
+        """Return those that nobody works on who lost a connection."""
+        suspects = [delivery for delivery in taken if delivery.redelivered]
+        answers = await asyncio.gather(
+            *(
+                self._orphans.is_free(_receipt_of(delivery), redelivered=_message_of(delivery).redelivered)
+                for delivery in suspects
+            )
+        )
+        others = {id(delivery) for delivery, is_free in zip(suspects, answers, strict=True) if not is_free}
+        return [delivery for delivery in taken if id(delivery) not in others]
+
     async def _count(self, taken: list[Delivery]) -> list[Delivery]:
         """Return the same, with how often each was handed out, as far as that can be told."""
         messages = [_message_of(delivery) for delivery in taken]
@@ -169,7 +191,9 @@ class AmqpSubscription:
         if self._stopped or holding is not self._holding or queue not in self._lines:
             holding.requeue(message.tag)
             return
-        self._lines[queue].appendleft(self._delivery(holding, queue, message))
+        delivery = self._delivery(holding, queue, message, holding.generation)
+        holding.replace(message.tag, _receipt_of(delivery))
+        self._lines[queue].appendleft(delivery)
         self._news.set()
 
     # --- tuning
@@ -232,7 +256,8 @@ class AmqpSubscription:
         holding = self._holding = Holding(self._link, channel)
         channel.on_message = lambda message: self._arrived(holding, message)
         channel.on_cancelled = self._cancelled
-        channel.on_closed = lambda error: self._news.set()
+        channel.on_closed = lambda error: self._lost(holding, error)
+        self._orphans.note_return()
         if known:
             await self._ledger.attach(channel)
         return channel
@@ -296,21 +321,33 @@ class AmqpSubscription:
             self._ledger.take(message)
             return
         queue, generation = self._consumers.get(message.consumer, _NOBODY)
-        holding.add(message.tag, generation)
+        delivery = self._delivery(holding, queue, message, generation)
+        holding.add(message.tag, _receipt_of(delivery))
         line = self._lines.get(queue)
         if line is None:
             holding.requeue(message.tag)
             return
-        line.append(self._delivery(holding, queue, message))
+        line.append(delivery)
         self._news.set()
         if self._surplus is None and not self._waiting:
             self._taken_lately = 0
             self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
 
-    def _delivery(self, holding: Holding, queue: str, message: Inbound) -> Delivery:
+    def _lost(self, holding: Holding, error: AmqpError) -> None:
+        """The channel is over; with its connection, unless RabbitMQ refused something or nobody needs it any more."""
+        self._news.set()
+        if isinstance(error, Unavailable) and not holding.channel.is_closing:
+            waiting = [_receipt_of(delivery) for line in self._lines.values() for delivery in line]
+            handed_out = holding.handed_out({receipt.message.tag for receipt in waiting})
+            orphans = [held for held in handed_out if isinstance(held, AmqpReceipt)]
+            self._orphans.adopt(orphans, waiting, holding.acked_lately())
+
+    def _delivery(self, holding: Holding, queue: str, message: Inbound, generation: int) -> Delivery:
         envelope, deliveries = read(message)
-        receipt = AmqpReceipt(self._keeper, self, holding, queue, message)
-        return Delivery(envelope, queue, receipt, message.redelivered, deliveries)
+        tag = None if isinstance(envelope, Unreadable) else envelope.delivery_tag
+        receipt = AmqpReceipt(self._keeper, self, holding, queue, message, tag, generation)
+        redelivered = message.redelivered if isinstance(envelope, Unreadable) else envelope.redelivered
+        return Delivery(envelope, queue, receipt, redelivered, deliveries)
 
     def _cancelled(self, tag: str) -> None:
         """The server ended a consumer: its queue was deleted, or moved to another node."""
@@ -362,10 +399,14 @@ class AmqpSubscription:
                         await self._pause([queue])
 
 
-def _message_of(delivery: Delivery) -> Inbound:
+def _receipt_of(delivery: Delivery) -> AmqpReceipt:
     receipt = delivery.receipt
     assert isinstance(receipt, AmqpReceipt)
-    return receipt.message
+    return receipt
+
+
+def _message_of(delivery: Delivery) -> Inbound:
+    return _receipt_of(delivery).message
 
 
 def _urgency(delivery: Delivery) -> int:

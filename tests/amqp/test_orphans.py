@@ -1,0 +1,139 @@
+"""A task whose worker lives runs once, though RabbitMQ takes it back when the worker's connection is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from celeriac import Celeriac
+from celeriac.broker import Broker
+from celeriac.brokers.amqp import AmqpBroker, orphans
+from celeriac.testing.steps import soon
+from tests.amqp.conftest import MakeBroker
+from tests.amqp.proxy import Proxy
+
+PATIENCE = 30.0
+
+
+class Crew:
+    """Two workers of one slot each, behind one line; the first is busy with a task until ``hold`` is set."""
+
+    def __init__(self, proxy: Proxy, redis_url: str, queue: str, observer: Broker) -> None:
+        self.proxy = proxy
+        self.observer = observer
+        self.hold = asyncio.Event()
+        self.started: list[str] = []
+        self.has_started = asyncio.Event()
+        self.apps = [self._app(name, redis_url, queue) for name in ("first", "second")]
+
+    def _app(self, name: str, redis_url: str, queue: str) -> Celeriac:
+        app = Celeriac(name, broker=self.proxy.url(), backend=redis_url, default_queue=queue)
+
+        async def wait() -> str:
+            self.started.append(name)
+            self.has_started.set()
+            await self.hold.wait()
+            return name
+
+        app.register("wait", wait)
+        return app
+
+    async def lose_the_line(self) -> None:
+        """Cut it for all, for a moment."""
+        self.proxy.refuse()
+        await asyncio.sleep(0.3)
+        self.proxy.accept()
+
+    async def is_set_by(self) -> None:
+        """Return when who took the message has put it off."""
+        while not await self.observer.schedule.count():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+
+    async def is_over(self, queue: str) -> None:
+        """Return when no message is left."""
+        while await self.observer.schedule.count() or await self.observer.depth(queue):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "TERM", 1.5)
+    monkeypatch.setattr(orphans, "GRACE", 1.0)
+
+
+@pytest.fixture
+async def crew(proxy: Proxy, redis_url: str, queue: str, make_broker: MakeBroker) -> AsyncIterator[Crew]:
+    crew = Crew(proxy, redis_url, queue, make_broker())
+    async with AsyncExitStack() as stack:
+        for app in crew.apps:
+            await stack.enter_async_context(app)
+        yield crew
+
+
+@pytest.mark.usefixtures("quick")
+async def test_another_worker_leaves_it_to_who_works_on_it(crew: Crew, queue: str) -> None:
+    first, second = crew.apps
+    async with first.worker(concurrency=1):
+        result = await first.send_task("wait")
+        await soon(crew.has_started.wait())
+        async with second.worker(concurrency=1):
+            await crew.lose_the_line()
+            async with asyncio.timeout(PATIENCE):
+                await crew.is_set_by()
+                crew.hold.set()
+                assert await result.wait() == "first"
+                await crew.is_over(queue)
+    assert crew.started == ["first"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_another_worker_runs_it_when_who_held_it_has_died(crew: Crew, queue: str) -> None:
+    first, second = crew.apps
+    async with first.worker(concurrency=1, grace=0), second.worker(concurrency=1):
+        result = await second.send_task("wait")
+        await soon(crew.has_started.wait())
+        (dead,) = (app for app in crew.apps if app.name == crew.started[0])
+        await crew.lose_the_line()
+        async with asyncio.timeout(PATIENCE):
+            await crew.is_set_by()
+            broker = dead.connections().broker
+            assert isinstance(broker, AmqpBroker)
+            await broker._orphans.close()  # it says no more that it holds anything
+            crew.hold.clear()
+            while len(crew.started) < 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+            crew.hold.set()
+            assert await result.wait() in {"first", "second"}
+            await crew.is_over(queue)
+    assert len(set(crew.started)) == 2
+
+
+@pytest.mark.usefixtures("quick")
+async def test_who_held_it_and_stops_lets_another_run_it(crew: Crew, queue: str) -> None:
+    first, second = crew.apps
+    async with first.worker(concurrency=1, grace=0):
+        result = await first.send_task("wait")
+        await soon(crew.has_started.wait())
+        await crew.lose_the_line()
+    crew.hold.set()
+    async with second.worker(concurrency=1), asyncio.timeout(PATIENCE):
+        assert await result.wait() == "second"
+        await crew.is_over(queue)
+    assert crew.started == ["first", "second"]
+
+
+async def test_it_goes_on_in_the_same_worker_under_the_new_delivery(crew: Crew, queue: str) -> None:
+    first, _ = crew.apps
+    async with first.worker(concurrency=2):
+        result = await first.send_task("wait")
+        await soon(crew.has_started.wait())
+        for _ in range(3):
+            await crew.lose_the_line()
+            async with asyncio.timeout(PATIENCE):
+                while crew.proxy.open_lines < 1 or await crew.observer.depth(queue):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        crew.hold.set()
+        assert await result.wait(timeout=PATIENCE) == "first"
+    assert await crew.observer.depth(queue) == 0
+    assert crew.started == ["first"]
