@@ -189,15 +189,10 @@ class Outbox:
 
     def _origin(self, reply_to: str | None) -> Origin:
         context = CURRENT.get()
-        if context is None:
-            return Origin(reply_to=reply_to, source=f"{os.getpid()}@{HOST}", protocol=self.settings.protocol)
-        message = context.message
         return Origin(
-            parent_id=context.id,
-            root_id=context.root_id or context.id,
+            parent_id=None if context is None else context.id,
+            root_id=None if context is None else context.root_id or context.id,
             reply_to=reply_to,
-            stamped_headers=message.stamped_headers or (),
-            stamps=message.stamps,
             source=f"{os.getpid()}@{HOST}",
             protocol=self.settings.protocol,
         )

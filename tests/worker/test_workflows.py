@@ -321,6 +321,13 @@ async def test_stamps_are_carried_on(kitchen: Kitchen):
     await (group(task.s(), task.s()) | task.s()).stamp(order=7).link(task.s()).send()
     assert [await asyncio.wait_for(stamps.get(), TIMEOUT) for _ in range(4)] == [{"order": 7}] * 4
 
+    async def sends() -> None:
+        await task.send()
+        await (task.s() | task.s()).send()
+
+    await kitchen.app.register("sends", sends).s().stamp(order=7).send()
+    assert [await asyncio.wait_for(stamps.get(), TIMEOUT) for _ in range(3)] == [{}] * 3
+
 
 async def test_a_chord_is_refused_before_rpc_results_connect_anywhere():
     nowhere = "amqp://guest:guest@127.0.0.1:1//"

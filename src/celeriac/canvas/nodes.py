@@ -87,7 +87,10 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
         raise NotImplementedError
 
     def stamp(self, **stamps: Any) -> Node[R]:
-        """Return a copy whose every task, and whatever follows from it, carries these stamps (Celery: stamping)."""
+        """Return a copy whose every task carries these stamps (Celery: stamping).
+
+        So do callbacks, errbacks and what replaces a task; but not what a task sends itself.
+        """
         raise NotImplementedError
 
     def __or__(self, other: Node[S]) -> Node[S]:
