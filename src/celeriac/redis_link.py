@@ -90,6 +90,7 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: list[tuple[Any, float]] = []
         self._sentinels: list[Any] = []
+        self._was_let_in = False
 
     async def call(self, *command: Any) -> Any:
         """Return the answer to one command."""
@@ -159,10 +160,10 @@ class Link:
         text = str(error) or type(error).__name__
         if isinstance(error, OutOfMemoryError):
             text = f"OOM {text}"
-        if isinstance(error, AuthenticationError | AuthorizationError):
-            return self._refused(
-                f"{self.target} refused the login ({text}); check user and password in the URL"
-            )
+        if isinstance(error, AuthenticationError | AuthorizationError) or "unauthenticated" in text:
+            # A login that was good once may be so again: a password that changes must not cost what runs meanwhile.
+            kind = self._unavailable if self._was_let_in else self._refused
+            return kind(f"{self.target} refused the login ({text}); check user and password in the URL")
         if isinstance(error, NoPermissionError):
             return self._refused(f"{self.target}: {text}; give this ACL user the command and the keys")
         if isinstance(error, InvalidResponse):
@@ -202,7 +203,10 @@ class Link:
             connection = await self._take(pool)
             try:
                 await connection.send_packed_command(_pack(commands))
-                return [await _answer(connection) for _ in commands]
+                answers = [await _answer(connection) for _ in commands]
+                if not self._was_let_in:
+                    self._was_let_in = not isinstance(answers[0], Exception)
+                return answers
             finally:
                 await self._give_back(pool, connection)
 

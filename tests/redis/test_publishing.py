@@ -233,3 +233,17 @@ async def test_a_broker_serves_one_event_loop(broker):
     await broker.ping()
     with pytest.raises(BrokerError, match="event loop"):
         await asyncio.to_thread(asyncio.run, broker.ping())
+
+
+async def test_a_login_that_was_good_once_may_be_so_again(own_redis, make_broker, queue):
+    broker = make_broker(own_redis.url())
+    await broker.publish(message(), route(queue))
+    with own_redis.client() as client:
+        client.config_set("requirepass", "changed")
+        client.client_kill_filter(_type="normal", skipme=True)
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable):
+                await broker.publish(message(), route(queue))
+        client.config_set("requirepass", "")
+    await broker.publish(message(), route(queue))
+    assert await broker.depth(queue) == 2
