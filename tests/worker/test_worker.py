@@ -17,7 +17,9 @@ from celeriac import (
     ResultTimeout,
     TaskNotFound,
 )
-from celeriac.errors import EncodeError, TaskAborted
+from celeriac.errors import BackendError, EncodeError, TaskAborted
+from celeriac.testing.faults import Faults
+from celeriac.testing.worker import running
 from celeriac.wire.envelope import Envelope, Route
 
 WAIT = 20.0
@@ -396,3 +398,18 @@ async def test_waiting_says_what_was_waited_for(app: Celeriac):
     result = await app.send_task("nobody.listens")
     with pytest.raises(ResultTimeout, match=rf"nobody\.listens.*{result.id}"):
         await result.wait(0.05)
+
+
+async def test_what_cannot_be_set_aside_just_now_is_set_aside_later(celeriac_app: Celeriac):
+    """As where the user of an ACL loses a permission for a while: it must not stay held, with nobody at it."""
+
+    @celeriac_app.task
+    async def fine() -> None: ...
+
+    faults = Faults().fail("store", error=BackendError("denied"), times=None)
+    async with running(
+        celeriac_app, faults=faults.fail("bury", error=BrokerError("denied"), times=2)
+    ) as worker:
+        await fine.send()
+        await worker.drain()
+        assert await celeriac_app.connections().broker.dead.count() == 1

@@ -20,7 +20,7 @@ from celeriac.app import App, Connections
 from celeriac.backend import Copies
 from celeriac.broker import Delivery, Receipt
 from celeriac.context import CURRENT
-from celeriac.errors import CeleriacError, DeliveryLost, WorkerLost
+from celeriac.errors import BrokerError, CeleriacError, DeliveryLost, WorkerLost
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.preview import preview
@@ -322,7 +322,9 @@ class Executor:
         await self._tell_of(delivery, error)
         try:
             await self._insist(
-                partial(delivery.receipt.bury, f"the worker failed: {preview(error)}"), "dead-lettering"
+                partial(delivery.receipt.bury, f"the worker failed: {preview(error)}"),
+                "dead-lettering",
+                (BrokerError,),  # given up, it would be held as long as this worker lives
             )
         except (CeleriacError, asyncio.CancelledError) as again:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, again)

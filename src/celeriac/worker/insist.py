@@ -33,18 +33,32 @@ class Insist:
         self._cap = cap
         self._deadline: float | None = None
 
-    async def __call__(self, effect: Callable[[], Awaitable[R]], what: str) -> R:
-        """Await ``effect()`` until it does not raise "unavailable"; ``what`` names it in the log."""
+    async def __call__(
+        self,
+        effect: Callable[[], Awaitable[R]],
+        what: str,
+        passing: tuple[type[Exception], ...] = UNAVAILABLE,
+    ) -> R:
+        """Await ``effect()`` until it does not raise "unavailable"; ``what`` names it in the log.
+
+        :param passing: what to take for passing, where nothing but this effect can help.
+        """
         try:
             return await effect()
-        except UNAVAILABLE as error:
-            return await self._again(effect, what, error)
+        except passing as error:
+            return await self._again(effect, what, passing, error)
 
     def give_up_in(self, seconds: float) -> None:
         """From now on effects have this long altogether; then the last error is raised."""
         self._deadline = asyncio.get_running_loop().time() + seconds
 
-    async def _again(self, effect: Callable[[], Awaitable[R]], what: str, error: Exception) -> R:
+    async def _again(
+        self,
+        effect: Callable[[], Awaitable[R]],
+        what: str,
+        passing: tuple[type[Exception], ...],
+        error: Exception,
+    ) -> R:
         delay = self._first
         while True:
             wait = delay * (0.5 + random.random() / 2)
@@ -54,7 +68,7 @@ class Insist:
             await asyncio.sleep(wait)
             try:
                 return await effect()
-            except UNAVAILABLE as again:
+            except passing as again:
                 error = again
                 delay = min(delay * 2, self._cap)
 
