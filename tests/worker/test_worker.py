@@ -406,10 +406,9 @@ async def test_what_cannot_be_set_aside_just_now_is_set_aside_later(celeriac_app
     @celeriac_app.task
     async def fine() -> None: ...
 
-    faults = Faults().fail("store", error=BackendError("denied"), times=None)
-    async with running(
-        celeriac_app, faults=faults.fail("bury", error=BrokerError("denied"), times=2)
-    ) as worker:
-        await fine.send()
-        await worker.drain()
+    faults = Faults().fail("store", error=BackendError("denied"), times=2)
+    async with running(celeriac_app, faults=faults.fail("bury", error=BrokerError("denied"), times=2)):
+        result = await fine.send()
+        with pytest.raises(BackendError, match="denied"):
+            await result.wait(WAIT)
         assert await celeriac_app.connections().broker.dead.count() == 1

@@ -319,7 +319,7 @@ class Executor:
 
     async def _set_aside(self, delivery: Delivery, error: Exception) -> None:
         # Not given back: a message on which the worker itself fails would come round without end.
-        await self._tell_of(delivery, error)
+        told = await self._tell_of(delivery, error)
         try:
             await self._insist(
                 partial(delivery.receipt.bury, f"the worker failed: {preview(error)}"),
@@ -328,14 +328,18 @@ class Executor:
             )
         except (CeleriacError, asyncio.CancelledError) as again:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, again)
+        if not told:
+            await self._tell_of(delivery, error)
 
-    async def _tell_of(self, delivery: Delivery, error: Exception) -> None:
-        """Let those who wait know, as far as what the worker failed on lets it."""
+    async def _tell_of(self, delivery: Delivery, error: Exception) -> bool:
+        """Let those who wait know, as far as what the worker failed on lets it; return whether it did."""
         with suppress(Exception):
             content = delivery.envelope
             message = None if isinstance(content, Unreadable) else decode(content, self._codecs)
             if isinstance(message, TaskMessage):
                 await self._effect(failed(message, error, self._refusal_terms(message, delivery)))
+            return True
+        return False
 
     def _terms(self, attempt: Attempt) -> Terms:
         options = attempt.task.options
