@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from celeriac import Celeriac, Context, Signature, group
+from celeriac import Celeriac, Context, Signature, from_dict, group
 from tests.interop.errors import OutOfStock
 from tests.interop.record import record, wait_for_record
 
@@ -107,6 +107,10 @@ async def become_group(ctx: Context, x: int) -> list[int]:
     ctx.replace(group(named("add", ctx, x, n) for n in (1, 2)))
 
 
+async def become_this(ctx: Context, value: Any, workflow: dict[str, Any]) -> Any:
+    ctx.replace(from_dict(workflow))
+
+
 def retry_then(ctx: Context, value: int) -> int:
     if ctx.retries < 1:
         ctx.retry(countdown=0)
@@ -125,7 +129,7 @@ def named(task: str, ctx: Context, *args: Any) -> Signature[Any]:
 TASKS = (
     *(echo, add, none, kinds, fail, run_out, retry_twice, give_up),
     *(clock, seen, note, note_value, note_failure, note_error, note_run, report),
-    *(total, same, become, become_group, retry_then, work),
+    *(total, same, become, become_group, become_this, retry_then, work),
 )
 
 

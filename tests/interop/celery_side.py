@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from celery import Celery, Task, group
+from celery import Celery, Task, group, signature
 
 from tests.interop.errors import OutOfStock
 from tests.interop.record import record, wait_for_record
@@ -165,6 +165,11 @@ def become(self: Task, x, y):
 def become_group(self: Task, x):
     queue = self.request.delivery_info["routing_key"]
     return self.replace(group(add.s(x, n).set(queue=queue) for n in (1, 2)))
+
+
+@app.task(name="interop.become_this", bind=True)
+def become_this(self: Task, value, workflow):
+    return self.replace(signature(workflow, app=app))
 
 
 @app.task(name="interop.retry_then", bind=True)

@@ -40,6 +40,11 @@ def from_plan(plan: Plan) -> Build:
     return build
 
 
+def written(workflow: Any) -> Any:
+    """The dictionary form, of either kit's workflow."""
+    return workflow if isinstance(workflow, dict) else workflow.to_dict()
+
+
 WORKFLOWS: dict[str, tuple[Build, Any]] = {
     "chain": (lambda k: k.s("add", 1, 2) | k.s("add", 10) | k.s("add", 100), 113),
     "chain-immutable": (lambda k: k.s("add", 1, 2) | k.si("add", 5, 5) | k.s("add", 1), 11),
@@ -109,6 +114,15 @@ WORKFLOWS: dict[str, tuple[Build, Any]] = {
     "replaced-by-group-in-header": (
         lambda k: k.chord([k.s("become_group", 1), k.s("add", 1, 1)], k.s("same")),
         [[2, 3], 2],
+    ),
+    "replaced-by-chain-in-chain": (
+        lambda k: k.chain(
+            k.s("same", 0),
+            k.s("become_this", written(k.s("add", 1, 1) | k.s("add", 10))),
+            k.s("add", 100),
+            k.s("add", 1000),
+        ),
+        1112,
     ),
     "retried-in-header": (
         lambda k: k.chord([k.s("retry_then", 7), k.s("add", 1, 1)], k.s("same")),

@@ -22,15 +22,18 @@ HOW = ["celery-celeriac", "celery-mixed", "celeriac-celery", "celeriac-mixed"]
 FLAT = {"group-at-the-end-in-header"}
 """Celery 4 has a chord count such a group's members one by one; tested apart."""
 
-UNREPLACED = {"replaced-in-chain", "replaced-by-group-in-header"}
+UNREPLACED = {"replaced-in-chain", "replaced-by-chain-in-chain", "replaced-by-group-in-header"}
 """``replace`` of Celery 4.4 fails before a further step of a chain, and with a group in a header."""
 
 UNENDED = {"header-then-chain", "chain-in-header", "chord-in-header", "group-in-chain"}
 """Celery 4 stores no failure for the later steps of a chain; its own client looks at the steps before."""
 
+WRITTEN = {"replaced-by-chain-in-chain"}
+"""Made with a dictionary of a workflow, which exists in the client's own process alone."""
+
 BEYOND = {
-    "celery-celeriac": FLAT,
-    "celery-mixed": FLAT | {"replaced-in-chain"},
+    "celery-celeriac": FLAT | WRITTEN,
+    "celery-mixed": FLAT | WRITTEN | {"replaced-in-chain"},
     "celeriac-celery": UNREPLACED | UNENDED,
     "celeriac-mixed": {"replaced-in-chain"},
 }
