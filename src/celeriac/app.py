@@ -370,7 +370,11 @@ def task_name(function: Callable[..., Any]) -> str:
 
 
 def _names(given: str | Sequence[str]) -> Sequence[str]:
-    return [given] if isinstance(given, str) else list(given)
+    names = [given] if isinstance(given, str) else list(given)
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{name!r:.100} is no task's id; give text, such as result.id")
+    return names
 
 
 def _main_name() -> str:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from celeriac import Celeriac
-from celeriac.errors import CeleriacError, TaskRevoked
+from celeriac.errors import CeleriacError, ConfigError, TaskRevoked
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, STARTED, SUCCESS, ResultRecord
 from tests.servers import RedisServer
@@ -52,6 +52,11 @@ def test_the_same_for_code_without_a_loop(tmp_path):
     other = app.delay("shop.add", 3, 4)
     app.revoke(other.id)
     assert other.state == REVOKED
+
+
+async def test_a_result_in_place_of_its_id_is_named(app):
+    with pytest.raises(ConfigError, match=r"<Result of .*> is no task's id; give text, such as result\.id"):
+        await app.cancel([app.result("one")])
 
 
 async def test_revoke_does_not_block_a_running_loop(app):
