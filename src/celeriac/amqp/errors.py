@@ -36,8 +36,12 @@ CONNECTION_FORCED = 320
 INTERNAL_ERROR = 541
 
 
+_NOT_YET = "is down or inaccessible"
+"""What a node says of a durable queue whose own node has just started, or is away."""
+
+
 def of_reply(code: int, text: str) -> AmqpError:
     """Return the error for a close that the server sent: it may come back, or it will not have it."""
-    if code in {CONNECTION_FORCED, INTERNAL_ERROR}:
+    if code in {CONNECTION_FORCED, INTERNAL_ERROR} or (code == NOT_FOUND and _NOT_YET in text):
         return Unavailable(f"{text} ({code})")
     return Refused(f"{text} ({code})", code)

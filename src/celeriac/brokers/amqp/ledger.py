@@ -89,6 +89,7 @@ class Ledger:
         self._declared: object = None
         self._turn = asyncio.Lock()
         self._complained = False
+        self._has_stream = False
 
     async def follow(self) -> None:
         """Have the copy, as of this call and from now on. Raises ``AmqpError``."""
@@ -242,6 +243,7 @@ class Ledger:
         async with self._link.passing_channel() as channel:
             look, make = methods.look_for_exchange(self._name), methods.declare_exchange(self._name, "fanout")
             await channel.call(look if never else make)
+        self._has_stream = True
         try:
             async with self._link.passing_channel() as channel:
                 if never:
@@ -250,6 +252,7 @@ class Ledger:
                     await channel.call(methods.declare_queue(self._name, _STREAM))
                     await channel.call(methods.bind_queue(self._name, self._name, ""))
         except Refused as error:
+            self._has_stream = False
             self._complain(
                 f"no stream can be had, so a worker knows only what is revoked while it runs: {error}"
             )
@@ -262,7 +265,7 @@ class Ledger:
 
     async def _read_history(self) -> None:
         """Read the stream up to a mark that is written now."""
-        if self._complained:
+        if not self._has_stream:
             return
         mark, seen = str(uuid.uuid4()), asyncio.Event()
         async with self._link.passing_channel() as channel:

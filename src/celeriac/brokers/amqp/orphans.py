@@ -25,8 +25,8 @@ _log = logging.getLogger("celeriac.broker.amqp")
 TERM = 30.0
 """Seconds for which a publication is held, unless that is said again: a third of it after the last time."""
 
-GRACE = 5.0
-"""Seconds after an outage in which others may not be back yet."""
+GRACE = 10.0
+"""Seconds in which others may not be back yet, from the first message that comes again after an outage."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _AT_ONCE = 1000
@@ -91,12 +91,6 @@ class Orphans:
             self._telling.cancel()
         self._telling = asyncio.get_running_loop().create_task(self._tell())
 
-    def note_return(self) -> None:
-        """Note that the connection is there again."""
-        if self._is_away:
-            self._is_away = False
-            self._outage = self._clock.now()
-
     async def is_free(self, receipt: Orphan, *, redelivered: bool) -> bool:
         """Return whether a delivery may be handed out; if not, it is dealt with.
 
@@ -159,6 +153,8 @@ class Orphans:
             kept.go_on_as(receipt)
             return True
         until, now = self._ledger.held_until(tag), self._clock.now()
+        if self._is_away:
+            self._is_away, self._outage = False, now
         if until is None and redelivered and tag not in self._idle and now < self._outage + GRACE:
             until = now + GRACE
         if until is None or until <= now:

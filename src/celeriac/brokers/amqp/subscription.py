@@ -257,7 +257,6 @@ class AmqpSubscription:
         channel.on_message = lambda message: self._arrived(holding, message)
         channel.on_cancelled = self._cancelled
         channel.on_closed = lambda error: self._lost(holding, error)
-        self._orphans.note_return()
         if known:
             await self._ledger.attach(channel)
         return channel

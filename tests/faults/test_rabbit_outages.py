@@ -1,0 +1,40 @@
+"""Several workers on a RabbitMQ that closes their connections and restarts: what they do goes on, and runs once."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celeriac import Celeriac
+from tests.faults.conftest import Record, StartWorker
+from tests.servers import RabbitServer
+
+TASKS = 40
+
+
+@pytest.fixture(scope="module")
+def own_rabbit() -> Iterator[RabbitServer]:
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_no_task_of_a_living_worker_runs_twice(
+    own_rabbit: RabbitServer, start_worker: StartWorker, queue: str, tmp_path: Path, kind: str
+):
+    url = f"{own_rabbit.url()}?queue_type={kind}"
+    for _ in range(2):
+        start_worker(url, "-c", "10")
+    records = [Record(tmp_path / str(number)) for number in range(TASKS)]
+    async with Celeriac("sender", url, "disabled://") as app:
+        for number, record in enumerate(records):
+            await app.send_task("wait", [str(record.path), 0.3 + number % 4], queue=queue)
+    await records[12].until("began", timeout=30)
+    await asyncio.to_thread(own_rabbit.control, "close_all_connections", "a test")
+    await records[22].until("began", timeout=30)
+    for command in ("stop_app", "start_app"):
+        await asyncio.to_thread(own_rabbit.control, command)
+    for record in records:
+        await record.until("ended", timeout=60)
+    assert [len(record.times("began")) for record in records] == [1] * TASKS
