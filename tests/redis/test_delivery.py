@@ -277,3 +277,26 @@ async def take_all(subscription, count):
     while len(taken) < count:
         taken += await subscription.take(1000)
     return taken
+
+
+async def test_a_queue_that_cannot_be_read_is_looked_at_now_and_then(
+    broker, client, prefix, queue, monkeypatch
+):
+    client.set(prefix + queue, "no list")
+    async with broker.subscribe([queue]) as subscription:
+        looks = []
+        reserve = subscription._reserve
+
+        async def look(limit):
+            looks.append(limit)
+            return await reserve(limit)
+
+        monkeypatch.setattr(subscription, "_reserve", look)
+        taking = asyncio.create_task(subscription.take(1))
+        await asyncio.wait([taking], timeout=0.5)
+        assert len(looks) < 5
+        client.delete(prefix + queue)
+        await broker.publish(message(), route(queue))
+        async with asyncio.timeout(20):
+            (delivery,) = await taking
+        await delivery.receipt.ack()

@@ -31,6 +31,9 @@ _log = logging.getLogger("celeriac.broker.redis")
 
 _MOST_AT_ONCE = 1000
 
+_TROUBLED = 1.0
+"""Seconds between looks while a list cannot be read: it may be there all the same, which ends every other wait."""
+
 _SERVED = 2.0
 """Leases for which a queue counts as served after its worker was last heard of."""
 
@@ -66,6 +69,7 @@ class RedisSubscription:
         self._serve_at = float("-inf")
         self._stopped = False
         self._complained: set[bytes] = set()
+        self._troubled = False
         self._revision = 0
 
     @property
@@ -80,6 +84,8 @@ class RedisSubscription:
                 self._doorbell.found()
                 return deliveries
             due_in = min(due_in, await self._doorbell.arm(self._watched()))
+            if self._troubled:
+                due_in = max(due_in, _TROUBLED)
             if due_in > 0:
                 await self._wait(due_in)
         return []
@@ -158,6 +164,7 @@ class RedisSubscription:
             raise
         due_in, trouble, revision, *batches = reply
         self._revision = int(revision)
+        self._troubled = bool(trouble)
         self._complain(trouble)
         deliveries: list[Delivery] = []
         kept = True
