@@ -204,7 +204,7 @@ class Link:
             try:
                 await connection.send_packed_command(_pack(commands))
                 answers = [await _answer(connection) for _ in commands]
-                if not self._was_let_in:
+                if answers and not self._was_let_in:
                     self._was_let_in = not isinstance(answers[0], Exception)
                 return answers
             finally:
