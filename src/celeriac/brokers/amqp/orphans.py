@@ -38,6 +38,11 @@ class Orphan(Protocol):
 
     tag: str | None
 
+    @property
+    def is_void(self) -> bool:
+        """Whether RabbitMQ took the delivery back."""
+        ...
+
     def go_on_as(self, other: Any) -> None:
         """Settle another delivery of the same publication from now on."""
         ...
@@ -101,11 +106,10 @@ class Orphans:
             return True
         try:
             return not await self._is_dealt_with(receipt, tag, redelivered)
-        except DeliveryLost:
-            return False  # the connection was lost again, and it comes again
-        except BrokerError as error:
-            # Then RabbitMQ takes it back, or it runs twice at the worst.
-            _log.warning("who works on a redelivered message could not be told: %s", error)
+        except (DeliveryLost, BrokerError) as error:
+            if receipt.is_void:
+                return False  # it comes again
+            _log.warning("who works on a redelivered message could not be told, so it runs: %s", error)
             return True
 
     async def end(self, receipt: Orphan) -> None:

@@ -124,6 +124,11 @@ class AmqpReceipt:
         self.tag = tag
         self.generation = generation
 
+    @property
+    def is_void(self) -> bool:
+        """Whether RabbitMQ took the delivery back."""
+        return self._holding.channel.error is not None
+
     async def ack(self, *, surely: bool = False) -> None:
         if not surely:
             await self._settle()

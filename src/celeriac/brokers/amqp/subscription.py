@@ -60,6 +60,7 @@ class AmqpSubscription:
         self._ledger = ledger
         self._tallies = tallies
         self._orphans = orphans
+        self._suspects: set[int] = set()  # by delivery tag: taken, and not handed out yet
         self.revision = 0
         self._lines: dict[str, deque[Delivery]] = {}
         self._order: deque[str] = deque()
@@ -141,12 +142,14 @@ class AmqpSubscription:
     async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
         """Return those that nobody works on who lost a connection."""
         suspects = [delivery for delivery in taken if delivery.redelivered]
+        self._suspects = {_message_of(delivery).tag for delivery in suspects}
         answers = await asyncio.gather(
             *(
                 self._orphans.is_free(_receipt_of(delivery), redelivered=_message_of(delivery).redelivered)
                 for delivery in suspects
             )
         )
+        self._suspects = set()
         others = {id(delivery) for delivery, is_free in zip(suspects, answers, strict=True) if not is_free}
         return [delivery for delivery in taken if id(delivery) not in others]
 
@@ -337,7 +340,7 @@ class AmqpSubscription:
         self._news.set()
         if isinstance(error, Unavailable) and not holding.channel.is_closing:
             waiting = [_receipt_of(delivery) for line in self._lines.values() for delivery in line]
-            handed_out = holding.handed_out({receipt.message.tag for receipt in waiting})
+            handed_out = holding.handed_out({receipt.message.tag for receipt in waiting} | self._suspects)
             orphans = [held for held in handed_out if isinstance(held, AmqpReceipt)]
             self._orphans.adopt(orphans, waiting, holding.acked_lately())
 
