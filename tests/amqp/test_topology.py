@@ -12,9 +12,10 @@ import amqp
 from celeriac import Celeriac
 from celeriac.brokers.amqp import QueueOptions
 from celeriac.errors import BrokerError, CeleriacError
-from celeriac.testing.steps import drain, numbered, take_all, take_some
+from celeriac.testing.steps import drain, numbered, soon, take_all, take_some
 from celeriac.wire.envelope import Route
 from tests.amqp.conftest import MakeBroker
+from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer
 
 
@@ -121,6 +122,39 @@ async def test_what_others_declared_is_used_without_any_right_to_declare(
     await broker.publish(numbered(1), Route(queue, queue=queue))
     async with broker.subscribe([queue]) as subscription:
         assert await drain(subscription, 1) == [1]
+
+
+async def test_who_cannot_tell_the_others_still_ends_what_it_began(
+    make_broker: MakeBroker, channel: amqp.Channel, locked_down: str, queue: str, proxy: Proxy
+) -> None:
+    channel.queue_declare(queue, durable=True, auto_delete=False)
+    observer = make_broker()
+    began: list[str] = []
+    has_begun, may_end, has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    line = proxy.url().replace("guest:guest", "reader:reader")
+    async with Celeriac("locked", broker=line, backend="disabled://", default_queue=queue) as app:
+
+        @app.task(name="wait")
+        async def wait() -> None:
+            began.append("once")
+            has_begun.set()
+            await may_end.wait()
+            has_ended.set()
+
+        await wait.send()
+        async with app.worker(concurrency=1):
+            await soon(has_begun.wait())
+            lines = proxy.accepted
+            proxy.cut()
+            while proxy.accepted == lines:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+            may_end.set()
+            await soon(has_ended.wait())
+            while await observer.depth(queue):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await observer.depth(queue) == 0
+        assert [letter for letter in await observer.dead.list() if letter.queue == queue] == []
+    assert began == ["once"]
 
 
 async def test_tls(make_broker: MakeBroker, rabbit_server: RabbitServer, queue: str) -> None:

@@ -72,11 +72,21 @@ class Link:
             return publisher
         async with self._publishing:
             if self._publisher is None or not self._publisher.channel.is_open:
-                channel = await self.channel()
-                async with self.deadline():
+                async with self.lasting_channel() as channel, self.deadline():
                     await channel.call(methods.confirm_publishes())
                 self._publisher = Publisher(channel, self.timeout)
             return self._publisher
+
+    @contextlib.asynccontextmanager
+    async def lasting_channel(self) -> AsyncIterator[Channel]:
+        """Have a channel that is closed only if the block, which makes it ready, raises."""
+        channel = await self.channel()
+        try:
+            yield channel
+        except BaseException:
+            if channel.is_open:
+                channel.start_closing()
+            raise
 
     @contextlib.asynccontextmanager
     async def passing_channel(self) -> AsyncIterator[Channel]:

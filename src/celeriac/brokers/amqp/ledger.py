@@ -97,10 +97,10 @@ class Ledger:
             return
         async with self._turn:
             if self._channel is None or not self._channel.is_open:
-                channel = await self._link.channel()
-                channel.on_message = self.take
-                await self.attach(channel)
-                await self._read_history()
+                async with self._link.lasting_channel() as channel:
+                    channel.on_message = self.take
+                    await self.attach(channel)
+                    await self._read_history()
                 self._channel = channel
 
     async def can_follow(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from celeriac.amqp.errors import AmqpError, Refused
@@ -113,17 +113,20 @@ class Orphans:
             return True
 
     async def end(self, receipt: Orphan) -> None:
-        """Let everybody know that the work is done. Raises ``BrokerUnavailable``."""
+        """Let everybody know that the work is done.
+
+        Raises ``BrokerUnavailable``, and ``DeliveryLost`` where nobody can be told.
+        """
         assert receipt.tag is not None
         self._ended[receipt.tag] = None
-        with self._link.translated(BrokerUnavailable, BrokerError):
+        with self._told(receipt):
             await self._ledger.end([receipt.tag])
         self._kept.pop(receipt.tag, None)
 
     async def free(self, receipt: Orphan) -> None:
-        """Let everybody know that somebody else may do the work. Raises ``BrokerUnavailable``."""
+        """Let everybody know that somebody else may do the work. Raises as ``end``."""
         assert receipt.tag is not None
-        with self._link.translated(BrokerUnavailable, BrokerError):
+        with self._told(receipt):
             async with self._turn:  # what is said last counts
                 await self._ledger.hold([receipt.tag], 0.0)
                 self._kept.pop(receipt.tag, None)
@@ -147,6 +150,18 @@ class Orphans:
             telling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await telling
+
+    @contextlib.contextmanager
+    def _told(self, receipt: Orphan) -> Iterator[None]:
+        try:
+            yield
+        except Refused as error:
+            self.forget(receipt)
+            raise DeliveryLost(
+                f"a message went back with a lost connection, and nobody can be told of it: {error}"
+            ) from error
+        except AmqpError as error:
+            raise self._link.translate(error, BrokerUnavailable, BrokerError) from error
 
     async def _is_dealt_with(self, receipt: Orphan, tag: str, redelivered: bool) -> bool:
         if tag in self._ended or self._ledger.has_ended(tag):

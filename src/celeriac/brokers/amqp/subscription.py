@@ -255,13 +255,14 @@ class AmqpSubscription:
             await self._ledger.note_queue(queue)
             with contextlib.suppress(Refused):
                 await self._topology.use_delays(queue)
-        channel = await self._link.channel()
-        holding = self._holding = Holding(self._link, channel)
-        channel.on_message = lambda message: self._arrived(holding, message)
-        channel.on_cancelled = self._cancelled
-        channel.on_closed = lambda error: self._lost(holding, error)
-        if known:
-            await self._ledger.attach(channel)
+        async with self._link.lasting_channel() as channel:
+            holding = Holding(self._link, channel)
+            channel.on_message = lambda message: self._arrived(holding, message)
+            channel.on_cancelled = self._cancelled
+            channel.on_closed = lambda error: self._lost(holding, error)
+            if known:
+                await self._ledger.attach(channel)
+        self._holding = holding
         return channel
 
     def _start_consuming(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
