@@ -24,6 +24,8 @@ STALLED = VISIBILITY_TIMEOUT + 10
 
 EXPIRING_KEYS = ("celery-task-meta-", "celeriac.once.")
 KNOWN_KEYS = ("_kombu.binding", "celeriac.revoked", "unacked_mutex", *EXPIRING_KEYS)
+NO_END = -1
+"""What Redis answers for the seconds that a key has left; -2 is for one that has just ended."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _left(server: RedisServer) -> Iterator[str]:
             name = key.decode()
             if not name.startswith(KNOWN_KEYS):
                 yield f"left in the broker: key {name}"
-            elif name.startswith(EXPIRING_KEYS) and client.ttl(key) < 0:
+            elif name.startswith(EXPIRING_KEYS) and client.ttl(key) == NO_END:
                 yield f"left in the broker: {name} has no end"
 
 

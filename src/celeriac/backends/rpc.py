@@ -15,6 +15,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 
 from celeriac.amqp import frames, methods
@@ -148,10 +149,9 @@ class RpcBackend:
         async with self._opening:
             if self._channel is not None and self._channel.is_open:
                 return
-            channel = await self._link.channel()
-            channel.on_message = lambda message: self._arrived(channel, message)
-            channel.on_cancelled = lambda tag: channel.give_up("its queue was deleted")
-            async with self._link.deadline():
+            async with self._link.lasting_channel() as channel, self._link.deadline():
+                channel.on_message = partial(self._arrived, channel)
+                channel.on_cancelled = lambda tag: channel.give_up("its queue was deleted")
                 await channel.call(methods.declare_queue(self._queue, self._messages.arguments))
                 await channel.call(methods.consume(self._queue, "celeriac-replies"))
             channel.on_closed = lambda error: self._tend()
