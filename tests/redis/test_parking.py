@@ -3,11 +3,13 @@
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta, timezone
 
 import kombu
 import pytest
 
 from celeriac.errors import BrokerError
+from celeriac.testing.steps import envelope_of, take_all
 from celeriac.wire.envelope import Route
 from celeriac.wire.frame import DELIVERIES_HEADER, mark_redelivered
 from celeriac.wire.names import SEPARATOR
@@ -172,3 +174,73 @@ async def test_kombu_restores_what_is_old_and_nothing_that_is_parked(
     kombu_channel.qos.restore_visible(interval=1)
     assert [number_of(envelope) for envelope in await broker.peek(queue)] == [2]
     assert [number_of(entry.envelope) for entry in await broker.schedule.list()] == [1]
+
+
+def with_eta(number, eta, **headers):
+    return message(
+        number, headers={"task": "add", "id": str(number), "root_id": str(number), "eta": eta} | headers
+    )
+
+
+async def test_what_is_queued_for_later_stands_in_nobodys_way(make_broker, client, prefix, queue):
+    """As a Celery client queues it, and ours does while no worker serves the queue."""
+    broker = make_broker()
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    etas = {
+        number: (tomorrow + timedelta(seconds=number * 7919.123456)).astimezone(
+            timezone(timedelta(minutes=zone))
+        )
+        for number, zone in enumerate([0, 330, -210, 60, -720] * 500)
+    }
+    late = [(with_eta(number, eta.isoformat()), route(queue)) for number, eta in etas.items()]
+    await broker.publish_many([*late, (message(9999), route(queue))])
+    async with broker.subscribe([queue]) as subscription:
+        (delivery,) = await take_all(subscription, 1)
+        assert number_of(envelope_of(delivery)) == 9999
+        await delivery.receipt.ack()
+    assert await broker.depth(queue) == 0
+    parked = {number_of(entry.envelope): entry.due for entry in await broker.schedule.list(len(etas))}
+    assert parked == {number: pytest.approx(eta.timestamp(), abs=1e-3) for number, eta in etas.items()}
+    assert client.zcard(f"{prefix}celeriac.leases") == 0
+
+
+@pytest.mark.parametrize(
+    "eta",
+    [
+        "",
+        "soon",
+        "2999-01-01",
+        "2999-01-01T00:00:00",
+        "2999-01-01T00:00:00Z",
+        "2001-02-03T04:05:06+00:00",
+        None,
+        7,
+    ],
+)
+async def test_an_eta_that_is_over_or_in_doubt_is_for_the_worker(make_broker, queue, eta):
+    broker = make_broker()
+    await broker.publish(with_eta(1, eta, other={"eta": "2999-01-01T00:00:00+00:00"}), route(queue))
+    async with broker.subscribe([queue]) as subscription:
+        (delivery,) = await take_all(subscription, 1)
+        assert number_of(envelope_of(delivery)) == 1
+        await delivery.receipt.ack()
+
+
+async def test_what_is_for_later_and_revoked_or_expired_is_for_the_worker_now(make_broker, queue):
+    broker = make_broker()
+    later = "2999-01-01T00:00:00+00:00"
+    await broker.revocations.add(["1"], roots=["2"])
+    await broker.publish_many(
+        [
+            (
+                with_eta(number, later, expires="2001-02-03T04:05:06+00:00" if number == 3 else None),
+                route(queue),
+            )
+            for number in (1, 2, 3)
+        ]
+    )
+    async with broker.subscribe([queue]) as subscription:
+        deliveries = await take_all(subscription, 3)
+        assert [number_of(envelope_of(delivery)) for delivery in deliveries] == [1, 2, 3]
+        for delivery in deliveries:
+            await delivery.receipt.ack()

@@ -1,7 +1,7 @@
 """The Lua that makes each change of the broker's keys whole.
 
 Rules: a message is at every moment in one list or on record in ``unacked``, never in neither; a command that may be
-refused comes before those that remove; time is the server's; nothing here reads a message's content.
+refused comes before those that remove; time is the server's; of a message's content nothing is read but its ETA.
 
 Keys, beside kombu's (``unacked``: tag to ``[message, exchange, routing_key]``, ``unacked_index``: tag to time):
 ``celeriac.leases`` tag to the end of its term (see ``leases``), ``celeriac.due`` tag to the time it is parked until,
@@ -21,14 +21,52 @@ _FAILED = """
 local function failed(answer) return type(answer) == 'table' and answer.err end
 """
 
+_LATER = r"""
+-- Seconds since the epoch of a time with a zone, as Celery writes it; nil for anything else.
+local function seconds(text)
+  if type(text) ~= 'string' then return nil end
+  local form = '^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d):(%d%d):(%d%d)(.*)$'
+  local y, m, d, hour, minute, second, rest = string.match(text, form)
+  local fraction, sign, zone_hours, zone_minutes = string.match(rest or '', '^(%.?%d*)([+-])(%d%d):(%d%d)$')
+  if not sign then return nil end
+  -- Days of the civil calendar, whose years begin in March here.
+  y, m = tonumber(y), tonumber(m)
+  if m <= 2 then y = y - 1 end
+  local century = math.floor(y / 100)
+  local days = 365 * y + math.floor(y / 4) - century + math.floor(century / 4)
+  days = days + math.floor((153 * ((m + 9) % 12) + 2) / 5) + d - 719469
+  local zone = tonumber(sign .. (zone_hours * 3600 + zone_minutes * 60))
+  return days * 86400 + hour * 3600 + minute * 60 + second + (tonumber('0' .. fraction) or 0) - zone
+end
+
+-- When a message of protocol 2 is due, if nobody has to be told of it before; else nil.
+local function due_of(raw, now, prefix)
+  if not string.find(raw, '"eta": "', 1, true) then return nil end
+  local readable, frame = pcall(cjson.decode, raw)
+  local headers = readable and type(frame) == 'table' and frame.headers
+  if type(headers) ~= 'table' then return nil end
+  local at = seconds(headers.eta)
+  if not at or at <= now + 1 then return nil end
+  local expires = seconds(headers.expires)
+  if expires and expires <= now then return nil end
+  for _, told in ipairs({{'ids', headers.id}, {'roots', headers.root_id}}) do
+    if type(told[2]) == 'string' and redis.call('ZSCORE', prefix .. 'celeriac.revoked.' .. told[1], told[2]) then
+      return nil
+    end
+  end
+  return at
+end
+"""
+
 RESERVE = Script(
     _NOW
     + _FAILED
+    + _LATER
     + r"""
 -- KEYS: unacked, index, leases, due, then lists in the order they are taken from
 -- ARGV: limit, term, lease, owner, first serial, key prefix, then for each list: how its entries end, its step
 -- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, then for each list
--- its number and messages.
+-- its number and messages. What is for later stands in nobody's way: it is parked here.
 local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local left, term, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, serial, prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
@@ -70,15 +108,11 @@ for i = #ripe, 1, -1 do
   end
 end
 
-local wait = ''
-local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
-if head[2] then wait = tostring(head[2] - now) end
-
-local reply = {wait, trouble, redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'}
-local bytes = 0
+local reply = {'', trouble, redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'}
+local bytes, parked = 0, 0
 for i = 5, #KEYS do
   local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]
-  while left > 0 and bytes < 16777216 do
+  while left > 0 and bytes < 16777216 and parked < 1000 do
     local asked = math.min(left, 50)
     local batch = redis.pcall('RPOP', KEYS[i], asked)
     if not batch then break end
@@ -86,30 +120,46 @@ for i = 5, #KEYS do
       trouble[#trouble + 1] = KEYS[i] .. ': ' .. batch.err
       break
     end
-    local entries, times, ends = {}, {}, {}
+    local entries, times, ends, dues, given = {}, {}, {}, {}, {}
     for j = 1, #batch do
       local raw = batch[j]
       bytes = bytes + #raw
-      local tag = string.format('%s.%012d:%s', owner, serial, step)
-      serial = serial + 1
+      local at, tag = due_of(raw, now, prefix)
+      if at then
+        parked = parked + 1
+        tag = string.format('parked-%s.%s%06d.%d:%s', owner, time[1], time[2], parked, step)
+        dues[#dues + 1] = at
+        dues[#dues + 1] = tag
+      else
+        at = now + lease
+        tag = string.format('%s.%012d:%s', owner, serial, step)
+        serial = serial + 1
+        given[#given + 1] = raw
+        ends[#ends + 1] = now + term
+        ends[#ends + 1] = tag
+      end
       -- What is no object goes in as text, so that the entry is JSON for every peer.
       if string.byte(raw, 1) ~= 123 or string.byte(raw, -1) ~= 125 then raw = cjson.encode(raw) end
       entries[2 * j - 1] = tag
       entries[2 * j] = '[' .. raw .. tail
-      times[2 * j - 1] = now + lease
+      times[2 * j - 1] = at
       times[2 * j] = tag
-      ends[2 * j - 1] = now + term
-      ends[2 * j] = tag
     end
     redis.call('HSET', unacked, unpack(entries))
     redis.call('ZADD', index, unpack(times))
-    redis.call('ZADD', leases, unpack(ends))
-    reply[#reply + 1] = i - 5
-    reply[#reply + 1] = batch
-    left = left - #batch
+    if #dues > 0 then redis.call('ZADD', due, unpack(dues)) end
+    if #given > 0 then
+      redis.call('ZADD', leases, unpack(ends))
+      reply[#reply + 1] = i - 5
+      reply[#reply + 1] = given
+      left = left - #given
+    end
     if #batch < asked then break end
   end
 end
+
+local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+if head[2] then reply[1] = tostring(head[2] - now) end
 return reply
 """
 )
