@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = 4
-"""Batches that are looked at together: what one leaves behind, the next may use, so that the highest of some is flat."""
+"""Batches that are looked at together: what one leaves behind the next may use, so the highest of some is flat."""
 ALLOWED = 8 * 1024 * 1024
 
 
