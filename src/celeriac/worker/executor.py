@@ -98,7 +98,6 @@ class Executor:
             connections.backend, connections.publisher, insist, errbacks, app.clock.now, app.defaults
         )
         self._tasks = Repertoire(app, pool, self._workflows)
-        self._copies = connections.backend.copies if connections.publisher.broker.may_repeat else None
         self._encode_part = connections.backend.chords.encode if connections.backend.chords else None
         self._announcer = announcer
         self._node = node
@@ -110,7 +109,9 @@ class Executor:
         running = True
         try:
             admission = self._admit(delivery)
-            if self._copies is not None and await self._is_repeat(self._copies, delivery.envelope):
+            if self._workflows.copies is not None and await self._is_repeat(
+                self._workflows.copies, delivery.envelope
+            ):
                 admission = Drop()
             if type(admission) is RunApart:
                 admission = await self._last_chances.enter(admission.message, delivery)

@@ -39,6 +39,7 @@ class Workflows:
     """The way on from a task's end, for one worker.
 
     :param defaults: the options of a task's calls.
+    :ivar copies: what tells the copies of what is sent apart, where there may be any.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Workflows:
         now: Callable[[], float],
         defaults: Callable[[str], SendOptions],
     ) -> None:
+        self.copies = backend.copies if publisher.broker.may_repeat else None
         self._backend = backend
         self._publisher = publisher
         self._insist = insist
@@ -153,11 +155,10 @@ class Workflows:
             await self._publisher.publish_workflow(body.follow_ups, self._defaults, once)
 
     async def _forget_once(self, key: str) -> None:
-        broker, copies = self._publisher.broker, self._backend.copies
         with suppress(CeleriacError):  # then it ends by itself, a day later
-            await broker.forget_once(key)
-            if broker.may_repeat and copies is not None:
-                await copies.forget(key)
+            await self._publisher.broker.forget_once(key)
+            if self.copies is not None:
+                await self.copies.forget(key)
 
     async def _lose(self, part: Part, error: ChordError, cause: Failure) -> list[EncodedPart]:
         """Fail the body and all after it: store, call errbacks; return the parts that it is of other chords."""

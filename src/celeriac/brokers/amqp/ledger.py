@@ -13,7 +13,7 @@ import asyncio
 import logging
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,7 +40,7 @@ _STREAM: Mapping[str, Any] = {
 }
 _HISTORY = 1000
 _NUMBERS = 2**62
-_MOST_TALLIES = 100_000
+_MOST = 100_000
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
@@ -173,8 +173,7 @@ class Ledger:
         # The same entry comes on several channels.
         for key in entry.counted:
             self._tallies.setdefault(key, {})[entry.number] = entry.step
-        while len(self._tallies) > _MOST_TALLIES:
-            del self._tallies[next(iter(self._tallies))]
+        _shorten(self._tallies)
 
     async def hold(self, tags: Sequence[str], until: float) -> None:
         """Let everybody know that these publications are worked on, until then (seconds since the epoch).
@@ -199,14 +198,17 @@ class Ledger:
         """Whether somebody dealt with a publication after RabbitMQ took it back."""
         return tag in self._ended
 
+    def note_ended(self, tags: Iterable[str]) -> None:
+        """Know here that these publications were dealt with, whether or not the others can be told just now."""
+        self._ended |= dict.fromkeys(tags)
+        _shorten(self._ended)
+
     def _note_work(self, entry: _Entry) -> None:
         for tag in entry.held:
             self._held.pop(tag, None)
             self._held[tag] = entry.until
-        self._ended |= dict.fromkeys(entry.ended)
-        for known in (self._held, self._ended):
-            while len(known) > _MOST_TALLIES:
-                del known[next(iter(known))]
+        _shorten(self._held)
+        self.note_ended(entry.ended)
 
     async def revoke(self, ids: Sequence[str], roots: Sequence[str], terminate: bool, until: float) -> None:
         """Let everybody know of a revocation. Raises ``AmqpError``."""
@@ -289,6 +291,12 @@ class Ledger:
         header = write_properties(Properties(content_type="application/json", delivery_mode=2), len(body))
         publisher = await self._link.publisher()
         await publisher.publish(self._name, "", header, body, mandatory=False)
+
+
+def _shorten(known: dict[str, Any]) -> None:
+    """Drop what was learnt first of what is too much."""
+    while len(known) > _MOST:
+        del known[next(iter(known))]
 
 
 def _number() -> int:

@@ -30,7 +30,6 @@ GRACE = 10.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _AT_ONCE = 1000
-_MOST_ENDED = 100_000
 
 
 class Orphan(Protocol):
@@ -64,7 +63,6 @@ class Orphans:
         self._ledger = ledger
         self._clock = clock
         self._kept: dict[str, Orphan] = {}
-        self._ended: dict[str, None] = {}
         self._untold: list[str] = []
         self._idle: set[str] = set()
         self._turn = asyncio.Lock()
@@ -89,9 +87,7 @@ class Orphans:
         self._idle = {receipt.tag for receipt in waiting if receipt.tag is not None}
         self._kept |= {receipt.tag: receipt for receipt in receipts if receipt.tag is not None}
         self._untold += acked
-        self._ended |= dict.fromkeys(self._untold)
-        while len(self._ended) > _MOST_ENDED:
-            del self._ended[next(iter(self._ended))]
+        self._ledger.note_ended(self._untold)
         if self._telling is not None:
             self._telling.cancel()
         self._telling = asyncio.get_running_loop().create_task(self._tell())
@@ -118,7 +114,7 @@ class Orphans:
         Raises ``BrokerUnavailable``, and ``DeliveryLost`` where nobody can be told.
         """
         assert receipt.tag is not None
-        self._ended[receipt.tag] = None
+        self._ledger.note_ended([receipt.tag])
         with self._told(receipt):
             await self._ledger.end([receipt.tag])
         self._kept.pop(receipt.tag, None)
@@ -154,17 +150,14 @@ class Orphans:
     @contextlib.contextmanager
     def _told(self, receipt: Orphan) -> Iterator[None]:
         try:
-            yield
-        except Refused as error:
+            with self._link.translated(BrokerUnavailable, DeliveryLost):
+                yield
+        except DeliveryLost:
             self.forget(receipt)
-            raise DeliveryLost(
-                f"a message went back with a lost connection, and nobody can be told of it: {error}"
-            ) from error
-        except AmqpError as error:
-            raise self._link.translate(error, BrokerUnavailable, BrokerError) from error
+            raise
 
     async def _is_dealt_with(self, receipt: Orphan, tag: str, redelivered: bool) -> bool:
-        if tag in self._ended or self._ledger.has_ended(tag):
+        if self._ledger.has_ended(tag):
             await receipt.ack()
             return True
         kept = self._kept.pop(tag, None)

@@ -199,15 +199,18 @@ class AmqpReceipt:
 
     async def _settle(self) -> None:
         """Have it dealt with, or have the others know that it is."""
-        self._check()
+        self._refuse_spent()
         if self._keeper.orphans.has(self):
             await self._keeper.orphans.end(self)
         else:
             self._holding.ack(self.message.tag)
         self._spent = True
 
-    def _check(self) -> None:
+    def _refuse_spent(self) -> None:
         if self._spent:
             raise DeliveryLost(f"delivery {self.message.tag} was settled before")
+
+    def _check(self) -> None:
+        self._refuse_spent()
         if not self._keeper.orphans.has(self):
             self._holding.check(self.message.tag)
