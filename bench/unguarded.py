@@ -6,12 +6,12 @@ is left is what kombu writes: ``unacked`` and ``unacked_index``.
 
 import sys
 
-from celeriac.brokers.redis import settling, subscription
-from celeriac.brokers.redis.leases import LeaseKeeper
-from celeriac.brokers.redis.parking import Parking
-from celeriac.brokers.redis.recovery import Recovery
 from celeriac.cli.main import main
-from celeriac.redis_link import Script
+from celeriac.servers.redis import settling, subscription
+from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.link import Script
+from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.recovery import Recovery
 
 RESERVE = Script(
     r"""

@@ -4,6 +4,9 @@ from celeriac.canvas.celery_form import from_dict
 from celeriac.canvas.diagram import graphviz, mermaid
 from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, chain, chord, group
 from celeriac.celeriac import Celeriac
+from celeriac.client.outbox import Call
+from celeriac.client.result import GroupResult, Progress, Result, as_completed, workflow_progress
+from celeriac.client.task import Task
 from celeriac.context import Context, current_context
 from celeriac.errors import (
     ArgumentError,
@@ -26,11 +29,8 @@ from celeriac.errors import (
     TimeLimitExceeded,
     WorkerLost,
 )
-from celeriac.outbox import Call
-from celeriac.result import GroupResult, Progress, Result, as_completed, workflow_progress
 from celeriac.retry import Retry
 from celeriac.settings import Settings
-from celeriac.task import Task
 
 __all__ = [
     "ArgumentError",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from celeriac.app import App
 from celeriac.backend import Backend
-from celeriac.blocking import BACKGROUND
 from celeriac.broker import Broker
+from celeriac.client.app import App
+from celeriac.client.blocking import BACKGROUND
 from celeriac.clock import Clock
 from celeriac.settings import Settings
 from celeriac.worker.worker import Worker

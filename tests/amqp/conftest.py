@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 import amqp
-from celeriac.brokers.amqp import AmqpBroker
+from celeriac.servers.rabbitmq import AmqpBroker
 from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from celeriac.amqp.url import AmqpTarget, parse_amqp_url
 from celeriac.errors import ConfigError
+from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,14 @@ from amqp.serialization import dumps, loads
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celeriac.amqp.content import Properties, body_size, read_properties, write_properties, write_table
 from celeriac.errors import EncodeError, MalformedMessage
+from celeriac.servers.rabbitmq.protocol.content import (
+    Properties,
+    body_size,
+    read_properties,
+    write_properties,
+    write_table,
+)
 from tests.wire.captures import FIXTURES
 
 AMQP_MESSAGES = sorted(FIXTURES.glob("msg.*.amqp.json"))

@@ -8,7 +8,7 @@ import pytest
 
 from celeriac import Celeriac
 from celeriac.broker import Broker
-from celeriac.brokers.amqp import AmqpBroker, orphans
+from celeriac.servers.rabbitmq import AmqpBroker, orphans
 from celeriac.testing.steps import soon
 from tests.amqp.conftest import MakeBroker
 from tests.amqp.proxy import Proxy

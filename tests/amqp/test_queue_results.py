@@ -10,9 +10,9 @@ import pytest
 
 import amqp
 from celeriac import Celeriac
-from celeriac.amqp.link import Link
-from celeriac.backends.amqp import AmqpBackend
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.queue_results import AmqpBackend
 from celeriac.testing.steps import soon
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import FAILURE, STARTED, SUCCESS, ResultRecord

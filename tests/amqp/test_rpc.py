@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 import amqp
-from celeriac.amqp.link import Link
-from celeriac.backends.rpc import RpcBackend
 from celeriac.errors import MalformedMessage
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.rpc_results import RpcBackend
 from celeriac.testing.steps import soon
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import FAILURE, STARTED, SUCCESS, ResultRecord

@@ -10,8 +10,8 @@ import pytest
 
 import amqp
 from celeriac import Celeriac
-from celeriac.brokers.amqp import QueueOptions
 from celeriac.errors import BrokerError, CeleriacError
+from celeriac.servers.rabbitmq import QueueOptions
 from celeriac.testing.steps import drain, numbered, soon, take_all, take_some
 from celeriac.wire.envelope import Route
 from tests.amqp.conftest import MakeBroker

@@ -12,7 +12,7 @@ import pytest
 
 import amqp
 from celeriac import Celeriac, chord, group
-from celeriac.brokers.amqp import AmqpBroker, QueueOptions
+from celeriac.servers.rabbitmq import AmqpBroker, QueueOptions
 from celeriac.testing.steps import soon
 from tests.wire.captures import FIXTURES
 

@@ -6,10 +6,10 @@ import types
 import pytest
 
 from celeriac import Celeriac, ConfigError, Settings
-from celeriac.app import task_name
-from celeriac.backends.disabled import DisabledBackend
-from celeriac.brokers.memory import MemoryBroker
-from celeriac.brokers.sqlite import SqliteBroker
+from celeriac.client.app import task_name
+from celeriac.servers.disabled import DisabledBackend
+from celeriac.servers.memory.broker import MemoryBroker
+from celeriac.servers.sqlite import SqliteBroker
 
 VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL", "CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
 
@@ -75,12 +75,12 @@ def test_a_backend_that_cannot_be_is_refused_at_once():
 
 
 async def test_a_missing_driver_names_the_extra(monkeypatch):
-    for module in [name for name in sys.modules if name.startswith("celeriac.brokers.redis")]:
+    for module in [name for name in sys.modules if name.startswith("celeriac.servers.redis")]:
         monkeypatch.delitem(sys.modules, module)
     for module in [name for name in sys.modules if name.partition(".")[0] == "redis"]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "celeriac.redis_link", raising=False)
+    monkeypatch.delitem(sys.modules, "celeriac.servers.redis.link", raising=False)
     with pytest.raises(
         ConfigError, match=r"redis:// needs redis, which is not installed: pip install 'celeriac\[redis\]'"
     ):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from celeriac import ArgumentError, BrokerUnavailable, Celeriac, ResultTimeout
-from celeriac.blocking import BackgroundLoop
+from celeriac.client.blocking import BackgroundLoop
 
 
 def add(x: int, y: int) -> int:

@@ -7,8 +7,8 @@ import warnings
 import pytest
 
 from celeriac import Celeriac
-from celeriac.connections import Connections, ConnectionTable
-from celeriac.publisher import Publisher
+from celeriac.client.connections import Connections, ConnectionTable
+from celeriac.client.publisher import Publisher
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from celeriac import BrokerUnavailable, Retry
+from celeriac.client.publisher import Publisher
 from celeriac.errors import EncodeError
-from celeriac.publisher import Publisher
 from celeriac.routing import SendOptions
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs

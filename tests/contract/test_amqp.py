@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 import amqp
-from celeriac.brokers.amqp import AmqpBroker
+from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.testing.contracts import (
     BrokerContract,
     OnceContract,

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from celeriac.amqp.link import Link
-from celeriac.backends.amqp import AmqpBackend
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.queue_results import AmqpBackend
 from celeriac.testing.contracts import BackendContract
 from celeriac.wire.content import Codecs
 

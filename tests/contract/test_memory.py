@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from celeriac.backends.memory import MemoryBackend
-from celeriac.brokers.memory import MemoryBroker, _Message
+from celeriac.servers.memory.broker import MemoryBroker, _Message
+from celeriac.servers.memory.results import MemoryBackend
 from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,

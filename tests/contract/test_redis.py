@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from celeriac.backends.redis import RedisBackend
-from celeriac.brokers.redis import RedisBroker
+from celeriac.servers.redis import RedisBackend, RedisBroker
 from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,

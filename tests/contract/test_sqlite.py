@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.backends.sql import SqlBackend
-from celeriac.brokers.sqlite import SqliteBroker
+from celeriac.servers.sqlite import SqlBackend, SqliteBroker
 from celeriac.testing.contracts import (
     BackendContract,
     BrokerContract,

@@ -7,8 +7,8 @@ import pytest
 
 from celeriac import Celeriac
 from celeriac.backend import EncodedResult
-from celeriac.backends.memory import MemoryBackend
-from celeriac.brokers.memory import MemoryBroker
+from celeriac.servers.memory.broker import MemoryBroker
+from celeriac.servers.memory.results import MemoryBackend
 from celeriac.wire.content import Codecs
 from tests.docs.pages import ROOT
 

@@ -10,12 +10,12 @@ import pytest
 
 import celeriac
 from celeriac import Celeriac, Context, Settings, errors
-from celeriac.brokers.redis.keys import Keys
 from celeriac.cli.exits import Exit
 from celeriac.cli.main import celeriac as command_line
-from celeriac.redis_url import SCHEMES
+from celeriac.client.task import TaskOptions
 from celeriac.routing import SendOptions
-from celeriac.task import TaskOptions
+from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.url import SCHEMES
 from celeriac.wire.names import PRIORITY_STEPS
 from tests.docs.pages import ROOT
 from tests.wire.test_encode_captures import INTENDED

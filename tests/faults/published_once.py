@@ -11,9 +11,9 @@ from pathlib import Path
 
 from celeriac import Celeriac
 from celeriac.clock import SystemClock
+from celeriac.servers.urls import backend_opener, broker_opener
 from celeriac.settings import Settings
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
-from celeriac.urls import backend_opener, broker_opener
 from celeriac.wire.content import Codecs
 
 LEASE = 1.0

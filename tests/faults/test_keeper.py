@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 import redis
-from celeriac.brokers.redis import RedisBroker
-from celeriac.keeper import renewal
+from celeriac.servers.keeper import renewal
+from celeriac.servers.redis import RedisBroker
 from celeriac.wire.envelope import Envelope, Route
 from tests.faults.conftest import ends_within
 from tests.servers import RedisSentinel, RedisServer
@@ -98,7 +98,7 @@ async def test_a_thread_does_it_where_no_process_can_be_started(
 
 
 async def test_trouble_is_told_once_and_its_end_too(own_redis: RedisServer, make_broker, queue, caplog):
-    caplog.set_level(logging.WARNING, "celeriac.keeper")
+    caplog.set_level(logging.WARNING, "celeriac.servers.keeper")
     broker = make_broker(own_redis.url())
     await held(broker, queue)
     own_redis.kill()
@@ -106,7 +106,7 @@ async def test_trouble_is_told_once_and_its_end_too(own_redis: RedisServer, make
     own_redis.start()
     with own_redis.client() as client:
         await renewed(client, broker)
-    texts = [record.message for record in caplog.records if record.name == "celeriac.keeper"]
+    texts = [record.message for record in caplog.records if record.name == "celeriac.servers.keeper"]
     assert len([text for text in texts if "could not be renewed" in text]) <= 2  # closed, then refused
     assert "renewed again" in texts[-1]
     await broker.close()

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from celeriac.blocking import BACKGROUND
+from celeriac.client.blocking import BACKGROUND
+from celeriac.client.task import Task
 from celeriac.errors import ArgumentError, ResultTimeout
-from celeriac.task import Task
 from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celery_worker import CeleryWorker
 

@@ -27,7 +27,7 @@ import pydantic
 import pytest
 
 from celeriac import ArgumentError, Context
-from celeriac.convert import Arguments, Returns
+from celeriac.arguments.convert import Arguments, Returns
 
 if TYPE_CHECKING:
     from nowhere import Missing  # noqa: F401 - what a type checker knows and the program does not

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 import redis
-from celeriac.backends.redis import RedisBackend
-from celeriac.brokers.redis import RedisBroker
+from celeriac.servers.redis import RedisBackend, RedisBroker
 from celeriac.wire.content import Codecs
 from tests.servers import RedisServer
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.redis_link import Link
+from celeriac.servers.redis.link import Link
 from tests.servers import RedisServer
 
 uvloop = pytest.importorskip("uvloop")

@@ -4,8 +4,8 @@ import json
 import pytest
 
 from celeriac import Celeriac, chain
-from celeriac.backends.redis import RedisBackend
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.servers.redis import RedisBackend
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Route
 from celeriac.wire.names import SEPARATOR

@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from celeriac.brokers.redis.scripts import LAPSED
 from celeriac.errors import BrokerUnavailable, DeliveryLost
+from celeriac.servers.redis.scripts import LAPSED
 from celeriac.wire.frame import DELIVERIES_HEADER
 from celeriac.wire.names import SEPARATOR
 from tests.redis.messages import message, number_of, route
 
 HOLD_AND_HANG = """
 import asyncio, sys
-from celeriac.brokers.redis import RedisBroker
+from celeriac.servers.redis import RedisBroker
 
 async def hold(url, prefix, queue):
     broker = RedisBroker(url, key_prefix=prefix, lease=0.6)

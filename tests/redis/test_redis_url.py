@@ -1,7 +1,7 @@
 import pytest
 
 from celeriac.errors import ConfigError
-from celeriac.redis_url import parse_redis_url
+from celeriac.servers.redis.url import parse_redis_url
 
 
 @pytest.mark.parametrize(

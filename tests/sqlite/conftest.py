@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.brokers.sqlite import SqliteBroker
 from celeriac.clock import SystemClock
+from celeriac.servers.sqlite import SqliteBroker
 from tests.servers import LoggedProcess
 
 ROOT = Path(__file__).parent.parent.parent

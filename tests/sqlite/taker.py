@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from celeriac.broker import Delivery
-from celeriac.brokers.sqlite import SqliteBroker
+from celeriac.servers.sqlite import SqliteBroker
 from celeriac.wire.envelope import Envelope, Route
 
 

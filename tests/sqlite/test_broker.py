@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from celeriac.brokers.sqlite import SqliteBroker
-from celeriac.brokers.sqlite import desk as desk_module
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+from celeriac.servers.sqlite import SqliteBroker
+from celeriac.servers.sqlite import desk as desk_module
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import DELIVERIES_HEADER
 from tests.sqlite.conftest import ClockAhead, printed
@@ -266,7 +266,7 @@ class TestTrouble:
         other.close()
 
     async def test_a_locked_file_is_worth_another_try(self, open_broker, file, monkeypatch):
-        monkeypatch.setattr("celeriac.sqlite_link._BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.05)
         broker = open_broker()
         await broker.ping()
         other = sqlite3.connect(file, isolation_level=None)
@@ -280,7 +280,7 @@ class TestTrouble:
         assert await broker.depth("q") == 1
 
     async def test_a_receipt_outlives_a_lock(self, open_broker, file, monkeypatch):
-        monkeypatch.setattr("celeriac.sqlite_link._BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.05)
         broker = open_broker()
         await broker.publish(message(), to("q"))
         async with broker.subscribe(["q"]) as subscription:
@@ -351,7 +351,7 @@ async def test_queues_take_turns_within_one_take(open_broker):
 
 
 async def test_a_batch_larger_than_one_statement_takes(open_broker, monkeypatch):
-    monkeypatch.setattr("celeriac.brokers.sqlite.messages._BATCH_BYTES", 5000)
+    monkeypatch.setattr("celeriac.servers.sqlite.messages._BATCH_BYTES", 5000)
     broker = open_broker()
     bodies = [os.urandom(size) for size in (1, 9000, 0, 3000, 3000, 1)]
     await broker.publish_many([(Envelope(body=body), to("q")) for body in bodies])

@@ -12,8 +12,8 @@ import celery
 import pytest
 from celery.result import AsyncResult
 
-from celeriac.backends.sql import SqlBackend
 from celeriac.errors import BackendUnavailable, ConfigError, ContentRefused, MalformedMessage
+from celeriac.servers.sqlite import SqlBackend
 from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, STARTED, SUCCESS, ResultRecord
@@ -253,7 +253,7 @@ class TestKeeping:
         await other.close()
 
     async def test_a_locked_file_is_worth_another_try(self, file, backend, monkeypatch):
-        monkeypatch.setattr("celeriac.sqlite_link._BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.05)
         await backend.ping()
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from celeriac import BackendUnavailable, BrokerUnavailable
-from celeriac.backends.memory import MemoryBackend
-from celeriac.brokers.memory import MemoryBroker, _Message
 from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.servers.memory.broker import MemoryBroker, _Message
+from celeriac.servers.memory.results import MemoryBackend
 from celeriac.testing.broker_contract import Plant
 from celeriac.testing.contracts import BackendContract, BrokerContract
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
@@ -181,7 +181,7 @@ async def test_until_looks_again_at_every_call(broker: FaultyBroker, faults: Fau
 async def test_a_process_killed_at_a_point_is_gone_there_and_then():
     program = """
 import asyncio
-from celeriac.brokers.memory import MemoryBroker, _Message
+from celeriac.servers.memory.broker import MemoryBroker, _Message
 from celeriac.testing.faults import Faults, FaultyBroker
 from celeriac.wire.envelope import Envelope, Route
 

@@ -4,7 +4,7 @@ from collections.abc import Coroutine
 from typing import Any, assert_type
 
 from celeriac import Call, Celeriac, Context, GroupResult, Result, Retry, as_completed
-from celeriac.task import FunctionTask
+from celeriac.client.task import FunctionTask
 
 app = Celeriac("shop", broker="redis://localhost", backend="redis://localhost", lease=10.0)
 

@@ -10,11 +10,11 @@ from uuid import uuid4
 import click
 import msgspec
 
-from celeriac.app import App
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.outcome import show_outcome
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.watching import watch
+from celeriac.client.app import App
 from celeriac.errors import ConfigError
 
 T = TypeVar("T")

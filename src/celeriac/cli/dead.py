@@ -10,7 +10,6 @@ from typing import Any
 import click
 import msgspec
 
-from celeriac.app import App
 from celeriac.broker import DeadLetter
 from celeriac.cli.exits import CommandFailed
 from celeriac.cli.messages import Summary, summary_of
@@ -18,6 +17,7 @@ from celeriac.cli.outcome import as_json
 from celeriac.cli.queues import confirm
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.tables import show_table
+from celeriac.client.app import App
 from celeriac.wire.envelope import Envelope
 
 PAGE = 500

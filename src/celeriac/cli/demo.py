@@ -18,7 +18,6 @@ from typing import Any
 
 import click
 
-from celeriac.app import App
 from celeriac.celeriac import Celeriac
 from celeriac.cli import demo_tasks
 from celeriac.cli.demo_screen import Burst, DemoScreen, Kind, screen_for
@@ -26,8 +25,9 @@ from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.watching import progress_of
-from celeriac.outbox import Call
-from celeriac.result import Result, as_completed
+from celeriac.client.app import App
+from celeriac.client.outbox import Call
+from celeriac.client.result import Result, as_completed
 
 COUNTDOWN = 2.0
 BURST = 2_000

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from celeriac.cli.outcome import as_json, ending
-from celeriac.outbox import Call
+from celeriac.client.outbox import Call
 from celeriac.wire.result import SUCCESS, ResultRecord
 
 NEXT_STEPS = """\

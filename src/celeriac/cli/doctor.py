@@ -14,15 +14,15 @@ from typing import Literal
 import click
 import msgspec
 
-from celeriac.app import BACKEND_VARIABLES, BROKER_VARIABLES, App
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.cli.exits import Exit
 from celeriac.cli.outcome import as_json
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.client.app import BACKEND_VARIABLES, BROKER_VARIABLES, App
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, ConfigError
-from celeriac.urls import scheme_of, sqlite_path
+from celeriac.servers.urls import scheme_of, sqlite_path
 
 EXTRAS = {
     "redis": "redis",

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.app import App
+from celeriac.client.app import App
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.preview import preview
 from celeriac.wire.task import Malformed, decode

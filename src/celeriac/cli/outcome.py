@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from celeriac.cli.exits import Exit
-from celeriac.result import error_of
+from celeriac.client.result import error_of
 from celeriac.wire.result import SUCCESS, ResultRecord
 
 

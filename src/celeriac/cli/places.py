@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from celeriac.app import App
+from celeriac.client.app import App
 
 USER_INFO = re.compile(r"(?<=://)(?P<user>[^:@/;?]*):(?P<password>[^;?]*)@")
 OPTION = re.compile(r"(?P<name>\w*password)=[^&;]*")

@@ -8,13 +8,13 @@ from difflib import get_close_matches
 
 import click
 
-from celeriac.app import App
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
 from celeriac.cli.scheduled import scheduled
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.tables import show_table
+from celeriac.client.app import App
 
 
 @click.group("queues", short_help="List the queues, look into one, empty one.", invoke_without_command=True)

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from celeriac.app import App
 from celeriac.cli.exits import Exit
 from celeriac.cli.outcome import as_json, ending
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.watching import progress_of, watch
+from celeriac.client.app import App
 from celeriac.errors import ConfigError
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import EXCEPTION_STATES, PENDING, SUCCESS, ResultRecord

@@ -9,13 +9,13 @@ from typing import Any
 import click
 import msgspec
 
-from celeriac.app import App
 from celeriac.broker import Parked
 from celeriac.cli.exits import CommandFailed
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.tables import show_table
+from celeriac.client.app import App
 
 PAGE = 500
 

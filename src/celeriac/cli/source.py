@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from celeriac.app import BROKER_VARIABLES, App
 from celeriac.celeriac import Celeriac
 from celeriac.cli.target import load_app
+from celeriac.client.app import BROKER_VARIABLES, App
 from celeriac.errors import ConfigError
-from celeriac.urls import scheme_of, sqlite_path
+from celeriac.servers.urls import scheme_of, sqlite_path
 
 T = TypeVar("T")
 

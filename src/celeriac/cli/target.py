@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-from celeriac.app import App
+from celeriac.client.app import App
 from celeriac.errors import ConfigError
 
 OWN = str(Path(__file__).parent.parent)

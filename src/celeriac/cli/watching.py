@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.client.result import Result
 from celeriac.context import PROGRESS
-from celeriac.result import Result
 from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.preview import preview
 from celeriac.wire.result import PENDING, ResultRecord

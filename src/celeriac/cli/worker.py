@@ -16,13 +16,13 @@ from typing import Literal
 import click
 import msgspec
 
-from celeriac.app import App
 from celeriac.cli.celery_flags import PoolName, WorkerCommand
 from celeriac.cli.exits import Exit
 from celeriac.cli.loops import LOOPS, loop_factory
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.worker_log import LogFormat, handle_lines, log_to_stderr
+from celeriac.client.app import App
 from celeriac.worker.supervisor import Child, Supervisor
 from celeriac.worker.worker import POOLS, Worker
 

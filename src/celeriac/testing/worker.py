@@ -13,16 +13,17 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from celeriac.backend import Backend
-from celeriac.backends.memory import MemoryBackend
 from celeriac.broker import Broker, Subscription
-from celeriac.brokers.memory import MemoryBroker
-from celeriac.celeriac import Celeriac
+from celeriac.client.app import App
 from celeriac.errors import ConfigError
 from celeriac.routing import SendOptions
+from celeriac.servers.memory.broker import MemoryBroker
+from celeriac.servers.memory.results import MemoryBackend
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.task import TaskMessage, decode
+from celeriac.worker.worker import Worker
 
 PATIENCE = 10.0
 
@@ -58,7 +59,7 @@ class RunningWorker:
     :param faults: the script that the worker's broker and result store play.
     """
 
-    def __init__(self, app: Celeriac, witness: Witness, faults: Faults) -> None:
+    def __init__(self, app: App, witness: Witness, faults: Faults) -> None:
         self._app = app
         self._witness = witness
         self.faults = faults
@@ -162,7 +163,7 @@ class Witness(FaultyBroker):
 
 @asynccontextmanager
 async def running(
-    app: Celeriac,
+    app: App,
     *,
     faults: Faults | None = None,
     concurrency: int = 10,
@@ -184,7 +185,7 @@ async def running(
     store = FaultyBackend(backend or MemoryBackend(app.codecs, app.clock), script)
     try:
         async with app.connected_to(witness, store):
-            worker = app.worker(concurrency=concurrency)
+            worker = Worker(app, concurrency=concurrency)
             async with worker:
                 await worker.ready()
                 running_worker = RunningWorker(app, witness, script)

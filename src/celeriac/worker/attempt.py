@@ -9,10 +9,10 @@ from typing import Any
 
 from celeriac.backend import Backend, EncodedResult
 from celeriac.broker import Delivery, Receipt
+from celeriac.client.task import Task
 from celeriac.context import Context
 from celeriac.errors import CeleriacError
 from celeriac.settings import Settings
-from celeriac.task import Task
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from celeriac.app import App
+from celeriac.client.app import App
+from celeriac.client.task import CoroutineTask, Task, TaskOptions
 from celeriac.context import Context
 from celeriac.errors import MalformedMessage, TaskNotFound
-from celeriac.task import CoroutineTask, Task, TaskOptions
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.signature import ACCUMULATE, MAP, STARMAP, read
 from celeriac.worker.pool import Call, Pool

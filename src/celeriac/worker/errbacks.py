@@ -12,8 +12,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from celeriac.client.task import Task
 from celeriac.context import Context
-from celeriac.task import Task
 from celeriac.wire.failure import format_traceback
 from celeriac.wire.result import FAILURE
 from celeriac.wire.task import TaskMessage

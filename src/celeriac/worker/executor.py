@@ -16,9 +16,9 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from celeriac.app import App, Connections
 from celeriac.backend import Copies
 from celeriac.broker import Delivery, Receipt
+from celeriac.client.app import App, Connections
 from celeriac.context import CURRENT
 from celeriac.errors import BrokerError, CeleriacError, DeliveryLost, WorkerLost
 from celeriac.retry import Retry

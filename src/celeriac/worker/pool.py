@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from celeriac.client.task import Task
 from celeriac.context import Context
-from celeriac.task import Task
 
 
 class Call:

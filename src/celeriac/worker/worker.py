@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from celeriac.app import App
+from celeriac.client.app import App
 from celeriac.errors import BrokerError, ConfigError
 from celeriac.worker.announcer import Announcer
 from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer

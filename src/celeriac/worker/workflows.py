@@ -19,8 +19,8 @@ from typing import Any
 
 from celeriac.backend import Backend, ChordStore, Claim, EncodedPart
 from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, body_lost, lost_parts
+from celeriac.client.publisher import Publisher
 from celeriac.errors import BackendError, CeleriacError, ChordError, DeliveryLost
-from celeriac.publisher import Publisher
 from celeriac.routing import SendOptions
 from celeriac.wire.failure import Failure, describe, rebuild
 from celeriac.wire.result import FAILURE, REVOKED, SUCCESS, ResultRecord

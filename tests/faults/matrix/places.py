@@ -9,7 +9,7 @@ from typing import Protocol
 
 import amqp
 from celeriac import Celeriac
-from celeriac.brokers.memory import MemoryBroker
+from celeriac.servers.memory.broker import MemoryBroker
 from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer, RedisServer
 

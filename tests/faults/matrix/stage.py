@@ -11,9 +11,9 @@ from pathlib import Path
 
 from celeriac import Celeriac, RemoteError, Result, ResultTimeout
 from celeriac.clock import SystemClock
+from celeriac.servers.urls import backend_opener, broker_opener
 from celeriac.settings import Settings
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
-from celeriac.urls import backend_opener, broker_opener
 from celeriac.wire.content import Codecs
 from celeriac.worker.worker import Worker
 from tests.faults.matrix import child_bodies

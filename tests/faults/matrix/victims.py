@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from celeriac.clock import SystemClock
+from celeriac.servers.urls import backend_opener, broker_opener
 from celeriac.settings import Settings
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
-from celeriac.urls import backend_opener, broker_opener
 from celeriac.wire.content import Codecs
 from tests.faults.matrix.bodies import make_app
 

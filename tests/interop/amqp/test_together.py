@@ -13,8 +13,8 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from celeriac import Celeriac
-from celeriac.brokers.amqp import AmqpBroker, QueueOptions
 from celeriac.errors import TaskRevoked
+from celeriac.servers.rabbitmq import AmqpBroker, QueueOptions
 from tests.celery_connections import disconnect
 from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celeriac_side import TASKS, note

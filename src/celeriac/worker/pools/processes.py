@@ -27,9 +27,9 @@ from typing import Any
 import msgspec
 from pebble import ProcessExpired, ProcessPool
 
+from celeriac.client.task import Task
 from celeriac.context import CURRENT, Context
 from celeriac.errors import ConfigError, RemoteError, RetryRequested, SoftTimeLimitExceeded, WorkerLost
-from celeriac.task import Task
 from celeriac.wire.failure import describe
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.pool import Call

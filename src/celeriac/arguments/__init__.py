@@ -1,0 +1,1 @@
+"""Type hints of tasks: what they check, what they convert."""

@@ -1,1 +1,0 @@
-"""Result stores, one file each."""

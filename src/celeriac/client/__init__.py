@@ -1,0 +1,1 @@
+"""What sends tasks and waits for results."""

@@ -1,0 +1,406 @@
+"""The composition root: settings, tasks, connections of one app. Two apps share nothing.
+
+Rules: nothing connects before it is used; connections belong to the event loop that uses them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+
+import msgspec
+
+from celeriac.backend import Backend
+from celeriac.broker import Broker
+from celeriac.canvas.nodes import Node, Signature
+from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
+from celeriac.client.outbox import Call, Outbox, check_call
+from celeriac.client.publisher import Publisher
+from celeriac.client.result import Result
+from celeriac.client.revoking import KEEP
+from celeriac.client.task import (
+    BoundTaskDecorator,
+    CoroutineTask,
+    FunctionTask,
+    SendKeywords,
+    Task,
+    TaskDecorator,
+    TaskKeywords,
+    TaskOptions,
+    Untyped,
+    signature_options,
+    unknown_option,
+)
+from celeriac.clock import Clock, SystemClock
+from celeriac.context import Context
+from celeriac.errors import ConfigError
+from celeriac.routing import SendOptions, send_options
+from celeriac.servers.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
+from celeriac.settings import Settings, settings_from
+from celeriac.wire.content import Codecs
+
+__all__ = ["App", "Connections"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BROKER_VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL")
+BACKEND_VARIABLES = ("CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
+
+
+class App:
+    """A set of tasks, a broker and a backend.
+
+    :param name: names the app, and its file when no broker is given.
+    :param broker: a URL, or a broker of your own, which you close. Without it ``CELERIAC_BROKER`` or
+        ``CELERY_BROKER_URL`` of the environment, or else the file ``./<name>.db``.
+    :param backend: the same for results, with ``CELERIAC_BACKEND`` and ``CELERY_RESULT_BACKEND``. Without it the
+        broker's file or memory; with another broker no results are kept.
+    :param run: runs coroutines for callers without an event loop.
+    :param settings: all settings at once; otherwise each is a keyword of its own: see ``Settings``.
+    :param clock: where the app gets the time.
+
+    Raises ``ConfigError`` for a setting or URL that cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str = "celeriac",
+        broker: str | Broker | None = None,
+        backend: str | Backend | None = None,
+        *,
+        run: RunBlocking,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        **given: Any,
+    ) -> None:
+        if settings is not None and given:
+            raise ConfigError(f"give settings= or single settings ({', '.join(given)}), not both")
+        self.name = name
+        self.settings = settings or settings_from(given)
+        self.clock: Clock = clock or SystemClock()
+        self.codecs = Codecs(self.settings.accept_content)
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._connect_to(broker, backend)
+        self._table = ConnectionTable(self._open)
+        self.outbox = Outbox(self.settings, self._table, run, self.defaults, self.connect_to)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    # --- tasks
+
+    @overload
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Untyped, ...], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[..., R]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[Untyped, ...], R], /) -> FunctionTask[..., R]: ...
+    @overload
+    def task(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> CoroutineTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
+    @overload
+    def task(
+        self, /, *, name: str | None = None, bind: Literal[True], **options: Unpack[TaskKeywords]
+    ) -> BoundTaskDecorator: ...
+    @overload
+    def task(
+        self, /, *, name: str | None = None, bind: Literal[False] = False, **options: Unpack[TaskKeywords]
+    ) -> TaskDecorator: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        bind: bool = False,
+        **options: Unpack[TaskKeywords],
+    ) -> Any:
+        """Make a task of a function; with or without parentheses.
+
+        :param name: the name that messages carry; ``module.function`` where not given, as in Celery.
+        :param bind: the first parameter gets the ``Context``. A parameter annotated ``Context`` gets it anyway.
+        :param options: see ``TaskOptions``.
+
+        Raises ``ConfigError`` when another function has that name.
+        """
+
+        def make(decorated: Callable[..., Any]) -> Task[..., Any]:
+            return self._add(name or task_name(decorated), decorated, options, bind)
+
+        return make if function is None else make(function)
+
+    def register(
+        self, name: str, target: Any, /, *, bind: bool = False, **options: Unpack[TaskKeywords]
+    ) -> Task[..., Any]:
+        """Make a task of a function, a coroutine function, a bound method, or an object with a ``run`` method.
+
+        An object keeps what it was made with, so a task may carry its dependencies. Raises ``ConfigError`` for
+        what cannot be called, and when the name is taken.
+        """
+        run = None if inspect.isroutine(target) else getattr(target, "run", None)
+        return self._add(name, target if isinstance(target, type) or run is None else run, options, bind)
+
+    def _add(
+        self, name: str, function: Callable[..., Any], given: TaskKeywords, bind: bool
+    ) -> Task[..., Any]:
+        try:
+            options = TaskOptions(**given)
+        except TypeError:
+            raise ConfigError(f"task {name}: {unknown_option(given)}") from None
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"task name {name!r}: give a text that is not empty")
+        if not callable(function) or isinstance(function, type):
+            raise ConfigError(
+                f"task {name}: {function!r} is no function; give one, or an object with a run method"
+            )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(f"task {name}: a generator has no one value to store: return a list instead")
+        known_task = self.tasks.get(name)
+        if known_task is not None and known_task.function != function:
+            raise ConfigError(
+                f"two tasks are named {name!r}: {_where(known_task.function)} and {_where(function)}; "
+                "give one of them another name="
+            )
+        made: Task[..., Any] = FunctionTask(name, function, options, self.outbox, bind=bind)
+        if made.is_coroutine:
+            made = CoroutineTask(name, function, options, self.outbox, bind=bind)
+        self.tasks[name] = made
+        return made
+
+    # --- sending
+
+    async def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendKeywords],
+    ) -> Result[Any]:
+        """Send a call by name; the code need not be at hand. Where it is, arguments are checked. As ``Task.send``."""
+        return await self.outbox.send(self.call(name, args, kwargs, **options))
+
+    def delay(self, name: str, /, *args: Any, **kwargs: Any) -> Result[Any]:
+        """Send a call by name and block until the broker has it. For code without an event loop."""
+        return self.outbox.delay(self.call(name, args, kwargs))
+
+    async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+        """Send calls made by ``task.call(...)`` or ``app.call(...)`` in a few round trips; results in their order.
+
+        Raises as ``Task.send``; a broker has no transactions, so part of the calls may then have been sent.
+        """
+        return await self.outbox.send_many(calls)
+
+    def delay_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+        """Send calls as ``send_many`` and block until the broker has them."""
+        return self.outbox.delay_many(calls)
+
+    def call(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendKeywords],
+    ) -> Call[Any]:
+        """Describe a call by name."""
+        check_call(name, args, kwargs)
+        given = send_options(options)
+        task = self.tasks.get(name)
+        if task is not None:
+            return task.call_with(given.over(task.defaults), args or (), kwargs or {})
+        chosen = given.over(self.outbox.routes.match(name))
+        ignore_result = chosen.ignore_result
+        if ignore_result is None and self.settings.ignore_result:
+            ignore_result = True
+        return Call(name, args or (), kwargs, chosen, None, ignore_result)
+
+    def defaults(self, name: str) -> SendOptions:
+        """Return what calls of this task are sent with when nothing is said."""
+        task = self.tasks.get(name)
+        return self.outbox.routes.match(name) if task is None else task.defaults
+
+    def signature(self, name: str, *args: Any, **kwargs: Any) -> Signature[Any]:
+        """Describe a call by name as a part of a workflow; the code need not be at hand. As ``Task.s``."""
+        task = self.tasks.get(name)
+        if task is not None:
+            return task.s(*args, **kwargs)
+        options = signature_options(self.outbox.routes.match(name))
+        return Signature(name, args, kwargs, options, outlet=self.outbox)
+
+    async def send(self, workflow: Node[Any]) -> Any:
+        """Send a workflow: a ``Result``, or a ``GroupResult`` where its end is a group. As ``Node.send``.
+
+        :param workflow: may have been made from Celery's dictionary form with ``from_dict``.
+        """
+        return await self.outbox.send_workflow(workflow)
+
+    def result(self, task_id: str) -> Result[Any]:
+        """Return a handle on the result of a call of which the id is known."""
+        return self.outbox.result(task_id)
+
+    async def cancel(
+        self,
+        ids: str | Sequence[str] = (),
+        *,
+        roots: str | Sequence[str] = (),
+        terminate: bool = False,
+        keep: float = KEEP,
+    ) -> None:
+        """See to it that tasks do not run any more; as ``Result.cancel``, for many.
+
+        :param roots: ids of the first tasks of workflows: every task that came of one of them is meant.
+        :param keep: seconds for which workers are told, counted from when the last parked task is due.
+        """
+        await self.outbox.cancel(_names(ids), _names(roots), terminate=terminate, keep=keep)
+
+    def revoke(
+        self,
+        ids: str | Sequence[str] = (),
+        *,
+        roots: str | Sequence[str] = (),
+        terminate: bool = False,
+        keep: float = KEEP,
+    ) -> None:
+        """Do as ``cancel`` and block until it is stored. For code without an event loop."""
+        self.outbox.revoke(_names(ids), _names(roots), terminate=terminate, keep=keep)
+
+    # --- connections
+
+    def connect_to(
+        self, broker: str | None = None, backend: str | None = None, *, lease: float | None = None
+    ) -> None:
+        """Use other URLs than those the app was made with, before it first connects; ``None`` keeps what was given.
+
+        For programs that are told at their start where to connect, such as ``celeriac worker -b URL``. Raises
+        ``ConfigError`` for a URL that cannot be used.
+
+        :param lease: in place of the setting of that name.
+        """
+        if lease is not None:
+            self.settings = msgspec.structs.replace(self.settings, lease=lease)
+        elif broker is not None and (broker, backend) == self._given:
+            return
+        self._connect_to(broker or self._given[0], backend or self._given[1])
+
+    @asynccontextmanager
+    async def connected_to(self, broker: str | Broker, backend: str | Backend) -> AsyncIterator[Self]:
+        """Use these in place of the app's own within the block, in every loop; for tests.
+
+        Closes the running loop's connections before and after. Raises as ``connect_to``.
+        """
+        given = self._given
+        await self.close()
+        self._connect_to(broker, backend)
+        try:
+            yield self
+        finally:
+            await self.close()
+            self._connect_to(*given)
+
+    def connections(self) -> Connections:
+        """Return the running loop's broker, backend and publisher; they connect when they are first used."""
+        return self._table.current()
+
+    def _connect_to(self, broker: str | Broker | None, backend: str | Backend | None) -> None:
+        self.broker_url, self.backend_url = _chosen_urls(self.name, broker, backend)
+        self._opens = _Opens(broker, backend, self)
+        self._given = (broker, backend)
+
+    def _open(self) -> Connections:
+        return self._opens()
+
+    async def close(self) -> None:
+        """Close the running loop's connections. The end of the loop does so too."""
+        await self._table.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+class _Opens:
+    """Opens an app's connections, once a loop."""
+
+    def __init__(self, broker: str | Broker | None, backend: str | Backend | None, app: App) -> None:
+        self._app = app
+        self._broker = broker if not isinstance(broker, str | None) else None
+        self._backend = backend if not isinstance(backend, str | None) else None
+        self._open_broker: OpenBroker | None = None
+        self._open_backend: OpenBackend | None = None
+        if self._broker is None:
+            self._open_broker = broker_opener(app.broker_url, app.settings, app.clock)
+        if self._backend is None:
+            self._open_backend = backend_opener(app.backend_url, app.settings, app.codecs, app.clock)
+
+    def __call__(self) -> Connections:
+        owned: list[Broker | Backend] = []
+        broker, backend = self._broker, self._backend
+        if self._open_broker is not None:
+            broker = self._open_broker()
+            owned.append(broker)
+        if self._open_backend is not None:
+            backend = self._open_backend(broker)
+            owned.append(backend)
+        assert broker is not None
+        assert backend is not None
+        app = self._app
+        publisher = Publisher(broker, app.codecs, app.settings, app.clock)
+        return Connections(broker, backend, publisher, tuple(owned))
+
+
+def task_name(function: Callable[..., Any]) -> str:
+    """Return ``module.function``; a script's module is named after its file, as whoever imports it would see it."""
+    module = getattr(function, "__module__", None) or "celeriac"
+    name = getattr(function, "__name__", type(function).__name__)
+    return f"{_main_name() if module == '__main__' else module}.{name}"
+
+
+def _names(given: str | Sequence[str]) -> Sequence[str]:
+    names = [given] if isinstance(given, str) else list(given)
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{name!r:.100} is no task's id; give text, such as result.id")
+    return names
+
+
+def _main_name() -> str:
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m package.module
+        return str(spec.name).removesuffix(".__main__")
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else "__main__"
+
+
+def _chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend | None) -> tuple[str, str]:
+    broker_url = broker if isinstance(broker, str) else ""
+    if broker is None:
+        broker_url = _from_environment(BROKER_VARIABLES) or f"sqlite:///{name}.db"
+    backend_url = backend if isinstance(backend, str) else ""
+    if backend is None:
+        local = scheme_of(broker_url) in ("sqlite", "memory")
+        backend_url = _from_environment(BACKEND_VARIABLES) or (broker_url if local else "disabled://")
+    return broker_url, backend_url
+
+
+def _from_environment(names: Sequence[str]) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def _where(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)

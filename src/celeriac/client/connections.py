@@ -1,0 +1,97 @@
+"""Who an app talks to, in each event loop.
+
+Rules: a connection belongs to the loop and the process that opened it; the end of the loop closes it. Who opens
+closes: a broker or backend object handed in by the user is theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary, finalize
+
+import msgspec
+
+from celeriac.backend import Backend
+from celeriac.broker import Broker
+from celeriac.client.publisher import Publisher
+
+T = TypeVar("T")
+
+
+class RunBlocking(Protocol):
+    """Runs a coroutine for a caller without an event loop and returns what it returns."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
+
+
+class Connections(msgspec.Struct, frozen=True):
+    """One loop's connections, made lazily by the adapters themselves.
+
+    :param owned: what is closed with them.
+    """
+
+    broker: Broker
+    backend: Backend
+    publisher: Publisher
+    owned: tuple[Broker | Backend, ...] = ()
+
+    async def close(self) -> None:
+        """Close what was opened here."""
+        for opened in reversed(self.owned):  # a backend may use the broker's connection
+            await opened.close()
+
+
+class ConnectionTable:
+    """The connections of every event loop that an app was used in."""
+
+    def __init__(self, open_connections: Callable[[], Connections]) -> None:
+        self._open = open_connections
+        self._entries: WeakKeyDictionary[asyncio.AbstractEventLoop, _Entry] = WeakKeyDictionary()
+
+    def current(self) -> Connections:
+        """Return the running loop's connections. Raises ``RuntimeError`` where no loop runs."""
+        loop = asyncio.get_running_loop()
+        entry = self._entries.get(loop)
+        if entry is None or entry.pid != os.getpid():
+            entry = self._entries[loop] = _Entry(self._open())
+            # A table that nobody holds any more closes what it opened.
+            entry.abandoned = finalize(self, _close_soon, loop, entry)
+            entry.abandoned.atexit = False
+        return entry.connections
+
+    async def close(self) -> None:
+        """Close the running loop's connections; using the app again opens new ones."""
+        entry = self._entries.pop(asyncio.get_running_loop(), None)
+        if entry is not None and entry.pid == os.getpid():
+            await entry.guard.aclose()
+
+
+class _Entry:
+    """The connections of one loop, and what closes them."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.pid = os.getpid()
+        self.connections = connections
+        self.abandoned: finalize[[asyncio.AbstractEventLoop, _Entry], ConnectionTable] | None = None
+        self.guard = self._until_closed()
+        # One step by hand: the loop learns of the generator and closes it in `shutdown_asyncgens`, which `asyncio.run`
+        # calls at its end, so that a program which never says `close` leaves nothing open either.
+        with suppress(StopIteration):
+            self.guard.__anext__().send(None)
+
+    async def _until_closed(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            if self.abandoned is not None:
+                self.abandoned.detach()
+            await self.connections.close()
+
+
+def _close_soon(loop: asyncio.AbstractEventLoop, entry: _Entry) -> None:
+    if entry.pid == os.getpid() and not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: loop.create_task(entry.guard.aclose()))

@@ -1,0 +1,1 @@
+"""Where messages and results are kept: one wing per server."""

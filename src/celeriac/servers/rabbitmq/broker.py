@@ -1,0 +1,161 @@
+"""The broker of RabbitMQ: what belongs together, and the queries that need nobody else.
+
+Rules: one connection for everything; what is declared is declared as Celery declares it, so its workers and clients
+share the queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from weakref import WeakSet
+
+from celeriac.clock import Clock, SystemClock
+from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.servers.rabbitmq.browsing import look_into
+from celeriac.servers.rabbitmq.copies import as_copies
+from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
+from celeriac.servers.rabbitmq.envelopes import read
+from celeriac.servers.rabbitmq.ledger import Ledger
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.orphans import Orphans
+from celeriac.servers.rabbitmq.outbox import Outbox
+from celeriac.servers.rabbitmq.protocol import methods
+from celeriac.servers.rabbitmq.protocol.errors import NOT_FOUND, Refused
+from celeriac.servers.rabbitmq.receipt import Keeper
+from celeriac.servers.rabbitmq.revocations import AmqpRevocations
+from celeriac.servers.rabbitmq.schedule import AmqpSchedule
+from celeriac.servers.rabbitmq.subscription import AmqpSubscription
+from celeriac.servers.rabbitmq.tallies import Tallies
+from celeriac.servers.rabbitmq.topology import QueueOptions, Topology
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+
+OUR_PREFIX = "celeriac."
+SOON = f"{OUR_PREFIX}soon"
+
+
+class AmqpBroker:
+    """Queues in one RabbitMQ; see ``celeriac.broker.Broker``.
+
+    :param url: see ``celeriac.servers.rabbitmq.protocol.url.parse_amqp_url``.
+    :param queues: how single queues are declared, by name; the others as the URL says.
+    :param prefix: begins the names of celeriac's own queues, ``dead`` and ``ledger``.
+    :param timeout: seconds for any one call.
+    :param clock: tells when a parked message is due.
+    """
+
+    may_repeat = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        queues: Mapping[str, QueueOptions] | None = None,
+        prefix: str = OUR_PREFIX,
+        timeout: float = 5.0,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+    ) -> None:
+        dead = f"{prefix}dead"
+        options = {dead: QueueOptions(type="classic", exchange=""), **(queues or {})}
+        self.link = Link(url, timeout=timeout)
+        self._ledger = Ledger(self.link, f"{prefix}ledger", clock)
+        self._topology = Topology(self.link, options, SOON, self._ledger.note_queue)
+        self._outbox = Outbox(self.link, self._topology, clock)
+        self._tallies = Tallies(self._ledger)
+        self._orphans = Orphans(self.link, self._ledger, clock)
+        graveyard = Graveyard(self._outbox, dead)
+        self._keeper = Keeper(self.link, self._outbox, graveyard, self._tallies, self._orphans, clock)
+        self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead)
+        self._schedule = AmqpSchedule(self.link, self._topology, clock)
+        self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
+        self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        await self._outbox.publish(envelope, route)
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        await self._outbox.publish_many(messages)
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        await self._outbox.publish_many(as_copies(key, messages))
+        return True
+
+    async def forget_once(self, key: str) -> None:
+        """Do nothing: no key is kept here."""
+
+    @asynccontextmanager
+    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[AmqpSubscription]:
+        subscription = AmqpSubscription(
+            self.link, self._topology, self._keeper, self._ledger, self._tallies, self._orphans
+        )
+        self._subscriptions.add(subscription)
+        try:
+            for queue in queues:
+                await subscription.add_queue(queue)
+            yield subscription
+        finally:
+            await subscription.close()
+
+    async def queues(self) -> list[str]:
+        """Return the queues that some celeriac process declared within a week; AMQP itself cannot list them."""
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            await self._ledger.settle()
+            known = sorted(self._ledger.queues | self._topology.seen)
+            return [
+                queue
+                for queue in known
+                if not queue.startswith(OUR_PREFIX) and await self._topology.count(queue) is not None
+            ]
+
+    async def depth(self, queue: str) -> int:
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            while True:
+                before = self._buffered(queue)
+                count = await self._topology.count(queue) or 0
+                for subscription in tuple(self._subscriptions):
+                    await subscription.catch_up()
+                if before == self._buffered(queue):
+                    return count + before
+
+    def _buffered(self, queue: str) -> int:
+        return sum(subscription.buffered(queue) for subscription in self._subscriptions)
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            async with look_into(self.link, queue, limit) as look:
+                await self._tallies.excuse(look.messages)
+                return [read(message)[0] for message in look.messages]
+
+    async def purge(self, queue: str) -> int:
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            try:
+                async with self.link.passing_channel() as channel:
+                    answer = await channel.call(methods.purge_queue(queue))
+            except Refused as error:
+                if error.code == NOT_FOUND:
+                    return 0
+                raise
+        return int(answer.message_count)
+
+    @property
+    def dead(self) -> AmqpDeadLetters:
+        """The dead-letter list."""
+        return self._dead
+
+    @property
+    def schedule(self) -> AmqpSchedule:
+        """What is parked."""
+        return self._schedule
+
+    @property
+    def revocations(self) -> AmqpRevocations:
+        """What must not run any more."""
+        return self._revocations
+
+    async def ping(self) -> str:
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            return await self.link.ping()
+
+    async def close(self) -> None:
+        await self._orphans.close()
+        await self.link.close()

@@ -1,0 +1,137 @@
+"""Messages that were set aside, in a durable queue of ours.
+
+Rules: a letter is the message with four headers more; it has no expiry. The list is read by looking into the queue, so
+it is for people, not for programs, and two who look at the same time see a part each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac.broker import DeadLetter
+from celeriac.errors import BrokerError, BrokerUnavailable, MalformedMessage
+from celeriac.servers.rabbitmq.browsing import look_into
+from celeriac.servers.rabbitmq.envelopes import moved, new_id, read
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.outbox import Outbox
+from celeriac.servers.rabbitmq.protocol.content import read_properties
+from celeriac.servers.rabbitmq.protocol.errors import Refused
+from celeriac.servers.rabbitmq.protocol.frames import Inbound
+from celeriac.servers.rabbitmq.protocol.publishing import NO_ROUTE
+from celeriac.servers.rabbitmq.topology import Topology
+from celeriac.wire.envelope import Route, Unreadable
+
+_ID, _QUEUE, _REASON, _DIED_AT = (
+    "x-celeriac-dead-id",
+    "x-celeriac-dead-queue",
+    "x-celeriac-dead-reason",
+    "x-celeriac-died-at",
+)
+_OURS = frozenset({_ID, _QUEUE, _REASON, _DIED_AT})
+_MOST = 100_000
+"""How many letters are looked through for those of some ids."""
+
+
+class Graveyard:
+    """Puts messages into the dead-letter queue."""
+
+    def __init__(self, outbox: Outbox, queue: str) -> None:
+        self._outbox = outbox
+        self.queue = queue
+
+    async def add(self, message: Inbound, queue: str, reason: str, now: float) -> None:
+        """Return when the message is there. Raises ``AmqpError``."""
+        reason = reason.encode(errors="backslashreplace").decode()
+        letter = moved(message, {_ID: str(uuid.uuid4()), _QUEUE: queue, _REASON: reason, _DIED_AT: now})
+        try:
+            await self._outbox.send(letter, message.body, Route(self.queue, queue=self.queue))
+        except Refused as error:
+            if error.code != NO_ROUTE:
+                raise
+            raise Refused(
+                f"there is no queue {self.queue!r} for what is set aside; have it made", NO_ROUTE
+            ) from error
+
+
+class AmqpDeadLetters:
+    """The dead-letter list of one broker; see ``celeriac.broker.DeadLetters``."""
+
+    def __init__(self, link: Link, topology: Topology, outbox: Outbox, queue: str) -> None:
+        self._link = link
+        self._topology = topology
+        self._outbox = outbox
+        self._queue = queue
+        self._turn = asyncio.Lock()
+
+    async def list(self, limit: int = 100, offset: int = 0) -> builtins.list[DeadLetter]:
+        if limit <= 0:
+            return []
+        async with self._turn:
+            with self._link.translated(BrokerUnavailable, BrokerError):
+                async with look_into(self._link, self._queue, offset + limit) as look:
+                    return [_describe(message) for message in look.messages[offset:]]
+
+    async def count(self) -> int:
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            return await self._topology.count(self._queue) or 0
+
+    async def retry(self, ids: Sequence[str]) -> int:
+        return await self._take_out(ids, again=True)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        return await self._take_out(ids, again=False)
+
+    async def _take_out(self, ids: Sequence[str], *, again: bool) -> int:
+        wanted = set(ids)
+        if not wanted:
+            return 0
+        count = 0
+        async with self._turn:
+            with self._link.translated(BrokerUnavailable, BrokerError):
+                async with look_into(self._link, self._queue, _MOST) as look:
+                    for message in look.messages:
+                        if _letter(message)[_ID] in wanted:
+                            if again:
+                                await self._revive(message)
+                            look.remove(message)
+                            count += 1
+        return count
+
+    async def _revive(self, message: Inbound) -> None:
+        properties = read_properties(message.header)
+        headers = properties.headers or {}
+        queue = str(headers[_QUEUE])
+        properties.headers = {name: value for name, value in headers.items() if name not in _OURS}
+        properties.message_id = new_id()  # it begins anew, whatever is known of what it was
+        await self._outbox.send(properties, message.body, Route(queue, queue=queue))
+
+
+def _letter(message: Inbound) -> dict[str, Any]:
+    try:
+        headers = read_properties(message.header).headers or {}
+    except MalformedMessage:
+        headers = {}
+    return {name: headers.get(name) for name in _OURS}
+
+
+def _describe(message: Inbound) -> DeadLetter:
+    letter = _letter(message)
+    envelope, _ = read(message)
+    queue = str(letter[_QUEUE] or "")
+    if not isinstance(envelope, Unreadable):
+        headers = {name: value for name, value in envelope.headers.items() if name not in _OURS}
+        envelope = msgspec.structs.replace(envelope, headers=headers, exchange="", routing_key=queue)
+    died_at = letter[_DIED_AT]
+    return DeadLetter(
+        id=str(letter[_ID] or ""),
+        envelope=envelope,
+        queue=queue,
+        reason=str(letter[_REASON] or ""),
+        died_at=died_at if isinstance(died_at, float) else 0.0,
+    )

@@ -1,0 +1,192 @@
+"""A process's connection to one RabbitMQ, kept up: made when it is first needed, and again whenever it was lost.
+
+Rules: one connection, whoever asks; who asks at the same time waits for the same attempt; attempts that fail are spaced
+by a growing, random pause, and nobody waits longer than the timeout. Nothing is repeated here, since only the caller
+knows what may be done twice. Belongs to the event loop that first used it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+
+from celeriac.errors import CeleriacError, ConfigError
+from celeriac.servers.rabbitmq.protocol import methods
+from celeriac.servers.rabbitmq.protocol.channel import Channel
+from celeriac.servers.rabbitmq.protocol.connection import Connection, connect
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavailable
+from celeriac.servers.rabbitmq.protocol.publishing import Publisher
+from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url, tls_context
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+"""Seconds between two attempts to connect."""
+
+
+class Link:
+    """The connection to one RabbitMQ.
+
+    :param url: see ``url.parse_amqp_url``.
+    :param timeout: seconds for any one exchange, connecting included.
+    """
+
+    def __init__(self, url: str, *, timeout: float) -> None:
+        if not timeout > 0:
+            raise ConfigError(f"timeout={timeout!r} is not a number of seconds above 0")
+        self.target: AmqpTarget = parse_amqp_url(url)
+        self.timeout = timeout
+        self._context: ssl.SSLContext | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Connection | None = None
+        self._attempt: asyncio.Task[Connection] | None = None
+        self._publisher: Publisher | None = None
+        self._publishing = asyncio.Lock()
+        self._turn = 0
+        self._failures = 0
+        self._not_before = 0.0
+
+    async def connection(self) -> Connection:
+        """Return a connection that is open. Raises ``Unavailable`` or ``Refused``."""
+        connection = self._connection
+        if connection is not None and connection.is_open:
+            return connection
+        self._check_loop()
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(self._connect(), name="celeriac amqp connect")
+            self._attempt.add_done_callback(self._attempted)
+        return await asyncio.shield(self._attempt)
+
+    async def channel(self) -> Channel:
+        """Return a new channel, which is the caller's to close."""
+        async with self.deadline():
+            return (await self.connection()).channel()
+
+    async def publisher(self) -> Publisher:
+        """Return the publisher that all share."""
+        publisher = self._publisher
+        if publisher is not None and publisher.channel.is_open:
+            return publisher
+        async with self._publishing:
+            if self._publisher is None or not self._publisher.channel.is_open:
+                async with self.lasting_channel() as channel, self.deadline():
+                    await channel.call(methods.confirm_publishes())
+                self._publisher = Publisher(channel, self.timeout)
+            return self._publisher
+
+    @contextlib.asynccontextmanager
+    async def lasting_channel(self) -> AsyncIterator[Channel]:
+        """Have a channel that is closed only if the block, which makes it ready, raises."""
+        channel = await self.channel()
+        try:
+            yield channel
+        except BaseException:
+            if channel.is_open:
+                channel.start_closing()
+            raise
+
+    @contextlib.asynccontextmanager
+    async def passing_channel(self) -> AsyncIterator[Channel]:
+        """Have a channel for the time of the block, which may last as long as one exchange."""
+        channel = await self.channel()
+        try:
+            async with self.deadline():
+                yield channel
+        finally:
+            if channel.is_open:
+                channel.start_closing()
+
+    async def ping(self) -> str:
+        """Return what answers, and where."""
+        async with self.passing_channel() as channel:
+            await channel.call(methods.limit_unsettled(0))
+            return f"{(await self.connection()).server} at {self.target}"
+
+    @contextlib.asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """End the block after ``timeout`` seconds with ``Unavailable``."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                yield
+        except TimeoutError as error:
+            raise Unavailable(f"no answer within {self.timeout:g} s") from error
+
+    def translate(
+        self, error: AmqpError, unavailable: type[CeleriacError], refused: type[CeleriacError]
+    ) -> CeleriacError:
+        """Return the owner's error for ours."""
+        if isinstance(error, Refused):
+            return refused(f"{self.target} refused: {error}")
+        return unavailable(f"{self.target} is not available: {error}")
+
+    @contextlib.contextmanager
+    def translated(self, unavailable: type[CeleriacError], refused: type[CeleriacError]) -> Iterator[None]:
+        """Raise the owner's errors for ours."""
+        try:
+            yield
+        except AmqpError as error:
+            raise self.translate(error, unavailable, refused) from error
+
+    async def close(self) -> None:
+        """Close the connection, once the server has dealt with what was sent. Idempotent."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+            await asyncio.wait([attempt])
+        connection, self._connection, self._publisher, self._loop = self._connection, None, None, None
+        if connection is not None:
+            try:
+                async with self.deadline():
+                    await connection.close()
+            except Unavailable:
+                connection.abort()
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise Refused(
+                f"the connection to {self.target} belongs to another event loop; make an object a loop"
+            )
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, self._not_before - loop.time()))
+        try:
+            connection = await self._try_each()
+        except BaseException:
+            self._failures += 1
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 10))
+            self._not_before = loop.time() + pause * (0.5 + random.random() / 2)
+            raise
+        self._failures = 0
+        self._connection = connection
+        return connection
+
+    async def _try_each(self) -> Connection:
+        if self.target.tls is not None and self._context is None:
+            self._context = tls_context(self.target.tls)
+        name = self.target.connection_name or f"celeriac {os.getpid()}@{socket.gethostname()}"
+        addresses = self.target.addresses
+        last: AmqpError = Unavailable("there is no address to connect to")
+        for step in range(len(addresses)):
+            address = addresses[(self._turn + step) % len(addresses)]
+            try:
+                async with self.deadline():
+                    connection = await connect(self.target, address, self._context, name)
+            except AmqpError as error:
+                last = error
+            else:
+                self._turn = (self._turn + step) % len(addresses)
+                return connection
+        raise last
+
+    def _attempted(self, attempt: asyncio.Task[Connection]) -> None:
+        if self._attempt is attempt:
+            self._attempt = None
+        if not attempt.cancelled():
+            attempt.exception()  # those who waited have it, unless all of them left

@@ -1,0 +1,225 @@
+"""One channel: calls and their answers, messages that come in.
+
+Rules: answers come in the order of the calls, so calls may overlap; after it was closed, by whom ever, every call
+raises why; handlers run inside the reading of the socket and must not block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pamqp import commands
+from pamqp.base import Frame
+
+from celeriac.servers.rabbitmq.protocol import frames
+from celeriac.servers.rabbitmq.protocol.content import body_size
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable, of_reply
+from celeriac.servers.rabbitmq.protocol.frames import Inbound
+
+
+class Wire(Protocol):
+    """What a channel needs of its connection."""
+
+    frame_max: int
+    blocked: str | None
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; those of one turn of the loop go together."""
+        ...
+
+    def forget(self, number: int) -> None:
+        """The channel is over."""
+        ...
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the socket takes more."""
+        ...
+
+    async def writable(self) -> None:
+        """Wait while the socket cannot take more."""
+        ...
+
+
+class Channel:
+    """A channel that is open or was.
+
+    ``on_message`` gets what consumers are delivered; ``on_return`` what could not be routed; ``on_confirm`` tag,
+    ``multiple`` and whether it was taken; ``on_cancelled`` the tag of a consumer that the server ended;
+    ``on_closed`` is called once.
+    """
+
+    def __init__(self, wire: Wire, number: int) -> None:
+        self.wire = wire
+        self.number = number
+        self.error: AmqpError | None = None
+        self.on_message: Callable[[Inbound], None] = _ignore
+        self.on_return: Callable[[Inbound, str], None] = _ignore
+        self.on_confirm: Callable[[int, bool, bool], None] = _ignore
+        self.on_cancelled: Callable[[str], None] = _ignore
+        self.on_closed: Callable[[AmqpError], None] = _ignore
+        self._answers: deque[asyncio.Future[Any]] = deque()
+        self._arriving: Inbound | None = None
+        self._complete: Callable[[Inbound], None] = _ignore
+        self._missing = 0
+        self._parts: list[bytes] = []
+        self._closing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self.error is None and not self._closing
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it is being closed, or was, because it is not needed any more."""
+        return self._closing
+
+    def start(self, frame: Frame) -> asyncio.Future[Any]:
+        """Send a method; the future has its answer."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.error is not None:
+            future.set_exception(self.error)
+            return future
+        data = frames.method(frame, self.number)
+        self._answers.append(future)
+        self.wire.write(data)
+        return future
+
+    async def call(self, frame: Frame) -> Any:
+        """Send a method and return its answer. Raises ``Refused`` or ``Unavailable``."""
+        return await self.start(frame)
+
+    def send(self, data: bytes) -> None:
+        """Send frames that have no answer. Raises what closed the channel."""
+        if self.error is not None:
+            raise self.error
+        self.wire.write(data)
+
+    async def close(self) -> None:
+        """Close it; the server has dealt with everything sent before when this returns. Idempotent."""
+        if self.is_open:
+            answer = self.start_closing()
+            with contextlib.suppress(AmqpError):
+                await answer
+
+    def start_closing(self) -> asyncio.Future[Any]:
+        """Have it closed; the future ends when it is."""
+        answer = self.start(commands.Channel.Close(200, "done", 0, 0))
+        self._closing = True
+        answer.add_done_callback(self._closed)
+        return answer
+
+    def give_up(self, reason: str) -> None:
+        """Close it because it is of no use any more."""
+        if self.is_open:
+            self.start_closing()
+            self.fail(Unavailable(reason))
+
+    def _closed(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            self.wire.forget(self.number)
+            self.fail(Unavailable("the channel was closed"))
+
+    def fail(self, error: AmqpError) -> None:
+        """Note that the channel is over and why. Idempotent."""
+        if self.error is not None:
+            return
+        self.error = error
+        answers, self._answers = self._answers, deque()
+        for answer in answers:
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()  # whoever asked may have gone
+        self.on_closed(error)
+
+    # --- what the connection reads
+
+    def on_frame(self, kind: int, payload: bytes) -> None:
+        """Take a frame of this channel."""
+        if kind == frames.BODY:
+            self._on_body(payload)
+        elif kind == frames.METHOD:
+            self._on_method(payload)
+        elif kind == frames.HEADER:
+            self._on_header(payload)
+
+    def _on_method(self, payload: bytes) -> None:
+        kind = payload[:4]
+        if kind == frames.DELIVER:
+            self._arriving = frames.read_deliver(payload)
+            self._complete = self.on_message
+        elif kind == frames.CONFIRMED:
+            self.on_confirm(*frames.read_confirmed(payload), True)
+        else:
+            self._dispatch(frames.read_method(self.number, payload))
+
+    def _on_header(self, payload: bytes) -> None:
+        arriving = self._arriving
+        if arriving is None:
+            return
+        arriving.header = payload
+        self._missing = body_size(payload)
+        if not self._missing:
+            self._arriving = None
+            self._complete(arriving)
+
+    def _on_body(self, payload: bytes) -> None:
+        arriving = self._arriving
+        if arriving is None:
+            return
+        self._missing -= len(payload)
+        if self._missing > 0:
+            self._parts.append(payload)
+            return
+        if self._parts:
+            self._parts.append(payload)
+            payload = b"".join(self._parts)
+            self._parts = []
+        arriving.body = payload
+        self._arriving = None
+        self._complete(arriving)
+
+    def _dispatch(self, frame: Any) -> None:
+        match frame:
+            case commands.Basic.Nack():
+                self.on_confirm(frame.delivery_tag or 0, bool(frame.multiple), False)
+            case commands.Basic.Return():
+                reason = f"{frame.reply_text} ({frame.reply_code})"
+                self._arriving = Inbound("", 0, False, frame.exchange or "", frame.routing_key or "")
+                self._complete = lambda message: self.on_return(message, reason)
+            case commands.Basic.GetOk():
+                self._arriving = Inbound(
+                    "",
+                    frame.delivery_tag or 0,
+                    bool(frame.redelivered),
+                    frame.exchange or "",
+                    frame.routing_key or "",
+                )
+                self._complete = self._answer
+            case commands.Basic.Cancel():
+                self.on_cancelled(frame.consumer_tag or "")
+            case commands.Channel.Close():
+                self.wire.write(frames.method(commands.Channel.CloseOk(), self.number))
+                self.wire.forget(self.number)
+                self.fail(of_reply(frame.reply_code or 0, frame.reply_text or ""))
+            case commands.Channel.Flow():
+                self.wire.write(
+                    frames.method(commands.Channel.FlowOk(active=bool(frame.active)), self.number)
+                )
+            case _:
+                self._answer(frame)
+
+    def _answer(self, answer: Any) -> None:
+        if self._answers:
+            future = self._answers.popleft()
+            if not future.done():
+                future.set_result(answer)
+
+
+def _ignore(*_: Any) -> None:
+    return

@@ -1,0 +1,309 @@
+"""One connection: the opening, the frames, the signs of life.
+
+Rules: what is written in one turn of the loop goes out together; when the connection ends, every channel is told why;
+silence of two heartbeats is an end. Opened and used in one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from typing import Any, cast
+
+from pamqp import commands
+from pamqp.exceptions import PAMQPException
+
+from celeriac.servers.rabbitmq.protocol import frames
+from celeriac.servers.rabbitmq.protocol.channel import Channel
+from celeriac.servers.rabbitmq.protocol.errors import (
+    ACCESS_REFUSED,
+    NOT_ALLOWED,
+    AmqpError,
+    Refused,
+    Unavailable,
+    of_reply,
+)
+from celeriac.servers.rabbitmq.protocol.url import AmqpTarget
+
+_PREFACE = b"AMQP\x00\x00\x09\x01"
+_FRAME_MAX = 131072
+_CHANNEL_MAX = 2047
+_LOCALE = "en_US"
+_READ_ERRORS = (struct.error, IndexError, KeyError, ValueError, TypeError, PAMQPException)
+
+
+async def connect(
+    target: AmqpTarget, address: tuple[str, int], context: ssl.SSLContext | None, name: str
+) -> Connection:
+    """Open a connection to one node. Raises ``Unavailable`` or ``Refused``.
+
+    :param name: what RabbitMQ shows for it.
+    """
+    loop = asyncio.get_running_loop()
+    host, port = address
+    try:
+        _, connection = await loop.create_connection(
+            lambda: Connection(target, name),
+            host,
+            port,
+            ssl=context,
+            server_hostname=host if context else None,
+        )
+    except ssl.SSLCertVerificationError as error:
+        raise Refused(
+            f"the certificate of {host}:{port} is not trusted: {error}; check ssl_ca_certs"
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"cannot connect to {host}:{port}: {error}") from error
+    try:
+        await connection.opened
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
+
+
+class Connection(asyncio.Protocol):
+    """A connection that is open or was; made by ``connect``.
+
+    :ivar server: what the server says of itself, such as ``RabbitMQ 3.10.8``.
+    :ivar blocked: why the server takes no messages just now, ``None`` while it does.
+    """
+
+    def __init__(self, target: AmqpTarget, name: str) -> None:
+        self._target = target
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = self._loop.create_future()
+        self.error: AmqpError | None = None
+        self.frame_max = _FRAME_MAX
+        self.server = "an AMQP server"
+        self.blocked: str | None = None
+        self.on_closed: Callable[[AmqpError], None] = lambda error: None
+        self._transport: asyncio.Transport | None = None
+        self._channels: dict[int, Channel] = {}
+        self._free_numbers: list[int] = []
+        self._next_number = 1
+        self._channel_max = _CHANNEL_MAX
+        self._unread = b""
+        self._out: list[bytes] = []
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._pulse: asyncio.TimerHandle | None = None
+        self._heard = self._told = self._loop.time()
+        self._gone = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self.error is None
+
+    def channel(self) -> Channel:
+        """Open a channel, which can be used at once: the server answers in order.
+
+        Raises ``Unavailable`` when the connection is gone, ``Refused`` when it has no more.
+        """
+        if self.error is not None:
+            raise self.error
+        if self._free_numbers:
+            number = self._free_numbers.pop()
+        elif self._next_number <= self._channel_max:
+            number = self._next_number
+            self._next_number += 1
+        else:
+            raise Refused(f"all {self._channel_max} channels of the connection are in use")
+        channel = self._channels[number] = Channel(self, number)
+        channel.start(commands.Channel.Open())
+        return channel
+
+    async def close(self) -> None:
+        """Close it; the server has dealt with everything sent before when this returns. Idempotent."""
+        if self.error is None and self._transport is not None:
+            self.write(frames.method(commands.Connection.Close(200, "done", 0, 0), 0))
+            await self._gone.wait()
+
+    def abort(self) -> None:
+        """Drop it at once."""
+        self._end(Unavailable("the connection was dropped"))
+
+    # --- for channels
+
+    def write(self, data: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def forget(self, number: int) -> None:
+        if self._channels.pop(number, None) is not None:
+            self._free_numbers.append(number)
+
+    @property
+    def is_writable(self) -> bool:
+        return self._writable.is_set()
+
+    async def writable(self) -> None:
+        await self._writable.wait()
+
+    # --- for the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        connected: socket.socket | None = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport.write(_PREFACE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reason = f"the connection was lost: {exc}" if exc else "the server closed the connection"
+        if not self.opened.done():
+            reason = f"{reason} before it was open; check user, password and vhost in the URL"
+        self._end(Unavailable(reason))
+        self._gone.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        if data.startswith(b"AMQP") and not self.opened.done():
+            self._end(Refused(f"the server at {self._target} does not speak AMQP 0-9-1"))
+            return
+        try:
+            self._read(self._unread + data if self._unread else data)
+        except _READ_ERRORS as error:
+            self._end(Unavailable(f"what the server sent cannot be read: {error!r}"))
+
+    def _read(self, data: bytes) -> None:
+        channels, unpack, at, end = self._channels, frames.HEAD.unpack_from, 0, len(data)
+        while end - at > frames.HEAD_SIZE:
+            kind, number, size = unpack(data, at)
+            start = at + frames.HEAD_SIZE
+            last = start + size
+            if size > self.frame_max:
+                raise ValueError(f"a frame of {size} bytes")
+            if last >= end:
+                break
+            if data[last] != frames.END:
+                raise ValueError("a frame without an end")
+            at = last + 1
+            channel = channels.get(number)
+            if channel is not None:
+                channel.on_frame(kind, data[start:last])
+            elif number == 0 and kind == frames.METHOD:
+                self._on_method(frames.read_method(0, data[start:last]))
+        self._unread = data[at:]
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and self.error is None:
+            self._told = self._loop.time()
+            self._transport.write(b"".join(out))
+
+    # --- the connection's own methods
+
+    def _on_method(self, frame: Any) -> None:
+        match frame:
+            case commands.Connection.Start():
+                self._log_in(frame)
+            case commands.Connection.Tune():
+                self._tune(frame)
+            case commands.Connection.OpenOk():
+                if not self.opened.done():
+                    self.opened.set_result(None)
+            case commands.Connection.Blocked():
+                self.blocked = frame.reason or "no reason given"
+            case commands.Connection.Unblocked():
+                self.blocked = None
+            case commands.Connection.Close():
+                self._closed_by_server(frame.reply_code or 0, frame.reply_text or "")
+            case commands.Connection.CloseOk():
+                self._end(Unavailable("the connection was closed"))
+            case _:
+                pass
+
+    def _log_in(self, start: Any) -> None:
+        properties = start.server_properties or {}
+        self.server = f"{properties.get('product', 'AMQP server')} {properties.get('version', '')}".strip()
+        capabilities = {
+            "consumer_cancel_notify": True,
+            "connection.blocked": True,
+            "authentication_failure_close": True,
+            "publisher_confirms": True,
+            "basic.nack": True,
+        }
+        about: dict[str, Any] = {
+            "product": "celeriac",
+            "connection_name": self._name,
+            "capabilities": capabilities,
+        }
+        response = f"\0{self._target.username}\0{self._target.password}"
+        self.write(
+            frames.method(
+                commands.Connection.StartOk(
+                    client_properties=about, mechanism="PLAIN", response=response, locale=_LOCALE
+                ),
+                0,
+            )
+        )
+
+    def _tune(self, tune: Any) -> None:
+        self.frame_max = min(tune.frame_max or _FRAME_MAX, _FRAME_MAX)
+        self._channel_max = min(tune.channel_max or _CHANNEL_MAX, _CHANNEL_MAX)
+        wanted = self._target.heartbeat
+        heartbeat = min(wanted, tune.heartbeat) if tune.heartbeat and wanted else wanted
+        seconds = 0 if not heartbeat else max(1, round(heartbeat))
+        self.write(frames.method(commands.Connection.TuneOk(self._channel_max, self.frame_max, seconds), 0))
+        self.write(frames.method(commands.Connection.Open(self._target.vhost), 0))
+        if seconds:
+            self._beat(seconds)
+
+    def _beat(self, seconds: int) -> None:
+        now = self._loop.time()
+        if now - self._heard > 2 * seconds:
+            self._end(Unavailable(f"no sign of life from the server for {now - self._heard:.0f} s"))
+            return
+        if self._transport is not None and now - self._told >= seconds / 2:
+            self._told = now
+            self._transport.write(frames.HEARTBEAT_FRAME)
+        self._pulse = self._loop.call_later(seconds / 2, self._beat, seconds)
+
+    def _closed_by_server(self, code: int, text: str) -> None:
+        if self._transport is not None:
+            self._transport.write(frames.method(commands.Connection.CloseOk(), 0))
+        if code == ACCESS_REFUSED and not self.opened.done():
+            text = f"the login was refused ({text}); check user and password in the URL"
+        elif code == NOT_ALLOWED and not self.opened.done():
+            text = f"{text}; check the vhost in the URL"
+        self._end(of_reply(code, text))
+
+    def _end(self, error: AmqpError) -> None:
+        if self.error is not None:
+            return
+        self.error = error
+        if self._pulse is not None:
+            self._pulse.cancel()
+        if not self.opened.done():
+            self.opened.set_exception(error)
+            self.opened.exception()
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            channel.fail(error)
+        self._writable.set()
+        if self._transport is not None:
+            self._flush_last_words()
+        self.on_closed(error)
+
+    def _flush_last_words(self) -> None:
+        transport = self._transport
+        assert transport is not None
+        if isinstance(self.error, Unavailable):
+            # A socket that takes nothing any more would keep its buffer, and close() would wait for it.
+            transport.close() if not transport.get_write_buffer_size() else transport.abort()
+        else:
+            transport.close()

@@ -1,0 +1,125 @@
+"""The frames that every message costs, and those that pamqp writes.
+
+Rules: pure. A frame is a type, a channel, a size, a payload and an end mark (AMQP 0-9-1, section 4.2.3).
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+import msgspec
+import pamqp.frame
+from pamqp.base import Frame
+
+from celeriac.errors import EncodeError
+from celeriac.servers.rabbitmq.protocol.content import short_text
+
+METHOD: Final = 1
+HEADER: Final = 2
+BODY: Final = 3
+HEARTBEAT: Final = 8
+END: Final = 0xCE
+
+HEAD = Struct(">BHI")
+HEAD_SIZE = HEAD.size
+MARK = b"\xce"
+HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + MARK
+
+DELIVER = b"\x00\x3c\x00\x3c"
+"""Class ``basic`` (60), method ``deliver`` (60)."""
+CONFIRMED = b"\x00\x3c\x00\x50"
+"""Class ``basic``, method ``ack`` (80): also what confirms a publish."""
+
+_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
+_ACK, _NACK = CONFIRMED, b"\x00\x3c\x00\x78"
+_TAG = Struct(">QB")
+_SETTLE = Struct(">BHI4sQBB")
+
+
+class Inbound(msgspec.Struct):
+    """A message as it came in.
+
+    :param header: payload of its content header; see ``content.read_properties``.
+    """
+
+    consumer: str
+    tag: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    header: bytes = b""
+    body: bytes = b""
+
+
+def read_deliver(payload: bytes) -> Inbound:
+    """Return the message that a ``basic.deliver`` announces."""
+    at = 5 + payload[4]
+    consumer = payload[5:at].decode()
+    tag, redelivered = _TAG.unpack_from(payload, at)
+    at += 9
+    end = at + 1 + payload[at]
+    exchange = payload[at + 1 : end].decode()
+    return Inbound(
+        consumer, tag, redelivered != 0, exchange, payload[end + 1 : end + 1 + payload[end]].decode()
+    )
+
+
+def read_confirmed(payload: bytes) -> tuple[int, bool]:
+    """Return tag and ``multiple`` of a ``basic.ack``."""
+    tag, multiple = _TAG.unpack_from(payload, 4)
+    return tag, multiple != 0
+
+
+def method(frame: Frame, channel: int) -> bytes:
+    """Return the bytes of a method frame. Raises ``EncodeError``."""
+    try:
+        return pamqp.frame.marshal(frame, channel)
+    except (TypeError, ValueError, UnicodeError) as error:
+        raise EncodeError(f"{frame.name} cannot be written: {error}") from error
+
+
+def read_method(channel: int, payload: bytes) -> Frame:
+    """Return the method that a method frame holds."""
+    whole = HEAD.pack(METHOD, channel, len(payload)) + payload + MARK
+    _, _, frame = pamqp.frame.unmarshal(whole)
+    assert isinstance(frame, Frame)
+    return frame
+
+
+def publish_method(channel: int, exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
+    """Return the frame that announces a message. Raises ``EncodeError`` for a name that AMQP cannot hold."""
+    payload = b"".join(
+        (
+            _PUBLISH,
+            short_text(exchange, "exchange"),
+            short_text(routing_key, "routing key"),
+            b"\x01" if mandatory else b"\x00",
+        )
+    )
+    return HEAD.pack(METHOD, channel, len(payload)) + payload + MARK
+
+
+def content(channel: int, header: bytes, body: bytes, frame_max: int) -> bytes:
+    """Return the frames of a message's header and body."""
+    parts = [HEAD.pack(HEADER, channel, len(header)), header, MARK]
+    room = frame_max - HEAD_SIZE - 1
+    for start in range(0, len(body), room):
+        piece = body[start : start + room] if len(body) > room else body
+        parts += HEAD.pack(BODY, channel, len(piece)), piece, MARK
+    return b"".join(parts)
+
+
+def ack(channel: int, tag: int, *, multiple: bool = False) -> bytes:
+    """Return the frame that acknowledges a delivery, or all up to it."""
+    return _SETTLE.pack(METHOD, channel, 13, _ACK, tag, multiple, END)
+
+
+def requeue(channel: int, tag: int) -> bytes:
+    """Return the frame that gives a delivery back (RabbitMQ: ``basic.nack``)."""
+    return _SETTLE.pack(METHOD, channel, 13, _NACK, tag, 2, END)
+
+
+def requeue_all(channel: int) -> bytes:
+    """Return the frame that gives back every delivery of the channel."""
+    return _SETTLE.pack(METHOD, channel, 13, _NACK, 0, 3, END)

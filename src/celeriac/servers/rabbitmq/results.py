@@ -1,0 +1,48 @@
+"""Result records as messages (Celery: ``rpc://``, and ``amqp://`` before version 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celeriac.errors import ConfigError
+from celeriac.servers.rabbitmq.protocol.content import Properties, write_properties
+from celeriac.wire.content import SERIALIZERS, Codecs
+from celeriac.wire.result import ResultRecord, decode, encode
+
+_PERSISTENT = 2
+
+
+class ResultMessages:
+    """How a result store writes and reads them.
+
+    :param serializer: what records are written with; any that ``codecs`` accepts are read.
+    :param expires: seconds until a queue of results goes that nobody uses; ``None`` keeps it.
+    :param extended: write name, arguments, worker, retries and queue too (Celery: ``result_extended``).
+    :ivar arguments: what a queue of results is declared with.
+    """
+
+    def __init__(self, codecs: Codecs, serializer: str, expires: float | None, *, extended: bool) -> None:
+        if expires is not None and expires < 0:
+            raise ConfigError(f"expires={expires!r} is not a number of seconds; None keeps results")
+        self.arguments: Mapping[str, Any] = {"x-expires": max(1, round(expires * 1000))} if expires else {}
+        self._codecs = codecs
+        self._serializer = serializer
+        self._content_type = SERIALIZERS.get(serializer, serializer)
+        self._content_encoding = "utf-8" if serializer in {"json", "yaml"} else "binary"
+        self._extended = extended
+
+    def body(self, record: ResultRecord) -> bytes:
+        """Return a record as it is sent. Raises ``EncodeError``."""
+        return encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
+
+    def header(self, task_id: str, size: int, priority: int | None = None) -> bytes:
+        """Return the header of a body of that size."""
+        properties = Properties(
+            self._content_type, self._content_encoding, {}, _PERSISTENT, priority, task_id
+        )
+        return write_properties(properties, size)
+
+    def read(self, task_id: str, properties: Properties, body: bytes) -> ResultRecord:
+        """Return the record that a message holds. Raises ``WireError``."""
+        return decode(body, self._codecs, task_id, properties.content_type or self._serializer)

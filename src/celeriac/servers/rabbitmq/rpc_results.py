@@ -1,0 +1,225 @@
+"""Results as messages to whoever asked (Celery: the ``rpc`` result backend).
+
+Rules: a process has one queue for replies, which is declared before its name goes out with a task; a result goes to the
+queue that its task's message names, and nowhere else, so only the sender can read it, as in Celery. Unlike Celery's
+queue, ours does not go with its consumer, and results are persistent: they wait while the connection is made anew.
+What has arrived is kept here, the latest tasks' only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import uuid
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+
+from celeriac.backend import ChordStore, Copies, EncodedResult
+from celeriac.errors import BackendError, BackendUnavailable, WireError
+from celeriac.servers.following import Following
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.protocol import frames, methods
+from celeriac.servers.rabbitmq.protocol.channel import Channel
+from celeriac.servers.rabbitmq.protocol.content import read_properties
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable
+from celeriac.servers.rabbitmq.protocol.frames import Inbound
+from celeriac.servers.rabbitmq.results import ResultMessages
+from celeriac.wire.content import Codecs
+from celeriac.wire.result import SUCCESS, ResultRecord
+
+_log = logging.getLogger("celeriac.backend.rpc")
+
+MOST_KEPT = 100_000
+"""How many tasks' results are kept that arrived; the oldest are dropped."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+
+
+class RpcBackend:
+    """Sends results to their senders; see ``celeriac.backend.Backend``.
+
+    :param link: the connection, which may be the broker's too.
+    :param serializer: what records are written with; any that ``codecs`` accepts are read.
+    :param expires: seconds until the reply queue goes when its process does not come back; ``None`` keeps it.
+    :param extended: send name, arguments, worker, retries and queue too (Celery: ``result_extended``).
+    :param owned: close the connection with the backend.
+    """
+
+    chords: ChordStore | None = None
+    copies: Copies | None = None
+
+    def __init__(
+        self,
+        link: Link,
+        codecs: Codecs,
+        *,
+        serializer: str = "json",
+        expires: float | None = 86400.0,
+        extended: bool = False,
+        owned: bool = True,
+    ) -> None:
+        self._link = link
+        self._owned = owned
+        self._messages = ResultMessages(codecs, serializer, expires, extended=extended)
+        self._queue = str(uuid.uuid4())
+        self._declared = False
+        self._channel: Channel | None = None
+        self._opening = asyncio.Lock()
+        self._unacked = 0
+        self._kept: dict[str, ResultRecord | WireError] = {}
+        self._versions = count()
+        self._following = Following()
+        self._tender: asyncio.Task[None] | None = None
+
+    @property
+    def replies(self) -> RpcBackend:
+        """Where results are to be sent."""
+        return self
+
+    async def address(self) -> str:
+        """Return the queue to name in messages; it is there. Raises ``BackendError``."""
+        if not self._declared:
+            with self._link.translated(BackendUnavailable, BackendError):
+                await self._open()
+        return self._queue
+
+    def encode(self, record: ResultRecord) -> EncodedResult:
+        payload = self._messages.body(record)
+        return EncodedResult(record, payload)
+
+    async def store(self, encoded: EncodedResult) -> None:
+        record = encoded.record
+        if not record.reply_to:
+            # Nobody is to be told elsewhere: it is about a task of this very process, or of nobody.
+            self._keep(record.task_id, record)
+            return
+        header = self._messages.header(record.task_id, len(encoded.payload), priority=0)
+        try:
+            publisher = await self._link.publisher()
+            await publisher.publish("", record.reply_to, header, encoded.payload, mandatory=False)
+        except AmqpError as error:
+            raise self._link.translate(error, BackendUnavailable, BackendError) from error
+
+    async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
+        """Return what has arrived here."""
+        return [self._read(task_id) if task_id in self._kept else None for task_id in task_ids]
+
+    @asynccontextmanager
+    async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
+        with self._following.register(task_ids) as follower:
+            if any(task_id not in self._kept for task_id in task_ids):
+                # While the broker is away, what is sent to the queue waits there.
+                with contextlib.suppress(Unavailable):
+                    await self._open()
+            for task_id in dict.fromkeys(task_ids):
+                if task_id in self._kept:
+                    self._offer(task_id)
+            self._tend()
+            yield follower.records()
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        for task_id in task_ids:
+            self._kept.pop(task_id, None)
+
+    async def ping(self) -> str:
+        with self._link.translated(BackendUnavailable, BackendError):
+            return f"{await self._link.ping()}, results as messages to their senders"
+
+    async def close(self) -> None:
+        tender, self._tender = self._tender, None
+        if tender is not None:
+            tender.cancel()
+            await asyncio.wait([tender])
+        channel, self._channel = self._channel, None
+        if channel is not None and channel.is_open:
+            with contextlib.suppress(AmqpError):
+                async with self._link.deadline():
+                    await channel.call(methods.delete_queue(self._queue))
+                    await channel.close()
+        if self._owned:
+            await self._link.close()
+
+    # --- the queue of replies
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if self._channel is not None and self._channel.is_open:
+                return
+            async with self._link.lasting_channel() as channel, self._link.deadline():
+                channel.on_message = partial(self._arrived, channel)
+                channel.on_cancelled = lambda tag: channel.give_up("its queue was deleted")
+                await channel.call(methods.declare_queue(self._queue, self._messages.arguments))
+                await channel.call(methods.consume(self._queue, "celeriac-replies"))
+            channel.on_closed = lambda error: self._tend()
+            self._unacked = 0
+            self._channel = channel
+            self._declared = True
+
+    def _tend(self) -> None:
+        """Have the queue read again, as long as somebody waits for what comes there."""
+        if self._channel is not None and self._channel.is_open:
+            return
+        if self._tender is None and self._following.pending:
+            self._tender = asyncio.create_task(self._reopen(), name="celeriac replies")
+
+    async def _reopen(self) -> None:
+        pause = _FIRST_PAUSE
+        try:
+            while self._following.pending:
+                try:
+                    return await self._open()
+                except Unavailable as error:
+                    _log.debug("replies cannot be read, again in %.1f s: %s", pause, error)
+                except AmqpError as error:
+                    _log.error("results are waited for, but cannot be read: %s", error)
+                    pause = _LONGEST_PAUSE
+                await asyncio.sleep(pause * (0.5 + random.random() / 2))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        finally:
+            self._tender = None
+
+    def _arrived(self, channel: Channel, message: Inbound) -> None:
+        if not self._unacked:
+            asyncio.get_running_loop().call_soon(self._ack, channel)
+        self._unacked = message.tag
+        task_id, record = self._decode(message)
+        self._keep(task_id, record)
+
+    def _ack(self, channel: Channel) -> None:
+        tag, self._unacked = self._unacked, 0
+        if channel.is_open:
+            channel.send(frames.ack(channel.number, tag, multiple=True))
+
+    def _decode(self, message: Inbound) -> tuple[str, ResultRecord | WireError]:
+        task_id = ""
+        try:
+            properties = read_properties(message.header)
+            task_id = properties.correlation_id or ""
+            return task_id, self._messages.read(task_id, properties, message.body)
+        except WireError as error:
+            return task_id, error
+
+    # --- what has arrived
+
+    def _keep(self, task_id: str, record: ResultRecord | WireError) -> None:
+        before = self._kept.get(task_id)
+        if isinstance(before, ResultRecord) and before.status == SUCCESS:
+            return
+        if before is None and len(self._kept) >= MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[task_id] = record
+        if task_id in self._following:
+            self._offer(task_id)
+
+    def _offer(self, task_id: str) -> None:
+        self._following.offer(task_id, next(self._versions), lambda: self._read(task_id))
+
+    def _read(self, task_id: str) -> ResultRecord:
+        record = self._kept[task_id]
+        if isinstance(record, WireError):
+            raise record
+        return record

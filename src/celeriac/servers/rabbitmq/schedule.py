@@ -1,0 +1,107 @@
+"""Messages in the queues of delays, whoever sent them.
+
+Rules: read by looking into the queues, a level each, so this is for people, not for programs. RabbitMQ does not tell
+when a message is due: a header of ours does, or Celery's ``eta``, and where there is neither, the bits of the routing
+key say how long it waits at the most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from celeriac.broker import Parked
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError, BrokerUnavailable, MalformedMessage
+from celeriac.servers.rabbitmq.browsing import look_into
+from celeriac.servers.rabbitmq.envelopes import DUE_HEADER, read
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.protocol.content import read_properties
+from celeriac.servers.rabbitmq.protocol.frames import Inbound
+from celeriac.servers.rabbitmq.topology import DELAY_LEVELS, Topology
+from celeriac.wire.envelope import Unreadable
+
+_MOST = 10_000
+"""How many messages of one level are looked at."""
+
+_BITS = 2 * DELAY_LEVELS
+
+
+class AmqpSchedule:
+    """What is parked with one broker; see ``celeriac.broker.Schedule``."""
+
+    def __init__(self, link: Link, topology: Topology, clock: Clock) -> None:
+        self._link = link
+        self._topology = topology
+        self._clock = clock
+        self._turn = asyncio.Lock()
+
+    async def list(self, limit: int = 100, offset: int = 0) -> builtins.list[Parked]:
+        found: builtins.list[Parked] = []
+        async with self._turn:
+            for level in await self._levels():
+                with self._link.translated(BrokerUnavailable, BrokerError):
+                    async with look_into(self._link, level, _MOST) as look:
+                        found += [self._describe(message) for message in look.messages]
+        found.sort(key=lambda parked: parked.due)
+        return found[offset : offset + limit]
+
+    async def count(self) -> int:
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            return sum(await self._counts())
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        wanted, deleted = set(ids), 0
+        async with self._turn:
+            for level in await self._levels() if wanted else []:
+                with self._link.translated(BrokerUnavailable, BrokerError):
+                    async with look_into(self._link, level, _MOST) as look:
+                        for message in look.messages:
+                            if _id_of(message) in wanted:
+                                look.remove(message)
+                                deleted += 1
+        return deleted
+
+    async def _levels(self) -> builtins.list[str]:
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            counts = await self._counts()
+        return [name for name, count in zip(self._topology.delaying, counts, strict=True) if count]
+
+    async def _counts(self) -> builtins.list[int]:
+        return await self._topology.count_delayed()
+
+    def _describe(self, message: Inbound) -> Parked:
+        envelope, _ = read(message)
+        bits, queue = message.routing_key[:_BITS], message.routing_key[_BITS:]
+        due = _due_of(message)
+        if due is None:
+            due = self._clock.now() + int(bits.replace(".", ""), 2)
+        return Parked(id=_id_of(message), envelope=envelope, queue=queue, due=due)
+
+
+def _id_of(message: Inbound) -> str:
+    envelope, _ = read(message)
+    known = None if isinstance(envelope, Unreadable) else envelope.correlation_id
+    return known or hashlib.sha256(repr(_due_of(message)).encode() + message.body).hexdigest()
+
+
+def _due_of(message: Inbound) -> float | None:
+    try:
+        headers = read_properties(message.header).headers or {}
+    except MalformedMessage:
+        return None
+    due = headers.get(DUE_HEADER)
+    return due if isinstance(due, float) else _time(headers.get("eta"))
+
+
+def _time(eta: object) -> float | None:
+    if not isinstance(eta, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(eta)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()

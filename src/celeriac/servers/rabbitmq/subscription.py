@@ -1,0 +1,416 @@
+"""Takes messages from queues: RabbitMQ pushes as many as may start now or very soon, and they wait here until ``take``.
+
+Rules: a consumer a queue, each with a prefetch of its own (no global QoS); a message is acknowledged when its work is
+done. What was pushed but is not wanted any more goes back before ``stop`` returns. After the channel was lost, ``take``
+opens another; what the old one held is void, and adopted where the connection was lost with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from celeriac.broker import Delivery
+from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.servers.rabbitmq.envelopes import read
+from celeriac.servers.rabbitmq.holding import Holding
+from celeriac.servers.rabbitmq.ledger import LEDGER_CONSUMER, Ledger
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.orphans import Orphans
+from celeriac.servers.rabbitmq.pace import Pace
+from celeriac.servers.rabbitmq.protocol import methods
+from celeriac.servers.rabbitmq.protocol.channel import Channel
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavailable
+from celeriac.servers.rabbitmq.protocol.frames import Inbound
+from celeriac.servers.rabbitmq.receipt import AmqpReceipt, Keeper
+from celeriac.servers.rabbitmq.tallies import Tallies
+from celeriac.servers.rabbitmq.topology import Topology
+from celeriac.wire.envelope import Unreadable
+
+_MOST_AT_ONCE = 10_000
+_NOBODY = "", 0
+_CROWDED_AFTER = 0.05
+"""Seconds to wait for acks on their way, before more is asked for than was pushed."""
+
+_SURPLUS_AFTER = 0.5
+"""Seconds in which what was pushed should be taken; else what is left is given back."""
+
+
+class AmqpSubscription:
+    """A hold on some queues; see ``celeriac.broker.Subscription``."""
+
+    def __init__(
+        self,
+        link: Link,
+        topology: Topology,
+        keeper: Keeper,
+        ledger: Ledger,
+        tallies: Tallies,
+        orphans: Orphans,
+    ) -> None:
+        self._link = link
+        self._topology = topology
+        self._keeper = keeper
+        self._ledger = ledger
+        self._tallies = tallies
+        self._orphans = orphans
+        self._suspects: set[int] = set()  # by delivery tag: taken, and not handed out yet
+        self.revision = 0
+        self._lines: dict[str, deque[Delivery]] = {}
+        self._order: deque[str] = deque()
+        self._consumers: dict[str, tuple[str, int]] = {}  # by tag: queue and generation
+        self._current: dict[str, str] = {}  # by queue: the tag of the consumer that is not cancelled
+        self._numbers = itertools.count(1)
+        self._holding: Holding | None = None
+        self._prefetch = 0
+        self._news = asyncio.Event()
+        self._tuning = asyncio.Lock()
+        self._waiting = False
+        self._stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._pace = Pace(self._loop)
+        self._taken_lately = 0
+        self._surplus: asyncio.TimerHandle | None = None
+        self._returning: asyncio.Task[None] | None = None
+
+    async def take(self, limit: int) -> list[Delivery]:
+        limit = min(limit, _MOST_AT_ONCE)
+        while not self._stopped:
+            if not self._is_consuming():
+                await self._tune(limit)
+            self._news.clear()
+            if taken := self._pick(limit):
+                self._taken_lately += len(taken)
+                self.revision = self._ledger.revision
+                if not any(delivery.redelivered for delivery in taken):
+                    return taken
+                if taken := await self._sort_out(taken):
+                    return await self._count(taken)
+                continue
+            if not self._stopped and (self._is_narrow(limit) or not await self._wait()):
+                await self._tune(limit, anew=True)
+        return []
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._news.set()
+        async with self._tuning:
+            if self._holding is not None:
+                self._holding.end_holds()
+            await self._pause()
+
+    async def close(self) -> None:
+        """Stop, and close the channel once everything it handed out is settled."""
+        await self.stop()
+        if self._holding is not None:
+            self._holding.leave()
+
+    async def add_queue(self, queue: str) -> None:
+        if queue in self._lines:
+            return
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            await self._topology.have_queue(queue)
+        self._lines[queue] = deque()
+        self._order.append(queue)
+        self._news.set()
+
+    async def drop_queue(self, queue: str) -> None:
+        if queue not in self._lines:
+            return
+        self._order.remove(queue)
+        async with self._tuning:
+            await self._pause([queue])
+            self._lines.pop(queue, None)
+
+    def buffered(self, queue: str) -> int:
+        """Return how many messages of a queue were pushed here and not taken."""
+        return len(self._lines.get(queue, ()))
+
+    async def catch_up(self) -> None:
+        """Let what was pushed before this call arrive."""
+        holding = self._holding
+        if holding is not None and holding.channel.is_open:
+            async with self._link.deadline():
+                await holding.channel.call(methods.limit_unsettled(max(1, self._prefetch)))
+
+    async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
+        """Return those that nobody works on who lost a connection."""
+        suspects = [delivery for delivery in taken if delivery.redelivered]
+        self._suspects = {_message_of(delivery).tag for delivery in suspects}
+        answers = await asyncio.gather(
+            *(
+                self._orphans.is_free(_receipt_of(delivery), redelivered=_message_of(delivery).redelivered)
+                for delivery in suspects
+            )
+        )
+        self._suspects = set()
+        others = {id(delivery) for delivery, is_free in zip(suspects, answers, strict=True) if not is_free}
+        return [delivery for delivery in taken if id(delivery) not in others]
+
+    async def _count(self, taken: list[Delivery]) -> list[Delivery]:
+        """Return the same, with how often each was handed out, as far as that can be told."""
+        messages = [_message_of(delivery) for delivery in taken]
+        await self._tallies.begin([message for message in messages if message.redelivered])
+        earlier = [self._tallies.earlier(message) for message in messages]
+        return [
+            msgspec.structs.replace(delivery, deliveries=delivery.deliveries + more) if more else delivery
+            for delivery, more in zip(taken, earlier, strict=True)
+        ]
+
+    async def _wait(self) -> bool:
+        """Wait for news; return False where none came and none can, since what is unsettled leaves no room for more."""
+        self._waiting = True
+        try:
+            if self._crowd() < self._prefetch:
+                await self._news.wait()
+                return True
+            async with asyncio.timeout(_CROWDED_AFTER):
+                await self._news.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting = False
+
+    # --- for receipts
+
+    async def give_back(self, holding: Holding, message: Inbound) -> None:
+        """Put a message back on its queue as the next. Raises ``DeliveryLost``."""
+        holding.check(message.tag)
+        if not self._waiting and holding is self._holding:
+            # Else it would come straight back, and wait here while others are free.
+            async with self._tuning:
+                await self._pause()
+        holding.requeue(message.tag)
+
+    def offer_again(self, holding: Holding, queue: str, message: Inbound) -> None:
+        """Hand a message out again that was held here until it was due."""
+        if self._stopped or holding is not self._holding or queue not in self._lines:
+            holding.requeue(message.tag)
+            return
+        delivery = self._delivery(holding, queue, message, holding.generation)
+        holding.replace(message.tag, _receipt_of(delivery))
+        self._lines[queue].appendleft(delivery)
+        self._news.set()
+
+    # --- tuning
+
+    def _is_consuming(self) -> bool:
+        holding = self._holding
+        return holding is not None and holding.channel.is_open and len(self._current) == len(self._order)
+
+    def _is_narrow(self, limit: int) -> bool:
+        """Whether more could start, or could soon, than RabbitMQ pushes before it waits for acks."""
+        return limit > self._prefetch or self._room(limit) >= 1.5 * self._prefetch
+
+    def _room(self, limit: int) -> int:
+        """Return how many may be unsettled: what can start now, and what will be settled while more is on its way."""
+        settled = 0 if self._holding is None else self._holding.settled
+        return min(limit + self._pace.at(settled), _MOST_AT_ONCE)
+
+    def _crowd(self) -> int:
+        return 0 if self._holding is None else self._holding.crowd
+
+    async def _tune(self, limit: int, *, anew: bool = False) -> None:
+        """Have a channel, and a consumer for each queue.
+
+        :param anew: in place of the consumers there are, with room for ``limit`` messages besides what is unsettled.
+        """
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            async with self._tuning:
+                if self._stopped:
+                    return
+                channel = await self._have_channel()
+                async with self._link.deadline():
+                    if anew or not self._prefetch:
+                        await asyncio.gather(*self._start_anew(channel, self._room(limit)))
+                    else:
+                        await asyncio.gather(*self._start_missing(channel))
+
+    def _start_anew(self, channel: Channel, room: int) -> list[asyncio.Future[Any]]:
+        assert self._holding is not None
+        self._prefetch = room
+        answers = [self._start_cancelling(channel, queue) for queue in tuple(self._current)]
+        answers.append(channel.start(methods.limit_unsettled(room)))
+        self._holding.start_anew()
+        return answers + self._start_missing(channel)
+
+    def _start_missing(self, channel: Channel) -> list[asyncio.Future[Any]]:
+        return [self._start_consuming(channel, queue) for queue in self._order if queue not in self._current]
+
+    async def _have_channel(self) -> Channel:
+        if self._holding is not None and self._holding.channel.is_open:
+            return self._holding.channel
+        self._forget()
+        for queue in tuple(self._order):
+            await self._topology.have_queue(queue)
+        known = await self._ledger.can_follow()
+        for queue in tuple(self._order):
+            await self._ledger.note_queue(queue)
+            with contextlib.suppress(Refused):
+                await self._topology.use_delays(queue)
+        async with self._link.lasting_channel() as channel:
+            holding = Holding(self._link, channel)
+            channel.on_message = lambda message: self._arrived(holding, message)
+            channel.on_cancelled = self._cancelled
+            channel.on_closed = lambda error: self._lost(holding, error)
+            if known:
+                await self._ledger.attach(channel)
+        self._holding = holding
+        return channel
+
+    def _start_consuming(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
+        assert self._holding is not None
+        tag = self._current[queue] = f"celeriac-{next(self._numbers)}"
+        self._consumers[tag] = queue, self._holding.generation
+        return channel.start(methods.consume(queue, tag))
+
+    def _start_cancelling(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
+        """Have no more pushed from a queue; what comes before the answer is still ours."""
+        tag = self._current.pop(queue)
+        answer = channel.start(methods.cancel(tag))
+        answer.add_done_callback(lambda _: self._consumers.pop(tag, None))
+        return answer
+
+    async def _pause(self, queues: Iterable[str] | None = None) -> None:
+        """Have nothing pushed any more from these queues, and give back what was pushed and not taken."""
+        holding = self._holding
+        if holding is None or not holding.channel.is_open:
+            return
+        wanted = set(self._lines if queues is None else queues)
+        try:
+            async with self._link.deadline():
+                cancelled = [queue for queue in self._current if queue in wanted]
+                await asyncio.gather(*(self._start_cancelling(holding.channel, queue) for queue in cancelled))
+                for queue in wanted:
+                    await self._return_line(holding, queue)
+        except AmqpError:
+            return  # the channel is gone, and with it the hold on everything
+
+    async def _return_line(self, holding: Holding, queue: str) -> None:
+        line = self._lines.get(queue)
+        if not line:
+            return
+        left = [_message_of(delivery) for delivery in line]
+        line.clear()
+        await self._tallies.excuse(left)
+        if not holding.channel.is_open:
+            return
+        for message in left:
+            holding.requeue(message.tag)
+        # An answer from the queue means that it has them back.
+        await holding.channel.call(methods.look_for_queue(queue))
+
+    def _forget(self) -> None:
+        """Forget what a closed channel held."""
+        self._holding = None
+        self._prefetch = 0
+        self._pace = Pace(self._loop)
+        self._consumers.clear()
+        self._current.clear()
+        for line in self._lines.values():
+            line.clear()
+
+    # --- what arrives
+
+    def _arrived(self, holding: Holding, message: Inbound) -> None:
+        if message.consumer == LEDGER_CONSUMER:
+            self._ledger.take(message)
+            return
+        queue, generation = self._consumers.get(message.consumer, _NOBODY)
+        delivery = self._delivery(holding, queue, message, generation)
+        holding.add(message.tag, _receipt_of(delivery))
+        line = self._lines.get(queue)
+        if line is None:
+            holding.requeue(message.tag)
+            return
+        line.append(delivery)
+        self._news.set()
+        if self._surplus is None and not self._waiting:
+            self._taken_lately = 0
+            self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
+
+    def _lost(self, holding: Holding, error: AmqpError) -> None:
+        """The channel is over; with its connection, unless RabbitMQ refused something or nobody needs it any more."""
+        self._news.set()
+        if isinstance(error, Unavailable) and not holding.channel.is_closing:
+            waiting = [_receipt_of(delivery) for line in self._lines.values() for delivery in line]
+            handed_out = holding.handed_out({receipt.message.tag for receipt in waiting} | self._suspects)
+            orphans = [held for held in handed_out if isinstance(held, AmqpReceipt)]
+            self._orphans.adopt(orphans, waiting, holding.acked_lately())
+
+    def _delivery(self, holding: Holding, queue: str, message: Inbound, generation: int) -> Delivery:
+        envelope, deliveries = read(message)
+        tag = None if isinstance(envelope, Unreadable) else envelope.delivery_tag
+        receipt = AmqpReceipt(self._keeper, self, holding, queue, message, tag, generation)
+        redelivered = message.redelivered if isinstance(envelope, Unreadable) else envelope.redelivered
+        return Delivery(envelope, queue, receipt, redelivered, deliveries)
+
+    def _cancelled(self, tag: str) -> None:
+        """The server ended a consumer: its queue was deleted, or moved to another node."""
+        queue, _ = self._consumers.pop(tag, _NOBODY)
+        if self._current.get(queue) == tag:
+            del self._current[queue]
+            self._topology.forget_queue(queue)
+        self._news.set()
+
+    def _pick(self, limit: int) -> list[Delivery]:
+        """Take by priority over all the queues; among equals the queues take turns."""
+        if self._stopped:
+            return []
+        taken: list[Delivery] = []
+        if len(self._order) == 1:
+            line = self._lines[self._order[0]]
+            while line and len(taken) < limit:
+                taken.append(line.popleft())
+            return taken
+        while len(taken) < limit:
+            ready = [queue for queue in self._order if self._lines[queue]]
+            if not ready:
+                break
+            queue = min(ready, key=lambda name: _urgency(self._lines[name][0]))
+            self._order.remove(queue)
+            self._order.append(queue)
+            taken.append(self._lines[queue].popleft())
+        return taken
+
+    def _look_for_surplus(self) -> None:
+        """Let others have what was pushed here and is not taken: the slots are busy, or the taker is."""
+        self._surplus = None
+        left = sum(map(len, self._lines.values()))
+        if self._stopped or not left:
+            return
+        if left <= self._taken_lately:
+            self._taken_lately = 0
+            self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
+        elif self._returning is None or self._returning.done():
+            self._returning = self._loop.create_task(self._return_surplus())
+
+    async def _return_surplus(self) -> None:
+        self._prefetch = 0
+        for queue in [queue for queue, line in self._lines.items() if line]:
+            # A quorum queue counts what is given back as a failed delivery.
+            with contextlib.suppress(AmqpError):
+                if not await self._topology.is_quorum(queue):
+                    async with self._tuning:
+                        await self._pause([queue])
+
+
+def _receipt_of(delivery: Delivery) -> AmqpReceipt:
+    receipt = delivery.receipt
+    assert isinstance(receipt, AmqpReceipt)
+    return receipt
+
+
+def _message_of(delivery: Delivery) -> Inbound:
+    return _receipt_of(delivery).message
+
+
+def _urgency(delivery: Delivery) -> int:
+    return 0 if isinstance(delivery.envelope, Unreadable) else delivery.envelope.priority

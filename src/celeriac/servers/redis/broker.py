@@ -1,0 +1,165 @@
+"""The broker of Redis: what belongs together, and the queries that need nobody else.
+
+Rules: kombu's keys are kept as kombu keeps them, so Celery, its monitors and the other clients see the same queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from celeriac.clock import Clock, SystemClock
+from celeriac.errors import BrokerError, BrokerUnavailable, ConfigError
+from celeriac.servers.redis.bindings import Bindings
+from celeriac.servers.redis.dead import RedisDeadLetters
+from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.link import Link
+from celeriac.servers.redis.outbox import Outbox
+from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.recovery import Recovery
+from celeriac.servers.redis.revocations import RedisRevocations
+from celeriac.servers.redis.schedule import RedisSchedule
+from celeriac.servers.redis.settling import Settler
+from celeriac.servers.redis.subscription import RedisSubscription
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+from celeriac.wire.frame import unpack
+from celeriac.wire.names import PRIORITY_STEPS
+
+
+class RedisBroker:
+    """Queues in one Redis; see ``celeriac.broker.Broker``.
+
+    :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
+    :param key_prefix: put in front of every key; Celery's ``global_keyprefix``. Overrides the URL's.
+    :param lease: seconds after which a dead worker's messages go to another.
+    :param visibility_timeout: seconds after which messages held by a dead Celery worker do; as Celery's setting.
+    :param timeout: seconds for any one call.
+    :param priority_steps: as Celery's setting; every peer must use the same.
+    :param clock: tells when to look for dead workers; leases and due times go by the server's.
+    """
+
+    may_repeat = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_prefix: str = "",
+        lease: float = 30.0,
+        visibility_timeout: float = 3600.0,
+        timeout: float = 5.0,
+        priority_steps: Sequence[int] = PRIORITY_STEPS,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+    ) -> None:
+        _check_seconds(lease=lease, visibility_timeout=visibility_timeout)
+        self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
+        self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
+        self._bindings = Bindings(self._link, self._keys)
+        self._parking = Parking(self._link, self._keys)
+        self._outbox = Outbox(self._link, self._keys, self._bindings, self._parking)
+        self._leases = LeaseKeeper(self._link, self._keys, lease)
+        self._settler = Settler(self._link, self._keys, self._leases)
+        self._recovery = Recovery(
+            self._link, self._keys, self._bindings, visibility_timeout, self._leases.second_look, clock
+        )
+        self._clock = clock
+        self._dead = RedisDeadLetters(self._link, self._keys)
+        self._schedule = RedisSchedule(self._link, self._keys)
+        self._revocations = RedisRevocations(self._link, self._keys)
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        await self._outbox.publish(envelope, route)
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        await self._outbox.publish_many(messages)
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        return await self._outbox.publish_once(key, messages)
+
+    async def forget_once(self, key: str) -> None:
+        await self._outbox.forget_once(key)
+
+    @asynccontextmanager
+    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
+        subscription = RedisSubscription(
+            self._link,
+            self._keys,
+            self._outbox,
+            self._leases,
+            self._settler,
+            self._recovery,
+            self._parking,
+            self._clock,
+        )
+        try:
+            for queue in queues:
+                await subscription.add_queue(queue)
+            yield subscription
+        finally:
+            await subscription.close()
+
+    async def queues(self) -> list[str]:
+        return await self._bindings.queues()
+
+    async def depth(self, queue: str) -> int:
+        return sum(await self._measure(queue))
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        found: list[Envelope | Unreadable] = []
+        for key in self._keys.lists_of(queue).keys:
+            wanted = limit - len(found)
+            if wanted > 0:
+                raws = await self._link.call("LRANGE", key, -wanted, -1)
+                found += [unpack(raw) for raw in reversed(raws)]
+        return found
+
+    async def purge(self, queue: str) -> int:
+        lists = self._keys.lists_of(queue)
+        answers = await self._link.calls(
+            [("MULTI",), *(("LLEN", key) for key in lists.keys), ("DEL", *lists.keys), ("EXEC",)]
+        )
+        *lengths, _ = _all_or_raise(_all_or_raise(answers)[-1])
+        return sum(lengths)
+
+    @property
+    def dead(self) -> RedisDeadLetters:
+        """The dead-letter list."""
+        return self._dead
+
+    @property
+    def schedule(self) -> RedisSchedule:
+        """What is parked."""
+        return self._schedule
+
+    @property
+    def revocations(self) -> RedisRevocations:
+        """What must not run any more."""
+        return self._revocations
+
+    async def ping(self) -> str:
+        return await self._link.describe()
+
+    async def close(self) -> None:
+        await self._outbox.drain()
+        await self._settler.drain()
+        await self._leases.close()
+        await self._link.close()
+
+    async def _measure(self, queue: str) -> list[int]:
+        keys = self._keys.lists_of(queue).keys
+        return _all_or_raise(await self._link.calls([("LLEN", key) for key in keys]))
+
+
+def _all_or_raise(answers: Sequence[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return list(answers)
+
+
+def _check_seconds(**durations: float) -> None:
+    for name, seconds in durations.items():
+        if not seconds > 0:
+            raise ConfigError(f"{name}={seconds!r} is not a number of seconds above 0")

@@ -1,0 +1,218 @@
+"""Chords counted in Redis, key for key as Celery 5.7 counts them, so that a mixed fleet counts one chord together.
+
+Rules: a part and what it completes are one script; the body is sent by whoever holds the claim. Celery 4 has the size
+in the body and neither ``.s`` nor the keys that tell repeats; what is missing is made up for. Sources: Celery, Redis
+result backend: ``celery-taskset-meta-<group>`` with ``.j .t .s .d .c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from celeriac.backend import Claim, EncodedPart, PartValue, Standing
+from celeriac.canvas.advance import Part
+from celeriac.canvas.launch import Opening
+from celeriac.errors import BackendError, MalformedMessage
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.link import Link, Script
+from celeriac.wire.content import SERIALIZERS, Codecs
+from celeriac.wire.failure import Failure, read_failure
+from celeriac.wire.names import group_key
+from celeriac.wire.result import EXCEPTION_STATES, plain
+
+_CLAIM = 30.0
+"""Seconds that a claim holds unless it is renewed; a redelivered last part waits as long for a worker that died."""
+
+_DONE = 300
+"""Seconds for which Celery remembers that a chord is done."""
+
+_BATCH = 500
+
+_OPEN = Script(
+    """
+-- KEYS: a chord's base key each. ARGV: seconds to live or 0, then the size of each.
+for i = 1, #KEYS do
+  if redis.call('GET', KEYS[i] .. '.c') ~= 'done' then
+    if ARGV[1] == '0' then redis.call('SET', KEYS[i] .. '.s', ARGV[i + 1])
+    else redis.call('SET', KEYS[i] .. '.s', ARGV[i + 1], 'EX', ARGV[1]) end
+  end
+end
+"""
+)
+
+_COUNT = Script(
+    """
+-- KEYS: the base key of each part's chord. ARGV: seconds to live or 0, milliseconds of a claim, then for each part:
+-- task id, index or +inf, the part, the chord's size as the body has it or '', the token of a claim.
+-- Returns for each: 'claimed', 'open', the milliseconds for which somebody else has the claim, or an error.
+local answers = {}
+local function count(base, id, score, part, told, token)
+  if redis.call('GET', base .. '.c') == 'done' then return 'open' end
+  local parts, seen = base .. '.j', base .. '.d'
+  if redis.call('SADD', seen, id .. ':' .. score) == 1 then redis.call('ZADD', parts, score, part) end
+  local ready = redis.call('ZCARD', parts)
+  if ARGV[1] ~= '0' then
+    redis.call('EXPIRE', parts, ARGV[1])
+    redis.call('EXPIRE', seen, ARGV[1])
+    redis.call('EXPIRE', base .. '.s', ARGV[1])
+    redis.call('EXPIRE', base .. '.t', ARGV[1])
+    redis.call('EXPIRE', base, ARGV[1])
+  end
+  local size = tonumber(redis.call('GET', base .. '.s') or told)
+  if not size or ready ~= size + tonumber(redis.call('GET', base .. '.t') or 0) then return 'open' end
+  if redis.call('SET', base .. '.c', token, 'NX', 'PX', ARGV[2]) then return 'claimed' end
+  -- The answer to an earlier try may have been lost.
+  if redis.call('GET', base .. '.c') == token then return 'claimed' end
+  return redis.call('PTTL', base .. '.c')
+end
+for i = 1, #KEYS do
+  local at = 5 * i - 2
+  local counted, answer = pcall(count, KEYS[i], unpack(ARGV, at, at + 4))
+  if not counted and type(answer) == 'table' then answer = answer.err end
+  answers[i] = answer
+end
+return answers
+"""
+)
+
+_EXTEND = Script(
+    """
+-- KEYS: the chord's base key. ARGV: seconds to live or 0, then the id of each task that joins.
+for i = 2, #ARGV do
+  if redis.call('SADD', KEYS[1] .. '.d', 'joined:' .. ARGV[i]) == 1 then redis.call('INCR', KEYS[1] .. '.t') end
+end
+if ARGV[1] ~= '0' then
+  redis.call('EXPIRE', KEYS[1] .. '.d', ARGV[1])
+  redis.call('EXPIRE', KEYS[1] .. '.t', ARGV[1])
+end
+"""
+)
+
+_RENEW = Script(
+    """
+-- KEYS: the chord's base key. ARGV: token, milliseconds.
+local held = redis.call('GET', KEYS[1] .. '.c')
+if held == ARGV[1] then return redis.call('PEXPIRE', KEYS[1] .. '.c', ARGV[2]) end
+if not held and redis.call('EXISTS', KEYS[1] .. '.j') == 1 then
+  return redis.call('SET', KEYS[1] .. '.c', ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0
+end
+return 0
+"""
+)
+
+_FINISH = Script(
+    """
+-- KEYS: the chord's base key. ARGV: token, seconds for which it is remembered as done.
+local held, base = redis.call('GET', KEYS[1] .. '.c'), KEYS[1]
+if held and held ~= ARGV[1] then return 0 end
+redis.call('DEL', base .. '.j', base .. '.t', base .. '.s', base .. '.d', base)
+redis.call('SET', base .. '.c', 'done', 'EX', ARGV[2])
+return 1
+"""
+)
+
+
+class RedisChords:
+    """See ``celeriac.backend.ChordStore``.
+
+    :param prefix: put before every key.
+    :param expires: seconds for which a chord that makes no progress is kept; 0 keeps it.
+    """
+
+    def __init__(self, link: Link, codecs: Codecs, serializer: str, prefix: str, expires: int) -> None:
+        self._link = link
+        self._codecs = codecs
+        self._serializer = serializer
+        self._prefix = prefix
+        self._expires = expires
+        self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH)
+
+    def encode(self, part: Part) -> EncodedPart:
+        value = [1, part.task_id, part.state, plain(part.value)]
+        return EncodedPart(part, self._codecs.encode(value, self._serializer).body, uuid4().hex)
+
+    async def open(self, openings: Sequence[Opening]) -> None:
+        if openings:
+            keys = [self._key(opening.chord_id) for opening in openings]
+            await self._link.run(_OPEN, keys, [self._expires, *(opening.size for opening in openings)])
+
+    async def extend(self, chord_id: str, task_ids: Sequence[str]) -> None:
+        await self._link.run(_EXTEND, [self._key(chord_id)], [self._expires, *task_ids])
+
+    async def count(self, encoded: EncodedPart) -> Standing:
+        self._link.check_name(encoded.part.chord_id)
+        return await self._count(encoded)
+
+    async def collect(self, claim: Claim) -> list[Any]:
+        key = self._key(claim.chord_id)
+        saved, raws = await self._link.calls([("GET", key), ("ZRANGE", key + ".j", 0, -1)])
+        for answer in (saved, raws):
+            if isinstance(answer, Exception):
+                raise answer
+        parts = [self._decode(raw) for raw in raws]
+        return parts if saved is None else self._arrange(parts, saved)
+
+    async def renew(self, claim: Claim) -> bool:
+        arguments = [claim.token, round(_CLAIM * 1000)]
+        return bool(await self._link.run(_RENEW, [self._key(claim.chord_id)], arguments))
+
+    async def finish(self, claim: Claim) -> None:
+        await self._link.run(_FINISH, [self._key(claim.chord_id)], [claim.token, _DONE])
+
+    async def drain(self) -> None:
+        """Return when what was counted is counted."""
+        await self._count.drain()
+
+    async def _count_all(self, batch: Sequence[EncodedPart]) -> list[Standing | BaseException]:
+        arguments: list[Any] = [self._expires, round(_CLAIM * 1000)]
+        for encoded in batch:
+            part = encoded.part
+            index = "+inf" if part.index is None else part.index
+            size = "" if part.size is None else part.size
+            arguments += part.task_id, index, encoded.payload, size, encoded.token
+        keys = [self._key(encoded.part.chord_id) for encoded in batch]
+        answers = await self._link.run(_COUNT, keys, arguments)
+        return [self._standing(answer, encoded) for answer, encoded in zip(answers, batch, strict=True)]
+
+    def _standing(self, answer: Any, encoded: EncodedPart) -> Standing | BaseException:
+        if answer == b"claimed":
+            return Standing(claim=Claim(encoded.part.chord_id, encoded.token))
+        if answer == b"open":
+            return Standing()
+        if isinstance(answer, bytes):
+            return self._link.refusal(answer.decode(errors="replace"))
+        # Milliseconds; below 0 where the claim ended in this very moment.
+        return Standing(held_for=max(answer, 1) / 1000)
+
+    def _key(self, chord_id: str) -> str:
+        return self._prefix + group_key(chord_id)
+
+    def _decode(self, raw: bytes) -> PartValue:
+        try:
+            _, task_id, state, value = self._read(raw)
+        except (MalformedMessage, TypeError, ValueError) as error:
+            raise BackendError(f"a chord's part cannot be read: {raw!r:.200}") from error
+        if state in EXCEPTION_STATES:
+            value = read_failure(value) or Failure("Exception", [repr(value)], "builtins")
+        return PartValue(task_id, state, value)
+
+    def _read(self, raw: bytes) -> Any:
+        return self._codecs.decode(raw, SERIALIZERS[self._serializer], None, None)
+
+    def _arrange(self, parts: list[PartValue], saved: bytes) -> list[Any]:
+        """Put the parts into the shape of the groups that Celery saved."""
+        by_id = {part.task_id: part for part in parts}
+        try:
+            _, members = self._read(saved)["result"]
+            return [_arranged(member, by_id) for member in members]
+        except (MalformedMessage, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise BackendError(f"the saved group of a chord cannot be read: {saved!r:.200}") from error
+
+
+def _arranged(member: Any, by_id: dict[str, PartValue]) -> Any:
+    (task_id, _), members = member
+    if members is None:
+        return by_id[task_id]
+    return [_arranged(one, by_id) for one in members]

@@ -1,0 +1,163 @@
+"""Wakes a subscription when something changes in its queues, without polling.
+
+Rules: the server remembers which keys were looked at and pushes one note when any is written, by any client (``CLIENT
+TRACKING``, Redis "Server-assisted client side caching"); looking and remembering are one step, so nothing is missed.
+Where the server refuses that, the wait is a poll with backoff, and the log says so once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Sequence
+
+from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
+from celeriac.servers.redis.link import Line, Link
+
+_log = logging.getLogger("celeriac.broker.redis")
+
+_CHANNEL = "__redis__:invalidate"
+_FIRST_POLL = 0.01
+_LAST_POLL = 1.0
+_ALARM_PAUSE = 0.1
+"""Seconds in which changes of the due times alone are collected before they wake anybody."""
+
+
+class Doorbell:
+    """Waits for a subscription.
+
+    :param alarm: the set of due times, whose changes may be noticed a little later than those of the queues.
+    """
+
+    def __init__(self, link: Link, alarm: str) -> None:
+        self._link = link
+        self._alarm = alarm
+        self._rung = asyncio.Event()
+        self._eye: Line | None = None
+        self._ear: Line | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._failure: CeleriacError | None = None
+        self._polling = False
+        self._pause = _FIRST_POLL
+        self._heard = False
+
+    def ring(self) -> None:
+        """End the wait."""
+        self._rung.set()
+
+    async def arm(self, keys: Sequence[str]) -> float:
+        """Return the seconds until there is something: 0 when one of the lists has it already.
+
+        A change of any list, or of the due times, will ring.
+        """
+        if self._failure is not None:
+            await self.close()
+        self._rung.clear()
+        if self._polling:
+            return math.inf
+        try:
+            eye = await self._open()
+            counted, head, time = await eye.calls(
+                [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
+            )
+        except BrokerUnavailable:
+            await self.close()
+            raise
+        except BrokerError as error:
+            await self.close()
+            self._fall_back(error)
+            return math.inf
+        for answer in (counted, head, time):
+            if isinstance(answer, Exception):
+                await self.close()
+                raise answer
+        if counted:
+            return 0.0
+        return float(head[1]) - int(time[0]) - int(time[1]) / 1e6 if head else math.inf
+
+    async def wait(self, timeout: float) -> bool:
+        """Return whether it rang within ``timeout`` seconds, or it is time for a poll.
+
+        Raises ``BrokerUnavailable`` when the line is cut.
+        """
+        if self._polling:
+            timeout = min(timeout, self._pause)
+            self._pause = min(self._pause * 2, _LAST_POLL)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._rung.wait()
+        except TimeoutError:
+            return self._polling
+        if self._failure is not None:
+            failure = self._failure
+            await self.close()
+            raise failure
+        return True
+
+    def found(self) -> None:
+        """Poll quickly again: there was something."""
+        self._pause = _FIRST_POLL
+
+    async def check(self) -> None:
+        """Ask whether the line still stands; called now and then. Raises ``BrokerUnavailable`` when it does not."""
+        if self._ear is None:
+            return
+        if not self._heard:
+            await self.close()
+            raise BrokerUnavailable(
+                f"{self._link.target} is not available: its pushes do not arrive any more"
+            )
+        self._heard = False
+        await self._ear.send("PING")
+
+    async def close(self) -> None:
+        """Drop both connections. Idempotent."""
+        listener, self._listener = self._listener, None
+        lines, self._eye, self._ear = (self._eye, self._ear), None, None
+        self._failure = None
+        if listener is not None:
+            listener.cancel()
+            await asyncio.wait([listener])
+        for line in lines:
+            if line is not None:
+                await line.close()
+
+    async def _open(self) -> Line:
+        if self._eye is None:
+            self._ear = await self._link.open_line()
+            number = await self._ear.call("CLIENT", "ID")
+            await self._ear.call("SUBSCRIBE", _CHANNEL)
+            self._heard = True
+            self._listener = asyncio.create_task(self._listen(self._ear), name="celeriac-doorbell")
+            eye = await self._link.open_line()
+            try:
+                await eye.call("CLIENT", "TRACKING", "ON", "REDIRECT", number)
+            except BaseException:
+                await eye.close()
+                raise
+            self._eye = eye
+        return self._eye
+
+    async def _listen(self, ear: Line) -> None:
+        loop = asyncio.get_running_loop()
+        alarm = self._alarm.encode()
+        try:
+            while True:
+                note = await ear.read()
+                self._heard = True
+                if note[0] != b"message":
+                    continue
+                if note[2] == [alarm]:
+                    loop.call_later(_ALARM_PAUSE, self._rung.set)
+                else:
+                    self._rung.set()
+        except CeleriacError as error:
+            self._failure = error
+            self._rung.set()
+
+    def _fall_back(self, error: BrokerError) -> None:
+        self._polling = True
+        _log.warning(
+            "queues are polled, up to every %g s, since the server does not push: %s", _LAST_POLL, error
+        )

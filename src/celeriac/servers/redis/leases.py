@@ -1,0 +1,126 @@
+"""Keeps what this process holds from being taken for lost.
+
+Rules: a process of its own renews (``servers.keeper``), by the owner's name in each tag, so neither a busy event loop
+nor a task that keeps the interpreter lock stops it, and a stopped process (``SIGSTOP``) keeps what it holds, since it
+lives. It is started when something is first held. What was reserved in a batch whose answer never came is renewed no
+more, so that it comes back.
+
+A lease is what a dead worker's peers wait at most. Its first part is the term, which is renewed; the rest is for peers
+to see twice that it was not: after an outage every term has ended, and who lives must have time to say so. In kombu's
+index the time of what is held is always in the future, so that no visibility timeout, however short, ends it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from celeriac.servers.keeper import Keeper, Order
+from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.link import Link
+from celeriac.servers.redis.scripts import RENEW
+from celeriac.servers.redis.url import RedisTarget
+
+_TERM, _LOOK, _SECOND_LOOK, _RENEWAL = 0.45, 0.25, 0.15, 0.1
+"""Parts of a lease: the term; from look to look; to the second look at who was not renewed; between renewals."""
+
+_MOST_LOST = 32
+"""Batches remembered as never arrived; one outage of the server makes one."""
+
+_LEAST_TIMEOUT = 1.0
+
+
+class LeaseKeeper:
+    """Renews the leases of all deliveries that one broker holds.
+
+    :param lease: seconds after which a dead worker's messages are another's.
+    """
+
+    def __init__(self, link: Link, keys: Keys, lease: float) -> None:
+        self._keys = keys
+        timeout = min(link.timeout, max(_LEAST_TIMEOUT, lease * _RENEWAL))
+        self._place = _place(link.target, timeout)
+        self._lost: deque[tuple[int, int]] = deque(maxlen=_MOST_LOST)
+        self._serial = 0
+        self._keeper = Keeper(f"leases of messages in {link.target}")
+        self._kept = False
+        self._held: set[str] = set()
+        self.owner = uuid.uuid4().hex
+        self.lease = lease
+        self.term = lease * _TERM
+        self.look = lease * _LOOK
+        self.second_look = lease * _SECOND_LOOK
+
+    def number(self, count: int) -> int:
+        """Return the first of so many serials that nobody had before."""
+        first = self._serial
+        self._serial += count
+        return first
+
+    def hold(self, tags: Iterable[str]) -> bool:
+        """See to it that these are renewed; return whether renewals were under way already."""
+        self._held.update(tags)
+        kept, self._kept = self._kept, True
+        if not kept:
+            self._keeper.follow(self._order())
+        return kept
+
+    def release(self, tags: Iterable[str]) -> None:
+        """Learn that these are not held any more."""
+        self._held.difference_update(tags)
+
+    async def rest(self) -> None:
+        """Ask nothing of the server, and need no process, while nothing is held."""
+        if self._kept and not self._held:
+            self._kept = False
+            await self._keeper.close()
+
+    def lose(self, first: int, count: int) -> None:
+        """Never renew these serials: if the server gave them out, nobody got them."""
+        if self._lost and self._lost[-1][1] == first - 1:
+            earlier, _ = self._lost.pop()
+        else:
+            earlier = first
+        self._lost.append((earlier, first + count - 1))
+        if self._kept:
+            self._keeper.follow(self._order())
+
+    async def close(self) -> None:
+        """Stop renewing; what is still held becomes a peer's when its lease ends."""
+        self._kept = False
+        self._held.clear()
+        await self._keeper.close()
+
+    def _order(self) -> Order:
+        lost = [serial for batch in self._lost for serial in batch]
+        keys = (self._keys.index, self._keys.leases)
+        command = ("EVAL", RENEW.text, len(keys), *keys, self.owner, self.term, self.lease, *lost)
+        return Order(self._place, command, self.lease * _RENEWAL)
+
+
+def _place(target: RedisTarget, timeout: float) -> dict[str, Any]:
+    """Return how the keeper reaches this Redis; see ``keeper.renewal.RedisStore``."""
+    greeting = _login(target.username, target.password)
+    if target.db:
+        greeting.append(("SELECT", str(target.db)))
+    if target.client_name is not None:
+        greeting.append(("CLIENT", "SETNAME", target.client_name))
+    tls = target.tls and {name: value for name, value in target.tls.items() if name != "ssl_min_version"}
+    return {
+        "kind": "redis",
+        "addresses": target.addresses,
+        "path": target.path,
+        "master": target.master,
+        "greeting": greeting,
+        "sentinel_greeting": _login(target.sentinel_username, target.sentinel_password),
+        "tls": tls,
+        "timeout": timeout,
+    }
+
+
+def _login(username: str | None, password: str | None) -> list[tuple[str, ...]]:
+    if username is not None:
+        return [("AUTH", username, password or "")]
+    return [("AUTH", password)] if password is not None else []

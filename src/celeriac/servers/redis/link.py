@@ -1,0 +1,378 @@
+"""A process's connections to one Redis, for the broker and the result backend alike.
+
+Rules: one call is one round trip with one deadline; the driver's errors end here, translated into those of the owner
+and chained; no retry is made here, since only the caller knows what may be done twice. Connections are opened on
+first use and belong to the event loop that opened them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio
+import redis.asyncio.sentinel
+from hiredis import pack_command
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as LinkDown,
+)
+
+import redis
+from celeriac.errors import CeleriacError, ConfigError
+from celeriac.servers.redis.url import RedisTarget, parse_redis_url
+
+_FRESH = 1.0
+"""Seconds within which an idle connection is used again without asking whether it still stands."""
+
+_SURPLUS = 5.0
+"""Seconds after which a connection is closed that the others did the work of."""
+
+_PASSING = re.compile(r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN)\b")
+"""Answers of a server that is there but cannot serve now; the driver has classes for some."""
+
+_PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, TryAgainError, ClusterDownError)
+
+
+class Script:
+    """A Lua script, known to the server by its digest."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Link:
+    """Connections to one Redis.
+
+    :param url: see ``redis_url``.
+    :param timeout: seconds for any one call, connecting included.
+    :param unavailable: what to raise when another try may help.
+    :param refused: what to raise when it will not.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        unavailable: type[CeleriacError],
+        refused: type[CeleriacError],
+    ) -> None:
+        if not timeout > 0:
+            raise ConfigError(f"timeout={timeout!r} is not a number of seconds above 0")
+        self.target: RedisTarget = parse_redis_url(url)
+        self.timeout = timeout
+        self._unavailable = unavailable
+        self._refused = refused
+        # The driver's own annotations are too incomplete for strict checking.
+        self._pool: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: list[tuple[Any, float]] = []
+        self._sentinels: list[Any] = []
+        self._was_let_in = False
+
+    async def call(self, *command: Any) -> Any:
+        """Return the answer to one command."""
+        (answer,) = await self.calls([command])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the answers to several commands; a refused one's answer is the translated error."""
+        return [
+            self.translate(answer) if isinstance(answer, ResponseError) else answer
+            for answer in await self._exchange(commands)
+        ]
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Return what a script returned."""
+        (answer,) = await self.run_each(script, [(keys, arguments)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def run_each(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
+    ) -> list[Any]:
+        """Run a script once for each keys and arguments, in one round trip; a refused one's answer is the error.
+
+        The server is taught the script if it does not know it.
+        """
+        commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        answers = await self._exchange([("EVALSHA", script.digest, *command) for command in commands])
+        untaught = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if untaught:
+            taught = await self._exchange([("EVAL", script.text, *commands[place]) for place in untaught])
+            for place, answer in zip(untaught, taught, strict=True):
+                answers[place] = answer
+        return [self.translate(answer) if isinstance(answer, ResponseError) else answer for answer in answers]
+
+    async def open_line(self) -> Line:
+        """Return a connection of its own, for what cannot share one: pushes and what they depend on."""
+        async with self.deadline():
+            pool = self._open()
+            return Line(self, pool, await pool.get_connection())
+
+    async def describe(self) -> str:
+        """Connect and return one line that says what answered."""
+        info = await self.call("INFO", "server")
+        facts = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+        return f"Redis {facts.get('redis_version', 'of unknown version')} at {self.target}"
+
+    @asynccontextmanager
+    async def deadline(self) -> AsyncIterator[None]:
+        """End the block after ``timeout`` seconds, and translate what the driver raises in it."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                yield
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self.translate(error) from error
+        except RuntimeError as error:
+            # uvloop's word for writing to a connection that was cut a moment ago; asyncio drops such a write.
+            if "handler is closed" not in str(error):
+                raise
+            raise self.translate(error) from error
+
+    def translate(self, error: BaseException) -> CeleriacError:
+        """Return the owner's error for a driver's, with what to do about it."""
+        text = str(error) or type(error).__name__
+        if isinstance(error, OutOfMemoryError):
+            text = f"OOM {text}"
+        if isinstance(error, AuthenticationError | AuthorizationError) or "unauthenticated" in text:
+            # A login that was good once may be so again: a password that changes must not cost what runs meanwhile.
+            kind = self._unavailable if self._was_let_in else self._refused
+            return kind(f"{self.target} refused the login ({text}); check user and password in the URL")
+        if isinstance(error, NoPermissionError):
+            return self._refused(f"{self.target}: {text}; give this ACL user the command and the keys")
+        if isinstance(error, InvalidResponse):
+            return self._refused(f"what answers at {self.target} is no Redis: {text}")
+        if isinstance(error, ResponseError) and not _is_passing(error):
+            return self._refused(f"{self.target} refused a command: {text}{_advice(text)}")
+        if isinstance(error, TimeoutError):
+            text = f"no answer within {self.timeout:g} s"
+        return self._unavailable(f"{self.target} is not available: {text}")
+
+    def check_name(self, name: str) -> None:
+        """Raise the owner's error for a name that no key can have, before it spoils a batch."""
+        if name.isascii():
+            return
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise self._refused(f"{name!r} is no text that a Redis key can hold: {error.reason}") from error
+
+    def refusal(self, text: str) -> CeleriacError:
+        """Return the owner's error for what the server told a script."""
+        return self.translate(ResponseError(text))
+
+    async def close(self) -> None:
+        """Close every connection that is not a line of its own. Idempotent."""
+        pool, self._pool, self._loop = self._pool, None, None
+        self._idle.clear()
+        sentinels, self._sentinels = self._sentinels, []
+        for client in sentinels:
+            await client.aclose()
+        if pool is not None:
+            await pool.disconnect()
+
+    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        async with self.deadline():
+            pool = self._open()
+            connection = await self._take(pool)
+            try:
+                await connection.send_packed_command(_pack(commands))
+                answers = [await _answer(connection) for _ in commands]
+                if answers and not self._was_let_in:
+                    self._was_let_in = not isinstance(answers[0], Exception)
+                return answers
+            finally:
+                await self._give_back(pool, connection)
+
+    async def _take(self, pool: Any) -> Any:
+        now = asyncio.get_running_loop().time()
+        while len(self._idle) > 1 and now - self._idle[0][1] > _SURPLUS:
+            connection, _ = self._idle.pop(0)
+            await self._drop(pool, connection)
+        if self._idle:
+            connection, since = self._idle.pop()
+            if now - since < _FRESH:
+                return connection
+            await pool.release(connection)
+        # The pool looks whether a connection still stands, which costs more than a round trip.
+        return await pool.get_connection()
+
+    async def _give_back(self, pool: Any, connection: Any) -> None:
+        if connection.is_connected and pool is self._pool:
+            self._idle.append((connection, asyncio.get_running_loop().time()))
+        else:
+            await self._drop(pool, connection)
+
+    async def _drop(self, pool: Any, connection: Any) -> None:
+        await connection.disconnect(nowait=True)
+        await pool.release(connection)
+
+    def _open(self) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._pool is None:
+            self._pool, self._loop = self._make_pool(), loop
+        elif self._loop is not loop:
+            raise self._refused(
+                f"the connections to {self.target} belong to another event loop; make an object a loop"
+            )
+        return self._pool
+
+    def _make_pool(self) -> Any:
+        options = self._options()
+        if self.target.master is not None:
+            sentinels: Any = redis.asyncio.sentinel.Sentinel
+            sentinel = sentinels(list(self.target.addresses), **self._sentinel_options(), **options)
+            self._sentinels = sentinel.sentinels
+            return sentinel.master_for(self.target.master).connection_pool
+        kind: Any = redis.asyncio.Connection
+        if self.target.path is not None:
+            kind = redis.asyncio.UnixDomainSocketConnection
+        elif self.target.tls is not None:
+            kind = redis.asyncio.SSLConnection
+        return redis.asyncio.ConnectionPool(connection_class=kind, **options)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the driver's options. Protocol 2 everywhere: pushes arrive on lines made for them."""
+        target = self.target
+        options: dict[str, Any] = {
+            "db": target.db,
+            "username": target.username,
+            "password": target.password,
+            "client_name": target.client_name,
+            "protocol": 2,
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+        }
+        if target.path is not None:
+            return options | {"path": target.path}
+        options["socket_keepalive"] = True
+        if target.master is not None and target.tls is not None:
+            options["ssl"] = True
+        if target.master is None:
+            (options["host"], options["port"]), *_ = target.addresses
+        return options | (target.tls or {})
+
+    def _sentinel_options(self) -> dict[str, Any]:
+        login: dict[str, Any] = {
+            "username": self.target.sentinel_username,
+            "password": self.target.sentinel_password,
+            "protocol": 2,
+            "socket_timeout": self.timeout,
+            "socket_connect_timeout": self.timeout,
+        }
+        return {
+            "sentinel_kwargs": login | (self.target.tls or {}) | ({"ssl": True} if self.target.tls else {})
+        }
+
+
+class Line:
+    """One connection that nobody else uses; it may be subscribed or tracked."""
+
+    def __init__(self, link: Link, pool: Any, connection: Any) -> None:
+        self._link = link
+        self._pool = pool
+        self._connection = connection
+        self._open = True
+
+    async def call(self, *command: Any) -> Any:
+        """Return the answer to one command. Not for a line that is being read by another task."""
+        (answer,) = await self.calls([command])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the answers to several commands; a refused one's answer is the translated error."""
+        async with self._standing():
+            await self._connection.send_packed_command(_pack(commands))
+            answers = [await _answer(self._connection) for _ in commands]
+        return [
+            self._link.translate(answer) if isinstance(answer, ResponseError) else answer
+            for answer in answers
+        ]
+
+    async def send(self, *command: Any) -> None:
+        """Write a command; its answer comes out of ``read``."""
+        async with self._standing():
+            await self._connection.send_packed_command(_pack([command]))
+
+    async def read(self) -> Any:
+        """Wait, without end, for what the server sends next."""
+        try:
+            return await self._connection.read_response(timeout=math.inf)
+        except (RedisError, OSError) as error:
+            raise self._link.translate(error) from error
+
+    @asynccontextmanager
+    async def _standing(self) -> AsyncIterator[None]:
+        """Use the connection as long as it stands: the driver would make it anew, without what it was subscribed to."""
+        cut = self._link.translate(LinkDown("the connection was cut"))
+        if not self._connection.is_connected:
+            raise cut
+        try:
+            async with self._link.deadline():
+                yield
+        except AttributeError as error:
+            # The driver stumbles when whoever reads this line finds it cut just before this is written.
+            if self._connection.is_connected:
+                raise
+            raise cut from error
+
+    async def close(self) -> None:
+        """Close the connection. Idempotent."""
+        if self._open:
+            self._open = False
+            await self._connection.disconnect(nowait=True)
+            await self._pool.release(self._connection)
+
+
+def _pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:
+    """Return the commands as the server reads them. The driver's own packing costs a batch several times as much."""
+    return [pack_command(tuple(command)) for command in commands]
+
+
+async def _answer(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except LinkDown:
+        raise
+    except ResponseError as error:
+        return error
+
+
+def _is_passing(error: ResponseError) -> bool:
+    return isinstance(error, _PASSING_ERRORS) or _PASSING.search(str(error)) is not None
+
+
+def _advice(text: str) -> str:
+    if "WRONGTYPE" in text:
+        return "; a key of that name holds something else: use another queue name or key prefix"
+    if "unknown command" in text:
+        return "; celeriac needs Redis 6.2 or newer"
+    return ""

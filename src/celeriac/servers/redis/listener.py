@@ -1,0 +1,278 @@
+"""Tells every wait of a process about its results over one connection.
+
+Rules: subscribe, have it confirmed, then look, so nothing is missed; a record is told once; the last wait of a key
+takes its subscription along. Writers that store without publishing (gocelery) are found by looking again, ever more
+rarely. A cut connection is made anew as long as somebody waits, and everything is looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from celeriac.errors import BackendError, BackendUnavailable, CeleriacError
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.link import Line, Link
+from celeriac.wire.result import ResultRecord
+
+_log = logging.getLogger("celeriac.backend.redis")
+
+_BATCH = 1000
+_FIRST_LOOK = 0.5
+_LAST_LOOK = 5.0
+_TICK = 0.5
+_SILENCE = 10.0
+"""Seconds without a word after which the connection is asked whether it stands."""
+
+Key = Callable[[str], str]
+Decode = Callable[[str, bytes], ResultRecord]
+
+
+class Wait:
+    """The records of one ``follow``, as they come. Ends when every task is ready."""
+
+    def __init__(self, task_ids: Collection[str], key: Key, decode: Decode, now: float) -> None:
+        self.pending = {key(task_id).encode(): task_id for task_id in task_ids}
+        self.keys = tuple(self.pending)
+        self.look_at = now + _FIRST_LOOK
+        self.pause = _FIRST_LOOK
+        self._decode = decode
+        self._told: dict[bytes, bytes] = {}
+        self._news: deque[ResultRecord | CeleriacError] = deque()
+        self._some = asyncio.Event()
+
+    def __aiter__(self) -> Wait:
+        return self
+
+    async def __anext__(self) -> ResultRecord:
+        while not self._news:
+            if not self.pending:
+                raise StopAsyncIteration
+            self._some.clear()
+            await self._some.wait()
+        news = self._news.popleft()
+        if isinstance(news, CeleriacError):
+            raise news
+        return news
+
+    def told(self, key: bytes) -> bytes | None:
+        """Return what was last told of this key."""
+        return self._told.get(key)
+
+    def tell(self, key: bytes, raw: bytes) -> None:
+        """Hand on a record, unless it was told before or the task is done."""
+        task_id = self.pending.get(key)
+        if task_id is None or self._told.get(key) == raw:
+            return
+        self._told[key] = raw
+        try:
+            record = self._decode(task_id, raw)
+        except CeleriacError as error:
+            self._news.append(error)
+        else:
+            self._news.append(record)
+            if record.ready:
+                del self.pending[key], self._told[key]
+        self._some.set()
+
+    def postpone(self, now: float) -> None:
+        """Set the time of the next look."""
+        self.pause = min(self.pause * 2, _LAST_LOOK)
+        self.look_at = now + self.pause
+
+
+class Listener:
+    """The waits of one backend."""
+
+    def __init__(self, link: Link, key: Key, decode: Decode) -> None:
+        self._link = link
+        self._key = key
+        self._decode = decode
+        self._waits: dict[bytes, set[Wait]] = {}
+        self._all: set[Wait] = set()
+        self._subscribed: set[bytes] = set()
+        self._line: Line | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._tender: asyncio.Task[None] | None = None
+        self._cut = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._unconfirmed = 0
+        self._confirmed: asyncio.Future[None] | None = None
+        self._heard = 0.0
+        self._join: Coalescer[Wait, None] = Coalescer(self._subscribe, _BATCH)
+        self._leave: Coalescer[Wait, None] = Coalescer(self._unsubscribe, _BATCH)
+
+    async def join(self, task_ids: Collection[str]) -> Wait:
+        """Return the records of these tasks; what is there already is in it."""
+        wait = Wait(task_ids, self._key, self._decode, asyncio.get_running_loop().time())
+        for key in wait.keys:
+            self._waits.setdefault(key, set()).add(wait)
+        self._all.add(wait)
+        try:
+            await self._join(wait)
+        except BaseException:
+            self.leave(wait)
+            raise
+        if self._tender is None:
+            self._tender = asyncio.create_task(self._tend(), name="celeriac-results")
+        return wait
+
+    def leave(self, wait: Wait) -> None:
+        """Forget a wait; its subscriptions go with the next round trip."""
+        self._all.discard(wait)
+        for key in wait.keys:
+            waits = self._waits[key]
+            waits.discard(wait)
+            if not waits:
+                del self._waits[key]
+        if self._line is not None:
+            self._leave(wait).add_done_callback(_ignore)
+
+    async def close(self) -> None:
+        """End all waiting. Idempotent."""
+        await self._leave.drain()
+        await self._join.drain()
+        tender, self._tender = self._tender, None
+        if tender is not None:
+            tender.cancel()
+            await asyncio.wait([tender])
+        await self._hang_up()
+
+    async def _subscribe(self, waits: Sequence[Wait]) -> Sequence[None]:
+        keys = list(dict.fromkeys(key for wait in waits for key in wait.pending))
+        try:
+            async with self._link.deadline():
+                await self._send_subscriptions(keys)
+        except BackendUnavailable:
+            await self._hang_up()
+            raise
+        await self._look(keys, waits)
+        return [None] * len(waits)
+
+    async def _send_subscriptions(self, keys: Sequence[bytes]) -> None:
+        async with self._writing:
+            line = self._line or await self._call_up()
+            new = [key for key in keys if key not in self._subscribed]
+            if not new:
+                return
+            confirmed = self._confirmed = asyncio.get_running_loop().create_future()
+            confirmed.add_done_callback(_ignore)  # who is cut off while writing waits for it no more
+            self._unconfirmed = len(new)
+            self._subscribed.update(new)
+            await line.send("SUBSCRIBE", *new)
+        await confirmed
+
+    async def _unsubscribe(self, waits: Sequence[Wait]) -> Sequence[None]:
+        async with self._writing:
+            gone = {key for wait in waits for key in wait.keys if key not in self._waits} & self._subscribed
+            if gone and self._line is not None:
+                self._subscribed -= gone
+                await self._line.send("UNSUBSCRIBE", *gone)
+        return [None] * len(waits)
+
+    async def _look(self, keys: Sequence[bytes], waits: Iterable[Wait]) -> None:
+        """Read the keys and tell these waits, unless a wait was told something newer meanwhile."""
+        before = [(wait, key, wait.told(key)) for wait in waits for key in wait.pending]
+        commands = [("MGET", *keys[start : start + _BATCH]) for start in range(0, len(keys), _BATCH)]
+        found: dict[bytes, bytes | None] = {}
+        for command, answer in zip(commands, await self._link.calls(commands), strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            found.update(zip(command[1:], answer, strict=True))  # type: ignore[arg-type]
+        for wait, key, told in before:
+            raw = found.get(key)
+            if raw is not None and wait.told(key) == told:
+                wait.tell(key, raw)
+
+    async def _call_up(self) -> Line:
+        line = self._line = await self._link.open_line()
+        self._subscribed.clear()
+        self._heard = asyncio.get_running_loop().time()
+        self._reader = asyncio.create_task(self._read(line), name="celeriac-results-reader")
+        return line
+
+    async def _read(self, line: Line) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                kind, key, content = (await line.read() + [None])[:3]
+                self._heard = loop.time()
+                if kind == b"message":
+                    for wait in tuple(self._waits.get(key, ())):
+                        wait.tell(key, content)
+                elif kind == b"subscribe":
+                    self._confirm()
+        except CeleriacError as error:
+            await self._lose(line, error)
+
+    def _confirm(self) -> None:
+        self._unconfirmed -= 1
+        confirmed = self._confirmed
+        if self._unconfirmed == 0 and confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
+
+    async def _lose(self, line: Line, error: CeleriacError) -> None:
+        if self._all:
+            _log.warning("results are waited for, but the connection was cut; making it anew: %s", error)
+        if self._confirmed is not None and not self._confirmed.done():
+            self._confirmed.set_exception(error)
+        self._line = None
+        self._subscribed.clear()
+        self._cut.set()
+        await line.close()
+
+    async def _hang_up(self) -> None:
+        reader, self._reader = self._reader, None
+        line, self._line = self._line, None
+        self._subscribed.clear()
+        if reader is not None:
+            reader.cancel()
+            await asyncio.wait([reader])
+        if line is not None:
+            await line.close()
+
+    async def _tend(self) -> None:
+        """Look again and reconnect, as long as somebody waits."""
+        pause = _TICK
+        try:
+            while self._all:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._cut.wait()
+                self._cut.clear()
+                try:
+                    await self._make_good()
+                    pause = _TICK
+                except BackendUnavailable:
+                    pause = min(pause * 2, _LAST_LOOK)
+                except BackendError as error:
+                    _log.error("results are waited for, but cannot be read: %s", error)
+                    pause = _LAST_LOOK
+        finally:
+            self._tender = None
+
+    async def _make_good(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._line is None:
+            await asyncio.gather(*(self._join(wait) for wait in tuple(self._all)))
+            return
+        waits = [wait for wait in self._all if wait.look_at <= now and wait.pending]
+        for wait in waits:
+            wait.postpone(now)
+        if waits:
+            await self._look(list({key for wait in waits for key in wait.pending}), waits)
+        if now - self._heard > _SILENCE + self._link.timeout:
+            await self._hang_up()
+        elif now - self._heard > _SILENCE:
+            async with self._writing:
+                if self._line is not None:
+                    await self._line.send("PING")
+
+
+def _ignore(future: asyncio.Future[None]) -> None:
+    """Take note of a failure that concerns nobody: whose connection is gone, its subscriptions are gone too."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,241 @@
+"""Publishes messages, many to a round trip.
+
+Rules: messages of one list go in one command and keep their order; a queue is declared before its first message; what
+cannot be routed is an error, never dropped; a call has its answer within the timeout, whatever the broker does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.bindings import Bindings
+from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.link import Link
+from celeriac.servers.redis.parking import Later, Parking
+from celeriac.wire.envelope import Envelope, Route
+from celeriac.wire.frame import pack
+
+_BATCH = 1000
+_MANY_BATCH = 2500
+_TRIP_BYTES = 8 * 1024 * 1024
+
+Message = tuple[Envelope, Route]
+Answers = list[BaseException | None]
+_Name = tuple[str | None, str, str]
+_Trip = list[tuple[str, list[int], list[bytes]]]
+
+
+class Outbox:
+    """Publishes for one broker."""
+
+    def __init__(self, link: Link, keys: Keys, bindings: Bindings, parking: Parking) -> None:
+        self._link = link
+        self._keys = keys
+        self._bindings = bindings
+        self._parking = parking
+        self._declared: set[_Name] = set()
+        self._publish: Coalescer[tuple[float, Message], None] = Coalescer(self._flush, _BATCH)
+
+    def publish(self, envelope: Envelope, route: Route) -> asyncio.Future[None]:
+        """Queue one message for the next round trip."""
+        self._check(route)
+        return self._publish((asyncio.get_running_loop().time(), (envelope, route)))
+
+    async def publish_many(self, messages: Sequence[Message]) -> None:
+        """Publish in order; raise the first refusal after the batch it was in."""
+        for _, route in messages:
+            self._check(route)
+        for start in range(0, len(messages), _MANY_BATCH):
+            for answer in await self._send(messages[start : start + _MANY_BATCH]):
+                if answer is not None:
+                    raise answer
+
+    async def publish_once(self, key: str, messages: Sequence[Message]) -> bool:
+        """Publish in order unless that was done under this key; raise the first refusal."""
+        for _, route in messages:
+            self._check(route)
+        await self._declare(self._undeclared([route for _, route in messages]))
+        timed = [(envelope, _timed(route)) for envelope, route in messages]
+        answers: Answers = [None] * len(messages)
+        _, later = await self._sort(timed, answers)
+        for answer in answers:
+            if answer is not None:
+                raise answer
+        return await self._parking.add_once((key, later))
+
+    async def forget_once(self, key: str) -> None:
+        """Keep the key for a short time only."""
+        await self._parking.forget_once(key)
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        """Write the bindings of these queues."""
+        routes = [Route(routing_key=queue, queue=queue) for queue in queues]
+        for route in routes:
+            self._check(route)
+        await self._declare(self._undeclared(routes))
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self._publish.drain()
+        await self._parking.drain()
+
+    def _check(self, route: Route) -> None:
+        for name in (route.routing_key, route.exchange, route.queue):
+            if name:
+                self._link.check_name(name)
+
+    async def _flush(self, items: Sequence[tuple[float, Message]]) -> Answers:
+        oldest = items[0][0]
+        try:
+            async with asyncio.timeout_at(oldest + self._link.timeout):
+                return await self._send([message for _, message in items])
+        except TimeoutError as error:
+            raise self._link.translate(error) from error
+
+    async def _send(self, messages: Sequence[Message]) -> Answers:
+        answers: Answers = [None] * len(messages)
+        new = self._undeclared([route for _, route in messages])
+        if any(route.exchange or route.due is not None for _, route in messages):
+            await self._declare(new)
+            new = {}
+        lists, later = await self._sort(messages, answers)
+        trips = _pack_trips(lists)
+        await self._deliver(trips, answers, new)
+        await self._park(later, answers)
+        return answers
+
+    async def _sort(
+        self, messages: Sequence[Message], answers: Answers
+    ) -> tuple[dict[str, list[tuple[int, bytes]]], list[Later]]:
+        """Return the frames of each list with their positions, and what is for later.
+
+        What cannot be sent is answered at once.
+        """
+        lists: dict[str, list[tuple[int, bytes]]] = {}
+        later: list[Later] = []
+        places: dict[tuple[str, str, int], list[tuple[str, str]]] = {}
+        tags = os.urandom(16 * len(messages)).hex()
+        for position, (envelope, route) in enumerate(messages):
+            place = (route.exchange, route.routing_key, envelope.priority)
+            found = places.get(place)
+            try:
+                if found is None:
+                    found = places[place] = await self._find_lists(route, envelope.priority)
+                frame = pack(envelope, delivery_tag=tags[32 * position : 32 * position + 32], route=route)
+            except CeleriacError as error:
+                if isinstance(error, BrokerUnavailable):
+                    raise
+                answers[position] = error
+                continue
+            for queue, key in found:
+                if route.due is not None:
+                    later.append(Later(position, queue, key, envelope.priority, route.due, frame))
+                else:
+                    lists.setdefault(key, []).append((position, frame))
+        return lists, later
+
+    async def _find_lists(self, route: Route, priority: int) -> list[tuple[str, str]]:
+        """Return each queue with its list."""
+        queues = [route.routing_key]
+        if route.exchange:
+            queues = await self._bindings.match(route.exchange, route.routing_key)
+        if not queues:
+            raise BrokerError(
+                f"no queue is bound to exchange {route.exchange!r} with routing key {route.routing_key!r}; "
+                "start a worker of the queue first, or give the queue by name"
+            )
+        return [(queue, self._keys.list_for(queue, priority)) for queue in queues]
+
+    async def _park(self, later: Sequence[Later], answers: Answers) -> None:
+        try:
+            for message, answer in zip(later, await self._parking.add(later), strict=True):
+                answers[message.position] = answers[message.position] or answer
+        except BrokerError as error:
+            self._declared.clear()
+            _fail(answers, [message.position for message in later], error)
+
+    async def _deliver(
+        self,
+        trips: list[_Trip],
+        answers: Answers,
+        new: dict[_Name, Route],
+    ) -> None:
+        declarations = self._declarations(new)
+        for number, trip in enumerate(trips):
+            commands = [("LPUSH", key, *frames) for key, _, frames in trip]
+            try:
+                replies = await self._link.calls([*declarations, *commands])
+            except BrokerError as error:
+                self._declared.clear()
+                for _, positions, _ in (part for rest in trips[number:] for part in rest):
+                    _fail(answers, positions, error)
+                return
+            self._declared.update(new)
+            for (_, positions, _), reply in zip(trip, replies[len(declarations) :], strict=True):
+                if isinstance(reply, Exception):
+                    _fail(answers, positions, reply)
+            declarations, new = [], {}
+
+    def _undeclared(self, routes: Sequence[Route]) -> dict[_Name, Route]:
+        declared = self._declared
+        wanted = {
+            (route.queue, route.exchange, route.routing_key): route
+            for route in routes
+            if route.queue is not None
+        }
+        return {name: route for name, route in wanted.items() if name not in declared}
+
+    def _declarations(self, new: dict[_Name, Route]) -> list[tuple[str, ...]]:
+        return [
+            command
+            for route in new.values()
+            if route.queue is not None
+            for command in self._keys.declaration(
+                route.queue, route.exchange, route.routing_key if route.exchange else None
+            )
+        ]
+
+    async def _declare(self, new: dict[_Name, Route]) -> None:
+        if not new:
+            return
+        for reply in await self._link.calls(self._declarations(new)):
+            if isinstance(reply, Exception):
+                raise reply
+        self._declared.update(new)
+
+
+def _timed(route: Route) -> Route:
+    """Return the route with a time: what is due already is queued by the script that parks."""
+    return route if route.due is not None else msgspec.structs.replace(route, due=0.0)
+
+
+def _pack_trips(lists: dict[str, list[tuple[int, bytes]]]) -> list[_Trip]:
+    """Return the commands of each round trip: list, positions, frames; a trip is closed when it has enough bytes."""
+    trips: list[_Trip] = [[]]
+    size = 0
+    for key, framed in lists.items():
+        positions: list[int] = []
+        frames: list[bytes] = []
+        for position, frame in framed:
+            if size + len(frame) > _TRIP_BYTES and size:
+                if frames:
+                    trips[-1].append((key, positions, frames))
+                    positions, frames = [], []
+                trips.append([])
+                size = 0
+            positions.append(position)
+            frames.append(frame)
+            size += len(frame)
+        trips[-1].append((key, positions, frames))
+    return [trip for trip in trips if trip]
+
+
+def _fail(answers: Answers, positions: Sequence[int], error: BaseException) -> None:
+    for position in positions:
+        answers[position] = answers[position] or error

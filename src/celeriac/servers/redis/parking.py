@@ -1,0 +1,186 @@
+"""Messages for later: parked at their publication, so that they stand in no line.
+
+Rules: a message is parked only where a celeriac worker serves its queue just now, which it says in a set of its own:
+nobody else would bring it back in time. Elsewhere it goes to its queue, and who takes it deals with its time. Both are
+decided and done in one step, by the server's time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.link import Link, Script
+from celeriac.wire.once import ONCE, ONCE_SETTLED
+
+_BATCH = 1000
+_TRIP_BYTES = 8 * 1024 * 1024
+
+_PARK_OR_QUEUE = Script(
+    r"""
+-- KEYS: unacked, index, due, served, what says that this was done, then a list for each.
+-- ARGV: seconds for which it says so or 0, then for each its queue, due time, tag, the end of its entry, message.
+-- Returns 1 or an error for each, nothing where it was done before.
+if ARGV[1] ~= '0' and not redis.call('SET', KEYS[5], 1, 'NX', 'EX', ARGV[1]) then return {} end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local function failed(answer) return type(answer) == 'table' and answer.err end
+
+local served, reply = {}, {}
+local entries, times, parked = {}, {}, {}
+for i = 1, #KEYS - 5 do
+  local queue, at, tag, tail, raw = unpack(ARGV, 5 * i - 3, 5 * i + 1)
+  if served[queue] == nil then
+    local ends = redis.call('ZSCORE', KEYS[4], queue)
+    served[queue] = ends and tonumber(ends) > now or false
+  end
+  reply[i] = 1
+  if served[queue] and tonumber(at) > now then
+    parked[#parked + 1] = i
+    entries[#entries + 1], times[#times + 1] = tag, at
+    entries[#entries + 1], times[#times + 1] = '[' .. raw .. tail, tag
+  else
+    reply[i] = failed(redis.pcall('LPUSH', KEYS[i + 5], raw)) or 1
+  end
+end
+
+if #parked > 0 then
+  local refused = failed(redis.pcall('HSET', KEYS[1], unpack(entries)))
+  if refused then
+    for _, i in ipairs(parked) do reply[i] = refused end
+  else
+    redis.call('ZADD', KEYS[2], unpack(times))
+    redis.call('ZADD', KEYS[3], unpack(times))
+  end
+end
+for _, answer in ipairs(reply) do
+  if ARGV[1] ~= '0' and answer ~= 1 then redis.call('DEL', KEYS[5]) end
+end
+return reply
+"""
+)
+
+_SERVE = Script(
+    r"""
+-- KEYS: served. ARGV: seconds, then queues.
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+for i = 2, #ARGV do redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[i]) end
+redis.call('EXPIRE', KEYS[1], math.ceil(ARGV[1]))
+return 1
+"""
+)
+
+
+class Later(msgspec.Struct, frozen=True):
+    """A message whose time is yet to come, on its way to one queue.
+
+    :param position: of the message in its batch.
+    :param key: the queue's list for this priority.
+    """
+
+    position: int
+    queue: str
+    key: str
+    priority: int
+    due: float
+    frame: bytes
+
+
+Addition = tuple[str, Sequence[Later]]
+"""A key, and the messages that are published once under it."""
+
+
+class Parking:
+    """Parks for one broker, and says which queues are served."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+        self._tags = uuid.uuid4().hex
+        self._serials = count()
+        self.add_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
+        self.forget_once: Coalescer[str, Any] = Coalescer(self._forget_once, _BATCH)
+
+    async def add(self, messages: Sequence[Later]) -> list[BaseException | None]:
+        """Park or queue each; answer with what refused it."""
+        answers: list[BaseException | None] = []
+        for batch in _split(messages):
+            answers += await self._add(batch)
+        return answers
+
+    async def _add_once(self, additions: Sequence[Addition]) -> list[bool | BaseException]:
+        """Park or queue what is not done under its key yet; answer of each whether any was, or with what refused it."""
+        calls, owners = [], []
+        for owner, (key, messages) in enumerate(additions):
+            for number, batch in enumerate(_split(messages)):
+                calls.append(self._call(batch, self._keys.once(key, number)))
+                owners.append(owner)
+        answers: list[bool | BaseException] = [False] * len(additions)
+        for owner, reply in zip(owners, await self._link.run_each(_PARK_OR_QUEUE, calls), strict=True):
+            refusals = [reply] if isinstance(reply, Exception) else self._refusals(reply)
+            found = next((refusal for refusal in refusals if refusal is not None), None)
+            if not isinstance(answers[owner], BaseException):
+                answers[owner] = found or answers[owner] or bool(reply)
+        return answers
+
+    async def _forget_once(self, keys: Sequence[str]) -> list[Any]:
+        # Of what took several round trips the other keys end by themselves.
+        return await self._link.calls([("EXPIRE", self._keys.once(key, 0), ONCE_SETTLED) for key in keys])
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self.add_once.drain()
+        await self.forget_once.drain()
+
+    async def serve(self, queues: Sequence[str], seconds: float) -> None:
+        """Say that what is parked for these queues is brought back, for so long."""
+        if queues:
+            await self._link.run(_SERVE, (self._keys.served,), (seconds, *queues))
+
+    async def leave(self, queues: Sequence[str]) -> None:
+        """Take that back; who else serves them says so again by itself."""
+        if queues:
+            await self._link.call("ZREM", self._keys.served, *queues)
+
+    async def _add(self, messages: Sequence[Later]) -> list[BaseException | None]:
+        return self._refusals(await self._link.run(_PARK_OR_QUEUE, *self._call(messages)))
+
+    def _call(
+        self, messages: Sequence[Later], once: str | None = None
+    ) -> tuple[Sequence[str], Sequence[Any]]:
+        """Return the script's keys and arguments."""
+        known = self._keys
+        keys = [known.unacked, known.index, known.due, known.served, once or known.served]
+        arguments: list[str | float | bytes] = [ONCE if once else 0]
+        for message in messages:
+            keys.append(message.key)
+            step = self._keys.step(message.priority)
+            tag = f"parked-{self._tags}.{next(self._serials):012d}:{step}"
+            arguments += message.queue, message.due, tag, self._keys.tail(message.queue), message.frame
+        return keys, arguments
+
+    def _refusals(self, reply: Sequence[int | bytes]) -> list[BaseException | None]:
+        return [
+            self._link.refusal(answer.decode(errors="replace")) if isinstance(answer, bytes) else None
+            for answer in reply
+        ]
+
+
+def _split(messages: Sequence[Later]) -> list[list[Later]]:
+    batches: list[list[Later]] = []
+    size = _TRIP_BYTES
+    for message in messages:
+        size += len(message.frame)
+        if size > _TRIP_BYTES or len(batches[-1]) == _BATCH:
+            batches.append([])
+            size = len(message.frame)
+        batches[-1].append(message)
+    return batches

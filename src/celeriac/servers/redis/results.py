@@ -1,0 +1,205 @@
+"""The result store of Redis (Celery: the ``redis`` result backend).
+
+Rules: a record is one key that expires and one message on the channel of the same name, written together; a stored
+SUCCESS stays. A record that another writer compressed cannot be recognised as a SUCCESS by the script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import chain
+from typing import Any
+
+from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
+from celeriac.errors import BackendError, BackendUnavailable, ConfigError
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.chords import RedisChords
+from celeriac.servers.redis.copies import RedisCopies
+from celeriac.servers.redis.link import Link, Script
+from celeriac.servers.redis.listener import Listener
+from celeriac.wire.content import Codecs
+from celeriac.wire.names import backend_prefix, result_key
+from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode
+
+_STORE_BATCH = 1000
+_LOAD_BATCH = 500
+_TRIP_BYTES = 8 * 1024 * 1024
+
+_STORE = Script(
+    r"""
+-- KEYS: a result each. ARGV: milliseconds to live or 0, then for each: 1 if it is a success, the record.
+-- Returns position and error of each that was refused.
+local function succeeded(old)
+  local readable, meta = pcall(cjson.decode, old)
+  if readable and type(meta) == 'table' then return meta.status == 'SUCCESS' end
+  -- msgpack, yaml or pickle: the name is followed by its value, give or take a few bytes of form.
+  local _, at = string.find(old, 'status', 1, true)
+  return at and string.find(string.sub(old, at + 1, at + 24), 'SUCCESS', 1, true)
+end
+
+local failures = {}
+local function attempt(position, ...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then
+    failures[#failures + 1] = position - 1
+    failures[#failures + 1] = answer.err
+    return nil, true
+  end
+  return answer, false
+end
+
+local function store(position, key, success, record)
+  if success == '0' then
+    local old, failed = attempt(position, 'GET', key)
+    if failed or (old and succeeded(old)) then return end
+  end
+  local _, failed
+  if ARGV[1] == '0' then
+    _, failed = attempt(position, 'SET', key, record)
+  else
+    _, failed = attempt(position, 'SET', key, record, 'PX', ARGV[1])
+  end
+  if not failed then attempt(position, 'PUBLISH', key, record) end
+end
+
+for i = 1, #KEYS do
+  store(i, KEYS[i], ARGV[2 * i], ARGV[2 * i + 1])
+end
+return failures
+"""
+)
+
+
+class RedisBackend:
+    """Results in one Redis; see ``celeriac.backend.Backend``.
+
+    :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
+    :param serializer: what records are written with; any that ``codecs`` accepts are read.
+    :param expires: seconds until a record is dropped; ``None`` or 0 keeps it.
+    :param extended: keep name, arguments, worker, retries and queue too (Celery: ``result_extended``).
+    :param key_prefix: Celery's ``global_keyprefix`` of results. Overrides the URL's.
+    :param timeout: seconds for any one call.
+    """
+
+    replies: Replies | None = None
+
+    def __init__(
+        self,
+        url: str,
+        codecs: Codecs,
+        *,
+        serializer: str = "json",
+        expires: float | None = 86400.0,
+        extended: bool = False,
+        key_prefix: str = "",
+        timeout: float = 5.0,
+    ) -> None:
+        if expires is not None and expires < 0:
+            raise ConfigError(f"expires={expires!r} is not a number of seconds; None keeps results")
+        self._link = Link(url, timeout=timeout, unavailable=BackendUnavailable, refused=BackendError)
+        self._codecs = codecs
+        self._serializer = serializer
+        self._extended = extended
+        self._expires_ms = 0 if not expires else max(1, round(expires * 1000))
+        self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
+        self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self._expires_ms // 1000))
+        self._copies = RedisCopies(self._link, self._prefix)
+        self._listener = Listener(self._link, self._key, self._decode)
+        self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_all, _STORE_BATCH)
+        self._load: Coalescer[Sequence[str], list[bytes | None]] = Coalescer(self._load_all, _LOAD_BATCH)
+
+    @property
+    def chords(self) -> ChordStore:
+        return self._chords
+
+    @property
+    def copies(self) -> Copies:
+        return self._copies
+
+    def encode(self, record: ResultRecord) -> EncodedResult:
+        payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
+        return EncodedResult(record, payload)
+
+    async def store(self, encoded: EncodedResult) -> None:
+        self._link.check_name(encoded.record.task_id)
+        await self._store(encoded)
+
+    async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
+        if not task_ids:
+            return []
+        self._check(task_ids)
+        raws = await self._load(task_ids)
+        return [
+            None if raw is None else self._decode(task_id, raw)
+            for task_id, raw in zip(task_ids, raws, strict=True)
+        ]
+
+    @asynccontextmanager
+    async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
+        self._check(task_ids)
+        wait = await self._listener.join(task_ids)
+        try:
+            yield wait
+        finally:
+            self._listener.leave(wait)
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        self._check(task_ids)
+        if task_ids:
+            await self._link.call("DEL", *map(self._key, task_ids))
+
+    async def ping(self) -> str:
+        return await self._link.describe()
+
+    async def close(self) -> None:
+        await self._store.drain()
+        await self._load.drain()
+        await self._chords.drain()
+        await self._copies.drain()
+        await self._listener.close()
+        await self._link.close()
+
+    async def _store_all(self, batch: Sequence[EncodedResult]) -> Sequence[BaseException | None]:
+        answers: list[BaseException | None] = []
+        for trip in _split(batch):
+            answers += await self._store_trip(trip)
+        return answers
+
+    async def _store_trip(self, trip: Sequence[EncodedResult]) -> list[BaseException | None]:
+        answers: list[BaseException | None] = [None] * len(trip)
+        arguments: list[Any] = [self._expires_ms]
+        for encoded in trip:
+            arguments += "1" if encoded.record.status == SUCCESS else "0", encoded.payload
+        keys = [self._key(encoded.record.task_id) for encoded in trip]
+        failures = await self._link.run(_STORE, keys, arguments)
+        for position, text in zip(failures[::2], failures[1::2], strict=True):
+            answers[position] = self._link.refusal(text.decode(errors="replace"))
+        return answers
+
+    async def _load_all(self, batch: Sequence[Sequence[str]]) -> list[list[bytes | None]]:
+        raws = iter(await self._link.call("MGET", *map(self._key, chain.from_iterable(batch))))
+        return [[next(raws) for _ in task_ids] for task_ids in batch]
+
+    def _check(self, task_ids: Collection[str]) -> None:
+        for task_id in task_ids:
+            self._link.check_name(task_id)
+
+    def _key(self, task_id: str) -> str:
+        return self._prefix + result_key(task_id)
+
+    def _decode(self, task_id: str, raw: bytes) -> ResultRecord:
+        return decode(raw, self._codecs, task_id, self._serializer)
+
+
+def _split(batch: Sequence[EncodedResult]) -> Iterator[list[EncodedResult]]:
+    """Yield the batch in parts that are not too large for one command, in order."""
+    trip: list[EncodedResult] = []
+    size = 0
+    for encoded in batch:
+        if trip and size + len(encoded.payload) > _TRIP_BYTES:
+            yield trip
+            trip, size = [], 0
+        trip.append(encoded)
+        size += len(encoded.payload)
+    yield trip

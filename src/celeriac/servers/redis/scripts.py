@@ -1,0 +1,375 @@
+"""The Lua that makes each change of the broker's keys whole.
+
+Rules: a message is at every moment in one list or on record in ``unacked``, never in neither; a command that may be
+refused comes before those that remove; time is the server's; of a message's content nothing is read but its ETA.
+
+Keys, beside kombu's (``unacked``: tag to ``[message, exchange, routing_key]``, ``unacked_index``: tag to time):
+``celeriac.leases`` tag to the end of its term (see ``leases``), ``celeriac.due`` tag to the time it is parked until,
+``celeriac.dead`` and ``celeriac.dead.index`` the dead letters and when they died.
+"""
+
+from __future__ import annotations
+
+from celeriac.servers.redis.link import Script
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+"""
+
+_FAILED = """
+local function failed(answer) return type(answer) == 'table' and answer.err end
+"""
+
+_LATER = r"""
+-- Seconds since the epoch of a time with a zone, as Celery writes it; nil for anything else.
+local function seconds(text)
+  if type(text) ~= 'string' then return nil end
+  local form = '^(%d%d%d%d)%-(%d%d)%-(%d%d)T(%d%d):(%d%d):(%d%d)(.*)$'
+  local y, m, d, hour, minute, second, rest = string.match(text, form)
+  local fraction, sign, zone_hours, zone_minutes = string.match(rest or '', '^(%.?%d*)([+-])(%d%d):(%d%d)$')
+  if not sign then return nil end
+  -- Days of the civil calendar, whose years begin in March here.
+  y, m = tonumber(y), tonumber(m)
+  if m <= 2 then y = y - 1 end
+  local century = math.floor(y / 100)
+  local days = 365 * y + math.floor(y / 4) - century + math.floor(century / 4)
+  days = days + math.floor((153 * ((m + 9) % 12) + 2) / 5) + d - 719469
+  local zone = tonumber(sign .. (zone_hours * 3600 + zone_minutes * 60))
+  return days * 86400 + hour * 3600 + minute * 60 + second + (tonumber('0' .. fraction) or 0) - zone
+end
+
+-- When a message of protocol 2 is due, if nobody has to be told of it before; else nil.
+local function due_of(raw, now, prefix)
+  if not string.find(raw, '"eta": "', 1, true) then return nil end
+  local readable, frame = pcall(cjson.decode, raw)
+  local headers = readable and type(frame) == 'table' and frame.headers
+  if type(headers) ~= 'table' then return nil end
+  local at = seconds(headers.eta)
+  if not at or at <= now + 1 then return nil end
+  local expires = seconds(headers.expires)
+  if expires and expires <= now then return nil end
+  for _, told in ipairs({{'ids', headers.id}, {'roots', headers.root_id}}) do
+    if type(told[2]) == 'string' and redis.call('ZSCORE', prefix .. 'celeriac.revoked.' .. told[1], told[2]) then
+      return nil
+    end
+  end
+  return at
+end
+"""
+
+RESERVE = Script(
+    _NOW
+    + _FAILED
+    + _LATER
+    + r"""
+-- KEYS: unacked, index, leases, due, then lists in the order they are taken from
+-- ARGV: limit, term, lease, owner, first serial, key prefix, then for each list: how its entries end, its step
+-- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, then for each list
+-- its number and messages. What is for later stands in nobody's way: it is parked here.
+local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local left, term, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local owner, serial, prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+
+-- A key of the wrong type ends the script here, before anything was taken.
+redis.call('HLEN', unacked)
+redis.call('ZCARD', index)
+redis.call('ZCARD', leases)
+
+local function origin(tag, entry)
+  local raw, queue = string.match(entry, '^%[(.*), "", "(.*)"%]$')
+  if not raw then return nil end
+  if string.sub(raw, 1, 1) == '"' then raw = cjson.decode('[' .. raw .. ']')[1] end
+  if string.find(queue, '\\', 1, true) then queue = cjson.decode('["' .. queue .. '"]')[1] end
+  local step = string.match(tag, ':(%d+)$') or '0'
+  local list = prefix .. queue
+  if step ~= '0' then list = list .. '\6\22' .. step end
+  return raw, list
+end
+
+local trouble = {}
+-- No more than can be taken now: what is put back later goes ahead of what is left here.
+local ripe = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, left)
+for i = #ripe, 1, -1 do
+  local tag = ripe[i]
+  local entry = redis.call('HGET', unacked, tag)
+  local raw, list
+  if entry then raw, list = origin(tag, entry) end
+  local pushed = raw and redis.pcall('RPUSH', list, raw)
+  if failed(pushed) then
+    trouble[#trouble + 1] = list .. ': ' .. pushed.err
+    redis.call('ZADD', due, now + 60, tag)
+  else
+    if raw then
+      redis.call('HDEL', unacked, tag)
+      redis.call('ZREM', index, tag)
+    end
+    redis.call('ZREM', due, tag)
+  end
+end
+
+local reply = {'', trouble, redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'}
+local bytes, parked = 0, 0
+for i = 5, #KEYS do
+  local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]
+  while left > 0 and bytes < 16777216 and parked < 1000 do
+    local asked = math.min(left, 50)
+    local batch = redis.pcall('RPOP', KEYS[i], asked)
+    if not batch then break end
+    if batch.err then
+      trouble[#trouble + 1] = KEYS[i] .. ': ' .. batch.err
+      break
+    end
+    local entries, times, ends, dues, given = {}, {}, {}, {}, {}
+    for j = 1, #batch do
+      local raw = batch[j]
+      bytes = bytes + #raw
+      local at, tag = due_of(raw, now, prefix)
+      if at then
+        parked = parked + 1
+        tag = string.format('parked-%s.%s%06d.%d:%s', owner, time[1], time[2], parked, step)
+        dues[#dues + 1] = at
+        dues[#dues + 1] = tag
+      else
+        at = now + lease
+        tag = string.format('%s.%012d:%s', owner, serial, step)
+        serial = serial + 1
+        given[#given + 1] = raw
+        ends[#ends + 1] = now + term
+        ends[#ends + 1] = tag
+      end
+      -- What is no object goes in as text, so that the entry is JSON for every peer.
+      if string.byte(raw, 1) ~= 123 or string.byte(raw, -1) ~= 125 then raw = cjson.encode(raw) end
+      entries[2 * j - 1] = tag
+      entries[2 * j] = '[' .. raw .. tail
+      times[2 * j - 1] = at
+      times[2 * j] = tag
+    end
+    redis.call('HSET', unacked, unpack(entries))
+    redis.call('ZADD', index, unpack(times))
+    if #dues > 0 then redis.call('ZADD', due, unpack(dues)) end
+    if #given > 0 then
+      redis.call('ZADD', leases, unpack(ends))
+      reply[#reply + 1] = i - 5
+      reply[#reply + 1] = given
+      left = left - #given
+    end
+    if #batch < asked then break end
+  end
+end
+
+local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+if head[2] then reply[1] = tostring(head[2] - now) end
+return reply
+"""
+)
+
+ACK = Script(
+    r"""
+-- KEYS: unacked, index, leases. ARGV: tags. Returns the positions of those that were lost before.
+local known = redis.call('ZMSCORE', KEYS[2], unpack(ARGV))
+redis.call('HDEL', KEYS[1], unpack(ARGV))
+redis.call('ZREM', KEYS[2], unpack(ARGV))
+redis.call('ZREM', KEYS[3], unpack(ARGV))
+local lost = {}
+for i = 1, #ARGV do
+  if not known[i] then lost[#lost + 1] = i - 1 end
+end
+return lost
+"""
+)
+
+REQUEUE = Script(
+    _FAILED
+    + r"""
+-- KEYS: unacked, index, leases, then a list for each. ARGV: tag, message for each. Returns 1, 0 (lost) or an error.
+local reply = {}
+for i = 1, #ARGV / 2 do
+  local tag, raw = ARGV[2 * i - 1], ARGV[2 * i]
+  reply[i] = 0
+  if redis.call('HEXISTS', KEYS[1], tag) == 1 then
+    local pushed = redis.pcall('RPUSH', KEYS[i + 3], raw)
+    if failed(pushed) then
+      reply[i] = pushed.err
+    else
+      redis.call('HDEL', KEYS[1], tag)
+      redis.call('ZREM', KEYS[2], tag)
+      redis.call('ZREM', KEYS[3], tag)
+      reply[i] = 1
+    end
+  end
+end
+return reply
+"""
+)
+
+PARK = Script(
+    r"""
+-- KEYS: unacked, index, leases, due. ARGV: tag, new tag, due for each. Returns 1 or 0 (lost).
+-- The new tag makes the receipt void. A peer of kombu's kind would restore the entry late, never early.
+local tags = {}
+for i = 1, #ARGV / 3 do tags[i] = ARGV[3 * i - 2] end
+local held = redis.call('HMGET', KEYS[1], unpack(tags))
+
+local reply, entries, times, gone, seen = {}, {}, {}, {}, {}
+for i, tag in ipairs(tags) do
+  local parked, at = ARGV[3 * i - 1], ARGV[3 * i]
+  reply[i] = held[i] and not seen[tag] and 1 or 0
+  if reply[i] == 1 then
+    seen[tag] = true
+    gone[#gone + 1] = tag
+    entries[#entries + 1], times[#times + 1] = parked, at
+    entries[#entries + 1], times[#times + 1] = held[i], parked
+  end
+end
+
+if #gone > 0 then
+  redis.call('HSET', KEYS[1], unpack(entries))
+  redis.call('ZADD', KEYS[2], unpack(times))
+  redis.call('ZADD', KEYS[4], unpack(times))
+  redis.call('HDEL', KEYS[1], unpack(gone))
+  redis.call('ZREM', KEYS[2], unpack(gone))
+  redis.call('ZREM', KEYS[3], unpack(gone))
+end
+return reply
+"""
+)
+
+BURY = Script(
+    _NOW
+    + r"""
+-- KEYS: unacked, index, leases, dead, dead index. ARGV: tag, letter for each. Returns 1 or 0 (lost).
+local reply = {}
+for i = 1, #ARGV / 2 do
+  local tag, letter = ARGV[2 * i - 1], ARGV[2 * i]
+  reply[i] = 0
+  if redis.call('HEXISTS', KEYS[1], tag) == 1 then
+    redis.call('HSET', KEYS[4], tag, letter)
+    redis.call('ZADD', KEYS[5], now, tag)
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('ZREM', KEYS[3], tag)
+    reply[i] = 1
+  end
+end
+return reply
+"""
+)
+
+RENEW = Script(
+    _NOW
+    + r"""
+-- KEYS: index, leases. ARGV: owner, term, lease, then first and last serial of each batch that never arrived.
+-- Renews what this owner holds and what is in the second half of its term, known to the owner or not: its tags say
+-- whose they are. Returns how many.
+local owner, term, lease = ARGV[1] .. '.', tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local function arrived(serial)
+  for i = 4, #ARGV, 2 do
+    if serial >= tonumber(ARGV[i]) and serial <= tonumber(ARGV[i + 1]) then return false end
+  end
+  return true
+end
+
+local time, term_end = string.format('%.6f', now + lease), string.format('%.6f', now + term)
+local times, ends, size, count = {}, {}, 0, 0
+local function renew()
+  redis.call('ZADD', KEYS[1], 'XX', unpack(times, 1, size))
+  redis.call('ZADD', KEYS[2], 'XX', unpack(ends, 1, size))
+  count = count + size / 2
+  size = 0
+end
+
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now + term / 2)) do
+  if string.sub(tag, 1, #owner) == owner and arrived(tonumber(string.sub(tag, #owner + 1, #owner + 12))) then
+    times[size + 1], ends[size + 1] = time, term_end
+    size = size + 2
+    times[size], ends[size] = tag, tag
+    if size == 1000 then renew() end
+  end
+end
+if size > 0 then renew() end
+return count
+"""
+)
+
+LAPSED = Script(
+    _NOW
+    + r"""
+-- KEYS: unacked, index, leases, due. ARGV: visibility timeout, limit.
+-- Newest first, so that the oldest is put back last and taken first.
+-- Returns tag and entry of what a dead celeriac peer held, and of what a dead peer of kombu's kind held too long.
+local reply = {}
+local lapsed = redis.call('ZREVRANGEBYSCORE', KEYS[3], now, '-inf', 'LIMIT', 0, ARGV[2])
+if lapsed[1] then
+  -- Changes nothing, and is refused where renewing is (OOM, READONLY, ...), so that nobody is suspected then.
+  redis.call('ZADD', KEYS[3], 'XX', redis.call('ZSCORE', KEYS[3], lapsed[1]), lapsed[1])
+end
+for _, tag in ipairs(lapsed) do
+  local entry = redis.call('HGET', KEYS[1], tag)
+  if entry then
+    reply[#reply + 1] = tag
+    reply[#reply + 1] = entry
+  else
+    redis.call('ZREM', KEYS[3], tag)
+  end
+end
+for _, tag in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[2], now - ARGV[1], '-inf', 'LIMIT', 0, ARGV[2])) do
+  if not redis.call('ZSCORE', KEYS[3], tag) and not redis.call('ZSCORE', KEYS[4], tag) then
+    local entry = redis.call('HGET', KEYS[1], tag)
+    if entry then
+      reply[#reply + 1] = tag
+      reply[#reply + 1] = entry
+    else
+      redis.call('ZREM', KEYS[2], tag)
+    end
+  end
+end
+return reply
+"""
+)
+
+RESTORE = Script(
+    _NOW
+    + _FAILED
+    + r"""
+-- KEYS: unacked, index, leases, due, then a list for each. ARGV: visibility timeout, then tag, message for each.
+-- Returns how many went back; what was renewed or settled meanwhile is left alone.
+local restored = 0
+for i = 1, (#ARGV - 1) / 2 do
+  local tag, raw = ARGV[2 * i], ARGV[2 * i + 1]
+  local lease = redis.call('ZSCORE', KEYS[3], tag)
+  local void
+  if lease then
+    void = tonumber(lease) <= now
+  elseif not redis.call('ZSCORE', KEYS[4], tag) then
+    local since = redis.call('ZSCORE', KEYS[2], tag)
+    void = since and tonumber(since) <= now - ARGV[1]
+  end
+  if void and redis.call('HEXISTS', KEYS[1], tag) == 1 and not failed(redis.pcall('RPUSH', KEYS[i + 4], raw)) then
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('ZREM', KEYS[3], tag)
+    restored = restored + 1
+  end
+end
+return restored
+"""
+)
+
+REVIVE = Script(
+    r"""
+-- KEYS: dead, dead index, then a list for each. ARGV: id, message for each. Returns how many were queued again.
+local revived = 0
+for i = 1, #ARGV / 2 do
+  local id, raw = ARGV[2 * i - 1], ARGV[2 * i]
+  if redis.call('HEXISTS', KEYS[1], id) == 1 then
+    redis.call('LPUSH', KEYS[i + 2], raw)
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+    revived = revived + 1
+  end
+end
+return revived
+"""
+)

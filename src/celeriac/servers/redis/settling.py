@@ -1,0 +1,128 @@
+"""How a delivery ends: acknowledged, given back, parked or buried.
+
+Rules: endings of the same kind share a round trip; every ending asks whether the message is still ours, in the same
+script that makes the change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from celeriac.errors import DeliveryLost
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.dead import write_letter
+from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.link import Link
+from celeriac.servers.redis.scripts import ACK, BURY, PARK, REQUEUE
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.frame import earlier_deliveries, mark_redelivered, unpack
+
+_BATCH = 1000
+
+Answers = Sequence[BaseException | None]
+
+
+class Settler:
+    """Settles the deliveries of one broker."""
+
+    def __init__(self, link: Link, keys: Keys, leases: LeaseKeeper) -> None:
+        self._link = link
+        self._keys = keys
+        self._leases = leases
+        self.ack: Coalescer[str, None] = Coalescer(self._ack, _BATCH)
+        self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH)
+        self.park: Coalescer[tuple[str, float], None] = Coalescer(self._park, _BATCH)
+        self.bury: Coalescer[tuple[RedisReceipt, str], None] = Coalescer(self._bury, _BATCH)
+
+    async def drain(self) -> None:
+        """Return when everything asked for so far was answered."""
+        for coalescer in (self.ack, self.requeue, self.park, self.bury):
+            await coalescer.drain()
+
+    async def _ack(self, tags: Sequence[str]) -> Answers:
+        lost = await self._link.run(ACK, (self._keys.unacked, self._keys.index, self._keys.leases), tags)
+        self._leases.release(tags)
+        answers: list[BaseException | None] = [None] * len(tags)
+        for position in lost:
+            answers[position] = _lost(tags[position])
+        return answers
+
+    async def _requeue(self, receipts: Sequence[RedisReceipt]) -> Answers:
+        # Each goes to the end that is taken from, so the newest goes first.
+        order = sorted(range(len(receipts)), key=lambda position: receipts[position].tag, reverse=True)
+        keys = [self._keys.unacked, self._keys.index, self._keys.leases]
+        arguments: list[Any] = []
+        for receipt in map(receipts.__getitem__, order):
+            keys.append(self._keys.list_of_tag(receipt.queue, receipt.tag))
+            arguments += receipt.tag, _mark_given_back(receipt.raw)
+        reply = await self._link.run(REQUEUE, keys, arguments)
+        answers: list[BaseException | None] = [None] * len(receipts)
+        for position, answer in zip(order, reply, strict=True):
+            answers[position] = self._judge(receipts[position].tag, answer)
+        return answers
+
+    async def _park(self, parkings: Sequence[tuple[str, float]]) -> Answers:
+        keys = (self._keys.unacked, self._keys.index, self._keys.leases, self._keys.due)
+        arguments = [part for tag, due in parkings for part in (tag, f"parked-{tag}", due)]
+        reply = await self._link.run(PARK, keys, arguments)
+        return [self._judge(tag, answer) for (tag, _), answer in zip(parkings, reply, strict=True)]
+
+    async def _bury(self, burials: Sequence[tuple[RedisReceipt, str]]) -> Answers:
+        keys = (
+            self._keys.unacked,
+            self._keys.index,
+            self._keys.leases,
+            self._keys.dead,
+            self._keys.dead_index,
+        )
+        arguments: list[Any] = []
+        for receipt, reason in burials:
+            arguments += receipt.tag, write_letter(receipt.raw, receipt.queue, reason)
+        reply = await self._link.run(BURY, keys, arguments)
+        return [self._judge(receipt.tag, answer) for (receipt, _), answer in zip(burials, reply, strict=True)]
+
+    def _judge(self, tag: str, answer: int | bytes) -> BaseException | None:
+        if isinstance(answer, bytes):
+            return self._link.refusal(answer.decode(errors="replace"))
+        self._leases.release((tag,))
+        return None if answer else _lost(tag)
+
+
+class RedisReceipt:
+    """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
+
+    __slots__ = ("_settler", "queue", "raw", "tag")
+
+    def __init__(self, settler: Settler, tag: str, queue: str, raw: bytes) -> None:
+        self._settler = settler
+        self.tag = tag
+        self.queue = queue
+        self.raw = raw
+
+    async def ack(self, *, surely: bool = False) -> None:
+        await self._settler.ack(self.tag)
+
+    async def requeue(self) -> None:
+        await self._settler.requeue(self)
+
+    async def park(self, due: float) -> None:
+        if math.isnan(due):
+            raise ValueError("a message cannot be parked until nan; give seconds since the epoch")
+        await self._settler.park((self.tag, due))
+
+    async def bury(self, reason: str) -> None:
+        await self._settler.bury((self, reason))
+
+
+def _mark_given_back(raw: bytes) -> bytes:
+    """Mark it as redelivered; the count tells apart what was given back on purpose."""
+    envelope = unpack(raw)
+    earlier = earlier_deliveries(envelope) if isinstance(envelope, Envelope) else 0
+    return mark_redelivered(raw, deliveries=earlier)
+
+
+def _lost(tag: str) -> DeliveryLost:
+    return DeliveryLost(f"delivery {tag} is not ours any more: its lease ended or it was settled before")

@@ -1,0 +1,230 @@
+"""Takes messages from queues: reserve what there is, else wait to be woken.
+
+Rules: a message is on record in ``unacked`` and under our lease in the same step that removes it from its list; client
+and server number the deliveries alike, so tags are never sent back; the queue that comes first changes every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from celeriac.broker import Delivery
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.servers.redis.doorbell import Doorbell
+from celeriac.servers.redis.keys import Keys, QueueLists
+from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.link import Link
+from celeriac.servers.redis.outbox import Outbox
+from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.recovery import Recovery
+from celeriac.servers.redis.scripts import RESERVE
+from celeriac.servers.redis.settling import RedisReceipt, Settler
+from celeriac.wire.envelope import Unreadable
+from celeriac.wire.frame import earlier_deliveries, unpack
+
+_log = logging.getLogger("celeriac.broker.redis")
+
+_MOST_AT_ONCE = 1000
+
+_TROUBLED = 1.0
+"""Seconds between looks while a list cannot be read: it may be there all the same, which ends every other wait."""
+
+_SERVED = 2.0
+"""Leases for which a queue counts as served after its worker was last heard of."""
+
+
+class RedisSubscription:
+    """A hold on some queues; see ``celeriac.broker.Subscription``."""
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        outbox: Outbox,
+        leases: LeaseKeeper,
+        settler: Settler,
+        recovery: Recovery,
+        parking: Parking,
+        clock: Clock,
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._outbox = outbox
+        self._leases = leases
+        self._settler = settler
+        self._recovery = recovery
+        self._parking = parking
+        self._clock = clock
+        self._doorbell = Doorbell(link, keys.due)
+        self._queues: list[str] = []
+        self._rounds: list[_Round] = []
+        self._turn = 0
+        self._look_at = float("-inf")
+        self._check_at = float("-inf")
+        self._serve_at = float("-inf")
+        self._stopped = False
+        self._complained: set[bytes] = set()
+        self._troubled = False
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    async def take(self, limit: int) -> list[Delivery]:
+        while not self._stopped:
+            await self._recover_in_time()
+            deliveries, due_in = await self._reserve(min(limit, _MOST_AT_ONCE))
+            if deliveries:
+                self._doorbell.found()
+                return deliveries
+            due_in = min(due_in, await self._doorbell.arm(self._watched()))
+            if self._troubled:
+                due_in = max(due_in, _TROUBLED)
+            if due_in > 0:
+                await self._wait(due_in)
+        return []
+
+    async def stop(self) -> None:
+        self._stopped = True
+        self._doorbell.ring()
+
+    async def close(self) -> None:
+        """Stop, and drop the connections that waiting used."""
+        await self.stop()
+        await self._doorbell.close()
+        await self._leave(self._queues)
+
+    async def add_queue(self, queue: str) -> None:
+        await self._outbox.declare([queue])
+        await self._parking.serve([queue], self._leases.lease * _SERVED)
+        if queue not in self._queues:
+            self._queues.append(queue)
+            self._plan()
+
+    async def drop_queue(self, queue: str) -> None:
+        if queue in self._queues:
+            self._queues.remove(queue)
+            self._plan()
+            await self._leave([queue])
+
+    async def _leave(self, queues: Sequence[str]) -> None:
+        with suppress(BrokerError):  # it ends by itself too
+            await self._parking.leave(queues)
+
+    def _plan(self) -> None:
+        lists = [self._keys.lists_of(queue) for queue in self._queues]
+        self._rounds = [_Round(self._keys, lists[turn:] + lists[:turn]) for turn in range(len(lists))]
+        self._doorbell.ring()
+
+    def _watched(self) -> Sequence[str]:
+        return self._rounds[0].keys[4:] if self._rounds else (self._keys.due,)
+
+    async def _wait(self, due_in: float) -> None:
+        """Return when there may be something to take; look after dead peers meanwhile."""
+        due_at = self._clock.monotonic() + due_in
+        rung = False
+        while not rung and not self._stopped and self._clock.monotonic() < due_at:
+            pause = min(due_at, self._look_at) - self._clock.monotonic()
+            rung = await self._doorbell.wait(max(0.0, pause)) or await self._recover_in_time() > 0
+
+    async def _recover_in_time(self) -> int:
+        """Give back what dead peers held, when it is time to look; return how many messages."""
+        now = self._clock.monotonic()
+        if now < self._look_at:
+            return 0
+        if now >= self._check_at:
+            await self._doorbell.check()
+            self._check_at = now + self._leases.lease / 2
+        if now >= self._serve_at:
+            await self._parking.serve(self._queues, self._leases.lease * _SERVED)
+            self._serve_at = now + self._leases.lease
+        await self._leases.rest()
+        restored = await self._recovery.run()
+        pause = self._leases.second_look if self._recovery.suspects else self._leases.look
+        self._look_at = self._clock.monotonic() + pause
+        return restored
+
+    async def _reserve(self, limit: int) -> tuple[list[Delivery], float]:
+        """Return what was there, and the seconds until a parked message is due."""
+        self._turn = (self._turn + 1) % max(1, len(self._rounds))
+        order = self._rounds[self._turn] if self._rounds else _Round(self._keys, [])
+        asked, serial = self._clock.monotonic(), self._leases.number(limit)
+        owner, times = self._leases.owner, (self._leases.term, self._leases.lease)
+        arguments = (limit, *times, owner, serial, self._keys.prefix, *order.ends)
+        try:
+            reply = await self._link.run(RESERVE, order.keys, arguments)
+        except BaseException:
+            self._leases.lose(serial, limit)
+            raise
+        due_in, trouble, revision, *batches = reply
+        self._revision = int(revision)
+        self._troubled = bool(trouble)
+        self._complain(trouble)
+        deliveries: list[Delivery] = []
+        kept = True
+        for number, raws in zip(batches[::2], batches[1::2], strict=True):
+            kept &= self._deliver(deliveries, order, number, raws, serial + len(deliveries))
+        if not kept and self._clock.monotonic() > asked + self._leases.term / 2:
+            await self._give_back(deliveries)  # nobody renewed them while the answer lay unread
+            deliveries = []
+        return deliveries, float(due_in) if due_in else float("inf")
+
+    def _deliver(
+        self, deliveries: list[Delivery], order: _Round, number: int, raws: Sequence[bytes], serial: int
+    ) -> bool:
+        """Append what was taken of one list; return whether its leases were being renewed already."""
+        queue, step = order.places[number]
+        owner, settler = self._leases.owner, self._settler
+        tags = [f"{owner}.{serial + offset:012d}:{step}" for offset in range(len(raws))]
+        for tag, raw in zip(tags, raws, strict=True):
+            envelope = unpack(raw)
+            receipt = RedisReceipt(settler, tag, queue, raw)
+            if isinstance(envelope, Unreadable):
+                deliveries.append(Delivery(envelope, queue, receipt))
+            else:
+                times = earlier_deliveries(envelope) + 1
+                deliveries.append(Delivery(envelope, queue, receipt, envelope.redelivered, times))
+        return self._leases.hold(tags)
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        answers = await asyncio.gather(
+            *(delivery.receipt.requeue() for delivery in deliveries), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, DeliveryLost):
+                raise answer
+
+    def _complain(self, trouble: Sequence[bytes]) -> None:
+        for text in trouble:
+            if text not in self._complained:
+                self._complained.add(text)
+                _log.error(
+                    "a queue of %s cannot be read: %s", self._link.target, text.decode(errors="replace")
+                )
+
+
+class _Round:
+    """What one order of the queues asks of the reserving script."""
+
+    __slots__ = ("ends", "keys", "places")
+
+    def __init__(self, keys: Keys, lists: Sequence[QueueLists]) -> None:
+        steps = range(len(keys.steps))
+        ordered = [(queue, step) for step in steps for queue in lists]
+        self.keys = (
+            keys.unacked,
+            keys.index,
+            keys.leases,
+            keys.due,
+            *(queue.keys[step] for queue, step in ordered),
+        )
+        self.places = [(queue.queue, queue.steps[step]) for queue, step in ordered]
+        self.ends: list[Any] = []
+        for queue, step in ordered:
+            self.ends += queue.tail, queue.steps[step]

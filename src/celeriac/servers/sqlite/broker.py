@@ -1,0 +1,116 @@
+"""A broker in one SQLite file, shared by any number of processes of one machine.
+
+Rules: nothing here waits for the disk in the event loop; the queries that need nobody else are here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
+from celeriac.clock import Clock, SystemClock
+from celeriac.servers.sqlite.dead import SqliteDeadLetters
+from celeriac.servers.sqlite.desk import Desk
+from celeriac.servers.sqlite.messages import NewMessage
+from celeriac.servers.sqlite.revocations import SqliteRevocations
+from celeriac.servers.sqlite.schedule import SqliteSchedule
+from celeriac.servers.sqlite.subscription import SqliteSubscription
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+from celeriac.wire.frame import pack
+from celeriac.wire.names import HIGHEST_PRIORITY
+
+_BULK = 5000
+"""Messages of ``publish_many`` that share a transaction: others must get their turn."""
+
+
+class SqliteBroker:
+    """Keeps messages in a SQLite file.
+
+    :param path: the database file; made when missing.
+    :param lease: seconds after which the messages of a process that died are given to others.
+    """
+
+    may_repeat = False
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+        lease: float = 30.0,
+    ) -> None:
+        self._desk = Desk(path, clock, lease)
+        self._subscriptions: set[SqliteSubscription] = set()
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        await self._desk.publish(_new_message(envelope, route))
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        new = [_new_message(envelope, route) for envelope, route in messages]
+        for start in range(0, len(new), _BULK):
+            await self._desk.add(new[start : start + _BULK])
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        new = [_new_message(envelope, route) for envelope, route in messages]
+        return await self._desk.publish_once((key, new))
+
+    async def forget_once(self, key: str) -> None:
+        await self._desk.forget_once(key)
+
+    @asynccontextmanager
+    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
+        subscription = SqliteSubscription(self._desk)
+        self._subscriptions.add(subscription)
+        try:
+            for queue in queues:
+                await subscription.add_queue(queue)
+            yield subscription
+        finally:
+            await subscription.stop()
+            self._subscriptions.discard(subscription)
+
+    async def queues(self) -> list[str]:
+        return await self._desk.link.read(self._desk.messages.queues)
+
+    async def depth(self, queue: str) -> int:
+        return await self._desk.revived(lambda connection: self._desk.messages.depth(connection, queue))
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        found = await self._desk.revived(
+            lambda connection: self._desk.messages.peek(connection, queue, limit)
+        )
+        return [message.envelope for message in found]
+
+    async def purge(self, queue: str) -> int:
+        return await self._desk.revived(lambda connection: self._desk.messages.purge(connection, queue))
+
+    @property
+    def dead(self) -> DeadLetters:
+        return SqliteDeadLetters(self._desk)
+
+    @property
+    def schedule(self) -> Schedule:
+        return SqliteSchedule(self._desk)
+
+    @property
+    def revocations(self) -> Revocations:
+        return SqliteRevocations(self._desk.link, self._desk.clock)
+
+    async def ping(self) -> str:
+        known = await self.queues()
+        return f"SQLite file {self._desk.link.path}, {len(known)} queues"
+
+    async def close(self) -> None:
+        """Stop the subscriptions, give back what is held, and close the file."""
+        for subscription in list(self._subscriptions):
+            await subscription.stop()
+        await self._desk.close()
+
+
+def _new_message(envelope: Envelope, route: Route) -> NewMessage:
+    tag = envelope.delivery_tag or str(uuid.uuid4())
+    priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
+    frame = pack(envelope, delivery_tag=tag, route=route)
+    return NewMessage(route.queue or route.routing_key, priority, frame, route.due)

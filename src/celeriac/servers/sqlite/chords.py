@@ -1,0 +1,199 @@
+"""Chords counted in two tables of celeriac's own, beside Celery's.
+
+Rules: a part and what it completes are one transaction. Only chords that celeriac opened are counted: Celery has no
+counters in a database, and sends ``celery.chord_unlock`` with each chord, which looks until the header is ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, text
+
+from celeriac.backend import Claim, EncodedPart, PartValue, Standing
+from celeriac.canvas.advance import Part
+from celeriac.canvas.launch import Opening
+from celeriac.clock import Clock
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.sqlite.link import SqliteLink
+from celeriac.wire.content import SERIALIZERS, Codecs
+from celeriac.wire.failure import Failure, read_failure
+from celeriac.wire.result import EXCEPTION_STATES, plain
+
+_CLAIM = 30.0
+"""Seconds that a claim holds unless it is renewed."""
+
+_DONE = 300.0
+"""Seconds for which it is remembered that a chord is done."""
+
+_BATCH = 500
+_LAST = 1 << 62
+"""The place of a part without one: after all others."""
+
+_FIND = text(
+    "SELECT size, ended, joined, token, claimed_until FROM celeriac_chord WHERE id = :id AND NOT done"
+)
+_OPEN = text("""
+    INSERT INTO celeriac_chord (id, size, ended, joined, done, touched) VALUES (:id, :size, 0, 0, 0, :now)
+    ON CONFLICT (id) DO NOTHING""")
+_PUT = text("""
+    INSERT INTO celeriac_chord_part (chord_id, task_id, place, joins, part)
+    VALUES (:id, :task_id, :place, :joins, :part) ON CONFLICT DO NOTHING""")
+_ENDED = text("UPDATE celeriac_chord SET ended = ended + :more, touched = :now WHERE id = :id")
+_JOINED = text("UPDATE celeriac_chord SET joined = joined + :more, touched = :now WHERE id = :id")
+_CLAIMED = text("UPDATE celeriac_chord SET token = :token, claimed_until = :until WHERE id = :id")
+_PARTS = text("SELECT part FROM celeriac_chord_part WHERE chord_id = :id AND NOT joins ORDER BY place")
+_CLOSE = text("UPDATE celeriac_chord SET done = 1, touched = :now WHERE id = :id AND token = :token")
+_DROP_PARTS = text("DELETE FROM celeriac_chord_part WHERE chord_id = :id")
+_DROP_OLD = text("DELETE FROM celeriac_chord WHERE touched < :limit OR (done AND touched < :done_limit)")
+_DROP_OLD_PARTS = text(
+    "DELETE FROM celeriac_chord_part WHERE chord_id NOT IN (SELECT id FROM celeriac_chord WHERE NOT done)"
+)
+
+
+def chord_tables(metadata: MetaData) -> None:
+    """Describe the tables."""
+    Table(
+        "celeriac_chord",
+        metadata,
+        Column("id", String, primary_key=True),
+        Column("size", Integer),
+        Column("ended", Integer),
+        Column("joined", Integer),
+        Column("token", String),
+        Column("claimed_until", Float),
+        Column("done", Integer),
+        Column("touched", Float, index=True),
+    )
+    Table(
+        "celeriac_chord_part",
+        metadata,
+        Column("chord_id", String, primary_key=True),
+        Column("task_id", String, primary_key=True),
+        Column("place", Integer, primary_key=True, autoincrement=False),
+        Column("joins", Integer, primary_key=True, autoincrement=False),
+        Column("part", LargeBinary),
+    )
+
+
+class SqlChords:
+    """See ``celeriac.backend.ChordStore``.
+
+    :param expires: seconds for which a chord that makes no progress is kept; ``None`` keeps it.
+    """
+
+    def __init__(
+        self, link: SqliteLink, codecs: Codecs, serializer: str, clock: Clock, expires: float | None
+    ) -> None:
+        self._link = link
+        self._codecs = codecs
+        self._serializer = serializer
+        self._clock = clock
+        self._expires = expires
+        self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH)
+
+    def encode(self, part: Part) -> EncodedPart:
+        value = [1, part.task_id, part.state, plain(part.value)]
+        return EncodedPart(part, self._codecs.encode(value, self._serializer).body, uuid4().hex)
+
+    async def open(self, openings: Sequence[Opening]) -> None:
+        now = self._clock.now()
+        rows = [{"id": opening.chord_id, "size": opening.size, "now": now} for opening in openings]
+        if rows:
+            await self._link.write(partial(self._insert, rows=rows))
+
+    async def extend(self, chord_id: str, task_ids: Sequence[str]) -> None:
+        await self._link.write(partial(self._join, chord_id=chord_id, task_ids=task_ids))
+
+    async def count(self, encoded: EncodedPart) -> Standing:
+        return await self._count(encoded)
+
+    async def collect(self, claim: Claim) -> list[Any]:
+        rows = await self._link.read(
+            lambda connection: connection.execute(_PARTS, {"id": claim.chord_id}).scalars().all()
+        )
+        return [self._decode(raw) for raw in rows]
+
+    async def renew(self, claim: Claim) -> bool:
+        return await self._link.write(partial(self._renew, claim=claim))
+
+    async def finish(self, claim: Claim) -> None:
+        await self._link.write(partial(self._finish, claim=claim))
+
+    async def drain(self) -> None:
+        """Return when what was counted is counted."""
+        await self._count.drain()
+
+    # --- in the file's thread ------------------------------------------------------------------------------
+
+    def _insert(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        connection.execute(_OPEN, rows)
+        now = self._clock.now()
+        limit = now - self._expires if self._expires is not None else 0.0
+        if connection.execute(_DROP_OLD, {"limit": limit, "done_limit": now - _DONE}).rowcount:
+            connection.execute(_DROP_OLD_PARTS)
+
+    def _join(self, connection: Connection, chord_id: str, task_ids: Sequence[str]) -> None:
+        new = sum(_put(connection, chord_id, task_id, 0, joins=1) for task_id in task_ids)
+        connection.execute(_JOINED, {"id": chord_id, "more": new, "now": self._clock.now()})
+
+    async def _count_all(self, batch: Sequence[EncodedPart]) -> list[Standing]:
+        return await self._link.write(
+            lambda connection: [self._count_one(connection, encoded) for encoded in batch]
+        )
+
+    def _count_one(self, connection: Connection, encoded: EncodedPart) -> Standing:
+        part, now = encoded.part, self._clock.now()
+        known = connection.execute(_FIND, {"id": part.chord_id}).one_or_none()
+        if known is None:
+            return Standing()
+        size, ended, joined, token, claimed_until = known
+        place = _LAST if part.index is None else part.index
+        if _put(connection, part.chord_id, part.task_id, place, encoded.payload):
+            ended += 1
+            connection.execute(_ENDED, {"id": part.chord_id, "more": 1, "now": now})
+        if ended != size + joined:
+            return Standing()
+        if token not in (None, encoded.token) and claimed_until > now:
+            return Standing(held_for=claimed_until - now)
+        return Standing(claim=self._claimed(connection, Claim(part.chord_id, encoded.token)))
+
+    def _renew(self, connection: Connection, claim: Claim) -> bool:
+        known = connection.execute(_FIND, {"id": claim.chord_id}).one_or_none()
+        if known is None or (known.token != claim.token and known.claimed_until > self._clock.now()):
+            return False
+        self._claimed(connection, claim)
+        return True
+
+    def _claimed(self, connection: Connection, claim: Claim) -> Claim:
+        until = self._clock.now() + _CLAIM
+        connection.execute(_CLAIMED, {"id": claim.chord_id, "token": claim.token, "until": until})
+        return claim
+
+    def _finish(self, connection: Connection, claim: Claim) -> None:
+        closing = {"id": claim.chord_id, "token": claim.token, "now": self._clock.now()}
+        if connection.execute(_CLOSE, closing).rowcount:
+            connection.execute(_DROP_PARTS, {"id": claim.chord_id})
+
+    def _decode(self, raw: bytes) -> PartValue:
+        _, task_id, state, value = self._codecs.decode(raw, SERIALIZERS[self._serializer], None, None)
+        if state in EXCEPTION_STATES:
+            value = read_failure(value) or Failure("Exception", [repr(value)], "builtins")
+        return PartValue(task_id, state, value)
+
+
+def _put(
+    connection: Connection,
+    chord_id: str,
+    task_id: str,
+    place: int,
+    part: bytes | None = None,
+    *,
+    joins: int = 0,
+) -> int:
+    """Insert a row unless it is there; return 1 if it was not."""
+    row = {"id": chord_id, "task_id": task_id, "place": place, "joins": joins, "part": part}
+    return connection.execute(_PUT, row).rowcount

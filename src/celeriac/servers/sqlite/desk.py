@@ -1,0 +1,217 @@
+"""What the parts of one SQLite broker share: the file, its messages, and the bell that says a queue has some.
+
+Rules: publishes and settlements of concurrent callers share transactions; whoever makes a message ready wakes those
+who wait for its queue, in this process and in the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import TypeVar
+
+import msgspec
+from sqlalchemy import Connection
+
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.keeper import Keeper
+from celeriac.servers.sqlite.link import SqliteLink
+from celeriac.servers.sqlite.messages import NewMessage, Settlement, SqliteMessages, TakenMessage
+from celeriac.servers.sqlite.owners import Owners
+from celeriac.servers.sqlite.revocations import read_revision
+from celeriac.servers.sqlite.tables import METADATA
+
+T = TypeVar("T")
+
+_BATCH = 1000
+"""Calls that share one transaction."""
+
+Addition = tuple[str, Sequence[NewMessage]]
+"""A key, and the messages that are published once under it."""
+
+POLL = 1.0
+"""Seconds between looks at the file for what was not poked: it makes up for a lost poke."""
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What a take found.
+
+    :param revision: of the revocations, where messages were found.
+    :param look_again: seconds since the epoch, where none were.
+    """
+
+    messages: Sequence[TakenMessage] = ()
+    revision: int = 0
+    look_again: float | None = None
+
+
+class Desk:
+    """What the parts of one broker share: the file, its messages, and the bell that says a queue has some."""
+
+    def __init__(self, path: str, clock: Clock, lease: float) -> None:
+        self.link = SqliteLink(path, METADATA, clock, away=BrokerUnavailable, refused=BrokerError)
+        self._owners = Owners(clock, lease)
+        self.messages = SqliteMessages(clock, self._owners)
+        self.clock = clock
+        self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
+        self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
+        self.forget_once: Coalescer[str, None] = Coalescer(self._forget_once, _BATCH)
+        self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
+        self._lease = lease
+        self._known: set[str] = set()
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._attending = False
+        self._keeper = Keeper(f"leases of messages in {self.link.path}")
+        self._kept: int | None = None
+
+    async def attend(self, event: asyncio.Event, queue: str) -> None:
+        """Declare the queue; set the event whenever it may have got a message, from any process."""
+        await self.link.write(lambda connection: self.messages.declare(connection, [queue]))
+        self._known.add(queue)
+        if not self._attending:
+            self._attending = True
+            await self.link.every(self._lease / 3, self._owners.rest)
+            await self.link.listen(self.ring_all, POLL)
+        await self.link.hear([queue])
+        self._waiting.setdefault(queue, set()).add(event)
+
+    async def ignore(self, event: asyncio.Event, queues: Collection[str]) -> None:
+        """Set the event for these queues no longer."""
+        for queue in queues:
+            self._waiting[queue].discard(event)
+        unheard = [queue for queue in queues if not self._waiting[queue]]
+        for queue in unheard:
+            del self._waiting[queue]
+        with suppress(BrokerError):  # a poke too many does no harm
+            await self.link.ignore(unheard)
+
+    async def add(self, messages: Sequence[NewMessage]) -> list[None]:
+        queues = {message.queue for message in messages}
+        await self.link.write(
+            lambda connection: self._add(connection, messages, queues - self._known), lambda: queues
+        )
+        self._known |= queues
+        self.ring(queues)
+        return [None] * len(messages)
+
+    async def _add_once(self, additions: Sequence[Addition]) -> list[bool]:
+        """Add what is not done under its key yet; return of each whether it was added."""
+        queues = {message.queue for _, messages in additions for message in messages}
+
+        def whole(connection: Connection) -> list[bool]:
+            new = [self.messages.note_once(connection, key) for key, _ in additions]
+            added = [messages for (_, messages), is_new in zip(additions, new, strict=True) if is_new]
+            self._add(connection, list(chain.from_iterable(added)), queues)
+            return new
+
+        new = await self.link.write(whole, lambda: queues)
+        self.ring(queues)
+        return new
+
+    async def _forget_once(self, keys: Sequence[str]) -> list[None]:
+        await self.link.write(lambda connection: self.messages.forget_once(connection, keys))
+        return [None] * len(keys)
+
+    async def take(self, queues: Sequence[str], limit: int) -> Taken:
+        """Take messages, or learn when to look again."""
+        asked = self.clock.monotonic()
+
+        def job(connection: Connection) -> Taken:
+            messages = self.messages.take(connection, queues, limit)
+            if messages:
+                return Taken(messages, revision=read_revision(connection))
+            return Taken(look_again=self.messages.next_revival(connection))
+
+        taken = await self.revived(job)
+        kept = self._keep(taken.messages)
+        if not kept and self.clock.monotonic() > asked + self._owners.term / 2:
+            await self._give_back(taken.messages)  # nobody renewed them while this loop was busy
+            return Taken(look_again=self.clock.now())
+        return taken
+
+    async def revived(self, job: Callable[[Connection], T]) -> T:
+        """Run the job on queues that are up to date; wake who waits for those that got something by that."""
+        changed: set[str] = set()
+        asked = self.clock.monotonic()
+
+        def whole(connection: Connection) -> T:
+            if self.clock.monotonic() - asked > self._owners.look:
+                self._owners.suspect_nobody()  # somebody had the file meanwhile
+            changed.update(self.messages.revive(connection))
+            return job(connection)
+
+        try:
+            value = await self.link.write(whole, lambda: changed)
+        except BrokerError:
+            self._owners.suspect_nobody()
+            raise
+        self.ring(changed)
+        return value
+
+    async def retry_dead(self, ids: Sequence[int]) -> int:
+        queues: list[str] = []
+        await self.link.write(
+            lambda connection: queues.extend(self.messages.retry_dead(connection, ids)), lambda: set(queues)
+        )
+        self.ring(set(queues))
+        return len(queues)
+
+    def ring(self, queues: Collection[str]) -> None:
+        """Wake those in this process who wait for one of the queues."""
+        for queue in queues:
+            for event in self._waiting.get(queue, ()):
+                event.set()
+
+    def ring_all(self) -> None:
+        self.ring(list(self._waiting))
+
+    async def close(self) -> None:
+        await self.publish.drain()
+        await self.publish_once.drain()
+        await self.forget_once.drain()
+        await self.settle.drain()
+        if self.link.is_open:
+            with suppress(BrokerError):  # what is held comes back when its lease ends
+                await self._release()
+        self._kept = None
+        await self._keeper.close()
+        await self.link.close()
+        self._attending = False
+        self._known.clear()
+
+    def _keep(self, taken: Sequence[TakenMessage]) -> bool:
+        """See to it that what was taken is renewed; return whether it was already."""
+        owner = taken[0].owner if taken else self._kept
+        if owner is None or owner == self._kept:
+            return True
+        self._kept = owner
+        self._keeper.follow(self._owners.order(self.link.path, owner))
+        return False
+
+    async def _give_back(self, taken: Sequence[TakenMessage]) -> None:
+        await self._settle(
+            [Settlement("requeue", message.id, message.owner, message.queue) for message in taken]
+        )
+
+    async def _release(self) -> None:
+        queues: set[str] = set()
+        await self.link.write(
+            lambda connection: queues.update(self.messages.release(connection)), lambda: queues
+        )
+
+    def _add(self, connection: Connection, messages: Sequence[NewMessage], unknown: Collection[str]) -> None:
+        if unknown:
+            self.messages.declare(connection, unknown)
+        self.messages.add(connection, messages)
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[DeliveryLost | None]:
+        changed = {settlement.queue for settlement in settlements if settlement.verb in {"requeue", "park"}}
+        answers = await self.link.write(
+            lambda connection: self.messages.settle(connection, settlements), lambda: changed
+        )
+        self.ring(changed)
+        return answers

@@ -1,0 +1,399 @@
+"""The messages of a SQLite broker: statements, and what is done with them inside one transaction.
+
+Rules: everything here runs in the link's thread, on the connection it is given, in the transaction of its caller. A
+message that is taken belongs to an *owner* (see ``owners``); when the owner is dead, whoever looks
+next puts its messages back. The next message of a queue is the one with the lowest priority number, then the one
+published first, so a message that comes back is ahead of those that were never taken. Frames of a batch go in and
+out as one joined blob beside a JSON list of facts: a statement that hands over the interpreter lock once, however
+many messages it moves, is not held up by a busy interpreter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Literal
+
+import msgspec
+from sqlalchemy import Connection, TextClause, text
+
+from celeriac.clock import Clock
+from celeriac.errors import DeliveryLost
+from celeriac.servers.sqlite.owners import Owners
+from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.frame import mark_redelivered, unpack
+from celeriac.wire.once import ONCE, ONCE_SETTLED
+
+_BATCH_BYTES = 32 * 1024 * 1024
+"""Bytes of frames that go through one statement, if there is more than one frame."""
+
+_DECLARE = text("INSERT OR IGNORE INTO celeriac_queue (name) SELECT value FROM json_each(:names)")
+_SEE_QUEUES = text("SELECT name FROM celeriac_queue UNION SELECT queue FROM celeriac_message ORDER BY 1")
+
+_ADD = text("""
+    INSERT INTO celeriac_message (queue, priority, due_at, frame)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+           substr(:frames, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
+    FROM json_each(:facts)""")
+
+_DROP_ONCE = text("DELETE FROM celeriac_once WHERE expires < :now")
+_FORGET_ONCE = text("UPDATE celeriac_once SET expires = :expires WHERE key = :key")
+_NOTE_ONCE = text("INSERT OR IGNORE INTO celeriac_once (key, expires) VALUES (:key, :expires)")
+
+_SEE_LINE = text("""
+    SELECT json_group_array(json_array(priority, id, size)) FROM (
+        SELECT priority, id, length(frame) AS size FROM celeriac_message
+        WHERE queue = :queue AND owner IS NULL AND due_at IS NULL ORDER BY priority, id LIMIT :limit)""")
+_COUNT_LINE = text(
+    "SELECT count(*) FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL"
+)
+_DELETE_LINE = text("DELETE FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL")
+
+_READ = text("""
+    SELECT json_group_array(json_array(priority, id, queue, redelivered, deliveries, length(frame))),
+           CAST(group_concat(frame, '') AS BLOB)
+    FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))""")
+_TAKE = text("UPDATE celeriac_message SET owner = :self WHERE id IN (SELECT value FROM json_each(:ids))")
+
+# "+owner" keeps SQLite from walking all that the owner holds when it can look up the ids.
+_SEE_HELD = text(
+    "SELECT json_group_array(id) FROM celeriac_message"
+    " WHERE +owner = :self AND id IN (SELECT value FROM json_each(:ids))"
+)
+_DELETE = text("DELETE FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))")
+_GIVE_BACK = text(
+    "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE id IN (SELECT value FROM json_each(:ids))"
+)
+_PARK = text("""
+    UPDATE celeriac_message SET owner = NULL, due_at = json_extract(fact.value, '$[1]')
+    FROM json_each(:facts) AS fact WHERE celeriac_message.id = json_extract(fact.value, '$[0]')""")
+_BURY = text("""
+    INSERT INTO celeriac_dead (queue, priority, reason, died_at, frame)
+    SELECT queue, priority, json_extract(fact.value, '$[1]'), :now, frame
+    FROM json_each(:facts) AS fact JOIN celeriac_message AS message ON message.id = json_extract(fact.value, '$[0]')""")
+
+_COME_DUE = text("UPDATE celeriac_message SET due_at = NULL WHERE due_at <= :now RETURNING queue")
+_NEXT_DUE = text("SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
+
+_RECOVER = text("""
+    UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = deliveries + 1
+    WHERE owner IN (SELECT value FROM json_each(:ids)) RETURNING queue""")
+_RELEASE = text(
+    "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE owner = :self RETURNING queue"
+)
+
+_SEE_DEAD = text(
+    "SELECT id, queue, reason, died_at, frame FROM celeriac_dead ORDER BY id LIMIT :limit OFFSET :offset"
+)
+_COUNT_DEAD = text("SELECT count(*) FROM celeriac_dead")
+_REVIVE = text("""
+    INSERT INTO celeriac_message (queue, priority, frame) SELECT queue, priority, frame
+    FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id RETURNING queue""")
+_DELETE_DEAD = text("DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids))")
+
+Verb = Literal["ack", "requeue", "park", "bury"]
+
+
+class NewMessage(msgspec.Struct, frozen=True):
+    """A message to be added.
+
+    :param due: with it, the message is parked until then (seconds since the epoch).
+    """
+
+    queue: str
+    priority: int
+    frame: bytes
+    due: float | None = None
+
+
+class TakenMessage(msgspec.Struct, frozen=True):
+    """A message that was taken.
+
+    :param owner: whom it belongs to until it is settled.
+    :param deliveries: how often an owner died while it held this message.
+    """
+
+    id: int
+    owner: int
+    queue: str
+    redelivered: bool
+    deliveries: int
+    frame: bytes
+
+    @property
+    def envelope(self) -> Envelope | Unreadable:
+        """What the frame holds, marked as redelivered where it is."""
+        if self.redelivered:
+            return unpack(mark_redelivered(self.frame, self.deliveries or None))
+        return unpack(self.frame)
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What becomes of a taken message; ``detail`` is the time it is due or the reason why it is dead."""
+
+    verb: Verb
+    id: int
+    owner: int
+    queue: str
+    detail: float | str | None = None
+
+
+class DeadMessage(msgspec.Struct, frozen=True):
+    """A message that was set aside."""
+
+    id: int
+    queue: str
+    reason: str
+    died_at: float
+    frame: bytes
+
+
+class _Place(msgspec.Struct, array_like=True):
+    """Where a waiting message stands in its line."""
+
+    priority: int
+    id: int
+    size: int
+
+
+class _Fact(msgspec.Struct, array_like=True):
+    """A message without its frame."""
+
+    priority: int
+    id: int
+    queue: str
+    redelivered: int
+    deliveries: int
+    size: int
+
+
+_write_bytes = msgspec.json.Encoder().encode
+_read_places = msgspec.json.Decoder(list[_Place]).decode
+_read_facts = msgspec.json.Decoder(list[_Fact]).decode
+_read_ids = msgspec.json.Decoder(list[int]).decode
+
+
+class SqliteMessages:
+    """What one process does with the messages of a file.
+
+    :param owners: who holds what is taken.
+    """
+
+    def __init__(self, clock: Clock, owners: Owners) -> None:
+        self._clock = clock
+        self._owners = owners
+
+    def declare(self, connection: Connection, queues: Collection[str]) -> None:
+        """Make the queues known."""
+        connection.execute(_DECLARE, {"names": as_json(sorted(queues))})
+
+    def queues(self, connection: Connection) -> list[str]:
+        """Return the names of all queues that are known, sorted."""
+        return sorted(connection.execute(_SEE_QUEUES).scalars())
+
+    def add(self, connection: Connection, messages: Sequence[NewMessage]) -> None:
+        """Append the messages to their queues, in order."""
+        for batch in _split_by_size(messages):
+            facts: list[tuple[str, int, float | None, int, int]] = []
+            start = 1
+            for message in batch:
+                facts.append((message.queue, message.priority, message.due, start, len(message.frame)))
+                start += len(message.frame)
+            frames = b"".join([message.frame for message in batch])
+            connection.execute(_ADD, {"facts": as_json(facts), "frames": frames})
+
+    def note_once(self, connection: Connection, key: str) -> bool:
+        """Note that something is published under this key; return whether it is the first time."""
+        now = self._clock.now()
+        connection.execute(_DROP_ONCE, {"now": now})
+        return connection.execute(_NOTE_ONCE, {"key": key, "expires": now + ONCE}).rowcount == 1
+
+    def forget_once(self, connection: Connection, keys: Sequence[str]) -> None:
+        """Keep these keys for a short time only."""
+        expires = self._clock.now() + ONCE_SETTLED
+        connection.execute(_FORGET_ONCE, [{"key": key, "expires": expires} for key in keys])
+
+    def take(self, connection: Connection, queues: Sequence[str], limit: int) -> list[TakenMessage]:
+        """Take up to ``limit`` messages; among equal priorities the queues take turns, the first of them first."""
+        places = self._choose(connection, queues, limit)
+        if not places:
+            return []
+        owner = self._owners.hold(connection)
+        ids = as_json([place.id for place in places])
+        facts, frames = _one(connection, _READ, {"ids": ids})
+        connection.execute(_TAKE, {"self": owner, "ids": ids})
+        taken = {
+            fact.id: TakenMessage(fact.id, owner, fact.queue, bool(fact.redelivered), fact.deliveries, frame)
+            for fact, frame in _cut(_read_facts(facts), frames)
+        }
+        return [taken[place.id] for place in places]
+
+    def settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[DeliveryLost | None]:
+        """Settle what is still held; answer ``DeliveryLost`` for the rest."""
+        held = {
+            owner: self._still_held(connection, owner, [settlement.id for settlement in group])
+            for owner, group in groupby(sorted(settlements, key=attrgetter("owner")), attrgetter("owner"))
+        }
+        answers: list[DeliveryLost | None] = []
+        valid: dict[Verb, list[Settlement]] = {}
+        for settlement in settlements:
+            if settlement.id in held[settlement.owner]:
+                held[settlement.owner].discard(settlement.id)
+                valid.setdefault(settlement.verb, []).append(settlement)
+                answers.append(None)
+            else:
+                answers.append(_lost(settlement))
+        for verb, group in valid.items():
+            self._apply(connection, verb, group)
+        return answers
+
+    def revive(self, connection: Connection) -> list[str]:
+        """Put back what came due and what dead owners held; return the queues that got something."""
+        now = self._clock.now()
+        queues = list(connection.execute(_COME_DUE, {"now": now}).scalars())
+        dead = self._owners.find_dead(connection)
+        if dead:
+            queues += connection.execute(_RECOVER, {"ids": as_json(dead)}).scalars()
+            self._owners.delete(connection, dead)
+        return queues
+
+    def next_revival(self, connection: Connection) -> float | None:
+        """Return when ``revive`` may have something to do, in seconds since the epoch."""
+        times = [
+            connection.execute(_NEXT_DUE).scalar(),
+            self._owners.next_look(connection),
+        ]
+        return min((time for time in times if time is not None), default=None)
+
+    def release(self, connection: Connection) -> list[str]:
+        """Give back everything that this process holds; return the queues it goes to."""
+        if self._owners.own is None:
+            return []
+        queues = list(connection.execute(_RELEASE, {"self": self._owners.own}).scalars())
+        self._owners.let_go(connection)
+        return queues
+
+    def depth(self, connection: Connection, queue: str) -> int:
+        """Count the waiting messages."""
+        return int(connection.execute(_COUNT_LINE, {"queue": queue}).scalar_one())
+
+    def peek(self, connection: Connection, queue: str, limit: int) -> list[TakenMessage]:
+        """Read the next messages without taking them."""
+        places = self._choose(connection, [queue], limit)
+        facts, frames = _one(connection, _READ, {"ids": as_json([place.id for place in places])})
+        found = sorted(
+            _cut(_read_facts(facts), frames or b""), key=lambda pair: (pair[0].priority, pair[0].id)
+        )
+        return [
+            TakenMessage(fact.id, 0, queue, bool(fact.redelivered), fact.deliveries, frame)
+            for fact, frame in found
+        ]
+
+    def purge(self, connection: Connection, queue: str) -> int:
+        """Delete the waiting messages; return how many there were."""
+        return connection.execute(_DELETE_LINE, {"queue": queue}).rowcount
+
+    def dead(self, connection: Connection, limit: int, offset: int) -> list[DeadMessage]:
+        """Read the dead-letter list, oldest first."""
+        rows = connection.execute(_SEE_DEAD, {"limit": limit, "offset": offset})
+        return [DeadMessage(*row) for row in rows]
+
+    def count_dead(self, connection: Connection) -> int:
+        """Count the dead-letter list."""
+        return int(connection.execute(_COUNT_DEAD).scalar_one())
+
+    def retry_dead(self, connection: Connection, ids: Sequence[int]) -> list[str]:
+        """Put the dead messages back; return their queues, one for each."""
+        queues = list(connection.execute(_REVIVE, {"ids": as_json(ids)}).scalars())
+        self.delete_dead(connection, ids)
+        return queues
+
+    def delete_dead(self, connection: Connection, ids: Sequence[int]) -> int:
+        """Delete the dead messages; return how many there were."""
+        return connection.execute(_DELETE_DEAD, {"ids": as_json(ids)}).rowcount
+
+    def _choose(self, connection: Connection, queues: Sequence[str], limit: int) -> list[_Place]:
+        lines = [
+            deque(_read_places(connection.execute(_SEE_LINE, {"queue": queue, "limit": limit}).scalar_one()))
+            for queue in queues
+        ]
+        chosen: list[_Place] = []
+        size = 0
+        for place in _take_turns(lines):
+            size += place.size
+            if len(chosen) == limit or (chosen and size > _BATCH_BYTES):
+                break
+            chosen.append(place)
+        return chosen
+
+    def _still_held(self, connection: Connection, owner: int, ids: list[int]) -> set[int]:
+        found = connection.execute(_SEE_HELD, {"self": owner, "ids": as_json(ids)}).scalar_one()
+        return set(_read_ids(found))
+
+    def _apply(self, connection: Connection, verb: Verb, settlements: Sequence[Settlement]) -> None:
+        ids = as_json([settlement.id for settlement in settlements])
+        facts = as_json([(settlement.id, settlement.detail) for settlement in settlements])
+        match verb:
+            case "ack":
+                connection.execute(_DELETE, {"ids": ids})
+            case "requeue":
+                connection.execute(_GIVE_BACK, {"ids": ids})
+            case "park":
+                connection.execute(_PARK, {"facts": facts})
+            case "bury":
+                connection.execute(_BURY, {"facts": facts, "now": self._clock.now()})
+                connection.execute(_DELETE, {"ids": ids})
+
+
+def row_ids(ids: Sequence[str]) -> list[int]:
+    """Return the ids that can be a row's."""
+    return [int(name) for name in ids if name.isdecimal()]
+
+
+def as_json(value: object) -> str:
+    """Return the JSON that a statement takes a list or table as."""
+    return _write_bytes(value).decode()
+
+
+def _one(connection: Connection, statement: TextClause, values: dict[str, object]) -> tuple[str, bytes]:
+    facts, frames = connection.execute(statement, values).one()
+    return facts, frames
+
+
+def _cut(facts: Sequence[_Fact], frames: bytes) -> Iterator[tuple[_Fact, bytes]]:
+    start = 0
+    for fact in facts:
+        yield fact, frames[start : start + fact.size]
+        start += fact.size
+
+
+def _split_by_size(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
+    batch: list[NewMessage] = []
+    size = 0
+    for message in messages:
+        if batch and size + len(message.frame) > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += len(message.frame)
+    if batch:
+        yield batch
+
+
+def _take_turns(lines: list[deque[_Place]]) -> Iterator[_Place]:
+    """Yield by priority over all the lines; among equals, one of each line in turn."""
+    turns = deque(line for line in lines if line)
+    while turns:
+        line = min(turns, key=lambda line: line[0].priority)
+        turns.remove(line)
+        yield line.popleft()
+        if line:
+            turns.append(line)
+
+
+def _lost(settlement: Settlement) -> DeliveryLost:
+    return DeliveryLost(
+        f"message {settlement.id} of queue {settlement.queue!r} is no longer held: it was settled, or its lease ended"
+    )

@@ -1,0 +1,108 @@
+"""Who holds the messages that were taken: one row a process, renewed for as long as the process lives.
+
+Rules: a process of its own renews (``servers.keeper``), and only while something is held; a row whose time is up is
+not believed before two looks, some time apart, found it so: after the file was locked or the disk was full every time
+is up, and who lives must have time to say so. A look counts if the file could be written, as renewing it would have
+been. Everything here runs in the transaction of its caller.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from celeriac.clock import Clock, SystemClock
+from celeriac.servers.keeper import Order
+
+_TERM = 1 / 2
+_LOOK = 1 / 6
+_RENEWAL = 1 / 10
+"""Parts of a lease: how long a row lasts, the time between the looks of others, and between renewals."""
+
+_LEAST_TIMEOUT = 1.0
+
+_NEW = text("INSERT INTO celeriac_owner (id, expires) VALUES (:self, :expires)")
+_RENEW = text("UPDATE celeriac_owner SET expires = :expires WHERE id = :self")
+_HOLDS = text("SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1")
+_NEXT = text("SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self AND expires >= :now")
+_EXPIRED = text("SELECT id FROM celeriac_owner WHERE id IS NOT :self AND expires < :now")
+_TOUCH = text("UPDATE celeriac_owner SET expires = expires WHERE id = :id")
+_DELETE = text("DELETE FROM celeriac_owner WHERE id = :id")
+
+_KEEP = """
+UPDATE celeriac_owner SET expires = (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term
+WHERE id = :self AND expires < (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term / 2
+AND EXISTS (SELECT 1 FROM celeriac_message WHERE owner = :self)"""
+
+
+class Owners:
+    """The rows of a file's owners, as one process sees them.
+
+    :param lease: seconds after which the messages of a process that died are others'.
+    """
+
+    def __init__(self, clock: Clock, lease: float) -> None:
+        self._clock = clock
+        self._lease = lease
+        self._suspects: dict[int, float] = {}
+        self.own: int | None = None
+        self.term = lease * _TERM
+        self.look = lease * _LOOK
+
+    def hold(self, connection: Connection) -> int:
+        """Renew our row, or make a new one: what the old one held is not ours any more once it was deleted."""
+        expires = self._clock.now() + self.term
+        if self.own is not None:
+            renewed = connection.execute(_RENEW, {"self": self.own, "expires": expires})
+            if renewed.rowcount:
+                return self.own
+        # A number that nobody else has, even when this transaction is rolled back.
+        self.own = secrets.randbits(62)
+        connection.execute(_NEW, {"self": self.own, "expires": expires})
+        return self.own
+
+    def rest(self, connection: Connection) -> None:
+        """Delete our row while it holds nothing."""
+        if self.own is not None and connection.execute(_HOLDS, {"self": self.own}).first() is None:
+            self.let_go(connection)
+
+    def let_go(self, connection: Connection) -> None:
+        """Delete our row."""
+        if self.own is not None:
+            self.delete(connection, [self.own])
+            self.own = None
+
+    def find_dead(self, connection: Connection) -> list[int]:
+        """Return the others that were not renewed in time and have had time to say that they live."""
+        now = self._clock.now()
+        expired = connection.execute(_EXPIRED, {"self": self.own, "now": now}).scalars().all()
+        for owner in expired[:1]:
+            connection.execute(_TOUCH, {"id": owner})
+        self._suspects = {owner: self._suspects.get(owner, now) for owner in expired}
+        return [owner for owner, since in self._suspects.items() if now - since >= self.look]
+
+    def suspect_nobody(self) -> None:
+        """Begin anew: the file could not be written in between, or not for long."""
+        self._suspects = {}
+
+    def delete(self, connection: Connection, owners: list[int]) -> None:
+        """Delete these rows."""
+        connection.execute(_DELETE, [{"id": owner} for owner in owners])
+
+    def next_look(self, connection: Connection) -> float | None:
+        """Return when ``find_dead`` may find something, in seconds since the epoch."""
+        times = [since + self.look for since in self._suspects.values()]
+        expiry = connection.execute(_NEXT, {"self": self.own, "now": self._clock.now()}).scalar()
+        return min(times if expiry is None else [*times, expiry], default=None)
+
+    def order(self, file: Path, owner: int) -> Order:
+        """Return what keeps this owner's row."""
+        place = {
+            "kind": "sqlite",
+            "path": f"{file.as_uri()}?mode=rw",
+            "timeout": max(_LEAST_TIMEOUT, self._lease * _RENEWAL),
+        }
+        values = {"self": owner, "term": self.term, "ahead": self._clock.now() - SystemClock.now()}
+        return Order(place, (_KEEP, values), self._lease * _RENEWAL)

@@ -1,0 +1,72 @@
+"""Tasks that must not run any more, in the tables of a SQLite file.
+
+Rules: a revocation and the new revision are one transaction; so are the taking of messages and the reading of the
+revision. What has expired is dropped by whoever adds next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from celeriac.broker import Revoked
+from celeriac.clock import Clock
+from celeriac.servers.sqlite.link import SqliteLink
+from celeriac.servers.sqlite.messages import as_json
+
+_DROP_EXPIRED = text("DELETE FROM celeriac_revoked WHERE expires <= :now")
+_ADD = text("""
+    INSERT INTO celeriac_revoked (kind, id, expires, terminate)
+    SELECT :kind, value, :expires, :terminate FROM json_each(:ids) WHERE true
+    ON CONFLICT (kind, id) DO UPDATE SET
+        expires = max(expires, excluded.expires), terminate = max(terminate, excluded.terminate)""")
+_LATEST_DUE = text("SELECT max(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
+_ADVANCE = text("""
+    INSERT INTO celeriac_revision (name, number) VALUES ('revoked', 1)
+    ON CONFLICT (name) DO UPDATE SET number = number + 1""")
+_REVISION = text("SELECT number FROM celeriac_revision WHERE name = 'revoked'")
+_LOAD = text("SELECT kind, id, terminate FROM celeriac_revoked WHERE expires > :now")
+
+
+def read_revision(connection: Connection) -> int:
+    """Return the number of the last change."""
+    return int(connection.execute(_REVISION).scalar() or 0)
+
+
+class SqliteRevocations:
+    """What was revoked; see ``celeriac.broker.Revocations``."""
+
+    def __init__(self, link: SqliteLink, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+
+    async def add(
+        self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
+    ) -> None:
+        now = self._clock.now()
+
+        def add(connection: Connection) -> None:
+            connection.execute(_DROP_EXPIRED, {"now": now})
+            expires = max(now, connection.execute(_LATEST_DUE).scalar() or now) + keep
+            for kind, names in (("id", ids), ("root", roots)):
+                facts = {"kind": kind, "ids": as_json(list(names))}
+                connection.execute(_ADD, facts | {"expires": expires, "terminate": terminate})
+            connection.execute(_ADVANCE)
+
+        await self._link.write(add)
+
+    async def revision(self) -> int:
+        return await self._link.read(read_revision)
+
+    async def load(self) -> Revoked:
+        return await self._link.write(self._load)
+
+    def _load(self, connection: Connection) -> Revoked:
+        rows = connection.execute(_LOAD, {"now": self._clock.now()}).all()
+        return Revoked(
+            read_revision(connection),
+            ids=frozenset(id for kind, id, _ in rows if kind == "id"),
+            roots=frozenset(id for kind, id, _ in rows if kind == "root"),
+            terminate=frozenset(id for _, id, terminate in rows if terminate),
+        )
