@@ -16,7 +16,7 @@ from celeriac.errors import ConfigError, Ignore, Reject, ReplaceRequested, Retry
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
-TASK_LOGGER = logging.getLogger("celeriac.client.task")
+TASK_LOGGER = logging.getLogger("celeriac.task")
 
 PROGRESS = "PROGRESS"
 """The custom state that ``Context.progress`` reports; its meta has ``current``, ``total`` and ``message``."""

@@ -65,7 +65,7 @@ def test_reject_and_ignore(message):
 
 
 def test_log_lines_carry_id_and_name(message, caplog):
-    with caplog.at_level(logging.INFO, "celeriac.client.task"):
+    with caplog.at_level(logging.INFO, "celeriac.task"):
         Context(message).logger.info("paid %d", 5, extra={"shop": "x"})
     [record] = caplog.records
     assert (record.getMessage(), record.task_id, record.task_name, record.shop) == (

@@ -98,7 +98,7 @@ async def test_a_thread_does_it_where_no_process_can_be_started(
 
 
 async def test_trouble_is_told_once_and_its_end_too(own_redis: RedisServer, make_broker, queue, caplog):
-    caplog.set_level(logging.WARNING, "celeriac.servers.keeper")
+    caplog.set_level(logging.WARNING, "celeriac.keeper")
     broker = make_broker(own_redis.url())
     await held(broker, queue)
     own_redis.kill()
@@ -106,7 +106,7 @@ async def test_trouble_is_told_once_and_its_end_too(own_redis: RedisServer, make
     own_redis.start()
     with own_redis.client() as client:
         await renewed(client, broker)
-    texts = [record.message for record in caplog.records if record.name == "celeriac.servers.keeper"]
+    texts = [record.message for record in caplog.records if record.name == "celeriac.keeper"]
     assert len([text for text in texts if "could not be renewed" in text]) <= 2  # closed, then refused
     assert "renewed again" in texts[-1]
     await broker.close()

@@ -390,7 +390,7 @@ async def test_log_lines_carry_id_and_name(app: Celeriac, caplog: pytest.LogCapt
         result = await speak.send()
         await result.wait(WAIT)
     told = [r for r in caplog.records if getattr(r, "task_id", None) == result.id]
-    assert {r.name for r in told} == {"celeriac.worker", "celeriac.client.task"}
+    assert {r.name for r in told} == {"celeriac.worker", "celeriac.task"}
     assert {getattr(r, "task_name", None) for r in told} == {"speak"}
 
 

@@ -16,7 +16,7 @@ from celeriac.wire.result import ResultRecord
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between tries while the store is away."""
 
-logger = logging.getLogger("celeriac.client.result")
+logger = logging.getLogger("celeriac.result")
 
 
 class Outlasting:

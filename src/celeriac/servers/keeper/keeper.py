@@ -23,7 +23,7 @@ import msgspec
 
 from celeriac.servers.keeper import renewal
 
-logger = logging.getLogger("celeriac.servers.keeper")
+logger = logging.getLogger("celeriac.keeper")
 
 _PROGRAM = Path(renewal.__file__)
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
