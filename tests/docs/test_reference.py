@@ -16,6 +16,7 @@ from celeriac.client.task import TaskOptions
 from celeriac.routing import SendOptions
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.url import SCHEMES
+from celeriac.servers.urls import BACKEND_SCHEMES, BROKER_SCHEMES
 from celeriac.wire.names import PRIORITY_STEPS
 from tests.docs.pages import ROOT
 from tests.wire.test_encode_captures import INTENDED
@@ -108,9 +109,15 @@ def commands(command: click.Command, path: str) -> Iterable[tuple[str, click.Com
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_every_scheme_of_redis_urls(scheme: str):
-    aliases = {"unix": "redis+socket", "valkey+socket": "redis+socket", "sentinels": "sentinel"}
+    aliases = {"valkey+socket": "redis+socket"}
     text = (ROOT / "docs/how-to/redis-urls.md").read_text()
     assert f"{aliases.get(scheme, scheme)}://" in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/settings.md"])
+def test_every_scheme_is_in_the_tables(page: str):
+    text = (ROOT / page).read_text()
+    assert [scheme for scheme in {*BROKER_SCHEMES, *BACKEND_SCHEMES} if f"`{scheme}://" not in text] == []
 
 
 def test_every_key_of_redis():

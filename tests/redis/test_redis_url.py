@@ -63,6 +63,15 @@ def test_reads_tls_options(query, check, checks_host):
         ("sentinel://host", "master_name"),
         ("redis+socket://", "path"),
         ("redis://a;redis://b", "sentinel"),
+        ("redis+socket://tmp/x.sock", "three slashes.*redis\\+socket:///"),
+        ("unix://user@host/x.sock", "three slashes"),
+        ("redis+socket:///x.sock?db=1&virtual_host=2", "1 and 2"),
+        ("redis://host/1?db=2", "1 and 2"),
+        ("redis://host?db=1&db=2", "'db'.*two values"),
+        ("redis+socket:///run/a#b.sock", "%23 for #"),
+        ("redis+socket:///run/a@b.sock", "%40 for @"),
+        ("sentinel://:a@one;sentinel://:b@two?master_name=m", "same password"),
+        ("sentinel://one?master_name=m;sentinel://two?master_name=n", "'master_name'.*two values"),
     ],
 )
 def test_says_what_is_wrong(url, words):

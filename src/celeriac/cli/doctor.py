@@ -22,7 +22,8 @@ from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.client.app import BACKEND_VARIABLES, BROKER_VARIABLES, App
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, ConfigError
-from celeriac.servers.urls import scheme_of, sqlite_path
+from celeriac.servers.url_parts import FILE_SCHEMES, file_of
+from celeriac.servers.urls import scheme_of
 
 EXTRAS = {
     "redis": "redis",
@@ -169,9 +170,9 @@ async def _reach(
 
 
 def _missing_file(url: str) -> Path | None:
-    if scheme_of(url) not in ("sqlite", "db+sqlite"):
+    if scheme_of(url) not in FILE_SCHEMES:
         return None
-    path = Path(sqlite_path(url))
+    path = Path(file_of(url))
     return None if path.exists() else path
 
 

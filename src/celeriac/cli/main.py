@@ -12,6 +12,7 @@ import click
 
 from celeriac.cli.call import call
 from celeriac.cli.celery_flags import COMMANDS
+from celeriac.cli.command_line import hide_passwords
 from celeriac.cli.dead import dead
 from celeriac.cli.demo import demo
 from celeriac.cli.doctor import doctor
@@ -86,4 +87,5 @@ for _command in (demo, worker, call, result, revoke, queues, dead, doctor):
 
 def main() -> NoReturn:
     """Run ``celeriac`` with the arguments of this process."""
+    hide_passwords()
     celeriac.main()

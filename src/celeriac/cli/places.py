@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from celeriac.client.app import App
-
-USER_INFO = re.compile(r"(?<=://)(?P<user>[^:@/;?]*):(?P<password>[^;?]*)@")
-OPTION = re.compile(r"(?P<name>\w*password)=[^&;]*")
-
-
-def masked(url: str) -> str:
-    """Return the URL with ``***`` for every password, those of options included."""
-    return OPTION.sub(r"\g<name>=***", USER_INFO.sub(r"\g<user>:***@", url))
+from celeriac.servers.url_parts import masked
 
 
 def broker_place(app: App) -> str:

@@ -19,7 +19,8 @@ from celeriac.celeriac import Celeriac
 from celeriac.cli.target import load_app
 from celeriac.client.app import BROKER_VARIABLES, App
 from celeriac.errors import ConfigError
-from celeriac.servers.urls import scheme_of, sqlite_path
+from celeriac.servers.url_parts import FILE_SCHEMES, file_of, masked
+from celeriac.servers.urls import scheme_of
 
 T = TypeVar("T")
 
@@ -35,6 +36,9 @@ class Source(msgspec.Struct, frozen=True):
     target: str | None = None
     broker: str | None = None
     backend: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.target}>"
 
     def over(self, outer: Source) -> Source:
         """Return this, with what it leaves open taken from what stood before the command."""
@@ -52,9 +56,9 @@ class Source(msgspec.Struct, frozen=True):
         """Return the app, for a look at what is there. Raises ``ConfigError`` where a file is missing, too."""
         app = self.load()
         for url in (app.broker_url, app.backend_url):
-            if scheme_of(url) in ("sqlite", "db+sqlite") and not Path(sqlite_path(url)).exists():
+            if scheme_of(url) in FILE_SCHEMES and not Path(file_of(url)).exists():
                 raise ConfigError(
-                    f"{url} names no file that exists, seen from {Path.cwd()}; is the path right?"
+                    f"{masked(url)} names no file that exists, seen from {Path.cwd()}; is the path right?"
                 )
         return app
 

@@ -31,6 +31,9 @@ logger = logging.getLogger("celeriac.worker")
 LAST_CANCEL = 1.0
 """Seconds that what is left in the event loop has to end, once the worker has stopped."""
 
+SUPERVISED_BROKER, SUPERVISED_BACKEND = "CELERIAC_SUPERVISED_BROKER", "CELERIAC_SUPERVISED_BACKEND"
+"""Variables in which a supervisor gives its children the URLs of its command line."""
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -116,6 +119,8 @@ def worker(source: Source, processes: int, supervised: bool, **options: object) 
     if source.target is None:
         raise click.UsageError("name the app whose tasks to run: celeriac worker -A module")
     chosen = msgspec.convert(options, WorkerOptions)
+    if supervised:
+        source = _handed_down(source)
     app = source.load()
     app.connect_to(lease=chosen.lease)
     made = _make(app, chosen, supervised=supervised)
@@ -207,8 +212,6 @@ def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Chi
     names = [f"{stem}-{number}{at}{host}" for number in range(1, processes + 1)]
     given = {
         "-A": source.target,
-        "-b": source.broker,
-        "--backend": source.backend,
         "-Q": chosen.queues,
         "-c": chosen.concurrency,
         "-P": chosen.pool,
@@ -222,7 +225,17 @@ def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Chi
     }
     options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     command = [sys.executable, "-m", "celeriac", "worker", "--supervised", *options]
-    return [Child(name, [*command, "-n", name]) for name in names]
+    # Arguments are shown to every user of the machine, the environment to this one alone.
+    urls = {SUPERVISED_BROKER: source.broker, SUPERVISED_BACKEND: source.backend}
+    given_urls = {variable: url for variable, url in urls.items() if url is not None}
+    return [Child(name, [*command, "-n", name], given_urls) for name in names]
+
+
+def _handed_down(source: Source) -> Source:
+    """Return the source with the URLs that the supervisor was given; they are not left for the tasks to see."""
+    return source.over(
+        Source(None, os.environ.pop(SUPERVISED_BROKER, None), os.environ.pop(SUPERVISED_BACKEND, None))
+    )
 
 
 def _end_with_standard_input() -> None:

@@ -6,14 +6,15 @@ Rules: the scheme is judged at once, the driver is imported when the connection 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.clock import Clock
 from celeriac.errors import ConfigError
+from celeriac.servers.url_parts import SCHEME, file_of, masked
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
 
@@ -30,6 +31,7 @@ class OpenBackend(Protocol):
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
+_RPC = re.compile(r"(?<![^;])\s*rpc://", re.IGNORECASE)
 BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, *AMQP_SCHEMES, "memory")
 BACKEND_SCHEMES = ("sqlite", *REDIS_SCHEMES, "rpc", *AMQP_SCHEMES, "memory", "db+sqlite", "disabled")
 
@@ -45,7 +47,7 @@ def broker_opener(url: str, settings: Settings, clock: Clock) -> OpenBroker:
     if scheme in AMQP_SCHEMES:
         return lambda: _amqp_broker(url, settings, clock)
     if scheme == "sqlite":
-        path = sqlite_path(url)
+        path = file_of(url)
         return lambda: _sqlite_broker(path, settings, clock)
     if scheme == "memory":
         return _memory_broker(clock)
@@ -62,8 +64,8 @@ def backend_opener(url: str, settings: Settings, codecs: Codecs, clock: Clock) -
     if scheme in AMQP_SCHEMES:
         return lambda broker=None: _amqp_backend(url, broker, settings, codecs)
     if scheme in ("sqlite", "db+sqlite"):
-        sqlite_path(url)
-        return lambda broker=None: _sql_backend(url.removeprefix("db+"), settings, codecs, clock)
+        file_of(url)
+        return lambda broker=None: _sql_backend(url, settings, codecs, clock)
     if scheme == "memory":
         return _memory_backend(settings, codecs, clock)
     if scheme == "disabled":
@@ -93,20 +95,8 @@ class InOneLoop(Generic[Adapter]):
 
 def scheme_of(url: str) -> str:
     """Return the scheme in lower case, ``""`` where there is none."""
-    head, colon, _ = url.partition("://")
-    return head.lower() if colon else ""
-
-
-def sqlite_path(url: str) -> str:
-    """Return the file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; ``ConfigError`` without one."""
-    parts = urlsplit(url)
-    path = unquote(parts.path[1:])
-    if parts.netloc or not path or path == ":memory:":
-        raise ConfigError(
-            f"{url!r} names no file: write sqlite:///shop.db (relative) or sqlite:////var/lib/shop.db (absolute); "
-            "memory:// keeps everything in this process"
-        )
-    return path
+    match = SCHEME.match(url.strip())
+    return match["scheme"].lower() if match else ""
 
 
 def _redis_broker(url: str, settings: Settings, clock: Clock) -> Broker:
@@ -155,14 +145,14 @@ def _rpc_backend(url: str, broker: Broker | None, settings: Settings, codecs: Co
         from celeriac.servers.rabbitmq.rpc_results import RpcBackend
     except ModuleNotFoundError as error:
         raise _missing("amqp", url, error) from error
-    own = urlsplit(url).netloc != ""
+    own = url.partition("://")[2][:1] not in ("", "/", "?")
     if own:
-        link = Link(url.replace("rpc://", "amqp://"), timeout=settings.publish_timeout)
+        link = Link(_RPC.sub("amqp://", url), timeout=settings.publish_timeout)
     elif isinstance(broker, AmqpBroker):
         link = broker.link
     else:
         raise ConfigError(
-            f"{url!r} sends results over the connection of an amqp:// broker, and this app's broker is none: "
+            f"{masked(url)!r} sends results over the connection of an amqp:// broker, and this app's broker is none: "
             "use another backend, or name a RabbitMQ, as in rpc://user:password@host/vhost"
         )
     return RpcBackend(
@@ -241,5 +231,7 @@ def _missing(extra: str, url: str, error: ModuleNotFoundError) -> ConfigError:
 
 def _unknown(what: str, url: str, scheme: str, known: tuple[str, ...]) -> ConfigError:
     schemes = ", ".join(f"{name}://" for name in known)
-    problem = f"unknown scheme {scheme}:// for a {what}" if scheme else f"{what} URL {url!r} has no scheme"
+    problem = (
+        f"unknown scheme {scheme}:// for a {what}" if scheme else f"{what} URL {masked(url)!r} has no scheme"
+    )
     return ConfigError(f"{problem}: known are {schemes}")

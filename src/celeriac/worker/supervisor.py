@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -29,10 +30,15 @@ class Child(msgspec.Struct, frozen=True):
 
     :param name: for the log.
     :param command: the program and its arguments.
+    :param environment: variables beside those of this process.
     """
 
     name: str
     command: Sequence[str]
+    environment: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
 
 
 class Supervisor:
@@ -87,7 +93,9 @@ class Supervisor:
 
     async def _run_once(self, child: Child) -> int:
         # A session of its own: Ctrl-C reaches this process alone, which passes it on, so that it counts once.
-        process = await asyncio.create_subprocess_exec(*child.command, stdin=PIPE, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(
+            *child.command, stdin=PIPE, start_new_session=True, env={**os.environ, **child.environment}
+        )
         self._running.add(process)
         logger.info("%s is process %d", child.name, process.pid)
         if self._stopping.is_set():

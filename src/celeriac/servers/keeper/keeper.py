@@ -46,6 +46,9 @@ class Order(msgspec.Struct, frozen=True):
     command: Sequence[Any]
     period: float
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} every {self.period:g} s>"  # the way to the store holds a password
+
     def line(self) -> bytes:
         """Return the order as the process reads it."""
         return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"

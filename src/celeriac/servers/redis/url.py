@@ -7,12 +7,13 @@ Rules: parsing touches no network; user, password and path are percent-decoded; 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
 from celeriac.errors import ConfigError
+from celeriac.servers.url_parts import UrlParts, masked, options_of, take_apart, unknown_option
 
 _PLAIN = {"redis", "valkey"}
 _TLS = {"rediss", "valkeys", "sentinels"}
@@ -59,6 +60,9 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     client_name: str | None = None
     key_prefix: str = ""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
     def __str__(self) -> str:
         """Return the place without its password, fit for a message."""
         if self.path is not None:
@@ -77,33 +81,27 @@ def parse_redis_url(url: str) -> RedisTarget:
     ``redis+socket:///path?virtual_host=db``; ``sentinel://host:port/db;sentinel://...?master_name=name`` (``sentinels``
     with TLS); ``valkey`` in place of ``redis``. Raises ``ConfigError``.
     """
-    places = [urlsplit(part.strip()) for part in url.split(";") if part.strip()]
+    places = take_apart(url)
     schemes = {place.scheme for place in places}
-    if not schemes or not schemes <= SCHEMES:
+    if not schemes <= SCHEMES:
         raise ConfigError(
-            f"not a Redis URL: {_hide(url)!r}; use one of the schemes {', '.join(sorted(SCHEMES))}"
+            f"not a Redis URL: {masked(url)!r}; use one of the schemes {', '.join(sorted(SCHEMES))}"
         )
     if len(places) > 1 and not (schemes <= _SENTINEL and len(schemes) == 1):
         raise ConfigError("several Redis servers in one URL are only for sentinel://; give one redis:// URL")
     scheme = places[0].scheme
-    options = {
-        name: value for place in places for name, value in parse_qsl(place.query, keep_blank_values=True)
-    }
+    options = options_of(places)
     _check_names(scheme, options)
     common: dict[str, Any] = {
-        "username": _first(place.username for place in places),
-        "password": _first(place.password for place in places),
+        "username": _first("user", scheme, (place.username for place in places)),
+        "password": _first("password", scheme, (place.password for place in places)),
         "client_name": options.get("client_name"),
         "key_prefix": options.get("global_keyprefix", ""),
     }
     if scheme in _SOCKET:
-        path = unquote(places[0].path)
-        if not path:
-            raise ConfigError("a Unix socket URL needs a path: redis+socket:///run/redis.sock?virtual_host=0")
-        return RedisTarget(
-            path=path, db=_database(options.get("virtual_host") or options.get("db")), **common
-        )
-    db = _database(options.get("db") or _first(unquote(place.path).strip("/") for place in places))
+        return RedisTarget(path=_socket_path(places[0]), db=_socket_database(options), **common)
+    in_path = _first("database", scheme, (place.path.strip("/") for place in places))
+    db = _one_database(in_path, options.get("db"))
     tls = _tls(options) if scheme in _TLS else None
     if scheme in _SENTINEL:
         if not options.get("master_name"):
@@ -128,11 +126,23 @@ def _check_names(scheme: str, options: dict[str, str]) -> None:
         known |= {"virtual_host"}
     if scheme in _SENTINEL:
         known |= _SENTINEL_OPTIONS
-    for name in options:
-        if name not in known:
-            raise ConfigError(
-                f"unknown option {name!r} in a {scheme}:// URL; known are {', '.join(sorted(known))}"
-            )
+    if (error := unknown_option(scheme, options, known)) is not None:
+        raise error
+
+
+def _socket_path(place: UrlParts) -> str:
+    if place.host or place.port is not None:
+        raise ConfigError(
+            f"{place.scheme}://{place.host}... names a host, and a Unix socket has none: write three slashes, "
+            f"{place.scheme}:///run/redis.sock"
+        )
+    if not place.path.strip("/"):
+        raise ConfigError("a Unix socket URL needs a path: redis+socket:///run/redis.sock?virtual_host=0")
+    return place.path
+
+
+def _socket_database(options: dict[str, str]) -> int:
+    return _one_database(options.get("virtual_host"), options.get("db"))
 
 
 def _tls(options: dict[str, str]) -> dict[str, Any]:
@@ -153,25 +163,29 @@ def _tls(options: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _address(place: Any, default_port: int) -> tuple[str, int]:
-    try:
-        return unquote(place.hostname or "localhost"), place.port or default_port
-    except ValueError as error:
-        raise ConfigError(f"the port in a {place.scheme}:// URL is not a number from 0 to 65535") from error
+def _address(place: UrlParts, default_port: int) -> tuple[str, int]:
+    return place.host or "localhost", place.port or default_port
 
 
-def _database(text: str | None) -> int:
-    if not text:
-        return 0
-    if not text.strip("/").isdigit():
+def _one_database(*given: str | None) -> int:
+    """Return the database that is named once, or alike each time."""
+    numbers = {_database(text) for text in given if text}
+    if len(numbers) > 1:
+        raise ConfigError(
+            f"a Redis URL names two databases, {' and '.join(map(str, sorted(numbers)))}: leave one out"
+        )
+    return next(iter(numbers), 0)
+
+
+def _database(text: str) -> int:
+    if not text.strip("/").isdecimal():
         raise ConfigError(f"a Redis database is a number such as /0, not {text!r}")
     return int(text.strip("/"))
 
 
-def _first(values: Any) -> str | None:
-    return next((unquote(value) for value in values if value), None)
-
-
-def _hide(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://***{at}{tail}" if at else url
+def _first(what: str, scheme: str, values: Iterable[str | None]) -> str | None:
+    """Return what one of the servers says, or all of them alike."""
+    given = list(dict.fromkeys(value for value in values if value))
+    if len(given) > 1:
+        raise ConfigError(f"the servers of one {scheme}:// URL have the same {what}; this one gives several")
+    return given[0] if given else None

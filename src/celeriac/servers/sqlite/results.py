@@ -27,19 +27,18 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError as UrlError
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import BackendError, BackendUnavailable, ConfigError
+from celeriac.errors import BackendError, BackendUnavailable
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.sqlite.chords import SqlChords, chord_tables
 from celeriac.servers.sqlite.copies import SqlCopies, copy_table
 from celeriac.servers.sqlite.link import SqliteLink, listener_table
+from celeriac.servers.url_parts import file_of
 from celeriac.wire.content import PICKLE, Codecs
 from celeriac.wire.plain_pickle import read_plain_pickle
 from celeriac.wire.result import READY_STATES, ResultRecord, decode_value, encode_value
@@ -175,7 +174,7 @@ class SqlBackend:
         extended: bool = False,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
     ) -> None:
-        self._link = SqliteLink(_file(url), _METADATA, clock, away=BackendUnavailable, refused=BackendError)
+        self._link = SqliteLink(file_of(url), _METADATA, clock, away=BackendUnavailable, refused=BackendError)
         self._codecs = codecs
         self._serializer = serializer
         self._expires = expires
@@ -361,22 +360,6 @@ class SqlBackend:
             self._following.offer(row.task_id, row.version, partial(self._record, row))
         # Reading thousands of pending ids again and again must leave room for their stores.
         await asyncio.sleep(self._clock.monotonic() - started)
-
-
-def _file(url: str) -> str:
-    try:
-        parsed = make_url(url)
-    except UrlError as error:
-        raise ConfigError(f"{url!r} is no database URL: write sqlite:///file.db") from error
-    if parsed.get_backend_name() != "sqlite":
-        raise ConfigError(
-            f"results in {parsed.get_backend_name()!r} are not supported: write sqlite:///file.db"
-        )
-    if not parsed.database or parsed.database == ":memory:":
-        raise ConfigError(
-            f"{url!r} names no file: write sqlite:///file.db, or memory:// for this process alone"
-        )
-    return parsed.database
 
 
 def _facts_and_blobs(rows: Sequence[_EncodedRow], clock: Clock) -> dict[str, Any]:

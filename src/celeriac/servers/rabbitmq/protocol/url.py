@@ -7,12 +7,11 @@ is a ``ConfigError`` that names the known ones.
 from __future__ import annotations
 
 import ssl
-from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
 
 from celeriac.errors import ConfigError
+from celeriac.servers.url_parts import UrlParts, masked, options_of, take_apart, unknown_option
 
 SCHEMES = ("amqp", "amqps", "pyamqp")
 """Schemes that are read here; ``pyamqp`` is Celery's name for the same."""
@@ -45,6 +44,9 @@ class AmqpTarget(msgspec.Struct, frozen=True, kw_only=True):
     queue_type: str | None = None
     max_priority: int | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
     def __str__(self) -> str:
         """Return the place without its password, fit for a message."""
         places = ",".join(f"{host}:{port}" for host, port in self.addresses)
@@ -60,26 +62,21 @@ def parse_amqp_url(url: str) -> AmqpTarget:
     with ``;`` between their URLs. No vhost is ``/``. Options: ``heartbeat``, ``connection_name``, ``declare=never``,
     ``queue_type=quorum``, ``max_priority=9``. Raises ``ConfigError``.
     """
-    places = [urlsplit(part.strip()) for part in url.split(";") if part.strip()]
-    schemes = {place.scheme.lower() for place in places}
+    places = take_apart(url)
+    schemes = {place.scheme for place in places}
     if len(schemes) != 1 or not schemes <= set(SCHEMES):
-        raise ConfigError(f"not an AMQP URL: {_hide(url)!r}; write amqp://user:password@host:5672/vhost")
+        raise ConfigError(f"not an AMQP URL: {masked(url)!r}; write amqp://user:password@host:5672/vhost")
     (scheme,) = schemes
-    options = {
-        name: value for place in places for name, value in parse_qsl(place.query, keep_blank_values=True)
-    }
+    options = options_of(places)
     known = (*_OPTIONS, *_TLS_OPTIONS) if scheme == "amqps" else _OPTIONS
-    for name in options:
-        if name not in known:
-            raise ConfigError(
-                f"unknown option {name!r} in an {scheme}:// URL; known are {', '.join(sorted(known))}"
-            )
+    if (error := unknown_option(scheme, options, known)) is not None:
+        raise error
     first = places[0]
     return AmqpTarget(
         addresses=tuple(_address(place, _PORTS[scheme]) for place in places),
-        username=unquote(first.username or "guest"),
-        password=unquote(first.password or "guest"),
-        vhost=unquote(first.path[1:]) or "/",
+        username=first.username or "guest",
+        password=first.password or "guest",
+        vhost=first.path[1:] or "/",
         tls={name: options[name] for name in _TLS_OPTIONS if name in options} if scheme == "amqps" else None,
         heartbeat=_seconds("heartbeat", options.get("heartbeat", "60")),
         connection_name=options.get("connection_name"),
@@ -115,11 +112,8 @@ def tls_context(options: dict[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _address(place: SplitResult, default_port: int) -> tuple[str, int]:
-    try:
-        return unquote(place.hostname or "localhost"), place.port or default_port
-    except ValueError as error:
-        raise ConfigError(f"the port in an {place.scheme}:// URL is not a number from 0 to 65535") from error
+def _address(place: UrlParts, default_port: int) -> tuple[str, int]:
+    return place.host or "localhost", place.port or default_port
 
 
 def _seconds(name: str, text: str) -> float:
@@ -142,8 +136,3 @@ def _priority(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 255:
         raise ConfigError(f"max_priority={text!r} in an AMQP URL: give a whole number from 1 to 255")
     return int(text)
-
-
-def _hide(url: str) -> Any:
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://***{at}{tail}" if at else url
