@@ -109,9 +109,15 @@ class RedisStore:
         self._line: _Line | None = None
 
     def run(self, command: Sequence[Any]) -> Any:
-        """Return the answer to a command."""
-        if self._line is None:
-            self._line = self._connect()
+        """Return the answer to a command. An idle connection may have been closed: the command is sent over a new one."""
+        if self._line is not None:
+            try:
+                return self._line.ask(command)
+            except TimeoutError:
+                raise
+            except OSError:
+                self.close()
+        self._line = self._connect()
         return self._line.ask(command)
 
     def close(self) -> None:

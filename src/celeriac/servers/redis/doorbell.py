@@ -2,6 +2,8 @@
 
 Rules: the server remembers which keys were looked at and pushes one note when any is written, by any client (``CLIENT
 TRACKING``, Redis "Server-assisted client side caching"); looking and remembering are one step, so nothing is missed.
+A server forgets what a connection looked at when that connection ends, and tells nobody: who waits must look again now
+and then, which shows whether the connection stands.
 Where the server refuses that, the wait is a poll with backoff, and the log says so once.
 """
 
@@ -11,6 +13,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.servers.redis.link import Line, Link
@@ -57,10 +60,7 @@ class Doorbell:
         if self._polling:
             return math.inf
         try:
-            eye = await self._open()
-            counted, head, time = await eye.calls(
-                [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
-            )
+            counted, head, time = await self._look(keys)
         except BrokerUnavailable:
             await self.close()
             raise
@@ -75,6 +75,18 @@ class Doorbell:
         if counted:
             return 0.0
         return float(head[1]) - int(time[0]) - int(time[1]) / 1e6 if head else math.inf
+
+    async def _look(self, keys: Sequence[str]) -> Sequence[Any]:
+        """Ask what there is; once more over new lines where the old ones were cut, as idle ones may be."""
+        questions = [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
+        if self._eye is not None:
+            try:
+                return await self._eye.calls(questions)
+            except BrokerUnavailable as error:
+                _log.debug("the connection that waits was lost while it was idle; making it anew: %s", error)
+                await self.close()
+        eye = await self._open()
+        return await eye.calls(questions)
 
     async def wait(self, timeout: float) -> bool:
         """Return whether it rang within ``timeout`` seconds, or it is time for a poll.

@@ -198,8 +198,11 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                kind, key, content = (await line.read() + [None])[:3]
+                news = await line.read()
                 self._heard = loop.time()
+                if not isinstance(news, list):  # a ping's answer where nothing is subscribed to any more
+                    continue
+                kind, key, content = [*news, None][:3]
                 if kind == b"message":
                     for wait in tuple(self._waits.get(key, ())):
                         wait.tell(key, content)

@@ -34,6 +34,9 @@ _MOST_AT_ONCE = 1000
 _TROUBLED = 1.0
 """Seconds between looks while a list cannot be read: it may be there all the same, which ends every other wait."""
 
+_LONGEST_WAIT = 15.0
+"""Seconds for which a wait believes that it will be woken; then it looks, over the connections that it depends on."""
+
 _SERVED = 2.0
 """Leases for which a queue counts as served after its worker was last heard of."""
 
@@ -87,7 +90,7 @@ class RedisSubscription:
             if self._troubled:
                 due_in = max(due_in, _TROUBLED)
             if due_in > 0:
-                await self._wait(due_in)
+                await self._wait(min(due_in, self._leases.lease / 2, _LONGEST_WAIT))
         return []
 
     async def stop(self) -> None:
@@ -136,11 +139,11 @@ class RedisSubscription:
     async def _recover_in_time(self) -> int:
         """Give back what dead peers held, when it is time to look; return how many messages."""
         now = self._clock.monotonic()
-        if now < self._look_at:
-            return 0
         if now >= self._check_at:
             await self._doorbell.check()
-            self._check_at = now + self._leases.lease / 2
+            self._check_at = now + min(self._leases.lease / 2, _LONGEST_WAIT)
+        if now < self._look_at:
+            return 0
         if now >= self._serve_at:
             await self._parking.serve(self._queues, self._leases.lease * _SERVED)
             self._serve_at = now + self._leases.lease

@@ -14,6 +14,9 @@ from celeriac.errors import BrokerError, DeliveryLost
 from celeriac.servers.sqlite.desk import Desk, Taken
 from celeriac.servers.sqlite.messages import Settlement, TakenMessage, Verb
 
+_LONGEST_WAIT = 15.0
+"""Seconds for which a wait believes that it will be woken; then it looks at the file."""
+
 
 class SqliteReceipt:
     """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
@@ -102,10 +105,9 @@ class SqliteSubscription:
             return await self._desk.take(list(self._queues), limit)
 
     async def _wait(self, until: float | None) -> None:
-        if until is None:
-            await self._changed.wait()
-            return
-        pause = max(0.001, until - self._desk.clock.now())
+        pause = _LONGEST_WAIT
+        if until is not None:
+            pause = min(pause, max(0.001, until - self._desk.clock.now()))
         alarm = asyncio.get_running_loop().call_later(pause, self._changed.set)
         try:
             await self._changed.wait()
