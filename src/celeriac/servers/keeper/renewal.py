@@ -109,7 +109,7 @@ class RedisStore:
         self._line: _Line | None = None
 
     def run(self, command: Sequence[Any]) -> Any:
-        """Return the answer to a command. An idle connection may have been closed: the command is sent over a new one."""
+        """Return the answer to a command, over a new connection where the old one was closed while it was idle."""
         if self._line is not None:
             try:
                 return self._line.ask(command)
