@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from celeriac.arguments.hints import Hint, Mismatch, annotations_of, foreign
-from celeriac.errors import ArgumentError
+from celeriac.arguments.hints import Hint, Mismatch, Through, annotations_of, foreign
+from celeriac.errors import ArgumentError, EncodeError
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -58,6 +58,7 @@ class Arguments:
         ]
         self._rest = next((p.name for p in sent if p.kind is p.VAR_POSITIONAL), None)
         self._named_rest = next((p.name for p in sent if p.kind is p.VAR_KEYWORD), None)
+        self._records = any(hint.names_records for hint in self._hints.values())
         self._shapes: dict[int, tuple[Shape, tuple[tuple[int, Hint], ...]]] = {}
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -80,9 +81,56 @@ class Arguments:
                 pass  # one at a time finds out which, and forgives more
         return self._bind_each(args, kwargs)
 
-    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raise ``ArgumentError`` where a worker would, before anything is sent. Objects of the hinted classes pass."""
-        self.bind(args, kwargs)
+    def check(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, through: Through | None = None
+    ) -> None:
+        """Raise ``ArgumentError`` where a worker would, before anything is sent. Objects of the hinted classes pass.
+
+        :param through: returns a value as it arrives; with it, raise ``EncodeError`` where an object would arrive as
+            another one.
+        """
+        bound, named = self.bind(args, kwargs)
+        if through is not None and self._records and self._strict:
+            for index, value in enumerate(bound):
+                self._hint_at(index).require_same(value, self._called(self._name_at(index)), through)
+            for name, value in named.items():
+                self._hint_named(name).require_same(value, self._called(name), through)
+
+    def check_part(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], through: Through, *, complete: bool
+    ) -> None:
+        """Raise ``EncodeError`` for an object among some of the arguments that would arrive as another one.
+
+        :param through: returns a value as it arrives.
+        :param complete: no value of an earlier task will come before these.
+        """
+        if not self._records or not self._strict:
+            return
+        for index, value in enumerate(args):
+            self._check_place(value, [index] if complete else [index, index + 1], through)
+        for name, value in kwargs.items():
+            if name in self._by_name or self._named_rest is not None:
+                self._hint_named(name).require_same(value, self._called(name), through)
+
+    def _check_place(self, value: Any, places: Sequence[int], through: Through) -> None:
+        """Raise what the last of the places that take the value raises, when none keeps what it is."""
+        refused: EncodeError | None = None
+        for index in places:
+            if index >= len(self._positional) and self._rest is None:
+                continue
+            try:
+                hint = self._hint_at(index)
+                hint.require_same(hint.convert(value), self._called(self._name_at(index)), through)
+                return
+            except Mismatch:
+                continue
+            except EncodeError as error:
+                refused = error
+        if refused is not None:
+            raise refused
+
+    def _called(self, parameter: str) -> str:
+        return f"{self.name}() argument '{parameter}'"
 
     def inject(self, context: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Put the context where the function expects it, among bound arguments."""
@@ -115,7 +163,7 @@ class Arguments:
             return hint.convert(value)
         except Mismatch as mismatch:
             given = "" if mismatch.at else f" ({reprlib.repr(value)})"
-            problem = f"{self.name}() argument '{parameter}{mismatch.at}': {mismatch.problem}{given}"
+            problem = f"{self._called(parameter + mismatch.at)}: {mismatch.problem}{given}"
             raise ArgumentError(problem) from None
 
     def _check_names(self, count: int, kwargs: Mapping[str, Any]) -> None:
@@ -151,6 +199,14 @@ class Returns:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._hint = Hint(annotations_of(function).get("return", Any))
+        self.names_records = self._hint.names_records
+
+    def require_same(self, value: Any, through: Through) -> None:
+        """Raise ``EncodeError`` when a record in the returned value would arrive as another one.
+
+        :param through: returns a value as it arrives.
+        """
+        self._hint.require_same(value, "the returned value", through)
 
     def convert(self, value: Any) -> Any:
         """Return the decoded value as the annotation has it; as it is, where it does not fit."""

@@ -18,9 +18,15 @@ from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_orig
 
 import msgspec
 
-Convert: TypeAlias = Callable[[Any], Any]
+from celeriac.arguments.records import changed, is_flat, is_record, names_records
+from celeriac.errors import EncodeError
+from celeriac.models import is_model, load_model, problem
 
 PATH = re.compile(r" - at `(?:key` in `)?\$(.*)`$")
+
+
+Through: TypeAlias = Callable[[Any], Any]
+"""Writes a value and reads it again."""
 
 
 class Mismatch(Exception):
@@ -37,9 +43,10 @@ class Hint:
 
     :param hint: the annotation, resolved.
     :ivar native: what msgspec may be given in its place; ``Any`` where it cannot do the whole of it.
+    :ivar names_records: values may hold records, which travel without the name of their class.
     """
 
-    __slots__ = ("_alternatives", "checked", "hint", "native")
+    __slots__ = ("_alternatives", "_sure", "checked", "hint", "names_records", "native")
 
     def __init__(self, hint: Any) -> None:
         self.hint = hint
@@ -51,6 +58,11 @@ class Hint:
         elif self.checked:
             self._alternatives = tuple(Hint(member) for member in _members(hint))
             self.checked = isinstance(hint, type) or bool(self._alternatives)
+        self.names_records = names_records(hint)
+        plain = self.plain
+        # A model is looked at when it is encoded; in a record of plain fields nothing can change.
+        sure = self.names_records and is_record(plain) and (is_model(plain) or is_flat(plain))
+        self._sure = plain if sure else None
 
     def convert(self, value: Any) -> Any:
         """Return the value as the hint has it. Raises ``Mismatch``."""
@@ -69,6 +81,22 @@ class Hint:
                 raise _mismatch(error) from None
         except RecursionError:
             raise Mismatch("nested too deeply") from None
+
+    def require_same(self, value: Any, name: str, through: Through) -> None:
+        """Raise ``EncodeError`` when a record in a converted value would arrive as another than it is.
+
+        :param name: what the value is called in the error.
+        :param through: returns a value as it arrives, before it is converted.
+        """
+        if not self.names_records or (self._sure is not None and type(value) is self._sure):
+            return
+        decoded = through(value)
+        try:
+            found = self.convert(decoded)
+        except Mismatch:
+            found = decoded
+        if reason := changed(value, found, name):
+            raise EncodeError(f"{reason}; name its own class in the type hint, or send its parts")
 
     def _second_chance(self, value: Any, error: msgspec.ValidationError) -> Any:
         hint = self.plain
@@ -120,21 +148,14 @@ def foreign(kind: Any, value: Any) -> Any:
     """Convert to a class that msgspec does not know: a pydantic model, a path, or anything it is an instance of."""
     if _is_instance(value, kind):
         return value
-    if callable(validate := getattr(kind, "model_validate", None)):
-        return _validated(validate, value)
+    if is_model(kind):
+        try:
+            return load_model(kind, value)
+        except ValueError as error:
+            raise ValueError(problem(error)) from error
     if isinstance(kind, type) and issubclass(kind, PurePath) and isinstance(value, str):
         return kind(value)
     raise TypeError(f"Expected `{_name(kind)}`, got `{type(value).__name__}`")
-
-
-def _validated(validate: Convert, value: Any) -> Any:
-    try:
-        return validate(value)
-    except ValueError as error:
-        # pydantic's own text has several lines a problem
-        problems: list[dict[str, Any]] = getattr(error, "errors", list)()
-        told = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
-        raise ValueError("; ".join(told) or str(error)) from error
 
 
 def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:

@@ -36,6 +36,8 @@ from celeriac.errors import ConfigError
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
 from celeriac.settings import ALLOWED
+from celeriac.wire.content import JSON
+from celeriac.wire.extended_json import decode_json, encode_json
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.signature import MAP, STARMAP, write
 from celeriac.wire.task import TaskMessage
@@ -43,6 +45,8 @@ from celeriac.wire.task import TaskMessage
 P = ParamSpec("P")
 R = TypeVar("R")
 First = TypeVar("First")
+
+AS_JSON = ("json", JSON)
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,7 +210,8 @@ class Task(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
         self.__qualname__ = getattr(function, "__qualname__", name)
-        self._convert = Returns(function).convert
+        self.returns = Returns(function)
+        self._convert = self.returns.convert
         self._outbox = outbox
         self._own = options.sending()
 
@@ -275,11 +280,13 @@ class Task(Generic[P, R]):
 
     def map(self, items: Iterable[Any]) -> Signature[list[R]]:
         """Describe one call that runs the task with each item, one after the other; gives the list of values."""
-        return self._iterating(MAP, self._listed("map", items))
+        listed = self._listed("map", items)
+        return self._iterating(MAP, listed, ([item] for item in listed))
 
     def starmap(self, items: Iterable[Iterable[Any]]) -> Signature[list[R]]:
         """Describe one call that runs the task with each list of arguments, one after the other."""
-        return self._iterating(STARMAP, self._rows("starmap", items))
+        rows = self._rows("starmap", items)
+        return self._iterating(STARMAP, rows, rows)
 
     def chunks(self, items: Iterable[Iterable[Any]], size: int) -> Group[list[R]]:
         """Describe a group of calls that each run the task with up to ``size`` lists of arguments."""
@@ -287,7 +294,7 @@ class Task(Generic[P, R]):
             raise ConfigError(f"{self.name}: chunks of size {size!r}: give a whole number, 1 or more")
         rows = self._rows("chunks", items)
         pieces = (rows[start : start + size] for start in range(0, len(rows), size))
-        return Group(tuple(self._iterating(STARMAP, piece) for piece in pieces))
+        return Group(tuple(self._iterating(STARMAP, piece, piece) for piece in pieces))
 
     def report(self, record: ResultRecord) -> None:
         """Store a state of a running call and block until it is kept; for child processes."""
@@ -308,7 +315,7 @@ class Task(Generic[P, R]):
 
     def call_with(self, options: SendOptions, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call[R]:
         """Describe a call with these options, complete as they are."""
-        self.arguments.check(args, kwargs)
+        self.arguments.check(args, kwargs, through=as_json if self._writes_json(options) else None)
         ignore_result = options.ignore_result
         if ignore_result is None:
             ignore_result = self.options.ignore_result
@@ -325,6 +332,8 @@ class Task(Generic[P, R]):
         immutable: bool = False,
     ) -> Signature[R]:
         """Describe a call with these options as a part of a workflow."""
+        if self._writes_json(options):
+            self.arguments.check_part(args, kwargs, as_json, complete=immutable)
         return Signature(
             self.name,
             tuple(args),
@@ -334,6 +343,13 @@ class Task(Generic[P, R]):
             outlet=self._outbox,
             convert=self._convert,
         )
+
+    def require_same(self, value: Any) -> None:
+        """Raise ``EncodeError`` when a record in the returned value would arrive in JSON as another one."""
+        self.returns.require_same(value, as_json)
+
+    def _writes_json(self, options: SendOptions) -> bool:
+        return (options.serializer or self._outbox.settings.serializer) in AS_JSON
 
     def _listed(self, what: str, items: Any) -> list[Any]:
         if not isinstance(items, Iterable):
@@ -349,7 +365,9 @@ class Task(Generic[P, R]):
                 )
         return [list(row) for row in rows]
 
-    def _iterating(self, name: str, items: list[Any]) -> Signature[list[R]]:
+    def _iterating(self, name: str, items: list[Any], calls: Iterable[Sequence[Any]]) -> Signature[list[R]]:
+        for args in calls if self._writes_json(self.defaults) else ():
+            self.arguments.check_part(args, {}, as_json, complete=True)
         given = self.s()
         bare = write(self.name)
         return Signature(name, kwargs={"task": bare, "it": items}, options=given.options, outlet=self._outbox)
@@ -359,6 +377,11 @@ class Task(Generic[P, R]):
         if "ignore_result" not in found and self.options.ignore_result is not None:
             found["ignore_result"] = self.options.ignore_result
         return found
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as it arrives in JSON. Raises ``EncodeError``."""
+    return decode_json(encode_json(value))
 
 
 def signature_options(options: SendOptions) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Rules: a value that plain JSON lacks travels as ``{"__type__": name, "__value__": text}`` (kombu 5.3 and newer), so what
 is read is what was written: ``datetime``, ``date``, ``time``, ``Decimal``, ``UUID``, ``bytes``. Containers and records
 become lists and objects; a ``timedelta`` (ISO 8601: ``PT90S``) and a path become text, which a type hint turns back.
+A pydantic model becomes the object that its class reads back as the same value.
 A value that would not come back as what it was is an ``EncodeError`` naming its place.
 """
 
@@ -24,6 +25,7 @@ from uuid import UUID
 import msgspec
 
 from celeriac.errors import EncodeError, MalformedMessage
+from celeriac.models import dump_model, is_model
 
 TAG_KEYS = frozenset({"__type__", "__value__"})
 """An object with exactly these keys is a tagged value."""
@@ -93,8 +95,8 @@ def _as_object(value: Any) -> Any:
         return msgspec.to_builtins(value, builtin_types=_KEPT_TYPES, str_keys=True, enc_hook=_reduce)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if (dump := getattr(value, "model_dump", None)) is not None and not isinstance(value, type):
-        return dump(mode="json")
+    if is_model(type(value)):
+        return dump_model(value)
     raise TypeError(f"{type(value)} has no JSON form")
 
 
@@ -190,6 +192,8 @@ def _find_fault(value: Any, path: str, enclosing: tuple[int, ...]) -> str | None
         reduced = _reduce(value)
     except TypeError:
         return f"{path}: {type(value)} cannot be written as JSON"
+    except EncodeError as error:
+        return f"{path}: {error}"
     return _find_fault(reduced, path, inside)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any
 from celeriac.backend import Copies
 from celeriac.broker import Delivery, Receipt
 from celeriac.client.app import App, Connections
+from celeriac.client.task import AS_JSON, Task
 from celeriac.context import CURRENT
 from celeriac.errors import BrokerError, CeleriacError, DeliveryLost, WorkerLost
 from celeriac.retry import Retry
@@ -353,7 +355,13 @@ class Executor:
             gone=attempt.receipt is SPENT,
             tag=attempt.tag,
             redelivered=attempt.context.redelivered,
+            require_same=self._checks_value(attempt.task),
         )
+
+    def _checks_value(self, task: Task[Any, Any]) -> Callable[[Any], None] | None:
+        if task.returns.names_records and self._settings.result_serializer in AS_JSON:
+            return task.require_same
+        return None
 
     def _refusal_terms(self, message: TaskMessage, delivery: Delivery) -> Terms:
         task = self._tasks.get(message.task)
@@ -369,6 +377,7 @@ class Executor:
         gone: bool = False,
         tag: str | None = None,
         redelivered: bool = False,
+        require_same: Callable[[Any], None] | None = None,
     ) -> Terms:
         return Terms(
             retry=policy,
@@ -383,6 +392,7 @@ class Executor:
             gone=gone,
             tag=tag,
             redelivered=redelivered,
+            require_same=require_same,
         )
 
     def _keeps_result(self, message: TaskMessage, task_ignores: bool | None) -> bool:

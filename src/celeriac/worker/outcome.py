@@ -117,6 +117,7 @@ class Terms(msgspec.Struct, frozen=True):
     :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
     :param tag: names the message's publication; the same for every delivery of it.
     :param redelivered: an earlier delivery may have done all this already.
+    :param require_same: raises ``EncodeError`` for a value that would arrive as another one; ``None`` where none can.
     :param gone: the message was acknowledged before the run, so that only a new one can bring it back.
     """
 
@@ -132,6 +133,7 @@ class Terms(msgspec.Struct, frozen=True):
     tag: str | None = None
     redelivered: bool = False
     gone: bool = False
+    require_same: Callable[[Any], None] | None = None
 
 
 def judge(
@@ -245,6 +247,11 @@ def _succeeded(
     joiners: Sequence[dict[str, Any]],
 ) -> Decision:
     advance = joined = NOTHING
+    if terms.require_same is not None:
+        try:
+            terms.require_same(value)
+        except EncodeError as error:
+            return failed(message, error, terms, children=children)
     if message.callbacks or message.chain:
         advance = after_success(message, value)
         children = [*children, *advance.children]
