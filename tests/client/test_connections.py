@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import warnings
 
 import pytest
@@ -114,3 +115,26 @@ def test_a_program_that_never_closes_leaves_nothing_open(tmp_path, redis_url, qu
             asyncio.run(send(app))
             asyncio.run(send(app))
         gc.collect()
+
+
+def test_a_loop_that_is_closed_by_hand_leaves_nothing_open(tmp_path, redis_url, queue):
+    """As a program does that makes a loop a call, and never says ``shutdown_asyncgens``."""
+
+    async def use(app):
+        result = await app.send_task("x", queue=queue)
+        await result.info()
+
+    for place in (f"sqlite:///{tmp_path}/a.db", redis_url):
+        app, other = (Celeriac(name, broker=place, backend=place) for name in ("shop", "other"))
+        before = set(threading.enumerate())
+        for _ in range(2):
+            loop = asyncio.new_event_loop()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ResourceWarning)
+                loop.run_until_complete(asyncio.wait_for(use(app), 30))
+                loop.run_until_complete(asyncio.wait_for(use(other), 30))
+                loop.close()
+                del loop
+                gc.collect()
+            left = [thread for thread in threading.enumerate() if thread.name.startswith("sqlite")]
+            assert set(left) <= before

@@ -1,8 +1,10 @@
 """Tasks that child processes import."""
 
+import gc
 import os
 import signal
 import time
+import weakref
 from typing import Any
 
 from celeriac import Celeriac, Context
@@ -96,3 +98,39 @@ def again(ctx: Context) -> int:
 @app.task
 async def on_loop() -> int:
     return os.getpid()
+
+
+class Ballast(bytearray):
+    """Something large that can be looked for."""
+
+
+HELD: list[weakref.ref[Ballast]] = []
+
+
+def load() -> Ballast:
+    gc.disable()
+    data = Ballast()
+    HELD.append(weakref.ref(data))
+    return data
+
+
+@app.task
+def fails_with_ballast() -> None:
+    data = load()
+    raise ValueError(f"ballast of {len(data)}")
+
+
+@app.task
+def fails_with_an_error_of_its_own() -> None:
+    data = load()
+    try:
+        raise OSError(f"ballast of {len(data)}")
+    except OSError as error:
+        own = Custom(1, 2)
+        own.__cause__ = error
+        raise own from error
+
+
+@app.task
+def count_ballast() -> tuple[int, int]:
+    return len(HELD), sum(ref() is not None for ref in HELD)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ import click
 import msgspec
 
 from celeriac.cli.celery_flags import PoolName, WorkerCommand
+from celeriac.cli.collecting import Collecting
 from celeriac.cli.exits import Exit
 from celeriac.cli.loops import LOOPS, loop_factory
 from celeriac.cli.places import backend_place, broker_place
@@ -177,10 +177,8 @@ def _serve(made: Worker, chosen: WorkerOptions) -> None:
         else:
             click.echo(click.style(f"{made.name} ready", fg="green"))
 
-    spare_the_collector()
-
     async def serve_and_end() -> None:
-        await made.serve(say_ready)
+        await made.serve(say_ready, Collecting().look)
         await _end_the_rest()
 
     with asyncio.Runner(loop_factory=loop_factory(chosen.loop)) as runner:
@@ -195,16 +193,6 @@ async def _end_the_rest() -> None:
     if rest and (await asyncio.wait(rest, timeout=LAST_CANCEL))[1]:
         logging.shutdown()
         os._exit(Exit.OK)
-
-
-def spare_the_collector() -> None:
-    """Collect cyclic garbage seldom: the process is the worker's, what it loaded stays, and attempts are no cycles.
-
-    With the interpreter's own thresholds a busy worker spends a tenth of its time looking through tasks that run.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Child]:

@@ -7,11 +7,13 @@ closes: a broker or backend object handed in by the user is theirs.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary, finalize
+from weakref import WeakKeyDictionary, WeakSet, finalize
 
 import msgspec
 
@@ -20,6 +22,8 @@ from celeriac.broker import Broker
 from celeriac.client.publisher import Publisher
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class RunBlocking(Protocol):
@@ -61,6 +65,7 @@ class ConnectionTable:
             # A table that nobody holds any more closes what it opened.
             entry.abandoned = finalize(self, _close_soon, loop, entry)
             entry.abandoned.atexit = False
+            _close_with(loop, entry)
         return entry.connections
 
     async def close(self) -> None:
@@ -90,6 +95,50 @@ class _Entry:
             if self.abandoned is not None:
                 self.abandoned.detach()
             await self.connections.close()
+
+
+class _ClosingFirst:
+    """Stands in a loop's place of ``close``: closes the connections that are left, then the loop.
+
+    A program that makes its loop by hand often says ``loop.close()`` and never ``shutdown_asyncgens()``. Its
+    connections, and with SQLite their thread, would stay: nothing can close them once the loop is closed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._close = loop.close
+        self.entries: WeakSet[_Entry] = WeakSet()
+
+    def __call__(self) -> None:
+        loop = self._loop
+        if not (loop.is_closed() or sys.is_finalizing() or _a_loop_runs()):
+            for entry in list(self.entries):
+                if entry.pid == os.getpid():
+                    loop.run_until_complete(_close_quietly(entry))
+        self._close()
+
+
+def _a_loop_runs() -> bool:
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop() is not None
+    return False
+
+
+async def _close_quietly(entry: _Entry) -> None:
+    try:
+        await entry.guard.aclose()
+    except Exception:
+        logger.exception("connections could not be closed at the end of their event loop")
+
+
+def _close_with(loop: asyncio.AbstractEventLoop, entry: _Entry) -> None:
+    """Have the entry closed by ``loop.close()``."""
+    if not isinstance(loop.close, _ClosingFirst):
+        # A loop that takes no attributes goes without.
+        with suppress(AttributeError):
+            loop.close = _ClosingFirst(loop)  # type: ignore[method-assign]
+    if isinstance(loop.close, _ClosingFirst):
+        loop.close.entries.add(entry)
 
 
 def _close_soon(loop: asyncio.AbstractEventLoop, entry: _Entry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,7 @@ class Consumer:
         insist: Insist,
         revocations: RevocationList,
         tally: Tally,
+        on_taken: Callable[[], None],
     ) -> None:
         self._broker = broker
         self._queues = queues
@@ -54,6 +55,7 @@ class Consumer:
         self._insist = insist
         self._revocations = revocations
         self._tally = tally
+        self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
         self._attempts: set[asyncio.Task[Any]] = set()
         self._subscription: Subscription | None = None
@@ -138,6 +140,7 @@ class Consumer:
             await self._insist(
                 partial(self._revocations.refresh, subscription.revision), "loading revocations"
             )
+        self._on_taken()
         for delivery in deliveries:
             self._start(delivery)
         if len(deliveries) < wanted:

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from celeriac.errors import SoftTimeLimitExceeded, TimeLimitExceeded
+from celeriac.worker.raised import forget_frames
 
 R = TypeVar("R")
 
@@ -55,5 +56,5 @@ async def _stop(running: asyncio.Future[R], passed: float, soft: float | None, h
 
 
 def _forget(running: asyncio.Future[Any]) -> None:
-    if not running.cancelled():
-        running.exception()
+    if not running.cancelled() and (error := running.exception()) is not None:
+        forget_frames(error)

@@ -20,6 +20,7 @@ from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.outcome import Decision
 from celeriac.worker.pool import Call, Pool
+from celeriac.worker.raised import forget_frames
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -61,8 +62,9 @@ class Errbacks:
                 await task.function(*args, **kwargs)
             else:
                 await self._pool.call(Call(task, args, kwargs, context))
-        except Exception:
+        except Exception as failure:
             logger.exception("errback %s of %s[%s] failed", task.name, context.task, context.id)
+            forget_frames(failure)
 
 
 def _wants_context(task: Task[Any, Any]) -> bool:

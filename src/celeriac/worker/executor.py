@@ -59,7 +59,7 @@ from celeriac.worker.outcome import (
     revoked,
 )
 from celeriac.worker.pool import Call, Pool
-from celeriac.worker.raised import as_exception
+from celeriac.worker.raised import as_exception, forget_frames
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
 from celeriac.worker.workflows import Workflows
@@ -256,11 +256,17 @@ class Executor:
             await attempt.reports.done()
         context = attempt.context
         decision = judge(attempt.message, ending, context.children, self._terms(attempt), context.joiners)
-        await self._effect(decision)
-        await self._errbacks.call(attempt, decision)
-        await self._settle(attempt.receipt, decision)
-        self._announcer.ended(attempt, decision)
-        await self._workflows.forget(decision)
+        try:
+            await self._effect(decision)
+            await self._errbacks.call(attempt, decision)
+            await self._settle(attempt.receipt, decision)
+            self._announcer.ended(attempt, decision)
+            await self._workflows.forget(decision)
+        finally:
+            if type(ending) is Raised:
+                forget_frames(ending.error)
+            if decision.error is not None:
+                forget_frames(decision.error)
 
     async def _effect(self, decision: Decision) -> None:
         if decision.publish_first and decision.follow_ups:

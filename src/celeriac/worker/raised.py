@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from celeriac.errors import TaskAborted
+from celeriac.errors import RetryRequested, TaskAborted
 from celeriac.wire.failure import format_traceback
 
 E = TypeVar("E", bound=BaseException)
@@ -38,6 +38,27 @@ def in_task(error: E) -> E:
     if trace is None and not _raised_elsewhere(error):
         return error
     return error.with_traceback(trace)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Cut an exception, and every other that it carries, off the frames that it came through.
+
+    A frame holds the variables of its function, and often the exception too (``last = error``). Such a circle would
+    keep all of them until the collector of cyclic garbage comes by.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        current = left.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        BaseException.with_traceback(current, None)  # a class of the user's may refuse to be set attributes
+        left += (current.__cause__, current.__context__)
+        if isinstance(current, RetryRequested):
+            left.append(current.cause)
+        elif isinstance(current, BaseExceptionGroup):
+            left += current.exceptions
 
 
 def note_place(error: Exception, raised: BaseException) -> Exception:

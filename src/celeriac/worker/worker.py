@@ -38,6 +38,10 @@ SETTLING_FACTOR, SETTLING_LEAST = 4, 2000
 POOLS = ("threads", "processes", "solo")
 
 
+def _nothing() -> None:
+    """Nobody asked to be told."""
+
+
 class Worker:
     """Runs an app's tasks, coroutines on the event loop and plain functions in a pool.
 
@@ -111,13 +115,16 @@ class Worker:
         assert self._consumer is not None, "the worker was not started"
         await self._first_of(self._consumer.ready)
 
-    async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
+    async def serve(
+        self, on_ready: Callable[[], None] = _nothing, on_taken: Callable[[], None] = _nothing
+    ) -> None:
         """Work until SIGTERM or SIGINT, then stop gracefully; a second signal gives everything back at once.
 
         :param on_ready: called once, when the worker holds its queues.
+        :param on_taken: called in the event loop each time that messages were taken.
         """
         async with Signals() as signals:
-            await self._open()
+            await self._open(on_taken)
             announcing = asyncio.create_task(self._announce(on_ready))
             await self._first_of(signals.first)
             announcing.cancel()
@@ -174,7 +181,7 @@ class Worker:
             await self.ready()
             on_ready()
 
-    async def _open(self) -> None:
+    async def _open(self, on_taken: Callable[[], None] = _nothing) -> None:
         connections = self._app.connections()
         slots = Slots(self._concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * self._concurrency))
         self._pool = self._make_pool()
@@ -191,7 +198,7 @@ class Worker:
             self.name,
         )
         self._consumer = Consumer(
-            connections.broker, self._queues, executor, slots, self._insist, revocations, self.tally
+            connections.broker, self._queues, executor, slots, self._insist, revocations, self.tally, on_taken
         )
         self._running = asyncio.create_task(self._consumer.run())
         self._watching = asyncio.create_task(revocations.watch(executor.is_busy, executor.stop_revoked))

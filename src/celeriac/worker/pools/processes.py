@@ -33,7 +33,7 @@ from celeriac.errors import ConfigError, RemoteError, RetryRequested, SoftTimeLi
 from celeriac.wire.failure import describe
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.pool import Call
-from celeriac.worker.raised import as_exception, note_place
+from celeriac.worker.raised import as_exception, forget_frames, note_place
 
 
 class Processes:
@@ -221,6 +221,7 @@ def _run_in_child(
         pickle.dumps(value)
     except BaseException as error:  # noqa: BLE001 - it goes to the parent, which judges it
         value, failed = None, _portable(as_exception(error))
+        forget_frames(error)
     return _Ended(value, failed, context.children, context.joiners, _peak_memory())
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from celeriac.context import CURRENT
 from celeriac.errors import SoftTimeLimitExceeded
 from celeriac.worker.pool import Call
-from celeriac.worker.raised import as_exception
+from celeriac.worker.raised import as_exception, forget_frames
 
 
 class _Job:
@@ -151,6 +151,8 @@ class Threads:
             future = job.future
             if job.abandoned:
                 self._limit -= job.started
+                if job.error is not None:
+                    forget_frames(job.error)
                 continue
             if job.error is None:
                 future.set_result(job.value)
