@@ -11,8 +11,8 @@ from contextlib import suppress
 import pytest
 
 from celeriac import Celeriac, Context, Retry, SoftTimeLimitExceeded
+from celeriac.client.task import Task
 from celeriac.errors import TimeLimitExceeded
-from celeriac.task import Task
 from tests.worker import process_tasks
 
 WAIT = 10.0
