@@ -21,7 +21,8 @@ from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.connection import Connection, connect
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavailable
 from celeriac.servers.rabbitmq.protocol.publishing import Publisher
-from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url, tls_context
+from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url
+from celeriac.servers.tls import BadFile, Tls, open_context, read_tls
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect."""
@@ -39,7 +40,9 @@ class Link:
             raise ConfigError(f"timeout={timeout!r} is not a number of seconds above 0")
         self.target: AmqpTarget = parse_amqp_url(url)
         self.timeout = timeout
+        self.tls: Tls | None = read_tls(self.target.tls) if self.target.tls is not None else None
         self._context: ssl.SSLContext | None = None
+        self._was_let_in = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Connection | None = None
         self._attempt: asyncio.Task[Connection] | None = None
@@ -168,8 +171,11 @@ class Link:
         return connection
 
     async def _try_each(self) -> Connection:
-        if self.target.tls is not None and self._context is None:
-            self._context = tls_context(self.target.tls)
+        if self.tls is not None and self._context is None:
+            try:
+                self._context = open_context(self.tls)
+            except BadFile as error:
+                raise Refused(f"the TLS files of the URL cannot be used: {error}") from error
         name = self.target.connection_name or f"celeriac {os.getpid()}@{socket.gethostname()}"
         addresses = self.target.addresses
         last: AmqpError = Unavailable("there is no address to connect to")
@@ -179,8 +185,10 @@ class Link:
                 async with self.deadline():
                     connection = await connect(self.target, address, self._context, name)
             except AmqpError as error:
-                last = error
+                # What was good once may be so again: a new certificate must not cost what runs meanwhile.
+                last = Unavailable(str(error)) if self._was_let_in else error
             else:
+                self._was_let_in = True
                 self._turn = (self._turn + step) % len(addresses)
                 return connection
         raise last

@@ -39,6 +39,8 @@ from redis.exceptions import (
 import redis
 from celeriac.errors import CeleriacError, ConfigError
 from celeriac.servers.redis.url import RedisTarget, parse_redis_url
+from celeriac.servers.tls import BadFile, open_context
+from celeriac.servers.tls import refusal as tls_refusal
 
 _FRESH = 1.0
 """Seconds within which an idle connection is used again without asking whether it still stands."""
@@ -160,9 +162,11 @@ class Link:
         text = str(error) or type(error).__name__
         if isinstance(error, OutOfMemoryError):
             text = f"OOM {text}"
+        # What was good once may be so again: a new password or certificate must not cost what runs meanwhile.
+        kind = self._unavailable if self._was_let_in else self._refused
+        if reason := tls_refusal(error):
+            return kind(f"{self.target} cannot be connected to: {reason}")
         if isinstance(error, AuthenticationError | AuthorizationError) or "unauthenticated" in text:
-            # A login that was good once may be so again: a password that changes must not cost what runs meanwhile.
-            kind = self._unavailable if self._was_let_in else self._refused
             return kind(f"{self.target} refused the login ({text}); check user and password in the URL")
         if isinstance(error, NoPermissionError):
             return self._refused(f"{self.target}: {text}; give this ACL user the command and the keys")
@@ -244,6 +248,7 @@ class Link:
         return self._pool
 
     def _make_pool(self) -> Any:
+        self._check_files()
         options = self._options()
         if self.target.master is not None:
             sentinels: Any = redis.asyncio.sentinel.Sentinel
@@ -256,6 +261,15 @@ class Link:
         elif self.target.tls is not None:
             kind = redis.asyncio.SSLConnection
         return redis.asyncio.ConnectionPool(connection_class=kind, **options)
+
+    def _check_files(self) -> None:
+        """Raise the owner's error for a TLS file that cannot be used: the driver would take it for an outage."""
+        if self.target.security is None:
+            return
+        try:
+            open_context(self.target.security)
+        except BadFile as error:
+            raise self._refused(f"the TLS files of {self.target} cannot be used: {error}") from error
 
     def _options(self) -> dict[str, Any]:
         """Return the driver's options. Protocol 2 everywhere: pushes arrive on lines made for them."""

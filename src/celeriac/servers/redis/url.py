@@ -13,6 +13,9 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import ConfigError
+from celeriac.servers.tls import FILES as TLS_FILES
+from celeriac.servers.tls import OPTIONS as TLS_OPTIONS
+from celeriac.servers.tls import Tls, read_tls
 from celeriac.servers.url_parts import UrlParts, masked, options_of, take_apart, unknown_option
 
 _PLAIN = {"redis", "valkey"}
@@ -25,15 +28,6 @@ SCHEMES = frozenset({*_PLAIN, *_TLS, *_SOCKET, *_SENTINEL})
 _DEFAULT_PORT = 6379
 _DEFAULT_SENTINEL_PORT = 26379
 
-_CERTIFICATE_CHECKS = {
-    "required": "required",
-    "optional": "optional",
-    "none": "none",
-    "cert_required": "required",
-    "cert_optional": "optional",
-    "cert_none": "none",
-}
-_TLS_OPTIONS = {"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 _SENTINEL_OPTIONS = {"master_name", "sentinel_username", "sentinel_password"}
 _COMMON_OPTIONS = {"db", "client_name", "global_keyprefix"}
 
@@ -62,6 +56,14 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
+
+    @property
+    def security(self) -> Tls | None:
+        """What was asked for of TLS; ``None`` without it."""
+        if self.tls is None:
+            return None
+        files = {name: value for name, value in self.tls.items() if name in TLS_FILES}
+        return Tls(self.tls["ssl_cert_reqs"], self.tls["ssl_check_hostname"], files)
 
     def __str__(self) -> str:
         """Return the place without its password, fit for a message."""
@@ -121,7 +123,7 @@ def parse_redis_url(url: str) -> RedisTarget:
 def _check_names(scheme: str, options: dict[str, str]) -> None:
     known = set(_COMMON_OPTIONS)
     if scheme in _TLS:
-        known |= _TLS_OPTIONS
+        known |= set(TLS_OPTIONS)
     if scheme in _SOCKET:
         known |= {"virtual_host"}
     if scheme in _SENTINEL:
@@ -146,20 +148,12 @@ def _socket_database(options: dict[str, str]) -> int:
 
 
 def _tls(options: dict[str, str]) -> dict[str, Any]:
-    written = options.get("ssl_cert_reqs", "required")
-    check = _CERTIFICATE_CHECKS.get(written.lower())
-    if check is None:
-        raise ConfigError(f"ssl_cert_reqs={written!r} is not one of required, optional, none")
-    verify_host = options.get("ssl_check_hostname", "true" if check == "required" else "false")
-    if verify_host.lower() not in {"true", "false", "1", "0"}:
-        raise ConfigError(f"ssl_check_hostname={verify_host!r} is not true or false")
-    tls: dict[str, Any] = {
-        "ssl_cert_reqs": check,
-        "ssl_check_hostname": verify_host.lower() in {"true", "1"},
+    tls = read_tls(options)
+    return {
+        "ssl_cert_reqs": tls.check,
+        "ssl_check_hostname": tls.check_host,
         "ssl_min_version": ssl.TLSVersion.TLSv1_2,
-    }
-    return tls | {
-        name: options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in options
+        **tls.files,
     }
 
 

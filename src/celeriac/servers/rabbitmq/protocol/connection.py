@@ -27,6 +27,7 @@ from celeriac.servers.rabbitmq.protocol.errors import (
     of_reply,
 )
 from celeriac.servers.rabbitmq.protocol.url import AmqpTarget
+from celeriac.servers.tls import refusal as tls_refusal
 
 _PREFACE = b"AMQP\x00\x00\x09\x01"
 _FRAME_MAX = 131072
@@ -52,11 +53,9 @@ async def connect(
             ssl=context,
             server_hostname=host if context else None,
         )
-    except ssl.SSLCertVerificationError as error:
-        raise Refused(
-            f"the certificate of {host}:{port} is not trusted: {error}; check ssl_ca_certs"
-        ) from error
     except OSError as error:
+        if reason := tls_refusal(error):
+            raise Refused(f"{host}:{port}: {reason}") from error
         raise Unavailable(f"cannot connect to {host}:{port}: {error}") from error
     try:
         await connection.opened
@@ -159,6 +158,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         reason = f"the connection was lost: {exc}" if exc else "the server closed the connection"
         if not self.opened.done():
+            if refusal := tls_refusal(exc):
+                self._end(Refused(refusal))
             reason = f"{reason} before it was open; check user, password and vhost in the URL"
         self._end(Unavailable(reason))
         self._gone.set()

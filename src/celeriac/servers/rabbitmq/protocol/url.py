@@ -6,18 +6,17 @@ is a ``ConfigError`` that names the known ones.
 
 from __future__ import annotations
 
-import ssl
-
 import msgspec
 
 from celeriac.errors import ConfigError
+from celeriac.servers.tls import OPTIONS as TLS_OPTIONS
+from celeriac.servers.tls import read_tls
 from celeriac.servers.url_parts import UrlParts, masked, options_of, take_apart, unknown_option
 
 SCHEMES = ("amqp", "amqps", "pyamqp")
 """Schemes that are read here; ``pyamqp`` is Celery's name for the same."""
 
 _PORTS = {"amqp": 5672, "pyamqp": 5672, "amqps": 5671}
-_TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 _OPTIONS = ("heartbeat", "connection_name", "declare", "queue_type", "max_priority")
 _DECLARE = ("auto", "never")
 _QUEUE_TYPES = ("classic", "quorum")
@@ -68,16 +67,18 @@ def parse_amqp_url(url: str) -> AmqpTarget:
         raise ConfigError(f"not an AMQP URL: {masked(url)!r}; write amqp://user:password@host:5672/vhost")
     (scheme,) = schemes
     options = options_of(places)
-    known = (*_OPTIONS, *_TLS_OPTIONS) if scheme == "amqps" else _OPTIONS
+    known = (*_OPTIONS, *TLS_OPTIONS) if scheme == "amqps" else _OPTIONS
     if (error := unknown_option(scheme, options, known)) is not None:
         raise error
+    if scheme == "amqps":
+        read_tls(options)
     first = places[0]
     return AmqpTarget(
         addresses=tuple(_address(place, _PORTS[scheme]) for place in places),
         username=first.username or "guest",
         password=first.password or "guest",
         vhost=first.path[1:] or "/",
-        tls={name: options[name] for name in _TLS_OPTIONS if name in options} if scheme == "amqps" else None,
+        tls={name: options[name] for name in TLS_OPTIONS if name in options} if scheme == "amqps" else None,
         heartbeat=_seconds("heartbeat", options.get("heartbeat", "60")),
         connection_name=options.get("connection_name"),
         declare=_choice("declare", options.get("declare", "auto"), _DECLARE),
@@ -86,30 +87,6 @@ def parse_amqp_url(url: str) -> AmqpTarget:
         else None,
         max_priority=_priority(options["max_priority"]) if "max_priority" in options else None,
     )
-
-
-def tls_context(options: dict[str, str]) -> ssl.SSLContext:
-    """Return the context of a TLS connection with these options of a URL. Raises ``ConfigError``."""
-    check = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
-    if check not in {"required", "optional", "none"}:
-        raise ConfigError(f"ssl_cert_reqs={check!r} is not one of required, optional, none")
-    try:
-        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-        if (certificate := options.get("ssl_certfile")) is not None:
-            context.load_cert_chain(certificate, options.get("ssl_keyfile"))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"the TLS files of the amqps:// URL cannot be used: {error}; "
-            f"given were {', '.join(f'{name}={options[name]}' for name in options)}"
-        ) from error
-    verify_host = options.get("ssl_check_hostname", "true" if check == "required" else "false")
-    context.check_hostname = check != "none" and verify_host.lower() in {"true", "1"}
-    context.verify_mode = {
-        "required": ssl.CERT_REQUIRED,
-        "optional": ssl.CERT_OPTIONAL,
-        "none": ssl.CERT_NONE,
-    }[check]
-    return context
 
 
 def _address(place: UrlParts, default_port: int) -> tuple[str, int]:
