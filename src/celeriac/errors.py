@@ -113,21 +113,32 @@ class TaskAborted(TaskError):
 
 
 class RemoteError(TaskError):
-    """The task failed with an exception whose class is not at hand here.
+    """The task failed with an exception that cannot be made again here.
+
+    Its class is not imported here, or makes another exception of the arguments, or may not come out of a record since
+    raising it means something else, such as a cancellation.
 
     :param type_name: qualified name of the original class.
     :param arguments: its ``args`` as far as they could be written.
     :param module: the module that the class was in, or ``None``.
+    :param text: what the original says, where the arguments do not tell it.
     """
 
-    def __init__(self, type_name: str, arguments: tuple[Any, ...] = (), module: str | None = None) -> None:
-        super().__init__(type_name, arguments, module)
+    def __init__(
+        self,
+        type_name: str,
+        arguments: tuple[Any, ...] = (),
+        module: str | None = None,
+        text: str | None = None,
+    ) -> None:
+        super().__init__(type_name, arguments, module, *(() if text is None else (text,)))
         self.type_name = type_name
         self.arguments = arguments
         self.module = module
+        self.text = text
 
     def __str__(self) -> str:
-        text = ", ".join(str(argument) for argument in self.arguments)
+        text = ", ".join(str(argument) for argument in self.arguments) if self.text is None else self.text
         return f"{self.type_name}: {text}" if text else self.type_name
 
 

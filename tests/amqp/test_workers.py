@@ -12,8 +12,10 @@ import pytest
 
 import amqp
 from celeriac import Celeriac, chord, group
+from celeriac.routing import SendOptions
 from celeriac.servers.rabbitmq import AmqpBroker, QueueOptions
 from celeriac.testing.steps import soon
+from celeriac.wire.task import TaskMessage
 from tests.wire.captures import FIXTURES
 
 
@@ -94,3 +96,37 @@ async def test_chords_are_counted_where_the_results_are(rabbit_url: str, queue: 
         assert await result.wait(timeout=20) == 20
         results = await group(add_task.s(n, 1) for n in range(3)).send()
         assert await results.wait(timeout=20) == [1, 2, 3]
+
+
+async def test_a_result_sent_to_a_queue_of_tasks_is_set_aside_and_never_run(
+    rabbit_url: str, queue: str, channel: amqp.Channel
+) -> None:
+    ran: list[str] = []
+    app = Celeriac("r", broker=rabbit_url, backend="rpc://", default_queue=queue, result_extended=True)
+
+    async def echo(x: int) -> int:
+        return x
+
+    async def refund(*args: Any, **kwargs: Any) -> None:
+        ran.append("refund")
+
+    app.register("echo", echo)
+    app.register("refund", refund)
+    async with app:
+        message = TaskMessage(
+            id="echo-id",
+            task="echo",
+            args=[1],
+            reply_to=queue,
+            stamped_headers=["task", "id"],
+            stamps={"task": "refund", "id": "x"},
+        )
+        await app.connections().publisher.publish(message, SendOptions(queue=queue))
+        async with app.worker() as worker:
+            await worker.ready()
+            broker = app.connections().broker
+            while not (letters := [one for one in await broker.dead.list(10_000) if one.queue == queue]):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    assert len(letters) == 1
+    assert "a result of a task" in letters[0].reason
+    assert ran == []

@@ -136,6 +136,8 @@ NOT_A_PART = "no part of a workflow: give signatures"
         (lambda: one.set(task_id=5), "task_id=5: Expected `str"),
         (lambda: one.set(priority=10), "from 0"),
         (lambda: one.stamp(chain="x"), "an option has that name"),
+        (lambda: one.stamp(task="x"), "or a field of a task"),
+        (lambda: chain(one, one).stamp(id="x"), "or a field of a task"),
         (one.delay, "made by no app"),
         (lambda: chain().delay(), "no steps"),
         (lambda: add.map(5), r"add\.map: 5 cannot be iterated over"),

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from celeriac.errors import ConfigError
-from celeriac.wire.names import HIGHEST_PRIORITY
+from celeriac.wire.names import HIGHEST_PRIORITY, MAKING_A_TASK
 from celeriac.wire.signature import misfit
 
 OPTIONS = frozenset(
@@ -23,7 +23,7 @@ OPTIONS = frozenset(
 )  # fmt: skip
 """What may be said of how a signature is sent; the meaning is that of ``SendOptions``."""
 
-RESERVED = OPTIONS | {
+RESERVED = OPTIONS | MAKING_A_TASK | {
     "link", "link_error", "chain", "chord", "group_id", "group_index", "replaced_task_nesting", "stamped_headers",
 }  # fmt: skip
 """What a stamp, which travels among the options, may not be called."""
@@ -61,6 +61,6 @@ def check_option(name: str, value: Any) -> None:
 
 
 def check_stamp(name: str) -> None:
-    """Raise ``ConfigError`` for a stamp that would be taken for an option."""
+    """Raise ``ConfigError`` for a stamp that would be taken for an option, or make a task of a result."""
     if name in RESERVED:
-        raise ConfigError(f"stamp {name!r}: an option has that name; choose another")
+        raise ConfigError(f"stamp {name!r}: an option has that name, or a field of a task; choose another")

@@ -24,6 +24,14 @@ DEFAULT_QUEUE = "celery"
 RESULT_PREFIX = "celery-task-meta-"
 GROUP_PREFIX = "celery-taskset-meta-"
 
+RESULT_HEADER = "x-celeriac-result"
+"""A message with this header is a result, in whichever queue it lies."""
+
+MAKING_A_TASK = frozenset(
+    {"task", "id", "args", "kwargs", "callbacks", "errbacks", "chain", "chord", "stamped_headers"}
+)
+"""Names by which a body is read as a task: no stamp, which a result has among its own fields, may be called so."""
+
 _BACKEND_PREFIX_ENDS = (":", "_", "-", ".")
 
 

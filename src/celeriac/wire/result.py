@@ -16,6 +16,7 @@ from celeriac.errors import MalformedMessage
 from celeriac.wire.content import PICKLE, SERIALIZERS, Codecs
 from celeriac.wire.extended_json import encode_json
 from celeriac.wire.failure import Failure, read_failure
+from celeriac.wire.names import MAKING_A_TASK
 
 PENDING = "PENDING"
 RECEIVED = "RECEIVED"
@@ -89,7 +90,8 @@ def encode(
 ) -> bytes:
     """Return the result meta as Celery's key-value backends store it.
 
-    :param extended: write name, arguments, worker, retries, queue and stamps too (Celery: ``result_extended``).
+    :param extended: write name, arguments, worker, retries, queue and stamps too (Celery: ``result_extended``); but no
+        stamp by whose name the result could be read as a task, should it get into a queue of tasks.
     :raises EncodeError: the value cannot be written with this serializer.
     """
     if extended or serializer != "json":
@@ -196,19 +198,21 @@ def _as_meta(record: ResultRecord, *, extended: bool) -> dict[str, Any]:
             "retries": record.retries,
             "queue": record.queue,
         }
-        if record.stamps:
-            meta = record.stamps | {"stamped_headers": list(record.stamps)} | meta
+        stamps = {name: value for name, value in record.stamps.items() if name not in MAKING_A_TASK}
+        if stamps:
+            meta = stamps | {"stamped_headers": list(stamps)} | meta
     return meta | {"task_id": record.task_id}
 
 
 def plain(result: Any) -> Any:
     """Return a result as it is written: a ``Failure`` as Celery's dictionary, anything else as it is."""
     if isinstance(result, Failure):
-        return {
+        written = {
             "exc_type": result.exc_type,
             "exc_message": result.exc_message,
             "exc_module": result.exc_module,
         }
+        return written if result.exc_text is None else written | {"exc_text": result.exc_text}
     return result
 
 

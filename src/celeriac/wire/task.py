@@ -18,7 +18,7 @@ from celeriac.wire.content import JSON, Codecs, Content
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.extended_json import encode_json
 from celeriac.wire.frame import DELIVERIES_HEADER
-from celeriac.wire.names import is_text
+from celeriac.wire.names import RESULT_HEADER, is_text
 from celeriac.wire.preview import preview
 from celeriac.wire.steps import Steps
 
@@ -84,7 +84,7 @@ PROTOCOL_HEADERS = frozenset(
     {
         "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
         "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
-        "stamps", "compression", "redelivered", "meth", DELIVERIES_HEADER,
+        "stamps", "compression", "redelivered", "meth", DELIVERIES_HEADER, RESULT_HEADER,
     }
 )  # fmt: skip
 """Headers that belong to the protocol; all others are the sender's own."""
@@ -97,6 +97,10 @@ _EMPTY_EMBED = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": n
 def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
     """Return the task message that an envelope holds, of protocol 1, 2 or Celery's mix of both. Never raises."""
     headers = envelope.headers
+    if RESULT_HEADER in headers:
+        return _malformed(
+            envelope, headers, "a result of a task, no task: its sender named this queue for results"
+        )
     compression = headers.get("compression")
     if compression is not None and not isinstance(compression, str):
         return _malformed(envelope, headers, f"compression must be text, not {_kind(compression)}")
@@ -113,6 +117,10 @@ def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
             return _assemble(envelope, body | headers, _v1_call(body), 2)
         return _malformed(envelope, headers, f"body must be [args, kwargs, embed], not {_kind(body)}")
     if isinstance(body, dict) and "task" in body:
+        if "task_id" in body and "status" in body:
+            return _malformed(
+                envelope, {}, "a result of a task, which a field of its own makes look like a task"
+            )
         return _assemble(envelope, body, _v1_call(body), 1)
     return _malformed(
         envelope, headers, f"no task name in the headers, and the body is {_kind(body)} without one"

@@ -1,4 +1,7 @@
-"""Result records as messages (Celery: ``rpc://``, and ``amqp://`` before version 5)."""
+"""Result records as messages (Celery: ``rpc://``, and ``amqp://`` before version 5).
+
+Rules: each is marked as a result, since the queue that a task's message names may be one that workers take tasks from.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from celeriac.errors import ConfigError
 from celeriac.servers.rabbitmq.protocol.content import Properties, write_properties
 from celeriac.wire.content import SERIALIZERS, Codecs
+from celeriac.wire.names import RESULT_HEADER
 from celeriac.wire.result import ResultRecord, decode, encode
 
 _PERSISTENT = 2
@@ -39,7 +43,7 @@ class ResultMessages:
     def header(self, task_id: str, size: int, priority: int | None = None) -> bytes:
         """Return the header of a body of that size."""
         properties = Properties(
-            self._content_type, self._content_encoding, {}, _PERSISTENT, priority, task_id
+            self._content_type, self._content_encoding, {RESULT_HEADER: True}, _PERSISTENT, priority, task_id
         )
         return write_properties(properties, size)
 

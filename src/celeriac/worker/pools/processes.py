@@ -265,7 +265,8 @@ def _portable(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001 - a class of the user's may fail in any way
         failure = describe(error)
         arguments = failure.exc_message if isinstance(failure.exc_message, list) else [failure.exc_message]
-        return note_place(RemoteError(failure.exc_type, tuple(arguments), failure.exc_module), error)
+        remote = RemoteError(failure.exc_type, tuple(arguments), failure.exc_module, failure.exc_text)
+        return note_place(remote, error)
     return note_place(error, error)
 
 
