@@ -194,15 +194,6 @@ async def test_a_queue_of_another_type_does_not_stop_the_others(
     assert odd in caplog.text
 
 
-async def test_an_unusable_bookkeeping_key_loses_nothing(broker, prefix, client, queue):
-    await broker.publish(message(), route(queue))
-    client.set(prefix + "celeriac.leases", "text")
-    async with broker.subscribe([queue]) as subscription:
-        with pytest.raises(Exception, match="WRONGTYPE"):
-            await subscription.take(1)
-    assert await broker.depth(queue) == 1
-
-
 async def test_dead_letters_are_kept_until_retried_or_deleted(broker, queue):
     await broker.publish_many([(message(n, priority=6), route(queue)) for n in range(3)])
     async with broker.subscribe([queue]) as subscription:

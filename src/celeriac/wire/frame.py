@@ -7,6 +7,7 @@ part is a default. The usual frame is read in one typed pass; one that deviates 
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -18,6 +19,9 @@ from celeriac.wire.names import is_text
 
 DELIVERIES_HEADER = "x-celeriac-deliveries"
 """Header that counts how often a message was taken before."""
+
+MOST_DELIVERIES = 1_000_000
+"""Deliveries that are counted; a higher count is none of ours, and read as if there were none."""
 
 _PERSISTENT = 2
 
@@ -153,17 +157,18 @@ def mark_redelivered(raw: bytes, deliveries: int | None = None) -> bytes:
     """Return the frame marked as delivered before, the way kombu marks what it restores; the rest stays as it is.
 
     :param deliveries: how often it was taken, kept in the frame's ``x-celeriac-deliveries`` header.
-    :returns: ``raw`` itself when it cannot be read as a frame.
+    :returns: ``raw`` itself when it cannot be read as a frame; of a frame that can be read and not be written again,
+        what is read of it.
     """
     try:
         frame = decode_json(raw)
     except WireError:
-        return raw
+        return _rewrite_redelivered(raw, deliveries)
     if not isinstance(frame, dict):
         return raw
     headers = frame.get("headers")
-    if deliveries is not None and headers is None:
-        headers = frame["headers"] = {}
+    if deliveries is not None and not isinstance(headers, dict):
+        headers = frame["headers"] = {}  # what else it is, nobody reads
     if isinstance(headers, dict):
         headers["redelivered"] = True
         if deliveries is not None:
@@ -175,6 +180,20 @@ def mark_redelivered(raw: bytes, deliveries: int | None = None) -> bytes:
     try:
         return encode_json(frame, "frame")
     except WireError:
+        return _rewrite_redelivered(raw, deliveries)
+
+
+def _rewrite_redelivered(raw: bytes, deliveries: int | None) -> bytes:
+    envelope = unpack(raw)
+    if isinstance(envelope, Unreadable):
+        return raw
+    headers = envelope.headers | {"redelivered": True}
+    if deliveries is not None:
+        headers[DELIVERIES_HEADER] = deliveries
+    tag = envelope.delivery_tag or blake2b(raw, digest_size=16).hexdigest()
+    try:
+        return pack(msgspec.structs.replace(envelope, headers=headers), delivery_tag=tag)
+    except EncodeError:
         return raw
 
 
@@ -184,7 +203,7 @@ def earlier_deliveries(envelope: Envelope) -> int:
     A peer of kombu's kind marks what it restores and counts nothing: such a message was taken once at least.
     """
     count = envelope.headers.get(DELIVERIES_HEADER)
-    if type(count) is int and count >= 0:
+    if type(count) is int and 0 <= count <= MOST_DELIVERIES:
         return count
     return 1 if envelope.redelivered else 0
 

@@ -35,13 +35,18 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
         return _write(self).decode()
 
 
+_LONGEST = 2000
+"""Characters of a header that may name a copy; ours has far fewer."""
+
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder(Copy).decode
 
 
 def read_copy(text: object) -> Copy | None:
     """Return the copy that a header names; what names none is a message like any other."""
+    if not isinstance(text, str) or len(text) > _LONGEST:
+        return None
     try:
-        return _read(text) if isinstance(text, str) else None
-    except msgspec.DecodeError:
+        return _read(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None

@@ -59,6 +59,7 @@ class Consumer:
         self._loop = asyncio.get_running_loop()
         self._attempts: set[asyncio.Task[Any]] = set()
         self._subscription: Subscription | None = None
+        self._complaint = ""
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self.ready = asyncio.Event()
@@ -123,11 +124,25 @@ class Consumer:
         while not self._stopping.is_set():
             try:
                 await self._take_and_start(subscription)
-                wait = FIRST_WAIT
-            except BrokerError as error:
-                logger.warning("cannot take messages, again in %.1f s: %s", wait, error)
+                wait, self._complaint = FIRST_WAIT, ""
+            except Exception as error:  # noqa: BLE001 - whatever stands in the broker, the worker goes on
+                self._complain(error, wait)
                 await self._pause(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
+
+    def _complain(self, error: Exception, wait: float) -> None:
+        """Say why nothing is taken; what time does not mend is said once."""
+        if isinstance(error, BrokerUnavailable):
+            logger.warning("cannot take messages, again in %.1f s: %s", wait, error)
+        elif (text := f"{type(error).__name__}: {error}") != self._complaint:
+            self._complaint = text
+            is_known = isinstance(error, BrokerError)
+            logger.warning(
+                "cannot take messages, tried again every %g s: %s",
+                LONGEST_WAIT,
+                error,
+                exc_info=None if is_known else error,
+            )
 
     async def _take_and_start(self, subscription: Subscription) -> None:
         free = await self._slots.wait_free()

@@ -7,6 +7,7 @@ anew for each batch.
 from __future__ import annotations
 
 import re
+from collections.abc import Set as AbstractSet
 
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link
@@ -59,9 +60,28 @@ class Bindings:
 
 
 def _leads(bound_key: str, pattern: str, routing_key: str) -> bool:
+    """Whether a binding leads to its queue; of its pattern only whether there is one is believed.
+
+    kombu writes the pattern out of the key, as a regular expression. A foreign one could take a processor for hours, so
+    the key is read instead: ``*`` is text that ends in no dot, ``#`` any text.
+    """
     if not pattern:
         return bound_key == routing_key
-    try:
-        return re.match(pattern, routing_key) is not None
-    except re.error:
-        return False
+    places = {0}
+    for number, word in enumerate(bound_key.split(".")):
+        if number:
+            places = {place + 1 for place in places if routing_key[place : place + 1] == "."}
+        places = _after(word, routing_key, places)
+        if not places:
+            return False
+    return len(routing_key) in places
+
+
+def _after(word: str, text: str, places: AbstractSet[int]) -> set[int]:
+    """Return where a word of a binding's key may end that begins at one of the places."""
+    first = min(places, default=len(text) + 1)
+    if word == "#":
+        return set(range(first, len(text) + 1))
+    if word == "*":
+        return {place for place in range(first + 1, len(text) + 1) if text[place - 1] != "."}
+    return {place + len(word) for place in places if text.startswith(word, place)}

@@ -22,6 +22,7 @@ from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.revocations import RedisRevocations
 from celeriac.servers.redis.schedule import RedisSchedule
 from celeriac.servers.redis.settling import Settler
+from celeriac.servers.redis.strangers import Strangers
 from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import unpack
@@ -56,6 +57,7 @@ class RedisBroker:
         _check_seconds(lease=lease, visibility_timeout=visibility_timeout)
         self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
         self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
+        self._link.on_wrong_type = Strangers(self._link, self._keys).set_aside
         self._bindings = Bindings(self._link, self._keys)
         self._parking = Parking(self._link, self._keys)
         self._outbox = Outbox(self._link, self._keys, self._bindings, self._parking)

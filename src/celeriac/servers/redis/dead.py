@@ -59,7 +59,7 @@ class RedisDeadLetters:
         scored = await self._link.call(
             "ZRANGE", self._keys.dead_index, offset, offset + limit - 1, "WITHSCORES"
         )
-        times = {tag.decode(): float(score) for tag, score in zip(scored[::2], scored[1::2], strict=True)}
+        times = {_text(tag): float(score) for tag, score in zip(scored[::2], scored[1::2], strict=True)}
         letters = await self._open(tuple(times))
         return [_describe(name, letter, times[name]) for name, letter in letters.items()]
 
@@ -73,16 +73,19 @@ class RedisDeadLetters:
         keys = [self._keys.dead, self._keys.dead_index]
         arguments: builtins.list[Any] = []
         for name, letter in letters.items():
+            if not letter.queue:
+                continue  # no message, or nobody knows of which queue
             keys.append(self._keys.list_of_tag(letter.queue, name))
             # A poison message gets its attempts anew: somebody asked for it.
-            arguments += name, mark_redelivered(letter.raw, deliveries=0)
+            arguments += _bytes(name), mark_redelivered(letter.raw, deliveries=0)
         return int(await self._link.run(REVIVE, keys, arguments))
 
     async def delete(self, ids: Sequence[str]) -> int:
         if not ids:
             return 0
+        tags = [_bytes(name) for name in ids]
         _, deleted = await self._link.calls(
-            [("ZREM", self._keys.dead_index, *ids), ("HDEL", self._keys.dead, *ids)]
+            [("ZREM", self._keys.dead_index, *tags), ("HDEL", self._keys.dead, *tags)]
         )
         if isinstance(deleted, Exception):
             raise deleted
@@ -91,8 +94,16 @@ class RedisDeadLetters:
     async def _open(self, ids: Sequence[str]) -> dict[str, _Letter]:
         if not ids:
             return {}
-        entries = await self._link.call("HMGET", self._keys.dead, *ids)
+        entries = await self._link.call("HMGET", self._keys.dead, *map(_bytes, ids))
         return {name: _parse(entry) for name, entry in zip(ids, entries, strict=True) if entry is not None}
+
+
+def _text(tag: bytes) -> str:
+    return tag.decode(errors="surrogateescape")
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
 
 
 def _parse(entry: bytes) -> _Letter:

@@ -1,10 +1,20 @@
-"""What ``unacked`` says of a message: kombu's ``[message, exchange, routing_key]``, read whatever the message is."""
+"""What ``unacked`` says of a message: kombu's ``[message, exchange, routing_key]``, read whatever the message is.
+
+Rules: nothing is raised, whatever stands there; what leads to no queue cannot be read.
+"""
 
 from __future__ import annotations
 
 import json
 
 import msgspec
+
+from celeriac.wire.names import is_text
+
+_END = b', "", "'
+"""What follows a message in an entry that a reserving script wrote, up to the queue."""
+
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Entry(msgspec.Struct):
@@ -16,29 +26,37 @@ class Entry(msgspec.Struct):
 
 
 def parse_entry(value: bytes) -> Entry | None:
-    """Return the entry, ``None`` where it cannot be read."""
+    """Return the entry, ``None`` where it cannot be read. Never raises."""
     try:
-        message, exchange, routing_key = msgspec.json.decode(value, type=tuple[msgspec.Raw, str, str])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _parse_leniently(value)
-    raw = bytes(message)
-    return Entry(_unwrap(value) if raw.startswith(b'"') else raw, exchange, routing_key)
+        entry = _parse(value)
+    except _UNREADABLE:
+        try:
+            entry = _parse_leniently(value)
+        except _UNREADABLE:
+            return None
+    return entry if entry.routing_key or entry.exchange else None
 
 
-def _parse_leniently(value: bytes) -> Entry | None:
-    """Return the parts of an entry whose message is not UTF-8 or not JSON; the reserving script wrote its end."""
-    end = value.rfind(b', "", "')
-    try:
-        queue = json.loads(value[end + 6 : -1])
-    except ValueError:
-        return None
-    if end < 0 or not isinstance(queue, str):
-        return None
-    return Entry(_unwrap(value) if value.startswith(b'["') else value[1:end], "", queue)
+def _parse(value: bytes) -> Entry:
+    message, exchange, routing_key = msgspec.json.decode(value, type=tuple[msgspec.Raw, str, str])
+    return Entry(_unwrap(bytes(message)), exchange, routing_key)
 
 
-def _unwrap(value: bytes) -> bytes:
-    """Return a message that is no object and was therefore written as text."""
-    end = value.rfind(b', "", "')
-    text: str = json.loads(value[1:end].decode(errors="surrogateescape"), strict=False)
+def _parse_leniently(value: bytes) -> Entry:
+    """Return the parts of an entry whose message is not UTF-8, not JSON or nested too deeply.
+
+    The reserving script wrote its end. Raises ``ValueError`` for any other.
+    """
+    end = value.rindex(_END)
+    queue = json.loads(value[end + len(_END) - 1 : -1])
+    if value[:1] != b"[" or value[-1:] != b"]" or not isinstance(queue, str) or not is_text(queue):
+        raise ValueError("no entry of the reserving script")
+    return Entry(_unwrap(value[1:end]), "", queue)
+
+
+def _unwrap(message: bytes) -> bytes:
+    """Return what was pushed: what is no object was written as text."""
+    if not message.startswith(b'"'):
+        return message
+    text: str = json.loads(message.decode(errors="surrogateescape"), strict=False)
     return text.encode(errors="surrogateescape")

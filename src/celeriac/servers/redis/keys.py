@@ -34,6 +34,7 @@ class Keys:
 
     :param prefix: put in front of every key as it is (Celery: ``global_keyprefix``).
     :param steps: kombu's ``priority_steps``; every peer must use the same.
+    :ivar kinds: the Redis type of every key that is the broker's own; no queue has such a name.
     """
 
     def __init__(self, prefix: str, steps: Sequence[int]) -> None:
@@ -48,6 +49,12 @@ class Keys:
         self.served = f"{prefix}celeriac.served"
         self.revision = f"{prefix}celeriac.revoked.revision"
         self.revoked = tuple(f"{prefix}celeriac.revoked.{kind}" for kind in ("ids", "roots", "terminate"))
+        self.kinds = {
+            **dict.fromkeys((self.unacked, self.dead), "hash"),
+            **dict.fromkeys((self.index, self.leases, self.due, self.dead_index, self.served), "zset"),
+            **dict.fromkeys(self.revoked, "zset"),
+            self.revision: "string",
+        }
 
     def once(self, key: str, batch: int) -> str:
         """Return what says that a batch of messages was published under a key."""
@@ -70,9 +77,14 @@ class Keys:
         """Return the step that ends the tag of a message of this priority."""
         return names.priority_step(priority, self.steps)
 
+    def step_of_tag(self, tag: str) -> int | None:
+        """Return the step that ends a tag, ``None`` where it ends otherwise than ours do."""
+        _, colon, step = tag.rpartition(":")
+        return int(step) if colon and len(step) == 1 and step.isascii() and step.isdigit() else None
+
     def list_of_tag(self, queue: str, tag: str) -> str:
         """Return the list that the message of this tag came from."""
-        return self.list_for(queue, int(tag.rpartition(":")[2]))
+        return self.list_for(queue, self.step_of_tag(tag) or 0)
 
     def binding(self, exchange: str) -> str:
         """Return the set of an exchange's bindings."""

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -71,6 +71,8 @@ class Link:
     :param timeout: seconds for any one call, connecting included.
     :param unavailable: what to raise when another try may help.
     :param refused: what to raise when it will not.
+    :ivar on_wrong_type: called when a script met a key of the wrong type; the script runs again if it returns true. A
+        script that is run so changes nothing before it has looked at the types of its keys.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Link:
         self._idle: list[tuple[Any, float]] = []
         self._sentinels: list[Any] = []
         self._was_let_in = False
+        self.on_wrong_type: Callable[[], Awaitable[bool]] | None = None
 
     async def call(self, *command: Any) -> Any:
         """Return the answer to one command."""
@@ -123,13 +126,22 @@ class Link:
         The server is taught the script if it does not know it.
         """
         commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        answers = await self._run(script, commands)
+        wrong = [place for place, answer in enumerate(answers) if _is_wrong_type(answer)]
+        if wrong and self.on_wrong_type is not None and await self.on_wrong_type():
+            again = await self._run(script, [commands[place] for place in wrong])
+            for place, answer in zip(wrong, again, strict=True):
+                answers[place] = answer
+        return [self.translate(answer) if isinstance(answer, ResponseError) else answer for answer in answers]
+
+    async def _run(self, script: Script, commands: Sequence[Sequence[Any]]) -> list[Any]:
         answers = await self._exchange([("EVALSHA", script.digest, *command) for command in commands])
         untaught = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if untaught:
             taught = await self._exchange([("EVAL", script.text, *commands[place]) for place in untaught])
             for place, answer in zip(untaught, taught, strict=True):
                 answers[place] = answer
-        return [self.translate(answer) if isinstance(answer, ResponseError) else answer for answer in answers]
+        return answers
 
     async def open_line(self) -> Line:
         """Return a connection of its own, for what cannot share one: pushes and what they depend on."""
@@ -382,6 +394,10 @@ async def _answer(connection: Any) -> Any:
 
 def _is_passing(error: ResponseError) -> bool:
     return isinstance(error, _PASSING_ERRORS) or _PASSING.search(str(error)) is not None
+
+
+def _is_wrong_type(answer: Any) -> bool:
+    return isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer)
 
 
 def _advice(text: str) -> str:

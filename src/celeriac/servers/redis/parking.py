@@ -27,6 +27,11 @@ _PARK_OR_QUEUE = Script(
 -- KEYS: unacked, index, due, served, what says that this was done, then a list for each.
 -- ARGV: seconds for which it says so or 0, then for each its queue, due time, tag, the end of its entry, message.
 -- Returns 1 or an error for each, nothing where it was done before.
+-- A key of the wrong type ends the script here, before anything was changed.
+redis.call('HLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[4])
 if ARGV[1] ~= '0' and not redis.call('SET', KEYS[5], 1, 'NX', 'EX', ARGV[1]) then return {} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000

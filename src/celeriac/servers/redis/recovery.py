@@ -3,7 +3,8 @@
 Rules: a celeriac peer's message is recognised by its lease and given back when two looks, some time apart, found its
 term ended and the server took writes: after an outage all terms have ended, and who lives renews within that time; a
 message without lease is kombu's and is given back when kombu's own rule says so, the visibility timeout. The restoring
-script looks again, so any number of peers may recover at once, kombu's sweep among them.
+script looks again, so any number of peers may recover at once, kombu's sweep among them. What cannot be read or goes
+to no queue is buried, so that nobody meets it again.
 """
 
 from __future__ import annotations
@@ -12,18 +13,30 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from celeriac.clock import Clock
+from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.redis.bindings import Bindings
+from celeriac.servers.redis.dead import write_letter
 from celeriac.servers.redis.entries import Entry, parse_entry
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.scripts import LAPSED, RESTORE
+from celeriac.servers.redis.scripts import BURY, LAPSED, RESTORE
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.frame import earlier_deliveries, mark_redelivered, unpack
 
 _log = logging.getLogger("celeriac.broker.redis")
 
 _BATCH = 100
+
+
+class _Lapsed(msgspec.Struct):
+    """What nobody holds any more; ``entry`` is ``None`` where ``value`` cannot be read."""
+
+    tag: str
+    value: bytes
+    entry: Entry | None
 
 
 class Recovery:
@@ -56,7 +69,9 @@ class Recovery:
         restored = 0
         while True:
             lapsed = self._without_suspects(await self._find())
-            count = await self._restore(lapsed) if lapsed else 0
+            if not lapsed:
+                break
+            count = await self._restore(lapsed)
             restored += count
             if count < _BATCH:
                 break
@@ -69,48 +84,90 @@ class Recovery:
         """Whether the last look found somebody whom the next may find dead."""
         return bool(self._suspects)
 
-    def _without_suspects(self, lapsed: Sequence[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
+    def _without_suspects(self, lapsed: Sequence[_Lapsed]) -> list[_Lapsed]:
         """Leave out what was held by owners whose end is not certain yet; note them."""
         now = self._clock.monotonic()
-        owners = {_owner(tag) for tag, _ in lapsed}
+        owners = {_owner(found.tag) for found in lapsed}
         self._suspects = {owner: self._suspects.get(owner, now) for owner in owners}
         certain = {owner for owner, since in self._suspects.items() if now - since >= self._patience}
-        return [(tag, entry) for tag, entry in lapsed if not (owner := _owner(tag)) or owner in certain]
+        return [found for found in lapsed if not (owner := _owner(found.tag)) or owner in certain]
 
-    async def _find(self) -> list[tuple[str, Entry]]:
+    async def _find(self) -> list[_Lapsed]:
         keys = (self._keys.unacked, self._keys.index, self._keys.leases, self._keys.due)
         try:
             found = await self._link.run(LAPSED, keys, (self._visibility_timeout, _BATCH))
         except BaseException:
             self._suspects.clear()
             raise
-        lapsed = []
-        for tag, value in zip(found[::2], found[1::2], strict=True):
-            entry = parse_entry(value)
-            if entry is None:
-                _log.error("the entry of %s in %s cannot be read; it is left there", tag, self._keys.unacked)
-            else:
-                lapsed.append((tag.decode(errors="surrogateescape"), entry))
+        lapsed = [
+            _Lapsed(tag.decode(errors="surrogateescape"), value, parse_entry(value))
+            for tag, value in zip(found[::2], found[1::2], strict=True)
+        ]
         # Each goes to the end that is taken from, so the newest goes first.
-        lapsed.sort(key=lambda found: found[0], reverse=True)
+        lapsed.sort(key=lambda found: found.tag, reverse=True)
         return lapsed
 
-    async def _restore(self, lapsed: Sequence[tuple[str, Entry]]) -> int:
+    async def _restore(self, lapsed: Sequence[_Lapsed]) -> int:
         keys = [self._keys.unacked, self._keys.index, self._keys.leases, self._keys.due]
         arguments: list[Any] = [self._visibility_timeout]
-        for tag, entry in lapsed:
-            keys.append(await self._list_for(tag, entry))
-            arguments += tag.encode(errors="surrogateescape"), _count_delivery(entry.raw)
-        return int(await self._link.run(RESTORE, keys, arguments))
+        going: list[_Lapsed] = []
+        stuck: list[tuple[_Lapsed, str]] = []
+        for found in lapsed:
+            place = await self._list_for(found.tag, found.entry) if found.entry is not None else None
+            if found.entry is None or place is None:
+                stuck.append((found, "it cannot be read"))
+                continue
+            keys.append(place)
+            arguments += found.tag.encode(errors="surrogateescape"), _count_delivery(found.entry.raw)
+            going.append(found)
+        answers = await self._link.run(RESTORE, keys, arguments) if going else []
+        for found, answer in zip(going, answers, strict=True):
+            if isinstance(answer, bytes) and b"WRONGTYPE" in answer:
+                stuck.append((found, "its queue is no list"))
+        if stuck:
+            await self._bury(stuck)
+        return sum(answer == 1 for answer in answers)
 
-    async def _list_for(self, tag: str, entry: Entry) -> str:
-        _, colon, step = tag.rpartition(":")
-        if colon and step.isdigit():
-            return self._keys.list_of_tag(entry.routing_key, tag)
-        envelope = unpack(entry.raw)
-        priority = envelope.priority if isinstance(envelope, Envelope) else 0
-        queues = await self._bindings.match(entry.exchange, entry.routing_key) if entry.exchange else []
-        return self._keys.list_for(queues[0] if queues else entry.routing_key, priority)
+    async def _bury(self, stuck: Sequence[tuple[_Lapsed, str]]) -> None:
+        """Set aside, as they stand, entries that nobody can give back."""
+        keys = self._keys
+        arguments: list[Any] = []
+        for found, why in stuck:
+            reason = f"an entry of {keys.unacked} could not be given back: {why}"
+            arguments += found.tag.encode(errors="surrogateescape"), write_letter(found.value, "", reason)
+        places = (keys.unacked, keys.index, keys.leases, keys.dead, keys.dead_index)
+        buried = sum(await self._link.run(BURY, places, arguments))
+        if buried:
+            _log.warning(
+                "%d entries of %s in %s could not be given back (%s: %s) and were dead-lettered",
+                buried,
+                keys.unacked,
+                self._link.target,
+                ascii(stuck[0][0].tag[:100]),
+                stuck[0][1],
+            )
+
+    async def _list_for(self, tag: str, entry: Entry) -> str | None:
+        """Return the list that an entry goes back to, ``None`` where that would be a key of the broker's own."""
+        step = self._keys.step_of_tag(tag)
+        queue = entry.routing_key
+        if step is None:
+            envelope = unpack(entry.raw)
+            step = envelope.priority if isinstance(envelope, Envelope) else 0
+            queue = await self._queue_of(entry)
+        place = self._keys.list_for(queue, step)
+        return None if place in self._keys.kinds else place
+
+    async def _queue_of(self, entry: Entry) -> str:
+        queues: Sequence[str] = ()
+        try:
+            if entry.exchange:
+                queues = await self._bindings.match(entry.exchange, entry.routing_key)
+        except BrokerUnavailable:
+            raise
+        except BrokerError:  # what stands at the name of its table is none
+            queues = ()
+        return queues[0] if queues else entry.routing_key
 
 
 def _owner(tag: str) -> str:

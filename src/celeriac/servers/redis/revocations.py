@@ -18,6 +18,9 @@ _ADD = Script(
 -- ARGV: seconds to keep, 1 to terminate, how many are ids, then ids and roots.
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
+local known = tonumber(redis.call('GET', KEYS[1]) or '0')
+if not known or not (known >= 0 and known < 2 ^ 53) then known = 0 end
+for i = 2, 4 do redis.call('ZCARD', KEYS[i]) end
 local latest = redis.call('ZRANGE', KEYS[5], -1, -1, 'WITHSCORES')[2] or now
 local expires, terminate, ids = math.max(now, math.min(latest, now + 1e9)) + ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 
@@ -31,12 +34,13 @@ for i = 2, 4 do
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
   local longest = redis.call('ZRANGE', KEYS[i], -1, -1, 'WITHSCORES')[2]
   if longest then
+    longest = math.min(longest, now + 2e9)
     redis.call('EXPIRE', KEYS[i], math.ceil(longest - now))
     last = math.max(last, longest)
   end
 end
 
-local revision = math.max((redis.call('GET', KEYS[1]) or 0) + 1, time[1] * 1000000 + time[2])
+local revision = math.max(known + 1, time[1] * 1000000 + time[2])
 redis.call('SET', KEYS[1], string.format('%.0f', revision), 'EX', math.max(1, math.ceil(last - now)))
 return 1
 """
@@ -54,6 +58,13 @@ return reply
 )
 
 _BATCH = 1000
+_DIGITS = 16
+"""Digits that a revision has at the most."""
+
+
+def read_revision(text: bytes) -> int:
+    """Return the revision; what is no number of ours is no revision."""
+    return int(text) if len(text) <= _DIGITS and text.isdigit() else 0
 
 
 class RedisRevocations:
@@ -75,14 +86,14 @@ class RedisRevocations:
             await self._add((), roots[start : start + _BATCH], terminate, keep)
 
     async def revision(self) -> int:
-        return int(await self._link.call("GET", self._keys[0]) or 0)
+        return read_revision(await self._link.call("GET", self._keys[0]) or b"0")
 
     async def load(self) -> Revoked:
         revision, *found = await self._link.run(_LOAD, self._keys, ())
         ids, roots, terminate = (
             frozenset(name.decode(errors="replace") for name in names) for names in found
         )
-        return Revoked(int(revision), ids, roots, terminate)
+        return Revoked(read_revision(revision), ids, roots, terminate)
 
     async def _add(self, ids: Sequence[str], roots: Sequence[str], terminate: bool, keep: float) -> None:
         await self._link.run(_ADD, (*self._keys, self._due), (keep, int(terminate), len(ids), *ids, *roots))

@@ -1,7 +1,8 @@
 """The Lua that makes each change of the broker's keys whole.
 
 Rules: a message is at every moment in one list or on record in ``unacked``, never in neither; a command that may be
-refused comes before those that remove; time is the server's; of a message's content nothing is read but its ETA.
+refused comes before those that remove, and a key of the wrong type ends a script before anything is changed; time is
+the server's; of a message's content nothing is read but its ETA; a time or a tag that is not of our form is nobody's.
 
 Keys, beside kombu's (``unacked``: tag to ``[message, exchange, routing_key]``, ``unacked_index``: tag to time):
 ``celeriac.leases`` tag to the end of its term (see ``leases``), ``celeriac.due`` tag to the time it is parked until,
@@ -19,6 +20,18 @@ local now = time[1] + time[2] / 1000000
 
 _FAILED = """
 local function failed(answer) return type(answer) == 'table' and answer.err end
+"""
+
+_TYPES = """
+-- A key of the wrong type ends the script here, before anything was changed.
+redis.call('HLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+"""
+
+_LEASE_END = """
+-- Whether a lease has ended; one that lasts for more than a week was made by none of us.
+local function ended(lease) return lease <= now or lease > now + 604800 end
 """
 
 _LATER = r"""
@@ -50,7 +63,8 @@ local function due_of(raw, now, prefix)
   local expires = seconds(headers.expires)
   if expires and expires <= now then return nil end
   for _, told in ipairs({{'ids', headers.id}, {'roots', headers.root_id}}) do
-    if type(told[2]) == 'string' and redis.call('ZSCORE', prefix .. 'celeriac.revoked.' .. told[1], told[2]) then
+    -- Also where that cannot be known: who takes the message finds out.
+    if type(told[2]) == 'string' and redis.pcall('ZSCORE', prefix .. 'celeriac.revoked.' .. told[1], told[2]) then
       return nil
     end
   end
@@ -59,7 +73,8 @@ end
 """
 
 RESERVE = Script(
-    _NOW
+    _TYPES
+    + _NOW
     + _FAILED
     + _LATER
     + r"""
@@ -71,17 +86,20 @@ local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local left, term, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, serial, prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
 
--- A key of the wrong type ends the script here, before anything was taken.
-redis.call('HLEN', unacked)
-redis.call('ZCARD', index)
-redis.call('ZCARD', leases)
+local revision = redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'
+
+local function text(json)
+  local readable, parts = pcall(cjson.decode, '[' .. json .. ']')
+  return readable and type(parts[1]) == 'string' and parts[1] or nil
+end
 
 local function origin(tag, entry)
   local raw, queue = string.match(entry, '^%[(.*), "", "(.*)"%]$')
-  if not raw then return nil end
-  if string.sub(raw, 1, 1) == '"' then raw = cjson.decode('[' .. raw .. ']')[1] end
-  if string.find(queue, '\\', 1, true) then queue = cjson.decode('["' .. queue .. '"]')[1] end
-  local step = string.match(tag, ':(%d+)$') or '0'
+  if not raw or queue == '' then return nil end
+  if string.sub(raw, 1, 1) == '"' then raw = text(raw) end
+  if string.find(queue, '\\', 1, true) then queue = text('"' .. queue .. '"') end
+  if not raw or not queue then return nil end
+  local step = string.match(tag, ':(%d)$') or '0'
   local list = prefix .. queue
   if step ~= '0' then list = list .. '\6\22' .. step end
   return raw, list
@@ -95,6 +113,8 @@ for i = #ripe, 1, -1 do
   local entry = redis.call('HGET', unacked, tag)
   local raw, list
   if entry then raw, list = origin(tag, entry) end
+  -- What cannot be read is left to recovery, which buries it.
+  if entry and not raw then redis.call('ZADD', index, 0, tag) end
   local pushed = raw and redis.pcall('RPUSH', list, raw)
   if failed(pushed) then
     trouble[#trouble + 1] = list .. ': ' .. pushed.err
@@ -108,7 +128,7 @@ for i = #ripe, 1, -1 do
   end
 end
 
-local reply = {'', trouble, redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'}
+local reply = {'', trouble, revision}
 local bytes, parked = 0, 0
 for i = 5, #KEYS do
   local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]
@@ -165,7 +185,8 @@ return reply
 )
 
 ACK = Script(
-    r"""
+    _TYPES
+    + r"""
 -- KEYS: unacked, index, leases. ARGV: tags. Returns the positions of those that were lost before.
 local known = redis.call('ZMSCORE', KEYS[2], unpack(ARGV))
 redis.call('HDEL', KEYS[1], unpack(ARGV))
@@ -180,7 +201,8 @@ return lost
 )
 
 REQUEUE = Script(
-    _FAILED
+    _TYPES
+    + _FAILED
     + r"""
 -- KEYS: unacked, index, leases, then a list for each. ARGV: tag, message for each. Returns 1, 0 (lost) or an error.
 local reply = {}
@@ -204,9 +226,11 @@ return reply
 )
 
 PARK = Script(
-    r"""
+    _TYPES
+    + r"""
 -- KEYS: unacked, index, leases, due. ARGV: tag, new tag, due for each. Returns 1 or 0 (lost).
 -- The new tag makes the receipt void. A peer of kombu's kind would restore the entry late, never early.
+redis.call('ZCARD', KEYS[4])
 local tags = {}
 for i = 1, #ARGV / 3 do tags[i] = ARGV[3 * i - 2] end
 local held = redis.call('HMGET', KEYS[1], unpack(tags))
@@ -236,9 +260,12 @@ return reply
 )
 
 BURY = Script(
-    _NOW
+    _TYPES
+    + _NOW
     + r"""
 -- KEYS: unacked, index, leases, dead, dead index. ARGV: tag, letter for each. Returns 1 or 0 (lost).
+redis.call('HLEN', KEYS[4])
+redis.call('ZCARD', KEYS[5])
 local reply = {}
 for i = 1, #ARGV / 2 do
   local tag, letter = ARGV[2 * i - 1], ARGV[2 * i]
@@ -265,6 +292,7 @@ RENEW = Script(
 local owner, term, lease = ARGV[1] .. '.', tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function arrived(serial)
+  if not serial then return false end
   for i = 4, #ARGV, 2 do
     if serial >= tonumber(ARGV[i]) and serial <= tonumber(ARGV[i + 1]) then return false end
   end
@@ -294,13 +322,18 @@ return count
 )
 
 LAPSED = Script(
-    _NOW
+    _TYPES
+    + _NOW
     + r"""
 -- KEYS: unacked, index, leases, due. ARGV: visibility timeout, limit.
--- Newest first, so that the oldest is put back last and taken first.
+-- Newest first, so that the oldest is put back last and taken first; what is on record nowhere is forgotten.
 -- Returns tag and entry of what a dead celeriac peer held, and of what a dead peer of kombu's kind held too long.
 local reply = {}
+redis.call('ZCARD', KEYS[4])
 local lapsed = redis.call('ZREVRANGEBYSCORE', KEYS[3], now, '-inf', 'LIMIT', 0, ARGV[2])
+if not lapsed[1] then
+  lapsed = redis.call('ZREVRANGEBYSCORE', KEYS[3], '+inf', '(' .. now + 604800, 'LIMIT', 0, ARGV[2])
+end
 if lapsed[1] then
   -- Changes nothing, and is refused where renewing is (OOM, READONLY, ...), so that nobody is suspected then.
   redis.call('ZADD', KEYS[3], 'XX', redis.call('ZSCORE', KEYS[3], lapsed[1]), lapsed[1])
@@ -330,41 +363,47 @@ return reply
 )
 
 RESTORE = Script(
-    _NOW
+    _TYPES
+    + _NOW
     + _FAILED
+    + _LEASE_END
     + r"""
 -- KEYS: unacked, index, leases, due, then a list for each. ARGV: visibility timeout, then tag, message for each.
--- Returns how many went back; what was renewed or settled meanwhile is left alone.
-local restored = 0
+-- Returns 1, 0 (renewed or settled meanwhile) or what its list says against it.
+redis.call('ZCARD', KEYS[4])
+local reply = {}
 for i = 1, (#ARGV - 1) / 2 do
   local tag, raw = ARGV[2 * i], ARGV[2 * i + 1]
   local lease = redis.call('ZSCORE', KEYS[3], tag)
   local void
   if lease then
-    void = tonumber(lease) <= now
+    void = ended(tonumber(lease))
   elseif not redis.call('ZSCORE', KEYS[4], tag) then
     local since = redis.call('ZSCORE', KEYS[2], tag)
     void = since and tonumber(since) <= now - ARGV[1]
   end
-  if void and redis.call('HEXISTS', KEYS[1], tag) == 1 and not failed(redis.pcall('RPUSH', KEYS[i + 4], raw)) then
-    redis.call('HDEL', KEYS[1], tag)
-    redis.call('ZREM', KEYS[2], tag)
-    redis.call('ZREM', KEYS[3], tag)
-    restored = restored + 1
+  reply[i] = 0
+  if void and redis.call('HEXISTS', KEYS[1], tag) == 1 then
+    reply[i] = failed(redis.pcall('RPUSH', KEYS[i + 4], raw)) or 1
+    if reply[i] == 1 then
+      redis.call('HDEL', KEYS[1], tag)
+      redis.call('ZREM', KEYS[2], tag)
+      redis.call('ZREM', KEYS[3], tag)
+    end
   end
 end
-return restored
+return reply
 """
 )
 
 REVIVE = Script(
-    r"""
+    _FAILED
+    + r"""
 -- KEYS: dead, dead index, then a list for each. ARGV: id, message for each. Returns how many were queued again.
 local revived = 0
 for i = 1, #ARGV / 2 do
   local id, raw = ARGV[2 * i - 1], ARGV[2 * i]
-  if redis.call('HEXISTS', KEYS[1], id) == 1 then
-    redis.call('LPUSH', KEYS[i + 2], raw)
+  if redis.call('HEXISTS', KEYS[1], id) == 1 and not failed(redis.pcall('LPUSH', KEYS[i + 2], raw)) then
     redis.call('HDEL', KEYS[1], id)
     redis.call('ZREM', KEYS[2], id)
     revived = revived + 1

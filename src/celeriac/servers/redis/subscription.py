@@ -22,6 +22,7 @@ from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
 from celeriac.servers.redis.recovery import Recovery
+from celeriac.servers.redis.revocations import read_revision
 from celeriac.servers.redis.scripts import RESERVE
 from celeriac.servers.redis.settling import RedisReceipt, Settler
 from celeriac.wire.envelope import Unreadable
@@ -34,8 +35,12 @@ _MOST_AT_ONCE = 1000
 _TROUBLED = 1.0
 """Seconds between looks while a list cannot be read: it may be there all the same, which ends every other wait."""
 
+
 _LONGEST_WAIT = 15.0
 """Seconds for which a wait believes that it will be woken; then it looks, over the connections that it depends on."""
+
+_MOST_COMPLAINTS = 100
+"""Different troubles with queues that are said: names may come from whoever writes to the server."""
 
 _SERVED = 2.0
 """Leases for which a queue counts as served after its worker was last heard of."""
@@ -166,7 +171,7 @@ class RedisSubscription:
             self._leases.lose(serial, limit)
             raise
         due_in, trouble, revision, *batches = reply
-        self._revision = int(revision)
+        self._revision = read_revision(revision)
         self._troubled = bool(trouble)
         self._complain(trouble)
         deliveries: list[Delivery] = []
@@ -205,7 +210,7 @@ class RedisSubscription:
 
     def _complain(self, trouble: Sequence[bytes]) -> None:
         for text in trouble:
-            if text not in self._complained:
+            if text not in self._complained and len(self._complained) < _MOST_COMPLAINTS:
                 self._complained.add(text)
                 _log.error(
                     "a queue of %s cannot be read: %s", self._link.target, text.decode(errors="replace")
