@@ -151,11 +151,3 @@ async def test_parked_messages_are_not_taken_for_lost(make_broker, queue):
         (delivery,) = await subscription.take(1)
         await delivery.receipt.park(time.time() + 3600)
     assert await broker._recovery.run() == 0
-
-
-async def test_an_entry_that_nobody_can_read_stays_and_is_said(make_broker, prefix, client, caplog):
-    client.hset(prefix + "unacked", "odd", "]nonsense")
-    client.zadd(prefix + "unacked_index", {"odd": 1})
-    assert await make_broker()._recovery.run() == 0
-    assert client.hlen(prefix + "unacked") == 1
-    assert "odd" in caplog.text

@@ -42,8 +42,10 @@ local function seconds(text)
   local y, m, d, hour, minute, second, rest = string.match(text, form)
   local fraction, sign, zone_hours, zone_minutes = string.match(rest or '', '^(%.?%d*)([+-])(%d%d):(%d%d)$')
   if not sign then return nil end
+  y, m, d = tonumber(y), tonumber(m), tonumber(d)
+  if m < 1 or m > 12 or d < 1 or d > 31 or tonumber(hour) > 23 or tonumber(minute) > 59 or tonumber(second) > 59
+    or tonumber(zone_hours) > 23 or tonumber(zone_minutes) > 59 then return nil end
   -- Days of the civil calendar, whose years begin in March here.
-  y, m = tonumber(y), tonumber(m)
   if m <= 2 then y = y - 1 end
   local century = math.floor(y / 100)
   local days = 365 * y + math.floor(y / 4) - century + math.floor(century / 4)
