@@ -25,7 +25,7 @@ def test_list_and_show(project: Project):
     heading, row = listed.output.splitlines()
     assert heading.split() == ["id", "died", "at", "queue", "task", "task", "id", "reason"]
     assert "shop.gone" in row
-    assert row.endswith("TaskNotFound: shop.gone is not registered")
+    assert row.endswith(r"TaskNotFound: shop.gone\nis not registered")
     shown = project.run("dead", "show", row.split()[0], "-b", project.url)
     assert shown.exit_code == 0
     for text in ("arguments    (1)", "queue        celery", "body         [[1]"):

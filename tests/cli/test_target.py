@@ -112,7 +112,29 @@ def test_no_app(project: Project, name: str):
     assert "there is no app in it; make one" in refusal(name)
 
 
-def test_file_and_dotted_app(project: Project, name: str):
+def test_file(project: Project, name: str):
     project.write(APP.format(name="one"), name)
     assert f"give the module's name: -A {name}" in refusal(f"./{name}.py")
-    assert f"write -A {name}:app" in refusal(f"{name}.app")
+
+
+def test_attribute_after_a_dot(project: Project, name: str):
+    project.write(APP.format(name="one") + "celery = Celeriac('two')\nother = 3\n", name)
+    assert load_app(f"{name}.celery").name == "two"
+    assert f"write -A {name}:other" in refusal(f"{name}.other")
+    assert "there is no module" in refusal(f"{name}.nothing")
+
+
+def test_package_whose_app_is_in_its_celery_module(project: Project, name: str):
+    (project.directory / name).mkdir()
+    (project.directory / name / "__init__.py").touch()
+    assert "there is no app in it" in refusal(name)
+    (project.directory / name / "celery.py").write_text(APP.format(name="inner"))
+    assert load_app(name).name == "inner"
+    assert load_app(f"{name}.celery.app").name == "inner"
+
+
+def test_package_whose_celery_module_fails(project: Project, name: str):
+    (project.directory / name).mkdir()
+    (project.directory / name / "__init__.py").touch()
+    (project.directory / name / "celery.py").write_text("import no_such_library\n")
+    assert "celery.py:1: ModuleNotFoundError: No module named 'no_such_library'" in refusal(name)

@@ -196,22 +196,6 @@ def test_task_lines_name_the_task(project: Project):
         assert worker.wait_for("sleeps").endswith(f"shop.sleep[{task_id}] sleeps")
 
 
-def test_root_logger_is_left_alone(project: Project):
-    report = (
-        "import logging\n"
-        "@app.task(name='shop.logging')\n"
-        "def report():\n"
-        "    root, own = logging.getLogger(), logging.getLogger('celeriac')\n"
-        "    return [len(root.handlers), root.level, own.propagate, len(own.handlers)]\n"
-    )
-    project.write((project.directory / f"{project.module}.py").read_text() + report)
-    with project.worker():
-        told = project.run(
-            "call", "-b", project.url, "--backend", project.url, "shop.logging", "--timeout", "20"
-        )
-    assert json.loads(told.stdout) == [0, 30, True, 1]
-
-
 def test_logging_of_the_user_s_own_gives_no_double_lines(project: Project):
     text = (project.directory / f"{project.module}.py").read_text()
     project.write("import logging\nlogging.basicConfig(level='INFO', format='MINE %(message)s')\n" + text)
@@ -268,7 +252,6 @@ def test_children_end_with_their_parent(project: Project):
         (["-D"], "systemd"),
         (["-P", "gevent"], "use -P threads"),
         (["-P", "prefork"], "use -P processes"),
-        (["--logfile", "x.log"], "redirect it"),
         (["-n", "a@b@c"], "exactly one '@'"),
         (["-c", "0"], "is not in the range"),
     ],
@@ -278,3 +261,21 @@ def test_flags_of_celery_that_are_not_here(project: Project, flags: list[str], s
     assert ended.exit_code == 2
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_flags_of_celery_that_do_no_harm(project: Project):
+    flags = ["-E", "-Ofair", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    values = ["--prefetch-multiplier=4", "-s", "beat.db", "--heartbeat-interval", "2", "-S", "state.db"]
+    with project.worker(*flags, *values) as worker:
+        assert worker.stop() == 0
+    for flag in (
+        "--task-events",
+        "--optimization fair",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        "--prefetch-multiplier 4",
+        "--schedule beat.db",
+    ):
+        [line] = [line for line in worker.lines if f" {flag} has no effect: " in line]
+        assert " WARNING " in line

@@ -10,6 +10,7 @@ from uuid import uuid4
 import click
 import msgspec
 
+from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.outcome import show_outcome
 from celeriac.cli.source import Source, run_with, takes_source
@@ -102,7 +103,7 @@ async def _send(
 ) -> int:
     result = await app.send_task(name, args, kwargs, **options)
     if not wait:
-        click.echo(result.id)
+        say(result.id)
         return Exit.OK
     return show_outcome(str(result), await watch(result, timeout))
 
@@ -111,9 +112,7 @@ def _note_unknown(app: App, name: str) -> None:
     """Say that the name looks mistyped; it is sent all the same, since other workers may know it."""
     near = get_close_matches(name, app.tasks, n=1, cutoff=0.8) if name not in app.tasks else []
     if near:
-        click.echo(
-            f"note: {app.name} has no task {name}; did you mean {near[0]}? It is sent as it is.", err=True
-        )
+        say(f"note: {app.name} has no task {name}; did you mean {near[0]}? It is sent as it is.", err=True)
 
 
 def read_argument(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -18,31 +19,37 @@ WORKER_FLAGS: Mapping[str, str] = {
     "--gid": "leave the process to systemd or a container",
     "--umask": "leave the process to systemd or a container",
     "--workdir": "change the directory before the start",
-    "-f": "logs go to stderr: redirect it",
-    "--logfile": "logs go to stderr: redirect it",
     "-I": "import those modules in the module of the app",
     "--include": "import those modules in the module of the app",
     "-X": "name the queues to take from with -Q",
     "--exclude-queues": "name the queues to take from with -Q",
-    "-O": "a worker takes only what it can start now; there is nothing to choose",
-    "--prefetch-multiplier": "a worker takes only what it can start now",
     "--time-limit": "give it to the task, @app.task(timeout=...), or the app, time_limit=...",
     "--soft-time-limit": "give it to the task, @app.task(soft_timeout=...), or the app, soft_time_limit=...",
-    "--without-gossip": "there is no gossip: leave it out",
-    "--without-mingle": "there is no mingling: leave it out",
-    "--without-heartbeat": "there is no heartbeat to switch off: leave it out",
-    "--heartbeat-interval": "leave it out",
     "--purge": "empty the queue first: celeriac queues purge QUEUE",
     "--discard": "empty the queue first: celeriac queues purge QUEUE",
-    "-E": "events are not sent yet: leave it out",
-    "--task-events": "events are not sent yet: leave it out",
-    "-S": "no state is kept on disk: leave it out",
-    "--statedb": "no state is kept on disk: leave it out",
-    "-s": "periodic tasks are not part of the worker",
-    "--schedule": "periodic tasks are not part of the worker",
-    "--scheduler": "periodic tasks are not part of the worker",
-    "--pool-restarts": "leave it out",
 }
+
+HARMLESS = "celeriac.harmless_flags"
+"""Where a command's context keeps what is to be said of the flags without effect that were given."""
+
+HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
+    ("-E", "--task-events"): "workers send no events yet",
+    ("--without-gossip",): "there is no gossip",
+    ("--without-mingle",): "there is no mingling",
+    ("--without-heartbeat",): "workers send no heartbeat events",
+    ("--pool-restarts",): "workers take no orders yet",
+}
+"""Flags of Celery's worker that ask for nothing which is missed."""
+
+HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
+    ("-O", "--optimization"): "a worker takes only what it can start now, which is fair",
+    ("--prefetch-multiplier",): "a worker takes only what it can start now",
+    ("--heartbeat-interval",): "workers send no heartbeat events",
+    ("-s", "--schedule-filename", "--schedule"): "periodic tasks are not part of the worker",
+    ("--scheduler",): "periodic tasks are not part of the worker",
+    ("-S", "--statedb"): "what is revoked is kept with the broker",
+}
+"""The same, of those that take a value."""
 
 COMMANDS: Mapping[str, str] = {
     "purge": "use celeriac queues purge QUEUE",
@@ -77,6 +84,27 @@ class WorkerCommand(click.Command):
             if instead is None:
                 raise
             raise click.UsageError(f"celeriac has no {error.option_name}: {instead}", ctx) from error
+
+
+def takes_harmless_flags(function: Any) -> Any:
+    """Accept the flags of Celery's worker that do no harm; the context's ``meta[HARMLESS]`` tells which were given."""
+    for flags, takes_value in ((HARMLESS_FLAGS, False), (HARMLESS_OPTIONS, True)):
+        for names, why in flags.items():
+            function = click.option(
+                *names,
+                f"no_effect_{names[-1].strip('-').replace('-', '_')}",
+                is_flag=not takes_value,
+                hidden=True,
+                expose_value=False,
+                callback=partial(_note, why),
+            )(function)
+    return function
+
+
+def _note(why: str, context: click.Context, option: click.Parameter, value: str | bool | None) -> None:
+    if value:
+        given = f"{option.opts[-1]} {value}" if isinstance(value, str) else option.opts[-1]
+        context.meta.setdefault(HARMLESS, []).append(f"{given} has no effect: {why}")
 
 
 class PoolName(click.Choice[str]):

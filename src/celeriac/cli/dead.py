@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from celeriac.broker import DeadLetter
+from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import CommandFailed
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
@@ -98,7 +99,7 @@ def show_command(source: Source, id: str) -> None:
     app = source.load_existing()
     for letter in run_with(app, _find(app, Choice(ids=[id]))):
         for label, text in _facts(letter).items():
-            click.echo(f"{click.style(f'{label:<12}', dim=True)} {text}")
+            say(styled(f"{label:<12}", dim=True), f" {text}")
 
 
 @dead.command("retry")
@@ -117,7 +118,7 @@ def retry_command(
         letters = await _find(app, choice)
         return await app.connections().broker.dead.retry([letter.dead.id for letter in letters])
 
-    click.echo(f"{_messages(run_with(app, retry()))} back on their queues")
+    say(f"{_messages(run_with(app, retry()))} back on their queues")
 
 
 @dead.command("delete")
@@ -138,7 +139,7 @@ def delete_command(
     async def delete() -> int:
         return await app.connections().broker.dead.delete([letter.dead.id for letter in letters])
 
-    click.echo(f"{_messages(run_with(app, delete()))} deleted")
+    say(f"{_messages(run_with(app, delete()))} deleted")
 
 
 def _choice(ids: Sequence[str], task: str | None, error: str | None, *, every: bool) -> Choice:
@@ -154,17 +155,17 @@ def _list(source: Source, choice: Choice, limit: int, *, as_objects: bool) -> No
     letters = run_with(app, _find(app, choice))
     shown = letters[:limit]
     if as_objects:
-        click.echo(as_json([{"id": letter.dead.id, **_facts(letter)} for letter in shown]))
+        say_lines(as_json([{"id": letter.dead.id, **_facts(letter)} for letter in shown]))
         return
     if not letters:
-        click.echo("no dead letters")
+        say("no dead letters")
         return
     show_table(
         ["id", "died at", "queue", "task", "task id", "reason"],
         [_row(letter) for letter in shown],
     )
     if len(letters) > limit:
-        click.echo(f"and {len(letters) - limit} more: -n {len(letters)}", err=True)
+        say(f"and {len(letters) - limit} more: -n {len(letters)}", err=True)
 
 
 def _row(letter: Letter) -> list[str]:
@@ -195,7 +196,7 @@ def _facts(letter: Letter) -> dict[str, Any]:
     if isinstance(content, Envelope):
         facts |= {
             "content": " ".join(filter(None, (content.content_type, content.content_encoding))),
-            "headers": as_json(content.headers) if content.headers else "",
+            "headers": as_json(content.headers, lines=False) if content.headers else "",
             "body": content.body.decode(errors="backslashreplace"),
         }
     else:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
-from rich.text import Text
 
+from celeriac.cli.console import cell, console
 from celeriac.cli.outcome import as_json, ending
 from celeriac.client.outbox import Call
 from celeriac.wire.result import SUCCESS, ResultRecord
@@ -130,7 +130,7 @@ class DemoScreen:
         table.add_column("one of them", overflow="ellipsis", no_wrap=True, style="dim")
         for kind in kinds:
             counts = (str(number) if number else "" for number in (kind.succeeded, kind.failed))
-            table.add_row(kind.label, kind.what, *counts, Text(kind.example))
+            table.add_row(kind.label, kind.what, *counts, cell(kind.example))
         self._console.print()
         self._console.print(table)
 
@@ -154,10 +154,10 @@ class DemoScreen:
 
 def screen_for(place: str) -> DemoScreen:
     """Return a screen on stdout."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 110), soft_wrap=True)
-    return DemoScreen(console, place)
+    screen = console()
+    if not screen.is_terminal:
+        screen = console(width=max(screen.width, 110), soft_wrap=True)
+    return DemoScreen(screen, place)
 
 
 class _Bars:

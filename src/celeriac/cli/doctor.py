@@ -16,6 +16,7 @@ import msgspec
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.outcome import as_json
 from celeriac.cli.places import backend_place, broker_place
@@ -202,11 +203,11 @@ def _advice(error: CeleriacError) -> str:
 
 def _show(checks: Sequence[Check], *, as_objects: bool) -> None:
     if as_objects:
-        click.echo(as_json(checks))
+        say_lines(as_json(checks))
         return
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for check in checks:
-        level = click.style(f"{check.level:<4}", fg=colours[check.level], bold=check.level != "ok")
-        click.echo(f"{level}  {check.about:<8}  {check.text}")
+        level = styled(f"{check.level:<4}", fg=colours[check.level], bold=check.level != "ok")
+        say(level, f"  {check.about:<8}  {check.text}")
         if check.fix:
-            click.echo(f"{'':16}{click.style(f'fix: {check.fix}', dim=True)}")
+            say(" " * 16, styled(f"fix: {check.fix}", dim=True))

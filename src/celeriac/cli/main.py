@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from traceback import format_exception
 from typing import Any, NoReturn
 
 import click
@@ -13,6 +14,7 @@ import click
 from celeriac.cli.call import call
 from celeriac.cli.celery_flags import COMMANDS
 from celeriac.cli.command_line import hide_passwords
+from celeriac.cli.console import say, say_lines, styled, write_anything
 from celeriac.cli.dead import dead
 from celeriac.cli.demo import demo
 from celeriac.cli.doctor import doctor
@@ -32,11 +34,12 @@ class CommandLine(click.Group):
     ) -> NoReturn:
         """Run the command that the arguments name and end the process."""
         extra["standalone_mode"] = False
+        write_anything()
         try:
             code = super().main(args, prog_name or "celeriac", **extra)
             sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as help_wanted:
-            click.echo(help_wanted.format_message())
+            say_lines(help_wanted.format_message())
             sys.exit(Exit.USAGE)
         except BrokenPipeError:
             # Whoever read the output has enough; Python must not complain when it flushes at the end.
@@ -45,8 +48,11 @@ class CommandLine(click.Group):
         except BaseException as error:
             ending = ending_of(error)
             if ending is None:
-                raise
-            click.echo(f"{click.style('error:', fg='red', bold=True)} {ending[1]}", err=True)
+                if not isinstance(error, Exception):
+                    raise
+                say_lines("".join(format_exception(error)).rstrip(), err=True)
+                sys.exit(Exit.FAILED)
+            say(styled("error:", fg="red", bold=True), f" {ending[1]}", err=True)
             sys.exit(ending[0])
         sys.exit(code if isinstance(code, int) else Exit.OK)
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 import click
 
+from celeriac.cli.console import ask, say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
@@ -45,7 +46,7 @@ def peek_command(source: Source, queue: str, limit: int, as_objects: bool) -> No
     app = source.load_existing()
     waiting = run_with(app, _peek(app, queue, limit))
     if as_objects:
-        click.echo(as_json(waiting))
+        say_lines(as_json(waiting))
     elif waiting:
         show_table(
             ["id", "task", "retries", "arguments"],
@@ -53,7 +54,7 @@ def peek_command(source: Source, queue: str, limit: int, as_objects: bool) -> No
             numbers=["retries"],
         )
     else:
-        click.echo(f"nothing waits in queue {queue}")
+        say(f"nothing waits in queue {queue}")
 
 
 @queues.command("purge")
@@ -69,7 +70,7 @@ def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
         listing = ", ".join(f"{depth} in {name}" for name, depth in depths.items())
         confirm(f"Delete {waiting} waiting tasks ({listing})?")
     deleted = run_with(app, _purge(app, names))
-    click.echo("1 task deleted" if deleted == 1 else f"{deleted} tasks deleted")
+    say("1 task deleted" if deleted == 1 else f"{deleted} tasks deleted")
 
 
 queues.add_command(scheduled)
@@ -79,7 +80,7 @@ def confirm(question: str) -> None:
     """Ask before something is lost. Raises ``CommandFailed`` where nobody can answer, ``Abort`` on a no."""
     if not sys.stdin.isatty():
         raise CommandFailed(f"{question} Nobody is here to ask: confirm with -y", Exit.USAGE)
-    if not click.confirm(question, err=True):
+    if not ask(question):
         raise CommandFailed("nothing was deleted")
 
 
@@ -87,11 +88,11 @@ def _list(source: Source, *, as_objects: bool) -> None:
     app = source.load_existing()
     depths = run_with(app, _depths(app))
     if as_objects:
-        click.echo(as_json(depths))
+        say_lines(as_json(depths))
     elif depths:
         show_table(["queue", "waiting"], list(depths.items()), numbers=["waiting"])
     else:
-        click.echo("no queues yet")
+        say("no queues yet")
 
 
 async def _depths(app: App, names: Sequence[str] = ()) -> dict[str, int]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from celeriac.cli.console import cell, console, say_lines, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.outcome import as_json, ending
 from celeriac.cli.source import Source, run_with, takes_source
@@ -41,9 +41,9 @@ def result(
         raise ConfigError("the app keeps no results: name its result backend with --backend URL")
     record = run_with(app, _find(app, task_id, timeout, wait=wait or timeout is not None))
     if as_object:
-        click.echo(as_json(_plain(record)))
+        say_lines(as_json(_plain(record)))
     elif traceback:
-        click.echo(record.traceback or "")
+        say_lines(record.traceback or "")
     else:
         _show(record)
     return _code(record)
@@ -66,24 +66,26 @@ def _show(record: ResultRecord) -> None:
     table.add_column(overflow="fold")
     for label, value in _rows(record):
         table.add_row(label, value)
-    console = Console(highlight=False, soft_wrap=not Console().is_terminal)
-    console.print(table)
+    screen = console(soft_wrap=not console().is_terminal)
+    screen.print(table)
     if record.traceback:
-        console.print()
-        console.print(Text(record.traceback.rstrip(), style="dim"))
+        say_lines()
+        say_lines(styled(record.traceback.rstrip(), dim=True))
 
 
 def _rows(record: ResultRecord) -> list[tuple[str, Text]]:
     hint = "  (not sent, not begun, or forgotten)" if record.status == PENDING else ""
-    rows = [("state", Text.assemble((record.status, COLOURS.get(record.status, "cyan")), (hint, "dim")))]
+    rows = [("state", cell(record.status, COLOURS.get(record.status, "cyan")).append(hint, "dim"))]
     if record.status == SUCCESS:
         rows.append(("value", Text(as_json(record.result))))
     elif record.status in EXCEPTION_STATES:
-        rows.append(("error", Text(ending(record).partition(": ")[2])))
+        rows.append(("error", cell(ending(record).partition(": ")[2])))
     elif record.result is not None:
         done, total, text = progress_of(record)
         counted = f"{done:g} of {total:g} " if done is not None and total is not None else ""
-        rows.append(("progress", Text(f"{counted}{text}" or as_json(record.result))))
+        rows.append(
+            ("progress", cell(f"{counted}{text}") if counted or text else Text(as_json(record.result)))
+        )
     more: dict[str, Any] = {
         "task": record.name,
         "done at": record.date_done and record.date_done.isoformat(sep=" ", timespec="milliseconds"),
@@ -92,9 +94,10 @@ def _rows(record: ResultRecord) -> list[tuple[str, Text]]:
         "retries": record.retries,
         "parent": record.parent_id,
         "group": record.group_id,
-        "children": "\n".join(_child_ids(record)),
     }
-    return rows + [(label, Text(str(value))) for label, value in more.items() if value]
+    rows += [(label, cell(str(value))) for label, value in more.items() if value]
+    ids = _child_ids(record)
+    return [*rows, ("children", Text("\n").join(map(cell, ids)))] if ids else rows
 
 
 def _child_ids(record: ResultRecord) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from celeriac.cli.console import say
 from celeriac.cli.source import Source, run_with, takes_source
 
 
@@ -24,4 +25,4 @@ def revoke(source: Source, ids: Sequence[str], root: bool, terminate: bool) -> N
     work = app.cancel(roots=ids, terminate=terminate) if root else app.cancel(ids, terminate=terminate)
     run_with(app, work)
     noun = "workflow" if root else "task"
-    click.echo(f"{len(ids)} {noun}{'' if len(ids) == 1 else 's'} revoked")
+    say(f"{len(ids)} {noun}{'' if len(ids) == 1 else 's'} revoked")

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from celeriac.broker import Parked
+from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
@@ -42,7 +43,7 @@ def scheduled(source: Source, limit: int, cancelled: Sequence[str], as_objects: 
     app = source.load_existing()
     if cancelled:
         count = run_with(app, _cancel(app, cancelled))
-        click.echo(f"{_tasks(count)} cancelled")
+        say(f"{_tasks(count)} cancelled")
     else:
         _show(app, limit, as_objects=as_objects)
 
@@ -51,7 +52,7 @@ def _show(app: App, limit: int, *, as_objects: bool) -> None:
     entries, count = run_with(app, _list(app, limit))
     now = app.clock.now()
     if as_objects:
-        click.echo(as_json([_facts(entry, now) for entry in entries]))
+        say_lines(as_json([_facts(entry, now) for entry in entries]))
     elif entries:
         show_table(
             ["due in", "task", "id", "queue"],
@@ -62,9 +63,9 @@ def _show(app: App, limit: int, *, as_objects: bool) -> None:
             numbers=["due in"],
         )
         if count > len(entries):
-            click.echo(f"and {count - len(entries)} more: -n {count}", err=True)
+            say(f"and {count - len(entries)} more: -n {count}", err=True)
     else:
-        click.echo("nothing is scheduled")
+        say("nothing is scheduled")
 
 
 def duration(seconds: float) -> str:

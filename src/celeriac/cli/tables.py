@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from celeriac.cli.console import cell, console, say
+from celeriac.cli.visible import visible
 
 
 def show_table(
@@ -18,18 +18,18 @@ def show_table(
 
     :param numbers: the headings whose column is set to the right. The last column gives way on a narrow terminal.
     """
-    cells = [[" ".join(str(cell).split()) for cell in row] for row in rows]
+    cells = [[visible(str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(_drawn(headings, cells, widths, numbers))
+    screen = console()
+    if screen.is_terminal:
+        screen.print(_drawn(headings, cells, widths, numbers))
         return
     for row in [headings, *cells]:
         line = [
-            cell.rjust(width) if heading in numbers else cell.ljust(width)
-            for heading, cell, width in zip(headings, row, widths, strict=True)
+            text.rjust(width) if heading in numbers else text.ljust(width)
+            for heading, text, width in zip(headings, row, widths, strict=True)
         ]
-        click.echo("  ".join(line).rstrip())
+        say("  ".join(line).rstrip())
 
 
 def _drawn(
@@ -46,5 +46,5 @@ def _drawn(
             min_width=None if gives_way else width,
         )
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell, row))
     return table

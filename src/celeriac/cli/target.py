@@ -33,11 +33,18 @@ def load_app(target: str) -> App:
     name, _, attribute = target.partition(":")
     if not name:
         raise ConfigError(f"-A {target}: name the module before the colon, such as -A shop:app")
-    module = _import(name)
+    try:
+        module = _import(name)
+    except ModuleNotFoundError as error:
+        app = None if attribute else _named_by_dots(name, str(error.name))
+        if app is None:
+            raise ConfigError(_not_found(name, str(error.name))) from error
+        return app
     return _attribute(module, attribute) if attribute else _only_app(module)
 
 
 def _import(name: str) -> ModuleType:
+    """Import a module. Raises ``ModuleNotFoundError`` where there is none, ``ConfigError`` where it fails."""
     if name.endswith(".py") or "/" in name:
         module = name.removesuffix(".py").strip("./").replace("/", ".")
         raise ConfigError(f"-A {name}: that is a file; give the module's name: -A {module}")
@@ -46,9 +53,18 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise _broken(name, error) from error
-        raise ConfigError(_not_found(name, error.name)) from error
+        raise
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
+
+
+def _named_by_dots(name: str, missing: str) -> App | None:
+    """Return the app of ``module.attribute``, as Celery's users write it."""
+    parent = missing.rpartition(".")[0]
+    found: object = sys.modules.get(parent)
+    for part in name.removeprefix(f"{parent}.").split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, App) else None
 
 
 def _not_found(name: str, missing: str) -> str:
@@ -114,9 +130,25 @@ def _only_app(module: ModuleType) -> App:
     if different:
         names = " or ".join(f"-A {module.__name__}:{name}" for name in apps)
         raise ConfigError(f"-A {module.__name__}: there are {len(different)} apps in it; choose {names}")
+    inner = _celery_module(module)
+    if inner is not None:
+        return _only_app(inner)
     if any(_is_celerys(value) for value in vars(module).values()):
         raise ConfigError(f"-A {module.__name__}: the app in it is Celery's; make it a celeriac.Celeriac")
     raise ConfigError(f"-A {module.__name__}: there is no app in it; {_suggestion(module)}")
+
+
+def _celery_module(package: ModuleType) -> ModuleType | None:
+    """Return ``package.celery``, where the app of a Django project stands by convention."""
+    name = f"{package.__name__}.celery"
+    if not hasattr(package, "__path__"):
+        return None
+    try:
+        return _import(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
 
 
 def _is_celerys(value: object) -> bool:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import click
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from celeriac.cli.console import console, say
 from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.visible import visible
 from celeriac.client.result import Result
 from celeriac.context import PROGRESS
 from celeriac.wire.failure import Failure, rebuild
@@ -67,9 +67,9 @@ def progress_of(record: ResultRecord) -> tuple[float | None, float | None, str]:
 
 @contextmanager
 def _reporting(name: str) -> Iterator[Report]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda record: click.echo(f"{name} {_line(record)}", err=True)
+    screen = console(err=True)
+    if not screen.is_terminal:
+        yield lambda record: say(f"{name} {_line(record)}", err=True)
         return
     columns = (
         SpinnerColumn(),
@@ -77,13 +77,13 @@ def _reporting(name: str) -> Iterator[Report]:
         BarColumn(),
         TextColumn("{task.fields[count]}"),
     )
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        row = bar.add_task(escape(name), total=None, count="")
+    with Progress(*columns, TimeElapsedColumn(), console=screen, transient=True) as bar:
+        row = bar.add_task(escape(visible(name)), total=None, count="")
 
         def show(record: ResultRecord) -> None:
             done, total, text = progress_of(record)
             bar.update(row, completed=done or 0, total=total, count=_count(done, total))
-            bar.update(row, description=escape(f"{name} {text}".strip()))
+            bar.update(row, description=escape(visible(f"{name} {text}".strip())))
 
         yield show
 

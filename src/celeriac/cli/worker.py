@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Literal
@@ -15,13 +16,15 @@ from typing import Literal
 import click
 import msgspec
 
-from celeriac.cli.celery_flags import PoolName, WorkerCommand
+from celeriac.cli.celery_flags import HARMLESS, PoolName, WorkerCommand, takes_harmless_flags
 from celeriac.cli.collecting import Collecting
+from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.loops import LOOPS, loop_factory
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, takes_source
-from celeriac.cli.worker_log import LogFormat, handle_lines, log_to_stderr
+from celeriac.cli.target import load_app
+from celeriac.cli.worker_log import LogFormat, LogStyle, handle_lines, set_up_logging
 from celeriac.client.app import App
 from celeriac.worker.supervisor import Child, Supervisor
 from celeriac.worker.worker import POOLS, Worker
@@ -49,6 +52,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tasks_per_child: int | None
     max_memory_per_child: int | None
     loglevel: str
+    logfile: str | None
     log_format: LogFormat | None
     loop: str
 
@@ -106,25 +110,36 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     metavar="KIB",
     help="With -P processes: replace a child whose memory passed this.",
 )
+@click.option("-f", "--logfile", metavar="FILE", help="Write the log there in place of stderr.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="One JSON object a line, or text.")
 @click.option(
     "--loop", type=click.Choice(LOOPS), default="auto", help="auto takes uvloop where it is installed."
 )
 @click.option("--supervised", is_flag=True, hidden=True)
-def worker(source: Source, processes: int, supervised: bool, **options: object) -> int:
+@takes_harmless_flags
+@click.pass_context
+def worker(
+    context: click.Context, /, source: Source, processes: int, supervised: bool, **options: object
+) -> int:
     """Run the tasks of an app until SIGTERM or Ctrl-C.
 
     The first signal stops gracefully, a second gives running tasks back to the queue at once.
     """
-    if source.target is None:
+    target = source.target
+    if target is None:
         raise click.UsageError("name the app whose tasks to run: celeriac worker -A module")
     chosen = msgspec.convert(options, WorkerOptions)
     if supervised:
         source = _handed_down(source)
     app = source.load()
     app.connect_to(lease=chosen.lease)
-    made = _make(app, chosen, supervised=supervised)
-    log_to_stderr(chosen.loglevel, chosen.log_format, made.name, one_of_many=supervised)
+    style = LogStyle(
+        level=chosen.loglevel, form=chosen.log_format, file=chosen.logfile, one_of_many=supervised
+    )
+    made = _make(app, chosen, partial(_begin_child, target, style))
+    set_up_logging(style, made.name)
+    for text in context.meta.get(HARMLESS, ()):
+        logger.warning("%s", text)
     if not supervised and chosen.log_format != "json":
         show_banner(app, made, chosen.pool, processes)
     if processes > 1:
@@ -147,15 +162,15 @@ def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
         "tasks": ", ".join(sorted(app.tasks)) or "none: does the app's module import them?",
     }
     title = f"celeriac {version('celeriac')}  {made.name}"
-    click.echo(click.style(title, bold=True))
+    say(styled(title, bold=True))
     for label, text in rows.items():
-        click.echo(f"  {click.style(f'{label:<8}', dim=True)} {text}")
+        say("  ", styled(f"{label:<8}", dim=True), f" {text}")
 
 
 POOL_TEXTS = {"threads": "threads", "processes": "child processes", "solo": "the event loop, one at a time"}
 
 
-def _make(app: App, chosen: WorkerOptions, *, supervised: bool) -> Worker:
+def _make(app: App, chosen: WorkerOptions, begin_child: Callable[[str], None]) -> Worker:
     queues = [name.strip() for name in (chosen.queues or "").split(",") if name.strip()]
     return Worker(
         app,
@@ -166,8 +181,14 @@ def _make(app: App, chosen: WorkerOptions, *, supervised: bool) -> Worker:
         grace=chosen.grace,
         max_tasks_per_child=chosen.max_tasks_per_child,
         max_memory_per_child=chosen.max_memory_per_child,
-        child_log=partial(handle_lines, chosen.loglevel, chosen.log_format, one_of_many=supervised),
+        child_log=begin_child,
     )
+
+
+def _begin_child(target: str, style: LogStyle, node: str) -> None:
+    """Let a process of the pool import what its worker did, and log as it does, whatever that module did to logging."""
+    load_app(target)
+    handle_lines(style, node)
 
 
 def _serve(made: Worker, chosen: WorkerOptions) -> None:
@@ -175,7 +196,7 @@ def _serve(made: Worker, chosen: WorkerOptions) -> None:
         if chosen.log_format == "json":
             logger.info("%s ready", made.name)
         else:
-            click.echo(click.style(f"{made.name} ready", fg="green"))
+            say(styled(f"{made.name} ready", fg="green"))
 
     async def serve_and_end() -> None:
         await made.serve(say_ready, Collecting().look)
@@ -208,6 +229,7 @@ def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Chi
         "--max-tasks-per-child": chosen.max_tasks_per_child,
         "--max-memory-per-child": chosen.max_memory_per_child,
         "-l": chosen.loglevel,
+        "-f": chosen.logfile,
         "--log-format": chosen.log_format,
         "--loop": chosen.loop,
     }

@@ -1,7 +1,9 @@
 """The worker's log lines, as text or as JSON.
 
-Rules: only the logger ``celeriac`` gets a handler; the root logger is left alone, and records still reach whatever the
-user hung there. While a handler of the user writes to the terminal, this one is silent, so no line comes twice.
+Rules: the root logger gets a handler and the level unless the user's module has hung handlers there; then only the
+logger ``celeriac`` gets one, and records still reach whatever the user hung there. Where a handler of the user writes a
+record to the terminal, this one is silent, so no line comes twice. A record is one line, its traceback is indented
+below it: nothing that a message brings along can begin a line that looks like another record.
 """
 
 from __future__ import annotations
@@ -10,53 +12,101 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any, Literal
 
 import click
 import msgspec
 
+from celeriac.cli.visible import visible, visible_halves, visible_json, visible_lines
+from celeriac.context import current_context
+from celeriac.errors import ConfigError
+
 LogFormat = Literal["text", "json"]
 
 LOGGER = "celeriac"
 COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red", logging.DEBUG: "cyan"}
+INDENT = "  "
 
 
-def log_to_stderr(level: str, form: LogFormat | None, node: str, *, one_of_many: bool = False) -> None:
-    """Write the lines of celeriac's loggers to stderr.
+class LogStyle(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of the log on the command line.
 
     :param level: the least level to write, in any case.
     :param form: ``None`` is text, where the user's module has not made arrangements of its own.
-    :param node: the worker's node name, for JSON lines.
+    :param file: write there in place of stderr; %h, %n, %d stand for the node name and its parts, as in Celery.
     :param one_of_many: text lines carry the node name too.
     """
-    handle_lines(level, form, node, one_of_many=one_of_many)
-    if form is not None and _user_writes_to_terminal():
+
+    level: str
+    form: LogFormat | None
+    file: str | None = None
+    one_of_many: bool = False
+
+
+def set_up_logging(style: LogStyle, node: str) -> None:
+    """Write the lines of celeriac's loggers, and of the user's. Raises ``ConfigError`` for a file that cannot be.
+
+    :param node: the worker's node name.
+    """
+    handle_lines(style, node)
+    if style.form is not None and style.file is None and _user_writes_to_terminal(LOGGER):
         logging.getLogger(LOGGER).warning(
-            "--log-format %s has no effect: the app's module has set up logging of its own", form
+            "--log-format %s has no effect: the app's module has set up logging of its own", style.form
         )
 
 
-def handle_lines(level: str, form: LogFormat | None, node: str, *, one_of_many: bool = False) -> None:
+def handle_lines(style: LogStyle, node: str) -> None:
     """Do so without a word; for child processes, too."""
-    logger = logging.getLogger(LOGGER)
-    logger.setLevel(level.upper())
-    handler = WorkerHandler(sys.stderr)
-    colours = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    text = TextLine(colours=colours, node=node if one_of_many else "")
-    handler.setFormatter(JsonLine(node) if form == "json" else text)
-    logger.addHandler(handler)
+    own, root = logging.getLogger(LOGGER), logging.getLogger()
+    _enable_loggers()
+    own.setLevel(style.level.upper())
+    handler = _handler(style, node)
+    handler.setFormatter(_formatter(style, node))
+    if root.handlers or not own.propagate:
+        own.addHandler(handler)
+    if not root.handlers:
+        root.setLevel(style.level.upper())
+        root.addHandler(handler)
+
+
+def _enable_loggers() -> None:
+    """Undo what ``dictConfig`` and ``fileConfig`` do to every logger that they do not name."""
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and (name == LOGGER or name.startswith(f"{LOGGER}.")):
+            logger.disabled = False
+
+
+def _handler(style: LogStyle, node: str) -> logging.Handler:
+    if style.file is None:
+        return WorkerHandler(sys.stderr)
+    name, _, host = node.partition("@")
+    path = Path(style.file.replace("%h", node).replace("%n", name).replace("%d", host)).absolute()
+    try:
+        # Watched: what rotates logs moves the file away.
+        return WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(f"--logfile {path} cannot be written: {error.strerror}") from error
+
+
+def _formatter(style: LogStyle, node: str) -> logging.Formatter:
+    if style.form == "json":
+        return JsonLine(node)
+    colours = style.file is None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return TextLine(colours=colours, node=node if style.one_of_many else "")
 
 
 class WorkerHandler(logging.StreamHandler[Any]):
-    """Writes to stderr unless the user's own handlers write to the terminal already."""
+    """Writes to stderr what the user's own handlers do not write to the terminal already."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not _user_writes_to_terminal():
+        if not _user_writes_to_terminal(record.name):
             super().emit(record)
 
 
 class TextLine(logging.Formatter):
-    """Time, level, text; a task's own lines carry its name and id.
+    """Time, level, text; lines that a task causes carry its name and id.
 
     :param colours: mark levels by colour.
     :param node: put before the text where it is not empty.
@@ -73,9 +123,13 @@ class TextLine(logging.Formatter):
         if self._colours:
             stamp = click.style(stamp, dim=True)
             level = click.style(level, fg=COLOURS.get(record.levelno), bold=record.levelno >= logging.ERROR)
-        text = f"{stamp} {level} {self._node}{_named(record)}"
+        line = f"{stamp} {level} {visible(self._node + _named(record))}"
         trace = _traceback(self, record)
-        return f"{text}\n{trace}" if trace else text
+        return (
+            "\n".join([line, *(f"{INDENT}{part}" for part in visible_lines(trace).split("\n"))])
+            if trace
+            else line
+        )
 
 
 class JsonLine(logging.Formatter):
@@ -86,26 +140,46 @@ class JsonLine(logging.Formatter):
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
+        line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "worker": self._node,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
-        for name in ("task_id", "task_name"):
-            if (value := getattr(record, name, None)) is not None:
-                line[name] = str(value)
+        task_id, task_name = _task_of(record)
+        if task_id is not None:
+            line["task_id"] = task_id
+        if task_name is not None:
+            line["task_name"] = task_name
         if trace := _traceback(self, record):
             line["exception"] = trace
-        return msgspec.json.encode(line).decode()
+        try:
+            encoded = msgspec.json.encode(line)
+        except UnicodeEncodeError:
+            encoded = msgspec.json.encode({name: visible_halves(text) for name, text in line.items()})
+        return visible_json(encoded.decode())
 
 
 def _named(record: logging.LogRecord) -> str:
-    text, task_id = record.getMessage(), getattr(record, "task_id", None)
-    if task_id and str(task_id) not in text:
-        return f"{getattr(record, 'task_name', 'task')}[{task_id}] {text}"
-    return text
+    text, (task_id, task_name) = _message(record), _task_of(record)
+    return f"{task_name or 'task'}[{task_id}] {text}" if task_id and task_id not in text else text
+
+
+def _task_of(record: logging.LogRecord) -> tuple[str | None, str | None]:
+    """Return id and name of the task that a record is about: what it says itself, or the task that runs here."""
+    given = getattr(record, "task_id", None), getattr(record, "task_name", None)
+    if given == (None, None) and (context := current_context()) is not None:
+        given = context.id, context.task
+    task_id, task_name = (None if value is None else str(value) for value in given)
+    return task_id, task_name
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - arguments that do not fit, or that cannot be shown
+        return f"{record.msg} (its arguments cannot be filled in: {type(error).__name__}: {error})"
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
@@ -115,11 +189,15 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return "\n".join(parts)
 
 
-def _user_writes_to_terminal() -> bool:
-    handlers = [*logging.getLogger().handlers, *logging.getLogger(LOGGER).handlers]
-    return any(
-        isinstance(handler, logging.StreamHandler)
-        and not isinstance(handler, WorkerHandler)
-        and handler.stream in (sys.stderr, sys.stdout)
-        for handler in handlers
-    )
+def _user_writes_to_terminal(name: str) -> bool:
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        for handler in logger.handlers:
+            if (
+                isinstance(handler, logging.StreamHandler)
+                and not isinstance(handler, WorkerHandler)
+                and handler.stream in (sys.stderr, sys.stdout)
+            ):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False

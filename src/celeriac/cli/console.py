@@ -1,0 +1,80 @@
+"""The one way to the terminal: whatever a command prints passes here, and is visible after it.
+
+Rules: no other module of the command line writes to stdout or stderr (the linter forbids it); text from outside
+cannot act on the terminal, and cannot begin a line of its own where one line is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from io import TextIOWrapper
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from celeriac.cli.visible import visible, visible_lines
+
+
+class Styled(msgspec.Struct, frozen=True):
+    """A part of a line, with the look that it has on a terminal (click: ``style``)."""
+
+    text: str
+    look: dict[str, Any]
+
+
+def styled(text: str, **look: Any) -> Styled:
+    """Return a part of a line with a look."""
+    return Styled(text, look)
+
+
+def say(*parts: str | Styled, err: bool = False) -> None:
+    """Print one line of these parts; newlines and control characters in them are made visible."""
+    click.echo("".join(_drawn(part, lines=False) for part in parts), err=err)
+
+
+def say_lines(*parts: str | Styled, err: bool = False) -> None:
+    """Print text that has several lines, such as a traceback; control characters in it are made visible."""
+    click.echo("".join(_drawn(part, lines=True) for part in parts), err=err)
+
+
+def ask(question: str) -> bool:
+    """Ask for yes or no. Raises ``click.Abort`` when there is no answer."""
+    return click.confirm(visible(question), err=True)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """Return a text for tables and bars, on one line."""
+    return Text(visible(text), style)
+
+
+def console(*, err: bool = False, **options: Any) -> Console:
+    """Return what draws tables and bars."""
+    return VisibleConsole(stderr=err, highlight=False, **options)
+
+
+class VisibleConsole(Console):
+    """A console that makes control characters visible in whatever it draws."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(visible_lines(segment.text), segment.style)
+
+
+def write_anything() -> None:
+    """Let stdout and stderr take every text: what their encoding has no character for is escaped, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drawn(part: str | Styled, *, lines: bool) -> str:
+    shown = visible_lines if lines else visible
+    return shown(part) if isinstance(part, str) else click.style(shown(part.text), **part.look)
