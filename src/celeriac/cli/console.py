@@ -52,7 +52,7 @@ def cell(text: str, style: str = "") -> Text:
     return Text(visible(text), style)
 
 
-def console(*, err: bool = False, **options: Any) -> Console:
+def console(*, err: bool = False, **options: Any) -> VisibleConsole:
     """Return what draws tables and bars."""
     return VisibleConsole(stderr=err, highlight=False, **options)
 

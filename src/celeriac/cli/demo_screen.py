@@ -8,12 +8,11 @@ from typing import Any, Protocol
 
 import msgspec
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
-from celeriac.cli.console import cell, console
+from celeriac.cli.console import VisibleConsole, cell, console
 from celeriac.cli.outcome import as_json, ending
 from celeriac.client.outbox import Call
 from celeriac.wire.result import SUCCESS, ResultRecord
@@ -81,7 +80,7 @@ class Display(Protocol):
 class DemoScreen:
     """The demo's output, in the order in which it comes."""
 
-    def __init__(self, console: Console, place: str) -> None:
+    def __init__(self, console: VisibleConsole, place: str) -> None:
         self._console = console
         self._place = place
         self._display: Display | None = None
