@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param lease: seconds after which the messages of a dead worker are taken by another.
     :param visibility_timeout: Celery's Redis setting of that name, in seconds.
     :param key_prefix: put before every key in Redis (Celery: ``global_keyprefix``).
+    :param sqlite_group: make a SQLite file readable and writable for its group too, not for its owner alone.
     :param routes: glob pattern of task names to a queue's name or a mapping of send options; the first match wins.
     :param default_retry: the retry policy of tasks that have none.
     :param soft_time_limit: seconds, for tasks that have none.
@@ -60,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 30.0
     visibility_timeout: float = 3600.0
     key_prefix: str = ""
+    sqlite_group: bool = False
     routes: Mapping[str, str | Mapping[str, Any]] = {}
     default_retry: Retry | None = None
     soft_time_limit: float | None = None
@@ -140,6 +142,7 @@ ALLOWED: Mapping[str, Check] = {
     "lease": SECONDS,
     "visibility_timeout": SECONDS,
     "key_prefix": ("text", lambda value: isinstance(value, str)),
+    "sqlite_group": FLAG,
     "routes": ("a mapping of patterns to queues or options", lambda value: isinstance(value, Mapping)),
     "default_retry": _or_none(("a Retry", lambda value: isinstance(value, Retry))),
     "soft_time_limit": _or_none(SECONDS),

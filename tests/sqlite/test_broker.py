@@ -214,7 +214,7 @@ class TestWaking:
     async def test_a_listener_that_died_is_forgotten(self, open_broker, file):
         publisher, subscriber = open_broker(), open_broker()
         async with subscriber.subscribe(["q"]):
-            gone = file.with_name("shop.db.gone.wake")
+            gone = file.with_name("shop.db.0123456789ab.wake")
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
                 dead.bind(str(gone))
             connection = sqlite3.connect(file)

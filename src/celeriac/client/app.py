@@ -389,12 +389,23 @@ def _main_name() -> str:
 def _chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend | None) -> tuple[str, str]:
     broker_url = broker if isinstance(broker, str) else ""
     if broker is None:
-        broker_url = _from_environment(BROKER_VARIABLES) or f"sqlite:///{name}.db"
+        broker_url = _from_environment(BROKER_VARIABLES) or f"sqlite:///{_default_file(name)}"
     backend_url = backend if isinstance(backend, str) else ""
     if backend is None:
         local = scheme_of(broker_url) in ("sqlite", "memory")
         backend_url = _from_environment(BACKEND_VARIABLES) or (broker_url if local else "disabled://")
     return broker_url, backend_url
+
+
+def _default_file(name: str) -> str:
+    """Return the file that is used where none is named; it lies where others may have put a link."""
+    file = Path(f"{name}.db")
+    if file.is_symlink():
+        raise ConfigError(
+            f"{str(file.absolute())!r}, the file that is used where no broker is given, is a symbolic link and is not "
+            f"followed: name the file, broker={'sqlite:///' + str(file.resolve())!r}"
+        )
+    return str(file)
 
 
 def _from_environment(names: Sequence[str]) -> str | None:

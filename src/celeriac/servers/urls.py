@@ -188,7 +188,7 @@ def _amqp_backend(url: str, broker: Broker | None, settings: Settings, codecs: C
 def _sqlite_broker(path: str, settings: Settings, clock: Clock) -> Broker:
     from celeriac.servers.sqlite import SqliteBroker
 
-    return SqliteBroker(path, clock=clock, lease=settings.lease)
+    return SqliteBroker(path, clock=clock, lease=settings.lease, group=settings.sqlite_group)
 
 
 def _sql_backend(url: str, settings: Settings, codecs: Codecs, clock: Clock) -> Backend:
@@ -200,6 +200,7 @@ def _sql_backend(url: str, settings: Settings, codecs: Codecs, clock: Clock) -> 
         serializer=settings.result_serializer,
         expires=settings.result_expires,
         extended=settings.result_extended,
+        group=settings.sqlite_group,
         clock=clock,
     )
 

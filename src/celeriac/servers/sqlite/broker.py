@@ -30,6 +30,7 @@ class SqliteBroker:
 
     :param path: the database file; made when missing.
     :param lease: seconds after which the messages of a process that died are given to others.
+    :param group: let the file's group read and write what is made here too; else only its owner may.
     """
 
     may_repeat = False
@@ -40,8 +41,9 @@ class SqliteBroker:
         *,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
         lease: float = 30.0,
+        group: bool = False,
     ) -> None:
-        self._desk = Desk(path, clock, lease)
+        self._desk = Desk(path, clock, lease, group=group)
         self._subscriptions: set[SqliteSubscription] = set()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:

@@ -52,8 +52,10 @@ class Taken(msgspec.Struct, frozen=True):
 class Desk:
     """What the parts of one broker share: the file, its messages, and the bell that says a queue has some."""
 
-    def __init__(self, path: str, clock: Clock, lease: float) -> None:
-        self.link = SqliteLink(path, METADATA, clock, away=BrokerUnavailable, refused=BrokerError)
+    def __init__(self, path: str, clock: Clock, lease: float, *, group: bool) -> None:
+        self.link = SqliteLink(
+            path, METADATA, clock, away=BrokerUnavailable, refused=BrokerError, group=group
+        )
         self._owners = Owners(clock, lease)
         self.messages = SqliteMessages(clock, self._owners)
         self.clock = clock

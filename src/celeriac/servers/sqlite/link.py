@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -94,6 +95,7 @@ class SqliteLink:
 
     :param path: the database file; made when missing.
     :param metadata: the tables that must be there.
+    :param group: let the group of what is made here read and write it too; else only its owner may.
     :param away: raised for what may pass (locks, a full disk).
     :param refused: raised for what will not.
     """
@@ -106,8 +108,10 @@ class SqliteLink:
         *,
         away: type[CeleriacError],
         refused: type[CeleriacError],
+        group: bool = False,
     ) -> None:
         self.path = Path(path).absolute()
+        self._mode = 0o660 if group else 0o600
         self._metadata = metadata
         self._listeners = metadata.tables["celeriac_listener"]
         self._clock = clock
@@ -146,7 +150,7 @@ class SqliteLink:
         """
         loop = asyncio.get_running_loop()
         try:
-            ear = Listener(self.path)
+            ear = Listener(self.path, self._mode)
         except (OSError, AttributeError):
             poll = _BLIND_POLL
         else:
@@ -280,8 +284,12 @@ class SqliteLink:
             raise self._translate(error) from error
 
     def _connect(self) -> Connection:
+        self._make_file()
         connection = _engine(self.path).connect()
         try:
+            _driver(connection).text_factory = _text
+            # What a schema that somebody else wrote may call is harmless then.
+            connection.exec_driver_sql("PRAGMA trusted_schema=OFF")
             self._use_wal(connection)
             connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
             self._in_transaction(connection, self._prepare, None)
@@ -289,6 +297,15 @@ class SqliteLink:
             _disconnect(connection)
             raise
         return connection
+
+    def _make_file(self) -> None:
+        """Make the file with the rights that are wanted; SQLite gives its own files beside it the same."""
+        with contextlib.suppress(OSError):  # it is there, or SQLite says what is wrong
+            made = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, self._mode)
+            try:
+                os.fchmod(made, self._mode)
+            finally:
+                os.close(made)
 
     def _use_wal(self, connection: Connection) -> None:
         """Put the file in WAL mode; SQLite refuses at once, whatever its timeout, while another opens the new file."""
@@ -341,7 +358,7 @@ class SqliteLink:
         table = self._listeners.c
         own = self._ear.name if self._ear else ""
         found = select(table.name).where(table.topic.in_(sorted(topics)), table.name != own).distinct()
-        return list(connection.execute(found).scalars())
+        return [name for name in connection.execute(found).scalars() if isinstance(name, str)]
 
     def _forget(self, names: Collection[str]) -> Callable[[Connection], int]:
         statement = delete(self._listeners).where(self._listeners.c.name.in_(names))
@@ -351,6 +368,11 @@ class SqliteLink:
         code = _code(error)
         kind = self._away if code in _AWAY else self._refused
         return kind(f"database file {str(self.path)!r}: {_ADVICE.get(code, error.orig)}")
+
+
+def _text(value: bytes) -> str:
+    """Return text of the file; what is no UTF-8 must not make the rest unreadable."""
+    return value.decode(errors="replace")
 
 
 def _code(error: DBAPIError) -> int:

@@ -5,7 +5,8 @@ message that is taken belongs to an *owner* (see ``owners``); when the owner is 
 next puts its messages back. The next message of a queue is the one with the lowest priority number, then the one
 published first, so a message that comes back is ahead of those that were never taken. Frames of a batch go in and
 out as one joined blob beside a JSON list of facts: a statement that hands over the interpreter lock once, however
-many messages it moves, is not held up by a busy interpreter.
+many messages it moves, is not held up by a busy interpreter. A column holds whatever was written to it: a value
+that is not of our form is read as none: a count as 0, a due time as past, an owner as dead.
 """
 
 from __future__ import annotations
@@ -23,14 +24,37 @@ from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.wire.envelope import Envelope, Unreadable
-from celeriac.wire.frame import mark_redelivered, unpack
+from celeriac.wire.frame import MOST_DELIVERIES, mark_redelivered, unpack
 from celeriac.wire.once import ONCE, ONCE_SETTLED
+
+LAST_MOMENT = 253402300799
+"""Seconds since the epoch of the last moment that has a date."""
 
 _BATCH_BYTES = 32 * 1024 * 1024
 """Bytes of frames that go through one statement, if there is more than one frame."""
 
+_FORMS = {
+    "count": f"CASE WHEN typeof(deliveries) = 'integer' AND deliveries BETWEEN 0 AND {MOST_DELIVERIES}"
+    " THEN deliveries ELSE 0 END",
+    "priority": "CASE typeof(priority) WHEN 'integer' THEN priority ELSE 0 END",
+    # Of a blob, which all of ours are, the length is known without reading it.
+    "size": "CASE typeof(frame) WHEN 'blob' THEN length(frame) ELSE length(CAST(coalesce(frame, '') AS BLOB)) END",
+    "frame": "CAST(coalesce(frame, '') AS BLOB)",
+    "queue": "CAST(queue AS TEXT)",
+    "died": f"CASE WHEN died_at BETWEEN 0 AND {LAST_MOMENT} THEN died_at ELSE 0.0 END",
+}
+"""Columns of messages, each as a value of our form whatever it holds."""
+
+
+def _sql(statement: str) -> TextClause:
+    """Return a statement, with columns in our form for their names in braces."""
+    return text(statement.format_map(_FORMS))
+
+
 _DECLARE = text("INSERT OR IGNORE INTO celeriac_queue (name) SELECT value FROM json_each(:names)")
-_SEE_QUEUES = text("SELECT name FROM celeriac_queue UNION SELECT queue FROM celeriac_message ORDER BY 1")
+_SEE_QUEUES = _sql(
+    "SELECT CAST(name AS TEXT) FROM celeriac_queue UNION SELECT {queue} FROM celeriac_message ORDER BY 1"
+)
 
 _ADD = text("""
     INSERT INTO celeriac_message (queue, priority, due_at, frame)
@@ -42,18 +66,19 @@ _DROP_ONCE = text("DELETE FROM celeriac_once WHERE expires < :now")
 _FORGET_ONCE = text("UPDATE celeriac_once SET expires = :expires WHERE key = :key")
 _NOTE_ONCE = text("INSERT OR IGNORE INTO celeriac_once (key, expires) VALUES (:key, :expires)")
 
-_SEE_LINE = text("""
+_SEE_LINE = _sql("""
     SELECT json_group_array(json_array(priority, id, size)) FROM (
-        SELECT priority, id, length(frame) AS size FROM celeriac_message
-        WHERE queue = :queue AND owner IS NULL AND due_at IS NULL ORDER BY priority, id LIMIT :limit)""")
+        SELECT {priority} AS priority, id, {size} AS size FROM celeriac_message AS message
+        WHERE queue = :queue AND owner IS NULL AND due_at IS NULL
+        ORDER BY message.priority, id LIMIT :limit)""")
 _COUNT_LINE = text(
     "SELECT count(*) FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL"
 )
 _DELETE_LINE = text("DELETE FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL")
 
-_READ = text("""
-    SELECT json_group_array(json_array(priority, id, queue, redelivered, deliveries, length(frame))),
-           CAST(group_concat(frame, '') AS BLOB)
+_READ = _sql("""
+    SELECT json_group_array(json_array({priority}, id, {queue}, redelivered IS 1, {count}, {size})),
+           CAST(group_concat(coalesce(frame, ''), '') AS BLOB)
     FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))""")
 _TAKE = text("UPDATE celeriac_message SET owner = :self WHERE id IN (SELECT value FROM json_each(:ids))")
 
@@ -69,28 +94,35 @@ _GIVE_BACK = text(
 _PARK = text("""
     UPDATE celeriac_message SET owner = NULL, due_at = json_extract(fact.value, '$[1]')
     FROM json_each(:facts) AS fact WHERE celeriac_message.id = json_extract(fact.value, '$[0]')""")
-_BURY = text("""
+_BURY = _sql("""
     INSERT INTO celeriac_dead (queue, priority, reason, died_at, frame)
-    SELECT queue, priority, json_extract(fact.value, '$[1]'), :now, frame
+    SELECT {queue}, {priority}, json_extract(fact.value, '$[1]'), :now, {frame}
     FROM json_each(:facts) AS fact JOIN celeriac_message AS message ON message.id = json_extract(fact.value, '$[0]')""")
 
-_COME_DUE = text("UPDATE celeriac_message SET due_at = NULL WHERE due_at <= :now RETURNING queue")
+# Greater than every number are a text and a blob.
+_COME_DUE = _sql(
+    "UPDATE celeriac_message SET due_at = NULL WHERE due_at <= :now OR due_at > 9e999 RETURNING {queue}"
+)
 _NEXT_DUE = text("SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
 
-_RECOVER = text("""
-    UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = deliveries + 1
-    WHERE owner IN (SELECT value FROM json_each(:ids)) RETURNING queue""")
-_RELEASE = text(
-    "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE owner = :self RETURNING queue"
+_RECOVER = _sql("""
+    UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = 1 + {count}
+    WHERE owner IN (SELECT value FROM json_each(:ids)) RETURNING {queue}""")
+_RECOVER_UNOWNED = _sql("""
+    UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = 1 + {count}
+    WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM celeriac_owner) RETURNING {queue}""")
+_RELEASE = _sql(
+    "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE owner = :self RETURNING {queue}"
 )
 
-_SEE_DEAD = text(
-    "SELECT id, queue, reason, died_at, frame FROM celeriac_dead ORDER BY id LIMIT :limit OFFSET :offset"
-)
+_SEE_DEAD = _sql("""
+    SELECT id, {queue}, CAST(reason AS TEXT),
+           {died}, {frame}
+    FROM celeriac_dead ORDER BY id LIMIT :limit OFFSET :offset""")
 _COUNT_DEAD = text("SELECT count(*) FROM celeriac_dead")
-_REVIVE = text("""
-    INSERT INTO celeriac_message (queue, priority, frame) SELECT queue, priority, frame
-    FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id RETURNING queue""")
+_REVIVE = _sql("""
+    INSERT INTO celeriac_message (queue, priority, frame) SELECT {queue}, {priority}, {frame}
+    FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id RETURNING {queue}""")
 _DELETE_DEAD = text("DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids))")
 
 Verb = Literal["ack", "requeue", "park", "bury"]
@@ -184,6 +216,7 @@ class SqliteMessages:
     def __init__(self, clock: Clock, owners: Owners) -> None:
         self._clock = clock
         self._owners = owners
+        self._unowned_at = float("-inf")
 
     def declare(self, connection: Connection, queues: Collection[str]) -> None:
         """Make the queues known."""
@@ -253,6 +286,9 @@ class SqliteMessages:
         """Put back what came due and what dead owners held; return the queues that got something."""
         now = self._clock.now()
         queues = list(connection.execute(_COME_DUE, {"now": now}).scalars())
+        if self._clock.monotonic() >= self._unowned_at:
+            self._unowned_at = self._clock.monotonic() + self._owners.look
+            queues += connection.execute(_RECOVER_UNOWNED).scalars()
         dead = self._owners.find_dead(connection)
         if dead:
             queues += connection.execute(_RECOVER, {"ids": as_json(dead)}).scalars()

@@ -21,13 +21,20 @@ _LOOK = 1 / 6
 _RENEWAL = 1 / 10
 """Parts of a lease: how long a row lasts, the time between the looks of others, and between renewals."""
 
+_LONGEST = 7 * 86400.0
+"""Seconds that a row lasts at the most; one that lasts longer was made by none of us."""
+
 _LEAST_TIMEOUT = 1.0
 
 _NEW = text("INSERT INTO celeriac_owner (id, expires) VALUES (:self, :expires)")
 _RENEW = text("UPDATE celeriac_owner SET expires = :expires WHERE id = :self")
 _HOLDS = text("SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1")
-_NEXT = text("SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self AND expires >= :now")
-_EXPIRED = text("SELECT id FROM celeriac_owner WHERE id IS NOT :self AND expires < :now")
+_NEXT = text(
+    "SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self AND expires BETWEEN :now AND :now + :longest"
+)
+_EXPIRED = text("""
+    SELECT id FROM celeriac_owner
+    WHERE id IS NOT :self AND (expires BETWEEN :now AND :now + :longest) IS NOT TRUE""")
 _TOUCH = text("UPDATE celeriac_owner SET expires = expires WHERE id = :id")
 _DELETE = text("DELETE FROM celeriac_owner WHERE id = :id")
 
@@ -77,7 +84,9 @@ class Owners:
     def find_dead(self, connection: Connection) -> list[int]:
         """Return the others that were not renewed in time and have had time to say that they live."""
         now = self._clock.now()
-        expired = connection.execute(_EXPIRED, {"self": self.own, "now": now}).scalars().all()
+        expired = (
+            connection.execute(_EXPIRED, {"self": self.own, "now": now, "longest": _LONGEST}).scalars().all()
+        )
         for owner in expired[:1]:
             connection.execute(_TOUCH, {"id": owner})
         self._suspects = {owner: self._suspects.get(owner, now) for owner in expired}
@@ -94,7 +103,8 @@ class Owners:
     def next_look(self, connection: Connection) -> float | None:
         """Return when ``find_dead`` may find something, in seconds since the epoch."""
         times = [since + self.look for since in self._suspects.values()]
-        expiry = connection.execute(_NEXT, {"self": self.own, "now": self._clock.now()}).scalar()
+        limits = {"self": self.own, "now": self._clock.now(), "longest": _LONGEST}
+        expiry = connection.execute(_NEXT, limits).scalar()
         return min(times if expiry is None else [*times, expiry], default=None)
 
     def order(self, file: Path, owner: int) -> Order:

@@ -1,7 +1,9 @@
 """Wakes another process on this machine at once: an empty datagram on a Unix socket that lies beside a file.
 
 Rules: a poke carries nothing and may get lost (buffers, a listener that died), so whoever waits also looks now and
-then; it never blocks and never raises; a socket file whose owner is gone is deleted by the first who pokes it.
+then; it never blocks and never raises; a socket file whose owner is gone is deleted by the first who pokes it. Names of
+listeners come out of a file that others write: one that is not of our form names nobody, and what is no socket is never
+deleted.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import socket
+import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -22,16 +26,20 @@ class Listener:
     """A socket that others poke. ``fileno`` is for the event loop; ``drain`` after it turned readable.
 
     :param file: the file beside which the socket is made.
+    :param mode: who may poke it.
     :raises OSError: no such socket can be made here (no Unix sockets, a directory that cannot be written).
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, mode: int) -> None:
         self.name = f"{file.name}.{secrets.token_hex(6)}.wake"
         self._place = file.with_name(self.name)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         try:
+            with contextlib.suppress(OSError):  # not every system lets it be said before there is a file
+                os.fchmod(self._socket.fileno(), mode)
             _reach(self._place, self._socket.bind)
+            self._place.chmod(mode)
         except OSError:
             self._socket.close()
             raise
@@ -58,18 +66,20 @@ class Poker:
 
     def __init__(self, file: Path) -> None:
         self._directory = file.parent
+        self._form = re.compile(re.escape(file.name) + r"\.[0-9a-f]{12}\.wake", re.ASCII)
         self._socket: socket.socket | None = None
 
     def poke(self, names: Collection[str]) -> list[str]:
         """Poke the listeners of these names; return those who are gone for good."""
-        return [name for name in names if not self._reaches(self._directory / name)]
+        return [name for name in names if not (self._form.fullmatch(name) and self._reaches(name))]
 
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _reaches(self, place: Path) -> bool:
+    def _reaches(self, name: str) -> bool:
+        place = self._directory / name
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
@@ -78,9 +88,15 @@ class Poker:
         except OSError as error:
             gone = error.errno in {errno.ECONNREFUSED, errno.ENOENT}
             if gone:
-                place.unlink(missing_ok=True)
+                _delete_socket(place)
             return not gone
         return True
+
+
+def _delete_socket(place: Path) -> None:
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(place.lstat().st_mode):
+            place.unlink()
 
 
 def _reach(place: Path, act: Callable[[str], object]) -> None:

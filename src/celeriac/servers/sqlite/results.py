@@ -159,6 +159,7 @@ class SqlBackend:
     :param serializer: writes the values; the one that reads them when Celery wrote (``result_serializer``).
     :param expires: seconds after which a finished result may be deleted; ``None`` keeps it.
     :param extended: keep name, arguments, worker, retries and queue too (``result_extended``).
+    :param group: let the file's group read and write what is made here too; else only its owner may.
     :raises ConfigError: the URL names no SQLite file.
     """
 
@@ -172,9 +173,12 @@ class SqlBackend:
         serializer: str = "json",
         expires: float | None = 86400.0,
         extended: bool = False,
+        group: bool = False,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
     ) -> None:
-        self._link = SqliteLink(file_of(url), _METADATA, clock, away=BackendUnavailable, refused=BackendError)
+        self._link = SqliteLink(
+            file_of(url), _METADATA, clock, away=BackendUnavailable, refused=BackendError, group=group
+        )
         self._codecs = codecs
         self._serializer = serializer
         self._expires = expires

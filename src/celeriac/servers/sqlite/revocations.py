@@ -21,12 +21,15 @@ _ADD = text("""
     SELECT :kind, value, :expires, :terminate FROM json_each(:ids) WHERE true
     ON CONFLICT (kind, id) DO UPDATE SET
         expires = max(expires, excluded.expires), terminate = max(terminate, excluded.terminate)""")
-_LATEST_DUE = text("SELECT max(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
+_LATEST_DUE = text("SELECT max(due_at) FROM celeriac_message WHERE due_at < 9e999")
+# What is no number of ours counts as none.
 _ADVANCE = text("""
-    INSERT INTO celeriac_revision (name, number) VALUES ('revoked', 1)
-    ON CONFLICT (name) DO UPDATE SET number = number + 1""")
-_REVISION = text("SELECT number FROM celeriac_revision WHERE name = 'revoked'")
-_LOAD = text("SELECT kind, id, terminate FROM celeriac_revoked WHERE expires > :now")
+    INSERT INTO celeriac_revision (name, number) VALUES ('revoked', 1) ON CONFLICT (name) DO UPDATE SET number = 1 +
+        CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END""")
+_REVISION = text("""
+    SELECT CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END
+    FROM celeriac_revision WHERE name = 'revoked'""")
+_LOAD = text("SELECT kind, CAST(id AS TEXT), terminate IS 1 FROM celeriac_revoked WHERE expires > :now")
 
 
 def read_revision(connection: Connection) -> int:

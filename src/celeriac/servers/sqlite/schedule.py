@@ -16,7 +16,7 @@ from celeriac.servers.sqlite.messages import as_json, row_ids
 from celeriac.wire.frame import unpack
 
 _LIST = text("""
-    SELECT id, queue, due_at, frame FROM celeriac_message
+    SELECT id, CAST(queue AS TEXT), due_at, CAST(coalesce(frame, '') AS BLOB) FROM celeriac_message
     WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT :limit OFFSET :offset""")
 _COUNT = text("SELECT count(*) FROM celeriac_message WHERE due_at IS NOT NULL")
 _DELETE = text("""
