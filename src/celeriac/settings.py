@@ -13,7 +13,7 @@ import msgspec
 
 from celeriac.errors import ConfigError
 from celeriac.retry import Retry
-from celeriac.wire.content import COMPRESSIONS
+from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
 
 Delivery: TypeAlias = Literal["at_least_once", "at_most_once"]
 
@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param accept_content: the serializers whose messages and results are read. ``pickle`` runs code of the sender.
     :param protocol: Celery's task message protocol to send, 1 or 2.
     :param compression: how bodies are compressed, ``None`` for not at all.
+    :param max_decompressed_size: bytes that a compressed message or result may have when it is decompressed.
+    :param max_decompressed_ratio: how many times its compressed size that may be, where it is more than 1 MiB.
     :param result_expires: seconds for which results are kept, ``None`` for ever.
     :param result_extended: store name, arguments, worker, retries and queue with each result.
     :param ignore_result: store no results, where the task does not say otherwise.
@@ -51,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     accept_content: tuple[str, ...] = ("json",)
     protocol: Literal[1, 2] = 2
     compression: str | None = None
+    max_decompressed_size: int = MAX_DECOMPRESSED_SIZE
+    max_decompressed_ratio: float = MAX_DECOMPRESSED_RATIO
     result_expires: float | None = 86400.0
     result_extended: bool = False
     ignore_result: bool = False
@@ -112,6 +116,7 @@ def _number(value: Any) -> bool:
 
 NAME: Check = ("a name", lambda value: isinstance(value, str) and bool(value))
 FLAG: Check = ("True or False", lambda value: isinstance(value, bool))
+COUNT: Check = ("a whole number, 1 or more", lambda value: type(value) is int and value >= 1)
 SECONDS: Check = ("seconds, more than 0", lambda value: _number(value) and 0 < value < float("inf"))
 SERIALIZER: Check = _one_of("json", "msgpack", "yaml", "pickle")
 
@@ -132,12 +137,17 @@ ALLOWED: Mapping[str, Check] = {
             ),
         )
     ),
+    "max_decompressed_size": COUNT,
+    "max_decompressed_ratio": (
+        "a number, 1 or more",
+        lambda value: _number(value) and 1 <= value < float("inf"),
+    ),
     "result_expires": _or_none(SECONDS),
     "result_extended": FLAG,
     "ignore_result": FLAG,
     "track_started": FLAG,
     "delivery": _one_of(*get_args(Delivery)),
-    "max_deliveries": ("a whole number, 1 or more", lambda value: type(value) is int and value >= 1),
+    "max_deliveries": COUNT,
     "publish_timeout": SECONDS,
     "lease": SECONDS,
     "visibility_timeout": SECONDS,

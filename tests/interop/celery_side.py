@@ -1,7 +1,8 @@
 """The tasks as a Celery application has them; a Celery worker process runs this module.
 
 The environment says where: INTEROP_BROKER, INTEROP_BACKEND, INTEROP_QUEUE; INTEROP_QUEUE_TYPE chooses quorum queues on
-topic exchanges, which is what Celery needs to have RabbitMQ keep delayed tasks.
+topic exchanges, which is what Celery needs to have RabbitMQ keep delayed tasks; INTEROP_RESULT_COMPRESSION has results
+compressed.
 """
 
 import json
@@ -28,6 +29,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     # Celery 4 keeps the parts of a chord where others do only when it is told to; newer ones do so anyhow.
     result_backend_transport_options={"result_chord_ordered": True},
+    result_compression=os.environ.get("INTEROP_RESULT_COMPRESSION"),
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ from celeriac.canvas.launch import FollowUp, Launch, Opening, Origin, message_of
 from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, leaves
 from celeriac.canvas.trail import trail
 from celeriac.errors import MalformedMessage
+from celeriac.wire.signature import as_list
 from celeriac.wire.task import TaskMessage
 
 
@@ -40,6 +41,7 @@ class Part(msgspec.Struct, frozen=True):
     :param value: what the task returned, or the ``Failure`` it ended with.
     :param body: the signature of the chord's body.
     :param root_id: of the workflow that the body belongs to.
+    :param protocol: that the body is sent in.
     """
 
     chord_id: str
@@ -50,6 +52,7 @@ class Part(msgspec.Struct, frozen=True):
     body: dict[str, Any]
     root_id: str
     priority: int = 0
+    protocol: Literal[1, 2] = 2
 
     @property
     def size(self) -> int | None:
@@ -187,13 +190,19 @@ def part_of(message: TaskMessage, state: str, value: Any) -> list[Part]:
             message.chord,
             root_id,
             message.priority,
+            message.protocol,
         )
     ]
 
 
 def casualties(message: TaskMessage) -> list[Casualty]:
-    """Return the later steps of a failed task's chain: they will never run."""
-    return [lost for step in _understood(reversed(message.chain)) for lost in _lost(step)]
+    """Return the later steps of a failed task's chain: they will never run.
+
+    In protocol 1 a chain is written as callbacks, each with the one after it as its own: there they are all its steps.
+    """
+    linked = message.protocol == 1
+    steps = [*reversed(message.chain), *(message.callbacks if linked else ())]
+    return [lost for step in _understood(steps) for lost in _lost(step, linked=linked)]
 
 
 def after_parts(part: Part, values: list[Any]) -> Advance:
@@ -212,15 +221,21 @@ def body_lost(part: Part) -> tuple[list[TaskMessage], list[Casualty]]:
     body = _body(part)
     origin = _body_origin(part)
     messages = [message_of(head, origin, part.root_id) for head in _ends(body)]
-    return messages, list(_lost(body))
+    return messages, list(_lost(body, linked=part.protocol == 1))
 
 
 def lost_parts(
-    lost: Sequence[Casualty], state: str, failure: Any, *, root_id: str, priority: int = 0
+    lost: Sequence[Casualty],
+    state: str,
+    failure: Any,
+    *,
+    root_id: str,
+    priority: int = 0,
+    protocol: Literal[1, 2] = 2,
 ) -> list[Part]:
     """Return the parts that casualties are of chords that run already."""
     return [
-        Part(one.chord_id, one.task_id, one.index, state, failure, one.body, root_id, priority)
+        Part(one.chord_id, one.task_id, one.index, state, failure, one.body, root_id, priority, protocol)
         for one in lost
         if one.chord_id is not None and one.body is not None
     ]
@@ -231,7 +246,9 @@ def _body(part: Part) -> Node[Any]:
 
 
 def _body_origin(part: Part) -> Origin:
-    return Origin(parent_id=part.task_id, root_id=part.root_id, priority=part.priority)
+    return Origin(
+        parent_id=part.task_id, root_id=part.root_id, priority=part.priority, protocol=part.protocol
+    )
 
 
 def _origin(message: TaskMessage, parent_id: str | None = None) -> Origin:
@@ -273,16 +290,20 @@ def _ends_in_group(node: Node[Any]) -> bool:
     return False
 
 
-def _lost(node: Node[Any]) -> Iterator[Casualty]:
-    """Yield every task of a workflow that has an id to be waited for; in a chord the header's too."""
+def _lost(node: Node[Any], *, linked: bool = False) -> Iterator[Casualty]:
+    """Yield every task of a workflow that has an id to be waited for; in a chord the header's too.
+
+    :param linked: what is linked to a task is a step after it.
+    """
     for leaf in leaves(node):
         options = leaf.options
         if leaf.id is not None:
             body = options.get("chord")
             chord_id = options.get("group_id") if body is not None else None
             yield Casualty(leaf.id, chord_id, options.get("group_index"), body)
-        for step in _understood(reversed(options.get("chain") or ())):
-            yield from _lost(step)
+        links = as_list(options.get("link")) if linked else ()
+        for step in _understood([*reversed(options.get("chain") or ()), *links]):
+            yield from _lost(step, linked=linked)
 
 
 def _ends(node: Node[Any]) -> Iterator[Signature[Any]]:

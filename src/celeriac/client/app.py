@@ -84,7 +84,11 @@ class App:
         self.name = name
         self.settings = settings or settings_from(given)
         self.clock: Clock = clock or SystemClock()
-        self.codecs = Codecs(self.settings.accept_content)
+        self.codecs = Codecs(
+            self.settings.accept_content,
+            self.settings.max_decompressed_size,
+            self.settings.max_decompressed_ratio,
+        )
         self.tasks: dict[str, Task[..., Any]] = {}
         self._connect_to(broker, backend)
         self._table = ConnectionTable(self._open)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 
+from celeriac.servers.offload import in_thread
 from celeriac.wire.result import ResultRecord
 
 
@@ -20,17 +21,24 @@ class Follower:
     def __init__(self, task_ids: Collection[str]) -> None:
         self.pending = set(task_ids)
         self._last: dict[str, Hashable] = {}
-        self._unread: deque[ResultRecord | Exception] = deque()
+        self._unread: deque[ResultRecord | Exception | Callable[[], ResultRecord]] = deque()
         self._fed = asyncio.Event()
 
-    def offer(self, task_id: str, version: Hashable, read: Callable[[], ResultRecord]) -> None:
+    def offer(
+        self, task_id: str, version: Hashable, read: Callable[[], ResultRecord], *, slow: bool = False
+    ) -> None:
         """Take the record unless it is the version that was taken last.
 
         :param read: makes the record; what it raises is raised to the follower.
+        :param slow: leave reading to a thread, when the follower gets to it.
         """
         if self._last.get(task_id) == version:
             return
         self._last[task_id] = version
+        if slow:
+            self._unread.append(read)
+            self._fed.set()
+            return
         try:
             record = read()
         except Exception as error:  # noqa: BLE001 - it goes to the follower
@@ -50,12 +58,22 @@ class Follower:
             if not self._unread:
                 self._fed.clear()
                 await self._fed.wait()
-            record = self._unread.popleft()
+            record = self._unread[0]  # taken out once it is read: whoever waits may give up meanwhile
+            if not isinstance(record, ResultRecord | Exception):
+                record = await _read_aside(record)
+            self._unread.popleft()
             if isinstance(record, Exception):
                 raise record
             if record.ready:
                 self.pending.discard(record.task_id)
             yield record
+
+
+async def _read_aside(read: Callable[[], ResultRecord]) -> ResultRecord | Exception:
+    try:
+        return await in_thread(read)
+    except Exception as error:  # noqa: BLE001 - it goes to the follower
+        return error
 
 
 class Following:
@@ -84,10 +102,12 @@ class Following:
         for follower in {follower for followers in self._followers.values() for follower in followers}:
             follower.fail(error)
 
-    def offer(self, task_id: str, version: Hashable, read: Callable[[], ResultRecord]) -> None:
+    def offer(
+        self, task_id: str, version: Hashable, read: Callable[[], ResultRecord], *, slow: bool = False
+    ) -> None:
         """Hand the record to everyone who follows the task."""
         for follower in self._followers.get(task_id, ()):
-            follower.offer(task_id, version, read)
+            follower.offer(task_id, version, read, slow=slow)
 
     @contextmanager
     def register(self, task_ids: Collection[str]) -> Iterator[Follower]:

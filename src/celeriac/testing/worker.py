@@ -88,7 +88,10 @@ class RunningWorker:
             assert isinstance(message, TaskMessage)
             self._witness.taken_back += 1
             now = msgspec.structs.replace(message, eta=None)
-            await connections.publisher.publish(now, SendOptions(queue=entry.queue))
+            options = SendOptions(
+                queue=entry.queue, serializer=message.content_type or None, compression=message.compression
+            )
+            await connections.publisher.publish(now, options)
         return len(parked)
 
     async def _has_ended(self) -> bool:

@@ -1,7 +1,8 @@
 """Bodies: serializers, compression, and which of them a reader accepts.
 
 Rules: names and content types are kombu's; what is not accepted, or lacks its library, is ``ContentRefused`` before a
-byte of it is interpreted; what is accepted and broken is ``MalformedMessage``; nothing else escapes.
+byte of it is interpreted; what is accepted and broken, or grows beyond the limits, is ``MalformedMessage``; nothing
+else escapes. No limit holds for pickle: who accepts it runs the sender's code.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 import msgspec
 
-from celeriac.errors import ConfigError, ContentRefused, EncodeError, MalformedMessage, WireError
+from celeriac.errors import ConfigError, ContentRefused, EncodeError, MalformedMessage
 from celeriac.wire.extended_json import decode_json, encode_json
+from celeriac.wire.yaml_budget import check_yaml
 
 try:
     import msgpack
@@ -64,7 +66,18 @@ _BYTE_ENCODINGS = frozenset(
     {None, "", "binary", "utf-8", "UTF-8", "utf8", "ascii", "ASCII", "us-ascii", "ascii-8bit"}
 )
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
-_ZSTD_PIECE = 1024
+_ZSTD_PIECE = 256
+_ZSTD_WINDOW = 128 * 1024 * 1024
+_LZMA_MEMORY = 128 * 1024 * 1024
+"""Bytes that a decoder may take: what the highest levels of these compressions need."""
+
+MAX_DECOMPRESSED_SIZE = 16 * 1024 * 1024
+MAX_DECOMPRESSED_RATIO = 100.0
+
+FREE = 1024 * 1024
+"""Bytes that every compressed body may grow to, whatever the ratio; what is smaller is decoded in some milliseconds."""
+
+_LONG_YAML = 64 * 1024
 _EXTRAS = {
     MSGPACK: "msgpack",
     YAML: "yaml",
@@ -87,13 +100,20 @@ class Codecs:
     Writing is possible with every serializer whose library is installed; reading only with those accepted.
 
     :param accept: serializer names or content types to read (Celery: ``accept_content``).
-    :param limit: the size in bytes that a body may have after decompression.
+    :param limit: bytes that a body may have after decompression, or a YAML document with its aliases written out.
+    :param ratio: how many times larger than its compressed form a body may be, if it is larger than ``FREE``.
     :raises ConfigError: a name in ``accept`` is unknown.
     """
 
-    def __init__(self, accept: Collection[str] = ("json",), limit: int = 256 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        accept: Collection[str] = ("json",),
+        limit: int = MAX_DECOMPRESSED_SIZE,
+        ratio: float = MAX_DECOMPRESSED_RATIO,
+    ) -> None:
         self._accepted = RAW_TYPES | {_content_type(name) for name in accept}
         self._limit = limit
+        self._ratio = ratio
         self._encoders = _available_encoders()
         self._decoders = _available_decoders()
         self._compressors = _available_compressors()
@@ -102,6 +122,14 @@ class Codecs:
     def accepts(self, content_type: str) -> bool:
         """Whether bodies of this content type are read here."""
         return content_type in self._accepted
+
+    def takes_long(
+        self, body: bytes, content_type: str | None = None, compression: str | None = None
+    ) -> bool:
+        """Whether decoding may take so long that an event loop should leave it to a thread."""
+        if compression:
+            return len(body) * self._ratio > FREE
+        return len(body) > (_LONG_YAML if content_type == YAML else FREE)
 
     def encode(self, value: Any, serializer: str) -> Content:
         """Serialize ``value`` (Celery: ``task_serializer``, ``result_serializer``).
@@ -147,7 +175,10 @@ class Codecs:
         if content_encoding not in _BYTE_ENCODINGS:
             body = _recode(body, str(content_encoding))
         if content_type == JSON:
-            return decode_json(body, parse) if parse is not None and body.isascii() else decode_json(body)
+            try:
+                return decode_json(body, parse) if parse is not None and body.isascii() else decode_json(body)
+            except MemoryError:
+                raise MalformedMessage("body is too large for the memory that is left") from None
         if content_type not in SERIALIZERS.values():
             return body if content_type == "application/data" else _as_text(body)
         return self._decode(body, content_type)
@@ -157,15 +188,23 @@ class Codecs:
         if decode is None:
             raise ContentRefused(_missing(content_type, content_type))
         try:
+            if content_type == YAML:
+                # A document without aliases weighs less than five times its bytes.
+                check_yaml(body, max(self._limit, 5 * len(body)))
             return decode(body)
+        except MalformedMessage:
+            raise
         except Exception as error:
             raise MalformedMessage(f"not {content_type}: {error!r:.200}") from error
 
-    def compress(self, body: bytes, name: str) -> tuple[bytes, str]:
+    def compress(self, body: bytes, name: str) -> tuple[bytes, str | None]:
         """Compress a body; returns it with the type for the ``compression`` header.
 
+        A body that shrinks so far that readers with the same ratio would refuse it is returned as it is, with ``None``.
+
         :param name: ``gzip``, ``zlib``, ``bzip2``, ``lzma``, ``brotli`` or ``zstd``, or the type itself.
-        :raises EncodeError: the compression is unknown or its library is not installed.
+        :raises EncodeError: the compression is unknown, its library is not installed, or the body is larger than
+            readers with the same limit take.
         """
         mime = COMPRESSIONS.get(name, name)
         if mime not in COMPRESSIONS.values():
@@ -173,10 +212,16 @@ class Codecs:
         compress = self._compressors.get(mime)
         if compress is None:
             raise EncodeError(_missing(mime, name))
-        return compress(body), mime
+        if len(body) > self._limit:
+            raise EncodeError(
+                f"{len(body)} bytes are more than readers decompress: send them without compression, "
+                f"or raise max_decompressed_size={self._limit} there and here"
+            )
+        packed = compress(body)
+        return (packed, mime) if len(body) <= self._allowed(packed) else (body, None)
 
     def decompress(self, body: bytes, mime: str) -> bytes:
-        """Decompress a body, never to more than the limit.
+        """Decompress a body, never to more than the limits of size and ratio.
 
         :param mime: the ``compression`` header; a name is understood too.
         :raises ContentRefused: the compression is unknown or its library is not installed.
@@ -188,12 +233,25 @@ class Codecs:
         decompress = self._decompressors.get(mime)
         if decompress is None:
             raise ContentRefused(_missing(mime, mime))
+        allowed = self._allowed(body)
         try:
-            return decompress(body, self._limit)
-        except WireError:
-            raise
+            data, complete = decompress(body, allowed + 1)
         except Exception as error:
             raise MalformedMessage(f"not {mime}: {error!r:.200}") from error
+        if len(data) > allowed:
+            cause = (
+                f"max_decompressed_size={self._limit}"
+                if allowed == self._limit
+                else f"max_decompressed_ratio={self._ratio:g} for its {len(body)} bytes"
+            )
+            raise MalformedMessage(f"body is larger than {allowed} bytes when decompressed: {cause}")
+        if not complete:
+            raise MalformedMessage("compressed body is cut short")
+        return data
+
+    def _allowed(self, packed: bytes) -> int:
+        """Return how large a body may be when decompressed."""
+        return min(self._limit, max(FREE, int(len(packed) * self._ratio)))
 
 
 def _content_type(name: str) -> str:
@@ -258,11 +316,14 @@ def _available_compressors() -> dict[str, Callable[[bytes], bytes]]:
     return compressors
 
 
-def _available_decompressors() -> dict[str, Callable[[bytes, int], bytes]]:
+def _available_decompressors() -> dict[str, Callable[[bytes, int], tuple[bytes, bool]]]:
+    """Return functions that decompress up to so many bytes, and say whether that was all."""
     decompressors = {
         "application/x-gzip": _unzip,
-        "application/x-bz2": lambda body, limit: _drain(bz2.BZ2Decompressor(), body, limit),
-        "application/x-lzma": lambda body, limit: _drain(lzma.LZMADecompressor(), body, limit),
+        "application/x-bz2": lambda body, most: _drain(bz2.BZ2Decompressor(), body, most),
+        "application/x-lzma": lambda body, most: _drain(
+            lzma.LZMADecompressor(memlimit=_LZMA_MEMORY), body, most
+        ),
     }
     if brotli is not None:
         decompressors["application/x-brotli"] = _unbrotli
@@ -271,44 +332,36 @@ def _available_decompressors() -> dict[str, Callable[[bytes, int], bytes]]:
     return decompressors
 
 
-def _unzip(body: bytes, limit: int) -> bytes:
+def _unzip(body: bytes, most: int) -> tuple[bytes, bool]:
     stream = zlib.decompressobj(_GZIP_OR_ZLIB)
-    return _checked(stream.decompress(body, limit + 1), limit, complete=stream.eof)
+    return stream.decompress(body, most), stream.eof
 
 
-def _drain(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, body: bytes, limit: int) -> bytes:
-    return _checked(stream.decompress(body, limit + 1), limit, complete=stream.eof)
+def _drain(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, body: bytes, most: int) -> tuple[bytes, bool]:
+    return stream.decompress(body, most), stream.eof
 
 
-def _unbrotli(body: bytes, limit: int) -> bytes:
+def _unbrotli(body: bytes, most: int) -> tuple[bytes, bool]:
     stream = brotli.Decompressor()
-    parts = [stream.process(body, output_buffer_limit=limit + 1)]
+    parts = [stream.process(body, output_buffer_limit=most)]
     size = len(parts[0])
-    while size <= limit and not stream.is_finished():
-        more = stream.process(b"", output_buffer_limit=limit + 1 - size)
+    while size < most and not stream.is_finished():
+        more = stream.process(b"", output_buffer_limit=most - size)
         if not more:
             break
         parts.append(more)
         size += len(more)
-    return _checked(b"".join(parts), limit, complete=bool(stream.is_finished()))
+    return b"".join(parts), bool(stream.is_finished())
 
 
-def _unzstd(body: bytes, limit: int) -> bytes:
+def _unzstd(body: bytes, most: int) -> tuple[bytes, bool]:
     # The library bounds no output, but a block holds at most 128 KiB: small pieces of input cannot grow far.
-    stream = zstandard.ZstdDecompressor().decompressobj()
+    stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
     parts: list[bytes] = []
     size = 0
     for start in range(0, len(body), _ZSTD_PIECE):
         parts.append(stream.decompress(body[start : start + _ZSTD_PIECE]))
         size += len(parts[-1])
-        if size > limit or stream.eof:
+        if size >= most or stream.eof:
             break
-    return _checked(b"".join(parts), limit, complete=stream.eof)
-
-
-def _checked(data: bytes, limit: int, *, complete: bool) -> bytes:
-    if len(data) > limit:
-        raise MalformedMessage(f"body is larger than {limit} bytes when decompressed")
-    if not complete:
-        raise MalformedMessage("compressed body is cut short")
-    return data
+    return b"".join(parts), stream.eof

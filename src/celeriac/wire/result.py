@@ -2,21 +2,24 @@
 
 Rules: what is written is Celery's result meta, key for key; what is read may come from any writer (Celery 3.1 and
 newer, gocelery, celery.node), so every field but the status is optional and of any type. The id is the reader's:
-gocelery stores an empty one.
+gocelery stores an empty one. How it is serialized is told by its bytes. A record can always be written, but for the
+value of a success or of a custom state: what its serializer cannot write becomes text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from celeriac.errors import MalformedMessage
-from celeriac.wire.content import PICKLE, SERIALIZERS, Codecs
+from celeriac.errors import EncodeError, MalformedMessage
+from celeriac.wire.content import FREE, JSON, MSGPACK, PICKLE, SERIALIZERS, YAML, Codecs
 from celeriac.wire.extended_json import encode_json
 from celeriac.wire.failure import Failure, read_failure
 from celeriac.wire.names import MAKING_A_TASK
+from celeriac.wire.preview import preview
 
 PENDING = "PENDING"
 RECEIVED = "RECEIVED"
@@ -34,6 +37,7 @@ EXCEPTION_STATES = frozenset({RETRY, FAILURE, REVOKED})
 
 _COMPRESSED = b"\x00celery-compressed\x00"
 _PICKLED = b"\x80"
+_MANY = 1000
 _EMPTY_LIST = msgspec.Raw(b"[]")
 _NULL = msgspec.Raw(b"null")
 
@@ -92,10 +96,10 @@ def encode(
 
     :param extended: write name, arguments, worker, retries, queue and stamps too (Celery: ``result_extended``); but no
         stamp by whose name the result could be read as a task, should it get into a queue of tasks.
-    :raises EncodeError: the value cannot be written with this serializer.
+    :raises EncodeError: the value of a success or of a custom state cannot be written with this serializer.
     """
     if extended or serializer != "json":
-        return codecs.encode(_as_meta(record, extended=extended), serializer).body
+        return _encode_meta(record, codecs, serializer, extended=extended)
     children, done = record.children, record.date_done
     try:
         return _write(
@@ -112,18 +116,19 @@ def encode(
                 record.task_id,
             )
         )
-    except UnicodeEncodeError:  # a lone surrogate, which only the slower writer can escape
-        return encode_json(_as_meta(record, extended=False), "result meta")
+    except (UnicodeEncodeError, EncodeError):  # a lone surrogate is escaped by the slower writer
+        return _encode_meta(record, codecs, serializer, extended=False)
 
 
 def decode(raw: bytes, codecs: Codecs, task_id: str, serializer: str = "json") -> ResultRecord:
     """Return the record that a stored result meta holds.
 
     :param task_id: the id that the record was stored under.
+    :param serializer: tells a digit of JSON from one of msgpack; all else the bytes tell.
     :raises MalformedMessage: ``raw`` is no result meta.
     :raises ContentRefused: it is compressed or serialized in a way that is not accepted or not installed here.
     """
-    meta = _decode_content(raw, codecs, serializer)
+    meta = decode_stored(raw, codecs, serializer)
     if not isinstance(meta, dict) or not isinstance(meta.get("status"), str):
         raise MalformedMessage(f"result of task {task_id}: not an object with a status")
     get = meta.get
@@ -151,9 +156,37 @@ def decode(raw: bytes, codecs: Codecs, task_id: str, serializer: str = "json") -
 def encode_value(record: ResultRecord, codecs: Codecs, serializer: str = "json") -> bytes:
     """Return the record's value alone, as Celery 5.7's database backend stores it in the ``result`` column.
 
-    :raises EncodeError: the value cannot be written with this serializer.
+    :raises EncodeError: the value of a success or of a custom state cannot be written with this serializer.
     """
-    return codecs.encode(plain(record.result), serializer).body
+    return _encode_result(record.result, codecs, serializer)[0]
+
+
+def encode_part(task_id: str, state: str, value: Any, codecs: Codecs, serializer: str) -> bytes:
+    """Return a chord's part, as Celery's key-value backends count it.
+
+    :param value: what the task returned, or the ``Failure`` it ended with.
+    :raises EncodeError: a returned value cannot be written with this serializer.
+    """
+    try:
+        return codecs.encode([1, task_id, state, plain(value)], serializer).body
+    except EncodeError:
+        _, written = _encode_result(value, codecs, serializer)
+        return codecs.encode([1, writable_text(task_id), writable_text(state), written], serializer).body
+
+
+def encode_lossy(value: Any, codecs: Codecs, serializer: str) -> bytes:
+    """Return a value with what this serializer cannot write replaced by its repr. Never raises."""
+    try:
+        return codecs.encode(value, serializer).body
+    except EncodeError:
+        return codecs.encode(_writable(value, codecs, serializer), serializer).body
+
+
+def writable_text(text: str) -> str:
+    """Return text that every serializer and database can write: lone surrogates and NUL as escapes."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def decode_value(raw: bytes | None, status: str, codecs: Codecs, serializer: str = "json") -> Any:
@@ -164,17 +197,124 @@ def decode_value(raw: bytes | None, status: str, codecs: Codecs, serializer: str
     :raises MalformedMessage: the bytes are not what the serializer writes.
     :raises ContentRefused: the bytes are pickled or compressed, and that is not accepted or not installed here.
     """
-    return None if raw is None else _read_value(_decode_content(raw, codecs, serializer), status)
+    return None if raw is None else _read_value(decode_stored(raw, codecs, serializer), status)
 
 
-def _decode_content(raw: bytes, codecs: Codecs, serializer: str) -> Any:
-    compression = None
+def decode_stored(raw: bytes, codecs: Codecs, serializer: str = "json") -> Any:
+    """Return the value of bytes in a result store, which do not say how they are serialized, whoever wrote them.
+
+    :param serializer: tells a digit of JSON from one of msgpack; all else the bytes tell.
+    :raises MalformedMessage: the bytes are nothing that a serializer writes.
+    :raises ContentRefused: they are compressed or serialized in a way that is not accepted or not installed here.
+    """
     if raw.startswith(_COMPRESSED):
         mime, _, raw = raw[len(_COMPRESSED) :].partition(b"\x00")
-        compression = mime.decode("ascii", "replace")
-    elif raw.startswith(_PICKLED) and serializer in {"json", "yaml"}:
-        return codecs.decode(raw, PICKLE, "binary")
-    return codecs.decode(raw, SERIALIZERS.get(serializer, serializer), None, compression)
+        raw = codecs.decompress(raw, mime.decode("ascii", "replace"))
+    form = _form_of(raw, SERIALIZERS.get(serializer, serializer), numbers=codecs.accepts(MSGPACK))
+    if form != YAML:
+        return codecs.decode(raw, form, None)
+    # Text: what is JSON means the same in YAML, but that it has tagged values.
+    if not codecs.accepts(YAML):
+        return codecs.decode(raw, JSON, None)
+    if codecs.accepts(JSON):
+        try:
+            return codecs.decode(raw, JSON, None)
+        except MalformedMessage:
+            pass
+    return codecs.decode(raw, YAML, None)
+
+
+def takes_long(raw: bytes | None, codecs: Codecs) -> bool:
+    """Whether reading a record may take so long that an event loop should leave it to a thread."""
+    if raw is None:
+        return False
+    compressed = raw.startswith(_COMPRESSED)
+    text = YAML if codecs.accepts(YAML) and raw[:1] not in b"{[" else None
+    return codecs.takes_long(raw, text, "any" if compressed else None)
+
+
+def take_long(raws: Sequence[bytes], codecs: Codecs) -> bool:
+    """The same of several records together, or of a great many."""
+    total = sum(map(len, raws))
+    return total > FREE or len(raws) > _MANY or (total > 0 and any(takes_long(raw, codecs) for raw in raws))
+
+
+def is_pickle(raw: bytes) -> bool:
+    """Whether bytes of a result store are pickled; an empty object of msgpack is one byte."""
+    return raw.startswith(_PICKLED) and len(raw) > 1
+
+
+def _form_of(raw: bytes, usual: str, *, numbers: bool) -> str:
+    """Return the content type of serialized bytes, YAML for all text.
+
+    :param numbers: take a byte that is no digit for a number of msgpack.
+    """
+    if not raw:
+        return usual
+    first = raw[0]
+    if is_pickle(raw):
+        return PICKLE
+    if first >= 0x80:
+        return MSGPACK
+    if len(raw) == 1 and numbers and not (raw.isdigit() and usual != MSGPACK):
+        return MSGPACK
+    return JSON if first in b"{[" else YAML
+
+
+def _encode_meta(record: ResultRecord, codecs: Codecs, serializer: str, *, extended: bool) -> bytes:
+    meta = _as_meta(record, extended=extended)
+    try:
+        return codecs.encode(meta, serializer).body
+    except EncodeError:
+        _, value = _encode_result(record.result, codecs, serializer)
+        meta = {
+            name: _writable(field, codecs, serializer) for name, field in meta.items() if name != "result"
+        }
+        return codecs.encode(meta | {"result": value}, serializer).body
+
+
+def _encode_result(result: Any, codecs: Codecs, serializer: str) -> tuple[bytes, Any]:
+    """Return the bytes of a result and what they stand for. Raises ``EncodeError`` for what is no ``Failure``."""
+    value = plain(result)
+    try:
+        if serializer == "json":
+            return encode_json(value, "result"), value
+        return codecs.encode(value, serializer).body, value
+    except EncodeError:
+        if not isinstance(result, Failure):
+            raise
+    value = {name: _writable(field, codecs, serializer) for name, field in value.items()}
+    return codecs.encode(value, serializer).body, value
+
+
+def _writable(value: Any, codecs: Codecs, serializer: str) -> Any:
+    """Return the value, or the most of it that this serializer writes: of a collection each item by itself."""
+    try:
+        codecs.encode(value, serializer)
+    except EncodeError:
+        pass
+    else:
+        return value
+    if type(value) in (list, tuple):
+        return [_writable_item(item, codecs, serializer) for item in value]
+    if type(value) is dict:
+        return {
+            writable_text(key if isinstance(key, str) else preview(key)): _writable_item(
+                item, codecs, serializer
+            )
+            for key, item in value.items()
+        }
+    return _writable_item(value, codecs, serializer)
+
+
+def _writable_item(value: Any, codecs: Codecs, serializer: str) -> Any:
+    if isinstance(value, str):
+        return writable_text(value)
+    try:
+        codecs.encode(value, serializer)
+    except EncodeError:
+        return writable_text(preview(value))
+    return value
 
 
 def _as_meta(record: ResultRecord, *, extended: bool) -> dict[str, Any]:

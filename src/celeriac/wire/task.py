@@ -127,6 +127,14 @@ def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
     )
 
 
+def takes_long(envelope: Envelope, codecs: Codecs) -> bool:
+    """Whether decoding may take so long that an event loop should leave it to a thread."""
+    compression = envelope.headers.get("compression")
+    return codecs.takes_long(
+        envelope.body, envelope.content_type, compression if isinstance(compression, str) else None
+    )
+
+
 def encode(
     message: TaskMessage,
     codecs: Codecs,
@@ -149,7 +157,9 @@ def encode(
         raise EncodeError(f"task {message.task}: {error}") from error
     body = content.body
     if compression is not None:
-        body, headers["compression"] = codecs.compress(body, compression)
+        body, compressed = codecs.compress(body, compression)
+        if compressed is not None:
+            headers["compression"] = compressed
     return Envelope(
         body=body,
         content_type=content.content_type,

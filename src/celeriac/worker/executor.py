@@ -24,10 +24,11 @@ from celeriac.client.task import AS_JSON, Task
 from celeriac.context import CURRENT
 from celeriac.errors import BrokerError, CeleriacError, DeliveryLost, WorkerLost
 from celeriac.retry import Retry
+from celeriac.servers.offload import in_thread
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.preview import preview
 from celeriac.wire.result import RETRY, STARTED, ResultRecord
-from celeriac.wire.task import TaskMessage, decode
+from celeriac.wire.task import Malformed, TaskMessage, decode, takes_long
 from celeriac.worker.admission import (
     Admission,
     Discard,
@@ -111,6 +112,8 @@ class Executor:
         running = True
         try:
             admission = self._admit(delivery)
+            if admission is None:
+                admission = await in_thread(partial(self._admit_slowly, delivery))
             if self._workflows.copies is not None and await self._is_repeat(
                 self._workflows.copies, delivery.envelope
             ):
@@ -182,9 +185,21 @@ class Executor:
             return False
         return not await self._insist(partial(copies.is_first, envelope.copy), "telling copies apart")
 
-    def _admit(self, delivery: Delivery) -> Admission:
+    def _admit(self, delivery: Delivery) -> Admission | None:
+        """Judge a message; ``None`` where that is better left to a thread."""
+        envelope = delivery.envelope
+        if isinstance(envelope, Unreadable):
+            return self._judge(envelope, delivery)
+        if takes_long(envelope, self._codecs):
+            return None
+        return self._judge(decode(envelope, self._codecs), delivery)
+
+    def _admit_slowly(self, delivery: Delivery) -> Admission:
         envelope = delivery.envelope
         content = envelope if isinstance(envelope, Unreadable) else decode(envelope, self._codecs)
+        return self._judge(content, delivery)
+
+    def _judge(self, content: TaskMessage | Malformed | Unreadable, delivery: Delivery) -> Admission:
         admission = admit(content, self._tasks, self._now(), self._revocations.revoked)
         if delivery.deliveries > 1 and isinstance(admission, Run):
             allowed = (

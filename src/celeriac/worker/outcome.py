@@ -36,6 +36,7 @@ from celeriac.errors import (
     TaskRevoked,
 )
 from celeriac.retry import Retry
+from celeriac.wire.content import SERIALIZERS
 from celeriac.wire.failure import Failure, describe, format_traceback
 from celeriac.wire.preview import preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
@@ -231,7 +232,9 @@ def _parts_lost_with(
     message: TaskMessage, lost: Sequence[Casualty], state: str, failure: Failure
 ) -> list[Part]:
     root_id = message.root_id or message.id
-    later = lost_parts(lost, state, failure, root_id=root_id, priority=message.priority)
+    later = lost_parts(
+        lost, state, failure, root_id=root_id, priority=message.priority, protocol=message.protocol
+    )
     return [*part_of(message, state, failure), *later]
 
 
@@ -321,11 +324,21 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
     return Decision(
         RETRY,
         results=results,
-        follow_ups=[FollowUp(again, queue=terms.queue)],
+        follow_ups=[_sent_again(again, terms)],
         once=_key(message, terms, "retry"),
         publish_first=terms.redelivered,
         error=error,
         reason=f"again in {delay:.3g} s: {preview(error)}",
+    )
+
+
+def _sent_again(message: TaskMessage, terms: Terms) -> FollowUp:
+    """Return the message for the queue that it came from, written as it was: its arguments stay what they are."""
+    return FollowUp(
+        message,
+        queue=terms.queue,
+        serializer=message.content_type if message.content_type in SERIALIZERS.values() else None,
+        compression=message.compression,
     )
 
 
@@ -344,7 +357,7 @@ def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
     if reject.requeue:
         return Decision(
             None,
-            follow_ups=[FollowUp(message, queue=terms.queue)] if terms.gone else [],
+            follow_ups=[_sent_again(message, terms)] if terms.gone else [],
             once=_key(message, terms, "anew"),
             settle=Settle.REQUEUE,
             error=reject,

@@ -88,7 +88,9 @@ class Workflows:
         :param message: of the task that watched the header; :param records: of its members, in lists as they nest.
         """
         root_id = message.root_id or message.id
-        part = Part(chord_id, message.id, None, SUCCESS, None, body, root_id, message.priority)
+        part = Part(
+            chord_id, message.id, None, SUCCESS, None, body, root_id, message.priority, message.protocol
+        )
         try:
             launched = after_parts(part, [_value(record) for record in records])
         except _PartFailed as failed:
@@ -175,7 +177,9 @@ class Workflows:
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))
         if self._backend.chords is None:
             return []
-        others = lost_parts(lost, FAILURE, failure, root_id=part.root_id, priority=part.priority)
+        others = lost_parts(
+            lost, FAILURE, failure, root_id=part.root_id, priority=part.priority, protocol=part.protocol
+        )
         return [self._backend.chords.encode(other) for other in others]
 
     async def _store_failure(self, task_id: str, failure: Failure, children: Sequence[Any]) -> None:

@@ -32,7 +32,7 @@ from celeriac.servers.following import Following
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.failure import read_failure
 from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
-from celeriac.wire.result import EXCEPTION_STATES, SUCCESS, ResultRecord, decode, encode, plain
+from celeriac.wire.result import EXCEPTION_STATES, SUCCESS, ResultRecord, decode, encode, encode_part, plain
 
 _CLAIM = 30.0
 """Seconds that the claim of a chord's body holds unless it is renewed."""
@@ -189,7 +189,8 @@ class _Chords:
         self._kept: dict[str, _Chord] = {}
 
     def encode(self, part: Part) -> EncodedPart:
-        return EncodedPart(part, self._codecs.encode(plain(part.value), "json").body, uuid4().hex)
+        payload = encode_part(part.task_id, part.state, part.value, self._codecs, "json")
+        return EncodedPart(part, payload, uuid4().hex)
 
     async def open(self, openings: Sequence[Opening]) -> None:
         for opening in openings:
@@ -205,7 +206,7 @@ class _Chords:
             return Standing()
         value = read_failure(plain(part.value)) if part.state in EXCEPTION_STATES else None
         if value is None:
-            value = self._codecs.decode(encoded.payload, SERIALIZERS["json"], None, None)
+            value = self._codecs.decode(encoded.payload, SERIALIZERS["json"], None)[3]
         chord.parts.setdefault((part.task_id, part.index), PartValue(part.task_id, part.state, value))
         size = part.size if chord.size is None else chord.size
         if size is None or len(chord.parts) != size + len(chord.joined):

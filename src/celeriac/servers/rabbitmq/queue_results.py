@@ -19,6 +19,7 @@ from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
+from celeriac.servers.offload import in_thread
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol import frames, methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
@@ -142,7 +143,8 @@ class AmqpBackend:
         """Put each record in its queue, for what is there. Return what was refused."""
         try:
             async with self._look(latest) as look:
-                new = [task_id for task_id in latest if not self._is_done(task_id, look.found)]
+                before = await self._latest_of_each(look.found)
+                new = [task_id for task_id in latest if not _is_done(before.get(task_id))]
                 await asyncio.gather(*[self._publish(latest[task_id]) for task_id in new])
                 look.remove(new)
         except Refused as error:
@@ -161,17 +163,13 @@ class AmqpBackend:
         header = self._messages.header(task_id, len(encoded.payload))
         await publisher.publish("", queue_of(task_id), header, encoded.payload)
 
-    def _is_done(self, task_id: str, found: Mapping[str, Sequence[Inbound]]) -> bool:
-        record = self._latest(task_id, found.get(task_id, ()))
-        return isinstance(record, ResultRecord) and record.status == SUCCESS
-
     # --- reading
 
     async def _read(self, task_ids: Sequence[str]) -> dict[str, ResultRecord | Exception]:
         """Return what there is: the record of a task, or why it cannot be had."""
         try:
             async with self._look(task_ids) as look:
-                found = {task_id: self._latest(task_id, messages) for task_id, messages in look.found.items()}
+                found = await self._latest_of_each(look.found)
         except Refused as error:
             if len(task_ids) == 1:
                 return dict.fromkeys(task_ids, self._explained(error))
@@ -181,6 +179,17 @@ class AmqpBackend:
         for task_id in task_ids:
             each |= await self._read([task_id])
         return each
+
+    async def _latest_of_each(
+        self, found: Mapping[str, Sequence[Inbound]]
+    ) -> dict[str, ResultRecord | WireError | None]:
+        def read() -> dict[str, ResultRecord | WireError | None]:
+            return {task_id: self._latest(task_id, messages) for task_id, messages in found.items()}
+
+        slow = any(
+            self._messages.takes_long(message.body) for messages in found.values() for message in messages
+        )
+        return await in_thread(read) if slow else read()
 
     def _latest(self, task_id: str, messages: Sequence[Inbound]) -> ResultRecord | WireError | None:
         """Return the record that counts: two who wrote at the same time may have left one each."""
@@ -280,6 +289,10 @@ def queue_of(task_id: str) -> str:
             f"task id {task_id!r} cannot name a queue of RabbitMQ: give 1 to {_LONGEST_NAME} bytes"
         )
     return queue
+
+
+def _is_done(record: ResultRecord | WireError | None) -> bool:
+    return isinstance(record, ResultRecord) and record.status == SUCCESS
 
 
 async def _messages(answers: Sequence[asyncio.Future[object]]) -> list[Inbound]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celeriac.errors import ConfigError
-from celeriac.servers.rabbitmq.protocol.content import Properties, write_properties
+from celeriac.errors import ConfigError, WireError
+from celeriac.servers.rabbitmq.protocol.content import Properties, read_properties, write_properties
+from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.names import RESULT_HEADER
-from celeriac.wire.result import ResultRecord, decode, encode
+from celeriac.wire.result import ResultRecord, decode, encode, takes_long
 
 _PERSISTENT = 2
 
@@ -46,6 +47,20 @@ class ResultMessages:
             self._content_type, self._content_encoding, {RESULT_HEADER: True}, _PERSISTENT, priority, task_id
         )
         return write_properties(properties, size)
+
+    def takes_long(self, body: bytes) -> bool:
+        """Whether reading a message is better left to a thread."""
+        return takes_long(body, self._codecs)
+
+    def read_arrived(self, message: Inbound) -> tuple[str, ResultRecord | WireError]:
+        """Return which task a message is about and the record that it holds, or why there is none."""
+        task_id = ""
+        try:
+            properties = read_properties(message.header)
+            task_id = properties.correlation_id or ""
+            return task_id, self.read(task_id, properties, message.body)
+        except WireError as error:
+            return task_id, error
 
     def read(self, task_id: str, properties: Properties, body: bytes) -> ResultRecord:
         """Return the record that a message holds. Raises ``WireError``."""

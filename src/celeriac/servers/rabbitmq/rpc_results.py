@@ -13,6 +13,7 @@ import contextlib
 import logging
 import random
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,10 +22,10 @@ from itertools import count
 from celeriac.backend import ChordStore, Copies, EncodedResult
 from celeriac.errors import BackendError, BackendUnavailable, WireError
 from celeriac.servers.following import Following
+from celeriac.servers.offload import in_thread
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol import frames, methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
-from celeriac.servers.rabbitmq.protocol.content import read_properties
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.results import ResultMessages
@@ -74,6 +75,8 @@ class RpcBackend:
         self._versions = count()
         self._following = Following()
         self._tender: asyncio.Task[None] | None = None
+        self._late: deque[Inbound] = deque()
+        self._reader: asyncio.Task[None] | None = None
 
     @property
     def replies(self) -> RpcBackend:
@@ -130,10 +133,10 @@ class RpcBackend:
             return f"{await self._link.ping()}, results as messages to their senders"
 
     async def close(self) -> None:
-        tender, self._tender = self._tender, None
-        if tender is not None:
-            tender.cancel()
-            await asyncio.wait([tender])
+        for task in (self._tender, self._reader):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         channel, self._channel = self._channel, None
         if channel is not None and channel.is_open:
             with contextlib.suppress(AmqpError):
@@ -186,22 +189,26 @@ class RpcBackend:
         if not self._unacked:
             asyncio.get_running_loop().call_soon(self._ack, channel)
         self._unacked = message.tag
-        task_id, record = self._decode(message)
-        self._keep(task_id, record)
+        if self._late or self._messages.takes_long(message.body):
+            self._late.append(message)
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read_late(), name="celeriac replies")
+        else:
+            self._keep(*self._messages.read_arrived(message))
+
+    async def _read_late(self) -> None:
+        """Read, in order, what takes long and what arrived after it."""
+        try:
+            while self._late:
+                self._keep(*await in_thread(partial(self._messages.read_arrived, self._late[0])))
+                self._late.popleft()
+        finally:
+            self._reader = None
 
     def _ack(self, channel: Channel) -> None:
         tag, self._unacked = self._unacked, 0
         if channel.is_open:
             channel.send(frames.ack(channel.number, tag, multiple=True))
-
-    def _decode(self, message: Inbound) -> tuple[str, ResultRecord | WireError]:
-        task_id = ""
-        try:
-            properties = read_properties(message.header)
-            task_id = properties.correlation_id or ""
-            return task_id, self._messages.read(task_id, properties, message.body)
-        except WireError as error:
-            return task_id, error
 
     # --- what has arrived
 

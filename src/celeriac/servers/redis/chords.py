@@ -8,19 +8,21 @@ result backend: ``celery-taskset-meta-<group>`` with ``.j .t .s .d .c``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from celeriac.backend import Claim, EncodedPart, PartValue, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
-from celeriac.errors import BackendError, MalformedMessage
+from celeriac.errors import BackendError, WireError
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.link import Link, Script
-from celeriac.wire.content import SERIALIZERS, Codecs
+from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure, read_failure
 from celeriac.wire.names import group_key
-from celeriac.wire.result import EXCEPTION_STATES, plain
+from celeriac.wire.result import EXCEPTION_STATES, decode_stored, encode_part, take_long
 
 _CLAIM = 30.0
 """Seconds that a claim holds unless it is renewed; a redelivered last part waits as long for a worker that died."""
@@ -130,8 +132,8 @@ class RedisChords:
         self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH)
 
     def encode(self, part: Part) -> EncodedPart:
-        value = [1, part.task_id, part.state, plain(part.value)]
-        return EncodedPart(part, self._codecs.encode(value, self._serializer).body, uuid4().hex)
+        payload = encode_part(part.task_id, part.state, part.value, self._codecs, self._serializer)
+        return EncodedPart(part, payload, uuid4().hex)
 
     async def open(self, openings: Sequence[Opening]) -> None:
         if openings:
@@ -151,8 +153,9 @@ class RedisChords:
         for answer in (saved, raws):
             if isinstance(answer, Exception):
                 raise answer
-        parts = [self._decode(raw) for raw in raws]
-        return parts if saved is None else self._arrange(parts, saved)
+        if take_long(raws, self._codecs):
+            return await in_thread(partial(self._collected, saved, raws))
+        return self._collected(saved, raws)
 
     async def renew(self, claim: Claim) -> bool:
         arguments = [claim.token, round(_CLAIM * 1000)]
@@ -192,14 +195,18 @@ class RedisChords:
     def _decode(self, raw: bytes) -> PartValue:
         try:
             _, task_id, state, value = self._read(raw)
-        except (MalformedMessage, TypeError, ValueError) as error:
-            raise BackendError(f"a chord's part cannot be read: {raw!r:.200}") from error
+        except (WireError, TypeError, ValueError) as error:
+            raise BackendError(f"a chord's part cannot be read: {error!s:.200}: {raw!r:.200}") from error
         if state in EXCEPTION_STATES:
             value = read_failure(value) or Failure("Exception", [repr(value)], "builtins")
         return PartValue(task_id, state, value)
 
     def _read(self, raw: bytes) -> Any:
-        return self._codecs.decode(raw, SERIALIZERS[self._serializer], None, None)
+        return decode_stored(raw, self._codecs, self._serializer)
+
+    def _collected(self, saved: bytes | None, raws: Sequence[bytes]) -> list[Any]:
+        parts = [self._decode(raw) for raw in raws]
+        return parts if saved is None else self._arrange(parts, saved)
 
     def _arrange(self, parts: list[PartValue], saved: bytes) -> list[Any]:
         """Put the parts into the shape of the groups that Celery saved."""
@@ -207,7 +214,7 @@ class RedisChords:
         try:
             _, members = self._read(saved)["result"]
             return [_arranged(member, by_id) for member in members]
-        except (MalformedMessage, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (WireError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise BackendError(f"the saved group of a chord cannot be read: {saved!r:.200}") from error
 
 

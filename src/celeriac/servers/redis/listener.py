@@ -12,9 +12,11 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 from celeriac.errors import BackendError, BackendUnavailable, CeleriacError
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.link import Line, Link
 from celeriac.wire.result import ResultRecord
 
@@ -29,19 +31,24 @@ _SILENCE = 10.0
 
 Key = Callable[[str], str]
 Decode = Callable[[str, bytes], ResultRecord]
+Slow = Callable[[bytes], bool]
 
 
 class Wait:
-    """The records of one ``follow``, as they come. Ends when every task is ready."""
+    """The records of one ``follow``, as they come. Ends when every task is ready.
 
-    def __init__(self, task_ids: Collection[str], key: Key, decode: Decode, now: float) -> None:
+    :param slow: whether decoding is left to a thread, when the follower gets to it.
+    """
+
+    def __init__(self, task_ids: Collection[str], key: Key, decode: Decode, slow: Slow, now: float) -> None:
         self.pending = {key(task_id).encode(): task_id for task_id in task_ids}
         self.keys = tuple(self.pending)
         self.look_at = now + _FIRST_LOOK
         self.pause = _FIRST_LOOK
         self._decode = decode
+        self._slow = slow
         self._told: dict[bytes, bytes] = {}
-        self._news: deque[ResultRecord | CeleriacError] = deque()
+        self._news: deque[ResultRecord | CeleriacError | tuple[bytes, str, bytes]] = deque()
         self._some = asyncio.Event()
 
     def __aiter__(self) -> Wait:
@@ -53,7 +60,10 @@ class Wait:
                 raise StopAsyncIteration
             self._some.clear()
             await self._some.wait()
-        news = self._news.popleft()
+        news = self._news[0]  # taken out once it is read: whoever waits may give up meanwhile
+        if isinstance(news, tuple):
+            news = await self._read_aside(*news)
+        self._news.popleft()
         if isinstance(news, CeleriacError):
             raise news
         return news
@@ -68,15 +78,30 @@ class Wait:
         if task_id is None or self._told.get(key) == raw:
             return
         self._told[key] = raw
-        try:
-            record = self._decode(task_id, raw)
-        except CeleriacError as error:
-            self._news.append(error)
+        if self._slow(raw):
+            self._news.append((key, task_id, raw))
         else:
-            self._news.append(record)
-            if record.ready:
-                del self.pending[key], self._told[key]
+            try:
+                record = self._decode(task_id, raw)
+            except CeleriacError as error:
+                self._news.append(error)
+            else:
+                self._news.append(record)
+                self._settle(key, record)
         self._some.set()
+
+    async def _read_aside(self, key: bytes, task_id: str, raw: bytes) -> ResultRecord | CeleriacError:
+        try:
+            record = await in_thread(partial(self._decode, task_id, raw))
+        except CeleriacError as error:
+            return error
+        self._settle(key, record)
+        return record
+
+    def _settle(self, key: bytes, record: ResultRecord) -> None:
+        if record.ready:
+            self.pending.pop(key, None)
+            self._told.pop(key, None)
 
     def postpone(self, now: float) -> None:
         """Set the time of the next look."""
@@ -87,10 +112,11 @@ class Wait:
 class Listener:
     """The waits of one backend."""
 
-    def __init__(self, link: Link, key: Key, decode: Decode) -> None:
+    def __init__(self, link: Link, key: Key, decode: Decode, slow: Slow) -> None:
         self._link = link
         self._key = key
         self._decode = decode
+        self._slow = slow
         self._waits: dict[bytes, set[Wait]] = {}
         self._all: set[Wait] = set()
         self._subscribed: set[bytes] = set()
@@ -107,7 +133,7 @@ class Listener:
 
     async def join(self, task_ids: Collection[str]) -> Wait:
         """Return the records of these tasks; what is there already is in it."""
-        wait = Wait(task_ids, self._key, self._decode, asyncio.get_running_loop().time())
+        wait = Wait(task_ids, self._key, self._decode, self._slow, asyncio.get_running_loop().time())
         for key in wait.keys:
             self._waits.setdefault(key, set()).add(wait)
         self._all.add(wait)

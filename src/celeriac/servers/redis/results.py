@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.chords import RedisChords
 from celeriac.servers.redis.copies import RedisCopies
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
 from celeriac.wire.content import Codecs
 from celeriac.wire.names import backend_prefix, result_key
-from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode
+from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode, take_long, takes_long
 
 _STORE_BATCH = 1000
 _LOAD_BATCH = 500
@@ -105,7 +107,7 @@ class RedisBackend:
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
         self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self._expires_ms // 1000))
         self._copies = RedisCopies(self._link, self._prefix)
-        self._listener = Listener(self._link, self._key, self._decode)
+        self._listener = Listener(self._link, self._key, self._decode, partial(takes_long, codecs=codecs))
         self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_all, _STORE_BATCH)
         self._load: Coalescer[Sequence[str], list[bytes | None]] = Coalescer(self._load_all, _LOAD_BATCH)
 
@@ -130,6 +132,11 @@ class RedisBackend:
             return []
         self._check(task_ids)
         raws = await self._load(task_ids)
+        if take_long([raw for raw in raws if raw is not None], self._codecs):
+            return await in_thread(lambda: self._decoded(task_ids, raws))
+        return self._decoded(task_ids, raws)
+
+    def _decoded(self, task_ids: Sequence[str], raws: Sequence[bytes | None]) -> list[ResultRecord | None]:
         return [
             None if raw is None else self._decode(task_id, raw)
             for task_id, raw in zip(task_ids, raws, strict=True)

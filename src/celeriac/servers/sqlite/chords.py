@@ -17,11 +17,13 @@ from celeriac.backend import Claim, EncodedPart, PartValue, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock
+from celeriac.errors import BackendError, WireError
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.offload import in_thread
 from celeriac.servers.sqlite.link import SqliteLink
-from celeriac.wire.content import SERIALIZERS, Codecs
+from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure, read_failure
-from celeriac.wire.result import EXCEPTION_STATES, plain
+from celeriac.wire.result import EXCEPTION_STATES, decode_stored, encode_part, take_long
 
 _CLAIM = 30.0
 """Seconds that a claim holds unless it is renewed."""
@@ -96,8 +98,8 @@ class SqlChords:
         self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH)
 
     def encode(self, part: Part) -> EncodedPart:
-        value = [1, part.task_id, part.state, plain(part.value)]
-        return EncodedPart(part, self._codecs.encode(value, self._serializer).body, uuid4().hex)
+        payload = encode_part(part.task_id, part.state, part.value, self._codecs, self._serializer)
+        return EncodedPart(part, payload, uuid4().hex)
 
     async def open(self, openings: Sequence[Opening]) -> None:
         now = self._clock.now()
@@ -115,6 +117,8 @@ class SqlChords:
         rows = await self._link.read(
             lambda connection: connection.execute(_PARTS, {"id": claim.chord_id}).scalars().all()
         )
+        if take_long(rows, self._codecs):
+            return await in_thread(lambda: [self._decode(raw) for raw in rows])
         return [self._decode(raw) for raw in rows]
 
     async def renew(self, claim: Claim) -> bool:
@@ -179,7 +183,10 @@ class SqlChords:
             connection.execute(_DROP_PARTS, {"id": claim.chord_id})
 
     def _decode(self, raw: bytes) -> PartValue:
-        _, task_id, state, value = self._codecs.decode(raw, SERIALIZERS[self._serializer], None, None)
+        try:
+            _, task_id, state, value = decode_stored(raw, self._codecs, self._serializer)
+        except (WireError, TypeError, ValueError) as error:
+            raise BackendError(f"a chord's part cannot be read: {error!s:.200}: {raw!r:.200}") from error
         if state in EXCEPTION_STATES:
             value = read_failure(value) or Failure("Exception", [repr(value)], "builtins")
         return PartValue(task_id, state, value)

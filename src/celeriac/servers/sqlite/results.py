@@ -35,13 +35,23 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
+from celeriac.servers.offload import in_thread
 from celeriac.servers.sqlite.chords import SqlChords, chord_tables
 from celeriac.servers.sqlite.copies import SqlCopies, copy_table
 from celeriac.servers.sqlite.link import SqliteLink, listener_table
 from celeriac.servers.url_parts import file_of
 from celeriac.wire.content import PICKLE, Codecs
 from celeriac.wire.plain_pickle import read_plain_pickle
-from celeriac.wire.result import READY_STATES, ResultRecord, decode_value, encode_value
+from celeriac.wire.result import (
+    READY_STATES,
+    ResultRecord,
+    decode_value,
+    encode_lossy,
+    encode_value,
+    is_pickle,
+    take_long,
+    writable_text,
+)
 
 _BATCH = 1000
 """Calls that share one transaction."""
@@ -146,6 +156,12 @@ class _Row(msgspec.Struct, frozen=True):
     stamps: bytes | None
 
     @property
+    def blobs(self) -> list[bytes]:
+        """What is serialized."""
+        every = self.result, self.children, self.args, self.kwargs, self.stamps
+        return [blob for blob in every if blob is not None]
+
+    @property
     def version(self) -> Hashable:
         """What differs when the row was written anew."""
         return self.status, self.date_done, self.result, self.children
@@ -224,7 +240,10 @@ class SqlBackend:
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
         rows = await self._loading(task_ids)
-        return [self._record(rows[task_id]) if task_id in rows else None for task_id in task_ids]
+        found = [rows.get(task_id) for task_id in task_ids]
+        if take_long([blob for row in found if row is not None for blob in row.blobs], self._codecs):
+            return await in_thread(lambda: [None if row is None else self._record(row) for row in found])
+        return [None if row is None else self._record(row) for row in found]
 
     @asynccontextmanager
     async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
@@ -232,7 +251,8 @@ class SqlBackend:
             await self._keep_watch()
             for row in (await self._loading(list(task_ids))).values():
                 if row.task_id in follower.pending:
-                    follower.offer(row.task_id, row.version, partial(self._record, row))
+                    slow = take_long(row.blobs, self._codecs)
+                    follower.offer(row.task_id, row.version, partial(self._record, row), slow=slow)
             yield follower.records()
 
     async def forget(self, task_ids: Sequence[str]) -> None:
@@ -259,7 +279,7 @@ class SqlBackend:
     # --- storing -------------------------------------------------------------------------------------------
 
     def _encoded(self, value: Any) -> bytes | None:
-        return None if value is None else self._codecs.encode(value, self._serializer).body
+        return None if value is None else encode_lossy(value, self._codecs, self._serializer)
 
     async def _store(self, rows: Sequence[_EncodedRow]) -> list[None]:
         values = _facts_and_blobs(rows, self._clock)
@@ -315,7 +335,7 @@ class SqlBackend:
         return decode_value(raw, "", self._codecs, self._serializer)
 
     def _is_refused_pickle(self, raw: bytes | None) -> bool:
-        return raw is not None and raw.startswith(b"\x80") and not self._codecs.accepts(PICKLE)
+        return raw is not None and is_pickle(raw) and not self._codecs.accepts(PICKLE)
 
     # --- following -----------------------------------------------------------------------------------------
 
@@ -361,7 +381,8 @@ class SqlBackend:
         self._version = version
         rows = await self._loading(self._following.pending)
         for row in rows.values():
-            self._following.offer(row.task_id, row.version, partial(self._record, row))
+            slow = take_long(row.blobs, self._codecs)
+            self._following.offer(row.task_id, row.version, partial(self._record, row), slow=slow)
         # Reading thousands of pending ids again and again must leave room for their stores.
         await asyncio.sleep(self._clock.monotonic() - started)
 
@@ -375,8 +396,8 @@ def _facts_and_blobs(rows: Sequence[_EncodedRow], clock: Clock) -> dict[str, Any
         done = None
         if record.status in READY_STATES:
             done = _as_date(record.date_done or datetime.fromtimestamp(clock.now(), UTC))
-        fact: list[Any] = [record.task_id, record.status, done, record.traceback]
-        fact += [record.name, record.worker, record.retries, record.queue]
+        fact: list[Any] = [record.task_id, record.status, done, _text(record.traceback)]
+        fact += [_text(record.name), _text(record.worker), record.retries, _text(record.queue)]
         for blob in (row.payload, *row.others):
             if blob is None:
                 fact += [None, None]
@@ -398,6 +419,10 @@ def _read_rows(connection: Connection, task_ids: Sequence[str]) -> dict[str, _Ro
 
 def _write(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else writable_text(value)
 
 
 def _stamps(record: ResultRecord) -> dict[str, Any] | None:
