@@ -30,7 +30,7 @@ class ContentRefused(WireError):
 
 
 class EncodeError(WireError):
-    """A value cannot be written with the chosen serializer."""
+    """A value cannot be written with the chosen serializer, or is larger than the server takes."""
 
 
 class BrokerError(CeleriacError):

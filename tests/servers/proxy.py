@@ -1,6 +1,10 @@
-"""A TCP proxy that can fall silent: connections stay open and nothing goes through, as when a firewall forgets."""
+"""A TCP proxy that can fall silent: connections stay open and nothing goes through, as when a firewall forgets.
+
+It can be slow too, as a line to another continent is.
+"""
 
 import asyncio
+import socket
 from types import TracebackType
 from typing import Self
 
@@ -11,10 +15,12 @@ class Proxy:
     """``async with Proxy(port) as proxy`` forwards ``proxy.port`` to another port of this machine.
 
     :param upstream: the port to forward to.
+    :param pace: bytes a second that go there over each connection; ``None`` for as many as come.
     """
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, *, pace: float | None = None) -> None:
         self._upstream = upstream
+        self._pace = pace
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
@@ -22,6 +28,9 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, HOST, 0)
+        if self._pace is not None:
+            for listening in self._server.sockets:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         return self
 
     async def __aexit__(
@@ -56,17 +65,21 @@ class Proxy:
             await self._flowing.wait()
             answers, questions = await asyncio.open_connection(HOST, self._upstream)
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, questions))
+                pumps.create_task(self._pump(reader, questions, self._pace))
                 pumps.create_task(self._pump(answers, writer))
         except (OSError, asyncio.CancelledError):
             writer.close()
         finally:
             self._links.discard(link)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pace: float | None = None
+    ) -> None:
         try:
             while data := await source.read(65536):
                 await self._flowing.wait()
+                if pace is not None:
+                    await asyncio.sleep(len(data) / pace)
                 sink.write(data)
                 await sink.drain()
         except OSError:

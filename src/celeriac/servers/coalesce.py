@@ -2,7 +2,7 @@
 
 Rules: whatever queued up while the last flush was under way goes in the next; nothing waits for a timer, so a lone
 call is sent in the same turn of the loop. An item is answered by its own future, so cancelling one caller cancels
-nobody else.
+nobody else. A batch that is refused is tried item by item, so that only the guilty one hears of it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,36 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from celeriac.errors import BackendUnavailable, BrokerUnavailable
+
 T = TypeVar("T")
 R = TypeVar("R")
+
+TRIP_BYTES = 8 * 1024 * 1024
+"""Bytes that go in one round trip, if there is more than one item."""
+
+_UNAVAILABLE = (BackendUnavailable, BrokerUnavailable)
 
 
 class Coalescer(Generic[T, R]):
     """Calls ``flush`` with the items of concurrent callers and hands each its own answer.
 
     :param flush: does the round trip; returns one answer an item, in order. An answer that is an exception instance
-        is raised in the caller it belongs to; when ``flush`` itself raises, every caller of the batch gets that.
+        is raised in the caller it belongs to. When ``flush`` itself raises, every caller of the batch gets that where
+        the service is away; otherwise each item is flushed alone.
     :param limit: how many items go in one round trip at the most.
+    :param weigh: tells an item's bytes, where items may be large; a batch has ``TRIP_BYTES`` at the most, or one item.
     """
 
     def __init__(
-        self, flush: Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]], limit: int
+        self,
+        flush: Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]],
+        limit: int,
+        weigh: Callable[[T], int] | None = None,
     ) -> None:
         self._flush = flush
         self._limit = limit
+        self._weigh = weigh
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -51,11 +64,23 @@ class Coalescer(Generic[T, R]):
         waiting = self._waiting
         try:
             while waiting:
-                count = min(len(waiting), self._limit)
+                count = self._count()
                 batch = [waiting.popleft() for _ in range(count)]
                 await self._answer(batch)
         finally:
             self._runner = None
+
+    def _count(self) -> int:
+        """Return how many of those who wait go in the next round trip."""
+        count = min(len(self._waiting), self._limit)
+        if self._weigh is None:
+            return count
+        left = TRIP_BYTES
+        for number, (item, _) in zip(range(count), self._waiting, strict=False):
+            left -= self._weigh(item)
+            if left < 0:
+                return max(1, number)
+        return count
 
     async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
@@ -65,14 +90,20 @@ class Coalescer(Generic[T, R]):
                 future.cancel()
             raise
         except BaseException as error:  # noqa: BLE001 - the callers wait for an answer, whatever it is
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
+            if len(batch) > 1 and not isinstance(error, _UNAVAILABLE):
+                for single in batch:
+                    await self._answer([single])
             else:
-                future.set_result(answer)
+                _tell(batch, [error] * len(batch))
+        else:
+            _tell(batch, answers)
+
+
+def _tell(batch: list[tuple[T, asyncio.Future[R]]], answers: Sequence[R | BaseException]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if future.done():
+            continue
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

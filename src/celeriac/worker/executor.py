@@ -17,17 +17,19 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+import msgspec
+
 from celeriac.backend import Copies
 from celeriac.broker import Delivery, Receipt
 from celeriac.client.app import App, Connections
 from celeriac.client.task import AS_JSON, Task
 from celeriac.context import CURRENT
-from celeriac.errors import BrokerError, CeleriacError, DeliveryLost, WorkerLost
+from celeriac.errors import BrokerError, CeleriacError, DeliveryLost, EncodeError, WorkerLost
 from celeriac.retry import Retry
 from celeriac.servers.offload import in_thread
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.preview import preview
-from celeriac.wire.result import RETRY, STARTED, ResultRecord
+from celeriac.wire.result import RETRY, STARTED, SUCCESS, ResultRecord
 from celeriac.wire.task import Malformed, TaskMessage, decode, takes_long
 from celeriac.worker.admission import (
     Admission,
@@ -66,6 +68,9 @@ from celeriac.worker.slots import Slots
 from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
+
+LARGE = 1024 * 1024
+"""Bytes of a result that a store may find too large."""
 
 CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
 
@@ -272,7 +277,10 @@ class Executor:
         context = attempt.context
         decision = judge(attempt.message, ending, context.children, self._terms(attempt), context.joiners)
         try:
-            await self._effect(decision)
+            try:
+                await self._effect(decision)
+            except EncodeError as error:
+                decision = await self._fail_instead(attempt, error)
             await self._errbacks.call(attempt, decision)
             await self._settle(attempt.receipt, decision)
             self._announcer.ended(attempt, decision)
@@ -283,20 +291,37 @@ class Executor:
             if decision.error is not None:
                 forget_frames(decision.error)
 
+    async def _fail_instead(self, attempt: Attempt, error: EncodeError) -> Decision:
+        """Let the task fail of what the services cannot carry; return what was done.
+
+        If they cannot carry that either, it is recorded without the arguments, which may be what is too large.
+        """
+        terms, children = self._terms(attempt), attempt.context.children
+        decision = failed(attempt.message, error, terms, children=children)
+        try:
+            await self._effect(decision)
+        except EncodeError as again:
+            bare = msgspec.structs.replace(attempt.message, args=[], kwargs={})
+            decision = failed(bare, again, terms)
+            await self._effect(decision)
+        return decision
+
     async def _effect(self, decision: Decision) -> None:
-        if decision.publish_first and decision.follow_ups:
+        if _goes_on_first(decision):
             published = await self._workflows.follow_up(decision)
             if decision.state == RETRY and not published:
                 return
         await self._record(decision)
         if decision.parts:
             await self._workflows.count(decision.parts)
-        if decision.follow_ups and not decision.publish_first:
+        if decision.follow_ups and not _goes_on_first(decision):
             await self._workflows.follow_up(decision)
 
     async def _record(self, decision: Decision) -> None:
         for result in decision.results:
-            await self._insist(partial(self._backend.store, result), "storing a result")
+            record = result.record
+            what = f"storing the result of {record.name}[{record.task_id}], {len(result.payload)} bytes,"
+            await self._insist(partial(self._backend.store, result), what)
 
     async def _settle(self, receipt: Receipt, decision: Decision) -> None:
         if decision.settle is Settle.ACK:
@@ -421,3 +446,12 @@ class Executor:
             if ignores is not None:
                 return not ignores
         return not self._settings.ignore_result
+
+
+def _goes_on_first(decision: Decision) -> bool:
+    """Whether what follows is sent before the results are stored.
+
+    A large success is stored first: should the store not take it, nothing may follow from it.
+    """
+    large = decision.state == SUCCESS and any(len(result.payload) >= LARGE for result in decision.results)
+    return decision.publish_first and bool(decision.follow_ups) and not large

@@ -18,7 +18,9 @@ from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendError, WireError
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
+from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
+from celeriac.servers.redis.upload import LARGE
 from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure, read_failure
 from celeriac.wire.names import group_key
@@ -129,7 +131,8 @@ class RedisChords:
         self._serializer = serializer
         self._prefix = prefix
         self._expires = expires
-        self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH)
+        self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH, _weigh)
+        self._large = LargeValues(link)
 
     def encode(self, part: Part) -> EncodedPart:
         payload = encode_part(part.task_id, part.state, part.value, self._codecs, self._serializer)
@@ -145,7 +148,10 @@ class RedisChords:
 
     async def count(self, encoded: EncodedPart) -> Standing:
         self._link.check_name(encoded.part.chord_id)
-        return await self._count(encoded)
+        if len(encoded.payload) < LARGE:
+            return await self._count(encoded)
+        name = f"the result of task[{encoded.part.task_id}] in a chord"
+        return await self._large.send(len(encoded.payload), name, partial(self._count_alone, encoded))
 
     async def collect(self, claim: Claim) -> list[Any]:
         key = self._key(claim.chord_id)
@@ -167,6 +173,12 @@ class RedisChords:
     async def drain(self) -> None:
         """Return when what was counted is counted."""
         await self._count.drain()
+
+    async def _count_alone(self, encoded: EncodedPart) -> Standing:
+        (answer,) = await self._count_all([encoded])
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     async def _count_all(self, batch: Sequence[EncodedPart]) -> list[Standing | BaseException]:
         arguments: list[Any] = [self._expires, round(_CLAIM * 1000)]
@@ -216,6 +228,10 @@ class RedisChords:
             return [_arranged(member, by_id) for member in members]
         except (WireError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise BackendError(f"the saved group of a chord cannot be read: {saved!r:.200}") from error
+
+
+def _weigh(encoded: EncodedPart) -> int:
+    return len(encoded.payload)
 
 
 def _arranged(member: Any, by_id: dict[str, PartValue]) -> Any:

@@ -38,6 +38,7 @@ from redis.exceptions import (
 
 import redis
 from celeriac.errors import CeleriacError, ConfigError
+from celeriac.servers.redis.upload import LARGE, exchange_slowly, read_answer
 from celeriac.servers.redis.url import RedisTarget, parse_redis_url
 from celeriac.servers.tls import BadFile, open_context
 from celeriac.servers.tls import refusal as tls_refusal
@@ -156,11 +157,11 @@ class Link:
         return f"Redis {facts.get('redis_version', 'of unknown version')} at {self.target}"
 
     @asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
+    async def deadline(self) -> AsyncIterator[asyncio.Timeout]:
         """End the block after ``timeout`` seconds, and translate what the driver raises in it."""
         try:
-            async with asyncio.timeout(self.timeout):
-                yield
+            async with asyncio.timeout(self.timeout) as deadline:
+                yield deadline
         except (RedisError, OSError, TimeoutError) as error:
             raise self.translate(error) from error
         except RuntimeError as error:
@@ -214,12 +215,16 @@ class Link:
             await pool.disconnect()
 
     async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        async with self.deadline():
+        async with self.deadline() as deadline:
             pool = self._open()
             connection = await self._take(pool)
             try:
-                await connection.send_packed_command(_pack(commands))
-                answers = [await _answer(connection) for _ in commands]
+                packed = _pack(commands)
+                if sum(map(len, packed)) < LARGE:
+                    await connection.send_packed_command(packed)
+                    answers = [await read_answer(connection) for _ in commands]
+                else:
+                    answers = await exchange_slowly(connection, packed, deadline, self.timeout)
                 if answers and not self._was_let_in:
                     self._was_let_in = not isinstance(answers[0], Exception)
                 return answers
@@ -337,7 +342,7 @@ class Line:
         """Return the answers to several commands; a refused one's answer is the translated error."""
         async with self._standing():
             await self._connection.send_packed_command(_pack(commands))
-            answers = [await _answer(self._connection) for _ in commands]
+            answers = [await read_answer(self._connection) for _ in commands]
         return [
             self._link.translate(answer) if isinstance(answer, ResponseError) else answer
             for answer in answers
@@ -381,15 +386,6 @@ class Line:
 def _pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:
     """Return the commands as the server reads them. The driver's own packing costs a batch several times as much."""
     return [pack_command(tuple(command)) for command in commands]
-
-
-async def _answer(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except LinkDown:
-        raise
-    except ResponseError as error:
-        return error
 
 
 def _is_passing(error: ResponseError) -> bool:

@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
-from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
+from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.parking import Later, Parking
+from celeriac.servers.redis.upload import LARGE
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import pack
 
 _BATCH = 1000
 _MANY_BATCH = 2500
 _TRIP_BYTES = 8 * 1024 * 1024
+_LARGE_BODY = LARGE // 2
+"""Bytes of a body whose frame may be large."""
 
 Message = tuple[Envelope, Route]
 Answers = list[BaseException | None]
@@ -40,19 +45,28 @@ class Outbox:
         self._bindings = bindings
         self._parking = parking
         self._declared: set[_Name] = set()
+        self._large = LargeValues(link)
         self._publish: Coalescer[tuple[float, Message], None] = Coalescer(self._flush, _BATCH)
 
     def publish(self, envelope: Envelope, route: Route) -> asyncio.Future[None]:
-        """Queue one message for the next round trip."""
+        """Queue one message for the next round trip; one that is large goes by itself."""
         self._check(route)
+        if len(envelope.body) > _LARGE_BODY:
+            return asyncio.ensure_future(self._publish_large((envelope, route)))
         return self._publish((asyncio.get_running_loop().time(), (envelope, route)))
 
     async def publish_many(self, messages: Sequence[Message]) -> None:
-        """Publish in order; raise the first refusal after the batch it was in."""
+        """Publish in order; raise the first refusal after the batch it was in.
+
+        What cannot be written, or is too large, is found before anything is sent.
+        """
         for _, route in messages:
             self._check(route)
+        frames = _pack_all(messages)
+        await self._check_sizes(messages, frames)
         for start in range(0, len(messages), _MANY_BATCH):
-            for answer in await self._send(messages[start : start + _MANY_BATCH]):
+            end = start + _MANY_BATCH
+            for answer in await self._send(messages[start:end], frames[start:end]):
                 if answer is not None:
                     raise answer
 
@@ -62,12 +76,18 @@ class Outbox:
             self._check(route)
         await self._declare(self._undeclared([route for _, route in messages]))
         timed = [(envelope, _timed(route)) for envelope, route in messages]
+        frames = _pack_all(timed)
         answers: Answers = [None] * len(messages)
-        _, later = await self._sort(timed, answers)
+        _, later = await self._sort(timed, frames, answers)
         for answer in answers:
             if answer is not None:
                 raise answer
-        return await self._parking.add_once((key, later))
+        sizes = [len(frame) for frame in frames]
+        if max(sizes, default=0) < LARGE:
+            return await self._parking.add_once((key, later))
+        await self._check_sizes(messages, frames)
+        add = partial(self._parking.add_once_alone, (key, later))
+        return await self._large.send(max(sizes), _name(messages[sizes.index(max(sizes))]), add)
 
     async def forget_once(self, key: str) -> None:
         """Keep the key for a short time only."""
@@ -90,28 +110,52 @@ class Outbox:
             if name:
                 self._link.check_name(name)
 
+    async def _check_sizes(self, messages: Sequence[Message], frames: Sequence[bytes]) -> None:
+        await self._large.check([len(frame) for frame in frames], lambda place: _name(messages[place]))
+
+    async def _publish_large(self, message: Message) -> None:
+        frames = _pack_all([message])
+
+        async def send() -> None:
+            (answer,) = await self._send([message], frames)
+            if answer is not None:
+                raise answer
+
+        await self._large.send(len(frames[0]), _name(message), send, repeatable=False)
+
     async def _flush(self, items: Sequence[tuple[float, Message]]) -> Answers:
         oldest = items[0][0]
         try:
             async with asyncio.timeout_at(oldest + self._link.timeout):
-                return await self._send([message for _, message in items])
+                return await self._send_each([message for _, message in items])
         except TimeoutError as error:
             raise self._link.translate(error) from error
 
-    async def _send(self, messages: Sequence[Message]) -> Answers:
-        answers: Answers = [None] * len(messages)
+    async def _send_each(self, messages: Sequence[Message]) -> Answers:
+        """Send what can be sent; answer the rest with what is wrong with it."""
+        frames = [_pack_or_say(message, tag) for message, tag in zip(messages, _tags(messages), strict=True)]
+        for place, frame in enumerate(frames):
+            if isinstance(frame, bytes) and len(frame) >= LARGE:  # by its headers
+                try:
+                    await self._check_sizes([messages[place]], [frame])
+                except EncodeError as error:
+                    frames[place] = error
+        return await self._send(messages, frames)
+
+    async def _send(self, messages: Sequence[Message], frames: Sequence[bytes | EncodeError]) -> Answers:
+        answers: Answers = [frame if isinstance(frame, EncodeError) else None for frame in frames]
         new = self._undeclared([route for _, route in messages])
         if any(route.exchange or route.due is not None for _, route in messages):
             await self._declare(new)
             new = {}
-        lists, later = await self._sort(messages, answers)
+        lists, later = await self._sort(messages, frames, answers)
         trips = _pack_trips(lists)
         await self._deliver(trips, answers, new)
         await self._park(later, answers)
         return answers
 
     async def _sort(
-        self, messages: Sequence[Message], answers: Answers
+        self, messages: Sequence[Message], frames: Sequence[bytes | EncodeError], answers: Answers
     ) -> tuple[dict[str, list[tuple[int, bytes]]], list[Later]]:
         """Return the frames of each list with their positions, and what is for later.
 
@@ -120,14 +164,14 @@ class Outbox:
         lists: dict[str, list[tuple[int, bytes]]] = {}
         later: list[Later] = []
         places: dict[tuple[str, str, int], list[tuple[str, str]]] = {}
-        tags = os.urandom(16 * len(messages)).hex()
-        for position, (envelope, route) in enumerate(messages):
+        for position, ((envelope, route), frame) in enumerate(zip(messages, frames, strict=True)):
+            if isinstance(frame, EncodeError):
+                continue
             place = (route.exchange, route.routing_key, envelope.priority)
             found = places.get(place)
             try:
                 if found is None:
                     found = places[place] = await self._find_lists(route, envelope.priority)
-                frame = pack(envelope, delivery_tag=tags[32 * position : 32 * position + 32], route=route)
             except CeleriacError as error:
                 if isinstance(error, BrokerUnavailable):
                     raise
@@ -208,6 +252,38 @@ class Outbox:
             if isinstance(reply, Exception):
                 raise reply
         self._declared.update(new)
+
+
+def _tags(messages: Sequence[Message]) -> list[str]:
+    """Return a tag that nobody else has for each."""
+    digits = os.urandom(16 * len(messages)).hex()
+    return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+
+
+def _pack_all(messages: Sequence[Message]) -> list[bytes]:
+    """Return the frame of each; raise ``EncodeError`` for the first that has none."""
+    frames: list[bytes] = []
+    for message, tag in zip(messages, _tags(messages), strict=True):
+        frame = _pack_or_say(message, tag)
+        if isinstance(frame, EncodeError):
+            raise frame
+        frames.append(frame)
+    return frames
+
+
+def _pack_or_say(message: Message, tag: str) -> bytes | EncodeError:
+    envelope, route = message
+    try:
+        return pack(envelope, delivery_tag=tag, route=route)
+    except EncodeError as error:
+        return EncodeError(f"{_name(message)}: {error}")
+
+
+def _name(message: Message) -> str:
+    """Return what an error calls this message."""
+    headers = message[0].headers
+    task, task_id = headers.get("task"), headers.get("id") or message[0].correlation_id
+    return f"the message of {task}[{task_id}]" if task else f"the message {task_id}"
 
 
 def _timed(route: Route) -> Route:

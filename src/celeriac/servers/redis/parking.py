@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link, Script
@@ -111,15 +112,34 @@ class Parking:
         self._keys = keys
         self._tags = uuid.uuid4().hex
         self._serials = count()
-        self.add_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
+        self.add_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH, _weigh)
         self.forget_once: Coalescer[str, Any] = Coalescer(self._forget_once, _BATCH)
 
     async def add(self, messages: Sequence[Later]) -> list[BaseException | None]:
         """Park or queue each; answer with what refused it."""
         answers: list[BaseException | None] = []
         for batch in _split(messages):
-            answers += await self._add(batch)
+            try:
+                answers += await self._add(batch)
+            except BrokerError as error:
+                if isinstance(error, BrokerUnavailable):
+                    raise
+                answers += [error] if len(batch) == 1 else await self._add_singly(batch)
         return answers
+
+    async def _add_singly(self, messages: Sequence[Later]) -> list[BaseException | None]:
+        """Add each by itself, since together they were refused."""
+        answers: list[BaseException | None] = []
+        for message in messages:
+            answers += await self.add([message])
+        return answers
+
+    async def add_once_alone(self, addition: Addition) -> bool:
+        """Do as ``add_once``, in a round trip of its own."""
+        (answer,) = await self._add_once([addition])
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     async def _add_once(self, additions: Sequence[Addition]) -> list[bool | BaseException]:
         """Park or queue what is not done under its key yet; answer of each whether any was, or with what refused it."""
@@ -177,6 +197,10 @@ class Parking:
             self._link.refusal(answer.decode(errors="replace")) if isinstance(answer, bytes) else None
             for answer in reply
         ]
+
+
+def _weigh(addition: Addition) -> int:
+    return sum(len(message.frame) for message in addition[1])
 
 
 def _split(messages: Sequence[Later]) -> list[list[Later]]:

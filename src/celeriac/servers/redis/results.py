@@ -6,7 +6,7 @@ SUCCESS stays. A record that another writer compressed cannot be recognised as a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -18,15 +18,16 @@ from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.chords import RedisChords
 from celeriac.servers.redis.copies import RedisCopies
+from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
+from celeriac.servers.redis.upload import LARGE
 from celeriac.wire.content import Codecs
 from celeriac.wire.names import backend_prefix, result_key
 from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode, take_long, takes_long
 
 _STORE_BATCH = 1000
 _LOAD_BATCH = 500
-_TRIP_BYTES = 8 * 1024 * 1024
 
 _STORE = Script(
     r"""
@@ -107,8 +108,9 @@ class RedisBackend:
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
         self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self._expires_ms // 1000))
         self._copies = RedisCopies(self._link, self._prefix)
+        self._large = LargeValues(self._link)
         self._listener = Listener(self._link, self._key, self._decode, partial(takes_long, codecs=codecs))
-        self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_all, _STORE_BATCH)
+        self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_trip, _STORE_BATCH, _weigh)
         self._load: Coalescer[Sequence[str], list[bytes | None]] = Coalescer(self._load_all, _LOAD_BATCH)
 
     @property
@@ -125,7 +127,11 @@ class RedisBackend:
 
     async def store(self, encoded: EncodedResult) -> None:
         self._link.check_name(encoded.record.task_id)
-        await self._store(encoded)
+        if len(encoded.payload) < LARGE:
+            await self._store(encoded)
+        else:
+            name = f"the result of {encoded.record.name or 'task'}[{encoded.record.task_id}]"
+            await self._large.send(len(encoded.payload), name, partial(self._store_alone, encoded))
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
         if not task_ids:
@@ -167,13 +173,12 @@ class RedisBackend:
         await self._listener.close()
         await self._link.close()
 
-    async def _store_all(self, batch: Sequence[EncodedResult]) -> Sequence[BaseException | None]:
-        answers: list[BaseException | None] = []
-        for trip in _split(batch):
-            answers += await self._store_trip(trip)
-        return answers
+    async def _store_alone(self, encoded: EncodedResult) -> None:
+        (answer,) = await self._store_trip([encoded])
+        if answer is not None:
+            raise answer
 
-    async def _store_trip(self, trip: Sequence[EncodedResult]) -> list[BaseException | None]:
+    async def _store_trip(self, trip: Sequence[EncodedResult]) -> Sequence[BaseException | None]:
         answers: list[BaseException | None] = [None] * len(trip)
         arguments: list[Any] = [self._expires_ms]
         for encoded in trip:
@@ -199,14 +204,5 @@ class RedisBackend:
         return decode(raw, self._codecs, task_id, self._serializer)
 
 
-def _split(batch: Sequence[EncodedResult]) -> Iterator[list[EncodedResult]]:
-    """Yield the batch in parts that are not too large for one command, in order."""
-    trip: list[EncodedResult] = []
-    size = 0
-    for encoded in batch:
-        if trip and size + len(encoded.payload) > _TRIP_BYTES:
-            yield trip
-            trip, size = [], 0
-        trip.append(encoded)
-        size += len(encoded.payload)
-    yield trip
+def _weigh(encoded: EncodedResult) -> int:
+    return len(encoded.payload)

@@ -33,9 +33,11 @@ class Settler:
         self._keys = keys
         self._leases = leases
         self.ack: Coalescer[str, None] = Coalescer(self._ack, _BATCH)
-        self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH)
+        self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH, _weigh)
         self.park: Coalescer[tuple[str, float], None] = Coalescer(self._park, _BATCH)
-        self.bury: Coalescer[tuple[RedisReceipt, str], None] = Coalescer(self._bury, _BATCH)
+        self.bury: Coalescer[tuple[RedisReceipt, str], None] = Coalescer(
+            self._bury, _BATCH, lambda burial: _weigh(burial[0])
+        )
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
@@ -115,6 +117,10 @@ class RedisReceipt:
 
     async def bury(self, reason: str) -> None:
         await self._settler.bury((self, reason))
+
+
+def _weigh(receipt: RedisReceipt) -> int:
+    return len(receipt.raw)
 
 
 def _mark_given_back(raw: bytes) -> bytes:

@@ -11,15 +11,17 @@ from contextlib import asynccontextmanager
 
 from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
+from celeriac.errors import BrokerError
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.desk import Desk
+from celeriac.servers.sqlite.link import LARGE
 from celeriac.servers.sqlite.messages import NewMessage
 from celeriac.servers.sqlite.revocations import SqliteRevocations
 from celeriac.servers.sqlite.schedule import SqliteSchedule
 from celeriac.servers.sqlite.subscription import SqliteSubscription
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import pack
-from celeriac.wire.names import HIGHEST_PRIORITY
+from celeriac.wire.names import HIGHEST_PRIORITY, is_text
 
 _BULK = 5000
 """Messages of ``publish_many`` that share a transaction: others must get their turn."""
@@ -47,15 +49,18 @@ class SqliteBroker:
         self._subscriptions: set[SqliteSubscription] = set()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
-        await self._desk.publish(_new_message(envelope, route))
+        new = _new_message(envelope, route)
+        if len(new.frame) >= LARGE:
+            await self._check_size(envelope, new)
+        await self._desk.publish(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        new = [_new_message(envelope, route) for envelope, route in messages]
+        new = await self._new_messages(messages)
         for start in range(0, len(new), _BULK):
             await self._desk.add(new[start : start + _BULK])
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        new = [_new_message(envelope, route) for envelope, route in messages]
+        new = await self._new_messages(messages)
         return await self._desk.publish_once((key, new))
 
     async def forget_once(self, key: str) -> None:
@@ -110,9 +115,24 @@ class SqliteBroker:
             await subscription.stop()
         await self._desk.close()
 
+    async def _new_messages(self, messages: Sequence[tuple[Envelope, Route]]) -> list[NewMessage]:
+        """Raise ``EncodeError`` for the first that cannot be kept, before any is."""
+        new = [_new_message(envelope, route) for envelope, route in messages]
+        for (envelope, _), message in zip(messages, new, strict=True):
+            if len(message.frame) >= LARGE:
+                await self._check_size(envelope, message)
+        return new
+
+    async def _check_size(self, envelope: Envelope, message: NewMessage) -> None:
+        task, task_id = envelope.headers.get("task"), envelope.headers.get("id") or envelope.correlation_id
+        await self._desk.link.check_size(len(message.frame), f"the message of {task}[{task_id}]")
+
 
 def _new_message(envelope: Envelope, route: Route) -> NewMessage:
+    queue = route.queue or route.routing_key
+    if not is_text(queue):
+        raise BrokerError(f"queue {queue!r} is no text that can be stored; give the queue another name")
     tag = envelope.delivery_tag or str(uuid.uuid4())
     priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
     frame = pack(envelope, delivery_tag=tag, route=route)
-    return NewMessage(route.queue or route.routing_key, priority, frame, route.due)
+    return NewMessage(queue, priority, frame, route.due)

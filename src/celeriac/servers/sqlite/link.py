@@ -39,7 +39,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 
 from celeriac.clock import Clock
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, EncodeError
 from celeriac.servers.sqlite.poke import Listener, Poker
 
 _logger = logging.getLogger(__name__)
@@ -48,6 +48,12 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = 5.0
 """How long a write waits for those of other connections."""
+
+LARGE = 1024 * 1024
+"""Bytes that every SQLite takes."""
+
+_ROW_REST = 65536
+"""Bytes kept free for what else is in a row."""
 
 _WAL_PAUSE = 0.005
 """Seconds between tries to put a new file in WAL mode while another connection does the same."""
@@ -173,6 +179,18 @@ class SqliteLink:
             table = self._listeners.c
             statement = delete(self._listeners).where(table.name == self._ear.name, table.topic.in_(topics))
             await self.write(lambda connection: connection.execute(statement).rowcount)
+
+    async def check_size(self, size: int, what: str) -> None:
+        """Raise ``EncodeError`` with both sizes for what is larger than SQLite takes (its ``SQLITE_LIMIT_LENGTH``).
+
+        :param what: what has this size, for the error.
+        """
+        limit = await self.read(_largest)
+        if size > limit:
+            raise EncodeError(
+                f"{what} is too large: it has {size} bytes, and database file {str(self.path)!r} takes {limit} at "
+                "most; keep such a value elsewhere and send where it is"
+            )
 
     async def version(self) -> int:
         """Return a number that changes when another connection has written (SQLite: ``PRAGMA data_version``)."""
@@ -401,6 +419,10 @@ def _driver(connection: Connection) -> sqlite3.Connection:
 def _hear(ear: Listener, wake: Callable[[], None]) -> None:
     ear.drain()
     wake()
+
+
+def _largest(connection: Connection) -> int:
+    return _driver(connection).getlimit(sqlite3.SQLITE_LIMIT_LENGTH) - _ROW_REST
 
 
 def _version(connection: Connection) -> int:

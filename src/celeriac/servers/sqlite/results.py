@@ -38,9 +38,10 @@ from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
 from celeriac.servers.sqlite.chords import SqlChords, chord_tables
 from celeriac.servers.sqlite.copies import SqlCopies, copy_table
-from celeriac.servers.sqlite.link import SqliteLink, listener_table
+from celeriac.servers.sqlite.link import LARGE, SqliteLink, listener_table
 from celeriac.servers.url_parts import file_of
 from celeriac.wire.content import PICKLE, Codecs
+from celeriac.wire.names import is_text
 from celeriac.wire.plain_pickle import read_plain_pickle
 from celeriac.wire.result import (
     READY_STATES,
@@ -139,6 +140,11 @@ class _EncodedRow(EncodedResult, frozen=True):
 
     others: tuple[bytes | None, bytes | None, bytes | None, bytes | None] = (None, None, None, None)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all columns that may be large."""
+        return len(self.payload) + sum(len(other) for other in self.others if other is not None)
+
 
 class _Row(msgspec.Struct, frozen=True):
     task_id: str
@@ -209,7 +215,7 @@ class SqlBackend:
         self._version = 0
         self._listens = False
         self._hears = False
-        self._storing: Coalescer[_EncodedRow, None] = Coalescer(self._store, _BATCH)
+        self._storing: Coalescer[_EncodedRow, None] = Coalescer(self._store, _BATCH, lambda row: row.size)
         self._loading: Coalescer[Sequence[str], dict[str, _Row]] = Coalescer(self._load, _BATCH)
 
     @property
@@ -236,6 +242,13 @@ class SqlBackend:
         if not isinstance(encoded, _EncodedRow):
             encoded = self.encode(encoded.record)
         assert isinstance(encoded, _EncodedRow)
+        record = encoded.record
+        if not is_text(record.task_id):
+            raise BackendError(f"task id {record.task_id!r} is no text that can be stored")
+        if encoded.size >= LARGE:
+            await self._link.check_size(
+                encoded.size, f"the result of {record.name or 'task'}[{record.task_id}]"
+            )
         await self._storing(encoded)
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
