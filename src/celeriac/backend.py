@@ -14,6 +14,7 @@ import msgspec
 
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.finding import Finding
 from celeriac.wire.once import Copy
 from celeriac.wire.result import ResultRecord
 
@@ -175,6 +176,13 @@ class Backend(Protocol):
 
     async def ping(self) -> str:
         """Connect and return one line that says what answered (for ``celeriac doctor``)."""
+        ...
+
+    async def examine(self) -> Sequence[Finding]:
+        """Try what clients and workers need; return what works and may harm all the same.
+
+        Leaves nothing behind. Raises ``BackendError`` naming what is refused, ``BackendUnavailable`` in an outage.
+        """
         ...
 
     async def close(self) -> None:

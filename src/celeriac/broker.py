@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from celeriac.finding import Finding
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 
@@ -268,6 +269,13 @@ class Broker(Protocol):
 
     async def ping(self) -> str:
         """Connect and return one line that says what answered (for ``celeriac doctor``)."""
+        ...
+
+    async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
+        """Try what clients, and workers of these queues, need; return what works and may harm all the same.
+
+        Leaves nothing behind. Raises ``BrokerError`` naming what is refused, ``BrokerUnavailable`` in an outage.
+        """
         ...
 
     async def close(self) -> None:

@@ -109,6 +109,26 @@ async def test_checks_that_were_lowered_let_it_connect(url: Url, trusted: Path):
             assert await app.connections().broker.ping()
 
 
+async def test_a_starting_worker_says_what_is_not_checked(
+    url: Url, trusted: Path, queue: str, caplog: pytest.LogCaptureFixture
+):
+    for query, words in (
+        ("?ssl_cert_reqs=none", "certificate is not checked"),
+        (f"?ssl_ca_certs={trusted}&ssl_check_hostname=false", "for another host is taken"),
+    ):
+        app = Celeriac("shop", url(query), "disabled://", default_queue=queue)
+        async with app, app.worker() as worker:
+            await worker.ready()
+        assert words in caplog.text
+        caplog.clear()
+
+
+def test_doctor_says_what_is_not_checked(project: Project, url: Url):
+    told = project.run("doctor", "-b", url("?ssl_cert_reqs=none"))
+    assert told.exit_code == 0
+    assert "certificate is not checked" in told.output
+
+
 @pytest.mark.parametrize("query", ["", "?ssl_ca_certs=/none/missing.pem"])
 def test_a_starting_worker_ends(project: Project, url: Url, query: str):
     process = project.start("worker", "-A", project.module, "-b", url(query), "--backend", "disabled://")

@@ -22,7 +22,13 @@ from celeriac.cli.outcome import as_json
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.client.app import BACKEND_VARIABLES, BROKER_VARIABLES, App
-from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, ConfigError
+from celeriac.errors import (
+    BackendUnavailable,
+    BrokerError,
+    BrokerUnavailable,
+    CeleriacError,
+    ConfigError,
+)
 from celeriac.servers.url_parts import FILE_SCHEMES, file_of
 from celeriac.servers.urls import scheme_of
 
@@ -129,17 +135,30 @@ async def _broker(app: App, origin: str) -> AsyncIterator[Check]:
         )
     broker = app.connections().broker
     try:
-        depths = {name: await broker.depth(name) for name in await broker.queues()}
-        yield Check(
-            "ok", "queues", ", ".join(f"{name} {depth}" for name, depth in depths.items()) or "none yet"
-        )
+        for finding in await broker.examine([app.settings.default_queue]):
+            yield Check("warn", "broker", finding.text, finding.fix)
+        yield await _queues(app, broker)
         dead = await broker.dead.count()
     except CeleriacError as error:
-        yield Check("fail", "queues", str(error))
+        yield Check("fail", "broker", str(error), _advice(error))
         return
     yield (
         Check("warn", "dead", f"{dead} set aside", "celeriac dead") if dead else Check("ok", "dead", "none")
     )
+
+
+async def _queues(app: App, broker: Broker) -> Check:
+    """Return how many messages wait; in the default queue alone where this user may not list them: none needs to."""
+    try:
+        names = await broker.queues()
+        unlisted = ""
+    except BrokerUnavailable:
+        raise
+    except BrokerError as error:
+        names = [app.settings.default_queue]
+        unlisted = f"; others cannot be listed, which only the commands queues and doctor do: {error}"
+    depths = [f"{name} {await broker.depth(name)}" for name in names]
+    return Check("ok", "queues", (", ".join(depths) or "none yet") + unlisted)
 
 
 async def _backend(app: App, origin: str) -> AsyncIterator[Check]:
@@ -147,9 +166,17 @@ async def _backend(app: App, origin: str) -> AsyncIterator[Check]:
         fix = "give the app a backend=, or set CELERIAC_BACKEND, if anybody wants results"
         yield Check("warn", "backend", f"none ({origin}): results are not kept", fix)
         return
-    yield await _reach(
+    check = await _reach(
         "backend", app.backend_url, backend_place(app), origin, lambda: app.connections().backend
     )
+    yield check
+    if check.level == "fail" or _missing_file(app.backend_url):
+        return
+    try:
+        for finding in await app.connections().backend.examine():
+            yield Check("warn", "backend", finding.text, finding.fix)
+    except CeleriacError as error:
+        yield Check("fail", "backend", str(error), _advice(error))
 
 
 async def _reach(

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.errors import ResultMissing
+from celeriac.finding import Finding
 from celeriac.wire.result import ResultRecord
 
 
@@ -35,6 +36,9 @@ class DisabledBackend:
 
     async def ping(self) -> str:
         return "results are not kept: no backend is configured"
+
+    async def examine(self) -> Sequence[Finding]:
+        return ()
 
     async def close(self) -> None:
         pass

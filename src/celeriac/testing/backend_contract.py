@@ -249,6 +249,9 @@ class BackendContract:
         assert (await backend.ping()).strip()
         assert "\n" not in await backend.ping()
 
+    async def test_examining_finds_nothing_to_mend(self, backend: Backend) -> None:
+        assert list(await backend.examine()) == []
+
     async def test_close_is_idempotent(self, backend: Backend, task_id: str) -> None:
         await _store(backend, task_id, SUCCESS)
         await backend.close()

@@ -449,6 +449,11 @@ class BrokerContract:
         assert (await broker.ping()).strip()
         assert "\n" not in await broker.ping()
 
+    async def test_examining_finds_nothing_and_leaves_nothing(self, broker: Broker, queue: str) -> None:
+        await publish_numbers(broker, queue, [1])
+        assert list(await broker.examine([queue])) == []
+        assert await broker.depth(queue) == 1
+
     async def test_close_is_idempotent(self, broker: Broker, queue: str) -> None:
         await publish_numbers(broker, queue, [1])
         await broker.close()

@@ -21,6 +21,7 @@ from celeriac.broker import Broker, DeadLetters, Delivery, Receipt, Revocations,
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError
+from celeriac.finding import Finding
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import ResultRecord
 
@@ -235,6 +236,9 @@ class FaultyBroker:
     async def ping(self) -> str:
         return await self._broker.ping()
 
+    async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
+        return await self._broker.examine(queues)
+
     async def close(self) -> None:
         await self._broker.close()
 
@@ -331,6 +335,9 @@ class FaultyBackend:
 
     async def ping(self) -> str:
         return await self._backend.ping()
+
+    async def examine(self) -> Sequence[Finding]:
+        return await self._backend.examine()
 
     async def close(self) -> None:
         await self._backend.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 from celeriac.broker import Broker, Delivery, Subscription
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.finding import Finding
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
 from celeriac.worker.revocations import RevocationList
@@ -72,12 +73,15 @@ class Consumer:
     async def run(self) -> None:
         """Subscribe, take and start until ``stop``; outlives every outage of the broker.
 
-        Raises ``BrokerError`` when the broker refuses (a wrong password) before the first subscription: nobody has been
-        let down yet, and somebody is looking. Later refusals are waited out like outages.
+        Raises ``BrokerError`` when the broker refuses (a wrong password, a command that this user may not run) before
+        the first subscription: nobody has been let down yet, and somebody is looking. Later refusals are waited out
+        like outages.
         """
         wait = FIRST_WAIT
         while not self._stopping.is_set():
             try:
+                if not self.ready.is_set():
+                    tell(await self._broker.examine(self._queues))
                 async with self._broker.subscribe(self._queues) as subscription:
                     self._subscription = subscription
                     self.ready.set()
@@ -198,3 +202,9 @@ class Consumer:
         await asyncio.wait([hurried, finished], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for waiter in (hurried, finished):
             waiter.cancel()
+
+
+def tell(findings: Sequence[Finding]) -> None:
+    """Log what works at the start and may harm all the same."""
+    for finding in findings:
+        logger.warning("%s; %s", finding.text, finding.fix)

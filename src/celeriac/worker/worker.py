@@ -15,10 +15,11 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from celeriac.backend import Backend
 from celeriac.client.app import App
-from celeriac.errors import BrokerError, ConfigError
+from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
 from celeriac.worker.announcer import Announcer
-from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer
+from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer, tell
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
@@ -111,7 +112,7 @@ class Worker:
         return tuple(self._queues)
 
     async def ready(self) -> None:
-        """Return when the worker holds its queues. Raises ``BrokerError`` when the broker refuses it."""
+        """Return when the worker holds its queues. Raises ``BrokerError`` or ``BackendError`` when one refuses it."""
         assert self._consumer is not None, "the worker was not started"
         await self._first_of(self._consumer.ready)
 
@@ -177,7 +178,7 @@ class Worker:
             await self._running
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        with suppress(BrokerError):  # `serve` raises it
+        with suppress(BrokerError, BackendError):  # `serve` raises it
             await self.ready()
             on_ready()
 
@@ -200,8 +201,17 @@ class Worker:
         self._consumer = Consumer(
             connections.broker, self._queues, executor, slots, self._insist, revocations, self.tally, on_taken
         )
-        self._running = asyncio.create_task(self._consumer.run())
+        self._running = asyncio.create_task(self._take_in(self._consumer, connections.backend))
         self._watching = asyncio.create_task(revocations.watch(executor.is_busy, executor.stop_revoked))
+
+    async def _take_in(self, consumer: Consumer, backend: Backend) -> None:
+        """Take in messages until the stop, once the result store was looked at.
+
+        A store that is away is waited for by each result; one that refuses would take none, ever.
+        """
+        with suppress(BackendUnavailable):
+            tell(await backend.examine())
+        await consumer.run()
 
     async def _close(self) -> None:
         if self._consumer is None or self._running is None or self._watching is None or self._pool is None:

@@ -29,6 +29,7 @@ from celeriac.broker import (
 )
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost
+from celeriac.finding import Finding
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
@@ -140,6 +141,9 @@ class MemoryBroker:
 
     async def ping(self) -> str:
         return f"memory of this process, {len(self._lines.waiting)} queues"
+
+    async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
+        return ()
 
     async def close(self) -> None:
         """Stop the subscriptions and the timers; what was held or parked waits in its queue again."""

@@ -28,6 +28,7 @@ from celeriac.backend import (
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock, SystemClock
+from celeriac.finding import Finding
 from celeriac.servers.following import Following
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.failure import read_failure
@@ -113,6 +114,9 @@ class MemoryBackend:
 
     async def ping(self) -> str:
         return f"memory of this process, {len(self._kept)} results"
+
+    async def examine(self) -> Sequence[Finding]:
+        return ()
 
     async def close(self) -> None:
         return None

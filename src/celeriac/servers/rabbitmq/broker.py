@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.finding import Finding
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.copies import as_copies
 from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
@@ -155,6 +156,10 @@ class AmqpBroker:
     async def ping(self) -> str:
         with self.link.translated(BrokerUnavailable, BrokerError):
             return await self.link.ping()
+
+    async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            return await self.link.examine()
 
     async def close(self) -> None:
         await self._orphans.close()

@@ -16,6 +16,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 
 from celeriac.errors import CeleriacError, ConfigError
+from celeriac.finding import Finding
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.connection import Connection, connect
@@ -107,6 +108,12 @@ class Link:
         async with self.passing_channel() as channel:
             await channel.call(methods.limit_unsettled(0))
             return f"{(await self.connection()).server} at {self.target}"
+
+    async def examine(self) -> list[Finding]:
+        """Connect; return what the URL leaves unchecked."""
+        await self.ping()
+        text = self.tls.lowered() if self.tls is not None else ""
+        return [Finding(f"{self.target}: {text}", "take that option out of the URL")] if text else []
 
     @contextlib.asynccontextmanager
     async def deadline(self) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from functools import partial
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
+from celeriac.finding import Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
@@ -117,6 +118,10 @@ class AmqpBackend:
     async def ping(self) -> str:
         with self._link.translated(BackendUnavailable, BackendError):
             return f"{await self._link.ping()}, results in a queue each"
+
+    async def examine(self) -> Sequence[Finding]:
+        with self._link.translated(BackendUnavailable, BackendError):
+            return await self._link.examine()
 
     async def close(self) -> None:
         watcher, self._watcher = self._watcher, None

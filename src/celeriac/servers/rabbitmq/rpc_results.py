@@ -21,6 +21,7 @@ from itertools import count
 
 from celeriac.backend import ChordStore, Copies, EncodedResult
 from celeriac.errors import BackendError, BackendUnavailable, WireError
+from celeriac.finding import Finding
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
 from celeriac.servers.rabbitmq.link import Link
@@ -131,6 +132,10 @@ class RpcBackend:
     async def ping(self) -> str:
         with self._link.translated(BackendUnavailable, BackendError):
             return f"{await self._link.ping()}, results as messages to their senders"
+
+    async def examine(self) -> Sequence[Finding]:
+        with self._link.translated(BackendUnavailable, BackendError):
+            return await self._link.examine()
 
     async def close(self) -> None:
         for task in (self._tender, self._reader):

@@ -11,6 +11,7 @@ from typing import Any
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, ConfigError
+from celeriac.finding import Finding
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.dead import RedisDeadLetters
 from celeriac.servers.redis.keys import Keys
@@ -24,6 +25,7 @@ from celeriac.servers.redis.schedule import RedisSchedule
 from celeriac.servers.redis.settling import Settler
 from celeriac.servers.redis.strangers import Strangers
 from celeriac.servers.redis.subscription import RedisSubscription
+from celeriac.servers.redis.trial import Trial
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import unpack
 from celeriac.wire.names import PRIORITY_STEPS
@@ -142,6 +144,9 @@ class RedisBroker:
 
     async def ping(self) -> str:
         return await self._link.describe()
+
+    async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
+        return await Trial(self._link).broker(self._keys, queues)
 
     async def close(self) -> None:
         await self._outbox.drain()

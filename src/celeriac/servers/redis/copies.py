@@ -43,6 +43,8 @@ end
 """
 )
 
+COPIES_PREFIX = "celeriac.copies."
+
 
 class RedisCopies:
     """See ``celeriac.backend.Copies``.
@@ -82,4 +84,4 @@ class RedisCopies:
         return [None] * len(keys)
 
     def _key(self, key: str) -> str:
-        return f"{self._prefix}celeriac.copies.{key}"
+        return f"{self._prefix}{COPIES_PREFIX}{key}"

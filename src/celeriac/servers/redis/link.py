@@ -18,6 +18,9 @@ from typing import Any
 import redis.asyncio
 import redis.asyncio.sentinel
 from hiredis import pack_command
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -65,6 +68,10 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
+_VERSION = Script("return redis.REDIS_VERSION or ''")
+"""Known to scripts from Redis 7 on; ``INFO`` may be kept from a user who needs nothing of it."""
+
+
 class Link:
     """Connections to one Redis.
 
@@ -88,8 +95,8 @@ class Link:
             raise ConfigError(f"timeout={timeout!r} is not a number of seconds above 0")
         self.target: RedisTarget = parse_redis_url(url)
         self.timeout = timeout
-        self._unavailable = unavailable
-        self._refused = refused
+        self.unavailable = unavailable
+        self.refused = refused
         # The driver's own annotations are too incomplete for strict checking.
         self._pool: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -152,9 +159,8 @@ class Link:
 
     async def describe(self) -> str:
         """Connect and return one line that says what answered."""
-        info = await self.call("INFO", "server")
-        facts = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
-        return f"Redis {facts.get('redis_version', 'of unknown version')} at {self.target}"
+        version = await self.run(_VERSION, (), ())
+        return f"{' '.join(('Redis', version.decode(errors='replace'))).strip()} at {self.target}"
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[asyncio.Timeout]:
@@ -162,6 +168,8 @@ class Link:
         try:
             async with asyncio.timeout(self.timeout) as deadline:
                 yield deadline
+        except MasterNotFoundError as error:
+            raise await self._why_no_master(error) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise self.translate(error) from error
         except RuntimeError as error:
@@ -176,20 +184,50 @@ class Link:
         if isinstance(error, OutOfMemoryError):
             text = f"OOM {text}"
         # What was good once may be so again: a new password or certificate must not cost what runs meanwhile.
-        kind = self._unavailable if self._was_let_in else self._refused
+        kind = self.unavailable if self._was_let_in else self.refused
         if reason := tls_refusal(error):
             return kind(f"{self.target} cannot be connected to: {reason}")
         if isinstance(error, AuthenticationError | AuthorizationError) or "unauthenticated" in text:
             return kind(f"{self.target} refused the login ({text}); check user and password in the URL")
         if isinstance(error, NoPermissionError):
-            return self._refused(f"{self.target}: {text}; give this ACL user the command and the keys")
+            return self.refused(f"{self.target}: {text}; give this ACL user the command and the keys")
         if isinstance(error, InvalidResponse):
-            return self._refused(f"what answers at {self.target} is no Redis: {text}")
+            return self.refused(f"what answers at {self.target} is no Redis: {text}")
         if isinstance(error, ResponseError) and not _is_passing(error):
-            return self._refused(f"{self.target} refused a command: {text}{_advice(text)}")
+            return self.refused(f"{self.target} refused a command: {text}{_advice(text)}")
+        if isinstance(error, MasterNotFoundError):
+            text = "no sentinel names its master just now"  # the driver's own text lists what it logs in with
         if isinstance(error, TimeoutError):
             text = f"no answer within {self.timeout:g} s"
-        return self._unavailable(f"{self.target} is not available: {text}")
+        return self.unavailable(f"{self.target} is not available: {text}")
+
+    async def _why_no_master(self, error: MasterNotFoundError) -> CeleriacError:
+        """Return the owner's error: sentinels that know no such master, or let nobody in, will not tomorrow either."""
+        question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.target.master)
+        try:
+            async with asyncio.timeout(self.timeout):
+                answers = await asyncio.gather(
+                    *(sentinel.execute_command(*question) for sentinel in self._sentinels),
+                    return_exceptions=True,
+                )
+        except TimeoutError:
+            return self.translate(error)
+        if any(answer and not isinstance(answer, BaseException) for answer in answers):
+            return self.translate(error)  # they know it, and it is down
+        kind = self.unavailable if self._was_let_in else self.refused
+        for answer in answers:
+            if isinstance(answer, AuthenticationError | NoPermissionError | ResponseError):
+                return kind(
+                    f"a sentinel of {self.target} refused us ({answer}); check sentinel_username and sentinel_password"
+                )
+            if isinstance(answer, BaseException) and (reason := tls_refusal(answer)):
+                return kind(f"a sentinel of {self.target} cannot be connected to: {reason}")
+        if any(answer is None for answer in answers):
+            return kind(
+                f"no sentinel of {self.target} knows a master of this name; check master_name: "
+                "SENTINEL MASTERS lists those they know"
+            )
+        return self.translate(error)
 
     def check_name(self, name: str) -> None:
         """Raise the owner's error for a name that no key can have, before it spoils a batch."""
@@ -198,7 +236,7 @@ class Link:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise self._refused(f"{name!r} is no text that a Redis key can hold: {error.reason}") from error
+            raise self.refused(f"{name!r} is no text that a Redis key can hold: {error.reason}") from error
 
     def refusal(self, text: str) -> CeleriacError:
         """Return the owner's error for what the server told a script."""
@@ -259,7 +297,7 @@ class Link:
         if self._pool is None:
             self._pool, self._loop = self._make_pool(), loop
         elif self._loop is not loop:
-            raise self._refused(
+            raise self.refused(
                 f"the connections to {self.target} belong to another event loop; make an object a loop"
             )
         return self._pool
@@ -286,7 +324,7 @@ class Link:
         try:
             open_context(self.target.security)
         except BadFile as error:
-            raise self._refused(f"the TLS files of {self.target} cannot be used: {error}") from error
+            raise self.refused(f"the TLS files of {self.target} cannot be used: {error}") from error
 
     def _options(self) -> dict[str, Any]:
         """Return the driver's options. Protocol 2 everywhere: pushes arrive on lines made for them."""
@@ -314,6 +352,7 @@ class Link:
             "username": self.target.sentinel_username,
             "password": self.target.sentinel_password,
             "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
             "socket_timeout": self.timeout,
             "socket_connect_timeout": self.timeout,
         }
@@ -397,8 +436,11 @@ def _is_wrong_type(answer: Any) -> bool:
 
 
 def _advice(text: str) -> str:
-    if "WRONGTYPE" in text:
+    lower = text.lower()
+    if "wrongtype" in lower:
         return "; a key of that name holds something else: use another queue name or key prefix"
-    if "unknown command" in text:
-        return "; celeriac needs Redis 6.2 or newer"
+    if "unknown command" in lower or "unknown redis command" in lower:
+        return "; celeriac needs Redis 6.2 or newer, with its commands under their own names"
+    if "noperm" in lower or "user executing the script" in lower:
+        return "; give this ACL user the command, the key or the channel"
     return ""

@@ -14,16 +14,18 @@ from typing import Any
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError
+from celeriac.finding import Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.chords import RedisChords
-from celeriac.servers.redis.copies import RedisCopies
+from celeriac.servers.redis.copies import COPIES_PREFIX, RedisCopies
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
+from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.upload import LARGE
 from celeriac.wire.content import Codecs
-from celeriac.wire.names import backend_prefix, result_key
+from celeriac.wire.names import backend_prefix, group_key, result_key
 from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode, take_long, takes_long
 
 _STORE_BATCH = 1000
@@ -164,6 +166,10 @@ class RedisBackend:
 
     async def ping(self) -> str:
         return await self._link.describe()
+
+    async def examine(self) -> Sequence[Finding]:
+        copies = self._prefix + COPIES_PREFIX
+        return await Trial(self._link).results(self._key(""), self._prefix + group_key(""), copies)
 
     async def close(self) -> None:
         await self._store.drain()

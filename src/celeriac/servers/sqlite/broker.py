@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError
+from celeriac.finding import Finding
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.desk import Desk
 from celeriac.servers.sqlite.link import LARGE
@@ -108,6 +109,10 @@ class SqliteBroker:
     async def ping(self) -> str:
         known = await self.queues()
         return f"SQLite file {self._desk.link.path}, {len(known)} queues"
+
+    async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
+        await self._desk.link.write(lambda _: None)  # a file that may only be read serves nobody
+        return ()
 
     async def close(self) -> None:
         """Stop the subscriptions, give back what is held, and close the file."""

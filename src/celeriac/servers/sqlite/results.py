@@ -33,6 +33,7 @@ from sqlalchemy import (
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable
+from celeriac.finding import Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
@@ -275,6 +276,10 @@ class SqlBackend:
     async def ping(self) -> str:
         stored = await self._link.read(lambda connection: connection.execute(_COUNT).scalar_one())
         return f"SQLite file {self._link.path}, {stored} results"
+
+    async def examine(self) -> Sequence[Finding]:
+        await self._link.write(lambda _: None)  # a file that may only be read keeps nothing
+        return ()
 
     async def close(self) -> None:
         await self._storing.drain()
