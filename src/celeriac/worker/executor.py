@@ -47,6 +47,7 @@ from celeriac.worker.attempt import SPENT, Attempt, Reports
 from celeriac.worker.builtin import Repertoire
 from celeriac.worker.deadline import bounded
 from celeriac.worker.errbacks import Errbacks
+from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.insist import Insist
 from celeriac.worker.last_chances import LastChances
 from celeriac.worker.outcome import (
@@ -99,6 +100,7 @@ class Executor:
         self._insist = insist
         self._last_chances = LastChances(app.clock.now)
         self._loop = asyncio.get_running_loop()
+        self._forks = FORKS.count
         self._revocations = revocations
         self._bodies: dict[asyncio.Task[Any], Attempt] = {}
         self._errbacks = errbacks
@@ -128,6 +130,8 @@ class Executor:
             if type(admission) is Run:
                 attempt = await self._begin(admission.message, delivery)
                 ending = await self._call(attempt)
+                if self._forks != FORKS.count:
+                    end_copy(ending.error if isinstance(ending, Raised) else None)
                 slots.body_done()
                 running = False
                 await self._conclude(attempt, ending)

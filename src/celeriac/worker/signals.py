@@ -1,23 +1,48 @@
-"""SIGTERM and SIGINT: the first stops warmly, the second gives back at once."""
+"""SIGTERM and SIGINT: the first stops warmly, the second gives back at once.
+
+Rules: they are for this process alone. What a task forks inherits its handlers and the pipe that wakes its event loop:
+a signal to such a child would stop the worker, and not end the child. A wrapper (uv, npm, mise) passes Ctrl-C on, which
+the terminal has sent to all of them already: two signals at the same moment are one.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import threading
+from collections.abc import Iterable
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Signals:
-    """Listens for the signals that end a worker, within an ``async with`` block of the main thread."""
+APART = 0.3
+"""Seconds between two signals that somebody sent on purpose."""
 
-    def __init__(self) -> None:
+
+class Signals:
+    """Listens for the signals that end a worker, within an ``async with`` block of the main thread.
+
+    :param apart: seconds after the first in which no other counts.
+    """
+
+    def __init__(self, apart: float = APART) -> None:
+        self._apart = apart
+        self._first_at = 0.0
         self.first = asyncio.Event()
         self.second = asyncio.Event()
+        self._childrens: dict[signal.Signals, Any] = {}
+        self._masks: dict[int, Iterable[int]] = {}
 
     async def __aenter__(self) -> Self:
+        for number in SIGNALS:
+            self._childrens[number] = _default(number)
+        os.register_at_fork(
+            before=self._hold_back, after_in_parent=self._let_through, after_in_child=self._leave_to_child
+        )
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._received)
@@ -26,9 +51,44 @@ class Signals:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._childrens.clear()
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
 
     def _received(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+        now = monotonic()
+        if not self.first.is_set():
+            self._first_at = now
+            self.first.set()
+        elif now - self._first_at >= self._apart:
+            self.second.set()
+
+    # --- around a fork
+
+    def _hold_back(self) -> None:
+        """Let no signal reach a child that still has our handlers."""
+        if self._childrens:
+            self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def _let_through(self) -> None:
+        mask = self._masks.pop(threading.get_ident(), None)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _leave_to_child(self) -> None:
+        if self._childrens:
+            signal.set_wakeup_fd(-1)
+            waiting = signal.sigpending()
+            for number, handler in self._childrens.items():
+                # What a handler raises in here is dropped, so a signal that came already has to do without.
+                came = number in waiting and handler is not signal.SIG_IGN
+                signal.signal(number, signal.SIG_DFL if came else handler)
+        self._let_through()
+
+
+def _default(number: signal.Signals) -> Any:
+    """Return what a program does on a signal that it says nothing of; one that was started deaf to it stays so."""
+    if signal.getsignal(number) is signal.SIG_IGN:
+        return signal.SIG_IGN
+    return signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL

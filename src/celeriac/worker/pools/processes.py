@@ -32,6 +32,7 @@ from celeriac.context import CURRENT, Context
 from celeriac.errors import ConfigError, RemoteError, RetryRequested, SoftTimeLimitExceeded, WorkerLost
 from celeriac.wire.failure import describe
 from celeriac.wire.task import TaskMessage
+from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
 from celeriac.worker.raised import as_exception, forget_frames, note_place
 
@@ -215,11 +216,16 @@ def _run_in_child(
     args = [context if isinstance(value, _ContextHere) else value for value in args]
     kwargs = {name: context if isinstance(value, _ContextHere) else value for name, value in kwargs.items()}
     value, failed = None, None
+    forks = FORKS.count
     try:
         with _soft_limit(soft):
             value = task.function(*args, **kwargs)
+        if forks != FORKS.count:
+            end_copy(None)
         pickle.dumps(value)
     except BaseException as error:  # noqa: BLE001 - it goes to the parent, which judges it
+        if forks != FORKS.count:
+            end_copy(error)
         value, failed = None, _portable(as_exception(error))
         forget_frames(error)
     return _Ended(value, failed, context.children, context.joiners, _peak_memory())

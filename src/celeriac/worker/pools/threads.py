@@ -18,6 +18,7 @@ from typing import Any
 
 from celeriac.context import CURRENT
 from celeriac.errors import SoftTimeLimitExceeded
+from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
 from celeriac.worker.raised import as_exception, forget_frames
 
@@ -127,8 +128,11 @@ class Threads:
 
     def _work(self) -> None:
         take, finished = self._jobs.get, self._finished
+        forks = FORKS.count
         while (job := take()) is not None:
             job.run()
+            if forks != FORKS.count:
+                end_copy(job.error)
             finished(job)
             del job
 

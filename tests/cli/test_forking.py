@@ -1,0 +1,125 @@
+"""Tasks that fork: their children are not the worker, and the worker goes on."""
+
+import pytest
+
+from celeriac import Celeriac
+from tests.cli.project import Project
+
+TASKS = """
+import asyncio
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+from celeriac import Celeriac
+
+app = Celeriac("shop")
+fork = multiprocessing.get_context("fork")
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def killed(number: int) -> int | None:
+    child = fork.Process(target=time.sleep, args=(60,))
+    child.start()
+    os.kill(child.pid, number)
+    child.join(30)
+    return child.exitcode
+
+
+@app.task(name="terminated")
+def terminated() -> list:
+    return [killed(signal.SIGTERM), killed(signal.SIGINT) in (1, -signal.SIGINT)]
+
+
+@app.task(name="executor")
+def executor() -> list:
+    with ProcessPoolExecutor(2, mp_context=fork) as processes:
+        return list(processes.map(double, [1, 2, 3]))
+
+
+@app.task(name="executor_of_a_loop")
+async def executor_of_a_loop() -> int:
+    with ProcessPoolExecutor(1, mp_context=fork) as processes:
+        return await asyncio.get_running_loop().run_in_executor(processes, double, 4)
+
+
+@app.task(name="pool")
+def pool() -> list:
+    with fork.Pool(2) as processes:
+        return processes.map(double, [1, 2, 3])
+
+
+def code_of(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@app.task(name="child_leaves")
+def child_leaves() -> int:
+    child = os.fork()
+    if child == 0:
+        sys.exit(3)
+    return code_of(child)
+
+
+@app.task(name="child_returns")
+def child_returns() -> int:
+    child = os.fork()
+    return code_of(child) if child else -1
+
+
+@app.task(name="child_fails")
+def child_fails() -> int:
+    child = os.fork()
+    if child == 0:
+        raise ValueError("in the child")
+    return code_of(child)
+
+
+@app.task(name="coroutines_child_leaves")
+async def coroutines_child_leaves() -> int:
+    child = os.fork()
+    if child == 0:
+        sys.exit(4)
+    return code_of(child)
+
+
+@app.task(name="coroutines_child_returns")
+async def coroutines_child_returns() -> int:
+    child = os.fork()
+    return code_of(child) if child else -1
+"""
+
+FORKING = {
+    "terminated": [-15, True],
+    "executor": [2, 4, 6],
+    "executor_of_a_loop": 8,
+    "pool": [2, 4, 6],
+    "child_leaves": 3,
+    "child_returns": 0,
+    "child_fails": 1,
+    "coroutines_child_leaves": 4,
+    "coroutines_child_returns": 0,
+}
+LEFT_OUT = {"threads": [], "processes": ["terminated", "executor", "pool"]}
+"""A process of the pool is a daemon, which the module multiprocessing lets have no children."""
+
+
+@pytest.mark.parametrize(("pool", "loop"), [("threads", "auto"), ("processes", "asyncio")])
+async def test_it_neither_ends_nor_hangs(project: Project, pool: str, loop: str):
+    project.write(TASKS)
+    expected = {name: value for name, value in FORKING.items() if name not in LEFT_OUT[pool]}
+    with project.worker("-c", "2", "-P", pool, "--loop", loop) as worker:
+        async with Celeriac("client", project.url) as app:
+            results = {name: await app.send_task(name) for name in expected}
+            ended = {name: await result.wait(60) for name, result in results.items()}
+        assert ended == expected
+        assert worker.running
+        assert worker.stop() == 0
+        assert worker.output.count("ValueError: in the child") == 1
+        assert "second signal" not in worker.output
