@@ -92,12 +92,17 @@ def test_first_signal_lets_the_running_task_end(project: Project, number: signal
     assert state(project, task_id) == "SUCCESS"
 
 
-def test_second_signal_gives_it_back(project: Project):
-    with project.worker() as worker:
+@pytest.mark.parametrize("options", [[], ["--processes", "2"]])
+def test_two_signals_at_once_are_one_and_a_later_one_gives_it_back(project: Project, options: list[str]):
+    with project.worker(*options) as worker:
         task_id = call(project, "shop.sleep", "60")
         worker.wait_for("sleeps")
-        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGINT)
+        time.sleep(0.005)
+        worker.send_signal(signal.SIGINT)
         worker.wait_for("stopping")
+        time.sleep(0.8)  # that nothing happens
+        assert "second signal" not in worker.output
         worker.send_signal(signal.SIGTERM)
         assert worker.wait() == 0
     waiting = json.loads(project.run("queues", "peek", "celery", "--json", "-b", project.url).output)

@@ -151,6 +151,28 @@ async def test_the_soft_limit_lets_a_coroutine_clean_up(app: Celeriac):
     assert cleaned.is_set()
 
 
+async def test_what_a_coroutine_or_a_function_returns_at_the_soft_limit_is_its_value(app: Celeriac):
+    @app.task(soft_timeout=0.05, timeout=60)
+    async def coroutine() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "part"
+        return "all"
+
+    @app.task(soft_timeout=0.05, timeout=60)
+    def function() -> str:
+        try:
+            while True:
+                time.sleep(0.001)
+        except SoftTimeLimitExceeded:
+            return "part"
+
+    async with app.worker():
+        for task in (coroutine, function):
+            assert await (await task.send()).wait(WAIT) == "part"
+
+
 async def test_the_hard_limit_frees_the_slot_whatever_the_body_does(
     app: Celeriac, caplog: pytest.LogCaptureFixture
 ):

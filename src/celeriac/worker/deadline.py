@@ -1,7 +1,8 @@
 """Time limits for coroutines.
 
-Rules: the soft limit cancels the body, which may clean up until the hard limit; at the hard limit the body is given
-up whatever it does. A body without limits is awaited as it is, at no cost.
+Rules: the soft limit cancels the body, which may clean up until the hard limit, and what it then returns is its value,
+as it is for a plain function; at the hard limit the body is given up whatever it does. A body without limits is awaited
+as it is, at no cost.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ async def _stop(running: asyncio.Future[R], passed: float, soft: float | None, h
     if not running.cancelled() and (error := running.exception()) is not None:
         # It failed by itself while it was being stopped: that says more than the limit does.
         raise error
+    if is_soft and not running.cancelled():
+        return running.result()
     raise SoftTimeLimitExceeded(soft) if is_soft else TimeLimitExceeded(hard)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from celeriac.clock import Clock, SystemClock
-from celeriac.worker.signals import Signals
+from celeriac.worker.signals import APART, Signals
 
 logger = logging.getLogger("celeriac.supervisor")
 
@@ -62,7 +62,8 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run until a signal comes, or a child cannot be started; return 0 when all have ended as they were asked."""
-        async with Signals() as signals:
+        # Twice as far apart: they reach the children a moment later, which must tell them apart too.
+        async with Signals(2 * APART) as signals:
             passing_on = [
                 asyncio.create_task(self._pass_on(signals.first)),
                 asyncio.create_task(self._pass_on(signals.second)),
