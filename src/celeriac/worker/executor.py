@@ -130,8 +130,6 @@ class Executor:
             if type(admission) is Run:
                 attempt = await self._begin(admission.message, delivery)
                 ending = await self._call(attempt)
-                if self._forks != FORKS.count:
-                    end_copy(ending.error if isinstance(ending, Raised) else None)
                 slots.body_done()
                 running = False
                 await self._conclude(attempt, ending)
@@ -276,6 +274,8 @@ class Executor:
         return await bounded(body, soft, hard)
 
     async def _conclude(self, attempt: Attempt, ending: Ending) -> None:
+        if self._forks != FORKS.count:
+            end_copy(ending.error if isinstance(ending, Raised) else None)
         if attempt.reports.used:
             await attempt.reports.done()
         context = attempt.context
