@@ -191,7 +191,7 @@ async def test_a_message_on_which_the_worker_itself_fails_is_kept(
         raise RuntimeError("a fault of the worker")
 
     dead = app.connections().broker.dead
-    monkeypatch.setattr("celeriac.worker.executor.decode", fail)
+    monkeypatch.setattr("celeriac.worker.admission.decode", fail)
     async with app.worker():
         await app.send_task("any")
         async with asyncio.timeout(WAIT):

@@ -20,6 +20,7 @@ import msgspec
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.client.publisher import Publisher
+from celeriac.server import Settlements
 
 T = TypeVar("T")
 
@@ -36,12 +37,14 @@ class Connections(msgspec.Struct, frozen=True):
     """One loop's connections, made lazily by the adapters themselves.
 
     :param owned: what is closed with them.
+    :param settlements: lands an ending in one step; ``None`` where broker and results are not on one server.
     """
 
     broker: Broker
     backend: Backend
     publisher: Publisher
     owned: tuple[Broker | Backend, ...] = ()
+    settlements: Settlements | None = None
 
     async def close(self) -> None:
         """Close what was opened here."""

@@ -75,13 +75,21 @@ class Publisher:
         :param once: the key under which they are published once, whoever else may try; see ``Broker.publish_once``.
         """
         if once is not None and follow_ups:
-            prepared = [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
-            return await self.broker.publish_once(once, prepared)
+            return await self.broker.publish_once(once, self.prepare_workflow(follow_ups, defaults))
         if len(follow_ups) == 1:
             await self.publish(*_as_sent(follow_ups[0], defaults))
         elif follow_ups:
             await self.publish_many([_as_sent(follow_up, defaults) for follow_up in follow_ups])
         return True
+
+    def prepare_workflow(
+        self, follow_ups: Sequence[FollowUp], defaults: Callable[[str], SendOptions]
+    ) -> list[tuple[Envelope, Route]]:
+        """Return the messages of a workflow, encoded and routed, for who publishes them with something else.
+
+        Raises ``EncodeError``.
+        """
+        return [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
 
     def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
         now = None

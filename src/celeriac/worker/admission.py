@@ -1,113 +1,106 @@
-"""Decides what is to be done with a message before anything runs.
+"""Reads a message, gathers the facts that the gate goes by, and lets an attempt in or gives it a decision.
 
-Rules: pure; every message gets a verdict, whatever its shape.
+Rules: whatever the gate cannot know by itself is asked here: the copies that were taken, what was revoked, and who
+has the last delivery that may run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from functools import partial
 
-import msgspec
-
-from celeriac.broker import Revoked
-from celeriac.canvas.advance import obstacle
-from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound, WorkerLost
+from celeriac.backend import Copies
+from celeriac.servers.offload import in_thread
+from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Unreadable
-from celeriac.wire.task import Malformed, TaskMessage
-
-NOTHING_REVOKED = Revoked()
-
-
-class Run(msgspec.Struct, frozen=True):
-    """Run it now."""
-
-    message: TaskMessage
-
-
-class RunApart(msgspec.Struct, frozen=True):
-    """Run it for the last time: workers died while they had it, or had another message that they died of."""
-
-    message: TaskMessage
+from celeriac.wire.task import TaskMessage, decode, takes_long
+from celeriac.worker.attempt import Attempt
+from celeriac.worker.gate import Facts, Run, RunApart, Verdict, admit
+from celeriac.worker.insist import Insist
+from celeriac.worker.judging import Judge
+from celeriac.worker.last_chances import LastChances
+from celeriac.worker.listeners import Listeners
+from celeriac.worker.revocations import RevocationList
+from celeriac.worker.runnable import Runnable
 
 
-class Hold(msgspec.Struct, frozen=True):
-    """Its ETA is ahead: keep it until ``until`` (seconds since the epoch)."""
+class Admission:
+    """The way in, for one worker.
 
-    message: TaskMessage
-    until: float
-
-
-class Discard(msgspec.Struct, frozen=True):
-    """It must not run any more; the caller is told why (``expired``, ``revoked``)."""
-
-    message: TaskMessage
-    reason: str
-
-
-class Drop(msgspec.Struct, frozen=True):
-    """Another copy of it was taken before: nobody misses it."""
-
-
-class Refuse(msgspec.Struct, frozen=True):
-    """It cannot run here; the caller gets the error and the message is set aside."""
-
-    error: Exception
-    id: str | None = None
-    task: str | None = None
-    message: TaskMessage | None = None
-    reply_to: str | None = None
-
-
-Admission: TypeAlias = Run | RunApart | Hold | Discard | Drop | Refuse
-
-
-def admit(
-    content: TaskMessage | Malformed | Unreadable,
-    known: Container[str],
-    now: float,
-    revoked: Revoked = NOTHING_REVOKED,
-) -> Admission:
-    """Judge a message.
-
-    :param known: the names of the tasks registered here.
     :param now: seconds since the epoch.
-    :param revoked: what must not run any more.
+    :param max_deliveries: how often a message may be handed out whose task says nothing of it.
+    :param copies: tells the copies of a message apart, where there may be any.
     """
-    if not isinstance(content, TaskMessage):
-        return _refuse_unread(content)
-    if content.expires is not None and content.expires.timestamp() <= now:
-        return Discard(content, "expired")
-    if content.id in revoked.ids or content.root_id in revoked.roots:
-        return Discard(content, "revoked")
-    if content.task not in known:
-        return _refuse(content, TaskNotFound(content.task))
-    if (reason := obstacle(content)) is not None:
-        return _refuse(
-            content, MalformedMessage(f"task {content.task}[{content.id}] cannot be taken here: {reason}")
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Runnable],
+        codecs: Codecs,
+        now: Callable[[], float],
+        max_deliveries: int,
+        copies: Copies | None,
+        revocations: RevocationList,
+        judge: Judge,
+        listeners: Listeners,
+        insist: Insist,
+    ) -> None:
+        self._tasks = tasks
+        self._codecs = codecs
+        self._now = now
+        self._max_deliveries = max_deliveries
+        self._copies = copies
+        self._revocations = revocations
+        self._judge = judge
+        self._listeners = listeners
+        self._insist = insist
+        self._last_chances = LastChances(now)
+
+    async def admit(self, attempt: Attempt) -> None:
+        """Read the message; give the attempt a decision where it is not to run."""
+        verdict = await self._verdict(attempt)
+        attempt.message = verdict.message
+        self._listeners.received(attempt)
+        if type(verdict) is RunApart:
+            verdict = await self._last_chances.enter(verdict.message, attempt.delivery)
+        if type(verdict) is not Run:
+            assert not isinstance(verdict, Run | RunApart)
+            self._judge.decline(attempt, verdict)
+
+    def leave(self, attempt: Attempt) -> None:
+        """Note that the attempt is over."""
+        if attempt.delivery.deliveries > 1:
+            self._last_chances.leave(attempt.delivery)
+
+    def read_again(self, attempt: Attempt) -> None:
+        """Read a message on which the worker failed before it was read."""
+        envelope = attempt.delivery.envelope
+        if not attempt.message.id and not isinstance(envelope, Unreadable):
+            content = decode(envelope, self._codecs)
+            if isinstance(content, TaskMessage):
+                attempt.message = content
+
+    async def _verdict(self, attempt: Attempt) -> Verdict:
+        envelope = attempt.delivery.envelope
+        if isinstance(envelope, Unreadable):
+            return admit(envelope, Facts(self._tasks, self._now()))
+        if takes_long(envelope, self._codecs):
+            content = await in_thread(partial(decode, envelope, self._codecs))
+        else:
+            content = decode(envelope, self._codecs)
+        second_copy = False
+        if self._copies is not None and envelope.copy is not None:
+            is_first = partial(self._copies.is_first, envelope.copy)
+            second_copy = not await self._insist(is_first, "telling copies apart")
+        facts = Facts(
+            self._tasks,
+            self._now(),
+            self._revocations.revoked,
+            attempt.delivery.deliveries,
+            self._allowed,
+            second_copy,
         )
-    if content.eta is not None and (until := content.eta.timestamp()) > now:
-        return Hold(content, until)
-    return Run(content)
+        return admit(content, facts)
 
-
-def refuse_poison(message: TaskMessage, deliveries: int, allowed: int) -> Refuse:
-    """Refuse a message of which workers have died: it was handed out ``deliveries`` times, ``allowed`` at the most."""
-    return _refuse(
-        message,
-        WorkerLost(
-            f"{message.task}[{message.id}] was delivered {deliveries - 1} times and no worker lived to end it; "
-            f"max_deliveries is {allowed}"
-        ),
-    )
-
-
-def _refuse_unread(content: Malformed | Unreadable) -> Refuse:
-    if isinstance(content, Unreadable):
-        return Refuse(MalformedMessage(f"unreadable message: {content.reason}"))
-    error = ContentRefused(content.reason) if content.refused else MalformedMessage(content.reason)
-    return Refuse(error, id=content.id, task=content.task, reply_to=content.reply_to)
-
-
-def _refuse(message: TaskMessage, error: Exception) -> Refuse:
-    return Refuse(error, id=message.id, task=message.task, message=message)
+    def _allowed(self, name: str) -> int:
+        """Return how often a message of this task may be handed out."""
+        return self._tasks[name].options.max_deliveries or self._max_deliveries

@@ -1,21 +1,22 @@
-"""What one attempt at one task holds together."""
+"""What one delivery is on its way through the worker: the struct that every step takes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from time import perf_counter
-from typing import Any
 
 from celeriac.backend import Backend, EncodedResult
 from celeriac.broker import Delivery, Receipt
-from celeriac.client.task import Task
 from celeriac.context import Context
 from celeriac.errors import CeleriacError
-from celeriac.settings import Settings
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
+from celeriac.worker.outcome import Decision, Ending, Raised
+from celeriac.worker.raised import forget_frames
+from celeriac.worker.runnable import Runnable
+from celeriac.worker.slots import Place
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -37,6 +38,9 @@ class Spent:
 
 
 SPENT: Receipt = Spent()
+
+UNREAD = TaskMessage(id="", task="")
+"""What is known of a message before it was read."""
 
 
 class Reports:
@@ -85,39 +89,73 @@ class Reports:
 
 
 class Attempt:
-    """One message, its task, its receipt, and the context that its body sees.
+    """One delivery on its way through the worker.
 
     The context knows the reports, not the attempt: a cycle would leave every attempt to the garbage collector.
+
+    :ivar message: what could be read of the message; complete where the attempt runs.
+    :ivar receipt: settles the message; ``SPENT`` once that is done.
+    :ivar task: what runs, ``None`` where nothing does.
+    :ivar context: what the body sees.
+    :ivar ending: how the body ended.
+    :ivar decision: what follows from that, or from a verdict against running.
+    :ivar revoked: the body was stopped since its task was revoked.
+    :ivar started: when the attempt began, in seconds of ``time.perf_counter``.
     """
 
-    __slots__ = ("context", "message", "queue", "receipt", "reports", "revoked", "started", "tag", "task")
+    __slots__ = (
+        "context",
+        "decision",
+        "delivery",
+        "ending",
+        "message",
+        "place",
+        "receipt",
+        "reports",
+        "revoked",
+        "started",
+        "task",
+    )
 
-    def __init__(
-        self, message: TaskMessage, task: Task[Any, Any], delivery: Delivery, reports: Reports, node: str
-    ) -> None:
-        self.message = message
-        self.task = task
-        self.queue = delivery.queue
+    def __init__(self, delivery: Delivery, place: Place) -> None:
+        self.delivery = delivery
+        self.place = place
         self.receipt = delivery.receipt
-        self.tag = None if isinstance(delivery.envelope, Unreadable) else delivery.envelope.delivery_tag
-        self.reports = reports
-        self.started = perf_counter()
+        self.message = UNREAD
+        self.task: Runnable | None = None
+        self.context: Context | None = None
+        self.reports: Reports | None = None
+        self.ending: Ending | None = None
+        self.decision: Decision | None = None
         self.revoked = False
+        self.started = perf_counter()
+
+    @property
+    def queue(self) -> str:
+        """The queue that the message came from."""
+        return self.delivery.queue
+
+    @property
+    def tag(self) -> str | None:
+        """Names the message's publication; the same for every delivery of it."""
+        envelope = self.delivery.envelope
+        return None if isinstance(envelope, Unreadable) else envelope.delivery_tag
+
+    def begin(self, task: Runnable, reports: Reports, node: str) -> None:
+        """Take what the body needs."""
+        self.task = task
+        self.reports = reports
         self.context = Context(
-            message,
-            queue=delivery.queue,
+            self.message,
+            queue=self.delivery.queue,
             report=reports,
             worker=node,
-            redelivered=delivery.redelivered,
+            redelivered=self.delivery.redelivered,
         )
 
-    def limits(self, settings: Settings) -> tuple[float | None, float | None]:
-        """Soft and hard time limit in seconds: the message's own, else the task's, else the app's."""
-        message, options = self.message, self.task.options
-        soft = message.soft_time_limit
-        if soft is None:
-            soft = options.soft_timeout if options.soft_timeout is not None else settings.soft_time_limit
-        hard = message.time_limit
-        if hard is None:
-            hard = options.timeout if options.timeout is not None else settings.time_limit
-        return soft, hard
+    def forget_frames(self) -> None:
+        """Let go of what the frames of a failed body hold: the attempt may outlive them for a while."""
+        if type(self.ending) is Raised:
+            forget_frames(self.ending.error)
+        if self.decision is not None and self.decision.error is not None:
+            forget_frames(self.decision.error)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from celeriac.client.app import App
-from celeriac.client.task import CoroutineTask, Task, TaskOptions
+from celeriac.client.task import CoroutineTask, TaskOptions
 from celeriac.context import Context
 from celeriac.errors import MalformedMessage, TaskNotFound
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.signature import ACCUMULATE, MAP, STARMAP, read
-from celeriac.worker.pool import Call, Pool
+from celeriac.worker.calling import Calling
+from celeriac.worker.runnable import Runnable
 from celeriac.worker.workflows import Workflows
 
 CHORD_UNLOCK = "celery.chord_unlock"
@@ -24,12 +25,12 @@ UNLOCK_INTERVAL = 1.0
 ENDLESS = 1 << 62
 
 
-class Repertoire(Mapping[str, Task[Any, Any]]):
+class Repertoire(Mapping[str, Runnable]):
     """The tasks that a worker can run: the app's, and the built-in ones."""
 
-    def __init__(self, app: App, pool: Pool, workflows: Workflows) -> None:
+    def __init__(self, app: App, calling: Calling, workflows: Workflows) -> None:
         self._own = app.tasks
-        self._pool = pool
+        self._calling = calling
         self._workflows = workflows
         self._load = app.connections().backend.load
         built_in: dict[str, Callable[..., Any]] = {
@@ -39,12 +40,12 @@ class Repertoire(Mapping[str, Task[Any, Any]]):
             CHORD_UNLOCK: self._chord_unlock,
         }
         options = {CHORD_UNLOCK: TaskOptions(ignore_result=True)}
-        self._built_in: dict[str, Task[Any, Any]] = {
+        self._built_in: dict[str, Runnable] = {
             name: CoroutineTask(name, function, options.get(name, TaskOptions()), app.outbox)
             for name, function in built_in.items()
         }
 
-    def __getitem__(self, name: str) -> Task[Any, Any]:
+    def __getitem__(self, name: str) -> Runnable:
         task = self._own.get(name)
         return self._built_in[name] if task is None else task
 
@@ -75,11 +76,7 @@ class Repertoire(Mapping[str, Task[Any, Any]]):
         task = self.get(wire.task)
         if task is None:
             raise TaskNotFound(wire.task)
-        args, kwargs = task.arguments.bind([*given, *wire.args], dict(wire.kwargs))
-        task.inject(ctx, args, kwargs)
-        if task.is_coroutine:
-            return await task.function(*args, **kwargs)
-        return await self._pool.call(Call(task, args, kwargs, ctx))
+        return await self._calling.bound(task, ctx, [*given, *wire.args], dict(wire.kwargs))
 
     async def _chord_unlock(
         self,

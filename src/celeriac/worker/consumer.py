@@ -11,11 +11,12 @@ from typing import Any
 from celeriac.broker import Broker, Delivery, Subscription
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
+from celeriac.worker.attempt import Attempt
+from celeriac.worker.bodies import Bodies
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
-from celeriac.worker.tally import Tally
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -43,10 +44,10 @@ class Consumer:
         broker: Broker,
         queues: Sequence[str],
         executor: Executor,
+        bodies: Bodies,
         slots: Slots,
         insist: Insist,
         revocations: RevocationList,
-        tally: Tally,
         on_taken: Callable[[], None],
     ) -> None:
         self._broker = broker
@@ -55,7 +56,7 @@ class Consumer:
         self._slots = slots
         self._insist = insist
         self._revocations = revocations
-        self._tally = tally
+        self._bodies = bodies
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
         self._attempts: set[asyncio.Task[Any]] = set()
@@ -113,14 +114,14 @@ class Consumer:
         What has run already gets ``LAST_WORDS`` more for its result and ack. Returns how many attempts were given back.
         """
         await self._wait_for_attempts(grace)
-        given_back = self._executor.stop_bodies()
+        given_back = self._bodies.stop_all()
         if self._attempts:
             await asyncio.wait(self._attempts, timeout=LAST_WORDS)
         if left := list(self._attempts):
             for attempt in left:
                 attempt.cancel()
             await asyncio.wait(left, timeout=LAST_CANCEL)
-            await self._executor.abandon_bodies()
+            await self._executor.abandon()
         return given_back
 
     async def _take_until_stopped(self, subscription: Subscription) -> None:
@@ -174,19 +175,19 @@ class Consumer:
             await asyncio.sleep(0)
 
     def _start(self, delivery: Delivery) -> None:
-        self._slots.take()
-        self._tally.received += 1
+        attempt = Attempt(delivery, self._slots.take())
         # Made directly, and discarded by itself: a task factory's detour and a done callback cost as much as the rest.
-        attempt = asyncio.Task(self._attempt(delivery), loop=self._loop, name="celeriac attempt")
-        self._attempts.add(attempt)
+        running = asyncio.Task(self._supervise(attempt), loop=self._loop, name="celeriac attempt")
+        self._attempts.add(running)
 
-    async def _attempt(self, delivery: Delivery) -> None:
+    async def _supervise(self, attempt: Attempt) -> None:
         try:
-            await self._executor.run(delivery)
+            await self._executor.run(attempt)
         finally:
-            attempt = asyncio.current_task()
-            assert attempt is not None
-            self._attempts.discard(attempt)
+            attempt.place.leave()
+            running = asyncio.current_task()
+            assert running is not None
+            self._attempts.discard(running)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -12,15 +12,15 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from celeriac.client.task import Task
 from celeriac.context import Context
 from celeriac.wire.failure import format_traceback
 from celeriac.wire.result import FAILURE
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import Attempt
+from celeriac.worker.calling import Calling
 from celeriac.worker.outcome import Decision
-from celeriac.worker.pool import Call, Pool
 from celeriac.worker.raised import forget_frames
+from celeriac.worker.runnable import Runnable
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -28,14 +28,20 @@ logger = logging.getLogger("celeriac.worker")
 class Errbacks:
     """Knows which errbacks are inline, and calls them."""
 
-    def __init__(self, tasks: Mapping[str, Task[Any, Any]], pool: Pool) -> None:
+    def __init__(self, tasks: Mapping[str, Runnable], calling: Calling) -> None:
         self._tasks = tasks
-        self._pool = pool
+        self._calling = calling
 
     def is_inline(self, name: str) -> bool:
         """Whether an errback of this task name is called here."""
         task = self._tasks.get(name)
         return task is not None and not _wants_context(task) and _takes_several(task)
+
+    def concern(self, message: TaskMessage, decision: Decision) -> bool:
+        """Whether any errback of a failed task is called here."""
+        if decision.state != FAILURE or decision.error is None:
+            return False
+        return any(self.is_inline(signature["task"]) for signature in message.errbacks)
 
     async def call(self, attempt: Attempt, decision: Decision) -> None:
         """Call the inline errbacks of a failed attempt, in order."""
@@ -58,20 +64,17 @@ class Errbacks:
             args = [context, error, format_traceback(error), *args]
         kwargs = dict(signature.get("kwargs") or {})
         try:
-            if task.is_coroutine:
-                await task.function(*args, **kwargs)
-            else:
-                await self._pool.call(Call(task, args, kwargs, context))
+            await self._calling(task, context, args, kwargs)
         except Exception as failure:
             logger.exception("errback %s of %s[%s] failed", task.name, context.task, context.id)
             forget_frames(failure)
 
 
-def _wants_context(task: Task[Any, Any]) -> bool:
+def _wants_context(task: Runnable) -> bool:
     return task.bind or task.arguments.context_parameter is not None
 
 
-def _takes_several(task: Task[Any, Any]) -> bool:
+def _takes_several(task: Runnable) -> bool:
     positional = 0
     for parameter in inspect.signature(task.function).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:

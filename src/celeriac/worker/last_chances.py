@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from celeriac.broker import Delivery
 from celeriac.wire.task import TaskMessage
-from celeriac.worker.admission import Hold, Run
+from celeriac.worker.gate import Hold, Run
 
 QUIET = 0.1
 """Seconds before it begins: what came back together is taken within that time, and given back."""

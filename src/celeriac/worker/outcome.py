@@ -41,6 +41,7 @@ from celeriac.wire.failure import Failure, describe, format_traceback
 from celeriac.wire.preview import preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
+from celeriac.worker.gate import Decline, Discard, Drop, Hold, Refuse
 
 DEFAULT_MAX_ATTEMPTS = 4
 """Runs of a task that asks for retries without a policy (Celery: ``max_retries = 3``)."""
@@ -58,6 +59,16 @@ class Settle(Enum):
     ACK = "ack"
     REQUEUE = "requeue"
     BURY = "bury"
+    PARK = "park"
+
+
+class Kind(Enum):
+    """What a decision is about: an ending, or a verdict against running."""
+
+    ENDED = "ended"
+    PARKED = "parked"
+    DECLINED = "declined"
+    REFUSED = "refused"
 
 
 class Returned(msgspec.Struct, frozen=True):
@@ -89,6 +100,7 @@ class Decision(msgspec.Struct, frozen=True):
     :param once: the key under which the follow-ups are published once, however often the message is delivered.
     :param publish_first: follow-ups go out before the results, as Celery does on success, so that whoever sees the
         result finds its children; a retry only where an earlier delivery may have sent it, whose result is to stay.
+    :param until: when the message is due again, in seconds since the epoch; for ``PARK``.
     :param error: what the log tells, ``None`` on success.
     """
 
@@ -102,8 +114,10 @@ class Decision(msgspec.Struct, frozen=True):
     once: str | None = None
     publish_first: bool = False
     settle: Settle = Settle.ACK
+    until: float = 0.0
     error: BaseException | None = None
     reason: str = ""
+    kind: Kind = Kind.ENDED
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -174,6 +188,7 @@ def failed(
     *,
     children: list[Any] | None = None,
     settle: Settle = Settle.ACK,
+    kind: Kind = Kind.ENDED,
 ) -> Decision:
     """Return what it means that the task failed for good."""
     traceback = format_traceback(error)
@@ -190,14 +205,29 @@ def failed(
         settle=settle,
         error=error,
         reason=preview(error),
+        kind=kind,
     )
 
 
-def revoked(message: TaskMessage, reason: str, terms: Terms) -> Decision:
+def revoked(message: TaskMessage, reason: str, terms: Terms, kind: Kind = Kind.ENDED) -> Decision:
     """Return what it means that the task may not run any more (Celery: ``TaskRevokedError``)."""
     error = TaskRevoked(reason)
     records, parts = _lost_with(message, REVOKED, describe(error), terms)
-    return Decision(REVOKED, results=records, parts=parts, error=error, reason=reason)
+    return Decision(REVOKED, results=records, parts=parts, error=error, reason=reason, kind=kind)
+
+
+def declined(verdict: Decline, terms: Terms) -> Decision:
+    """Return what it means that a message does not run now."""
+    message = verdict.message
+    match verdict:
+        case Hold(until=until):
+            return Decision(None, settle=Settle.PARK, until=until, kind=Kind.PARKED)
+        case Discard(reason=reason):
+            return revoked(message, reason, terms, Kind.DECLINED)
+        case Drop():
+            return Decision(None, reason="a second copy", kind=Kind.DECLINED)
+        case Refuse(error=error):
+            return failed(message, error, terms, settle=Settle.BURY, kind=Kind.REFUSED)
 
 
 def _lost_with(

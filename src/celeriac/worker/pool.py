@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from celeriac.client.task import Task
 from celeriac.context import Context
+from celeriac.worker.runnable import Runnable
 
 
 class Call:
@@ -18,7 +18,7 @@ class Call:
 
     def __init__(
         self,
-        task: Task[Any, Any],
+        task: Runnable,
         args: list[Any],
         kwargs: dict[str, Any],
         context: Context,

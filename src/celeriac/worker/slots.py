@@ -39,17 +39,39 @@ class Slots:
         self._closed = True
         self._changed.set()
 
-    def take(self) -> None:
+    def take(self) -> Place:
         """Occupy a place."""
         self.running += 1
+        return Place(self)
 
     def body_done(self) -> None:
-        """Free the place; the attempt has its result and ack still to come."""
+        """Count a place as free; its attempt has its result and acknowledgement still to come."""
         self.running -= 1
         self.settling += 1
         self._changed.set()
 
     def settled(self) -> None:
-        """The attempt is over."""
+        """Count an attempt as over."""
         self.settling -= 1
         self._changed.set()
+
+
+class Place:
+    """One attempt's place."""
+
+    __slots__ = ("_held", "_slots")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._held = True
+
+    def body_done(self) -> None:
+        """Free the place for another body."""
+        if self._held:
+            self._held = False
+            self._slots.body_done()
+
+    def leave(self) -> None:
+        """Free the place: the attempt is over."""
+        self.body_done()
+        self._slots.settled()

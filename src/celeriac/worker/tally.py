@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+from celeriac.worker.attempt import Attempt
+from celeriac.worker.listeners import Listener
+
 
 class Tally:
     """Numbers since the worker started.
 
-    ``ended`` counts final states and RETRY by name; ``refused`` messages that were set aside; ``lost`` deliveries
-    whose receipt was void when they were to be settled.
+    ``ended`` counts final states and RETRY by name; ``refused`` messages that went to the dead letters; ``lost``
+    deliveries whose receipt was void when they were to be settled.
     """
 
     def __init__(self) -> None:
@@ -18,3 +21,33 @@ class Tally:
         self.refused = 0
         self.lost = 0
         self.ended: Counter[str] = Counter()
+
+
+class Counting(Listener):
+    """Keeps a tally."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def received(self, attempt: Attempt) -> None:
+        self._tally.received += 1
+
+    def ended(self, attempt: Attempt) -> None:
+        self._tally.ended[_state(attempt)] += 1
+
+    def parked(self, attempt: Attempt) -> None:
+        self._tally.held += 1
+
+    def declined(self, attempt: Attempt) -> None:
+        self._tally.ended[_state(attempt)] += 1
+
+    def refused(self, attempt: Attempt) -> None:
+        self._tally.refused += 1
+
+    def lost(self, attempt: Attempt, error: Exception) -> None:
+        self._tally.lost += 1
+
+
+def _state(attempt: Attempt) -> str:
+    assert attempt.decision is not None
+    return attempt.decision.state or "IGNORED"

@@ -18,11 +18,18 @@ from typing import Self
 from celeriac.backend import Backend
 from celeriac.client.app import App
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
-from celeriac.worker.announcer import Announcer
+from celeriac.worker.admission import Admission
+from celeriac.worker.bodies import Bodies
+from celeriac.worker.builtin import Repertoire
+from celeriac.worker.calling import Calling
 from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer, tell
+from celeriac.worker.effects import Effects
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
+from celeriac.worker.judging import Judge
+from celeriac.worker.listeners import Listeners
+from celeriac.worker.log import Log
 from celeriac.worker.pool import Pool
 from celeriac.worker.pools.processes import Processes
 from celeriac.worker.pools.solo import Solo
@@ -30,7 +37,8 @@ from celeriac.worker.pools.threads import Threads
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.signals import Signals
 from celeriac.worker.slots import Slots
-from celeriac.worker.tally import Tally
+from celeriac.worker.tally import Counting, Tally
+from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -187,22 +195,45 @@ class Worker:
         slots = Slots(self._concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * self._concurrency))
         self._pool = self._make_pool()
         revocations = RevocationList(connections.broker.revocations)
-        executor = Executor(
-            self._app,
-            connections,
-            self._pool,
-            slots,
-            self._insist,
+        app, insist, now = self._app, self._insist, self._app.clock.now
+        calling = Calling(self._pool)
+        errbacks = Errbacks(app.tasks, calling)
+        workflows = Workflows(connections.backend, connections.publisher, insist, errbacks, now, app.defaults)
+        tasks = Repertoire(app, calling, workflows)
+        judge = Judge(app.settings, connections.backend, tasks, errbacks.is_inline, now, self.name)
+        listeners = Listeners([Counting(self.tally), Log()])
+        bodies = Bodies(calling, self._pool, app.settings)
+        admission = Admission(
+            tasks,
+            app.codecs,
+            now,
+            app.settings.max_deliveries,
+            workflows.copies,
             revocations,
-            Errbacks(self._app.tasks, self._pool),
-            Announcer(self.tally),
+            judge,
+            listeners,
+            insist,
+        )
+        effects = Effects(connections.backend, connections.settlements, workflows, errbacks, insist)
+        executor = Executor(
+            app.settings,
+            connections.backend,
+            tasks,
+            admission,
+            bodies,
+            judge,
+            effects,
+            listeners,
+            insist,
             self.name,
         )
         self._consumer = Consumer(
-            connections.broker, self._queues, executor, slots, self._insist, revocations, self.tally, on_taken
+            connections.broker, self._queues, executor, bodies, slots, insist, revocations, on_taken
         )
         self._running = asyncio.create_task(self._take_in(self._consumer, connections.backend))
-        self._watching = asyncio.create_task(revocations.watch(executor.is_busy, executor.stop_revoked))
+        self._watching = asyncio.create_task(
+            revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
+        )
 
     async def _take_in(self, consumer: Consumer, backend: Backend) -> None:
         """Take in messages until the stop, once the result store was looked at.

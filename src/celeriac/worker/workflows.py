@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
-from celeriac.backend import Backend, ChordStore, Claim, EncodedPart
+from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, Standing
 from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, body_lost, lost_parts
 from celeriac.client.publisher import Publisher
 from celeriac.errors import BackendError, CeleriacError, ChordError, DeliveryLost
 from celeriac.routing import SendOptions
+from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.failure import Failure, describe, rebuild
 from celeriac.wire.result import FAILURE, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
@@ -61,24 +63,31 @@ class Workflows:
 
     async def follow_up(self, decision: Decision) -> bool:
         """Send what follows from a decision; return whether anything was sent, and not by an earlier delivery."""
-        if decision.joined and decision.joins is not None:
-            joining = partial(self._store.extend, decision.joins, decision.joined)
-            await self._insist(joining, "adding to a chord")
+        await self._join(decision)
         return await self._send(decision, decision.once)
+
+    async def prepare(self, decision: Decision) -> Sequence[tuple[Envelope, Route]]:
+        """Make known the chords that follow from a decision; return the messages that do, encoded and routed."""
+        await self._join(decision)
+        await self._open(decision)
+        return self._publisher.prepare_workflow(decision.follow_ups, self._defaults)
 
     async def forget(self, decision: Decision) -> None:
         """Let go of the key under which what follows was sent, now that its message is settled."""
         if decision.once is not None and decision.follow_ups:
             await self._forget_once(decision.once)
 
-    async def count(self, parts: Sequence[EncodedPart]) -> None:
-        """Count parts of chords; send the bodies that are due, and fail those that will never be."""
-        pending = deque(parts)
+    async def count(self, parts: Sequence[EncodedPart], standings: Sequence[Standing] = ()) -> None:
+        """Count parts of chords; send the bodies that are due, and fail those that will never be.
+
+        :param standings: how the chords stand of the parts that were counted already.
+        """
+        pending = deque(zip_longest(parts, standings))
         while pending:
-            encoded = pending.popleft()
-            claim = await self._claim(encoded)
+            encoded, standing = pending.popleft()
+            claim = await self._claim(encoded, standing)
             if claim is not None:
-                pending.extend(await self._complete(encoded.part, claim))
+                pending.extend((other, None) for other in await self._complete(encoded.part, claim))
 
     async def unlock(
         self, message: TaskMessage, chord_id: str, body: dict[str, Any], records: list[Any]
@@ -108,24 +117,34 @@ class Workflows:
             )
         return store
 
-    async def _send(self, sent: Decision | Advance, once: str | None = None) -> bool:
+    async def _join(self, decision: Decision) -> None:
+        if decision.joined and decision.joins is not None:
+            joining = partial(self._store.extend, decision.joins, decision.joined)
+            await self._insist(joining, "adding to a chord")
+
+    async def _open(self, sent: Decision | Advance) -> None:
         if sent.openings:
             await self._insist(partial(self._store.open, sent.openings), "opening chords")
+
+    async def _send(self, sent: Decision | Advance, once: str | None = None) -> bool:
+        await self._open(sent)
         if not sent.follow_ups:
             return False
         publishing = partial(self._publisher.publish_workflow, sent.follow_ups, self._defaults, once)
         return await self._insist(publishing, f"publishing {sent.follow_ups[0].message.task}")
 
-    async def _claim(self, encoded: EncodedPart) -> Claim | None:
+    async def _claim(self, encoded: EncodedPart, standing: Standing | None) -> Claim | None:
         """Count a part; return the claim of the body, ``None`` when nothing is left to be done here."""
         wait = FIRST_LOOK
         while True:
-            standing = await self._insist(partial(self._store.count, encoded), "counting a chord's part")
+            if standing is None:
+                standing = await self._insist(partial(self._store.count, encoded), "counting a chord's part")
             if standing.held_for is None:
                 return standing.claim
             # Whoever has the claim is mostly done in a moment; if it died, its claim ends.
             await asyncio.sleep(min(wait, standing.held_for))
             wait = min(2 * wait, LONGEST_LOOK)
+            standing = None
 
     async def _complete(self, part: Part, claim: Claim) -> list[EncodedPart]:
         """Send the body, or fail it; return the parts of other chords that this makes."""
@@ -147,8 +166,7 @@ class Workflows:
     async def _send_body(self, part: Part, claim: Claim) -> None:
         values = await self._insist(partial(self._store.collect, claim), "collecting a chord")
         body = after_parts(part, [_value(value) for value in values])
-        if body.openings:
-            await self._insist(partial(self._store.open, body.openings), "opening chords")
+        await self._open(body)
         await self._insist(partial(self._publish_claimed, body, claim), "publishing the body of a chord")
 
     async def _publish_claimed(self, body: Advance, claim: Claim) -> None:

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.task import Malformed, TaskMessage
-from celeriac.worker.admission import Discard, Hold, Refuse, Run, admit
+from celeriac.worker.gate import Discard, Facts, Hold, Refuse, Run, admit
 
 NOW = 1_000_000.0
-KNOWN = {"add"}
+FACTS = Facts({"add"}, NOW)
 
 
 def at(seconds: float) -> datetime:
@@ -17,51 +17,51 @@ def at(seconds: float) -> datetime:
 
 def test_a_known_task_runs():
     message = TaskMessage(id="1", task="add")
-    assert admit(message, KNOWN, NOW) == Run(message)
+    assert admit(message, FACTS) == Run(message)
 
 
 def test_an_eta_ahead_is_held_until_then():
     message = TaskMessage(id="1", task="add", eta=at(NOW + 5))
-    assert admit(message, KNOWN, NOW) == Hold(message, NOW + 5)
+    assert admit(message, FACTS) == Hold(message, NOW + 5)
 
 
 def test_an_eta_behind_runs():
     message = TaskMessage(id="1", task="add", eta=at(NOW - 5))
-    assert admit(message, KNOWN, NOW) == Run(message)
+    assert admit(message, FACTS) == Run(message)
 
 
 def test_expired_is_discarded_before_anything_else():
     message = TaskMessage(id="1", task="nobody knows", eta=at(NOW + 5), expires=at(NOW))
-    assert admit(message, KNOWN, NOW) == Discard(message, "expired")
+    assert admit(message, FACTS) == Discard(message, "expired")
 
 
 def test_an_unknown_task_is_refused_even_if_its_eta_is_ahead():
-    verdict = admit(TaskMessage(id="1", task="nope", eta=at(NOW + 5)), KNOWN, NOW)
+    verdict = admit(TaskMessage(id="1", task="nope", eta=at(NOW + 5)), FACTS)
     assert isinstance(verdict, Refuse)
     assert isinstance(verdict.error, TaskNotFound)
-    assert (verdict.id, verdict.task) == ("1", "nope")
+    assert (verdict.message.id, verdict.message.task) == ("1", "nope")
 
 
 def test_unreadable_bytes_are_refused_with_the_reason():
-    verdict = admit(Unreadable(b"x", "no JSON"), KNOWN, NOW)
+    verdict = admit(Unreadable(b"x", "no JSON"), FACTS)
     assert isinstance(verdict, Refuse)
     assert isinstance(verdict.error, MalformedMessage)
     assert "no JSON" in str(verdict.error)
 
 
 def test_a_malformed_message_keeps_the_id_so_that_the_caller_can_be_told():
-    verdict = admit(Malformed("kwargs is a list", id="7", task="add"), KNOWN, NOW)
+    verdict = admit(Malformed("kwargs is a list", id="7", task="add"), FACTS)
     assert isinstance(verdict, Refuse)
-    assert (verdict.id, verdict.task) == ("7", "add")
+    assert (verdict.message.id, verdict.message.task) == ("7", "add")
 
 
 def test_content_that_is_not_accepted_is_told_apart_from_broken_content():
-    verdict = admit(Malformed("pickle is not accepted", id="7", refused=True), KNOWN, NOW)
+    verdict = admit(Malformed("pickle is not accepted", id="7", refused=True), FACTS)
     assert isinstance(verdict, Refuse)
     assert isinstance(verdict.error, ContentRefused)
 
 
 def test_a_chord_part_is_refused_with_what_is_in_the_way():
-    verdict = admit(TaskMessage(id="1", task="add", chord={"task": "body"}), KNOWN, NOW)
+    verdict = admit(TaskMessage(id="1", task="add", chord={"task": "body"}), FACTS)
     assert isinstance(verdict, Refuse)
     assert "chord" in str(verdict.error)

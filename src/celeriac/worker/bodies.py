@@ -1,0 +1,105 @@
+"""The bodies that run in one worker: how they are started, how they end, how they are stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+from celeriac.broker import Revoked
+from celeriac.errors import WorkerLost
+from celeriac.settings import Settings
+from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.calling import Calling
+from celeriac.worker.forks import FORKS, end_copy
+from celeriac.worker.outcome import Raised, Returned, Stopped
+from celeriac.worker.pool import Pool
+from celeriac.worker.raised import as_exception
+
+CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
+
+
+class Bodies:
+    """Runs the bodies of attempts, each in the asyncio task of its attempt."""
+
+    def __init__(self, calling: Calling, pool: Pool, settings: Settings) -> None:
+        self._calling = calling
+        self._pool = pool
+        self._settings = settings
+        self._running: dict[asyncio.Task[Any], Attempt] = {}
+        self._forks = FORKS.count
+
+    async def call(self, attempt: Attempt) -> None:
+        """Run the body to its end. Raises ``CancelledError`` where the message is to be given back instead."""
+        running = asyncio.current_task()
+        assert running is not None
+        self._running[running] = attempt
+        try:
+            attempt.ending = Returned(await self._body(attempt))
+        except asyncio.CancelledError as error:
+            if attempt.revoked:
+                running.uncancel()
+                attempt.ending = Stopped()
+            elif not running.cancelling():
+                attempt.ending = Raised(as_exception(error))
+            elif attempt.receipt is SPENT:
+                # Nobody can run it again, so whoever waits is told.
+                running.uncancel()
+                attempt.ending = Raised(WorkerLost(CUT_SHORT))
+            else:
+                raise
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending, not the worker's
+            attempt.ending = Raised(as_exception(error))
+        finally:
+            del self._running[running]
+        if self._forks != FORKS.count:
+            end_copy(attempt.ending.error if isinstance(attempt.ending, Raised) else None)
+
+    def is_busy(self) -> bool:
+        """Whether a body runs."""
+        return bool(self._running)
+
+    def running(self) -> Sequence[Attempt]:
+        """Return the attempts whose bodies run."""
+        return list(self._running.values())
+
+    def stop_all(self) -> int:
+        """Cancel every body; return how many messages that gives back."""
+        for running in self._running:
+            running.cancel()
+        return sum(attempt.receipt is not SPENT for attempt in self._running.values())
+
+    def stop_revoked(self, revoked: Revoked) -> None:
+        """Cancel the bodies that were revoked meanwhile, as far as they can be stopped."""
+        for running, attempt in self._running.items():
+            message = attempt.message
+            if attempt.revoked or not (message.id in revoked.ids or message.root_id in revoked.roots):
+                continue
+            killed = message.id in revoked.terminate or message.root_id in revoked.terminate
+            is_coroutine = attempt.task is not None and attempt.task.is_coroutine
+            if is_coroutine or (killed and self._pool.can_stop):
+                attempt.revoked = True
+                running.cancel()
+
+    async def _body(self, attempt: Attempt) -> Any:
+        task, context, message = attempt.task, attempt.context, attempt.message
+        assert task is not None
+        assert context is not None
+        args, kwargs = self._calling.bind(task, context, message.args, message.kwargs)
+        soft, hard = self._limits(attempt)
+        if soft is not None or hard is not None:
+            context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
+        return await self._calling(task, context, args, kwargs, soft, hard)
+
+    def _limits(self, attempt: Attempt) -> tuple[float | None, float | None]:
+        """Return the soft and the hard time limit in seconds: the message's own, else the task's, else the app's."""
+        assert attempt.task is not None
+        message, options, settings = attempt.message, attempt.task.options, self._settings
+        soft = message.soft_time_limit
+        if soft is None:
+            soft = options.soft_timeout if options.soft_timeout is not None else settings.soft_time_limit
+        hard = message.time_limit
+        if hard is None:
+            hard = options.timeout if options.timeout is not None else settings.time_limit
+        return soft, hard

@@ -1,0 +1,56 @@
+"""Calls a task: the one place where a worker runs a user's function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celeriac.context import CURRENT, Context
+from celeriac.worker.deadline import bounded
+from celeriac.worker.pool import Call, Pool
+from celeriac.worker.runnable import Runnable
+
+
+class Calling:
+    """Runs coroutines on the loop and plain functions in the pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def bound(
+        self, task: Runnable, context: Context, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Check and convert the arguments of a call, then make it without limits. Raises ``ArgumentError``."""
+        positional, named = self.bind(task, context, args, kwargs)
+        return await self(task, context, positional, named)
+
+    def bind(
+        self, task: Runnable, context: Context, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments as the function takes them. Raises ``ArgumentError``."""
+        positional, named = task.arguments.bind(args, kwargs)
+        task.inject(context, positional, named)
+        return positional, named
+
+    async def __call__(
+        self,
+        task: Runnable,
+        context: Context,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        soft: float | None = None,
+        hard: float | None = None,
+    ) -> Any:
+        """Return what the function returns, or raise what it raises.
+
+        :param soft: seconds after which the function is asked to end, ``hard``: after which it is given up.
+        """
+        if task.is_coroutine:
+            CURRENT.set(context)
+            body = task.function(*args, **kwargs)
+        else:
+            body = self._pool.call(Call(task, args, kwargs, context, soft))
+            soft = None
+        if soft is None and hard is None:
+            return await body
+        return await bounded(body, soft, hard)

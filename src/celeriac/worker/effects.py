@@ -1,0 +1,150 @@
+"""Lands decisions: results, parts of chords, what follows, and the message itself.
+
+Rules: one step where the queue and the results are on one server; elsewhere an order in which a death at any point
+loses nothing, and repeats only what can be recognised as a repeat: on success what follows goes out before the result,
+as in Celery, so that whoever sees the result finds its children; on failure the result comes first; the message is
+settled last. Every effect is insisted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+
+from celeriac.backend import Backend, EncodedResult
+from celeriac.broker import Delivery, Receipt
+from celeriac.errors import BrokerError, CeleriacError
+from celeriac.server import Landing, Settlements
+from celeriac.wire.result import RETRY, SUCCESS
+from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.errbacks import Errbacks
+from celeriac.worker.insist import Insist
+from celeriac.worker.outcome import Decision, Settle
+from celeriac.worker.workflows import Workflows
+
+logger = logging.getLogger("celeriac.worker")
+
+LARGE = 1024 * 1024
+"""Bytes of a result that a store may find too large."""
+
+
+class Effects:
+    """The effects of one worker.
+
+    :param settlements: lands an ending in one step; ``None`` where queue and results are on two servers.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settlements: Settlements | None,
+        workflows: Workflows,
+        errbacks: Errbacks,
+        insist: Insist,
+    ) -> None:
+        self._backend = backend
+        self._settlements = settlements
+        self._workflows = workflows
+        self._errbacks = errbacks
+        self._insist = insist
+
+    async def land(self, attempt: Attempt) -> None:
+        """Return when all that the attempt's decision asks for is done. Raises ``DeliveryLost`` for a void receipt."""
+        decision = attempt.decision
+        assert decision is not None
+        if attempt.reports is not None and attempt.reports.used:
+            await attempt.reports.done()
+        if self._settlements is not None and attempt.receipt is not SPENT and _is_more_than_a_verb(decision):
+            await self._land_in_one_step(attempt, decision, self._settlements)
+        else:
+            await self._land_in_order(attempt, decision)
+
+    async def tell(self, decision: Decision) -> None:
+        """Land a decision but for the message, which somebody else settles."""
+        await self._follow_up_and_record(decision)
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Give a message back to its queue; where that fails, its lease will end."""
+        try:
+            await self._insist(delivery.receipt.requeue, "giving a message back")
+        except (CeleriacError, asyncio.CancelledError) as error:
+            logger.warning(
+                "queue %s: a message could not be given back; its lease will end: %s", delivery.queue, error
+            )
+
+    async def bury(self, delivery: Delivery, reason: str) -> None:
+        """Move a message to the dead letters, whatever the worker failed on."""
+        try:
+            await self._insist(
+                partial(delivery.receipt.bury, reason),
+                "dead-lettering",
+                (BrokerError,),  # given up, it would be held as long as this worker lives
+            )
+        except (CeleriacError, asyncio.CancelledError) as error:
+            logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, error)
+
+    async def _land_in_one_step(self, attempt: Attempt, decision: Decision, settlements: Settlements) -> None:
+        messages = await self._workflows.prepare(decision)
+        buried = decision.reason if decision.settle is Settle.BURY else None
+        errs = self._errbacks.concern(attempt.message, decision)
+        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held=errs)
+        standings = await self._insist(partial(settlements.land, landing), _landing(decision))
+        if errs or standings:
+            await self._workflows.count(decision.parts, standings)
+            await self._errbacks.call(attempt, decision)
+            rest = Landing(attempt.receipt, messages=messages, buried=buried)
+            await self._insist(partial(settlements.land, rest), _landing(decision))
+
+    async def _land_in_order(self, attempt: Attempt, decision: Decision) -> None:
+        await self._follow_up_and_record(decision)
+        await self._errbacks.call(attempt, decision)
+        await self._settle(attempt.receipt, decision)
+        await self._workflows.forget(decision)
+
+    async def _follow_up_and_record(self, decision: Decision) -> None:
+        if _goes_on_first(decision):
+            published = await self._workflows.follow_up(decision)
+            if decision.state == RETRY and not published:
+                return
+        for result in decision.results:
+            await self._insist(partial(self._backend.store, result), _storing(result))
+        if decision.parts:
+            await self._workflows.count(decision.parts)
+        if decision.follow_ups and not _goes_on_first(decision):
+            await self._workflows.follow_up(decision)
+
+    async def _settle(self, receipt: Receipt, decision: Decision) -> None:
+        match decision.settle:
+            case Settle.ACK:
+                await self._insist(receipt.ack, "acknowledging")
+            case Settle.REQUEUE:
+                await self._insist(receipt.requeue, "putting a message back")
+            case Settle.BURY:
+                await self._insist(partial(receipt.bury, decision.reason), "dead-lettering a message")
+            case Settle.PARK:
+                await self._insist(partial(receipt.park, decision.until), "parking a message until its ETA")
+
+
+def _is_more_than_a_verb(decision: Decision) -> bool:
+    """Whether there is anything to land besides the receipt's verb, and the verb is one that ends the message."""
+    ends = decision.settle in (Settle.ACK, Settle.BURY)
+    return ends and bool(decision.results or decision.parts or decision.follow_ups)
+
+
+def _goes_on_first(decision: Decision) -> bool:
+    """Whether what follows is sent before the results are stored.
+
+    A large success is stored first: should the store not take it, nothing may follow from it.
+    """
+    large = decision.state == SUCCESS and any(len(result.payload) >= LARGE for result in decision.results)
+    return decision.publish_first and bool(decision.follow_ups) and not large
+
+
+def _storing(result: EncodedResult) -> str:
+    record = result.record
+    return f"storing the result of {record.name}[{record.task_id}], {len(result.payload)} bytes,"
+
+
+def _landing(decision: Decision) -> str:
+    return _storing(decision.results[0]) if decision.results else "landing an ending"

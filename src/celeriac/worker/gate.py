@@ -1,0 +1,161 @@
+"""Decides whether a message runs: every reason against it is one step.
+
+Rules: pure; every message gets a verdict, whatever its shape; the first step that objects decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import TypeAlias
+
+import msgspec
+
+from celeriac.broker import Revoked
+from celeriac.canvas.advance import obstacle
+from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound, WorkerLost
+from celeriac.wire.envelope import Unreadable
+from celeriac.wire.task import Malformed, TaskMessage
+
+NOTHING_REVOKED = Revoked()
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Run it now."""
+
+    message: TaskMessage
+
+
+class RunApart(msgspec.Struct, frozen=True):
+    """Run it for the last time: workers died while they had it, or had another message that they died of."""
+
+    message: TaskMessage
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Its ETA is ahead: keep it until ``until`` (seconds since the epoch)."""
+
+    message: TaskMessage
+    until: float
+
+
+class Discard(msgspec.Struct, frozen=True):
+    """It must not run any more; the caller is told why (``expired``, ``revoked``)."""
+
+    message: TaskMessage
+    reason: str
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Another copy of it was taken before: nobody misses it."""
+
+    message: TaskMessage
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """It cannot run here; the caller gets the error and the message goes to the dead letters.
+
+    :param message: what could be read of it.
+    """
+
+    error: Exception
+    message: TaskMessage
+
+
+Decline: TypeAlias = Hold | Discard | Drop | Refuse
+Verdict: TypeAlias = Run | RunApart | Decline
+
+
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What a verdict depends on besides the message.
+
+    :param known: the names of the tasks registered here.
+    :param now: seconds since the epoch.
+    :param deliveries: how often the message was handed out, this time included.
+    :param allowed: tells how often a message of the task of that name may be handed out.
+    :param second_copy: another copy of the message was taken before.
+    """
+
+    known: Container[str]
+    now: float
+    revoked: Revoked = NOTHING_REVOKED
+    deliveries: int = 1
+    allowed: Callable[[str], int] = lambda _: 5
+    second_copy: bool = False
+
+
+def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdict:
+    """Return what the first objecting step says; ``Run`` where none does."""
+    if not isinstance(content, TaskMessage):
+        return _refuse_unread(content)
+    for step in STEPS:
+        verdict = step(content, facts)
+        if verdict is not None:
+            return verdict
+    return Run(content)
+
+
+def _second_copy(message: TaskMessage, facts: Facts) -> Verdict | None:
+    return Drop(message) if facts.second_copy else None
+
+
+def _expired(message: TaskMessage, facts: Facts) -> Verdict | None:
+    if message.expires is not None and message.expires.timestamp() <= facts.now:
+        return Discard(message, "expired")
+    return None
+
+
+def _revoked(message: TaskMessage, facts: Facts) -> Verdict | None:
+    if message.id in facts.revoked.ids or message.root_id in facts.revoked.roots:
+        return Discard(message, "revoked")
+    return None
+
+
+def _unknown(message: TaskMessage, facts: Facts) -> Verdict | None:
+    return None if message.task in facts.known else Refuse(TaskNotFound(message.task), message)
+
+
+def _obstructed(message: TaskMessage, facts: Facts) -> Verdict | None:
+    reason = obstacle(message)
+    if reason is None:
+        return None
+    return Refuse(
+        MalformedMessage(f"task {message.task}[{message.id}] cannot be taken here: {reason}"), message
+    )
+
+
+def _early(message: TaskMessage, facts: Facts) -> Verdict | None:
+    if message.eta is not None and (until := message.eta.timestamp()) > facts.now:
+        return Hold(message, until)
+    return None
+
+
+def _delivered_often(message: TaskMessage, facts: Facts) -> Verdict | None:
+    if facts.deliveries == 1:
+        return None
+    allowed = facts.allowed(message.task)
+    if facts.deliveries > allowed:
+        text = (
+            f"{message.task}[{message.id}] was delivered {facts.deliveries - 1} times and no worker lived to end it; "
+            f"max_deliveries is {allowed}"
+        )
+        return Refuse(WorkerLost(text), message)
+    return RunApart(message) if facts.deliveries == allowed else None
+
+
+STEPS: tuple[Callable[[TaskMessage, Facts], Verdict | None], ...] = (
+    _second_copy,
+    _expired,
+    _revoked,
+    _unknown,
+    _obstructed,
+    _early,
+    _delivered_often,
+)
+
+
+def _refuse_unread(content: Malformed | Unreadable) -> Refuse:
+    if isinstance(content, Unreadable):
+        stub = TaskMessage(id="", task="")
+        return Refuse(MalformedMessage(f"unreadable message: {content.reason}"), stub)
+    error = ContentRefused(content.reason) if content.refused else MalformedMessage(content.reason)
+    return Refuse(error, TaskMessage(id=content.id or "", task=content.task or "", reply_to=content.reply_to))

@@ -1,0 +1,108 @@
+"""Judges attempts by the app's settings: the pure rules of ``outcome``, given what they depend on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from celeriac.backend import Backend
+from celeriac.client.task import AS_JSON
+from celeriac.errors import EncodeError, WorkerLost
+from celeriac.retry import Retry
+from celeriac.settings import Settings
+from celeriac.wire.task import TaskMessage
+from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.bodies import CUT_SHORT
+from celeriac.worker.gate import Decline
+from celeriac.worker.outcome import Raised, Settle, Terms, declined, failed, judge
+from celeriac.worker.runnable import Runnable
+
+
+class Judge:
+    """Gives attempts their decisions.
+
+    :param now: seconds since the epoch.
+    :param inline: tells whether an errback of that name is called in this worker.
+    :param node: the worker's name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        tasks: Mapping[str, Runnable],
+        inline: Callable[[str], bool],
+        now: Callable[[], float],
+        node: str,
+    ) -> None:
+        self._settings = settings
+        self._tasks = tasks
+        self._encode = backend.encode
+        self._encode_part = backend.chords.encode if backend.chords else None
+        self._inline = inline
+        self._now = now
+        self._node = node
+
+    def end(self, attempt: Attempt) -> None:
+        """Decide what the ending of the body means."""
+        task, context, ending = attempt.task, attempt.context, attempt.ending
+        assert task is not None
+        assert context is not None
+        assert ending is not None
+        policy = task.options.retry or self._settings.default_retry
+        terms = self._terms(attempt, policy)
+        attempt.decision = judge(attempt.message, ending, context.children, terms, context.joiners)
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Decide for a body that cannot be stopped, of a message that is not to run twice."""
+        attempt.ending = Raised(WorkerLost(CUT_SHORT))
+        self.end(attempt)
+
+    def decline(self, attempt: Attempt, verdict: Decline) -> None:
+        """Decide what a verdict against running means."""
+        attempt.decision = declined(verdict, self._terms(attempt, None))
+
+    def fail(self, attempt: Attempt, error: Exception) -> None:
+        """Decide for a message on which the worker itself failed.
+
+        It is not given back: it would come round without end.
+        """
+        attempt.decision = failed(attempt.message, error, self._terms(attempt, None), settle=Settle.BURY)
+
+    def fail_instead(self, attempt: Attempt, error: EncodeError) -> None:
+        """Decide that the task fails of what its ending would have stored or sent."""
+        children = attempt.context.children if attempt.context is not None else None
+        attempt.decision = failed(attempt.message, error, self._terms(attempt, None), children=children)
+
+    def _terms(self, attempt: Attempt, policy: Retry | None) -> Terms:
+        message = attempt.message
+        return Terms(
+            retry=policy,
+            keep_result=bool(message.id) and self._keeps_result(message),
+            queue=attempt.delivery.queue,
+            now=datetime.fromtimestamp(self._now(), UTC),
+            encode=self._encode,
+            random=random.random,
+            inline=self._inline,
+            worker=self._node,
+            encode_part=self._encode_part,
+            gone=attempt.receipt is SPENT,
+            tag=attempt.tag if attempt.task is not None else None,
+            redelivered=attempt.delivery.redelivered,
+            require_same=self._checks_value(attempt.task),
+        )
+
+    def _checks_value(self, task: Runnable | None) -> Callable[[Any], None] | None:
+        if task is None or self._settings.result_serializer not in AS_JSON or not task.returns.names_records:
+            return None
+        return task.require_same
+
+    def _keeps_result(self, message: TaskMessage) -> bool:
+        if message.ignore_result is not None:
+            return not message.ignore_result
+        task = self._tasks.get(message.task)
+        if task is not None and task.options.ignore_result is not None:
+            return not task.options.ignore_result
+        return not self._settings.ignore_result

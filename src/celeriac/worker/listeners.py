@@ -1,0 +1,116 @@
+"""Who watches a worker: the log, the tally, and whoever the app lets listen.
+
+Rules: a listener hears what it has a method of its own for, and nothing is called for what nobody hears; one that
+raises is logged once and hurts nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celeriac.worker.attempt import Attempt
+from celeriac.worker.outcome import Kind
+
+logger = logging.getLogger("celeriac.worker")
+
+
+class Listener:
+    """Hears what becomes of messages and of the worker. Override what you want to hear; nothing here may block.
+
+    All methods are called on the worker's event loop. ``attempt.message`` is the task message, ``attempt.queue`` where
+    it came from, ``attempt.decision`` what was done about it.
+    """
+
+    def received(self, attempt: Attempt) -> None:
+        """A message was taken and read; a verdict is yet to come."""
+
+    def started(self, attempt: Attempt) -> None:
+        """The body is about to run."""
+
+    def ended(self, attempt: Attempt) -> None:
+        """The body ended, and all that follows from it has landed; the state is ``attempt.decision.state``."""
+
+    def parked(self, attempt: Attempt) -> None:
+        """The message went back to the broker until its ETA."""
+
+    def declined(self, attempt: Attempt) -> None:
+        """The message did not run: expired, revoked, or a second copy; ``attempt.decision.reason`` says which."""
+
+    def refused(self, attempt: Attempt) -> None:
+        """The message cannot run here and went to the dead letters; ``attempt.decision.error`` says why."""
+
+    def failed(self, attempt: Attempt, error: Exception) -> None:
+        """The worker itself failed on a message, outside of its body."""
+
+    def lost(self, attempt: Attempt, error: Exception) -> None:
+        """The receipt was void when the message was to be settled: another worker has it."""
+
+    def worker_starting(self, node: str) -> None:
+        """The worker connects."""
+
+    def worker_ready(self, node: str) -> None:
+        """The worker holds its queues."""
+
+    def worker_stopping(self, node: str) -> None:
+        """The worker takes no more."""
+
+    def worker_stopped(self, node: str) -> None:
+        """The worker has settled or given back all it had."""
+
+
+Telling = Callable[..., None]
+
+
+class Listeners:
+    """Tells an ordered list of listeners; each attribute calls the method of ``Listener`` of that name."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.received: Callable[[Attempt], None] = _chain(listeners, "received")
+        self.started: Callable[[Attempt], None] = _chain(listeners, "started")
+        self.ended: Callable[[Attempt], None] = _chain(listeners, "ended")
+        self.parked: Callable[[Attempt], None] = _chain(listeners, "parked")
+        self.declined: Callable[[Attempt], None] = _chain(listeners, "declined")
+        self.refused: Callable[[Attempt], None] = _chain(listeners, "refused")
+        self.failed: Callable[[Attempt, Exception], None] = _chain(listeners, "failed")
+        self.lost: Callable[[Attempt, Exception], None] = _chain(listeners, "lost")
+        self.worker_starting: Callable[[str], None] = _chain(listeners, "worker_starting")
+        self.worker_ready: Callable[[str], None] = _chain(listeners, "worker_ready")
+        self.worker_stopping: Callable[[str], None] = _chain(listeners, "worker_stopping")
+        self.worker_stopped: Callable[[str], None] = _chain(listeners, "worker_stopped")
+        self._of_kind = {
+            Kind.ENDED: self.ended,
+            Kind.PARKED: self.parked,
+            Kind.DECLINED: self.declined,
+            Kind.REFUSED: self.refused,
+        }
+
+    def settled(self, attempt: Attempt) -> None:
+        """Tell of what was decided, now that it has landed."""
+        assert attempt.decision is not None
+        self._of_kind[attempt.decision.kind](attempt)
+
+
+def _chain(listeners: Sequence[Listener], event: str) -> Telling:
+    """Return what tells everybody who has a method of their own for this event."""
+    silent = getattr(Listener, event)
+    hearing = [getattr(one, event) for one in listeners if getattr(type(one), event) is not silent]
+    if not hearing:
+        return _nobody
+    told_of: set[Any] = set()
+
+    def tell(*facts: Any) -> None:
+        for hear in hearing:
+            try:
+                hear(*facts)
+            except Exception:
+                if hear not in told_of:
+                    told_of.add(hear)
+                    logger.exception("listener %s failed; further failures of it are not logged", hear)
+
+    return tell
+
+
+def _nobody(*_: Any) -> None:
+    """Tell nobody."""
