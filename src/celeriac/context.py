@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from celeriac.canvas.nodes import Node, checked
 from celeriac.errors import ConfigError, Ignore, Reject, ReplaceRequested, RetryRequested
+from celeriac.quantities import DELAY, number, or_none, require, whole
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
@@ -169,7 +170,12 @@ class Context:
         return self._logger
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
-        """Report how far the task is: state PROGRESS with ``current``, ``total`` and ``message``."""
+        """Report how far the task is: state PROGRESS with ``current``, ``total`` and ``message``.
+
+        Raises ``ConfigError`` for what are no numbers, 0 or more.
+        """
+        require("progress(done={})", done, number(0))
+        require("progress(total={})", total, or_none(number(0)))
         self.update_state(PROGRESS, {"current": done, "total": total, "message": message})
 
     def update_state(self, state: str, meta: Any = None) -> None:
@@ -208,7 +214,13 @@ class Context:
         :param max_attempts: how often the task may run, instead of the policy's number.
         :param args: other positional arguments for the next run.
         :param kwargs: other keyword arguments for the next run.
+
+        Raises ``ConfigError`` for a delay, a number or a cause that is none.
         """
+        require("retry(countdown={})", countdown, or_none(DELAY))
+        require("retry(max_attempts={})", max_attempts, or_none(whole(1)))
+        if cause is not None and not isinstance(cause, BaseException):
+            raise ConfigError(f"retry(cause={cause!r:.200}): give the exception, or None")
         arguments = None
         if args is not None or kwargs is not None:
             arguments = (

@@ -6,10 +6,11 @@ Rules: pure; the source of randomness is handed in. Attempts are counted as runs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from celeriac.errors import ConfigError
+from celeriac.quantities import DELAY, Check, number, require, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +40,8 @@ class Retry:
     def __post_init__(self) -> None:
         for name in ("on", "never"):
             _require_exceptions(name, getattr(self, name))
-        if (
-            isinstance(self.max_attempts, bool)
-            or not isinstance(self.max_attempts, int)
-            or self.max_attempts < 1
-        ):
-            raise ConfigError(
-                f"Retry(max_attempts={self.max_attempts!r}): give the number of runs, 1 or more"
-            )
-        for name, least in (("backoff", 0.0), ("factor", 1.0), ("cap", 0.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-                raise ConfigError(f"Retry({name}={value!r}): give a number, {least:g} or more")
+        for name, check in _ALLOWED.items():
+            require(f"Retry({name}={{}})", getattr(self, name), check)
 
     def wants(self, error: BaseException, attempt: int) -> bool:
         """Say whether the task should run again.
@@ -73,6 +64,15 @@ class Retry:
         except OverflowError:
             delay = self.cap
         return delay * (0.5 + 0.5 * random()) if self.jitter else delay
+
+
+_ALLOWED: Mapping[str, Check] = {
+    "max_attempts": whole(1),
+    "backoff": DELAY,
+    "factor": number(1),
+    "cap": DELAY,
+    "jitter": ("True or False", lambda value: isinstance(value, bool)),
+}
 
 
 def _require_exceptions(name: str, classes: object) -> None:

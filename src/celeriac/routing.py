@@ -16,15 +16,12 @@ import msgspec
 
 from celeriac.canvas.nodes import Node
 from celeriac.errors import ConfigError
+from celeriac.quantities import OPTIONS, require
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Route
-from celeriac.wire.names import HIGHEST_PRIORITY
 
 Link: TypeAlias = Mapping[str, Any] | Node[Any]
 """What follows a task: a workflow, or Celery's dictionary of one."""
-
-FARTHEST = 1e11
-"""Seconds, 3,000 years: from more, no ``datetime`` can be made."""
 
 
 class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +79,9 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None:
                 GIVEN_OFTEN_WRONG[name](name, value)
+        for name, check in OPTIONS.items():
+            if (value := getattr(self, name)) is not None:
+                require(f"option {name}", value, check)
 
     def over(self, defaults: SendOptions) -> SendOptions:
         """Return these options, with what they leave open taken from ``defaults``."""
@@ -99,34 +99,6 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
 def _text(name: str, value: object) -> None:
     if not isinstance(value, str) or (not value and name != "exchange"):
         raise ConfigError(f"option {name}={value!r}: give a name")
-
-
-def _priority(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_PRIORITY:
-        raise ConfigError(f"option {name}={value!r}: give a whole number from 0, which goes first, to 9")
-
-
-def _seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < FARTHEST:
-        raise ConfigError(f"option {name}={value!r}: give seconds")
-
-
-def _limit(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < FARTHEST:
-        raise ConfigError(f"option {name}={value!r}: give seconds, more than 0")
-
-
-def _moment(name: str, value: object) -> None:
-    if not isinstance(value, datetime):
-        raise ConfigError(f"option {name}={value!r}: give a datetime")
-    if value.tzinfo is None:
-        raise ConfigError(
-            f"option {name}={value!r} has no time zone; give an aware time, such as datetime.now(timezone.utc)"
-        )
-
-
-def _seconds_or_moment(name: str, value: object) -> None:
-    (_moment if isinstance(value, datetime) else _seconds)(name, value)
 
 
 def _protocol(name: str, value: object) -> None:
@@ -166,12 +138,6 @@ GIVEN_OFTEN_WRONG: Mapping[str, Callable[[str, object], None]] = {
     "task_id": _text,
     "serializer": _text,
     "compression": _text,
-    "priority": _priority,
-    "countdown": _seconds,
-    "time_limit": _limit,
-    "soft_time_limit": _limit,
-    "eta": _moment,
-    "expires": _seconds_or_moment,
     "protocol": _protocol,
     "retry": _policy,
     "headers": _headers,

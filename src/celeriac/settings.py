@@ -5,13 +5,14 @@ Rules: frozen; a value that cannot be used is refused at once, by name, with wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
 from celeriac.errors import ConfigError
+from celeriac.quantities import SECONDS, Check, number, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
 
@@ -73,10 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     strict_arguments: bool = True
 
     def __post_init__(self) -> None:
-        for name, (allowed, check) in ALLOWED.items():
-            value = getattr(self, name)
-            if not check(value):
-                raise ConfigError(f"setting {name}={value!r}: give {allowed}")
+        for name, check in ALLOWED.items():
+            require(f"setting {name}", getattr(self, name), check)
         for name in ("serializer", "result_serializer"):
             # This very app would refuse to read what it wrote.
             if (value := getattr(self, name)) not in self.accept_content:
@@ -99,25 +98,12 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     return Settings(**given)
 
 
-Check: TypeAlias = tuple[str, Callable[[Any], bool]]
-
-
 def _one_of(*allowed: Any) -> Check:
     return " or ".join(repr(value) for value in allowed), lambda value: value in allowed and value is not True
 
 
-def _or_none(check: Check) -> Check:
-    return f"{check[0]}, or None", lambda value: value is None or check[1](value)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 NAME: Check = ("a name", lambda value: isinstance(value, str) and bool(value))
 FLAG: Check = ("True or False", lambda value: isinstance(value, bool))
-COUNT: Check = ("a whole number, 1 or more", lambda value: type(value) is int and value >= 1)
-SECONDS: Check = ("seconds, more than 0", lambda value: _number(value) and 0 < value < float("inf"))
 SERIALIZER: Check = _one_of("json", "msgpack", "yaml", "pickle")
 
 ALLOWED: Mapping[str, Check] = {
@@ -129,7 +115,7 @@ ALLOWED: Mapping[str, Check] = {
         lambda value: isinstance(value, tuple) and bool(value) and all(SERIALIZER[1](name) for name in value),
     ),
     "protocol": _one_of(1, 2),
-    "compression": _or_none(
+    "compression": or_none(
         (
             f"one of {', '.join(COMPRESSIONS)}",
             lambda value: (
@@ -137,25 +123,22 @@ ALLOWED: Mapping[str, Check] = {
             ),
         )
     ),
-    "max_decompressed_size": COUNT,
-    "max_decompressed_ratio": (
-        "a number, 1 or more",
-        lambda value: _number(value) and 1 <= value < float("inf"),
-    ),
-    "result_expires": _or_none(SECONDS),
+    "max_decompressed_size": whole(1),
+    "max_decompressed_ratio": number(1),
+    "result_expires": or_none(SECONDS),
     "result_extended": FLAG,
     "ignore_result": FLAG,
     "track_started": FLAG,
     "delivery": _one_of(*get_args(Delivery)),
-    "max_deliveries": COUNT,
+    "max_deliveries": whole(1),
     "publish_timeout": SECONDS,
     "lease": SECONDS,
     "visibility_timeout": SECONDS,
     "key_prefix": ("text", lambda value: isinstance(value, str)),
     "sqlite_group": FLAG,
     "routes": ("a mapping of patterns to queues or options", lambda value: isinstance(value, Mapping)),
-    "default_retry": _or_none(("a Retry", lambda value: isinstance(value, Retry))),
-    "soft_time_limit": _or_none(SECONDS),
-    "time_limit": _or_none(SECONDS),
+    "default_retry": or_none(("a Retry", lambda value: isinstance(value, Retry))),
+    "soft_time_limit": or_none(SECONDS),
+    "time_limit": or_none(SECONDS),
     "strict_arguments": FLAG,
 }

@@ -6,12 +6,13 @@ Rules: pure; names and meanings are Celery's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 
 from celeriac.errors import ConfigError
-from celeriac.wire.names import HIGHEST_PRIORITY, MAKING_A_TASK
+from celeriac.quantities import OPTIONS as QUANTITIES
+from celeriac.quantities import require
+from celeriac.wire.names import MAKING_A_TASK
 from celeriac.wire.signature import misfit
 
 OPTIONS = frozenset(
@@ -52,12 +53,10 @@ def check_option(name: str, value: Any) -> None:
         near = get_close_matches(name, OPTIONS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
         raise ConfigError(f"unknown option {name!r}: {hint}")
-    if isinstance(value, datetime) and value.tzinfo is None:
-        raise ConfigError(f"option {name}={value!r} has no time zone; give an aware time")
+    if value is not None and name in QUANTITIES:
+        require(f"option {name}", value, QUANTITIES[name])
     if (wrong := misfit(name, value)) is not None:
         raise ConfigError(f"option {name}={value!r:.100}: {wrong}")
-    if name == "priority" and value is not None and not 0 <= value <= HIGHEST_PRIORITY:
-        raise ConfigError(f"option {name}={value!r}: give a whole number from 0, which goes first, to 9")
 
 
 def check_stamp(name: str) -> None:

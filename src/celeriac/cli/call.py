@@ -17,6 +17,7 @@ from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.watching import watch
 from celeriac.client.app import App
 from celeriac.errors import ConfigError
+from celeriac.quantities import patience
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ def call(
     args = [*_list(args_json), *(read_argument(text) for text in arguments)]
     keywords = _object(kwargs)
     app = source.load()
-    waits = wait or timeout is not None
+    waits = wait or patience(timeout) is not None
     if waits and app.backend_url == "disabled://":
         raise ConfigError("--wait needs a result backend, and the app has none: name one with --backend URL")
     _note_unknown(app, name)

@@ -18,6 +18,7 @@ from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.visible import visible
 from celeriac.client.result import Result
 from celeriac.context import PROGRESS
+from celeriac.quantities import patience
 from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.preview import preview
 from celeriac.wire.result import PENDING, ResultRecord
@@ -39,7 +40,7 @@ async def watch(result: Result[Any], timeout: float | None) -> ResultRecord:
     Raises ``CommandFailed`` with ``Exit.TIMEOUT``, saying what the task was last seen doing.
     """
     seen = PENDING
-    deadline = asyncio.timeout(timeout)
+    deadline = asyncio.timeout(patience(timeout))
     with _reporting(str(result)) as report:
         try:
             async with deadline:

@@ -28,6 +28,7 @@ from celeriac.errors import (
     ResultTimeout,
     TaskRevoked,
 )
+from celeriac.quantities import patience
 from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.result import FAILURE, PENDING, REVOKED, SUCCESS, ResultRecord
 
@@ -173,8 +174,7 @@ class Result(Generic[R_co]):
     @property
     def traceback(self) -> str | None:
         """The traceback in the worker, of a task that failed."""
-        traceback = self._now("traceback").traceback
-        return traceback if isinstance(traceback, str) else None
+        return self._now("traceback").traceback
 
     def forget(self) -> None:
         """Delete what is stored of the result."""
@@ -188,6 +188,7 @@ class Result(Generic[R_co]):
 
     async def _ending(self, timeout: float | None) -> ResultRecord:
         """Wait for the final record."""
+        patience(timeout)
         self.require_kept()
         if timeout is not None and timeout <= 0:
             record = await self.info()
@@ -308,7 +309,7 @@ class GroupResult(Generic[R]):
 
         :param timeout: seconds for all of them; ``None`` waits for ever.
         """
-        deadline = asyncio.timeout(timeout)
+        deadline = asyncio.timeout(patience(timeout))
         try:
             async with deadline:
                 async for result in self:

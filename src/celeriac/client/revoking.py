@@ -17,6 +17,7 @@ from celeriac.backend import Backend
 from celeriac.client.connections import Connections
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import ResultMissing, TaskRevoked
+from celeriac.quantities import SECONDS, require
 from celeriac.wire.failure import describe
 from celeriac.wire.result import PENDING, RECEIVED, RETRY, REVOKED, ResultRecord
 
@@ -45,6 +46,7 @@ async def revoke(
     members of a workflow known by its root alone end so when a worker takes them. Raises ``BrokerError`` when the
     broker did not store it, ``BackendError`` when only the results could not be written.
     """
+    require("keep", keep, SECONDS)
     await connections.broker.revocations.add(ids, roots=roots, terminate=terminate, keep=keep)
     with suppress(ResultMissing):  # no results are kept, so nobody waits for one
         await _tell(connections.backend, list(dict.fromkeys(ids)), datetime.fromtimestamp(clock.now(), UTC))

@@ -33,6 +33,7 @@ from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.result import Result
 from celeriac.context import Context
 from celeriac.errors import ConfigError
+from celeriac.quantities import PRIORITY, SECONDS, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
 from celeriac.settings import ALLOWED
@@ -83,9 +84,10 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name, setting in AS_SETTINGS.items():
-            allowed, check = ALLOWED[setting]
-            if (value := getattr(self, name)) is not None and not check(value):
-                raise ConfigError(f"{name}={value!r}: give {allowed}")
+            if (value := getattr(self, name)) is not None:
+                require(name, value, ALLOWED[setting])
+        for name, check in (("priority", PRIORITY), ("expires", SECONDS)):
+            require(name, getattr(self, name), or_none(check))
 
     def sending(self) -> SendOptions:
         """The options that calls are sent with."""
@@ -290,8 +292,7 @@ class Task(Generic[P, R]):
 
     def chunks(self, items: Iterable[Iterable[Any]], size: int) -> Group[list[R]]:
         """Describe a group of calls that each run the task with up to ``size`` lists of arguments."""
-        if not isinstance(size, int) or size < 1:
-            raise ConfigError(f"{self.name}: chunks of size {size!r}: give a whole number, 1 or more")
+        require(f"{self.name}: chunks of size {{}}", size, whole(1))
         rows = self._rows("chunks", items)
         pieces = (rows[start : start + size] for start in range(0, len(rows), size))
         return Group(tuple(self._iterating(STARMAP, piece, piece) for piece in pieces))

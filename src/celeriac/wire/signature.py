@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import MalformedMessage
+from celeriac.quantities import FARTHEST
 
 CHAIN, GROUP, CHORD, CHUNKS = "chain", "group", "chord", "chunks"
 
@@ -85,6 +86,7 @@ def read(signature: Any) -> WireSignature:
         fields = msgspec.convert(signature, _Fields)
         if fields.options:
             msgspec.convert(fields.options, _Options)
+            _require_time(fields.options.get("countdown"))
             read_time(fields.options.get("eta"))
             read_expires(fields.options.get("expires"))
     except (msgspec.ValidationError, ValueError) as error:
@@ -123,7 +125,15 @@ def read_time(value: Any) -> datetime | None:
 
 def read_expires(value: Any) -> float | datetime | None:
     """Return the seconds or the time of an option. Raises ``ValueError``."""
-    return value if isinstance(value, int | float) else read_time(value)
+    if isinstance(value, int | float):
+        _require_time(value)
+        return value
+    return read_time(value)
+
+
+def _require_time(seconds: float | None) -> None:
+    if seconds is not None and not abs(seconds) < FARTHEST:
+        raise ValueError(f"from {seconds!r:.100} seconds no time can be made")
 
 
 def write(

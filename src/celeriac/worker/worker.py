@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import socket
 import threading
@@ -18,6 +17,7 @@ from typing import Self
 from celeriac.backend import Backend
 from celeriac.client.app import App
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
+from celeriac.quantities import GRACE, or_none, require, whole
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.builtin import Repertoire
@@ -85,7 +85,10 @@ class Worker:
         self._queues = _checked_queues(queues) if queues else [app.settings.default_queue]
         self.name = _checked_name(name)
         self._pool_name = pool
-        self._grace = _checked_grace(grace)
+        require("grace", grace, GRACE)
+        self._grace = grace
+        require("max_tasks_per_child", max_tasks_per_child, or_none(whole(1)))
+        require("max_memory_per_child", max_memory_per_child, or_none(whole(1)))
         self._max_tasks_per_child = max_tasks_per_child
         self._max_memory_per_child = max_memory_per_child
         self._child_log = child_log
@@ -311,8 +314,7 @@ def _checked_concurrency(concurrency: int | None, pool: str) -> int:
         raise ConfigError(f"pool {pool!r} is not known; choose one of {', '.join(POOLS)}")
     if concurrency is None:
         return (os.cpu_count() or 1) if pool == "processes" else DEFAULT_CONCURRENCY
-    if not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigError(f"concurrency must be a whole number, at least 1, not {concurrency!r}")
+    require("concurrency", concurrency, whole(1))
     return concurrency
 
 
@@ -320,12 +322,6 @@ def _checked_queues(queues: Sequence[str]) -> list[str]:
     if isinstance(queues, str) or not all(isinstance(name, str) and name for name in queues):
         raise ConfigError(f"queues={queues!r}: give a list of names, such as ['fast', 'slow']")
     return list(queues)
-
-
-def _checked_grace(grace: float) -> float:
-    if not isinstance(grace, int | float) or not 0 <= grace < math.inf:
-        raise ConfigError(f"grace={grace!r}: give seconds, 0 or more")
-    return grace
 
 
 def _checked_name(name: str | None) -> str:
