@@ -1,6 +1,7 @@
 """A TCP proxy whose line can be cut, frozen and mended."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -70,7 +71,10 @@ class Proxy:
             return
         there, back = await asyncio.open_connection(HOST, self._target)
         self._writers |= {writer, back}
-        lines = [asyncio.create_task(self._pump(*ends)) for ends in ((reader, back), (there, writer))]
+        lines = [
+            asyncio.create_task(self._pump(reader, back, bytes)),
+            asyncio.create_task(self._pump(there, writer, self.rewriter())),
+        ]
         self._lines |= set(lines)
         await asyncio.wait(lines, return_when=asyncio.FIRST_COMPLETED)
         for end in (writer, back):
@@ -79,11 +83,20 @@ class Proxy:
         self._writers -= {writer, back}
         self._lines -= set(lines)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def rewriter(self) -> Callable[[bytes], bytes]:
+        """What the server says on a new line goes through this, piece by piece."""
+        return bytes
+
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        rewrite: Callable[[bytes], bytes],
+    ) -> None:
         try:
             while data := await reader.read(65536):
                 await self._flowing.wait()
-                writer.write(data)
+                writer.write(rewrite(data))
                 await writer.drain()
         except OSError:
             return

@@ -373,8 +373,11 @@ def _sent_again(message: TaskMessage, terms: Terms) -> FollowUp:
 
 
 def _key(message: TaskMessage, terms: Terms, what: str) -> str | None:
-    """Return the key under which what follows this very message is published."""
-    return None if terms.tag is None else f"{message.id}.{terms.tag}.{what}"
+    """Return the key under which what follows this very message is published.
+
+    One publication may stand in several queues, and is run from each: what follows from one run is not the other's.
+    """
+    return None if terms.tag is None else f"{message.id}.{terms.tag}.{terms.queue}.{what}"
 
 
 def _ignored(message: TaskMessage, ignore: Ignore, terms: Terms) -> Decision:

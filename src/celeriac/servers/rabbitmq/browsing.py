@@ -69,6 +69,7 @@ async def _collect(link: Link, channel: Channel, queue: str, limit: int) -> Look
     news = asyncio.Event()
 
     def arrived(message: Inbound) -> None:
+        message.queue = queue
         found.append(message)
         news.set()
 

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from celeriac.broker import DeadLetter
-from celeriac.errors import BrokerError, BrokerUnavailable, MalformedMessage
+from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError, MalformedMessage
 from celeriac.servers.rabbitmq.browsing import look_into
-from celeriac.servers.rabbitmq.envelopes import moved, new_id, read
+from celeriac.servers.rabbitmq.envelopes import is_moment, moved, new_id, read, shortened
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.outbox import Outbox
 from celeriac.servers.rabbitmq.protocol.content import read_properties
@@ -34,6 +34,7 @@ _ID, _QUEUE, _REASON, _DIED_AT = (
     "x-celeriac-died-at",
 )
 _OURS = frozenset({_ID, _QUEUE, _REASON, _DIED_AT})
+_LONGEST_REASON = 10_000
 _MOST = 100_000
 """How many letters are looked through for those of some ids."""
 
@@ -47,10 +48,15 @@ class Graveyard:
 
     async def add(self, message: Inbound, queue: str, reason: str, now: float) -> None:
         """Return when the message is there. Raises ``AmqpError``."""
-        reason = reason.encode(errors="backslashreplace").decode()
+        reason = reason.encode(errors="backslashreplace").decode()[:_LONGEST_REASON]
         letter = moved(message, {_ID: str(uuid.uuid4()), _QUEUE: queue, _REASON: reason, _DIED_AT: now})
         try:
-            await self._outbox.send(letter, message.body, Route(self.queue, queue=self.queue))
+            try:
+                await self._outbox.send(letter, message.body, Route(self.queue, queue=self.queue))
+            except EncodeError:
+                # The headers filled their frame, and ours are more than RabbitMQ takes in one.
+                shorter = shortened(letter, _OURS)
+                await self._outbox.send(shorter, message.body, Route(self.queue, queue=self.queue))
         except Refused as error:
             if error.code != NO_ROUTE:
                 raise
@@ -104,9 +110,14 @@ class AmqpDeadLetters:
         return count
 
     async def _revive(self, message: Inbound) -> None:
-        properties = read_properties(message.header)
+        letter = _letter(message)
+        queue = letter[_QUEUE]
+        if not isinstance(queue, str) or not queue:
+            raise BrokerError(
+                f"dead letter {letter[_ID]!r} names no queue that it could go back to; delete it"
+            )
+        properties = moved(message)
         headers = properties.headers or {}
-        queue = str(headers[_QUEUE])
         properties.headers = {name: value for name, value in headers.items() if name not in _OURS}
         properties.message_id = new_id()  # it begins anew, whatever is known of what it was
         await self._outbox.send(properties, message.body, Route(queue, queue=queue))
@@ -133,5 +144,5 @@ def _describe(message: Inbound) -> DeadLetter:
         envelope=envelope,
         queue=queue,
         reason=str(letter[_REASON] or ""),
-        died_at=died_at if isinstance(died_at, float) else 0.0,
+        died_at=died_at if is_moment(died_at) else 0.0,
     )

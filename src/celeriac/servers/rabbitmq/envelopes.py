@@ -1,8 +1,10 @@
 """Between an envelope and the properties of an AMQP message.
 
 Rules: pure, but for a random ``message_id``: it tells a publication from others of the same task, and is kept by what
-comes back. Where a message has none, as kombu's, its content does. A priority of 0 is the first to be taken, as
-everywhere in celeriac; RabbitMQ takes the highest first, so ``9 - priority`` is written. An expiry is never left to
+comes back. Where a message has none, as kombu's, its content does. One publication may stand in several queues, and
+is a message of its own in each: what is known of one says nothing of the others. Headers of ours that somebody else
+may have written are taken for what they say only where they look like ours. A priority of 0 is the first to be taken,
+as everywhere in celeriac; RabbitMQ takes the highest first, so ``9 - priority`` is written. An expiry is never left to
 RabbitMQ, which would drop the message without a word to the caller: it travels in a header of ours, and the worker
 reports it. What RabbitMQ adds on its ways (``x-death``, the bits of a delay) is taken off again.
 """
@@ -12,11 +14,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeGuard
 
-from celeriac.errors import MalformedMessage
-from celeriac.servers.rabbitmq.protocol.content import Properties, read_properties
+import msgspec
+
+from celeriac.errors import EncodeError, MalformedMessage
+from celeriac.servers.rabbitmq.protocol.content import Properties, as_forwarded, read_properties, short_text
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.names import HIGHEST_PRIORITY
@@ -44,16 +49,30 @@ _ADDED_BY_BROKER = frozenset(
         "x-last-death-queue", "x-last-death-reason", DELIVERY_COUNT_HEADER, "x-acquired-count",
     }
 )  # fmt: skip
-_NOT_MOVED = _ADDED_BY_BROKER | {EARLIER_DELIVERIES_HEADER}
+_FURTHER_KEYS = frozenset({"CC", "BCC"})
+"""Headers that have RabbitMQ put a message into more queues; one that moves on would be put there again."""
+
+_NOT_MOVED = _ADDED_BY_BROKER | _FURTHER_KEYS | {EARLIER_DELIVERIES_HEADER}
 _NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER, COPY_HEADER, SET_BY_HEADER}
-_DELAY_BITS = re.compile(r"^(?:[01]\.){28}")
+_TELLING = frozenset(
+    {"task", "id", "root_id", "parent_id", "group", "retries", "eta", "expires", "lang", "origin"}
+)
+_MOST_TOLD = 1000
+DELAY_BITS = re.compile(r"^(?:[01]\.){28}")
 _OUR_ID = "celeriac-"
 _PERSISTENT = 2
+_MOST_DELIVERIES = 10_000
+"""More than that nobody counted: it is made up."""
+
+_FARTHEST = 253402300800.0
+"""The end of the year 9999, in seconds since the epoch."""
 
 
 def to_properties(envelope: Envelope) -> Properties:
-    """Return the properties of an envelope."""
+    """Return the properties of an envelope. Raises ``EncodeError`` for headers that are not the sender's to write."""
     headers = envelope.headers
+    if not _NOT_FOR_READERS.isdisjoint(headers):
+        _check_given(headers)
     if envelope.expiration is not None:
         headers = headers | {EXPIRATION_HEADER: envelope.expiration}
     if envelope.copy is not None:
@@ -70,17 +89,44 @@ def to_properties(envelope: Envelope) -> Properties:
     )
 
 
-def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
-    """Return the envelope of a message, and how often it was handed out. Never raises.
+def _check_given(headers: Mapping[str, Any]) -> None:
+    for name in _NOT_FOR_READERS.intersection(headers):
+        if name not in _FURTHER_KEYS:
+            raise EncodeError(
+                f"headers: {name!r} is written by RabbitMQ or celeriac itself; use another name"
+            )
+        keys = headers[name]
+        if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
+            raise EncodeError(
+                f"headers: {name!r} names further routing keys to RabbitMQ, which takes nothing but a list of texts"
+            )
+        for key in keys:
+            short_text(key, f"headers: a routing key of {name!r}")
 
-    Only quorum queues count, and they count what was given back on purpose too; elsewhere the number is 1.
-    """
+
+def has_further_keys(properties: Properties) -> bool:
+    """Whether RabbitMQ is to put the message into more queues than that of its routing key."""
+    return not _FURTHER_KEYS.isdisjoint(properties.headers or {})
+
+
+def shortened(properties: Properties, kept: Collection[str]) -> Properties:
+    """Return the same with those headers only that tell what the message is, and those that are to be kept."""
+    headers = {
+        name: value
+        for name, value in (properties.headers or {}).items()
+        if name in kept or (name in _TELLING and len(str(value)) <= _MOST_TOLD)
+    }
+    return msgspec.structs.replace(properties, headers=headers)
+
+
+def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
+    """Return the envelope of a message, and how often it was handed out as far as it says so itself. Never raises."""
     try:
         properties = read_properties(message.header)
     except MalformedMessage as error:
         return Unreadable(message.body, str(error)), 1
     headers = properties.headers or {}
-    deliveries = 1 + _earlier(headers)
+    deliveries = 1 + _count_in(headers, EARLIER_DELIVERIES_HEADER)
     if not properties.content_type:
         return Unreadable(message.body, "no content type says what the body is"), deliveries
     expiration, copy, set_by = properties.expiration, None, False
@@ -91,7 +137,7 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
         headers = {name: value for name, value in headers.items() if name not in _NOT_FOR_READERS}
     exchange, routing_key = message.exchange, message.routing_key
     if exchange == DELAYED_EXCHANGE:
-        exchange, routing_key = "", _DELAY_BITS.sub("", routing_key)
+        exchange, routing_key = "", DELAY_BITS.sub("", routing_key)
     envelope = Envelope(
         body=message.body,
         content_type=properties.content_type,
@@ -111,6 +157,19 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
     return envelope, deliveries
 
 
+def counted_by_broker(message: Inbound) -> int | None:
+    """Return how often RabbitMQ says that a message was handed out before, ``None`` where it does not say so.
+
+    Only quorum queues count, and they count what was given back on purpose too. In other queues the number is the
+    sender's, and says nothing.
+    """
+    try:
+        headers = read_properties(message.header).headers or {}
+    except MalformedMessage:
+        return None
+    return _count_in(headers, DELIVERY_COUNT_HEADER) if DELIVERY_COUNT_HEADER in headers else None
+
+
 def moved(message: Inbound, extra: dict[str, Any] | None = None) -> Properties:
     """Return the properties of a message that goes elsewhere, without what would end it on the way.
 
@@ -126,7 +185,7 @@ def moved(message: Inbound, extra: dict[str, Any] | None = None) -> Properties:
     headers = {name: value for name, value in (properties.headers or {}).items() if name not in _NOT_MOVED}
     if properties.expiration is not None:
         headers.setdefault(EXPIRATION_HEADER, properties.expiration)
-        properties.expiration = None
+    properties = as_forwarded(properties)
     if headers or extra or properties.headers is not None:
         properties.headers = headers | (extra or {})
     return properties
@@ -141,7 +200,7 @@ def parked(message: Inbound, earlier: int = 0) -> Properties:
     """
     tag, copy, counted = _known_of(message, earlier)
     key = tag if copy is None else f"{copy.key}.{copy.number}"
-    properties = moved(message, counted | _copy_of(key))
+    properties = moved(message, counted | _copy_of(key, message.queue))
     (properties.headers or {}).pop(SET_BY_HEADER, None)
     properties.message_id = new_id()
     return properties
@@ -150,7 +209,8 @@ def parked(message: Inbound, earlier: int = 0) -> Properties:
 def set_by(message: Inbound, earlier: int = 0) -> Properties:
     """Return the same for one that goes away while somebody may still work on it: it stays the publication it is."""
     tag, copy, counted = _known_of(message, earlier)
-    properties = moved(message, counted | ({} if copy else _copy_of(f"{tag}.set-by")) | {SET_BY_HEADER: True})
+    again = {} if copy else _copy_of(f"{tag}.set-by", message.queue)
+    properties = moved(message, counted | again | {SET_BY_HEADER: True})
     properties.message_id = tag
     return properties
 
@@ -162,19 +222,25 @@ def _known_of(message: Inbound, earlier: int) -> tuple[str, Copy | None, dict[st
         properties = read_properties(message.header)
         headers = properties.headers or {}
         tag, copy = _tag_of(properties, message.body), read_copy(headers.get(COPY_HEADER))
-        earlier += _earlier(headers)
-    return tag, copy, {EARLIER_DELIVERIES_HEADER: earlier} if earlier else {}
+        earlier += _count_in(headers, EARLIER_DELIVERIES_HEADER)
+    return tag, copy, {EARLIER_DELIVERIES_HEADER: min(earlier, _MOST_DELIVERIES)} if earlier else {}
 
 
-def _copy_of(key: str) -> dict[str, Any]:
-    """Return the header of a copy of what is parked: each parking has a key of its own."""
-    short = blake2b(key.encode(), digest_size=12).hexdigest()
+def _copy_of(key: str, queue: str) -> dict[str, Any]:
+    """Return the header of a copy of what is parked: each parking has a key of its own, in each queue."""
+    short = blake2b(f"{key}\0{queue}".encode(), digest_size=12).hexdigest()
     return {COPY_HEADER: Copy(f"{short}.parked", "", new_id()).to_text()}
 
 
-def _earlier(headers: dict[str, Any]) -> int:
-    counts = (headers.get(name) for name in (DELIVERY_COUNT_HEADER, EARLIER_DELIVERIES_HEADER))
-    return sum(count for count in counts if isinstance(count, int))
+def _count_in(headers: dict[str, Any], name: str) -> int:
+    """Return the count that a header holds; 0 where it holds none, whatever else may be in it."""
+    count = headers.get(name)
+    return count if type(count) is int and 0 <= count <= _MOST_DELIVERIES else 0
+
+
+def is_moment(value: object) -> TypeGuard[float]:
+    """Whether this is a time as we write it: seconds since the epoch, up to the year 9999."""
+    return isinstance(value, float) and 0 <= value < _FARTHEST
 
 
 def new_id() -> str:

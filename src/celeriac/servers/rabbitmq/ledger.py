@@ -41,6 +41,11 @@ _STREAM: Mapping[str, Any] = {
 _HISTORY = 1000
 _NUMBERS = 2**62
 _MOST = 100_000
+_MOST_STEPS = 10_000
+"""By how much a tally may be taken back at once. Forward it goes one by one."""
+
+_LONGEST_HOLD = 300.0
+"""Seconds for which one entry may say that something is worked on, in spite of clocks that differ."""
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
@@ -132,8 +137,11 @@ class Ledger:
         """Learn what an entry says."""
         try:
             entry = _read(message.body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             _log.warning("an entry of %s cannot be read: %s", self._name, error)
+            return
+        if not (0 < entry.number < _NUMBERS and -_MOST_STEPS <= entry.step <= 1):
+            _log.warning("an entry of %s is none that celeriac writes", self._name)
             return
         if entry.number in self._numbers:
             return
@@ -204,9 +212,10 @@ class Ledger:
         _shorten(self._ended)
 
     def _note_work(self, entry: _Entry) -> None:
+        latest = self._clock.now() + _LONGEST_HOLD
         for tag in entry.held:
             self._held.pop(tag, None)
-            self._held[tag] = entry.until
+            self._held[tag] = min(entry.until, latest)
         _shorten(self._held)
         self.note_ended(entry.ended)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from celeriac.errors import CeleriacError, ConfigError
 from celeriac.finding import Finding
@@ -24,6 +26,14 @@ from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavai
 from celeriac.servers.rabbitmq.protocol.publishing import Publisher
 from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url
 from celeriac.servers.tls import BadFile, Tls, open_context, read_tls
+
+_log = logging.getLogger("celeriac.amqp")
+
+LARGE = 1_000_000
+"""Bytes of a body that goes by a channel of its own if it has more."""
+
+_SLOWEST = 1_000_000
+"""Bytes a second that a line is expected to carry at least."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect."""
@@ -80,6 +90,28 @@ class Link:
                     await channel.call(methods.confirm_publishes())
                 self._publisher = Publisher(channel, self.timeout)
             return self._publisher
+
+    async def publish(
+        self, exchange: str, routing_key: str, header: bytes, body: bytes, *, mandatory: bool = True
+    ) -> None:
+        """Publish a message; see ``Publisher.publish``.
+
+        A large one goes by a channel of its own: RabbitMQ closes the channel of a message that it finds too large, and
+        does not say beforehand what it takes.
+        """
+        if len(body) <= LARGE:
+            publisher = await self.publisher()
+            await publisher.publish(exchange, routing_key, header, body, mandatory=mandatory)
+            return
+        channel = await self.channel()
+        try:
+            async with self.deadline():
+                await channel.call(methods.confirm_publishes())
+            publisher = Publisher(channel, self.timeout + len(body) / _SLOWEST)
+            await publisher.publish(exchange, routing_key, header, body, mandatory=mandatory)
+        finally:
+            if channel.is_open:
+                channel.start_closing()
 
     @contextlib.asynccontextmanager
     async def lasting_channel(self) -> AsyncIterator[Channel]:
@@ -175,7 +207,16 @@ class Link:
             raise
         self._failures = 0
         self._connection = connection
+        connection.on_closed = partial(self._lost, connection)
+        if connection.error is not None:
+            self._lost(connection, connection.error)
         return connection
+
+    def _lost(self, connection: Connection, error: AmqpError) -> None:
+        if connection is self._connection:  # else it was closed here
+            _log.warning(
+                "the connection to %s was lost (%s); it is made again when it is needed", self.target, error
+            )
 
     async def _try_each(self) -> Connection:
         if self.tls is not None and self._context is None:

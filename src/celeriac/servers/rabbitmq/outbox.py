@@ -1,29 +1,49 @@
 """The way of messages to RabbitMQ.
 
-Rules: a publish returns when the server confirmed it; one that no queue takes is an error. What is not due yet goes
-straight to the queues of delays, where its queue is known.
+Rules: a publish returns when the server confirmed it; one that no queue takes is an error. What AMQP cannot carry is
+refused before anything is sent: RabbitMQ would end the connection over it, and with it everything else that is on its
+way. What is not due yet goes straight to the queues of delays, where its queue is known.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from celeriac.clock import Clock
-from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.servers.rabbitmq.envelopes import DUE_HEADER, to_properties
-from celeriac.servers.rabbitmq.link import Link
-from celeriac.servers.rabbitmq.protocol.content import Properties, write_properties
+from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
+from celeriac.servers.rabbitmq.envelopes import DUE_HEADER, has_further_keys, to_properties
+from celeriac.servers.rabbitmq.link import LARGE, Link
+from celeriac.servers.rabbitmq.protocol.content import (
+    LONGEST_NAME,
+    Properties,
+    short_text,
+    write_properties,
+    write_table,
+)
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
+from celeriac.servers.rabbitmq.protocol.frames import room_in
 from celeriac.servers.rabbitmq.protocol.publishing import NO_ROUTE, Publisher
 from celeriac.servers.rabbitmq.topology import FIRST_DELAY_EXCHANGE, Topology, delay_key
 from celeriac.wire.envelope import Envelope, Route
 
 _IN_FLIGHT = 500
 """How many messages of one ``publish_many`` are on their way at once."""
+
+_ADDED = 200
+"""Bytes for what is added to the header of a message that is for later."""
+
+
+class _Ready(msgspec.Struct):
+    """A message that AMQP can carry."""
+
+    properties: Properties
+    header: bytes
+    body: bytes
+    route: Route
 
 
 class Outbox:
@@ -43,43 +63,49 @@ class Outbox:
             raise self._translate(error, route) from error
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        """Publish all, in order."""
-        ready = [(to_properties(envelope), envelope.body, route) for envelope, route in messages]
-        for start in range(0, len(ready), _IN_FLIGHT):
-            part = ready[start : start + _IN_FLIGHT]
+        """Publish all, in order. Raises ``EncodeError`` before any is sent."""
+        if not messages:
+            return
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            publisher = await self._link.publisher()
+        ready = [
+            _ready(publisher, to_properties(envelope), envelope.body, route) for envelope, route in messages
+        ]
+        for part in _parts(ready):
             with self._link.translated(BrokerUnavailable, BrokerError):
                 publisher = await self._link.publisher()
-                sent = [await self._start(publisher, *message) for message in part]
+                sent = [await self._start(publisher, message) for message in part]
             answers = await asyncio.gather(*sent, return_exceptions=True)
-            for (_, _, route), answer in zip(part, answers, strict=True):
+            for message, answer in zip(part, answers, strict=True):
                 if isinstance(answer, AmqpError):
-                    raise self._translate(answer, route) from answer
+                    raise self._translate(answer, message.route) from answer
                 if answer is not None:
                     raise answer
 
     async def send(self, properties: Properties, body: bytes, route: Route) -> None:
-        """Publish. Raises ``AmqpError``."""
+        """Publish. Raises ``AmqpError``, and ``EncodeError`` before anything is sent."""
         publisher = await self._link.publisher()
+        message = _ready(publisher, properties, body, route)
         try:
-            await (await self._start(publisher, properties, body, route))
+            await (await self._start(publisher, message))
         except Refused as error:
             queue = _queue_of(route)
             if error.code != NO_ROUTE or queue is None:
                 raise
             # The queue was deleted since it was declared.
             self._topology.forget_queue(queue)
-            await (await self._start(publisher, properties, body, route))
+            await (await self._start(publisher, message))
 
     async def delay(self, properties: Properties, body: bytes, queue: str, due: float) -> None:
-        """Have the message kept until then and queued. Raises ``AmqpError``."""
-        await self._topology.have_delays(queue)
+        """Have the message kept until then and queued. Raises ``AmqpError``, and ``EncodeError`` as ``send``."""
         publisher = await self._link.publisher()
-        await self._start_delay(publisher, properties, body, queue, due)
+        message = _ready(publisher, properties, body, Route(queue, queue=queue))
+        await self._topology.have_delays(queue)
+        await self._start_delay(await self._link.publisher(), message, queue, due)
 
-    async def _start(
-        self, publisher: Publisher, properties: Properties, body: bytes, route: Route
-    ) -> asyncio.Future[None]:
+    async def _start(self, publisher: Publisher, message: _Ready) -> asyncio.Future[None]:
         """Return when the message is on its way; the future tells of its arrival."""
+        route = message.route
         queue = _queue_of(route)
         if queue is not None:
             await self._topology.have_queue(queue)
@@ -92,15 +118,23 @@ class Outbox:
             route.due is not None
             and queue is not None
             and route.due > self._clock.now()
+            and not has_further_keys(message.properties)
             and await self._can_delay(queue)
         ):
-            return self._start_delay(publisher, properties, body, queue, route.due)
-        header = write_properties(properties, len(body))
-        return publisher.publish(route.exchange, route.routing_key, header, body)
+            return self._start_delay(publisher, message, queue, route.due)
+        return self._put(publisher, route.exchange, route.routing_key, message.header, message.body)
+
+    def _put(
+        self, publisher: Publisher, exchange: str, routing_key: str, header: bytes, body: bytes
+    ) -> asyncio.Future[None]:
+        if len(body) > LARGE:
+            return asyncio.ensure_future(self._link.publish(exchange, routing_key, header, body))
+        return publisher.publish(exchange, routing_key, header, body)
 
     def _start_delay(
-        self, publisher: Publisher, properties: Properties, body: bytes, queue: str, due: float
+        self, publisher: Publisher, message: _Ready, queue: str, due: float
     ) -> asyncio.Future[None]:
+        properties, body = message.properties, message.body
         seconds = due - self._clock.now()
         delayed = msgspec.structs.replace(
             properties,
@@ -109,7 +143,7 @@ class Outbox:
         )
         exchange = self._topology.soon if seconds < 1 else FIRST_DELAY_EXCHANGE
         header = write_properties(delayed, len(body))
-        return publisher.publish(exchange, delay_key(int(seconds), queue), header, body)
+        return self._put(publisher, exchange, delay_key(int(seconds), queue), header, body)
 
     async def _can_delay(self, queue: str) -> bool:
         """Whether there are queues of delays; without them the worker keeps the message until it is due."""
@@ -132,3 +166,44 @@ class Outbox:
 
 def _queue_of(route: Route) -> str | None:
     return route.queue if route.queue is not None or route.exchange else route.routing_key
+
+
+def _parts(messages: Sequence[_Ready]) -> Iterator[Sequence[_Ready]]:
+    """Yield what may be on its way together: a large one goes by a channel of its own, and would lose its place."""
+    start = 0
+    for end, message in enumerate(messages):
+        if len(message.body) > LARGE or end - start >= _IN_FLIGHT:
+            if end > start:
+                yield messages[start:end]
+            start = end
+        if len(message.body) > LARGE:
+            yield messages[end : end + 1]
+            start = end + 1
+    if start < len(messages):
+        yield messages[start:]
+
+
+def _ready(publisher: Publisher, properties: Properties, body: bytes, route: Route) -> _Ready:
+    """Return the message as it is sent. Raises ``EncodeError`` naming what AMQP cannot carry."""
+    _check_name(route.exchange, "exchange")
+    _check_name(route.routing_key, "routing key")
+    _check_name(route.queue or "", "queue")
+    header = write_properties(properties, len(body))
+    room = room_in(publisher.channel.wire.frame_max) - _ADDED
+    if len(header) > room:
+        raise EncodeError(_too_large(properties, len(header), room))
+    return _Ready(properties, header, body, route)
+
+
+def _check_name(name: str, what: str) -> None:
+    if not name.isascii() or len(name) > LONGEST_NAME:
+        short_text(name, what)
+
+
+def _too_large(properties: Properties, size: int, room: int) -> str:
+    sizes = {name: len(write_table({name: value}, "")) for name, value in (properties.headers or {}).items()}
+    name = max(sizes, key=sizes.__getitem__, default="")
+    return (
+        f"headers: {size} bytes of properties, of which {name!r:.100} takes {sizes.get(name, 0)}, are more than the "
+        f"{room} that RabbitMQ takes (frame_max); what is large belongs in an argument, or in a store of its own"
+    )

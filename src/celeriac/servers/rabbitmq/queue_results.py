@@ -164,9 +164,8 @@ class AmqpBackend:
 
     async def _publish(self, encoded: EncodedResult) -> None:
         task_id = encoded.record.task_id
-        publisher = await self._link.publisher()
         header = self._messages.header(task_id, len(encoded.payload))
-        await publisher.publish("", queue_of(task_id), header, encoded.payload)
+        await self._link.publish("", queue_of(task_id), header, encoded.payload)
 
     # --- reading
 

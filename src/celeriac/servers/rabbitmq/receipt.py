@@ -12,7 +12,7 @@ import math
 from typing import Protocol
 
 from celeriac.clock import Clock
-from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, EncodeError
 from celeriac.servers.rabbitmq.dead import Graveyard
 from celeriac.servers.rabbitmq.envelopes import parked, set_by
 from celeriac.servers.rabbitmq.holding import Holding
@@ -71,6 +71,8 @@ class Keeper:
         properties = set_by(message, earlier) if aside else parked(message, earlier)
         try:
             await self._outbox.delay(properties, message.body, queue, due)
+        except EncodeError:
+            return False  # the headers fill their frame, and there is no room for when it is due
         except Refused as error:
             if not self._complained:
                 self._complained = True

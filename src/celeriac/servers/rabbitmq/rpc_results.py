@@ -20,7 +20,7 @@ from functools import partial
 from itertools import count
 
 from celeriac.backend import ChordStore, Copies, EncodedResult
-from celeriac.errors import BackendError, BackendUnavailable, WireError
+from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
 from celeriac.finding import Finding
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
@@ -101,10 +101,13 @@ class RpcBackend:
             # Nobody is to be told elsewhere: it is about a task of this very process, or of nobody.
             self._keep(record.task_id, record)
             return
-        header = self._messages.header(record.task_id, len(encoded.payload), priority=0)
         try:
-            publisher = await self._link.publisher()
-            await publisher.publish("", record.reply_to, header, encoded.payload, mandatory=False)
+            header = self._messages.header(record.task_id, len(encoded.payload), priority=0)
+        except EncodeError as error:
+            _log.warning("nobody can be told of a task, for AMQP cannot carry its id: %s", error)
+            return
+        try:
+            await self._link.publish("", record.reply_to, header, encoded.payload, mandatory=False)
         except AmqpError as error:
             raise self._link.translate(error, BackendUnavailable, BackendError) from error
 

@@ -17,7 +17,7 @@ from celeriac.broker import Parked
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, MalformedMessage
 from celeriac.servers.rabbitmq.browsing import look_into
-from celeriac.servers.rabbitmq.envelopes import DUE_HEADER, read
+from celeriac.servers.rabbitmq.envelopes import DELAY_BITS, DUE_HEADER, is_moment, read
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol.content import read_properties
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
@@ -78,7 +78,7 @@ class AmqpSchedule:
         bits, queue = message.routing_key[:_BITS], message.routing_key[_BITS:]
         due = _due_of(message)
         if due is None:
-            due = self._clock.now() + int(bits.replace(".", ""), 2)
+            due = self._clock.now() + (int(bits.replace(".", ""), 2) if DELAY_BITS.match(bits) else 0)
         return Parked(id=_id_of(message), envelope=envelope, queue=queue, due=due)
 
 
@@ -94,7 +94,7 @@ def _due_of(message: Inbound) -> float | None:
     except MalformedMessage:
         return None
     due = headers.get(DUE_HEADER)
-    return due if isinstance(due, float) else _time(headers.get("eta"))
+    return due if is_moment(due) else _time(headers.get("eta"))
 
 
 def _time(eta: object) -> float | None:

@@ -18,7 +18,7 @@ import msgspec
 
 from celeriac.broker import Delivery
 from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.servers.rabbitmq.envelopes import read
+from celeriac.servers.rabbitmq.envelopes import counted_by_broker, read
 from celeriac.servers.rabbitmq.holding import Holding
 from celeriac.servers.rabbitmq.ledger import LEDGER_CONSUMER, Ledger
 from celeriac.servers.rabbitmq.link import Link
@@ -156,6 +156,11 @@ class AmqpSubscription:
     async def _count(self, taken: list[Delivery]) -> list[Delivery]:
         """Return the same, with how often each was handed out, as far as that can be told."""
         messages = [_message_of(delivery) for delivery in taken]
+        for message in messages:
+            if message.redelivered and (count := counted_by_broker(message)) is not None:
+                with contextlib.suppress(AmqpError):
+                    counts = await self._topology.counts_deliveries(message.queue)
+                    message.counted, message.is_counted = 0 if counts is False else count, counts is True
         await self._tallies.begin([message for message in messages if message.redelivered])
         earlier = [self._tallies.earlier(message) for message in messages]
         return [
@@ -324,6 +329,7 @@ class AmqpSubscription:
             self._ledger.take(message)
             return
         queue, generation = self._consumers.get(message.consumer, _NOBODY)
+        message.queue = queue
         delivery = self._delivery(holding, queue, message, generation)
         holding.add(message.tag, _receipt_of(delivery))
         line = self._lines.get(queue)
@@ -347,7 +353,7 @@ class AmqpSubscription:
 
     def _delivery(self, holding: Holding, queue: str, message: Inbound, generation: int) -> Delivery:
         envelope, deliveries = read(message)
-        tag = None if isinstance(envelope, Unreadable) else envelope.delivery_tag
+        tag = None if isinstance(envelope, Unreadable) else f"{envelope.delivery_tag}@{queue}"
         receipt = AmqpReceipt(self._keeper, self, holding, queue, message, tag, generation)
         redelivered = message.redelivered if isinstance(envelope, Unreadable) else envelope.redelivered
         return Delivery(envelope, queue, receipt, redelivered, deliveries)
@@ -397,7 +403,7 @@ class AmqpSubscription:
         for queue in [queue for queue, line in self._lines.items() if line]:
             # A quorum queue counts what is given back as a failed delivery.
             with contextlib.suppress(AmqpError):
-                if not await self._topology.is_quorum(queue):
+                if await self._topology.counts_deliveries(queue) is False:
                     async with self._tuning:
                         await self._pause([queue])
 

@@ -3,7 +3,8 @@
 Rules: the mark stands for one hand-out, the first; each later one by a celeriac worker is in the ledger before the
 worker has the message, and what comes back on purpose is taken off there before it comes back. So a message is never
 handed out more often than is counted, but the first may have been a mere push to a worker that then died, or that was
-not one of ours. Where the ledger cannot be written the message is handed out uncounted.
+not one of ours. Where the ledger cannot be written the message is handed out uncounted. What a quorum queue counts is
+taken from it, and from nobody else: elsewhere the same header is a sender's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-from celeriac.errors import MalformedMessage
-from celeriac.servers.rabbitmq.envelopes import DELIVERY_COUNT_HEADER
 from celeriac.servers.rabbitmq.ledger import Ledger
-from celeriac.servers.rabbitmq.protocol.content import read_properties
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 
@@ -48,7 +46,8 @@ class Tallies:
 
     def earlier(self, message: Inbound) -> int:
         """Return how often the message was handed out before this time, which is counted already."""
-        return max(0, self._ledger.tally(_key_of(message))) if _is_ours_to_count(message) else 0
+        tally = self._ledger.tally(_key_of(message)) if _is_ours_to_count(message) else 0
+        return max(message.counted, tally)
 
     async def _write(self, keys: list[str], step: int) -> None:
         if not keys:
@@ -61,14 +60,9 @@ class Tallies:
 
 def _is_ours_to_count(message: Inbound) -> bool:
     """Whether the message was marked and not counted by RabbitMQ, as quorum queues do."""
-    if not message.redelivered:
-        return False
-    try:
-        return DELIVERY_COUNT_HEADER not in (read_properties(message.header).headers or {})
-    except MalformedMessage:
-        return True
+    return message.redelivered and not message.is_counted
 
 
 def _key_of(message: Inbound) -> str:
-    place = f"{message.exchange}\0{message.routing_key}\0".encode()
+    place = f"{message.queue}\0{message.exchange}\0{message.routing_key}\0".encode()
     return blake2b(place + message.header + message.body, digest_size=12).hexdigest()

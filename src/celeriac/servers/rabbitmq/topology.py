@@ -24,6 +24,9 @@ DELAY_LEVELS = 28
 """kombu's: a delay is 28 bits of seconds, a queue for each."""
 
 LONGEST_DELAY = 2**DELAY_LEVELS - 1
+_LONGEST_DELAYED = 255 - 2 * DELAY_LEVELS
+"""Bytes that the bits leave in a routing key."""
+
 FIRST_DELAY_EXCHANGE = f"celery_delayed_{DELAY_LEVELS - 1}"
 
 
@@ -99,7 +102,7 @@ class Topology:
         self._queues: set[str] = set()
         self._exchanges: set[str] = set()
         self._delayed: set[str] = set()
-        self._quorum: dict[str, bool] = {}
+        self._quorum: dict[str, bool | None] = {}
         self._delays = False
         self._turn = asyncio.Lock()
         self.seen: set[str] = set()
@@ -128,7 +131,12 @@ class Topology:
         self._exchanges.add(exchange)
 
     async def have_delays(self, queue: str) -> None:
-        """Make sure that messages can be kept for this queue."""
+        """Make sure that messages can be kept for this queue. Raises ``Refused`` where they cannot."""
+        if len(queue.encode()) > _LONGEST_DELAYED:
+            raise Refused(
+                f"the name of queue {queue!r:.50} is too long for the queues of delays, which take "
+                f"{_LONGEST_DELAYED} bytes"
+            )
         await self.have_queue(queue)
         if await self._knows(self._delayed, queue):
             return
@@ -152,7 +160,7 @@ class Topology:
 
     async def use_delays(self, queue: str) -> None:
         """Let messages be kept for this queue, if there are queues of delays already."""
-        if self._never or await self._knows(self._delayed, queue):
+        if self._never or len(queue.encode()) > _LONGEST_DELAYED or await self._knows(self._delayed, queue):
             return
         async with self._turn:
             self._delays = self._delays or (
@@ -202,13 +210,17 @@ class Topology:
             raise
         return int(answer.message_count)
 
-    async def is_quorum(self, queue: str) -> bool:
-        """Whether the queue is a quorum queue. Asked by declaring it as one, which RabbitMQ refuses for another."""
+    async def counts_deliveries(self, queue: str) -> bool | None:
+        """Whether it is a quorum queue, which counts how often each message was handed out; ``None``: not to be known.
+
+        Asked by declaring it as one, which RabbitMQ refuses for another.
+        """
         if queue not in self._quorum:
             try:
                 await self._ask(methods.declare_queue(queue, {"x-queue-type": "quorum"}))
             except Refused as error:
-                self._quorum[queue] = "'x-queue-type'" not in str(error) and "'durable'" not in str(error)
+                known = "'x-queue-type'" in str(error) or "'durable'" in str(error)
+                self._quorum[queue] = False if known else None
             else:
                 self._quorum[queue] = True
         return self._quorum[queue]

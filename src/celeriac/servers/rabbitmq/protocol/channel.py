@@ -1,13 +1,15 @@
 """One channel: calls and their answers, messages that come in.
 
 Rules: answers come in the order of the calls, so calls may overlap; after it was closed, by whom ever, every call
-raises why; handlers run inside the reading of the socket and must not block.
+raises why; handlers run inside the reading of the socket and must not block. A handler that raises costs the message
+that it was given: the connection, with all that others do on it, goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -19,6 +21,8 @@ from celeriac.servers.rabbitmq.protocol import frames
 from celeriac.servers.rabbitmq.protocol.content import body_size
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable, of_reply
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
+
+_log = logging.getLogger("celeriac.amqp")
 
 
 class Wire(Protocol):
@@ -155,6 +159,14 @@ class Channel:
             self._complete = self.on_message
         elif kind == frames.CONFIRMED:
             self.on_confirm(*frames.read_confirmed(payload), True)
+        elif kind == frames.GOT:
+            self._arriving = frames.read_got(payload)
+            self._complete = self._answer
+        elif kind == frames.RETURNED:
+            self._arriving, reason = frames.read_returned(payload)
+            self._complete = lambda message: self.on_return(message, reason)
+        elif kind == frames.CHANNEL_CLOSE:
+            self._closed_by_server(*frames.read_close(payload))
         else:
             self._dispatch(frames.read_method(self.number, payload))
 
@@ -165,8 +177,7 @@ class Channel:
         arriving.header = payload
         self._missing = body_size(payload)
         if not self._missing:
-            self._arriving = None
-            self._complete(arriving)
+            self._hand_over(arriving)
 
     def _on_body(self, payload: bytes) -> None:
         arriving = self._arriving
@@ -181,32 +192,29 @@ class Channel:
             payload = b"".join(self._parts)
             self._parts = []
         arriving.body = payload
+        self._hand_over(arriving)
+
+    def _hand_over(self, message: Inbound) -> None:
         self._arriving = None
-        self._complete(arriving)
+        try:
+            self._complete(message)
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception(
+                "a message with the routing key %r could not be taken, and stays with the server",
+                message.routing_key,
+            )
+
+    def _closed_by_server(self, code: int, text: str) -> None:
+        self.wire.write(frames.method(commands.Channel.CloseOk(), self.number))
+        self.wire.forget(self.number)
+        self.fail(of_reply(code, text))
 
     def _dispatch(self, frame: Any) -> None:
         match frame:
             case commands.Basic.Nack():
                 self.on_confirm(frame.delivery_tag or 0, bool(frame.multiple), False)
-            case commands.Basic.Return():
-                reason = f"{frame.reply_text} ({frame.reply_code})"
-                self._arriving = Inbound("", 0, False, frame.exchange or "", frame.routing_key or "")
-                self._complete = lambda message: self.on_return(message, reason)
-            case commands.Basic.GetOk():
-                self._arriving = Inbound(
-                    "",
-                    frame.delivery_tag or 0,
-                    bool(frame.redelivered),
-                    frame.exchange or "",
-                    frame.routing_key or "",
-                )
-                self._complete = self._answer
             case commands.Basic.Cancel():
                 self.on_cancelled(frame.consumer_tag or "")
-            case commands.Channel.Close():
-                self.wire.write(frames.method(commands.Channel.CloseOk(), self.number))
-                self.wire.forget(self.number)
-                self.fail(of_reply(frame.reply_code or 0, frame.reply_text or ""))
             case commands.Channel.Flow():
                 self.wire.write(
                     frames.method(commands.Channel.FlowOk(active=bool(frame.active)), self.number)

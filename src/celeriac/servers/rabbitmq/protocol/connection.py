@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import struct
 from collections.abc import Callable
 from typing import Any, cast
 
 from pamqp import commands
-from pamqp.exceptions import PAMQPException
 
 from celeriac.servers.rabbitmq.protocol import frames
 from celeriac.servers.rabbitmq.protocol.channel import Channel
@@ -33,7 +31,8 @@ _PREFACE = b"AMQP\x00\x00\x09\x01"
 _FRAME_MAX = 131072
 _CHANNEL_MAX = 2047
 _LOCALE = "en_US"
-_READ_ERRORS = (struct.error, IndexError, KeyError, ValueError, TypeError, PAMQPException)
+_GROWTH = 1_000_000
+"""Bytes by which a frame may be longer than was agreed on: RabbitMQ adds headers to a message, and asks nobody."""
 
 
 async def connect(
@@ -177,7 +176,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._read(self._unread + data if self._unread else data)
-        except _READ_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - else asyncio closes the socket, and nobody is told why
             self._end(Unavailable(f"what the server sent cannot be read: {error!r}"))
 
     def _read(self, data: bytes) -> None:
@@ -186,7 +185,7 @@ class Connection(asyncio.Protocol):
             kind, number, size = unpack(data, at)
             start = at + frames.HEAD_SIZE
             last = start + size
-            if size > self.frame_max:
+            if size > self.frame_max + _GROWTH:
                 raise ValueError(f"a frame of {size} bytes")
             if last >= end:
                 break
@@ -197,7 +196,7 @@ class Connection(asyncio.Protocol):
             if channel is not None:
                 channel.on_frame(kind, data[start:last])
             elif number == 0 and kind == frames.METHOD:
-                self._on_method(frames.read_method(0, data[start:last]))
+                self._on_method(data[start:last])
         self._unread = data[at:]
 
     def _flush(self) -> None:
@@ -208,7 +207,11 @@ class Connection(asyncio.Protocol):
 
     # --- the connection's own methods
 
-    def _on_method(self, frame: Any) -> None:
+    def _on_method(self, payload: bytes) -> None:
+        if payload[:4] == frames.CONNECTION_CLOSE:
+            self._closed_by_server(*frames.read_close(payload))
+            return
+        frame: Any = frames.read_method(0, payload)
         match frame:
             case commands.Connection.Start():
                 self._log_in(frame)
@@ -221,8 +224,6 @@ class Connection(asyncio.Protocol):
                 self.blocked = frame.reason or "no reason given"
             case commands.Connection.Unblocked():
                 self.blocked = None
-            case commands.Connection.Close():
-                self._closed_by_server(frame.reply_code or 0, frame.reply_text or "")
             case commands.Connection.CloseOk():
                 self._end(Unavailable("the connection was closed"))
             case _:

@@ -1,13 +1,14 @@
 """The content of a message: its properties and header table, as bytes.
 
 Rules: pure; written as py-amqp writes it (32-bit integers, 64-bit floats, null as void), so that every Celery client
-reads it; read whoever wrote it. Properties that nobody here uses are carried along as bytes. Source: AMQP 0-9-1,
-sections 2.3.5 and 4.2, with RabbitMQ's errata for field types.
+reads it; read whoever wrote it. Properties that nobody here uses are carried along as bytes. What was read can be
+written, and what is written RabbitMQ takes: it ends a connection over a table that it cannot read, such as one with a
+number that is not finite. Source: AMQP 0-9-1, sections 2.3.5 and 4.2, with RabbitMQ's errata for field types.
 """
 
 from __future__ import annotations
 
-import struct
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,6 +24,8 @@ BASIC = 60
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2000, 0x1000
 _PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0800, 0x0400, 0x0200, 0x0100
 _MESSAGE_ID, _REST = 0x0080, 0x007F
+_TIMESTAMP, _TYPE, _USER_ID, _APP_ID = 0x0040, 0x0020, 0x0010, 0x0008
+_PERSISTENT = 2
 
 _HEAD = Struct(">HHQH")
 _HEAD_SIZE = _HEAD.size
@@ -30,10 +33,18 @@ _U16, _U32, _I16, _I32, _I64 = Struct(">H"), Struct(">I"), Struct(">h"), Struct(
 _F32, _F64 = Struct(">f"), Struct(">d")
 _u32_at = _U32.unpack_from
 
-_LONGEST_NAME = 255
-_LENGTHS = tuple(bytes((length,)) for length in range(_LONGEST_NAME + 1))
-_Reader: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
-"""Reads the value of a field at its first byte; returns it and where the next field begins."""
+LONGEST_NAME = 255
+"""Bytes of a name: of a queue, a routing key, a header, and of every property that is a text."""
+
+_LENGTHS = tuple(bytes((length,)) for length in range(LONGEST_NAME + 1))
+_Reader: TypeAlias = Callable[[bytes, int, int], tuple[Any, int]]
+"""Reads a value at its first byte, so many tables and arrays deep; returns it and where the next field begins."""
+
+_DEEPEST = 100
+"""How many tables and arrays may stand in one another."""
+
+_LATEST = 253402300799
+"""The last second, since the epoch, of the year 9999."""
 
 _SHORTEST_INT, _LONGEST_INT = -(2**31), 2**31
 _SHORTEST_LONG, _LONGEST_LONG = -(2**63), 2**63
@@ -69,7 +80,7 @@ def read_properties(header: bytes) -> Properties:
     """Return the properties of a content header's payload. Raises ``MalformedMessage``."""
     try:
         return _read_properties(header)
-    except (struct.error, IndexError, ValueError, RecursionError, ArithmeticError) as error:
+    except Exception as error:  # whatever a sender may think of, it costs its message and nothing else
         raise MalformedMessage(f"properties cannot be read: {error}") from error
 
 
@@ -87,7 +98,7 @@ def _read_properties(header: bytes) -> Properties:
         content_encoding = header[at + 1 : end].decode()
         at = end
     if flags & _HEADERS:
-        headers, at = _read_table(header, at)
+        headers, at = _read_table(header, at, 0)
     if flags & _DELIVERY_MODE:
         delivery_mode = header[at]
         at += 1
@@ -126,7 +137,10 @@ def _read_properties(header: bytes) -> Properties:
 
 
 def write_properties(properties: Properties, size: int) -> bytes:
-    """Return the payload of a content header for a body of ``size`` bytes. Raises ``EncodeError``."""
+    """Return the payload of a content header for a body of ``size`` bytes.
+
+    Raises ``EncodeError`` naming the property, or the header, that cannot be written.
+    """
     flags = properties.rest_flags
     parts: list[bytes] = []
     if properties.content_type is not None:
@@ -160,19 +174,55 @@ def write_properties(properties: Properties, size: int) -> bytes:
     return _HEAD.pack(BASIC, 0, size, flags) + b"".join(parts)
 
 
+def as_forwarded(properties: Properties) -> Properties:
+    """Return the same properties as RabbitMQ takes them from anybody.
+
+    It closes the channel over a ``user_id`` that is not of the connection, an ``expiration`` that is no number and a
+    ``delivery_mode`` that it does not know, and the connection over flags and bytes that do not belong together.
+    """
+    mode = properties.delivery_mode
+    flags, rest = _without_user(properties.rest_flags, properties.rest)
+    return msgspec.structs.replace(
+        properties,
+        delivery_mode=mode if mode in {1, 2} else _PERSISTENT,
+        expiration=None,
+        rest_flags=flags,
+        rest=rest,
+    )
+
+
+def _without_user(flags: int, rest: bytes) -> tuple[int, bytes]:
+    """Return the properties after ``message_id`` without the user's, or none where they cannot be read."""
+    at, kept = 0, b""
+    known = flags & (_TIMESTAMP | _TYPE | _USER_ID | _APP_ID)
+    for flag in (_TIMESTAMP, _TYPE, _USER_ID, _APP_ID):
+        if not known & flag:
+            continue
+        end = at + 8 if flag == _TIMESTAMP else at + 1 + (rest[at] if at < len(rest) else 0)
+        if end > len(rest):
+            return 0, b""
+        if flag != _USER_ID:
+            kept += rest[at:end]
+        at = end
+    return known & ~_USER_ID, kept
+
+
 def short_text(text: str, what: str) -> bytes:
     """Return a short string: a byte of length and up to 255 bytes. Raises ``EncodeError`` naming ``what``."""
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:
         raise EncodeError(f"{what} {text!r:.100} is no text that can be written: {error.reason}") from error
-    if len(raw) > _LONGEST_NAME:
-        raise EncodeError(f"{what} {text!r:.100} is {len(raw)} bytes long; AMQP takes {_LONGEST_NAME}")
+    if len(raw) > LONGEST_NAME:
+        raise EncodeError(f"{what} {text!r:.100} is {len(raw)} bytes long; AMQP takes {LONGEST_NAME}")
     return _LENGTHS[len(raw)] + raw
 
 
-def write_table(table: Mapping[str, Any], what: str) -> bytes:
-    """Return a field table. Raises ``EncodeError`` naming the field that cannot be written."""
+def write_table(table: Mapping[str, Any], what: str, deep: int = 0) -> bytes:
+    """Return a field table. Raises ``EncodeError`` naming the field that cannot be written.
+
+    :param deep: how many tables and arrays it stands in.
+    """
     parts: list[bytes] = []
     for name, value in table.items():
         if not isinstance(name, str):
@@ -184,7 +234,7 @@ def write_table(table: Mapping[str, Any], what: str) -> bytes:
         elif isinstance(value, str):
             parts.append(_long_text(value, what, name))
         else:
-            parts.append(_write_value(value, what, name))
+            parts.append(_write_value(value, what, name, deep))
     content = b"".join(parts)
     return _U32.pack(len(content)) + content
 
@@ -193,11 +243,11 @@ def _long_text(text: str, what: str, name: str) -> bytes:
     try:
         raw = text.encode()
     except UnicodeEncodeError as error:
-        raise EncodeError(f"{what}: {name!r} is no text that can be written: {error.reason}") from error
+        raise EncodeError(f"{what}: {name!r:.100} is no text that can be written: {error.reason}") from error
     return b"S" + _U32.pack(len(raw)) + raw
 
 
-def _write_value(value: Any, what: str, name: str) -> bytes:  # noqa: C901, PLR0912 - a table of kinds
+def _write_value(value: Any, what: str, name: str, deep: int) -> bytes:  # noqa: C901, PLR0912 - a table of kinds
     if value is None:
         return b"V"
     if isinstance(value, str):
@@ -209,28 +259,55 @@ def _write_value(value: Any, what: str, name: str) -> bytes:  # noqa: C901, PLR0
             return b"I" + _I32.pack(value)
         if _SHORTEST_LONG <= value < _LONGEST_LONG:
             return b"l" + _I64.pack(value)
-        raise EncodeError(f"{what}: {name!r} is {value!r:.50}, and AMQP has 64 bits for a number")
+        raise EncodeError(f"{what}: {name!r:.100} is an integer that AMQP's 64 bits cannot hold")
     if isinstance(value, float):
+        if not math.isfinite(value):
+            raise EncodeError(
+                f"{what}: {name!r:.100} is {value}, and AMQP has no such number; write it as text"
+            )
         return b"d" + _F64.pack(value)
     if isinstance(value, bytes | bytearray):
         return b"x" + _U32.pack(len(value)) + bytes(value)
     # Lists and dicts first: to ask for the abstract kinds takes longer than to write these.
     if isinstance(value, list):
-        return _write_array(value, what, name)
+        return _write_array(value, what, name, deep)
     if isinstance(value, (dict, Mapping)):
-        return b"F" + write_table(value, f"{what}.{name}")
+        _check_depth(deep, what, name)
+        return b"F" + write_table(value, f"{what}.{name:.100}", deep + 1)
     if isinstance(value, Sequence):
-        return _write_array(value, what, name)
+        return _write_array(value, what, name, deep)
     if isinstance(value, datetime):
-        return b"T" + _I64.pack(int(value.timestamp()))
+        return _write_time(value, what, name)
     if isinstance(value, Decimal):
         return _write_decimal(value, what, name)
-    raise EncodeError(f"{what}: {name!r} is of {type(value).__name__}, which a header cannot hold")
+    raise EncodeError(f"{what}: {name!r:.100} is of {type(value).__name__}, which a header cannot hold")
 
 
-def _write_array(values: Sequence[Any], what: str, name: str) -> bytes:
-    content = b"".join([_write_value(value, what, name) for value in values])
+def _write_array(values: Sequence[Any], what: str, name: str, deep: int) -> bytes:
+    _check_depth(deep, what, name)
+    content = b"".join([_write_value(value, what, name, deep + 1) for value in values])
     return b"A" + _U32.pack(len(content)) + content
+
+
+def _check_depth(deep: int, what: str, name: str) -> None:
+    if deep >= _DEEPEST:
+        raise EncodeError(
+            f"{what:.200}: {name!r:.100} is nested deeper than {_DEEPEST} levels, or contains itself"
+        )
+
+
+def _write_time(value: datetime, what: str, name: str) -> bytes:
+    try:
+        seconds = int(value.timestamp())
+    except (ValueError, OverflowError, OSError) as error:
+        raise EncodeError(
+            f"{what}: {name!r:.100} is {value}, which is no time in seconds: {error}"
+        ) from error
+    if seconds < 0:
+        raise EncodeError(
+            f"{what}: {name!r:.100} is {value}, and AMQP's times begin in 1970; write it as text"
+        )
+    return b"T" + _I64.pack(seconds)
 
 
 def _write_decimal(value: Decimal, what: str, name: str) -> bytes:
@@ -239,14 +316,14 @@ def _write_decimal(value: Decimal, what: str, name: str) -> bytes:
         number = int("".join(map(str, digits))) * (-1 if sign else 1)
         if _SHORTEST_INT <= number < _LONGEST_INT:
             return b"D" + bytes((-exponent,)) + _I32.pack(number)
-    raise EncodeError(f"{what}: {name!r} is {value}, which AMQP's decimal cannot hold; write it as text")
+    raise EncodeError(f"{what}: {name!r:.100} is {value}, which AMQP's decimal cannot hold; write it as text")
 
 
-def _read_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
+def _read_table(data: bytes, at: int, deep: int) -> tuple[dict[str, Any], int]:
     at += 4
     end = at + _u32_at(data, at - 4)[0]
-    if end > len(data):
-        raise ValueError("a table is longer than its message")
+    if end > len(data) or deep > _DEEPEST:
+        raise ValueError("a table is longer than its message, or nested too deep")
     table: dict[str, Any] = {}
     u32_at, text_of = _u32_at, _text_or_bytes
     while at < end:
@@ -262,7 +339,10 @@ def _read_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
             at = start + u32_at(data, at)[0]
             table[name] = text_of(data[start:at])
         else:
-            table[name], at = _READERS.get(kind, _refuse)(data, at)
+            table[name], at = _READERS.get(kind, _refuse)(data, at, deep + 1)
+    # Else what follows would be read once more for each table that it is claimed for.
+    if at != end:
+        raise ValueError("a field is longer than its table")
     return table, end
 
 
@@ -273,48 +353,65 @@ def _text_or_bytes(raw: bytes) -> str | bytes:
         return raw
 
 
-def _read_text(data: bytes, at: int) -> tuple[str | bytes, int]:
-    raw, end = _read_bytes(data, at)
+def _read_text(data: bytes, at: int, deep: int) -> tuple[str | bytes, int]:
+    raw, end = _read_bytes(data, at, deep)
     return _text_or_bytes(raw), end
 
 
-def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
+def _read_bytes(data: bytes, at: int, deep: int) -> tuple[bytes, int]:
     start = at + 4
     end = start + _u32_at(data, at)[0]
     return data[start:end], end
 
 
-def _read_array(data: bytes, at: int) -> tuple[list[Any], int]:
+def _read_array(data: bytes, at: int, deep: int) -> tuple[list[Any], int]:
     end = at + 4 + _u32_at(data, at)[0]
+    if end > len(data) or deep > _DEEPEST:
+        raise ValueError("an array is longer than its message, or nested too deep")
     at += 4
     items: list[Any] = []
     while at < end:
-        item, at = _READERS.get(data[at], _refuse)(data, at + 1)
+        item, at = _READERS.get(data[at], _refuse)(data, at + 1, deep + 1)
         items.append(item)
+    if at != end:
+        raise ValueError("an item is longer than its array")
     return items, end
 
 
-def _read_void(data: bytes, at: int) -> tuple[None, int]:
+def _read_void(data: bytes, at: int, deep: int) -> tuple[None, int]:
     return None, at
 
 
-def _read_truth(data: bytes, at: int) -> tuple[bool, int]:
+def _read_truth(data: bytes, at: int, deep: int) -> tuple[bool, int]:
     return data[at] != 0, at + 1
 
 
-def _read_time(data: bytes, at: int) -> tuple[datetime, int]:
-    return datetime.fromtimestamp(_I64.unpack_from(data, at)[0], UTC), at + 8
+def _read_time(data: bytes, at: int, deep: int) -> tuple[datetime, int]:
+    seconds = _I64.unpack_from(data, at)[0]
+    if not 0 <= seconds <= _LATEST:
+        raise ValueError(f"{seconds} is no time in seconds since 1970")
+    return datetime.fromtimestamp(seconds, UTC), at + 8
 
 
-def _read_decimal(data: bytes, at: int) -> tuple[Decimal, int]:
+def _read_decimal(data: bytes, at: int, deep: int) -> tuple[Decimal, int]:
     return Decimal(_I32.unpack_from(data, at + 1)[0]).scaleb(-data[at]), at + 5
 
 
 def _reader_of(number: Struct) -> _Reader:
-    return lambda data, at: (number.unpack_from(data, at)[0], at + number.size)
+    return lambda data, at, deep: (number.unpack_from(data, at)[0], at + number.size)
 
 
-def _refuse(data: bytes, at: int) -> tuple[Any, int]:
+def _reader_of_fraction(number: Struct) -> _Reader:
+    def read(data: bytes, at: int, deep: int) -> tuple[float, int]:
+        value = number.unpack_from(data, at)[0]
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no number that AMQP has")
+        return value, at + number.size
+
+    return read
+
+
+def _refuse(data: bytes, at: int, deep: int) -> tuple[Any, int]:
     raise ValueError(f"{data[at - 1 : at]!r} is no type of a field")
 
 
@@ -329,8 +426,8 @@ _READERS: Mapping[int, _Reader] = {
     ord("i"): _reader_of(_U32),
     ord("l"): _reader_of(_I64),
     ord("L"): _reader_of(_I64),
-    ord("f"): _reader_of(_F32),
-    ord("d"): _reader_of(_F64),
+    ord("f"): _reader_of_fraction(_F32),
+    ord("d"): _reader_of_fraction(_F64),
     ord("D"): _read_decimal,
     ord("S"): _read_text,
     ord("x"): _read_bytes,

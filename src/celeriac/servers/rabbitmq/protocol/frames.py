@@ -1,6 +1,7 @@
 """The frames that every message costs, and those that pamqp writes.
 
-Rules: pure. A frame is a type, a channel, a size, a payload and an end mark (AMQP 0-9-1, section 4.2.3).
+Rules: pure. A frame is a type, a channel, a size, a payload and an end mark (AMQP 0-9-1, section 4.2.3). What others
+chose, such as a routing key, and what the server cut at 255 bytes, may be no UTF-8; it is read all the same.
 """
 
 from __future__ import annotations
@@ -31,9 +32,17 @@ DELIVER = b"\x00\x3c\x00\x3c"
 CONFIRMED = b"\x00\x3c\x00\x50"
 """Class ``basic``, method ``ack`` (80): also what confirms a publish."""
 
+GOT = b"\x00\x3c\x00\x47"
+"""Class ``basic``, method ``get-ok`` (71)."""
+RETURNED = b"\x00\x3c\x00\x32"
+"""Class ``basic``, method ``return`` (50)."""
+CHANNEL_CLOSE, CONNECTION_CLOSE = b"\x00\x14\x00\x28", b"\x00\x0a\x00\x32"
+"""Class ``channel`` (20), method ``close`` (40); class ``connection`` (10), method ``close`` (50)."""
+
 _PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
 _ACK, _NACK = CONFIRMED, b"\x00\x3c\x00\x78"
 _TAG = Struct(">QB")
+_CODE = Struct(">H")
 _SETTLE = Struct(">BHI4sQBB")
 
 
@@ -41,6 +50,9 @@ class Inbound(msgspec.Struct):
     """A message as it came in.
 
     :param header: payload of its content header; see ``content.read_properties``.
+    :param queue: where it stood, as far as whoever took it noted that.
+    :param counted: how often RabbitMQ says that it was handed out before.
+    :param is_counted: the queue is known to count, so that nobody else need.
     """
 
     consumer: str
@@ -50,6 +62,9 @@ class Inbound(msgspec.Struct):
     routing_key: str
     header: bytes = b""
     body: bytes = b""
+    queue: str = ""
+    counted: int = 0
+    is_counted: bool = False
 
 
 def read_deliver(payload: bytes) -> Inbound:
@@ -57,12 +72,40 @@ def read_deliver(payload: bytes) -> Inbound:
     at = 5 + payload[4]
     consumer = payload[5:at].decode()
     tag, redelivered = _TAG.unpack_from(payload, at)
-    at += 9
+    exchange, at = _read_name(payload, at + 9)
+    return Inbound(consumer, tag, redelivered != 0, exchange, _read_name(payload, at)[0])
+
+
+def read_got(payload: bytes) -> Inbound:
+    """Return the message that a ``basic.get-ok`` announces."""
+    tag, redelivered = _TAG.unpack_from(payload, 4)
+    exchange, at = _read_name(payload, 13)
+    return Inbound("", tag, redelivered != 0, exchange, _read_name(payload, at)[0])
+
+
+def read_returned(payload: bytes) -> tuple[Inbound, str]:
+    """Return the message that a ``basic.return`` announces, and why it comes back."""
+    code, text, at = _read_reply(payload)
+    exchange, at = _read_name(payload, at)
+    return Inbound("", 0, False, exchange, _read_name(payload, at)[0]), f"{text} ({code})"
+
+
+def read_close(payload: bytes) -> tuple[int, str]:
+    """Return reply code and text of a ``channel.close`` or ``connection.close``."""
+    code, text, _ = _read_reply(payload)
+    return code, text
+
+
+def _read_reply(payload: bytes) -> tuple[int, str, int]:
+    (code,) = _CODE.unpack_from(payload, 4)
+    text, at = _read_name(payload, 6)
+    return code, text, at
+
+
+def _read_name(payload: bytes, at: int) -> tuple[str, int]:
+    """Return a short string, and where the next field begins."""
     end = at + 1 + payload[at]
-    exchange = payload[at + 1 : end].decode()
-    return Inbound(
-        consumer, tag, redelivered != 0, exchange, payload[end + 1 : end + 1 + payload[end]].decode()
-    )
+    return payload[at + 1 : end].decode(errors="backslashreplace"), end
 
 
 def read_confirmed(payload: bytes) -> tuple[int, bool]:
@@ -100,10 +143,15 @@ def publish_method(channel: int, exchange: str, routing_key: str, *, mandatory: 
     return HEAD.pack(METHOD, channel, len(payload)) + payload + MARK
 
 
+def room_in(frame_max: int) -> int:
+    """Return how many bytes of payload a frame holds; a content header has one frame and no more."""
+    return frame_max - HEAD_SIZE - len(MARK)
+
+
 def content(channel: int, header: bytes, body: bytes, frame_max: int) -> bytes:
     """Return the frames of a message's header and body."""
     parts = [HEAD.pack(HEADER, channel, len(header)), header, MARK]
-    room = frame_max - HEAD_SIZE - 1
+    room = room_in(frame_max)
     for start in range(0, len(body), room):
         piece = body[start : start + room] if len(body) > room else body
         parts += HEAD.pack(BODY, channel, len(piece)), piece, MARK
