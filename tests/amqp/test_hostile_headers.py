@@ -33,8 +33,12 @@ async def forger(rabbit_server: RabbitServer) -> AsyncIterator[Forger]:
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was said about connections."""
-    caplog.set_level(logging.WARNING, "celeriac.amqp")
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "celeriac.amqp"]
+    caplog.set_level(logging.WARNING, "celeriac.servers.rabbitmq.protocol")
+    return lambda: [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "celeriac.servers.rabbitmq.protocol"
+    ]
 
 
 def app_on(url: str, queue: str, backend: str = "rpc://") -> Celeriac:
@@ -97,6 +101,8 @@ async def test_who_looks_into_queues_outlives_every_header(
         assert len(await looking.dead.list()) == 5
         assert len(await looking.schedule.list(10_000)) >= 1
     assert forger.accepted == 1
+    left = [parked.id for parked in await broker.schedule.list(10_000) if parked.queue == queue]
+    assert await broker.schedule.delete(left) == 1
 
 
 def _header(flags: int, content: bytes, size: int = 2) -> bytes:

@@ -43,8 +43,12 @@ HEADERS = {
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was said about connections."""
-    caplog.set_level(logging.WARNING, "celeriac.amqp")
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "celeriac.amqp"]
+    caplog.set_level(logging.WARNING, "celeriac.servers.rabbitmq.protocol")
+    return lambda: [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "celeriac.servers.rabbitmq.protocol"
+    ]
 
 
 def app_on(url: str, queue: str, backend: str = "disabled://") -> Celeriac:

@@ -22,7 +22,7 @@ from celeriac.servers.rabbitmq.protocol.content import body_size
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable, of_reply
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 
-_log = logging.getLogger("celeriac.amqp")
+_log = logging.getLogger("celeriac.servers.rabbitmq.protocol")
 
 
 class Wire(Protocol):
