@@ -43,12 +43,8 @@ HEADERS = {
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was said about connections."""
-    caplog.set_level(logging.WARNING, "celeriac.servers.rabbitmq.protocol")
-    return lambda: [
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "celeriac.servers.rabbitmq.protocol"
-    ]
+    caplog.set_level(logging.WARNING, "celeriac.rabbitmq")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "celeriac.rabbitmq"]
 
 
 def app_on(url: str, queue: str, backend: str = "disabled://") -> Celeriac:

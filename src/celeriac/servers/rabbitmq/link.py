@@ -27,7 +27,7 @@ from celeriac.servers.rabbitmq.protocol.publishing import Publisher
 from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url
 from celeriac.servers.tls import BadFile, Tls, open_context, read_tls
 
-_log = logging.getLogger("celeriac.servers.rabbitmq.protocol")
+_log = logging.getLogger("celeriac.rabbitmq")
 
 LARGE = 1_000_000
 """Bytes of a body that goes by a channel of its own if it has more."""

@@ -22,7 +22,7 @@ from celeriac.servers.rabbitmq.protocol.content import body_size
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable, of_reply
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 
-_log = logging.getLogger("celeriac.servers.rabbitmq.protocol")
+_log = logging.getLogger("celeriac.rabbitmq")
 
 
 class Wire(Protocol):
