@@ -18,6 +18,9 @@ from celeriac.finding import Finding
 from celeriac.wire.once import Copy
 from celeriac.wire.result import ResultRecord
 
+CHORD_KEPT = 30 * 86400.0
+"""Seconds for which a chord that makes no progress is kept, if results are not kept longer: a part may come late."""
+
 
 class EncodedResult(msgspec.Struct, frozen=True, gc=False):
     """A record whose value is already bytes; made by the backend that stores it.

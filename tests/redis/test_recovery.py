@@ -151,3 +151,29 @@ async def test_parked_messages_are_not_taken_for_lost(make_broker, queue):
         (delivery,) = await subscription.take(1)
         await delivery.receipt.park(time.time() + 3600)
     assert await broker._recovery.run() == 0
+
+
+async def test_nobody_is_suspected_while_the_server_takes_no_connections(own_redis, make_broker, queue):
+    holder, peer = (make_broker(own_redis.url(), lease=1.0) for _ in range(2))
+    await holder.publish(message(), route(queue))
+    with own_redis.client() as client:
+        async with holder.subscribe([queue]) as subscription, peer.subscribe([queue]) as other:
+            (held,) = await subscription.take(1)
+            taking = asyncio.create_task(other.take(1))
+            async with asyncio.timeout(10):
+                # Until the peer waits and the holder's leases are renewed.
+                while not (_asking("time", client) and (renewing := _asking("eval", client))):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            client.config_set("maxclients", client.info("clients")["connected_clients"] - 1)
+            client.client_kill_filter(_id=renewing[0])
+            done, _ = await asyncio.wait([taking], timeout=2.5)
+            assert not done, "a living worker's message was taken from it"
+            client.config_set("maxclients", 1000)
+            done, _ = await asyncio.wait([taking], timeout=1.5)
+            assert not done, "the holder had no time to say that it lives"
+            await held.receipt.ack()
+
+
+def _asking(command, client):
+    """The ids of the connections over which this was asked last."""
+    return [found["id"] for found in client.client_list() if found["cmd"] == command]

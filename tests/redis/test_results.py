@@ -6,6 +6,8 @@ import tracemalloc
 
 import pytest
 
+from celeriac.canvas.advance import Part
+from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError, ContentRefused, MalformedMessage
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import ResultRecord
@@ -277,3 +279,21 @@ async def test_celery_reads_ours_and_we_read_celerys(backend, prefix, redis_url,
     assert await asyncio.to_thread(read_and_write) == {"n": 1}
     (kept,) = await backend.load([theirs])
     assert (kept.status, kept.result) == ("SUCCESS", [2])
+
+
+async def test_a_chord_whose_parts_take_longer_than_results_live_ends(make_backend, client, prefix, unique):
+    chord_id = unique("chord")
+    chords = make_backend(expires=1.0).chords
+    parts = [
+        Part(chord_id, unique("task"), index, "SUCCESS", index, {"task": "body"}, root_id="root")
+        for index in range(2)
+    ]
+    await chords.open([Opening(chord_id, 2)])
+    assert (await chords.count(chords.encode(parts[0]))).claim is None
+    await asyncio.sleep(1.2)
+    claim = (await chords.count(chords.encode(parts[1]))).claim
+    assert claim is not None
+    assert [part.value for part in await chords.collect(claim)] == [0, 1]
+    keys = client.keys(f"{prefix}celery-taskset-meta-{chord_id}*")
+    assert all(client.ttl(key) > 0 for key in keys), "every key has an end"
+    await chords.finish(claim)

@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 
 from celeriac.backend import (
+    CHORD_KEPT,
     ChordStore,
     Claim,
     Copies,
@@ -189,7 +190,7 @@ class _Chords:
     def __init__(self, codecs: Codecs, clock: Clock, expires: float | None) -> None:
         self._codecs = codecs
         self._clock = clock
-        self._expires = expires
+        self._expires = None if expires is None else max(expires, CHORD_KEPT)
         self._kept: dict[str, _Chord] = {}
 
     def encode(self, part: Part) -> EncodedPart:

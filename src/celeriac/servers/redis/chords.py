@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from celeriac.backend import Claim, EncodedPart, PartValue, Standing
+from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, PartValue, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendError, WireError
@@ -122,7 +122,8 @@ class RedisChords:
     """See ``celeriac.backend.ChordStore``.
 
     :param prefix: put before every key.
-    :param expires: seconds for which a chord that makes no progress is kept; 0 keeps it.
+    :param expires: seconds for which results are kept, and a chord that makes no progress if that is longer than
+        ``CHORD_KEPT``; 0 keeps both.
     """
 
     def __init__(self, link: Link, codecs: Codecs, serializer: str, prefix: str, expires: int) -> None:
@@ -130,7 +131,7 @@ class RedisChords:
         self._codecs = codecs
         self._serializer = serializer
         self._prefix = prefix
-        self._expires = expires
+        self._expires = max(expires, round(CHORD_KEPT)) if expires else 0
         self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH, _weigh)
         self._large = LargeValues(link)
 

@@ -157,6 +157,17 @@ class Link:
             pool = self._open()
             return Line(self, pool, await pool.get_connection())
 
+    async def check_door(self) -> None:
+        """Make a connection and drop it; raise what keeps others from making one."""
+        async with self.deadline():
+            connection = self._open().make_connection()
+            try:
+                await connection.connect()
+                await connection.send_packed_command(_pack([("PING",)]))
+                await read_answer(connection)
+            finally:
+                await connection.disconnect(nowait=True)
+
     async def describe(self) -> str:
         """Connect and return one line that says what answered."""
         version = await self.run(_VERSION, (), ())

@@ -1,10 +1,10 @@
 """Gives back what dead workers held.
 
 Rules: a celeriac peer's message is recognised by its lease and given back when two looks, some time apart, found its
-term ended and the server took writes: after an outage all terms have ended, and who lives renews within that time; a
-message without lease is kombu's and is given back when kombu's own rule says so, the visibility timeout. The restoring
-script looks again, so any number of peers may recover at once, kombu's sweep among them. What cannot be read or goes
-to no queue is buried, so that nobody meets it again.
+term ended and the server took writes and new connections: after an outage all terms have ended, and who lives renews
+within that time, over a connection that may have to be made; a message without lease is kombu's and is given back when
+kombu's own rule says so, the visibility timeout. The restoring script looks again, so any number of peers may recover
+at once, kombu's sweep among them. What cannot be read or goes to no queue is buried, so that nobody meets it again.
 """
 
 from __future__ import annotations
@@ -63,12 +63,13 @@ class Recovery:
         self._patience = patience
         self._clock = clock
         self._suspects: dict[str, float] = {}
+        self._shut = False
 
     async def run(self) -> int:
         """Give back what has lapsed by now; return how many messages went back."""
         restored = 0
         while True:
-            lapsed = self._without_suspects(await self._find())
+            lapsed = self._without_suspects(await self._find_believable())
             if not lapsed:
                 break
             count = await self._restore(lapsed)
@@ -91,6 +92,21 @@ class Recovery:
         self._suspects = {owner: self._suspects.get(owner, now) for owner in owners}
         certain = {owner for owner, since in self._suspects.items() if now - since >= self._patience}
         return [found for found in lapsed if not (owner := _owner(found.tag)) or owner in certain]
+
+    async def _find_believable(self) -> list[_Lapsed]:
+        """Leave out the workers whose leases have lapsed while no connection can be made: theirs cannot be either."""
+        found = await self._find()
+        if not any(_owner(lapsed.tag) for lapsed in found):
+            return found
+        try:
+            await self._link.check_door()
+        except BrokerError as error:
+            if not self._shut:
+                self._shut = True
+                _log.warning("no worker is taken for dead while no connection can be made: %s", error)
+            return [lapsed for lapsed in found if not _owner(lapsed.tag)]
+        self._shut = False
+        return found
 
     async def _find(self) -> list[_Lapsed]:
         keys = (self._keys.unacked, self._keys.index, self._keys.leases, self._keys.due)

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, text
 
-from celeriac.backend import Claim, EncodedPart, PartValue, Standing
+from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, PartValue, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock
@@ -84,7 +84,8 @@ def chord_tables(metadata: MetaData) -> None:
 class SqlChords:
     """See ``celeriac.backend.ChordStore``.
 
-    :param expires: seconds for which a chord that makes no progress is kept; ``None`` keeps it.
+    :param expires: seconds for which results are kept, and a chord that makes no progress if that is longer than
+        ``CHORD_KEPT``; ``None`` keeps both.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class SqlChords:
         self._codecs = codecs
         self._serializer = serializer
         self._clock = clock
-        self._expires = expires
+        self._expires = None if expires is None else max(expires, CHORD_KEPT)
         self._count: Coalescer[EncodedPart, Standing] = Coalescer(self._count_all, _BATCH)
 
     def encode(self, part: Part) -> EncodedPart:
