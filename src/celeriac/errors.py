@@ -55,6 +55,9 @@ class BackendError(CeleriacError):
 class BackendUnavailable(BackendError):
     """The result store cannot be reached, or did not answer in time. Worth another try."""
 
+    logged = False
+    """Whether the log has this outage already."""
+
 
 class ResultTimeout(CeleriacError, TimeoutError):
     """A result was not ready within the time that the caller gave."""

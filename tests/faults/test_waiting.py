@@ -92,3 +92,25 @@ async def test_a_wait_in_an_outage_ends_in_time_and_says_so(app_and_absence):
         assert monotonic() - began < 3.0
     if app.settings.default_queue != "locked":  # a file that somebody else writes can still be read
         assert "the result store could not be asked: redis://" in str(told.value)
+
+
+@pytest.mark.parametrize("begun", [0, 20], ids=["in-the-outage", "some-before"])
+async def test_an_outage_is_one_warning_however_many_wait(own_redis, caplog, begun):
+    url = own_redis.url()
+    async with Celeriac("waiting", url, url, publish_timeout=1.0) as app:
+        await app.connections().backend.ping()
+        waits = [asyncio.create_task(app.result(f"early{n}").wait()) for n in range(begun)]
+        await asyncio.sleep(0.2)
+        async with killed(own_redis):
+            waits += [asyncio.create_task(app.result(f"late{n}").wait()) for n in range(50)]
+            async with asyncio.timeout(WAIT):
+                while "results are waited for" not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)
+        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert [record.getMessage()[:23] for record in warnings] == ["results are waited for,"]
+        await store(app, "late1", 1)
+        assert await waits[begun + 1] == 1
+        for wait in waits:
+            wait.cancel()
+        await asyncio.wait(waits)

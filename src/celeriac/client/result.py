@@ -18,7 +18,7 @@ import msgspec
 from celeriac.backend import Backend
 from celeriac.canvas.nodes import Node
 from celeriac.client.connections import ConnectionTable, RunBlocking
-from celeriac.client.outlasting import Outlasting
+from celeriac.client.outlasting import Outages, Outlasting
 from celeriac.client.revoking import revoke
 from celeriac.errors import (
     BackendError,
@@ -42,6 +42,7 @@ class ResultStore(msgspec.Struct, frozen=True):
 
     connections: ConnectionTable
     run: RunBlocking
+    outages: Outages = msgspec.field(default_factory=Outages)
 
     @property
     def backend(self) -> Backend:
@@ -118,7 +119,9 @@ class Result(Generic[R_co]):
         Records of progress and custom states come too; where they follow closely, some may be skipped.
         """
         self.require_kept()
-        async with aclosing(Outlasting(self.store.backend, [self.id]).records()) as records:
+        async with aclosing(
+            Outlasting(self.store.backend, [self.id], self.store.outages).records()
+        ) as records:
             async for record in records:
                 yield self.remember(record)
 
@@ -197,7 +200,7 @@ class Result(Generic[R_co]):
             raise self._timed_out(timeout, record.status)
         seen = PENDING
         deadline = asyncio.timeout(timeout)
-        following = Outlasting(self.store.backend, [self.id])
+        following = Outlasting(self.store.backend, [self.id], self.store.outages)
         try:
             async with deadline, aclosing(following.records()) as records:
                 async for record in records:
@@ -442,7 +445,7 @@ async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]
     if len(stores) > 1:
         raise ValueError("as_completed() takes results of one app; iterate over each app's apart")
     for store in stores.values():
-        async with aclosing(Outlasting(store.backend, list(waiting)).records()) as records:
+        async with aclosing(Outlasting(store.backend, list(waiting), store.outages).records()) as records:
             async for record in records:
                 if record.ready:
                     for result in waiting.pop(record.task_id, ()):

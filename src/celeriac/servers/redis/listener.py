@@ -128,6 +128,7 @@ class Listener:
         self._unconfirmed = 0
         self._confirmed: asyncio.Future[None] | None = None
         self._heard = 0.0
+        self._said = False
         self._join: Coalescer[Wait, None] = Coalescer(self._subscribe, _BATCH)
         self._leave: Coalescer[Wait, None] = Coalescer(self._unsubscribe, _BATCH)
 
@@ -172,7 +173,8 @@ class Listener:
         try:
             async with self._link.deadline():
                 await self._send_subscriptions(keys)
-        except BackendUnavailable:
+        except BackendUnavailable as error:
+            error.logged = self._said
             await self._hang_up()
             raise
         await self._look(keys, waits)
@@ -215,6 +217,7 @@ class Listener:
 
     async def _call_up(self) -> Line:
         line = self._line = await self._link.open_line()
+        self._said = False
         self._subscribed.clear()
         self._heard = asyncio.get_running_loop().time()
         self._reader = asyncio.create_task(self._read(line), name="celeriac-results-reader")
@@ -246,6 +249,7 @@ class Listener:
     async def _lose(self, line: Line, error: CeleriacError) -> None:
         if self._all:
             _log.warning("results are waited for, but the connection was cut; making it anew: %s", error)
+            self._said = True
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_exception(error)
         self._line = None
