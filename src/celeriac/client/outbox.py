@@ -14,7 +14,8 @@ from celeriac.canvas.launch import Launch, Origin
 from celeriac.canvas.nodes import Node, checked, has_chord
 from celeriac.canvas.trail import Trail, trail
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
-from celeriac.client.result import GroupResult, Result, ResultStore
+from celeriac.client.result import GroupResult, Result
+from celeriac.client.result_store import ResultStore
 from celeriac.client.revoking import revoke
 from celeriac.context import CURRENT
 from celeriac.errors import ArgumentError, ConfigError

@@ -15,10 +15,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from celeriac.backend import Backend
 from celeriac.canvas.nodes import Node
-from celeriac.client.connections import ConnectionTable, RunBlocking
-from celeriac.client.outlasting import Outages, Outlasting
+from celeriac.client.result_store import ResultStore
 from celeriac.client.revoking import revoke
 from celeriac.errors import (
     BackendError,
@@ -35,19 +33,6 @@ from celeriac.wire.result import FAILURE, PENDING, REVOKED, SUCCESS, ResultRecor
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
-
-
-class ResultStore(msgspec.Struct, frozen=True):
-    """Where the results of an app are read, by code with a loop and code without."""
-
-    connections: ConnectionTable
-    run: RunBlocking
-    outages: Outages = msgspec.field(default_factory=Outages)
-
-    @property
-    def backend(self) -> Backend:
-        """The running loop's backend."""
-        return self.connections.current().backend
 
 
 class Result(Generic[R_co]):
@@ -119,9 +104,7 @@ class Result(Generic[R_co]):
         Records of progress and custom states come too; where they follow closely, some may be skipped.
         """
         self.require_kept()
-        async with aclosing(
-            Outlasting(self.store.backend, [self.id], self.store.outages).records()
-        ) as records:
+        async with aclosing(self.store.follow([self.id]).records()) as records:
             async for record in records:
                 yield self.remember(record)
 
@@ -200,7 +183,7 @@ class Result(Generic[R_co]):
             raise self._timed_out(timeout, record.status)
         seen = PENDING
         deadline = asyncio.timeout(timeout)
-        following = Outlasting(self.store.backend, [self.id], self.store.outages)
+        following = self.store.follow([self.id])
         try:
             async with deadline, aclosing(following.records()) as records:
                 async for record in records:
@@ -445,7 +428,7 @@ async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]
     if len(stores) > 1:
         raise ValueError("as_completed() takes results of one app; iterate over each app's apart")
     for store in stores.values():
-        async with aclosing(Outlasting(store.backend, list(waiting), store.outages).records()) as records:
+        async with aclosing(store.follow(list(waiting)).records()) as records:
             async for record in records:
                 if record.ready:
                     for result in waiting.pop(record.task_id, ()):

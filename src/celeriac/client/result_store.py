@@ -1,0 +1,28 @@
+"""Where the results of an app are read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from celeriac.backend import Backend
+from celeriac.client.connections import ConnectionTable, RunBlocking
+from celeriac.client.outlasting import Outages, Outlasting
+
+
+class ResultStore(msgspec.Struct, frozen=True):
+    """Where the results of an app are read, by code with a loop and code without."""
+
+    connections: ConnectionTable
+    run: RunBlocking
+    outages: Outages = msgspec.field(default_factory=Outages)
+
+    @property
+    def backend(self) -> Backend:
+        """The running loop's backend."""
+        return self.connections.current().backend
+
+    def follow(self, task_ids: Collection[str]) -> Outlasting:
+        """Return what becomes of these tasks, through outages."""
+        return Outlasting(self.backend, task_ids, self.outages)
