@@ -85,6 +85,15 @@ class Subscription(Protocol):
         """
         ...
 
+    @property
+    def ahead(self) -> float:
+        """Seconds by which the broker's clock was ahead of this process's when ``take`` last took messages.
+
+        What the broker hands out as due is due by its clock, so that is the clock to judge by. 0 where the broker has
+        none of its own, or does not tell.
+        """
+        ...
+
     async def stop(self) -> None:
         """Make ``take`` return; nothing is taken afterwards. What was handed out stays to be settled."""
         ...

@@ -16,16 +16,23 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class ClockAhead(SystemClock):
-    """A clock that is some seconds ahead of the machine's, further with each ``advance``."""
+    """A clock that is some seconds ahead of the machine's; with ``advance`` time passes, with ``turn`` it is set."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
+        self._passed = 0.0
 
     def advance(self, seconds: float) -> None:
+        self._passed += seconds
+
+    def turn(self, seconds: float) -> None:
         self._seconds += seconds
 
     def now(self) -> float:
-        return SystemClock.now() + self._seconds
+        return SystemClock.now() + self._seconds + self._passed
+
+    def monotonic(self) -> float:
+        return SystemClock.monotonic() + self._passed
 
 
 @pytest.fixture

@@ -85,3 +85,17 @@ async def test_ids_that_are_none(open_broker, ids):
     await broker.publish(Envelope(body=b"1"), Route("q", queue="q", due=time.time() + 60))
     assert await broker.schedule.delete(ids) == 0
     assert await broker.dead.delete(ids) == 0
+
+
+async def test_what_a_dead_process_held_comes_back_though_the_clock_was_put_back(open_broker, start):
+    clock = ClockAhead()
+    broker = open_broker(lease=1.0, clock=clock)
+    await broker.publish(Envelope(body=b"1"), Route("q", queue="q"))
+    holder = start("hold", "q")
+    await printed(holder, "held")
+    holder.kill()
+    clock.turn(-3600)
+    async with broker.subscribe(["q"]) as subscription:
+        (delivery,) = await soon(subscription.take(1))
+        assert delivery.redelivered
+        await delivery.receipt.ack()

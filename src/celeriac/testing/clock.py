@@ -7,7 +7,8 @@ class ManualClock:
     """A ``celeriac.clock.Clock`` for tests: ``Celeriac(..., clock=ManualClock())``.
 
     It is about what the app itself reads from the clock: ETA, expiry, countdown. How long something is waited for
-    goes by the event loop, and the leases and due times of a Redis by the server.
+    goes by the event loop; the leases and due times of a Redis, and a worker's verdict on ETA and expiry there, by the
+    server's clock.
 
     :param now: seconds since the epoch to begin with.
     """

@@ -257,6 +257,10 @@ class FaultySubscription:
     def revision(self) -> int:
         return self._subscription.revision
 
+    @property
+    def ahead(self) -> float:
+        return self._subscription.ahead
+
     async def stop(self) -> None:
         await self._subscription.stop()
 

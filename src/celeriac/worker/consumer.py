@@ -13,6 +13,7 @@ from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
+from celeriac.worker.broker_clock import BrokerClock
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
 from celeriac.worker.revocations import RevocationList
@@ -48,6 +49,7 @@ class Consumer:
         slots: Slots,
         insist: Insist,
         revocations: RevocationList,
+        clock: BrokerClock,
         on_taken: Callable[[], None],
     ) -> None:
         self._broker = broker
@@ -56,6 +58,7 @@ class Consumer:
         self._slots = slots
         self._insist = insist
         self._revocations = revocations
+        self._clock = clock
         self._bodies = bodies
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
@@ -155,6 +158,7 @@ class Consumer:
             return
         wanted = min(free, AT_ONCE)
         deliveries = await subscription.take(wanted)
+        self._clock.ahead = subscription.ahead
         if deliveries and subscription.revision != self._revocations.revoked.revision:
             # Insisted on: a message that was taken is settled only by an attempt, and none may start unaware.
             await self._insist(

@@ -20,6 +20,7 @@ from celeriac.errors import BackendError, BackendUnavailable, BrokerError, Confi
 from celeriac.quantities import GRACE, or_none, require, whole
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
+from celeriac.worker.broker_clock import BrokerClock
 from celeriac.worker.builtin import Repertoire
 from celeriac.worker.calling import Calling
 from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer, tell
@@ -203,13 +204,14 @@ class Worker:
         errbacks = Errbacks(app.tasks, calling)
         workflows = Workflows(connections.backend, connections.publisher, insist, errbacks, now, app.defaults)
         tasks = Repertoire(app, calling, workflows)
-        judge = Judge(app.settings, connections.backend, tasks, errbacks.is_inline, now, self.name)
+        clock = BrokerClock(app.clock)
+        judge = Judge(app.settings, connections.backend, tasks, errbacks.is_inline, clock.now, self.name)
         listeners = Listeners([Counting(self.tally), Log()])
         bodies = Bodies(calling, self._pool, app.settings)
         admission = Admission(
             tasks,
             app.codecs,
-            now,
+            clock.now,
             app.settings.max_deliveries,
             workflows.copies,
             revocations,
@@ -231,7 +233,7 @@ class Worker:
             self.name,
         )
         self._consumer = Consumer(
-            connections.broker, self._queues, executor, bodies, slots, insist, revocations, on_taken
+            connections.broker, self._queues, executor, bodies, slots, insist, revocations, clock, on_taken
         )
         self._running = asyncio.create_task(self._take_in(self._consumer, connections.backend))
         self._watching = asyncio.create_task(

@@ -290,6 +290,10 @@ class _MemorySubscription:
         return []
 
     @property
+    def ahead(self) -> float:
+        return 0.0
+
+    @property
     def revision(self) -> int:
         return self._revision
 

@@ -62,6 +62,7 @@ class AmqpSubscription:
         self._orphans = orphans
         self._suspects: set[int] = set()  # by delivery tag: taken, and not handed out yet
         self.revision = 0
+        self.ahead = 0.0
         self._lines: dict[str, deque[Delivery]] = {}
         self._order: deque[str] = deque()
         self._consumers: dict[str, tuple[str, int]] = {}  # by tag: queue and generation

@@ -82,8 +82,8 @@ RESERVE = Script(
     + r"""
 -- KEYS: unacked, index, leases, due, then lists in the order they are taken from
 -- ARGV: limit, term, lease, owner, first serial, key prefix, then for each list: how its entries end, its step
--- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, then for each list
--- its number and messages. What is for later stands in nobody's way: it is parked here.
+-- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, the time, then for
+-- each list its number and messages. What is for later stands in nobody's way: it is parked here.
 local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local left, term, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, serial, prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
@@ -130,7 +130,7 @@ for i = #ripe, 1, -1 do
   end
 end
 
-local reply = {'', trouble, revision}
+local reply = {'', trouble, revision, time[1] .. string.format('.%06d', time[2])}
 local bytes, parked = 0, 0
 for i = 5, #KEYS do
   local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]

@@ -79,10 +79,15 @@ class RedisSubscription:
         self._complained: set[bytes] = set()
         self._troubled = False
         self._revision = 0
+        self._ahead = 0.0
 
     @property
     def revision(self) -> int:
         return self._revision
+
+    @property
+    def ahead(self) -> float:
+        return self._ahead
 
     async def take(self, limit: int) -> list[Delivery]:
         while not self._stopped:
@@ -170,7 +175,8 @@ class RedisSubscription:
         except BaseException:
             self._leases.lose(serial, limit)
             raise
-        due_in, trouble, revision, *batches = reply
+        due_in, trouble, revision, time, *batches = reply
+        self._ahead = float(time) - self._clock.now()
         self._revision = read_revision(revision)
         self._troubled = bool(trouble)
         self._complain(trouble)

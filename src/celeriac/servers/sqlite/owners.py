@@ -3,7 +3,8 @@
 Rules: a process of its own renews (``servers.keeper``), and only while something is held; a row whose time is up is
 not believed before two looks, some time apart, found it so: after the file was locked or the disk was full every time
 is up, and who lives must have time to say so. A look counts if the file could be written, as renewing it would have
-been. Everything here runs in the transaction of its caller.
+been. A row that lasts for longer than its term was written before the machine's clock was put back, and its time is up
+too; who lives writes it anew. Everything here runs in the transaction of its caller.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ _RENEWAL = 1 / 10
 _LONGEST = 7 * 86400.0
 """Seconds that a row lasts at the most; one that lasts longer was made by none of us."""
 
+_SLACK = 0.1
+"""Seconds by which two looks at one clock may seem to differ."""
+
 _LEAST_TIMEOUT = 1.0
 
-_NEW = text("INSERT INTO celeriac_owner (id, expires) VALUES (:self, :expires)")
+_NEW = text("INSERT INTO celeriac_owner (id, expires, term) VALUES (:self, :expires, :term)")
 _RENEW = text("UPDATE celeriac_owner SET expires = :expires WHERE id = :self")
 _HOLDS = text("SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1")
 _NEXT = text(
@@ -34,13 +38,15 @@ _NEXT = text(
 )
 _EXPIRED = text("""
     SELECT id FROM celeriac_owner
-    WHERE id IS NOT :self AND (expires BETWEEN :now AND :now + :longest) IS NOT TRUE""")
+    WHERE id IS NOT :self AND
+        (expires BETWEEN :now AND :now + :slack + min(coalesce(term, :longest), :longest)) IS NOT TRUE""")
 _TOUCH = text("UPDATE celeriac_owner SET expires = expires WHERE id = :id")
 _DELETE = text("DELETE FROM celeriac_owner WHERE id = :id")
 
 _KEEP = """
 UPDATE celeriac_owner SET expires = (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term
-WHERE id = :self AND expires < (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term / 2
+WHERE id = :self AND expires NOT BETWEEN (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term / 2
+    AND (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term + :slack
 AND EXISTS (SELECT 1 FROM celeriac_message WHERE owner = :self)"""
 
 
@@ -67,7 +73,7 @@ class Owners:
                 return self.own
         # A number that nobody else has, even when this transaction is rolled back.
         self.own = secrets.randbits(62)
-        connection.execute(_NEW, {"self": self.own, "expires": expires})
+        connection.execute(_NEW, {"self": self.own, "expires": expires, "term": self.term})
         return self.own
 
     def rest(self, connection: Connection) -> None:
@@ -83,10 +89,9 @@ class Owners:
 
     def find_dead(self, connection: Connection) -> list[int]:
         """Return the others that were not renewed in time and have had time to say that they live."""
-        now = self._clock.now()
-        expired = (
-            connection.execute(_EXPIRED, {"self": self.own, "now": now, "longest": _LONGEST}).scalars().all()
-        )
+        now = self._clock.monotonic()
+        limits = {"self": self.own, "now": self._clock.now(), "longest": _LONGEST, "slack": _SLACK}
+        expired = connection.execute(_EXPIRED, limits).scalars().all()
         for owner in expired[:1]:
             connection.execute(_TOUCH, {"id": owner})
         self._suspects = {owner: self._suspects.get(owner, now) for owner in expired}
@@ -102,8 +107,9 @@ class Owners:
 
     def next_look(self, connection: Connection) -> float | None:
         """Return when ``find_dead`` may find something, in seconds since the epoch."""
-        times = [since + self.look for since in self._suspects.values()]
-        limits = {"self": self.own, "now": self._clock.now(), "longest": _LONGEST}
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        times = [now + since + self.look - monotonic for since in self._suspects.values()]
+        limits = {"self": self.own, "now": now, "longest": _LONGEST}
         expiry = connection.execute(_NEXT, limits).scalar()
         return min(times if expiry is None else [*times, expiry], default=None)
 
@@ -114,5 +120,10 @@ class Owners:
             "path": f"{file.as_uri()}?mode=rw",
             "timeout": max(_LEAST_TIMEOUT, self._lease * _RENEWAL),
         }
-        values = {"self": owner, "term": self.term, "ahead": self._clock.now() - SystemClock.now()}
+        values = {
+            "self": owner,
+            "term": self.term,
+            "ahead": self._clock.now() - SystemClock.now(),
+            "slack": _SLACK,
+        }
         return Order(place, (_KEEP, values), self._lease * _RENEWAL)

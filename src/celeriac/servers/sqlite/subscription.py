@@ -74,6 +74,10 @@ class SqliteSubscription:
         return []
 
     @property
+    def ahead(self) -> float:
+        return 0.0
+
+    @property
     def revision(self) -> int:
         return self._revision
 

@@ -20,6 +20,7 @@ Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("expires", Float, nullable=False),
+    Column("term", Float),
 )
 
 _message = Table(

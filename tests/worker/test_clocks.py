@@ -1,0 +1,98 @@
+"""A worker whose clock goes wrong: times in messages are judged by the broker's clock."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from celeriac import Celeriac, Context
+from celeriac.clock import SystemClock
+from celeriac.errors import TaskRevoked
+
+SOON = 0.4
+
+
+class Shifted(SystemClock):
+    """The machine's clock as it would be if it were wrong by so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def now(self) -> float:
+        return time.time() + self.seconds
+
+
+MakeApp = Callable[..., Celeriac]
+
+
+@pytest.fixture
+def make_app(redis_url: str, unique: Callable[[str], str]) -> MakeApp:
+    """Make apps on one queue; ``clock`` is a worker's."""
+    queue, prefix = unique("queue"), unique("prefix") + ":"
+
+    def make(clock: SystemClock | None = None) -> Celeriac:
+        options = {"default_queue": queue, "key_prefix": prefix}
+        app = Celeriac("clocks", broker=redis_url, backend=redis_url, clock=clock, **options)
+
+        @app.task(name="now")
+        async def now() -> float:
+            return time.time()
+
+        @app.task(name="again")
+        async def again(ctx: Context) -> float:
+            if ctx.retries == 0:
+                raise ctx.retry(countdown=SOON)
+            return time.time()
+
+        return app
+
+    return make
+
+
+@pytest.mark.parametrize("seconds", [-0.05, -3, -3600, 0.2, 3600])
+async def test_a_countdown_ends_by_the_brokers_clock_and_once(
+    make_app: MakeApp, seconds: float, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "celeriac")
+    worker, sender = make_app(Shifted(seconds)), make_app()
+    async with sender, worker, worker.worker():
+        due = time.time() + SOON
+        ran = await (await sender.send_task("now", countdown=SOON)).wait(timeout=30)
+    assert ran > due - 0.1
+    assert caplog.text.count("is due at") <= 1, "it is parked once at the most"
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_expiry_goes_by_the_brokers_clock(make_app: MakeApp, seconds: float):
+    worker, sender = make_app(Shifted(seconds)), make_app()
+    async with sender, worker:
+        expired = await sender.send_task("now", expires=datetime.now(UTC) + timedelta(seconds=0.2))
+        fresh = await sender.send_task("now", expires=datetime.now(UTC) + timedelta(seconds=600))
+        await asyncio.sleep(0.3)
+        async with worker.worker():
+            assert await fresh.wait(timeout=30)
+            with pytest.raises(TaskRevoked):
+                await expired.wait(timeout=30)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_a_retry_waits_as_long_as_it_said(make_app: MakeApp, seconds: float):
+    app, sender = make_app(Shifted(seconds)), make_app()
+    async with sender, app, app.worker():
+        began = time.time()
+        ran = await (await sender.send_task("again")).wait(timeout=30)
+    assert ran >= began + SOON - 0.1
+
+
+@pytest.mark.parametrize("jump", [-3600, 3600])
+async def test_a_clock_that_jumps_changes_nothing(make_app: MakeApp, jump: float):
+    clock = Shifted(0)
+    worker, sender = make_app(clock), make_app()
+    async with sender, worker, worker.worker():
+        due = time.time() + SOON
+        waiting = await sender.send_task("now", countdown=SOON)
+        clock.seconds = jump
+        assert await (await sender.send_task("now")).wait(timeout=30)
+        assert await waiting.wait(timeout=30) > due - 0.1
