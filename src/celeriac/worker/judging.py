@@ -17,6 +17,7 @@ from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.bodies import CUT_SHORT
 from celeriac.worker.gate import Decline
 from celeriac.worker.outcome import Raised, Settle, Terms, declined, failed, judge
+from celeriac.worker.rejections import Rejections
 from celeriac.worker.runnable import Runnable
 
 
@@ -44,6 +45,7 @@ class Judge:
         self._inline = inline
         self._now = now
         self._node = node
+        self._put_off = Rejections().note
 
     def end(self, attempt: Attempt) -> None:
         """Decide what the ending of the body means."""
@@ -92,6 +94,7 @@ class Judge:
             tag=attempt.tag if attempt.task is not None else None,
             redelivered=attempt.delivery.redelivered,
             require_same=self._checks_value(attempt.task),
+            put_off=self._put_off,
         )
 
     def _checks_value(self, task: Runnable | None) -> Callable[[Any], None] | None:

@@ -32,8 +32,9 @@ class Log(Listener):
             _log(logging.WARNING, attempt, "%s[%s] will be retried, %s", decision.reason)
         elif decision.state == FAILURE:
             _log(logging.ERROR, attempt, "%s[%s] failed: %s", decision.reason, error=decision.error)
-        elif decision.settle is Settle.REQUEUE:
-            _log(logging.INFO, attempt, "%s[%s] put back on the queue: %s", decision.reason)
+        elif decision.settle in (Settle.REQUEUE, Settle.PARK):
+            level = logging.WARNING if decision.until else logging.INFO
+            _log(level, attempt, "%s[%s] put back on the queue: %s", decision.reason)
         else:
             _log(logging.INFO, attempt, "%s[%s] ignored")
 

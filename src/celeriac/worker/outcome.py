@@ -133,6 +133,7 @@ class Terms(msgspec.Struct, frozen=True):
     :param tag: names the message's publication; the same for every delivery of it.
     :param redelivered: an earlier delivery may have done all this already.
     :param require_same: raises ``EncodeError`` for a value that would arrive as another one; ``None`` where none can.
+    :param put_off: counts a rejection of the message of this id; returns the seconds until it is to be queued again.
     :param gone: the message was acknowledged before the run, so that only a new one can bring it back.
     """
 
@@ -149,6 +150,7 @@ class Terms(msgspec.Struct, frozen=True):
     redelivered: bool = False
     gone: bool = False
     require_same: Callable[[Any], None] | None = None
+    put_off: Callable[[str], float] = lambda message_id: 0.0
 
 
 def judge(
@@ -388,15 +390,26 @@ def _ignored(message: TaskMessage, ignore: Ignore, terms: Terms) -> Decision:
 
 def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
     if reject.requeue:
-        return Decision(
-            None,
-            follow_ups=[_sent_again(message, terms)] if terms.gone else [],
-            once=_key(message, terms, "anew"),
-            settle=Settle.REQUEUE,
-            error=reject,
-            reason=reject.reason,
-        )
+        return _put_back(message, reject, terms)
     return failed(message, reject, terms, settle=Settle.BURY)
+
+
+def _put_back(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
+    """Queue the message again: at once the first time, later each time that it is rejected."""
+    delay = terms.put_off(message.id)
+    due = terms.now + timedelta(seconds=delay)
+    again = msgspec.structs.replace(message, eta=due) if delay else message
+    return Decision(
+        None,
+        follow_ups=[_sent_again(again, terms)] if terms.gone else [],
+        once=_key(message, terms, "anew"),
+        settle=Settle.PARK if delay and not terms.gone else Settle.REQUEUE,
+        until=due.timestamp() if delay else 0.0,
+        error=reject,
+        reason=f"rejected again, so that it waits for {delay:.3g} s: {reject.reason}"
+        if delay
+        else reject.reason,
+    )
 
 
 def _record(
