@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -68,3 +69,10 @@ def test_the_ellipsis_stands_for_anything_within_a_line():
     assert same("took … s\ndone\n", "took 0.3 s\ndone\n")
     assert not same("took … s", "took 0.3\n s")
     assert not same("5", "55")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_before_a_release_nothing_is_installed_by_name_alone(page: Path):
+    released = re.search(r"^## \[\d", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    by_name = re.findall(r"pip install [^\n`]*(?<![/\w])celeriac\b[^\n`*]*", page.read_text())
+    assert released or not by_name
