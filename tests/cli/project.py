@@ -3,10 +3,11 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 
@@ -105,15 +106,23 @@ class Project:
         self, *tasks: str, reason: str = "a reason", queue: str = "celery", url: str | None = None
     ) -> None:
         """Set messages aside, as a worker would."""
-        asyncio.run(self._bury(tasks, reason, queue, url or self.url))
+        calls: list[tuple[str, dict[str, Any]]] = [(task, {}) for task in tasks]
+        asyncio.run(self.bury_calls(calls, reason, queue, url))
 
-    async def _bury(self, tasks: tuple[str, ...], reason: str, queue: str, url: str) -> None:
-        async with Celeriac("burying", url) as app:
+    async def bury_calls(
+        self,
+        calls: Sequence[tuple[str, dict[str, Any]]],
+        reason: str = "a reason",
+        queue: str = "celery",
+        url: str | None = None,
+    ) -> None:
+        """Do so with calls that have options."""
+        async with Celeriac("burying", url or self.url) as app:
             broker = app.connections().broker
-            for task in tasks:
-                await app.send_task(task, [1], queue=queue)
+            for task, options in calls:
+                await app.send_task(task, [1], queue=queue, **options)
             async with broker.subscribe([queue]) as subscription:
-                for _ in tasks:
+                for _ in calls:
                     (delivery,) = await subscription.take(1)
                     await delivery.receipt.bury(reason)
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,8 +45,10 @@ class Terminal:
             self._parts.append(part)
 
 
-def on_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: int = 80) -> tuple[int, str]:
-    """The exit code of a command, and what a terminal got from it."""
+def written_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, write: Callable[[], None], columns: int = 80
+) -> str:
+    """What a terminal of this width got from a function that prints."""
     terminal = Terminal(columns)
     with (
         monkeypatch.context() as patch,
@@ -56,9 +58,21 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: int
         patch.setenv("TERM", "xterm")
         patch.setattr(sys, "stdout", stream)
         patch.setattr(sys, "stderr", stream)
+        write()
+    return terminal.close()
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: int = 80) -> tuple[int, str]:
+    """The exit code of a command, and what a terminal got from it."""
+    codes = []
+
+    def run() -> None:
         with pytest.raises(SystemExit) as ended:
             celeriac.main(arguments)
-    return int(ended.value.code or 0), terminal.close()
+        codes.append(int(ended.value.code or 0))
+
+    written = written_to_a_terminal(monkeypatch, run, columns)
+    return codes[0], written
 
 
 def start_on_a_terminal(

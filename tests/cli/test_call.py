@@ -27,7 +27,7 @@ def test_call_waits_for_the_value(shop: Project):
     ended = shop.run("call", "-A", shop.module, "shop.greet", "Ada", "-k", '{"lang": "fr"}', "--wait")
     assert ended.exit_code == 0
     assert json.loads(ended.stdout) == {"hello": "Ada", "lang": "fr"}
-    assert ended.stderr == ""
+    assert ended.stderr == f"sent to {shop.file}\n"
 
 
 def test_call_without_code(shop: Project):
@@ -98,6 +98,18 @@ def test_wait_without_a_backend_is_refused_before_sending(shop: Project):
 )
 def test_argument(text: str, value: object):
     assert read_argument(text) == value
+
+
+def test_after_two_dashes_nothing_is_an_option(shop: Project):
+    for text, value in (("-5", -5), ("-x", "-x"), ("--wait", "--wait"), ("--", "--")):
+        sent = shop.run("call", "-A", shop.module, "shop.any", "-Q", f"dashes{text}", "--", text)
+        assert sent.exit_code == 0, sent.output
+        [waiting] = json.loads(
+            shop.run("queues", "peek", f"dashes{text}", "--json", "-A", shop.module).stdout
+        )
+        assert waiting["arguments"] == f"({value!r})"
+    one_before = shop.run("call", "-A", shop.module, "shop.greet", "-x", "--", "-5")
+    assert one_before.exit_code == 2
 
 
 def test_argument_that_only_begins_as_json():

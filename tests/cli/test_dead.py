@@ -1,5 +1,6 @@
 """celeriac dead."""
 
+import asyncio
 import json
 
 import pytest
@@ -35,9 +36,8 @@ def test_list_and_show(project: Project):
 def test_retry_by_task_and_error(project: Project):
     project.bury("shop.one", "shop.two", reason="Timeout")
     project.bury("shop.one", reason="KeyError")
-    assert project.run(
-        "dead", "retry", "--task", "*.one", "--error", "keyerror", "-b", project.url
-    ).output == ("1 message back on their queues\n")
+    retried = project.run("dead", "retry", "--task", "*.one", "--error", "keyerror", "-b", project.url)
+    assert retried.stdout == "1 message back on its queue\n"
     assert depth(project) == 1
     assert [(letter["task"], letter["reason"]) for letter in letters(project)] == [
         ("shop.one", "Timeout"),
@@ -49,8 +49,8 @@ def test_retry_by_task_and_error(project: Project):
 def test_retry_one_and_all(project: Project):
     project.bury("shop.one", "shop.two", "shop.three")
     first = letters(project)[0]["id"]
-    assert project.run("dead", "retry", first, "-b", project.url).output.startswith("1 message back")
-    assert project.run("dead", "retry", "--all", "-b", project.url).output.startswith("2 messages back")
+    assert project.run("dead", "retry", first, "-b", project.url).stdout.startswith("1 message back")
+    assert project.run("dead", "retry", "--all", "-b", project.url).stdout.startswith("2 messages back")
     assert (depth(project), letters(project)) == (3, [])
 
 
@@ -61,7 +61,7 @@ def test_delete_asks(project: Project):
     assert "Delete 2 messages for good?" in asked.stderr
     assert len(letters(project)) == 2
     deleted = project.run("dead", "delete", "--task", "shop.one", "-y", "-b", project.url)
-    assert deleted.output == "1 message deleted\n"
+    assert deleted.stdout == "1 message deleted\n"
     assert [letter["task"] for letter in letters(project)] == ["shop.two"]
 
 
@@ -89,19 +89,45 @@ def test_task_ids_and_beginnings_of_ids(project: Project, redis_url: str, queue:
     assert first["id"] in shown.output
     assert second["id"] not in shown.output
     again = project.run("dead", "retry", first["task id"], second["id"], "-b", redis_url)
-    assert again.output == "2 messages back on their queues\n"
+    assert again.stdout == "2 messages back on their queues\n"
 
 
-def test_id_of_several(project: Project):
-    project.bury(*["shop.one"] * 11)
-    assert (
-        project.run("dead", "show", "1", "-b", project.url).exit_code == 0
-    )  # also the beginning of 10 and 11
-    letter = letters(project)[0]
-    ended = project.run("dead", "show", "", "-b", project.url)
-    assert ended.exit_code == 1
-    assert "11 dead letters begin with" in ended.stderr
-    assert letter["id"] in project.run("dead", "show", letter["id"], "-b", project.url).output
+def bury_with_id(project: Project, *ids: str) -> None:
+    asyncio.run(project.bury_calls([("shop.one", {"task_id": id}) for id in ids]))
+
+
+def test_row_numbers_match_exactly(project: Project):
+    project.bury(*["shop.one"] * 10)
+    project.run("dead", "delete", "1", "-y", "-b", project.url)
+    bury_with_id(project, "1000-a", "1000-b")
+    for number in ("1", "1000"):
+        ended = project.run("dead", "delete", number, "-y", "-b", project.url)
+        assert ended.exit_code == 1
+        assert f"there is no dead letter {number}; " in ended.stderr
+    assert len(letters(project)) == 11
+    assert "id           10\n" in project.run("dead", "show", "10", "-b", project.url).stdout
+
+
+def test_beginnings_of_ids_have_four_characters(project: Project):
+    bury_with_id(project, "abcd-first", "abcd-second", "other")
+    too_short = project.run("dead", "delete", "oth", "-y", "-b", project.url)
+    assert too_short.exit_code == 1
+    assert "a beginning of an id has at least 4 characters" in too_short.stderr
+    several = project.run("dead", "show", "abcd", "-b", project.url)
+    assert several.exit_code == 1
+    assert "2 dead letters begin with abcd" in several.stderr
+    assert len(letters(project)) == 3
+    assert project.run("dead", "delete", "abcd-f", "-y", "-b", project.url).stdout == "1 message deleted\n"
+
+
+@pytest.mark.parametrize("arguments", [["delete", "-y"], ["delete"], ["retry"]])
+def test_what_will_go_is_shown(project: Project, arguments: list[str]):
+    project.bury("shop.one", "shop.two", reason="a reason")
+    [one, two] = letters(project)
+    ended = project.run("dead", *arguments, one["task id"], "-b", project.url)
+    for text in ("shop.one", one["task id"], "a reason"):
+        assert text in ended.stderr
+    assert two["task id"] not in ended.stderr
 
 
 def test_what_a_worker_refused_is_there(shop: Project):

@@ -86,7 +86,60 @@ def test_dead_broker_is_one_line_and_exit_code_3(project: Project):
     assert "secret" not in ended.stderr
 
 
+FOREIGN = {"CELERY_RESULT_BACKEND": "django-db", "CELERY_BROKER_URL": "sqs://"}
+
+
+def test_variables_meant_for_others_stop_no_command_that_can_do_without(project: Project):
+    project.env = FOREIGN
+    for arguments in (["--version"], ["-h"], ["worker", "-h"]):
+        process = project.start(*arguments)
+        assert process.wait(timeout=30) == 0, process.output
+    project.bury("shop.add")
+    for arguments in (
+        ["queues"],
+        ["dead"],
+        ["call", "shop.add", "1", "2"],
+        ["queues", "purge", "celery", "-y"],
+    ):
+        ended = project.run(*arguments, "-b", project.url)
+        assert (ended.exit_code, ended.stderr) == (0, ""), arguments
+    assert project.run("doctor", "-b", project.url, "--backend", project.url).exit_code == 0
+
+
+def test_a_variable_that_cannot_be_used_is_named_by_who_needs_it(project: Project):
+    project.env = FOREIGN
+    project.bury("shop.add")
+    for arguments, name in (
+        (["queues"], "CELERY_BROKER_URL"),
+        (["queues", "-A", project.module], "CELERY_BROKER_URL"),
+        (["result", "some-id", "-b", project.url], "CELERY_RESULT_BACKEND"),
+        (["worker", "-A", project.module, "-b", project.url], "CELERY_RESULT_BACKEND"),
+    ):
+        process = project.start(*arguments)
+        assert process.wait(timeout=30) == 2, process.output
+        assert process.lines[-1].startswith(f"error: {name} in the environment cannot be used: "), arguments
+        assert "Traceback" not in process.output
+    checked = project.run("doctor", "-b", project.url)
+    assert checked.exit_code == 1
+    assert "fail  backend   django-db (from CELERY_RESULT_BACKEND): CELERY_RESULT_BACKEND" in checked.stdout
+
+
 def test_module_and_console_script_are_the_same(project: Project):
     process = project.start("--version")
     assert process.wait() == 0
     assert process.output == f"celeriac {version('celeriac')}"
+
+
+def test_the_default_file_is_named_with_its_whole_path(project: Project):
+    sent = project.run("call", "-A", project.module, "shop.add", "1", "2")
+    assert (sent.exit_code, sent.stderr) == (0, f"sent to {project.file}\n")
+    waited = project.run("call", "-A", project.module, "shop.add", "1", "2", "--timeout", "0.1")
+    assert f"{project.file}" in waited.stderr
+    with project.worker() as worker:
+        assert f"broker   sqlite:///{project.file}" in worker.output
+        assert f"backend  sqlite:///{project.file}" in worker.output
+    elsewhere = project.directory / "elsewhere.db"
+    ended = project.run("queues", "-b", "sqlite:///elsewhere.db")
+    assert ended.exit_code == 2
+    assert f"names no file that exists: {elsewhere}; " in ended.stderr
+    assert f"sqlite:///{elsewhere}" in project.run("doctor", "-b", "sqlite:///elsewhere.db").stdout

@@ -24,7 +24,7 @@ def test_purge_asks_and_deletes_nothing_without_an_answer(project: Project):
     project.run("call", "-A", project.module, "shop.add", "1", "1")
     asked = project.run("queues", "purge", "celery", "-A", project.module)
     assert asked.exit_code == 2
-    assert "Delete 1 waiting tasks (1 in celery)? Nobody is here to ask: confirm with -y" in asked.stderr
+    assert "Delete 1 waiting task (1 in celery)? Nobody is here to ask: confirm with -y" in asked.stderr
     assert json.loads(project.run("queues", "--json", "-A", project.module).output) == {"celery": 1}
 
 
@@ -49,3 +49,13 @@ def test_works_on_redis_without_code(project: Project, redis_url: str, queue: st
     peeked = json.loads(project.run("queues", "peek", queue, "--json", "-b", redis_url).output)
     assert [(task["id"], task["task"]) for task in peeked] == [(sent.output.strip(), "shop.add")]
     assert project.run("queues", "purge", queue, "-y", "-b", redis_url).output == "1 task deleted\n"
+
+
+def test_one_is_counted_as_one(project: Project):
+    project.run("call", "-b", project.url, "shop.add", "1", "2")
+    asked = project.run("queues", "purge", "celery", "-b", project.url)
+    assert "Delete 1 waiting task (1 in celery)?" in asked.stderr
+    checked = project.run("doctor", "-b", project.url, "--backend", project.url)
+    assert f"SQLite file {project.file}, 1 queue, " in checked.stdout
+    with project.worker("-c", "1") as worker:
+        assert "at once  1 task, plain" in worker.output

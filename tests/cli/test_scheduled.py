@@ -1,6 +1,7 @@
 """celeriac queues scheduled, celeriac revoke."""
 
 import json
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ def send(project: Project, *options: str) -> str:
     """Send a task that nobody runs; return its id."""
     sent = project.run("call", "-A", project.module, "shop.add", "1", "1", *options)
     assert sent.exit_code == 0
-    return sent.output.strip()
+    return sent.stdout.strip()
 
 
 def scheduled(project: Project, *options: str) -> list[dict[str, object]]:
@@ -59,15 +60,20 @@ def test_nothing_is_scheduled(project: Project):
 def test_cancel_by_the_beginning_of_an_id(project: Project):
     one, other, kept = (send(project, "--countdown", "100") for _ in range(3))
     ended = project.run("queues", "scheduled", "--cancel", one[:18], "--cancel", other, "-A", project.module)
-    assert (ended.exit_code, ended.output) == (0, "2 tasks cancelled\n")
+    assert (ended.exit_code, ended.stdout) == (0, "2 tasks cancelled\n")
+    assert all(id in ended.stderr for id in (one, other))
     assert [entry["id"] for entry in scheduled(project)] == [kept]
     assert [state(project, id) for id in (one, other, kept)] == ["REVOKED", "REVOKED", "PENDING"]
 
 
 def test_cancel_wants_one_task(project: Project):
-    for _ in range(2):
-        send(project, "--countdown", "100")
-    for id, told in (("no-such-id", "no task no-such-id is scheduled"), ("", "2 scheduled tasks begin with")):
+    for number in range(2):
+        send(project, "--countdown", "100", "--task-id", f"same-{number}")
+    for id, told in (
+        ("no-such-id", "no task no-such-id is scheduled"),
+        ("abc", "has at least 4"),
+        ("same", "2 scheduled tasks begin with"),
+    ):
         ended = project.run("queues", "scheduled", "--cancel", id, "-A", project.module)
         assert ended.exit_code == 1
         assert told in ended.stderr
@@ -77,23 +83,38 @@ def test_cancel_wants_one_task(project: Project):
 def test_revoke_tasks_and_workflows(project: Project):
     ids = [send(project), send(project, "--countdown", "100")]
     ended = project.run("revoke", *ids, "-A", project.module)
-    assert (ended.exit_code, ended.output) == (0, "2 tasks revoked\n")
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert re.match(r"2 tasks revoked, until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d or longer\n", ended.stdout)
     assert [state(project, id) for id in ids] == ["REVOKED", "REVOKED"]
     ended = project.run("revoke", "--root", "--terminate", "a-root", "-A", project.module)
-    assert (ended.exit_code, ended.output) == (0, "1 workflow revoked\n")
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("1 workflow revoked, until ")
+
+
+def test_revoking_what_nobody_knows_says_so(project: Project):
+    waiting, later = send(project), send(project, "--countdown", "100")
+    ended = project.run("revoke", "nope", waiting, later, "-A", project.module)
+    assert ended.exit_code == 0
+    [note] = ended.stderr.splitlines()
+    assert note.startswith("note: nothing is known of nope here: ")
+    stands_until = re.search(r"until (\S+ \S+) or longer", ended.stdout)
+    assert stands_until is not None
+    assert f"sent before {stands_until[1]} will not run" in note
+    again = project.run("revoke", "nope", "-A", project.module)
+    assert (again.exit_code, again.stderr) == (0, "")
 
 
 def test_a_worker_started_later_does_not_run_them(project: Project):
     revoked = send(project)
     project.run("revoke", revoked, "-A", project.module)
     with project.worker():
-        assert project.run("call", "-A", project.module, "shop.add", "2", "2", "--wait").output == "4\n"
+        assert project.run("call", "-A", project.module, "shop.add", "2", "2", "--wait").stdout == "4\n"
     assert state(project, revoked) == "REVOKED"
 
 
 def test_on_redis_without_code(project: Project, redis_url: str, queue: str):
-    task_id = project.run("call", "-b", redis_url, "shop.add", "1", "1", "-Q", queue).output.strip()
-    assert project.run("revoke", task_id, "-b", redis_url).output == "1 task revoked\n"
+    task_id = project.run("call", "-b", redis_url, "shop.add", "1", "1", "-Q", queue).stdout.strip()
+    assert project.run("revoke", task_id, "-b", redis_url).stdout.startswith("1 task revoked, until ")
     assert project.run("queues", "scheduled", "-b", redis_url).exit_code == 0
 
 

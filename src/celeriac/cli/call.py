@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import msgspec
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.outcome import show_outcome
+from celeriac.cli.places import absolute_file
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.watching import watch
 from celeriac.client.app import App
@@ -20,6 +22,9 @@ from celeriac.errors import ConfigError
 from celeriac.quantities import patience
 
 T = TypeVar("T")
+
+AFTER_DASHES = "celeriac.after_dashes"
+"""Where the context keeps how many arguments stand after ``--``."""
 
 SEND_OPTIONS = (
     click.option("-Q", "--queue", metavar="NAME", help="Send it to this queue."),
@@ -50,8 +55,19 @@ def takes_send_options(function: Any) -> Any:
     return function
 
 
+class CallCommand(click.Command):
+    """A command that knows which of its arguments stand after ``--``, where nothing is an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[AFTER_DASHES] = len(args) - args.index("--") - 1 if "--" in args else 0
+        return super().parse_args(ctx, args)
+
+
 @click.command(
-    "call", short_help="Send a task; wait for its value.", context_settings={"ignore_unknown_options": True}
+    "call",
+    cls=CallCommand,
+    short_help="Send a task; wait for its value.",
+    context_settings={"ignore_unknown_options": True},
 )
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...", type=click.UNPROCESSED)
@@ -74,18 +90,23 @@ def call(
     """Send the task NAME and print its id, or with --wait its value.
 
     Each ARG is JSON; what is no JSON is text: celeriac call shop.greet Ada '{"lang": "en"}' 3
+
+    After -- nothing is an option: celeriac call shop.greet -- -x
     """
-    args = [*_list(args_json), *(read_argument(text) for text in arguments)]
+    literal = len(arguments) - click.get_current_context().meta[AFTER_DASHES]
+    read = [read_argument(text, literal=place >= literal) for place, text in enumerate(arguments)]
+    args = [*_list(args_json), *read]
     keywords = _object(kwargs)
     app = source.load()
     waits = wait or patience(timeout) is not None
     if waits and app.backend_url == "disabled://":
         raise ConfigError("--wait needs a result backend, and the app has none: name one with --backend URL")
     _note_unknown(app, name)
+    file = absolute_file(app.broker_url) if source.broker is None else None
     given = {key: value for key, value in options.items() if value is not None}
     task_id = given.setdefault("task_id", str(uuid4()))
     try:
-        return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout))
+        return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout, file=file))
     except KeyboardInterrupt as interrupt:
         raise CommandFailed(
             f"interrupted; what was sent goes on: celeriac result {task_id} --wait", Exit.INTERRUPTED
@@ -101,8 +122,11 @@ async def _send(
     *,
     wait: bool,
     timeout: float | None,
+    file: Path | None,
 ) -> int:
     result = await app.send_task(name, args, kwargs, **options)
+    if file is not None:
+        say(f"sent to {file}", err=True)
     if not wait:
         say(result.id)
         return Exit.OK
@@ -116,17 +140,19 @@ def _note_unknown(app: App, name: str) -> None:
         say(f"note: {app.name} has no task {name}; did you mean {near[0]}? It is sent as it is.", err=True)
 
 
-def read_argument(text: str) -> Any:
+def read_argument(text: str, *, literal: bool = False) -> Any:
     """Return what a word of the command line stands for: JSON, or text that does not look like it.
 
-    Raises ``ConfigError`` for what begins as JSON and is none, or looks like an option.
+    :param literal: it is no option, whatever it looks like.
+
+    Raises ``ConfigError`` for what begins as JSON and is none, ``NoSuchOption`` for what looks like an option.
     """
     try:
         return msgspec.json.decode(text.encode())
     except msgspec.DecodeError as error:
         if text[:1] in ("[", "{", '"'):
             raise ConfigError(f"argument {text!r} is no JSON: {error}; text needs no quotes") from error
-        if text[:1] == "-":
+        if text[:1] == "-" and not literal:
             raise _unknown_option(text) from error
         return text
 

@@ -13,15 +13,18 @@ import msgspec
 from celeriac.broker import DeadLetter
 from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import CommandFailed
-from celeriac.cli.messages import Summary, summary_of
+from celeriac.cli.messages import SHORTEST, Summary, summary_of, too_short
 from celeriac.cli.outcome import as_json
 from celeriac.cli.queues import confirm
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
 from celeriac.wire.envelope import Envelope
+from celeriac.wire.preview import counted
 
 PAGE = 500
+TOLD = 20
+"""How many of the messages that are about to go are shown."""
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -35,14 +38,16 @@ class Letter(msgspec.Struct, frozen=True):
         return id in (self.dead.id, self.summary.id)
 
     def begins(self, id: str) -> bool:
-        """Whether one of these ids begins so."""
+        """Whether one of these ids begins so. Where letters are numbered a number is never the beginning of an id."""
+        if len(id) < SHORTEST or (id.isdecimal() and self.dead.id.isdecimal()):
+            return False
         return self.dead.id.startswith(id) or self.summary.id.startswith(id)
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Which letters: those that fit all that is given.
 
-    :param ids: ids of letters or of their tasks, or beginnings of these.
+    :param ids: ids of letters or of their tasks, or beginnings of these with at least ``SHORTEST`` characters.
     :param task: pattern of task names.
     :param error: text within the reason, in any case.
     """
@@ -54,7 +59,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, letter: Letter) -> bool:
         """Whether the letter is among them."""
         return (
-            (not self.ids or any(letter.begins(id) for id in self.ids))
+            (not self.ids or any(letter.is_called(id) or letter.begins(id) for id in self.ids))
             and (self.task is None or fnmatchcase(letter.summary.task, self.task))
             and (self.error is None or self.error.lower() in letter.dead.reason.lower())
         )
@@ -116,9 +121,11 @@ def retry_command(
 
     async def retry() -> int:
         letters = await _find(app, choice)
+        _tell_of(letters)
         return await app.connections().broker.dead.retry([letter.dead.id for letter in letters])
 
-    say(f"{_messages(run_with(app, retry()))} back on their queues")
+    count = run_with(app, retry())
+    say(f"{counted(count, 'message')} back on {'its queue' if count == 1 else 'their queues'}")
 
 
 @dead.command("delete")
@@ -133,13 +140,14 @@ def delete_command(
     """Delete messages for good."""
     app = source.load_existing()
     letters = run_with(app, _find(app, _choice(ids, task, error, every=every)))
+    _tell_of(letters)
     if letters and not yes:
-        confirm(f"Delete {_messages(len(letters))} for good?")
+        confirm(f"Delete {counted(len(letters), 'message')} for good?")
 
     async def delete() -> int:
         return await app.connections().broker.dead.delete([letter.dead.id for letter in letters])
 
-    say(f"{_messages(run_with(app, delete()))} deleted")
+    say(f"{counted(run_with(app, delete()), 'message')} deleted")
 
 
 def _choice(ids: Sequence[str], task: str | None, error: str | None, *, every: bool) -> Choice:
@@ -148,6 +156,14 @@ def _choice(ids: Sequence[str], task: str | None, error: str | None, *, every: b
             "which ones? Give ids, --task PATTERN, --error TEXT or --all", click.get_current_context()
         )
     return Choice(ids=ids, task=task, error=error)
+
+
+def _tell_of(letters: Sequence[Letter]) -> None:
+    """Show what is about to be deleted or run again, on stderr."""
+    if letters:
+        _show_table(letters[:TOLD], err=True)
+    if len(letters) > TOLD:
+        say(f"and {len(letters) - TOLD} more", err=True)
 
 
 def _list(source: Source, choice: Choice, limit: int, *, as_objects: bool) -> None:
@@ -160,12 +176,17 @@ def _list(source: Source, choice: Choice, limit: int, *, as_objects: bool) -> No
     if not letters:
         say("no dead letters")
         return
-    show_table(
-        ["id", "died at", "queue", "task", "task id", "reason"],
-        [_row(letter) for letter in shown],
-    )
+    _show_table(shown)
     if len(letters) > limit:
         say(f"and {len(letters) - limit} more: -n {len(letters)}", err=True)
+
+
+def _show_table(letters: Sequence[Letter], *, err: bool = False) -> None:
+    show_table(
+        ["id", "died at", "queue", "task", "task id", "reason"],
+        [_row(letter) for letter in letters],
+        err=err,
+    )
 
 
 def _row(letter: Letter) -> list[str]:
@@ -216,7 +237,7 @@ def _named(id: str, letters: Sequence[Letter]) -> list[Letter]:
     same = [letter for letter in letters if letter.is_called(id)]
     alike = same or [letter for letter in letters if letter.begins(id)]
     if not alike:
-        raise CommandFailed(f"there is no dead letter {id}; celeriac dead lists them")
+        raise CommandFailed(f"there is no dead letter {id}; celeriac dead lists them{too_short(id)}")
     if len(alike) > 1 and not same:
         raise CommandFailed(f"{len(alike)} dead letters begin with {id}: give more of the id")
     return alike
@@ -230,10 +251,6 @@ async def _letters(app: App, takes: Callable[[Letter], bool]) -> AsyncIterator[L
             letter = Letter(dead, summary_of(dead.envelope, app))
             if takes(letter):
                 yield letter
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _time(seconds: float) -> str:

@@ -34,6 +34,10 @@ NEXT_STEPS = """\
 """
 
 
+UNBOUNDED = 1000
+"""Columns where nobody counts them: a table is only as wide as what stands in it."""
+
+
 class Kind(msgspec.Struct):
     """Tasks of one kind, and how they ended."""
 
@@ -123,10 +127,10 @@ class DemoScreen:
         """Show what became of the tasks."""
         table = Table(box=SIMPLE_HEAD, padding=(0, 1), show_edge=False)
         for heading in ("kind", "what"):
-            table.add_column(heading, no_wrap=True)
+            table.add_column(heading, overflow="fold")
         table.add_column("succeeded", justify="right", style="green", min_width=9)
         table.add_column("failed", justify="right", style="red", min_width=6)
-        table.add_column("one of them", overflow="ellipsis", no_wrap=True, style="dim")
+        table.add_column("one of them", overflow="fold", style="dim")
         for kind in kinds:
             counts = (str(number) if number else "" for number in (kind.succeeded, kind.failed))
             table.add_row(kind.label, kind.what, *counts, cell(kind.example))
@@ -155,7 +159,7 @@ def screen_for(place: str) -> DemoScreen:
     """Return a screen on stdout."""
     screen = console()
     if not screen.is_terminal:
-        screen = console(width=max(screen.width, 110), soft_wrap=True)
+        screen = console(width=max(screen.width, UNBOUNDED), soft_wrap=True)
     return DemoScreen(screen, place)
 
 

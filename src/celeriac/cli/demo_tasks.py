@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from math import isqrt
 
 from celeriac import Celeriac, Context, Retry
 
-app = Celeriac("demo", default_queue="celeriac-demo")
+# The demo and its worker are told where to connect; the default file would be looked for in whatever directory this is.
+app = Celeriac(
+    "demo", None if "CELERIAC_BROKER" in os.environ else "memory://", default_queue="celeriac-demo"
+)
 
 
 @app.task

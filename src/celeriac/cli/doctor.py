@@ -19,9 +19,10 @@ from celeriac.broker import Broker
 from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.outcome import as_json
-from celeriac.cli.places import backend_place, broker_place
+from celeriac.cli.places import absolute_file, backend_place, broker_place
 from celeriac.cli.source import Source, run_with, takes_source
-from celeriac.client.app import BACKEND_VARIABLES, BROKER_VARIABLES, App
+from celeriac.client.app import App
+from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES
 from celeriac.errors import (
     BackendUnavailable,
     BrokerError,
@@ -29,8 +30,8 @@ from celeriac.errors import (
     CeleriacError,
     ConfigError,
 )
-from celeriac.servers.url_parts import FILE_SCHEMES, file_of
 from celeriac.servers.urls import scheme_of
+from celeriac.wire.preview import counted
 
 EXTRAS = {
     "redis": "redis",
@@ -107,7 +108,7 @@ def _app(source: Source, app: App) -> Check:
     if "pickle" in app.settings.accept_content:
         fix = "take pickle out of accept_content"
         return Check("warn", "app", f"{app.name} reads pickle: whoever can send a message can run code", fix)
-    return Check("ok", "app", f"{app.name}, {len(app.tasks)} tasks")
+    return Check("ok", "app", f"{app.name}, {counted(len(app.tasks), 'task')}")
 
 
 async def _examine(source: Source, app: App) -> list[Check]:
@@ -198,10 +199,8 @@ async def _reach(
 
 
 def _missing_file(url: str) -> Path | None:
-    if scheme_of(url) not in FILE_SCHEMES:
-        return None
-    path = Path(file_of(url))
-    return None if path.exists() else path
+    path = absolute_file(url)
+    return None if path is None or path.exists() else path
 
 
 def _new_file(about: str, where: str, path: Path) -> Check:
@@ -216,7 +215,7 @@ def _new_file(about: str, where: str, path: Path) -> Check:
 def _origin(url: str, option: str | None, variables: Sequence[str], source: Source) -> str:
     if option is not None:
         return "from the command line"
-    variable = next((name for name in variables if os.environ.get(name) == url), None)
+    variable = next((name for name in variables if os.environ.get(name, "").strip() == url), None)
     if variable is not None:
         return f"from {variable}"
     return "from the app" if source.target is not None else "by default"

@@ -12,6 +12,8 @@ from celeriac.wire.preview import preview
 from celeriac.wire.task import Malformed, decode
 
 LONGEST = 200
+SHORTEST = 4
+"""Characters of an id that stand for the whole of it: fewer would be somebody else's by chance."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str = ""
     retries: int = 0
     eta: str = ""
+
+
+def too_short(id: str) -> str:
+    """Return what to add where a text is no id, and too short to be the beginning of one."""
+    return "" if len(id) >= SHORTEST else f"; a beginning of an id has at least {SHORTEST} characters"
 
 
 def summary_of(content: Envelope | Unreadable, app: App) -> Summary:

@@ -16,6 +16,7 @@ from celeriac.cli.scheduled import scheduled
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
+from celeriac.wire.preview import counted
 
 
 @click.group("queues", short_help="List the queues, look into one, empty one.", invoke_without_command=True)
@@ -68,9 +69,9 @@ def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
     waiting = sum(depths.values())
     if not yes:
         listing = ", ".join(f"{depth} in {name}" for name, depth in depths.items())
-        confirm(f"Delete {waiting} waiting tasks ({listing})?")
+        confirm(f"Delete {counted(waiting, 'waiting task')} ({listing})?")
     deleted = run_with(app, _purge(app, names))
-    say("1 task deleted" if deleted == 1 else f"{deleted} tasks deleted")
+    say(f"{counted(deleted, 'task')} deleted")
 
 
 queues.add_command(scheduled)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
 import click
 
 from celeriac.cli.console import say
+from celeriac.cli.messages import summary_of
 from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.client.app import App
+from celeriac.client.revoking import KEEP
+from celeriac.servers.urls import AMQP_SCHEMES, scheme_of
+from celeriac.wire.preview import counted
+
+LOOK = 1000
+"""Messages of a queue that are looked through for an id."""
 
 
 @click.command("revoke", short_help="Take back tasks that were sent.")
@@ -22,7 +31,50 @@ def revoke(source: Source, ids: Sequence[str], root: bool, terminate: bool) -> N
     they run in a process and --terminate is given.
     """
     app = source.load_existing()
-    work = app.cancel(roots=ids, terminate=terminate) if root else app.cancel(ids, terminate=terminate)
-    run_with(app, work)
-    noun = "workflow" if root else "task"
-    say(f"{len(ids)} {noun}{'' if len(ids) == 1 else 's'} revoked")
+    strangers = run_with(app, _revoke(app, ids, root=root, terminate=terminate))
+    until = datetime.fromtimestamp(app.clock.now() + KEEP).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    for id in strangers:
+        say(
+            f"note: nothing is known of {id} here: no result, and it waits in no queue; is it the right id? "
+            f"One that is sent before {until} will not run",
+            err=True,
+        )
+    say(f"{counted(len(ids), 'workflow' if root else 'task')} revoked, until {until} or longer")
+
+
+async def _revoke(app: App, ids: Sequence[str], *, root: bool, terminate: bool) -> list[str]:
+    """Revoke them; return those of which nothing is known."""
+    strangers = [] if root else await _unknown(app, ids)
+    await (app.cancel(roots=ids, terminate=terminate) if root else app.cancel(ids, terminate=terminate))
+    return strangers
+
+
+async def _unknown(app: App, ids: Sequence[str]) -> list[str]:
+    """Return the ids without a result and without a message that could be seen; none where not all can be seen."""
+    left = dict.fromkeys(ids)
+    if app.backend_url != "disabled://":
+        records = await app.connections().backend.load(list(left))
+        left = dict.fromkeys(id for id, record in zip(list(left), records, strict=True) if record is None)
+    async for id in _waiting(app):
+        if id is None:
+            return []
+        left.pop(id, None)
+    return list(left)
+
+
+async def _waiting(app: App) -> AsyncIterator[str | None]:
+    """Yield the ids of what is parked and of what waits in queues, ``None`` where there is more than can be seen."""
+    if scheme_of(app.broker_url) in AMQP_SCHEMES:
+        yield None  # a look into a queue takes its messages out and puts them back
+        return
+    broker, offset = app.connections().broker, 0
+    while page := await broker.schedule.list(LOOK, offset):
+        offset += len(page)
+        for parked in page:
+            yield summary_of(parked.envelope, app).id
+    for queue in await broker.queues():
+        if await broker.depth(queue) > LOOK:
+            yield None
+            return
+        for content in await broker.peek(queue, LOOK):
+            yield summary_of(content, app).id

@@ -12,11 +12,12 @@ import msgspec
 from celeriac.broker import Parked
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed
-from celeriac.cli.messages import Summary, summary_of
+from celeriac.cli.messages import SHORTEST, Summary, summary_of, too_short
 from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
+from celeriac.wire.preview import counted
 
 PAGE = 500
 
@@ -42,8 +43,9 @@ def scheduled(source: Source, limit: int, cancelled: Sequence[str], as_objects: 
     """
     app = source.load_existing()
     if cancelled:
-        count = run_with(app, _cancel(app, cancelled))
-        say(f"{_tasks(count)} cancelled")
+        gone = run_with(app, _cancel(app, cancelled))
+        _show_table(gone, app.clock.now(), err=True)
+        say(f"{counted(len(gone), 'task')} cancelled")
     else:
         _show(app, limit, as_objects=as_objects)
 
@@ -54,18 +56,23 @@ def _show(app: App, limit: int, *, as_objects: bool) -> None:
     if as_objects:
         say_lines(as_json([_facts(entry, now) for entry in entries]))
     elif entries:
-        show_table(
-            ["due in", "task", "id", "queue"],
-            [
-                [duration(parked.due - now), said.task or "?", said.id or "?", parked.queue]
-                for parked, said in ((entry.parked, entry.summary) for entry in entries)
-            ],
-            numbers=["due in"],
-        )
+        _show_table(entries, now)
         if count > len(entries):
             say(f"and {count - len(entries)} more: -n {count}", err=True)
     else:
         say("nothing is scheduled")
+
+
+def _show_table(entries: Sequence[Entry], now: float, *, err: bool = False) -> None:
+    show_table(
+        ["due in", "task", "id", "queue"],
+        [
+            [duration(parked.due - now), said.task or "?", said.id or "?", parked.queue]
+            for parked, said in ((entry.parked, entry.summary) for entry in entries)
+        ],
+        numbers=["due in"],
+        err=err,
+    )
 
 
 def duration(seconds: float) -> str:
@@ -85,21 +92,22 @@ async def _list(app: App, limit: int) -> tuple[list[Entry], int]:
     return [Entry(one, summary_of(one.envelope, app)) for one in parked], await schedule.count()
 
 
-async def _cancel(app: App, ids: Sequence[str]) -> int:
+async def _cancel(app: App, ids: Sequence[str]) -> list[Entry]:
     entries = [entry async for entry in _entries(app)]
     chosen = {entry.parked.id: entry for id in ids for entry in _named(id, entries)}
     # Revoked first: one that comes due in this moment does not run either.
     await app.cancel([entry.summary.id for entry in chosen.values() if entry.summary.id])
     await app.connections().broker.schedule.delete(list(chosen))
-    return len(chosen)
+    return list(chosen.values())
 
 
 def _named(id: str, entries: Sequence[Entry]) -> list[Entry]:
     same = [entry for entry in entries if id in (entry.summary.id, entry.parked.id)]
-    alike = same or [entry for entry in entries if entry.summary.id.startswith(id)]
+    alike = same or [entry for entry in entries if len(id) >= SHORTEST and entry.summary.id.startswith(id)]
     if not alike:
         raise CommandFailed(
             f"no task {id} is scheduled; celeriac queues scheduled lists them, celeriac revoke takes back any task"
+            + too_short(id)
         )
     if len({entry.summary.id for entry in alike}) > 1:
         raise CommandFailed(f"{len(alike)} scheduled tasks begin with {id}: give more of the id")
@@ -125,7 +133,3 @@ def _facts(entry: Entry, now: float) -> dict[str, Any]:
         "due_in": round(parked.due - now, 3),
         "retries": said.retries,
     }
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"

@@ -9,18 +9,18 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
 from celeriac.celeriac import Celeriac
+from celeriac.cli.places import absolute_file
 from celeriac.cli.target import load_app
-from celeriac.client.app import BROKER_VARIABLES, App
+from celeriac.client.app import App
+from celeriac.client.environment import BROKER_VARIABLES
 from celeriac.errors import ConfigError
-from celeriac.servers.url_parts import FILE_SCHEMES, file_of, masked
-from celeriac.servers.urls import scheme_of
+from celeriac.servers.url_parts import masked
 
 T = TypeVar("T")
 
@@ -56,9 +56,9 @@ class Source(msgspec.Struct, frozen=True):
         """Return the app, for a look at what is there. Raises ``ConfigError`` where a file is missing, too."""
         app = self.load()
         for url in (app.broker_url, app.backend_url):
-            if scheme_of(url) in FILE_SCHEMES and not Path(file_of(url)).exists():
+            if (path := absolute_file(url)) is not None and not path.exists():
                 raise ConfigError(
-                    f"{masked(url)} names no file that exists, seen from {Path.cwd()}; is the path right?"
+                    f"{masked(url)} names no file that exists: {path}; is this the directory that it is seen from?"
                 )
         return app
 

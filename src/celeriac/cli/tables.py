@@ -12,39 +12,37 @@ from celeriac.cli.visible import visible
 
 
 def show_table(
-    headings: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    err: bool = False,
 ) -> None:
     """Print rows under headings.
 
-    :param numbers: the headings whose column is set to the right. The last column gives way on a narrow terminal.
+    On a terminal that is too narrow the widest columns are folded; nothing is left out.
+
+    :param numbers: the headings whose column is set to the right.
+    :param err: print on stderr.
     """
     cells = [[visible(str(value)) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    screen = console()
+    screen = console(err=err)
     if screen.is_terminal:
-        screen.print(_drawn(headings, cells, widths, numbers))
+        screen.print(_drawn(headings, cells, numbers))
         return
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     for row in [headings, *cells]:
         line = [
             text.rjust(width) if heading in numbers else text.ljust(width)
             for heading, text, width in zip(headings, row, widths, strict=True)
         ]
-        say("  ".join(line).rstrip())
+        say("  ".join(line).rstrip(), err=err)
 
 
-def _drawn(
-    headings: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int], numbers: Sequence[str]
-) -> Table:
+def _drawn(headings: Sequence[str], cells: Sequence[Sequence[str]], numbers: Sequence[str]) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1))
-    for heading, width in zip(headings, widths, strict=True):
-        gives_way = heading == headings[-1] and len(headings) > 1
-        table.add_column(
-            heading,
-            justify="right" if heading in numbers else "left",
-            no_wrap=True,
-            overflow="ellipsis" if gives_way else "fold",
-            min_width=None if gives_way else width,
-        )
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in numbers else "left", overflow="fold")
     for row in cells:
         table.add_row(*map(cell, row))
     return table

@@ -26,6 +26,7 @@ from celeriac.cli.source import Source, takes_source
 from celeriac.cli.target import load_app
 from celeriac.cli.worker_log import LogFormat, LogStyle, handle_lines, set_up_logging
 from celeriac.client.app import App
+from celeriac.wire.preview import counted
 from celeriac.worker.supervisor import Child, Supervisor
 from celeriac.worker.worker import POOLS, Worker
 
@@ -158,7 +159,7 @@ def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
         "broker": broker_place(app),
         "backend": backend_place(app),
         "queues": ", ".join(made.queues),
-        "at once": f"{made.concurrency} tasks{workers}, plain functions in {POOL_TEXTS[pool]}",
+        "at once": f"{counted(made.concurrency, 'task')}{workers}, plain functions in {POOL_TEXTS[pool]}",
         "tasks": ", ".join(sorted(app.tasks)) or "none: does the app's module import them?",
     }
     title = f"celeriac {version('celeriac')}  {made.name}"

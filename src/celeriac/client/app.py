@@ -6,7 +6,6 @@ Rules: nothing connects before it is used; connections belong to the event loop 
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.canvas.nodes import Node, Signature
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
+from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said
 from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.publisher import Publisher
 from celeriac.client.result import Result
@@ -48,9 +48,6 @@ __all__ = ["App", "Connections"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-BROKER_VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL")
-BACKEND_VARIABLES = ("CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
 
 
 class App:
@@ -345,10 +342,21 @@ class _Opens:
         self._backend = backend if not isinstance(backend, str | None) else None
         self._open_broker: OpenBroker | None = None
         self._open_backend: OpenBackend | None = None
+
+        def open_broker() -> OpenBroker:
+            return broker_opener(app.broker_url, app.settings, app.clock)
+
+        def open_backend() -> OpenBackend:
+            return backend_opener(app.backend_url, app.settings, app.codecs, app.clock)
+
         if self._broker is None:
-            self._open_broker = broker_opener(app.broker_url, app.settings, app.clock)
+            said = Said(BROKER_VARIABLES)
+            foreign = broker is None and said.url
+            self._open_broker = said.opener(open_broker, "broker") if foreign else open_broker()
         if self._backend is None:
-            self._open_backend = backend_opener(app.backend_url, app.settings, app.codecs, app.clock)
+            said = Said(BACKEND_VARIABLES)
+            foreign = backend is None and said.url
+            self._open_backend = said.opener(open_backend, "backend") if foreign else open_backend()
 
     def __call__(self) -> Connections:
         owned: list[Broker | Backend] = []
@@ -393,11 +401,11 @@ def _main_name() -> str:
 def _chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend | None) -> tuple[str, str]:
     broker_url = broker if isinstance(broker, str) else ""
     if broker is None:
-        broker_url = _from_environment(BROKER_VARIABLES) or f"sqlite:///{_default_file(name)}"
+        broker_url = Said(BROKER_VARIABLES).url or f"sqlite:///{_default_file(name)}"
     backend_url = backend if isinstance(backend, str) else ""
     if backend is None:
         local = scheme_of(broker_url) in ("sqlite", "memory")
-        backend_url = _from_environment(BACKEND_VARIABLES) or (broker_url if local else "disabled://")
+        backend_url = Said(BACKEND_VARIABLES).url or (broker_url if local else "disabled://")
     return broker_url, backend_url
 
 
@@ -410,10 +418,6 @@ def _default_file(name: str) -> str:
             f"followed: name the file, broker={'sqlite:///' + str(file.resolve())!r}"
         )
     return str(file)
-
-
-def _from_environment(names: Sequence[str]) -> str | None:
-    return next((value for name in names if (value := os.environ.get(name))), None)
 
 
 def _where(function: Callable[..., Any]) -> str:

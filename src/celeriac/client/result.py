@@ -28,6 +28,7 @@ from celeriac.errors import (
 )
 from celeriac.quantities import patience
 from celeriac.wire.failure import Failure, rebuild
+from celeriac.wire.preview import counted
 from celeriac.wire.result import FAILURE, PENDING, REVOKED, SUCCESS, ResultRecord
 
 R = TypeVar("R")
@@ -303,9 +304,10 @@ class GroupResult(Generic[R]):
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            counted = _known(list(self.leaves()))
+            known = _known(list(self.leaves()))
             raise ResultTimeout(
-                f"group {self.id} was not ready within {timeout:g} s: {counted.done} of {counted.total} tasks ended"
+                f"group {self.id} was not ready within {timeout:g} s: "
+                f"{known.done} of {counted(known.total, 'task')} ended"
             ) from error
         return await _values(self.results)
 

@@ -26,6 +26,14 @@ def preview(value: Any, limit: int = LIMIT) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: ``1 task``, ``2 tasks``.
+
+    :param plural: where it is not the noun with an s.
+    """
+    return f"1 {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
+
+
 def _text(value: Any, room: int, depth: int) -> str:
     """Return the text of a value, or its beginning, which is then longer than the room."""
     kind = type(value)

@@ -14,6 +14,7 @@ from celeriac.broker import Revoked
 from celeriac.canvas.advance import obstacle
 from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound, WorkerLost
 from celeriac.wire.envelope import Unreadable
+from celeriac.wire.preview import counted
 from celeriac.wire.task import Malformed, TaskMessage
 
 NOTHING_REVOKED = Revoked()
@@ -135,8 +136,8 @@ def _delivered_often(message: TaskMessage, facts: Facts) -> Verdict | None:
     allowed = facts.allowed(message.task)
     if facts.deliveries > allowed:
         text = (
-            f"{message.task}[{message.id}] was delivered {facts.deliveries - 1} times and no worker lived to end it; "
-            f"max_deliveries is {allowed}"
+            f"{message.task}[{message.id}] was delivered {counted(facts.deliveries - 1, 'time')} and no worker "
+            f"lived to end it; max_deliveries is {allowed}"
         )
         return Refuse(WorkerLost(text), message)
     return RunApart(message) if facts.deliveries == allowed else None

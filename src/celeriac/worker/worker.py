@@ -18,6 +18,7 @@ from celeriac.backend import Backend
 from celeriac.client.app import App
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
 from celeriac.quantities import GRACE, or_none, require, whole
+from celeriac.wire.preview import counted
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock
@@ -142,7 +143,7 @@ class Worker:
             await self._first_of(signals.first)
             announcing.cancel()
             at_work = self._at_work()
-            grace = f": {_tasks(at_work)} may take up to {self._grace:g} s to end" if at_work else ""
+            grace = f": {counted(at_work, 'task')} may take up to {self._grace:g} s to end" if at_work else ""
             logger.info("stopping%s", grace)
             closing = asyncio.create_task(self._close())
             hurrying = asyncio.create_task(signals.second.wait())
@@ -257,7 +258,7 @@ class Worker:
         await asyncio.wait([self._running])
         given_back = await self._consumer.finish(self._grace)
         if given_back:
-            logger.warning("%s did not end in time and went back to the queue", _tasks(given_back))
+            logger.warning("%s did not end in time and went back to the queue", counted(given_back, "task"))
         giving_up.cancel()
         self._watching.cancel()
         await self._pool.close()
@@ -266,7 +267,7 @@ class Worker:
 
     def _hurry(self) -> None:
         if self._consumer is not None:
-            logger.warning("second signal: giving %s back", _tasks(self._at_work()))
+            logger.warning("second signal: giving %s back", counted(self._at_work(), "task"))
             self._insist.give_up_in(LAST_WORDS)
             self._consumer.hurry()
 
@@ -305,10 +306,6 @@ class Worker:
             announcing.cancel()
         await self._app.close()
         self._over.set()
-
-
-def _tasks(number: int) -> str:
-    return "1 task" if number == 1 else f"{number} tasks"
 
 
 def _checked_concurrency(concurrency: int | None, pool: str) -> int:

@@ -34,6 +34,7 @@ from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
 from celeriac.wire.once import ONCE, ONCE_SETTLED
+from celeriac.wire.preview import counted
 
 
 class _Message(msgspec.Struct, order=True, eq=True):
@@ -140,7 +141,7 @@ class MemoryBroker:
         return self._revocations
 
     async def ping(self) -> str:
-        return f"memory of this process, {len(self._lines.waiting)} queues"
+        return f"memory of this process, {counted(len(self._lines.waiting), 'queue')}"
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
         return ()

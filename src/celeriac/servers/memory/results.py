@@ -34,6 +34,7 @@ from celeriac.servers.following import Following
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.failure import read_failure
 from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
+from celeriac.wire.preview import counted
 from celeriac.wire.result import EXCEPTION_STATES, SUCCESS, ResultRecord, decode, encode, encode_part, plain
 
 _CLAIM = 30.0
@@ -114,7 +115,7 @@ class MemoryBackend:
             self._kept.pop(task_id, None)
 
     async def ping(self) -> str:
-        return f"memory of this process, {len(self._kept)} results"
+        return f"memory of this process, {counted(len(self._kept), 'result')}"
 
     async def examine(self) -> Sequence[Finding]:
         return ()

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from celeriac.servers.rabbitmq.ledger import Ledger
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
+from celeriac.wire.preview import counted
 
 _log = logging.getLogger("celeriac.broker.amqp")
 
@@ -55,7 +56,7 @@ class Tallies:
         try:
             await self._ledger.count(keys, step)
         except AmqpError as error:
-            _log.warning("%d deliveries could not be counted: %s", len(keys), error)
+            _log.warning("%s could not be counted: %s", counted(len(keys), "delivery", "deliveries"), error)
 
 
 def _is_ours_to_count(message: Inbound) -> bool:

@@ -25,6 +25,7 @@ from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.scripts import BURY, LAPSED, RESTORE
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.frame import earlier_deliveries, mark_redelivered, unpack
+from celeriac.wire.preview import counted
 
 _log = logging.getLogger("celeriac.broker.redis")
 
@@ -77,7 +78,7 @@ class Recovery:
             if count < _BATCH:
                 break
         if restored:
-            _log.warning("gave back %d messages of workers that are gone", restored)
+            _log.warning("gave back %s of workers that are gone", counted(restored, "message"))
         return restored
 
     @property
@@ -155,8 +156,8 @@ class Recovery:
         buried = sum(await self._link.run(BURY, places, arguments))
         if buried:
             _log.warning(
-                "%d entries of %s in %s could not be given back (%s: %s) and were dead-lettered",
-                buried,
+                "%s of %s in %s could not be given back and went to the dead letters (%s: %s)",
+                counted(buried, "entry", "entries"),
                 keys.unacked,
                 self._link.target,
                 ascii(stuck[0][0].tag[:100]),

@@ -23,6 +23,7 @@ from celeriac.servers.sqlite.subscription import SqliteSubscription
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import pack
 from celeriac.wire.names import HIGHEST_PRIORITY, is_text
+from celeriac.wire.preview import counted
 
 _BULK = 5000
 """Messages of ``publish_many`` that share a transaction: others must get their turn."""
@@ -108,7 +109,7 @@ class SqliteBroker:
 
     async def ping(self) -> str:
         known = await self.queues()
-        return f"SQLite file {self._desk.link.path}, {len(known)} queues"
+        return f"SQLite file {self._desk.link.path}, {counted(len(known), 'queue')}"
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
         await self._desk.link.write(lambda _: None)  # a file that may only be read serves nobody

@@ -44,6 +44,7 @@ from celeriac.servers.url_parts import file_of
 from celeriac.wire.content import PICKLE, Codecs
 from celeriac.wire.names import is_text
 from celeriac.wire.plain_pickle import read_plain_pickle
+from celeriac.wire.preview import counted
 from celeriac.wire.result import (
     READY_STATES,
     ResultRecord,
@@ -275,7 +276,7 @@ class SqlBackend:
 
     async def ping(self) -> str:
         stored = await self._link.read(lambda connection: connection.execute(_COUNT).scalar_one())
-        return f"SQLite file {self._link.path}, {stored} results"
+        return f"SQLite file {self._link.path}, {counted(stored, 'result')}"
 
     async def examine(self) -> Sequence[Finding]:
         await self._link.write(lambda _: None)  # a file that may only be read keeps nothing
