@@ -1,10 +1,13 @@
 """Tasks that child processes import."""
 
+import asyncio
+import functools
 import gc
 import os
 import signal
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from celeriac import Celeriac, Context
@@ -22,6 +25,21 @@ class Custom(Exception):
 @app.task
 def square(x: int) -> tuple[int, int]:
     return x * x, os.getpid()
+
+
+def passing_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+@app.task
+@passing_on
+async def awaited(x: int) -> tuple[int, int]:
+    await asyncio.sleep(0)
+    return x + 1, os.getpid()
 
 
 @app.task

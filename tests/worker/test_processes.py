@@ -36,6 +36,12 @@ async def test_values_exceptions_and_context_cross_the_border(app: Celeriac):
     assert await (await tasks.on_loop.send()).wait(WAIT) == os.getpid()
 
 
+async def test_a_plain_wrapper_of_a_coroutine_function_runs_to_its_end_in_the_child(app: Celeriac):
+    value, pid = await (await tasks.awaited.send(3)).wait(WAIT)
+    assert value == 4
+    assert pid != os.getpid()
+
+
 async def test_the_traceback_is_the_functions_own(app: Celeriac):
     failed = await tasks.fails.send()
     with pytest.raises(KeyError):

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from celeriac.arguments.constraints import with_constraints
 from celeriac.arguments.hints import Hint, Mismatch, Through, annotations_of, foreign
 from celeriac.errors import ArgumentError, EncodeError
 
@@ -30,6 +31,8 @@ class Arguments:
     :param name: the task's name, for messages.
     :param injected: the class whose parameter is filled by the worker and never sent.
     :param strict: without it nothing is checked or converted.
+    :param supplied: how many of the first parameters somebody else fills.
+    :param some_named: parameters without a default may be missing, since somebody else fills them by name.
     :ivar context_parameter: name of the parameter that gets the context, or ``None``.
     """
 
@@ -41,12 +44,16 @@ class Arguments:
         name: str | None = None,
         injected: type | None = None,
         strict: bool = True,
+        supplied: int = 0,
+        some_named: bool = False,
     ) -> None:
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self._strict = strict
         annotations = annotations_of(function)
         parameters = list(_parameters(function))
         context = _context(parameters, annotations, bound, injected)
+        for filled in [p for p in parameters if p is not context and p.kind in POSITIONAL][:supplied]:
+            parameters.remove(filled)
         self.context_parameter = context.name if context else None
         self._context_at = _position(parameters, context)
         sent = [parameter for parameter in parameters if parameter is not context]
@@ -54,7 +61,9 @@ class Arguments:
         self._positional = [p for p in sent if p.kind in POSITIONAL]
         self._by_name = {p.name for p in sent if p.kind in BY_NAME}
         self._required = [
-            p.name for p in sent if p.default is p.empty and p.kind in (*POSITIONAL, p.KEYWORD_ONLY)
+            p.name
+            for p in sent
+            if p.default is p.empty and p.kind in (*POSITIONAL, p.KEYWORD_ONLY) and not some_named
         ]
         self._rest = next((p.name for p in sent if p.kind is p.VAR_POSITIONAL), None)
         self._named_rest = next((p.name for p in sent if p.kind is p.VAR_KEYWORD), None)
@@ -131,6 +140,14 @@ class Arguments:
 
     def _called(self, parameter: str) -> str:
         return f"{self.name}() argument '{parameter}'"
+
+    def fits(self, count: int, kwargs: Mapping[str, Any]) -> bool:
+        """Whether so many positional arguments, and these by name, have their parameters; whatever their types."""
+        try:
+            self._check_names(count, kwargs)
+        except ArgumentError:
+            return False
+        return True
 
     def inject(self, context: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Put the context where the function expects it, among bound arguments."""
@@ -222,14 +239,22 @@ def _fill(shape: type[msgspec.Struct], args: Sequence[Any]) -> list[Any]:
 
 def _parameters(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:
     try:
-        return tuple(inspect.signature(function).parameters.values())
+        return tuple(inspect.signature(function, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError):  # some builtins do not tell: anything goes
         kinds = (("args", inspect.Parameter.VAR_POSITIONAL), ("kwargs", inspect.Parameter.VAR_KEYWORD))
         return tuple(inspect.Parameter(name, kind) for name, kind in kinds)
 
 
 def _annotation(parameter: inspect.Parameter, annotations: Mapping[str, Any]) -> Any:
-    return Any if parameter.annotation is parameter.empty else annotations.get(parameter.name, Any)
+    if parameter.annotation is parameter.empty:
+        return Any
+    hint = with_constraints(annotations.get(parameter.name, Any))
+    if parameter.default is not None:
+        return hint
+    try:
+        return hint | None  # what `x: str = None` means, though it does not say so
+    except TypeError:  # what could not be resolved, or is no type
+        return hint
 
 
 def _context(

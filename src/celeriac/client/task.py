@@ -27,7 +27,8 @@ from uuid import uuid4
 
 import msgspec
 
-from celeriac.arguments.convert import Arguments, Returns
+from celeriac.arguments.convert import Returns
+from celeriac.arguments.wrapped import arguments_of
 from celeriac.canvas.nodes import Group, Signature
 from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.result import Result
@@ -208,7 +209,7 @@ class Task(Generic[P, R]):
         self.bind = bind
         self.is_coroutine = _is_coroutine(function)
         strict = outbox.settings.strict_arguments
-        self.arguments = Arguments(function, bound=bind, name=name, injected=Context, strict=strict)
+        self.arguments = arguments_of(function, bound=bind, name=name, injected=Context, strict=strict)
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
         self.__qualname__ = getattr(function, "__qualname__", name)

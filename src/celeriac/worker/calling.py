@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import CoroutineType
 from typing import Any
 
 from celeriac.context import CURRENT, Context
@@ -45,12 +46,16 @@ class Calling:
 
         :param soft: seconds after which the function is asked to end, ``hard``: after which it is given up.
         """
+        asked = soft
         if task.is_coroutine:
             CURRENT.set(context)
             body = task.function(*args, **kwargs)
         else:
             body = self._pool.call(Call(task, args, kwargs, context, soft))
             soft = None
-        if soft is None and hard is None:
-            return await body
-        return await bounded(body, soft, hard)
+        value = await body if soft is None and hard is None else await bounded(body, soft, hard)
+        if type(value) is CoroutineType:
+            # A plain function around a coroutine function: what it gave is yet to run.
+            CURRENT.set(context)
+            return await value if asked is None and hard is None else await bounded(value, asked, hard)
+        return value

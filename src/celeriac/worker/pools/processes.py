@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import inspect
 import multiprocessing
 import os
 import pickle
@@ -220,6 +221,8 @@ def _run_in_child(
     try:
         with _soft_limit(soft):
             value = task.function(*args, **kwargs)
+            if inspect.iscoroutine(value):  # a plain function around a coroutine function
+                value = asyncio.run(value)
         if forks != FORKS.count:
             end_copy(None)
         pickle.dumps(value)
