@@ -2,14 +2,16 @@
 
 import sys
 import types
+from typing import Any
 
 import pytest
 
-from celeriac import Celeriac, ConfigError, Settings
+from celeriac import ArgumentError, Celeriac, ConfigError, Settings
 from celeriac.client.app import task_name
 from celeriac.servers.disabled import DisabledBackend
 from celeriac.servers.memory.broker import MemoryBroker
 from celeriac.servers.sqlite import SqliteBroker
+from tests.client.conftest import Sent
 
 VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL", "CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
 
@@ -138,3 +140,37 @@ async def test_memory_belongs_to_one_loop():
     await app.send_task("x")
     with pytest.raises(ConfigError, match="memory:// is in use in another event loop"):
         app.delay("x")
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_signature_spelt_as_in_celery(app: Celeriac, sent: Sent, known: bool):
+    if known:
+        app.register("shop.add", lambda x, y=0, **more: x + y)
+    await app.signature("shop.add", args=(1,), kwargs={"y": 2}, queue="slow", shadow="s").send()
+    await app.signature("shop.add", args=[4], options={"queue": "slow"}).send()
+    await app.signature("shop.add", kwargs={"x": 5, "queue": "his own"}, queue="slow").send()
+    assert [(m.args, m.kwargs) for m in await sent("slow")] == [
+        ([1], {"y": 2}),
+        ([4], {}),
+        ([], {"x": 5, "queue": "his own"}),
+    ]
+    first = app.signature("shop.add", args=(1,), kwargs=None)
+    assert (first.immutable, app.signature("shop.add", args=(), immutable=True).immutable) == (False, True)
+    assert first.to_dict() == app.signature("shop.add", 1).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ({"args": "ab"}, ArgumentError, "args='ab': give a list"),
+        ({"args": 5, "kwargs": {}}, ArgumentError, "args=5: give a list"),
+        ({"kwargs": [1]}, ArgumentError, r"kwargs=\[1\]: give a mapping"),
+        ({"args": (1,), "que": "slow"}, ConfigError, "unknown option 'que': did you mean queue"),
+        ({"args": (1,), "countdown": -1}, ConfigError, "countdown=-1"),
+    ],
+)
+def test_mistakes_in_it_are_named(app: Celeriac, given: dict[str, Any], error: type[Exception], said: str):
+    with pytest.raises(error, match=said):
+        app.signature("shop.add", **given)
+    with pytest.raises(ArgumentError, match="not both"):
+        app.signature("shop.add", 1, args=(2,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -37,9 +37,9 @@ def _annotated(hint: Any, members: tuple[Any, ...]) -> Any:
     found = [constraint for one in told for constraint in _constraints(one)]
     if changed is inner and not found:
         return hint
-    kept = changed
+    kept, annotated = changed, cast(Any, Annotated)
     for constraint in (*(one for one in told if isinstance(one, msgspec.Meta)), *found):
-        wider = Annotated[kept, constraint]
+        wider = annotated[kept, constraint]
         kept = wider if _is_known(wider) else kept
     return kept
 

@@ -38,7 +38,7 @@ from celeriac.client.task import (
 )
 from celeriac.clock import Clock, SystemClock
 from celeriac.context import Context
-from celeriac.errors import ConfigError
+from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import SendOptions, send_options
 from celeriac.servers.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
 from celeriac.settings import Settings, settings_from
@@ -233,12 +233,40 @@ class App:
         return self.outbox.routes.match(name) if task is None else task.defaults
 
     def signature(self, name: str, *args: Any, **kwargs: Any) -> Signature[Any]:
-        """Describe a call by name as a part of a workflow; the code need not be at hand. As ``Task.s``."""
+        """Describe a call by name as a part of a workflow; the code need not be at hand. As ``Task.s``.
+
+        With ``args=`` or ``kwargs=`` it is spelt as in Celery: a list of arguments, a mapping of those by name, and
+        beside them ``immutable=`` and options of sending, single or as ``options=``. Raises ``ArgumentError`` and
+        ``ConfigError`` for what these cannot be.
+        """
+        if "args" in kwargs or "kwargs" in kwargs:
+            return self._spelt_as_in_celery(name, args, **kwargs)
+        return self._signature(name, args, kwargs)
+
+    def _spelt_as_in_celery(
+        self,
+        name: str,
+        /,
+        more: Sequence[Any],
+        *,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        immutable: bool = False,
+        options: Mapping[str, Any] | None = None,
+        **single: Any,
+    ) -> Signature[Any]:
+        check_call(name, args, kwargs)
+        if more:
+            raise ArgumentError(f"{name}: give the arguments one by one, or as args= and kwargs=, not both")
+        chosen = {**(options or {}), **single}
+        return self._signature(name, tuple(args or ()), kwargs or {}).set(immutable=immutable, **chosen)
+
+    def _signature(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Signature[Any]:
         task = self.tasks.get(name)
         if task is not None:
             return task.s(*args, **kwargs)
         options = signature_options(self.outbox.routes.match(name))
-        return Signature(name, args, kwargs, options, outlet=self.outbox)
+        return Signature(name, tuple(args), kwargs, options, outlet=self.outbox)
 
     async def send(self, workflow: Node[Any]) -> Any:
         """Send a workflow: a ``Result``, or a ``GroupResult`` where its end is a group. As ``Node.send``.
