@@ -60,7 +60,7 @@ async def test_a_full_queue_refuses(make_broker: MakeBroker, channel: amqp.Chann
 async def test_a_message_that_is_too_large_raises(make_broker: MakeBroker, queue: str) -> None:
     broker = make_broker()
     await broker.publish(Envelope(body=bytes(900_000)), Route(queue, queue=queue))
-    with pytest.raises(BrokerError, match="larger"):
+    with pytest.raises(EncodeError, match="larger"):
         await broker.publish(Envelope(body=bytes(3_000_000)), Route(queue, queue=queue))
     await broker.publish(numbered(1), Route(queue, queue=queue))
     assert await broker.depth(queue) == 2

@@ -12,6 +12,7 @@ import pytest
 
 import amqp
 from celeriac import Celeriac, chord, group
+from celeriac.errors import EncodeError
 from celeriac.routing import SendOptions
 from celeriac.servers.rabbitmq import AmqpBroker, QueueOptions
 from celeriac.testing.steps import soon
@@ -130,3 +131,26 @@ async def test_a_result_sent_to_a_queue_of_tasks_is_set_aside_and_never_run(
     assert len(letters) == 1
     assert "a result of a task" in letters[0].reason
     assert ran == []
+
+
+@pytest.mark.parametrize("scheme", ["rpc", "amqp"])
+async def test_what_is_too_large_for_rabbitmq_fails_its_task_alone(
+    rabbit_url: str, queue: str, scheme: str
+) -> None:
+    backend = rabbit_url if scheme == "amqp" else "rpc://"
+    async with Celeriac("large", rabbit_url, backend, default_queue=queue) as app:
+
+        @app.task(name="make")
+        async def make(size: int) -> str:
+            return "x" * size
+
+        async with app.worker():
+            large, small = await make.send(3_000_000), await make.send(10)
+            assert await small.wait(20) == "x" * 10
+            with pytest.raises(
+                EncodeError, match=r"result of make.*too large.* 3000\d+ is larger than .* \d+"
+            ):
+                await large.wait(20)
+            with pytest.raises(EncodeError, match=r"message of take\[.*too large"):
+                await app.send_task("take", ["x" * 3_000_000])
+        assert await app.connections().broker.dead.count() == 0

@@ -17,7 +17,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
-from celeriac.errors import CeleriacError, ConfigError
+from celeriac.errors import CeleriacError, ConfigError, EncodeError
 from celeriac.finding import Finding
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
@@ -163,6 +163,12 @@ class Link:
         if isinstance(error, Refused):
             return refused(f"{self.target} refused: {error}")
         return unavailable(f"{self.target} is not available: {error}")
+
+    def too_large(self, error: AmqpError, what: str) -> EncodeError:
+        """Return the error of who sent what the server finds too large; :param what: names it."""
+        return EncodeError(
+            f"{what} is too large: {self.target} refused it: {error}; keep such a value elsewhere and send where it is"
+        )
 
     @contextlib.contextmanager
     def translated(self, unavailable: type[CeleriacError], refused: type[CeleriacError]) -> Iterator[None]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from celeriac.clock import Clock
-from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
+from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.servers.rabbitmq.envelopes import DUE_HEADER, has_further_keys, to_properties
 from celeriac.servers.rabbitmq.link import LARGE, Link
 from celeriac.servers.rabbitmq.protocol.content import (
@@ -24,7 +25,7 @@ from celeriac.servers.rabbitmq.protocol.content import (
     write_properties,
     write_table,
 )
-from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, is_too_large
 from celeriac.servers.rabbitmq.protocol.frames import room_in
 from celeriac.servers.rabbitmq.protocol.publishing import NO_ROUTE, Publisher
 from celeriac.servers.rabbitmq.topology import FIRST_DELAY_EXCHANGE, Topology, delay_key
@@ -60,7 +61,7 @@ class Outbox:
         try:
             await self.send(properties, envelope.body, route)
         except AmqpError as error:
-            raise self._translate(error, route) from error
+            raise self._translate(error, envelope.headers, route) from error
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         """Publish all, in order. Raises ``EncodeError`` before any is sent."""
@@ -78,7 +79,7 @@ class Outbox:
             answers = await asyncio.gather(*sent, return_exceptions=True)
             for message, answer in zip(part, answers, strict=True):
                 if isinstance(answer, AmqpError):
-                    raise self._translate(answer, message.route) from answer
+                    raise self._translate(answer, message.properties.headers or {}, message.route) from answer
                 if answer is not None:
                     raise answer
 
@@ -153,15 +154,15 @@ class Outbox:
             return False
         return True
 
-    def _translate(self, error: AmqpError, route: Route) -> BrokerError:
+    def _translate(self, error: AmqpError, headers: Mapping[str, Any], route: Route) -> CeleriacError:
+        if is_too_large(error):
+            return self._link.too_large(error, f"the message of {headers.get('task')}[{headers.get('id')}]")
         place = f"exchange {route.exchange!r} with key {route.routing_key!r}"
         if isinstance(error, Refused) and error.code == NO_ROUTE:
             return BrokerError(
                 f"{self._link.target}: no queue takes what is sent to {place}: {error}; bind one, or name a queue"
             )
-        translated = self._link.translate(error, BrokerUnavailable, BrokerError)
-        assert isinstance(translated, BrokerError)
-        return translated
+        return self._link.translate(error, BrokerUnavailable, BrokerError)
 
 
 def _queue_of(route: Route) -> str | None:

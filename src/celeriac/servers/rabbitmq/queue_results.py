@@ -25,7 +25,12 @@ from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol import frames, methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.content import read_properties
-from celeriac.servers.rabbitmq.protocol.errors import PRECONDITION_FAILED, Refused, Unavailable
+from celeriac.servers.rabbitmq.protocol.errors import (
+    PRECONDITION_FAILED,
+    Refused,
+    Unavailable,
+    is_too_large,
+)
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.results import ResultMessages
 from celeriac.wire.content import Codecs
@@ -154,7 +159,11 @@ class AmqpBackend:
                 look.remove(new)
         except Refused as error:
             if len(latest) == 1:
-                return dict.fromkeys(latest, self._explained(error))
+                [(task_id, encoded)] = latest.items()
+                if is_too_large(error):
+                    name = f"the result of {encoded.record.name}[{task_id}]"
+                    return {task_id: self._link.too_large(error, name)}
+                return {task_id: self._explained(error)}
         else:
             return {}
         errors: dict[str, BaseException] = {}

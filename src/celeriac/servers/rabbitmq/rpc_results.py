@@ -27,7 +27,7 @@ from celeriac.servers.offload import in_thread
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol import frames, methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
-from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable, is_too_large
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.results import ResultMessages
 from celeriac.wire.content import Codecs
@@ -109,6 +109,8 @@ class RpcBackend:
         try:
             await self._link.publish("", record.reply_to, header, encoded.payload, mandatory=False)
         except AmqpError as error:
+            if is_too_large(error):
+                raise self._link.too_large(error, f"the result of {record.name}[{record.task_id}]") from error
             raise self._link.translate(error, BackendUnavailable, BackendError) from error
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:

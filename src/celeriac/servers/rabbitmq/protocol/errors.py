@@ -36,6 +36,14 @@ CONNECTION_FORCED = 320
 INTERNAL_ERROR = 541
 
 
+_TOO_LARGE = "larger than configured max size"
+
+
+def is_too_large(error: AmqpError) -> bool:
+    """Whether the server refused a message for its size; the text has the message's and the largest."""
+    return isinstance(error, Refused) and error.code == PRECONDITION_FAILED and _TOO_LARGE in str(error)
+
+
 _NOT_YET = "is down or inaccessible"
 """What a node says of a durable queue whose own node has just started, or is away."""
 
