@@ -8,10 +8,15 @@ objects, does not see.
 from __future__ import annotations
 
 import gc
-import resource
+import mmap
 import sys
 from pathlib import Path
 from time import monotonic
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows: its clients have the same commands, workers do not run there
+    resource = None  # type: ignore[assignment]
 
 THRESHOLDS = (20_000, 20, 20)
 """In place of the interpreter's own, with which a busy worker spends a tenth of its time on objects that live."""
@@ -23,7 +28,7 @@ GROWTH, ALLOWANCE = 1.25, 64 * 1024 * 1024
 """How much memory may grow from one collection to the next: by a factor, and by so many bytes."""
 
 STATM = Path("/proc/self/statm")
-PAGE = resource.getpagesize()
+PAGE = mmap.PAGESIZE
 
 
 class Collecting:

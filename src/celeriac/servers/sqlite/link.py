@@ -319,9 +319,10 @@ class SqliteLink:
     def _make_file(self) -> None:
         """Make the file with the rights that are wanted; SQLite gives its own files beside it the same."""
         with contextlib.suppress(OSError):  # it is there, or SQLite says what is wrong
-            made = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, self._mode)
+            made = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, self._mode)
             try:
-                os.fchmod(made, self._mode)
+                if hasattr(os, "fchmod"):  # Windows has no such rights
+                    os.fchmod(made, self._mode)
             finally:
                 os.close(made)
 

@@ -8,12 +8,10 @@ worker says when they end. They end with the worker, however that ends: what the
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import inspect
 import multiprocessing
 import os
 import pickle
-import resource
 import select
 import signal
 import sys
@@ -36,6 +34,12 @@ from celeriac.wire.task import TaskMessage
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
 from celeriac.worker.raised import as_exception, forget_frames, note_place
+
+try:
+    import fcntl
+    import resource
+except ModuleNotFoundError:  # Windows: clients import this too, workers do not run there
+    fcntl = resource = None  # type: ignore[assignment]
 
 
 class Processes:
