@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from celeriac import Celeriac, RemoteError
-from celeriac.errors import ConfigError, TaskAborted, TimeLimitExceeded, WorkerLost
+from celeriac.errors import ConfigError, EncodeError, TaskAborted, TimeLimitExceeded, WorkerLost
 from tests.worker import process_tasks as tasks
 
 WAIT = 30.0
@@ -28,7 +28,7 @@ async def test_values_exceptions_and_context_cross_the_border(app: Celeriac):
         await (await tasks.fails.send()).wait(WAIT)
     with pytest.raises((RemoteError, tasks.Custom)):
         await (await tasks.fails_unpicklably.send()).wait(WAIT)
-    with pytest.raises((RemoteError, TypeError)):
+    with pytest.raises(EncodeError):
         await (await tasks.unpicklable.send()).wait(WAIT)
     result = await tasks.tell.send()
     assert await result.wait(WAIT) == [result.id, 1, "celery"]

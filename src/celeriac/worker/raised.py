@@ -61,10 +61,9 @@ def forget_frames(error: BaseException) -> None:
             left += current.exceptions
 
 
-def note_place(error: Exception, raised: BaseException) -> Exception:
-    """Note on ``error`` where ``raised`` was raised, since frames do not travel between processes."""
-    error.add_note(ELSEWHERE + format_traceback(raised).rstrip())
-    return error
+def place_of(raised: BaseException) -> str:
+    """Return a note on where it was raised, since frames do not travel between processes."""
+    return ELSEWHERE + format_traceback(raised).rstrip()
 
 
 def _raised_elsewhere(error: BaseException) -> bool:

@@ -11,16 +11,53 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-
 APART = 0.3
 """Seconds between two signals that somebody sent on purpose."""
+
+
+class Inheritance:
+    """What the processes that this one forks do on signals, in place of what this one does.
+
+    :param handlers: for each signal, as ``signal.signal`` takes it.
+    """
+
+    def __init__(self, handlers: Mapping[signal.Signals, Any]) -> None:
+        self._handlers = dict(handlers)
+        self._masks: dict[int, Iterable[int]] = {}
+        os.register_at_fork(
+            before=self._hold_back, after_in_parent=self._let_through, after_in_child=self._leave_to_child
+        )
+
+    def end(self) -> None:
+        """From now on they inherit what this one does."""
+        self._handlers.clear()
+
+    def _hold_back(self) -> None:
+        """Let no signal reach a child that still has our handlers."""
+        if self._handlers:
+            self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)
+
+    def _let_through(self) -> None:
+        mask = self._masks.pop(threading.get_ident(), None)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _leave_to_child(self) -> None:
+        if self._handlers:
+            signal.set_wakeup_fd(-1)
+            waiting = signal.sigpending()
+            for number, handler in self._handlers.items():
+                # What a handler raises in here is dropped, so a signal that came already has to do without.
+                came = number in waiting and handler is not signal.SIG_IGN
+                signal.signal(number, signal.SIG_DFL if came else handler)
+        self._let_through()
 
 
 class Signals:
@@ -34,15 +71,10 @@ class Signals:
         self._first_at = 0.0
         self.first = asyncio.Event()
         self.second = asyncio.Event()
-        self._childrens: dict[signal.Signals, Any] = {}
-        self._masks: dict[int, Iterable[int]] = {}
+        self._inheritance: Inheritance | None = None
 
     async def __aenter__(self) -> Self:
-        for number in SIGNALS:
-            self._childrens[number] = _default(number)
-        os.register_at_fork(
-            before=self._hold_back, after_in_parent=self._let_through, after_in_child=self._leave_to_child
-        )
+        self._inheritance = Inheritance({number: _default(number) for number in SIGNALS})
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._received)
@@ -51,7 +83,8 @@ class Signals:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._childrens.clear()
+        if self._inheritance is not None:
+            self._inheritance.end()
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
@@ -63,28 +96,6 @@ class Signals:
             self.first.set()
         elif now - self._first_at >= self._apart:
             self.second.set()
-
-    # --- around a fork
-
-    def _hold_back(self) -> None:
-        """Let no signal reach a child that still has our handlers."""
-        if self._childrens:
-            self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-    def _let_through(self) -> None:
-        mask = self._masks.pop(threading.get_ident(), None)
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def _leave_to_child(self) -> None:
-        if self._childrens:
-            signal.set_wakeup_fd(-1)
-            waiting = signal.sigpending()
-            for number, handler in self._childrens.items():
-                # What a handler raises in here is dropped, so a signal that came already has to do without.
-                came = number in waiting and handler is not signal.SIG_IGN
-                signal.signal(number, signal.SIG_DFL if came else handler)
-        self._let_through()
 
 
 def _default(number: signal.Signals) -> Any:

@@ -66,7 +66,7 @@ class Worker:
     :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
     :param max_tasks_per_child: calls after which a process of the pool is replaced.
     :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
-    :param child_log: sets up logging in a process of the pool, given the node name; a function that can be pickled.
+    :param child_log: begins a process of the pool (imports, logging), given the node name; it can be pickled.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ class Worker:
                 max_tasks=self._max_tasks_per_child,
                 max_memory=self._max_memory_per_child,
                 places=(self._app.broker_url, self._app.backend_url),
-                log=partial(self._child_log, self.name) if self._child_log else None,
+                begin=partial(self._child_log, self.name) if self._child_log else None,
             )
         if self._pool_name == "solo":
             return Solo()

@@ -1,8 +1,10 @@
 """Runs plain functions in child processes.
 
 Rules: a task travels by reference (module and name), never by value; giving up a call kills its process, and a process
-that dies takes only its own call with it, whatever its exit code, and none if it had none. Children ignore SIGINT: the
-worker says when they end. They end with the worker, however that ends: what they ran is run by another.
+that dies takes only its own call with it, whatever its exit code, and none if it had none. What a call takes along and
+brings back is pickled here, so that a value which does not come through is its task's failure, not the child's end.
+Children ignore SIGINT and SIGTERM, which reach all of a group: the worker says when they end. They end with the worker,
+however that ends: what they ran is run by another.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import FrameType
@@ -28,12 +31,20 @@ from pebble import ProcessExpired, ProcessPool
 
 from celeriac.client.task import Task
 from celeriac.context import CURRENT, Context
-from celeriac.errors import ConfigError, RemoteError, RetryRequested, SoftTimeLimitExceeded, WorkerLost
-from celeriac.wire.failure import describe
+from celeriac.errors import (
+    ConfigError,
+    EncodeError,
+    ReplaceRequested,
+    RetryRequested,
+    SoftTimeLimitExceeded,
+    WorkerLost,
+)
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
-from celeriac.worker.raised import as_exception, forget_frames, note_place
+from celeriac.worker.pools.portable import portable, restored
+from celeriac.worker.raised import as_exception, forget_frames, place_of
+from celeriac.worker.signals import SIGNALS, Inheritance
 
 try:
     import fcntl
@@ -49,7 +60,7 @@ class Processes:
     :param max_tasks: calls after which a child is replaced, ``None`` for never (Celery: ``max_tasks_per_child``).
     :param max_memory: peak resident KiB after which a child is replaced (Celery: ``max_memory_per_child``).
     :param places: URLs of broker and backend, for what the functions send and report.
-    :param log: sets up a child's logging; pickled.
+    :param begin: prepares a child before it looks for tasks: its logging, the modules that must come first; pickled.
 
     Raises ``ConfigError`` naming a task that a child process could not find.
     """
@@ -63,7 +74,7 @@ class Processes:
         max_tasks: int | None = None,
         max_memory: int | None = None,
         places: tuple[str, str] = ("", ""),
-        log: Callable[[], None] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> None:
         for task in tasks.values():
             if not task.is_coroutine:
@@ -71,7 +82,7 @@ class Processes:
         self._max_tasks = max_tasks
         self._max_memory = max_memory
         self._places = places
-        self._log = log
+        self._begin = begin
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
         self._ending: set[asyncio.Task[None]] = set()
@@ -80,7 +91,7 @@ class Processes:
         """Run the function in a child; on cancellation the child is killed."""
         child = self._take_child()
         try:
-            ended = await child.run(_run_in_child, *_parts(call), self._places)
+            ended = await child.run(_run_in_child, _pickled(call), self._places)
         except (ProcessExpired, BrokenProcessPool) as error:
             raise WorkerLost(f"the process that ran {call.task.name} ended{_how(error)}") from error
         else:
@@ -90,8 +101,8 @@ class Processes:
                 self._busy.discard(child)
                 self._idle.append(child)
             if ended.error is not None:
-                raise ended.error
-            return ended.value
+                raise _raised_there(ended)
+            return _unpickled(call.task, ended.value)
         finally:
             if child in self._busy:
                 self._busy.discard(child)
@@ -113,7 +124,7 @@ class Processes:
             if not child.is_alive:  # killed while it had nothing to do
                 self._end(child)
                 child = None
-        child = child or _Child(self._log)
+        child = child or _Child(self._begin)
         self._busy.add(child)
         return child
 
@@ -131,12 +142,12 @@ class Processes:
 class _Child:
     """A process that runs one call at a time, until one of them ends it.
 
-    :param log: sets up its logging.
+    :param begin: prepares it.
     """
 
-    def __init__(self, log: Callable[[], None] | None) -> None:
+    def __init__(self, begin: Callable[[], None] | None) -> None:
         self._pool = ProcessPool(
-            max_workers=1, initializer=_prepare_child, initargs=(log,), context=_SpawnContext()
+            max_workers=1, initializer=_prepare_child, initargs=(begin,), context=_SpawnContext()
         )
         self.calls = 0
 
@@ -161,6 +172,19 @@ _LEFT_AT_ZERO = 256
 
 
 class _SpawnProcess(SpawnProcess):
+    def start(self) -> None:
+        """Start it deaf to the signals that reach a whole group, until it can say itself that it ignores them."""
+        resource_tracker.ensure_running()  # otherwise it is started along, and unblocks them
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def terminate(self) -> None:
+        """End it at once: SIGTERM it ignores."""
+        self.kill()
+
     @property
     def exitcode(self) -> int | None:
         code = super().exitcode
@@ -178,10 +202,20 @@ def _how(error: ProcessExpired | BrokenProcessPool) -> str:
 
 
 class _Ended(msgspec.Struct):
-    """How a call ended in a child: what it returned or raised, what it sent, and the child's peak memory in KiB."""
+    """How a call ended in a child.
 
-    value: Any
-    error: Exception | None
+    :param value: what it returned, pickled.
+    :param error: what it raised, as ``portable`` has it.
+    :param cause: the same of what a request for a retry is about.
+    :param place: where it was raised.
+    :param children: what it sent.
+    :param peak: the child's peak memory in KiB.
+    """
+
+    value: bytes
+    error: Any
+    cause: Any
+    place: str
     children: list[Any]
     joiners: list[dict[str, Any]]
     peak: int
@@ -191,36 +225,52 @@ class _ContextHere:
     """Stands for the context in the arguments on their way to the child."""
 
 
-def _parts(call: Call) -> tuple[Any, ...]:
+def _pickled(call: Call) -> bytes:
     context = call.context
     args = [_ContextHere() if value is context else value for value in call.args]
     kwargs = {name: _ContextHere() if value is context else value for name, value in call.kwargs.items()}
     told = (context.message, context.queue, context.worker, context.deadline, context.redelivered)
-    return (call.task, args, kwargs, told, call.soft)
+    try:
+        return pickle.dumps((call.task, args, kwargs, told, call.soft))
+    except Exception as error:
+        raise EncodeError(
+            f"task {call.task.name}: its arguments cannot go to a child process: {error}"
+        ) from error
 
 
-def _run_in_child(
-    task: Task[Any, Any],
-    args: list[Any],
-    kwargs: dict[str, Any],
-    told: tuple[TaskMessage, str, str, float | None, bool],
-    soft: float | None,
-    places: tuple[str, str],
-) -> _Ended:
+def _pickled_value(task: Task[Any, Any], value: Any) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except Exception as error:  # noqa: BLE001 - the value may refuse in any way
+        raise EncodeError(f"task {task.name}: its value cannot leave the child process: {error}") from None
+
+
+def _unpickled(task: Task[Any, Any], value: bytes) -> Any:
+    try:
+        return pickle.loads(value)  # noqa: S301 - our own bytes
+    except Exception as error:
+        raise EncodeError(
+            f"task {task.name}: its value cannot come back from the child process: {error}"
+        ) from error
+
+
+def _raised_there(ended: _Ended) -> Exception:
+    error: Exception = restored(ended.error)
+    if isinstance(error, RetryRequested):
+        error.cause = restored(ended.cause)
+    with suppress(Exception):  # a class of the user's may refuse to be set attributes
+        (getattr(error, "cause", None) or error).add_note(ended.place)
+    return error
+
+
+def _run_in_child(call: bytes, places: tuple[str, str]) -> _Ended:
+    task, args, kwargs, told, soft = pickle.loads(call)  # noqa: S301 - our own bytes
     task.connect_to(*places)
-    message, queue, worker, deadline, redelivered = told
-    context = Context(
-        message,
-        queue=queue,
-        report=task.report,
-        worker=worker,
-        deadline=deadline,
-        redelivered=redelivered,
-    )
+    context = _context_of(task, *told)
     CURRENT.set(context)
     args = [context if isinstance(value, _ContextHere) else value for value in args]
     kwargs = {name: context if isinstance(value, _ContextHere) else value for name, value in kwargs.items()}
-    value, failed = None, None
+    ended = _Ended(b"", None, None, "", context.children, context.joiners, 0)
     forks = FORKS.count
     try:
         with _soft_limit(soft):
@@ -229,13 +279,42 @@ def _run_in_child(
                 value = asyncio.run(value)
         if forks != FORKS.count:
             end_copy(None)
-        pickle.dumps(value)
+        ended.value = _pickled_value(task, value)
     except BaseException as error:  # noqa: BLE001 - it goes to the parent, which judges it
         if forks != FORKS.count:
             end_copy(error)
-        value, failed = None, _portable(as_exception(error))
+        _note(ended, as_exception(error))
         forget_frames(error)
-    return _Ended(value, failed, context.children, context.joiners, _peak_memory())
+    ended.peak = _peak_memory()
+    return ended
+
+
+def _context_of(
+    task: Task[Any, Any],
+    message: TaskMessage,
+    queue: str,
+    worker: str,
+    deadline: float | None,
+    redelivered: bool,
+) -> Context:
+    return Context(
+        message, queue=queue, report=task.report, worker=worker, deadline=deadline, redelivered=redelivered
+    )
+
+
+def _note(ended: _Ended, error: Exception) -> None:
+    """Note what a call raised in a form that survives the way to the parent."""
+    raised: BaseException = error
+    if isinstance(error, RetryRequested):
+        # Neither cause nor context of an exception is pickled.
+        cause = error.cause or error.__cause__ or error.__context__
+        if cause is not None:
+            ended.cause, raised = portable(as_exception(cause)), cause
+        error = RetryRequested(error.countdown, None, error.max_attempts, error.arguments)
+    ended.error, ended.place = portable(error), place_of(raised)
+    if isinstance(error, RetryRequested | ReplaceRequested) and ended.error is not error:
+        what = "the arguments of the next run" if isinstance(error, RetryRequested) else "a workflow"
+        ended.error = EncodeError(f"{what} cannot come back from the child process: it cannot be pickled")
 
 
 @contextmanager
@@ -268,21 +347,6 @@ def _peak_memory() -> int:
     return peak // 1024 if sys.platform == "darwin" else peak
 
 
-def _portable(error: Exception) -> Exception:
-    """Return the exception in a form that survives the way to the parent, with a note of where it was raised."""
-    if isinstance(error, RetryRequested) and error.cause is None:
-        # Neither cause nor context of an exception is pickled.
-        error.cause = error.__cause__ or error.__context__
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-    except Exception:  # noqa: BLE001 - a class of the user's may fail in any way
-        failure = describe(error)
-        arguments = failure.exc_message if isinstance(failure.exc_message, list) else [failure.exc_message]
-        remote = RemoteError(failure.exc_type, tuple(arguments), failure.exc_module, failure.exc_text)
-        return note_place(remote, error)
-    return note_place(error, error)
-
-
 def _check_reachable(task: Task[Any, Any]) -> None:
     try:
         pickle.dumps(task)
@@ -293,11 +357,19 @@ def _check_reachable(task: Task[Any, Any]) -> None:
         ) from error
 
 
-def _prepare_child(log: Callable[[], None] | None) -> None:
+def _prepare_child(begin: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A function and not SIG_IGN, which the programs that a task starts would inherit.
+    signal.signal(signal.SIGTERM, _ignore)
+    Inheritance({signal.SIGTERM: signal.SIG_DFL})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     _die_with_parent()
-    if log is not None:
-        log()
+    if begin is not None:
+        begin()
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Go on."""
 
 
 def _die_with_parent() -> None:
