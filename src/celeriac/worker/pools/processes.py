@@ -44,6 +44,7 @@ from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
 from celeriac.worker.pools.portable import portable, restored
 from celeriac.worker.raised import as_exception, forget_frames, place_of
+from celeriac.worker.runnable import Runnable
 from celeriac.worker.signals import SIGNALS, Inheritance
 
 try:
@@ -245,7 +246,7 @@ def _pickled_value(task: Task[Any, Any], value: Any) -> bytes:
         raise EncodeError(f"task {task.name}: its value cannot leave the child process: {error}") from None
 
 
-def _unpickled(task: Task[Any, Any], value: bytes) -> Any:
+def _unpickled(task: Runnable, value: bytes) -> Any:
     try:
         return pickle.loads(value)  # noqa: S301 - our own bytes
     except Exception as error:
