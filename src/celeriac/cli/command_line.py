@@ -5,10 +5,15 @@ Rules: only this process's own memory is written; where that cannot be done, not
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from celeriac.servers.url_parts import masked
+
+_URL = re.compile(r"[a-z][\w+.-]*://.*", re.IGNORECASE | re.DOTALL)
+_LOGIN = re.compile(r"[^=]*:.*@.*", re.DOTALL)
+"""What was meant to be a URL, and lost its scheme."""
 
 _ARG_START, _ARG_END = 45, 46
 """Places of the two addresses behind the process's name in ``/proc/<pid>/stat`` (proc(5))."""
@@ -23,15 +28,16 @@ def hide_passwords() -> None:
             memory.seek(start)
             given = memory.read(end - start)
             shown = b"\0".join(_shown(argument) for argument in given.split(b"\0"))
-            if len(shown) <= len(given) and shown != given:
+            if shown != given:
                 memory.seek(start)
-                memory.write(shown.ljust(len(given), b"\0"))
+                # The last byte stays zero: without it the kernel would show the environment too.
+                memory.write(shown[: len(given) - 1].ljust(len(given), b"\0"))
 
 
 def _shown(argument: bytes) -> bytes:
-    """Return the argument, an option with ``=`` included, without its secrets."""
+    """Return the argument, whatever option it is attached to, without its secrets."""
     text = argument.decode(errors="surrogateescape")
-    head, equals, url = text.partition("=") if text.startswith("-") else ("", "", text)
-    if "://" not in url:
+    url = _URL.search(text) or _LOGIN.search(text)
+    if url is None:
         return argument
-    return f"{head}{equals}{masked(url)}".encode(errors="surrogateescape")
+    return f"{text[: url.start()]}{masked(url.group())}".encode(errors="surrogateescape")
