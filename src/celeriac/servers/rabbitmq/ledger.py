@@ -94,6 +94,7 @@ class Ledger:
         self._declared: object = None
         self._turn = asyncio.Lock()
         self._complained = False
+        self._left_out = False
         self._has_stream = False
 
     async def follow(self) -> None:
@@ -138,14 +139,14 @@ class Ledger:
         try:
             entry = _read(message.body)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            _log.warning("an entry of %s cannot be read: %s", self._name, error)
+            self._leave_out(f"cannot be read: {error}")
             return
         if not (0 < entry.number < _NUMBERS and -_MOST_STEPS <= entry.step <= 1):
-            _log.warning("an entry of %s is none that celeriac writes", self._name)
+            self._leave_out("is none that celeriac writes")
             return
         if entry.number in self._numbers:
             return
-        if entry.queue is not None:
+        if entry.queue is not None and len(self.queues) < _MOST:
             self.queues.add(entry.queue)
         if entry.counted:
             self._count(entry)
@@ -156,6 +157,12 @@ class Ledger:
             self.revision = (self.revision + entry.number) % _NUMBERS
             for table, names in ((self._ids, entry.revoke), (self._roots, entry.roots)):
                 self._revoke(table, names, entry)
+
+    def _leave_out(self, why: str) -> None:
+        """Say that an entry is left out, once: whoever writes one may write many."""
+        level = logging.DEBUG if self._left_out else logging.WARNING
+        self._left_out = True
+        _log.log(level, "an entry of %s is left out, as further ones may be: it %s", self._name, why)
 
     async def note_queue(self, queue: str) -> None:
         """Let everybody know of a queue, unless the copy has it. Never raises: it is a courtesy."""
