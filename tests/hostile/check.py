@@ -12,7 +12,7 @@ HOLDER = str(Path(__file__).with_name("holder.py"))
 
 def make_app(broker: str, queue: str, backend: str = "memory://") -> Celeriac:
     """Return an app whose only task is ``ok``, and whose dead peers are found soon."""
-    app = Celeriac("hostile", broker=broker, backend=backend, default_queue=queue, lease=1.0)
+    app = Celeriac("hostile", broker=broker, backend=backend, default_queue=queue, lease=0.4)
 
     @app.task(name="ok")
     async def ok(number: int) -> int:

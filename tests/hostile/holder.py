@@ -8,7 +8,7 @@ from celeriac import Celeriac
 
 
 async def hold(url: str, queue: str, count: int) -> None:
-    app = Celeriac("holder", broker=url, backend="disabled://", lease=1.0)
+    app = Celeriac("holder", broker=url, backend="disabled://", lease=0.4)
     async with app.connections().broker.subscribe([queue]) as subscription:
         taken = 0
         while taken < count:

@@ -177,3 +177,17 @@ def test_marking_keeps_everything_else():
     original["headers"]["redelivered"] = True
     original["properties"]["delivery_info"]["redelivered"] = True
     assert json.dumps(marked, sort_keys=True) == json.dumps(original, sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    "part", [b'"extra": ' + b"9" * 5000, b'"extra": "\xff"'], ids=["long number", "no UTF-8"]
+)
+def test_deliveries_are_counted_of_whatever_can_be_read(part: bytes):
+    """Else a message that kills its workers would be delivered without end."""
+    raw = frame(headers={"task": "t"})[:-1] + b", " + part + b"}"
+    envelope = readable(raw)
+    marked = readable(mark_redelivered(raw, deliveries=3))
+    assert marked.headers == envelope.headers | {"redelivered": True, "x-celeriac-deliveries": 3}
+    assert (marked.body, marked.content_type) == (envelope.body, envelope.content_type)
+    odd = readable(mark_redelivered(frame(headers=["no", "object"]), deliveries=2))
+    assert odd.headers["x-celeriac-deliveries"] == 2

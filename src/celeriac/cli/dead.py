@@ -254,4 +254,7 @@ async def _letters(app: App, takes: Callable[[Letter], bool]) -> AsyncIterator[L
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # the list may hold what nobody of us wrote
+        return "?"

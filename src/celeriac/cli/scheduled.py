@@ -129,7 +129,14 @@ def _facts(entry: Entry, now: float) -> dict[str, Any]:
         "task": said.task,
         "arguments": said.arguments,
         "queue": parked.queue,
-        "due": datetime.fromtimestamp(parked.due, UTC).isoformat(),
+        "due": _date(parked.due),
         "due_in": round(parked.due - now, 3),
         "retries": said.retries,
     }
+
+
+def _date(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # it may be what nobody of us wrote
+        return "never"
