@@ -15,9 +15,11 @@ class Proxy:
         self._target = port
         self._lines: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._pairs: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._refusing = False
+        self._dropped: set[asyncio.StreamWriter] = set()
         self.accepted = 0
 
     async def __aenter__(self) -> Self:
@@ -47,6 +49,12 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def drop(self) -> None:
+        """End every line for the server, and say nothing to the other side, which may write on into nowhere."""
+        for client, server in self._pairs.items():
+            self._dropped |= {client, server}
+            server.transport.abort()
+
     def freeze(self) -> None:
         """Forward nothing any more, in either direction; connections stay open."""
         self._flowing.clear()
@@ -71,12 +79,16 @@ class Proxy:
             return
         there, back = await asyncio.open_connection(HOST, self._target)
         self._writers |= {writer, back}
+        self._pairs[writer] = back
         lines = [
             asyncio.create_task(self._pump(reader, back, bytes)),
             asyncio.create_task(self._pump(there, writer, self.rewriter())),
         ]
         self._lines |= set(lines)
         await asyncio.wait(lines, return_when=asyncio.FIRST_COMPLETED)
+        if writer in self._dropped:
+            await lines[0]
+        del self._pairs[writer]
         for end in (writer, back):
             end.transport.abort()
         await asyncio.wait(lines)
@@ -96,6 +108,8 @@ class Proxy:
         try:
             while data := await reader.read(65536):
                 await self._flowing.wait()
+                if writer in self._dropped:
+                    continue
                 writer.write(rewrite(data))
                 await writer.drain()
         except OSError:

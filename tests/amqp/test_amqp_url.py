@@ -3,24 +3,25 @@
 import pytest
 
 from celeriac.errors import ConfigError
-from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url
+from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, Node, parse_amqp_url
 
 
 @pytest.mark.parametrize(
     ("url", "target"),
     [
-        ("amqp://", AmqpTarget(addresses=(("localhost", 5672),))),
-        ("amqp://localhost//", AmqpTarget(addresses=(("localhost", 5672),))),
-        ("amqp://localhost/%2F", AmqpTarget(addresses=(("localhost", 5672),))),
+        ("amqp://", AmqpTarget(nodes=(Node(),))),
+        ("amqp://localhost//", AmqpTarget(nodes=(Node(),))),
+        ("amqp://localhost/%2F", AmqpTarget(nodes=(Node(),))),
         (
             "pyamqp://me:p%40ss%2F@rabbit:1234/shop",
-            AmqpTarget(addresses=(("rabbit", 1234),), username="me", password="p@ss/", vhost="shop"),
+            AmqpTarget(
+                nodes=(Node(host="rabbit", port=1234, username="me", password="p@ss/", vhost="shop"),)
+            ),
         ),
         (
             "amqp://a/v?heartbeat=5&queue_type=quorum&max_priority=9;amqp://b:1/v",
             AmqpTarget(
-                addresses=(("a", 5672), ("b", 1)),
-                vhost="v",
+                nodes=(Node(host="a", vhost="v"), Node(host="b", port=1, vhost="v")),
                 heartbeat=5,
                 queue_type="quorum",
                 max_priority=9,
@@ -28,9 +29,21 @@ from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, parse_amqp_url
         ),
         (
             "amqps://host?ssl_ca_certs=/ca.pem&declare=never",
-            AmqpTarget(addresses=(("host", 5671),), tls={"ssl_ca_certs": "/ca.pem"}, declare="never"),
+            AmqpTarget(
+                nodes=(Node(host="host", port=5671),), tls={"ssl_ca_certs": "/ca.pem"}, declare="never"
+            ),
         ),
-        ("amqp://[::1]:7/", AmqpTarget(addresses=(("::1", 7),))),
+        (
+            "amqp://shop:one@a/shop;amqp://other:two@b/standby;amqp://c",
+            AmqpTarget(
+                nodes=(
+                    Node(host="a", username="shop", password="one", vhost="shop"),
+                    Node(host="b", username="other", password="two", vhost="standby"),
+                    Node(host="c"),
+                )
+            ),
+        ),
+        ("amqp://[::1]:7/", AmqpTarget(nodes=(Node(host="::1", port=7),))),
     ],
 )
 def test_what_a_url_means(url: str, target: AmqpTarget) -> None:

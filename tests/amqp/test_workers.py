@@ -3,7 +3,10 @@
 import asyncio
 import base64
 import json
+import subprocess
+import sys
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from celeriac.routing import SendOptions
 from celeriac.servers.rabbitmq import AmqpBroker, QueueOptions
 from celeriac.testing.steps import soon
 from celeriac.wire.task import TaskMessage
+from tests.servers import RabbitServer
+from tests.servers.redis import HOST
 from tests.wire.captures import FIXTURES
 
 
@@ -155,3 +160,71 @@ async def test_what_is_too_large_for_rabbitmq_fails_its_task_alone(
                 await app.send_task("take", ["x" * 3_000_000])
         letters = await app.connections().broker.dead.list(1000)
         assert queue not in [letter.queue for letter in letters]
+
+
+README = """
+import asyncio, sys
+from celeriac import Celeriac
+
+app = Celeriac("leak", broker=sys.argv[1], backend=sys.argv[2], default_queue=sys.argv[3])
+
+@app.task(name="leak.add")
+async def add(x: int, y: int) -> int:
+    return x + y
+
+async def main() -> None:
+    async with app.worker():
+        print(await (await add.send(2, 3)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("backend", ["rpc://", "the broker"])
+def test_a_program_that_closes_nothing_itself_leaves_nothing_open(
+    rabbit_url: str, queue: str, backend: str
+) -> None:
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-c",
+            README,
+            rabbit_url,
+            backend if ":" in backend else rabbit_url,
+            queue,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "5\n"), ran.stderr
+    assert "ResourceWarning" not in ran.stderr, ran.stderr
+
+
+async def test_the_second_url_logs_in_with_its_own_user_and_goes_to_its_own_vhost(
+    rabbit_server: RabbitServer, queue: str
+) -> None:
+    vhost, user = f"{queue}-vhost", f"{queue}-user"
+    made = (
+        f'rabbit_vhost:add(<<"{vhost}">>, <<"test">>), '
+        f'rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"pass word">>, <<"test">>), '
+        f'[rabbit_auth_backend_internal:set_permissions(U, <<"{vhost}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>) '
+        f'|| U <- [<<"{user}">>, <<"guest">>]].'
+    )
+    await asyncio.to_thread(rabbit_server.control, "eval", made)
+    place = f"{HOST}:{rabbit_server.port}"
+    url = f"amqp://guest:guest@{HOST}:1/;amqp://{user}:pass%20word@{place}/{vhost}"
+    async with Celeriac("nodes", broker=url, backend="disabled://", default_queue=queue) as app:
+        await app.send_task("shop.add", [1, 2])
+        assert await app.connections().broker.depth(queue) == 1
+    for there, count in ((vhost, 1), ("/", None)):
+        with closing(rabbit_server.client(there)) as connection:
+            channel = connection.channel()
+            if count is None:
+                with pytest.raises(amqp.NotFound):
+                    channel.queue_declare(queue, passive=True)
+            else:
+                assert channel.queue_declare(queue, passive=True).message_count == count

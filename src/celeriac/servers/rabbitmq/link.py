@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from types import TracebackType
 
 from celeriac.errors import CeleriacError, ConfigError, EncodeError
 from celeriac.finding import Finding
@@ -37,6 +38,28 @@ _SLOWEST = 1_000_000
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect."""
+
+
+class Deadline:
+    """A block that ends after some seconds with ``Unavailable``.
+
+    No generator: a loop that ends closes the connection while it starts no generators any more.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise Unavailable(f"no answer within {self._seconds:g} s") from late
 
 
 class Link:
@@ -147,14 +170,9 @@ class Link:
         text = self.tls.lowered() if self.tls is not None else ""
         return [Finding(f"{self.target}: {text}", "take that option out of the URL")] if text else []
 
-    @contextlib.asynccontextmanager
-    async def deadline(self) -> AsyncIterator[None]:
+    def deadline(self) -> Deadline:
         """End the block after ``timeout`` seconds with ``Unavailable``."""
-        try:
-            async with asyncio.timeout(self.timeout):
-                yield
-        except TimeoutError as error:
-            raise Unavailable(f"no answer within {self.timeout:g} s") from error
+        return Deadline(self.timeout)
 
     def translate(
         self, error: AmqpError, unavailable: type[CeleriacError], refused: type[CeleriacError]
@@ -231,19 +249,19 @@ class Link:
             except BadFile as error:
                 raise Refused(f"the TLS files of the URL cannot be used: {error}") from error
         name = self.target.connection_name or f"celeriac {os.getpid()}@{socket.gethostname()}"
-        addresses = self.target.addresses
+        nodes, heartbeat = self.target.nodes, self.target.heartbeat
         last: AmqpError = Unavailable("there is no address to connect to")
-        for step in range(len(addresses)):
-            address = addresses[(self._turn + step) % len(addresses)]
+        for step in range(len(nodes)):
+            node = nodes[(self._turn + step) % len(nodes)]
             try:
                 async with self.deadline():
-                    connection = await connect(self.target, address, self._context, name)
+                    connection = await connect(node, heartbeat, self._context, name)
             except AmqpError as error:
                 # What was good once may be so again: a new certificate must not cost what runs meanwhile.
                 last = Unavailable(str(error)) if self._was_let_in else error
             else:
                 self._was_let_in = True
-                self._turn = (self._turn + step) % len(addresses)
+                self._turn = (self._turn + step) % len(nodes)
                 return connection
         raise last
 

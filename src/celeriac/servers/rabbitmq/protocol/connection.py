@@ -1,7 +1,8 @@
 """One connection: the opening, the frames, the signs of life.
 
 Rules: what is written in one turn of the loop goes out together; when the connection ends, every channel is told why;
-silence of two heartbeats is an end. Opened and used in one event loop.
+silence of two heartbeats is an end, and so is silence to a question that is asked after a while, whether or not there
+are heartbeats: a proxy may have dropped the line without a word to either side. Opened and used in one event loop.
 """
 
 from __future__ import annotations
@@ -24,29 +25,40 @@ from celeriac.servers.rabbitmq.protocol.errors import (
     Unavailable,
     of_reply,
 )
-from celeriac.servers.rabbitmq.protocol.url import AmqpTarget
+from celeriac.servers.rabbitmq.protocol.url import Node
 from celeriac.servers.tls import refusal as tls_refusal
 
 _PREFACE = b"AMQP\x00\x00\x09\x01"
 _FRAME_MAX = 131072
 _CHANNEL_MAX = 2047
 _LOCALE = "en_US"
+_LOOK = 5.0
+"""Seconds between two looks whether anything was heard."""
+
+_ASK_AFTER, _GIVE_UP_AFTER = 2, 5
+"""Looks in a row that find nothing, after which the server is asked for a sign of life, and no more waited for.
+
+Looks are counted instead of seconds, so that a loop that stood still meanwhile has read what came before it judges.
+"""
+
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds, seconds and number: for the time in which the server reads nothing since it is short of memory or disk."""
+
 _GROWTH = 1_000_000
 """Bytes by which a frame may be longer than was agreed on: RabbitMQ adds headers to a message, and asks nobody."""
 
 
-async def connect(
-    target: AmqpTarget, address: tuple[str, int], context: ssl.SSLContext | None, name: str
-) -> Connection:
+async def connect(node: Node, heartbeat: float, context: ssl.SSLContext | None, name: str) -> Connection:
     """Open a connection to one node. Raises ``Unavailable`` or ``Refused``.
 
+    :param heartbeat: seconds between signs of life that both sides give without being asked; 0 for none.
     :param name: what RabbitMQ shows for it.
     """
     loop = asyncio.get_running_loop()
-    host, port = address
+    host, port = node.host, node.port
     try:
         _, connection = await loop.create_connection(
-            lambda: Connection(target, name),
+            lambda: Connection(node, heartbeat, name),
             host,
             port,
             ssl=context,
@@ -71,8 +83,9 @@ class Connection(asyncio.Protocol):
     :ivar blocked: why the server takes no messages just now, ``None`` while it does.
     """
 
-    def __init__(self, target: AmqpTarget, name: str) -> None:
-        self._target = target
+    def __init__(self, node: Node, heartbeat: float, name: str) -> None:
+        self._node = node
+        self._heartbeat = heartbeat
         self._name = name
         self._loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = self._loop.create_future()
@@ -91,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._pulse: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._heard = self._told = self._loop.time()
         self._gone = asyncio.Event()
 
@@ -152,6 +166,10 @@ class Connection(asyncio.Protocol):
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEP_ALIVE.items():
+                if hasattr(socket, name):
+                    connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._transport.write(_PREFACE)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -172,7 +190,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
         if data.startswith(b"AMQP") and not self.opened.done():
-            self._end(Refused(f"the server at {self._target} does not speak AMQP 0-9-1"))
+            self._end(Refused(f"the server at {self._node} does not speak AMQP 0-9-1"))
             return
         try:
             self._read(self._unread + data if self._unread else data)
@@ -220,6 +238,7 @@ class Connection(asyncio.Protocol):
             case commands.Connection.OpenOk():
                 if not self.opened.done():
                     self.opened.set_result(None)
+                    self._look(self._heard, 0)
             case commands.Connection.Blocked():
                 self.blocked = frame.reason or "no reason given"
             case commands.Connection.Unblocked():
@@ -244,7 +263,7 @@ class Connection(asyncio.Protocol):
             "connection_name": self._name,
             "capabilities": capabilities,
         }
-        response = f"\0{self._target.username}\0{self._target.password}"
+        response = f"\0{self._node.username}\0{self._node.password}"
         self.write(
             frames.method(
                 commands.Connection.StartOk(
@@ -257,11 +276,11 @@ class Connection(asyncio.Protocol):
     def _tune(self, tune: Any) -> None:
         self.frame_max = min(tune.frame_max or _FRAME_MAX, _FRAME_MAX)
         self._channel_max = min(tune.channel_max or _CHANNEL_MAX, _CHANNEL_MAX)
-        wanted = self._target.heartbeat
+        wanted = self._heartbeat
         heartbeat = min(wanted, tune.heartbeat) if tune.heartbeat and wanted else wanted
         seconds = 0 if not heartbeat else max(1, round(heartbeat))
         self.write(frames.method(commands.Connection.TuneOk(self._channel_max, self.frame_max, seconds), 0))
-        self.write(frames.method(commands.Connection.Open(self._target.vhost), 0))
+        self.write(frames.method(commands.Connection.Open(self._node.vhost), 0))
         if seconds:
             self._beat(seconds)
 
@@ -274,6 +293,19 @@ class Connection(asyncio.Protocol):
             self._told = now
             self._transport.write(frames.HEARTBEAT_FRAME)
         self._pulse = self._loop.call_later(seconds / 2, self._beat, seconds)
+
+    def _look(self, heard: float, silent: int) -> None:
+        """Ask for a sign of life where there was none for some looks, and give up where none comes.
+
+        While the server says that it takes no messages it reads nothing, so it would not answer.
+        """
+        silent = silent + 1 if heard == self._heard and self.blocked is None else 0
+        if silent == _ASK_AFTER and (self._free_numbers or self._next_number <= self._channel_max):
+            self.channel().start_closing()
+        elif silent >= _GIVE_UP_AFTER:
+            self._end(Unavailable(f"no sign of life from the server for {self._loop.time() - heard:.0f} s"))
+            return
+        self._watch = self._loop.call_later(_LOOK, self._look, self._heard, silent)
 
     def _closed_by_server(self, code: int, text: str) -> None:
         if self._transport is not None:
@@ -288,8 +320,9 @@ class Connection(asyncio.Protocol):
         if self.error is not None:
             return
         self.error = error
-        if self._pulse is not None:
-            self._pulse.cancel()
+        for timer in (self._pulse, self._watch):
+            if timer is not None:
+                timer.cancel()
         if not self.opened.done():
             self.opened.set_exception(error)
             self.opened.exception()

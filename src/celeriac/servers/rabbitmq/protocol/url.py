@@ -22,20 +22,34 @@ _DECLARE = ("auto", "never")
 _QUEUE_TYPES = ("classic", "quorum")
 
 
-class AmqpTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a RabbitMQ is, how to log in, and what queues are declared like.
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of a RabbitMQ, and how to log in there."""
 
-    :param addresses: host and port of each node; the next is tried when one cannot be reached.
+    host: str = "localhost"
+    port: int = 5672
+    username: str = "guest"
+    password: str = "guest"  # noqa: S105 - RabbitMQ's own default
+    vhost: str = "/"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+    def __str__(self) -> str:
+        """Return the place without its password, fit for a message."""
+        return f"{self.host}:{self.port}/{'' if self.vhost == '/' else self.vhost}"
+
+
+class AmqpTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a RabbitMQ is, and what queues are declared like.
+
+    :param nodes: the next is tried when one cannot be reached, with its own login and vhost.
     :param heartbeat: seconds between signs of life; after two of them without one the connection is given up.
     :param declare: ``auto`` declares what is missing, ``never`` expects everything to be there.
     :param queue_type: ``x-queue-type`` of the queues that are declared; ``None`` leaves it to the broker.
     :param max_priority: ``x-max-priority`` of the queues that are declared.
     """
 
-    addresses: tuple[tuple[str, int], ...]
-    username: str = "guest"
-    password: str = "guest"  # noqa: S105 - RabbitMQ's own default
-    vhost: str = "/"
+    nodes: tuple[Node, ...]
     heartbeat: float = 60.0
     tls: dict[str, str] | None = None
     connection_name: str | None = None
@@ -48,9 +62,8 @@ class AmqpTarget(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         """Return the place without its password, fit for a message."""
-        places = ",".join(f"{host}:{port}" for host, port in self.addresses)
-        vhost = "" if self.vhost == "/" else self.vhost
-        return f"{'amqps' if self.tls is not None else 'amqp'}://{places}/{vhost}"
+        scheme = "amqps" if self.tls is not None else "amqp"
+        return ";".join(f"{scheme}://{node}" for node in self.nodes)
 
 
 def parse_amqp_url(url: str) -> AmqpTarget:
@@ -58,8 +71,9 @@ def parse_amqp_url(url: str) -> AmqpTarget:
 
     ``amqp://user:password@host:port/vhost`` (Celery: "Using RabbitMQ"; ``pyamqp`` is the same), ``amqps://`` for TLS
     with ``ssl_cert_reqs``, ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``; several nodes
-    with ``;`` between their URLs. No vhost is ``/``. Options: ``heartbeat``, ``connection_name``, ``declare=never``,
-    ``queue_type=quorum``, ``max_priority=9``. Raises ``ConfigError``.
+    with ``;`` between their URLs, each with a login and a vhost of its own, as in Celery. No vhost is ``/``. Options:
+    ``heartbeat``, ``connection_name``, ``declare=never``, ``queue_type=quorum``, ``max_priority=9``. Raises
+    ``ConfigError``.
     """
     places = take_apart(url)
     schemes = {place.scheme for place in places}
@@ -72,12 +86,8 @@ def parse_amqp_url(url: str) -> AmqpTarget:
         raise error
     if scheme == "amqps":
         read_tls(options)
-    first = places[0]
     return AmqpTarget(
-        addresses=tuple(_address(place, _PORTS[scheme]) for place in places),
-        username=first.username or "guest",
-        password=first.password or "guest",
-        vhost=first.path[1:] or "/",
+        nodes=tuple(_node(place, _PORTS[scheme]) for place in places),
         tls={name: options[name] for name in TLS_OPTIONS if name in options} if scheme == "amqps" else None,
         heartbeat=_seconds("heartbeat", options.get("heartbeat", "60")),
         connection_name=options.get("connection_name"),
@@ -89,8 +99,14 @@ def parse_amqp_url(url: str) -> AmqpTarget:
     )
 
 
-def _address(place: UrlParts, default_port: int) -> tuple[str, int]:
-    return place.host or "localhost", place.port or default_port
+def _node(place: UrlParts, default_port: int) -> Node:
+    return Node(
+        host=place.host or "localhost",
+        port=place.port or default_port,
+        username=place.username or "guest",
+        password=place.password or "guest",
+        vhost=place.path[1:] or "/",
+    )
 
 
 def _seconds(name: str, text: str) -> float:
