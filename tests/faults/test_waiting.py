@@ -114,3 +114,27 @@ async def test_an_outage_is_one_warning_however_many_wait(own_redis, caplog, beg
         for wait in waits:
             wait.cancel()
         await asyncio.wait(waits)
+
+
+async def test_an_outage_is_one_warning_for_a_worker_however_much_it_has_to_store(own_redis, queue, caplog):
+    url, gate = own_redis.url(), asyncio.Event()
+    async with Celeriac("working", url, url, publish_timeout=1.0, default_queue=queue) as app:
+
+        @app.task(name="wait")
+        async def wait() -> int:
+            await gate.wait()
+            return 1
+
+        async with app.worker() as worker:
+            results = [await wait.send() for _ in range(30)]
+            while worker.tally.received < 30:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+            async with killed(own_redis):
+                gate.set()
+                async with asyncio.timeout(WAIT):
+                    while "failed, again in" not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(0.5)
+            assert await asyncio.gather(*(result.wait(WAIT) for result in results)) == [1] * 30
+    told = [record.levelname for record in caplog.records if "failed, again in" in record.getMessage()]
+    assert told.count("WARNING") <= 2, "one for each service at the most"

@@ -1,7 +1,8 @@
 """Repeats an effect that must land while its service is away.
 
 Rules: only "unavailable" is worth another try; anything else is the caller's to deal with. A void receipt
-(``DeliveryLost``) is never insisted on. At shutdown there is a deadline.
+(``DeliveryLost``) is never insisted on. At shutdown there is a deadline. The log has one warning of an outage, and one
+more each half minute, however many effects wait for its end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ R = TypeVar("R")
 
 UNAVAILABLE = (BrokerUnavailable, BackendUnavailable)
 
+_QUIET = 30.0
+"""Seconds between two warnings of one outage."""
+
 logger = logging.getLogger("celeriac.worker")
 
 
@@ -32,6 +36,8 @@ class Insist:
         self._first = first
         self._cap = cap
         self._deadline: float | None = None
+        self._failing = 0
+        self._quiet_until: dict[type[Exception], float] = {}
 
     async def __call__(
         self,
@@ -60,17 +66,31 @@ class Insist:
         error: Exception,
     ) -> R:
         delay = self._first
-        while True:
-            wait = delay * (0.5 + random.random() / 2)
-            if self._past_deadline(wait):
-                raise error
-            logger.warning("%s failed, again in %.2f s: %s", what, wait, error)
-            await asyncio.sleep(wait)
-            try:
-                return await effect()
-            except passing as again:
-                error = again
-                delay = min(delay * 2, self._cap)
+        self._failing += 1
+        try:
+            while True:
+                wait = delay * (0.5 + random.random() / 2)
+                if self._past_deadline(wait):
+                    raise error
+                self._tell(what, wait, error)
+                await asyncio.sleep(wait)
+                try:
+                    return await effect()
+                except passing as again:
+                    error = again
+                    delay = min(delay * 2, self._cap)
+        finally:
+            self._failing -= 1
+            if not self._failing:
+                self._quiet_until.clear()
+
+    def _tell(self, what: str, wait: float, error: Exception) -> None:
+        now = asyncio.get_running_loop().time()
+        level = logging.DEBUG
+        if now >= self._quiet_until.get(type(error), now):
+            self._quiet_until[type(error)] = now + _QUIET
+            level = logging.WARNING
+        logger.log(level, "%s failed, again in %.2f s: %s", what, wait, error)
 
     def _past_deadline(self, wait: float) -> bool:
         return self._deadline is not None and asyncio.get_running_loop().time() + wait > self._deadline
