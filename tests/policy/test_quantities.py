@@ -10,6 +10,10 @@ import pytest
 from celeriac import Celeriac, ConfigError, Context, GroupResult, Retry, Settings, chain, from_dict, group
 from celeriac.errors import MalformedMessage
 from celeriac.routing import SendOptions
+from celeriac.servers.rabbitmq import AmqpBroker, QueueOptions
+from celeriac.servers.redis import RedisBackend, RedisBroker
+from celeriac.servers.sqlite import SqliteBroker
+from celeriac.wire.content import Codecs
 from celeriac.wire.task import TaskMessage
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -208,3 +212,15 @@ async def test_what_is_possible_passes_and_arrives(app: Celeriac):
 def test_signatures_of_other_programs(name: str, wrong: Any):
     with pytest.raises(MalformedMessage):
         from_dict({"task": "t", "args": [], "kwargs": {}, "options": {name: wrong}})
+
+
+def test_brokers_and_stores():
+    for value in NO_SECONDS:
+        for name in ("lease", "visibility_timeout", "timeout"):
+            refused(name, value, lambda name, value: RedisBroker("redis://", **{name: value}))
+        refused("timeout", value, lambda name, value: AmqpBroker("amqp://", timeout=value))
+        refused("lease", value, lambda name, value: SqliteBroker("tasks.db", lease=value))
+    for value in NO_DELAYS:
+        refused("expires", value, lambda name, value: RedisBackend("redis://", Codecs(), expires=value))
+    for value in [*NO_COUNTS, 256]:
+        refused("max_priority", value, lambda name, value: QueueOptions(max_priority=value))

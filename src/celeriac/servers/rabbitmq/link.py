@@ -18,8 +18,9 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import TracebackType
 
-from celeriac.errors import CeleriacError, ConfigError, EncodeError
+from celeriac.errors import CeleriacError, EncodeError
 from celeriac.finding import Finding
+from celeriac.quantities import SECONDS, require
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.connection import Connection, connect
@@ -70,8 +71,7 @@ class Link:
     """
 
     def __init__(self, url: str, *, timeout: float) -> None:
-        if not timeout > 0:
-            raise ConfigError(f"timeout={timeout!r} is not a number of seconds above 0")
+        require("timeout", timeout, SECONDS)
         self.target: AmqpTarget = parse_amqp_url(url)
         self.timeout = timeout
         self.tls: Tls | None = read_tls(self.target.tls) if self.target.tls is not None else None

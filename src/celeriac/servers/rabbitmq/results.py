@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celeriac.errors import ConfigError, WireError
+from celeriac.errors import WireError
+from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.rabbitmq.protocol.content import Properties, read_properties, write_properties
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.content import SERIALIZERS, Codecs
@@ -28,8 +29,7 @@ class ResultMessages:
     """
 
     def __init__(self, codecs: Codecs, serializer: str, expires: float | None, *, extended: bool) -> None:
-        if expires is not None and expires < 0:
-            raise ConfigError(f"expires={expires!r} is not a number of seconds; None keeps results")
+        require("expires", expires, or_none(GRACE))
         self.arguments: Mapping[str, Any] = {"x-expires": max(1, round(expires * 1000))} if expires else {}
         self._codecs = codecs
         self._serializer = serializer

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from pamqp.base import Frame
 
+from celeriac.quantities import Check, or_none, require
 from celeriac.servers.rabbitmq.envelopes import DELAYED_EXCHANGE
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol import methods
@@ -37,6 +38,12 @@ _DELAYING: Mapping[str, Any] = {
 }
 
 
+PRIORITIES: Check = (
+    "a whole number from 1 to 255",
+    lambda value: type(value) is int and 1 <= value <= 255,
+)
+
+
 class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a queue is declared; what is given here must be so on the broker.
 
@@ -54,6 +61,9 @@ class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
     exchange_type: str = "direct"
     routing_keys: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        require("max_priority", self.max_priority, or_none(PRIORITIES))
 
     def table(self) -> dict[str, Any]:
         """Return the arguments of the declaration."""

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import BrokerError, BrokerUnavailable, ConfigError
+from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
+from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.dead import RedisDeadLetters
 from celeriac.servers.redis.keys import Keys
@@ -168,5 +169,4 @@ def _all_or_raise(answers: Sequence[Any]) -> list[Any]:
 
 def _check_seconds(**durations: float) -> None:
     for name, seconds in durations.items():
-        if not seconds > 0:
-            raise ConfigError(f"{name}={seconds!r} is not a number of seconds above 0")
+        require(name, seconds, SECONDS)

@@ -40,7 +40,8 @@ from redis.exceptions import (
 )
 
 import redis
-from celeriac.errors import CeleriacError, ConfigError
+from celeriac.errors import CeleriacError
+from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.upload import LARGE, exchange_slowly, read_answer
 from celeriac.servers.redis.url import RedisTarget, parse_redis_url
 from celeriac.servers.tls import BadFile, open_context
@@ -91,8 +92,7 @@ class Link:
         unavailable: type[CeleriacError],
         refused: type[CeleriacError],
     ) -> None:
-        if not timeout > 0:
-            raise ConfigError(f"timeout={timeout!r} is not a number of seconds above 0")
+        require("timeout", timeout, SECONDS)
         self.target: RedisTarget = parse_redis_url(url)
         self.timeout = timeout
         self.unavailable = unavailable

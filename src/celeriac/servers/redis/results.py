@@ -13,8 +13,9 @@ from itertools import chain
 from typing import Any
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
-from celeriac.errors import BackendError, BackendUnavailable, ConfigError
+from celeriac.errors import BackendError, BackendUnavailable
 from celeriac.finding import Finding
+from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.chords import RedisChords
@@ -100,8 +101,7 @@ class RedisBackend:
         key_prefix: str = "",
         timeout: float = 5.0,
     ) -> None:
-        if expires is not None and expires < 0:
-            raise ConfigError(f"expires={expires!r} is not a number of seconds; None keeps results")
+        require("expires", expires, or_none(GRACE))
         self._link = Link(url, timeout=timeout, unavailable=BackendUnavailable, refused=BackendError)
         self._codecs = codecs
         self._serializer = serializer

@@ -13,6 +13,7 @@ from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError
 from celeriac.finding import Finding
+from celeriac.quantities import SECONDS, require
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.desk import Desk
 from celeriac.servers.sqlite.link import LARGE
@@ -47,6 +48,7 @@ class SqliteBroker:
         lease: float = 30.0,
         group: bool = False,
     ) -> None:
+        require("lease", lease, SECONDS)
         self._desk = Desk(path, clock, lease, group=group)
         self._subscriptions: set[SqliteSubscription] = set()
 
