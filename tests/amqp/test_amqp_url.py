@@ -1,6 +1,7 @@
 """The grammar of AMQP URLs."""
 
 import pytest
+from rich.pretty import pretty_repr
 
 from celeriac.errors import ConfigError
 from celeriac.servers.rabbitmq.protocol.url import AmqpTarget, Node, parse_amqp_url
@@ -70,7 +71,9 @@ def test_what_cannot_be_used_is_named(url: str, named: str) -> None:
 
 
 def test_a_password_is_not_shown() -> None:
-    assert "secret" not in str(parse_amqp_url("amqp://me:secret@host/shop"))
+    target = parse_amqp_url("amqp://me:secret@host/shop")
+    for shown in (str(target), repr(target), pretty_repr(target)):
+        assert "secret" not in shown
     with pytest.raises(ConfigError) as raised:
         parse_amqp_url("redis://me:secret@host")
     assert "secret" not in str(raised.value)

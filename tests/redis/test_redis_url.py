@@ -1,4 +1,5 @@
 import pytest
+from rich.pretty import pretty_repr
 
 from celeriac.errors import ConfigError
 from celeriac.servers.redis.url import parse_redis_url
@@ -80,7 +81,9 @@ def test_says_what_is_wrong(url, words):
 
 
 def test_never_shows_the_password():
-    assert "secret" not in str(parse_redis_url("redis://user:secret@host/1"))
+    target = parse_redis_url("redis://user:secret@host/1")
+    for shown in (str(target), repr(target), pretty_repr(target)):
+        assert "secret" not in shown
     with pytest.raises(ConfigError) as caught:
         parse_redis_url("http://user:secret@host/1")
     assert "secret" not in str(caught.value)

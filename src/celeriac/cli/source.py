@@ -40,6 +40,9 @@ class Source(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.target}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []  # what prints fields one by one prints none
+
     def over(self, outer: Source) -> Source:
         """Return this, with what it leaves open taken from what stood before the command."""
         return Source(self.target or outer.target, self.broker or outer.broker, self.backend or outer.backend)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -64,6 +65,9 @@ class UrlParts(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.scheme}://{self.host}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []  # what prints fields one by one prints none
 
 
 def take_apart(url: str) -> tuple[UrlParts, ...]:

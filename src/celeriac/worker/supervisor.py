@@ -12,6 +12,7 @@ import os
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,9 @@ class Child(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []  # what prints fields one by one prints none
 
 
 class Supervisor:

@@ -49,6 +49,9 @@ class Order(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} every {self.period:g} s>"  # the way to the store holds a password
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []  # what prints fields one by one prints none
+
     def line(self) -> bytes:
         """Return the order as the process reads it."""
         return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"

@@ -57,6 +57,9 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []  # what prints fields one by one prints none
+
     @property
     def security(self) -> Tls | None:
         """What was asked for of TLS; ``None`` without it."""

@@ -6,6 +6,8 @@ is a ``ConfigError`` that names the known ones.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from celeriac.errors import ConfigError
@@ -33,6 +35,9 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []  # what prints fields one by one prints none
 
     def __str__(self) -> str:
         """Return the place without its password, fit for a message."""
