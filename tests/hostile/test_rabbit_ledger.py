@@ -43,7 +43,8 @@ async def test_a_worker_outlives_forged_entries(
                 channel.basic_publish_confirm(amqp.Message(body), f"{prefix}ledger")
 
     for _ in range(2):  # the second one finds them in the history, too
-        app = Celeriac("forged", broker=AmqpBroker(rabbit_server.url(), prefix=prefix), backend="memory://")
+        broker = AmqpBroker(rabbit_server.url(), prefix=prefix)
+        app = Celeriac("forged", broker=broker, backend="memory://")
 
         @app.task(name="ok", queue=queue)
         async def ok(number: int) -> int:
@@ -53,9 +54,10 @@ async def test_a_worker_outlives_forged_entries(
             assert await runs(app)
             await asyncio.to_thread(forge)
             assert await runs(app)
-            revocations = app.connections().broker.revocations
+            revocations = broker.revocations
             await revocations.add(["gone"], keep=60)
             assert "gone" in (await revocations.load()).ids
             with pytest.raises(TaskRevoked):
                 await (await app.send_task("ok", [1], queue=queue, task_id="gone")).wait(timeout=30)
+        await broker.close()
     assert 1 <= caplog.text.count("is left out, as further ones may be") <= 2

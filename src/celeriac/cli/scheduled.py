@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -77,6 +78,8 @@ def _show_table(entries: Sequence[Entry], now: float, *, err: bool = False) -> N
 
 def duration(seconds: float) -> str:
     """Return a duration in its two largest units: ``1 d 2 h``, ``3 min 20 s``, ``4.5 s``."""
+    if seconds == math.inf:
+        return "never"
     if seconds < 60:
         return "now" if seconds <= 0 else f"{seconds:.1f} s"
     for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
@@ -130,7 +133,7 @@ def _facts(entry: Entry, now: float) -> dict[str, Any]:
         "arguments": said.arguments,
         "queue": parked.queue,
         "due": _date(parked.due),
-        "due_in": round(parked.due - now, 3),
+        "due_in": round(parked.due - now, 3) if math.isfinite(parked.due) else None,
         "retries": said.retries,
     }
 
