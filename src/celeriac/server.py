@@ -1,18 +1,17 @@
-"""The contract of a server: what one place offers to those who send, work and wait.
+"""The contract of a server that keeps queues and results: it lands the ending of a message in one step.
 
-Rules: a server owns its connections; its broker and its result store share them. An optional ability is an optional
-object. Bound to the event loop that first used it.
+Rules: nothing can fall between what one ending changes. An optional ability is an optional object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from celeriac.backend import Backend, EncodedPart, EncodedResult, Standing
-from celeriac.broker import Broker, Receipt
+from celeriac.broker import Receipt
 from celeriac.wire.envelope import Envelope, Route
 
 
@@ -33,7 +32,12 @@ class Landing(msgspec.Struct, frozen=True):
 
 
 class Settlements(Protocol):
-    """Makes the endings of messages durable where their queue and their results are on one server."""
+    """Makes the endings of messages durable where their queue and their results are on one server.
+
+    :ivar limit: bytes of results, parts and messages, above which an ending does not go in one step.
+    """
+
+    limit: int
 
     async def land(self, landing: Landing) -> Sequence[Standing]:
         """Store the results, count the parts, publish the messages and settle the receipt, in one step.
@@ -49,23 +53,10 @@ class Settlements(Protocol):
         ...
 
 
-class Server(Protocol):
-    """One place that keeps messages, results, or both.
+@runtime_checkable
+class Settling(Protocol):
+    """A broker whose server may keep results too."""
 
-    :ivar broker: its queues, ``None`` where it has none.
-    :ivar results: its result store, ``None`` where it has none.
-    :ivar settlements: lands an ending in one step; ``None`` where broker and results are not one.
-    """
-
-    @property
-    def broker(self) -> Broker | None: ...
-
-    @property
-    def results(self) -> Backend | None: ...
-
-    @property
-    def settlements(self) -> Settlements | None: ...
-
-    async def close(self) -> None:
-        """Close every connection. Idempotent."""
+    def settlements(self, results: Backend) -> Settlements | None:
+        """Return what lands endings in one step; ``None`` where these results are not on the broker's server."""
         ...

@@ -14,6 +14,7 @@ from celeriac.testing.contracts import (
     Plant,
     RevocationContract,
     ScheduleContract,
+    SettlementContract,
 )
 from celeriac.wire.content import Codecs
 from tests.servers import RedisServer
@@ -69,5 +70,17 @@ class TestRedisBackend(BackendContract, ChordContract, CopyContract):
     @pytest.fixture
     async def second(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBackend]:
         backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)
+        yield backend
+        await backend.close()
+
+
+class TestRedisSettlements(SettlementContract):
+    """Endings, with results in the broker's database and in another."""
+
+    @pytest.fixture(params=[0, 1])
+    async def results(
+        self, redis_server: RedisServer, prefix: str, request: pytest.FixtureRequest
+    ) -> AsyncIterator[RedisBackend]:
+        backend = RedisBackend(redis_server.url(request.param), Codecs(), key_prefix=prefix)
         yield backend
         await backend.close()

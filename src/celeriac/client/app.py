@@ -40,6 +40,7 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.context import Context
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import SendOptions, send_options
+from celeriac.server import Settling
 from celeriac.servers.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
 from celeriac.settings import Settings, settings_from
 from celeriac.wire.content import Codecs
@@ -399,7 +400,8 @@ class _Opens:
         assert backend is not None
         app = self._app
         publisher = Publisher(broker, app.codecs, app.settings, app.clock)
-        return Connections(broker, backend, publisher, tuple(owned))
+        settlements = broker.settlements(backend) if isinstance(broker, Settling) else None
+        return Connections(broker, backend, publisher, tuple(owned), settlements)
 
 
 def task_name(function: Callable[..., Any]) -> str:

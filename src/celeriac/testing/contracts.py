@@ -10,7 +10,7 @@ import pytest
 
 _SUITES = {
     f"celeriac.testing.{kind}_contract"
-    for kind in ("backend", "broker", "chord", "copy", "once", "revocation", "schedule")
+    for kind in ("backend", "broker", "chord", "copy", "once", "revocation", "schedule", "settlement")
 }
 pytest.register_assert_rewrite(*(_SUITES - sys.modules.keys()))
 
@@ -21,6 +21,7 @@ from celeriac.testing.copy_contract import CopyContract  # noqa: E402
 from celeriac.testing.once_contract import OnceContract  # noqa: E402
 from celeriac.testing.revocation_contract import RevocationContract  # noqa: E402
 from celeriac.testing.schedule_contract import ScheduleContract  # noqa: E402
+from celeriac.testing.settlement_contract import SettlementContract  # noqa: E402
 
 __all__ = [
     "BackendContract",
@@ -31,4 +32,5 @@ __all__ = [
     "Plant",
     "RevocationContract",
     "ScheduleContract",
+    "SettlementContract",
 ]

@@ -22,8 +22,9 @@ from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError
 from celeriac.finding import Finding
+from celeriac.server import Landing, Settlements, Settling
 from celeriac.wire.envelope import Envelope, Route, Unreadable
-from celeriac.wire.result import ResultRecord
+from celeriac.wire.result import SUCCESS, ResultRecord
 
 R = TypeVar("R")
 
@@ -233,6 +234,12 @@ class FaultyBroker:
     def revocations(self) -> Revocations:
         return self._broker.revocations
 
+    def settlements(self, results: Backend) -> Settlements | None:
+        """Return the real ones with faults at ``land``."""
+        real = results.real if isinstance(results, FaultyBackend) else results
+        made = self._broker.settlements(real) if isinstance(self._broker, Settling) else None
+        return FaultySettlements(made, self._faults) if made is not None else None
+
     async def ping(self) -> str:
         return await self._broker.ping()
 
@@ -287,6 +294,11 @@ class FaultyReceipt:
         self._receipt = receipt
         self._faults = faults
 
+    @property
+    def real(self) -> Receipt:
+        """The receipt behind the faults."""
+        return self._receipt
+
     async def ack(self, *, surely: bool = False) -> None:
         # Else the effect could still be on its way when the fault after it comes.
         landed = surely or self._faults.awaits("ack", "after")
@@ -302,12 +314,52 @@ class FaultyReceipt:
         await self._faults.around("bury", lambda: self._receipt.bury(reason))
 
 
+class FaultySettlements:
+    """Real settlements with the faults of all that one step does.
+
+    What happens before the first of its effects happens before the step; the moments between the effects are no more,
+    so what is to happen then happens after it.
+    """
+
+    def __init__(self, settlements: Settlements, faults: Faults) -> None:
+        self._settlements = settlements
+        self._faults = faults
+        self.limit = settlements.limit
+
+    async def land(self, landing: Landing) -> Sequence[Standing]:
+        first, *others = _points(landing)
+        await self._faults.at(first, "before")
+        receipt = landing.receipt.real if isinstance(landing.receipt, FaultyReceipt) else landing.receipt
+        standings = await self._settlements.land(msgspec.structs.replace(landing, receipt=receipt))
+        await self._faults.at(first, "after")
+        for point in others:
+            await self._faults.at(point, "before")
+            await self._faults.at(point, "after")
+        return standings
+
+
+def _points(landing: Landing) -> list[Point]:
+    """Return what a step does, in the order in which it is done where there is no such step."""
+    settled: list[Point] = [] if landing.held else ["bury" if landing.buried is not None else "ack"]
+    stored: list[Point] = ["store"] if landing.results else []
+    counted: list[Point] = ["count"] if landing.parts else []
+    published: list[Point] = ["publish"] if landing.messages and not landing.held else []
+    success = any(result.record.status == SUCCESS for result in landing.results)
+    told = [*published, *stored, *counted] if success else [*stored, *counted, *published]
+    return [*told, *settled]
+
+
 class FaultyBackend:
     """A real result store with faults at ``store``, ``load``, ``follow`` and ``forget``; its chords are faulty too."""
 
     def __init__(self, backend: Backend, faults: Faults) -> None:
         self._backend = backend
         self._faults = faults
+
+    @property
+    def real(self) -> Backend:
+        """The store behind the faults."""
+        return self._backend
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return self._backend.encode(record)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 from celeriac.backend import Backend, EncodedResult
 from celeriac.broker import Delivery, Receipt
 from celeriac.errors import BrokerError, CeleriacError
 from celeriac.server import Landing, Settlements
+from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import RETRY, SUCCESS
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.errbacks import Errbacks
@@ -55,10 +57,9 @@ class Effects:
         assert decision is not None
         if attempt.reports is not None and attempt.reports.used:
             await attempt.reports.done()
-        if self._settlements is not None and attempt.receipt is not SPENT and _is_more_than_a_verb(decision):
-            await self._land_in_one_step(attempt, decision, self._settlements)
-        else:
-            await self._land_in_order(attempt, decision)
+        if await self._land_in_one_step(attempt, decision):
+            return
+        await self._land_in_order(attempt, decision)
 
     async def tell(self, decision: Decision) -> None:
         """Land a decision but for the message, which somebody else settles."""
@@ -84,17 +85,24 @@ class Effects:
         except (CeleriacError, asyncio.CancelledError) as error:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, error)
 
-    async def _land_in_one_step(self, attempt: Attempt, decision: Decision, settlements: Settlements) -> None:
+    async def _land_in_one_step(self, attempt: Attempt, decision: Decision) -> bool:
+        """Land it whole; return ``False``, and do nothing, where that is not to be had."""
+        settlements = self._settlements
+        if settlements is None or attempt.receipt is SPENT or not _is_more_than_a_verb(decision):
+            return False
         messages = await self._workflows.prepare(decision)
+        if _weight(decision, messages) > settlements.limit:
+            return False
         buried = decision.reason if decision.settle is Settle.BURY else None
-        errs = self._errbacks.concern(attempt.message, decision)
-        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held=errs)
+        held = self._errbacks.concern(attempt.message, decision)
+        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held)
         standings = await self._insist(partial(settlements.land, landing), _landing(decision))
-        if errs or standings:
+        if held or standings:
             await self._workflows.count(decision.parts, standings)
             await self._errbacks.call(attempt, decision)
             rest = Landing(attempt.receipt, messages=messages, buried=buried)
             await self._insist(partial(settlements.land, rest), _landing(decision))
+        return True
 
     async def _land_in_order(self, attempt: Attempt, decision: Decision) -> None:
         await self._follow_up_and_record(decision)
@@ -130,6 +138,13 @@ def _is_more_than_a_verb(decision: Decision) -> bool:
     """Whether there is anything to land besides the receipt's verb, and the verb is one that ends the message."""
     ends = decision.settle in (Settle.ACK, Settle.BURY)
     return ends and bool(decision.results or decision.parts or decision.follow_ups)
+
+
+def _weight(decision: Decision, messages: Sequence[tuple[Envelope, Route]]) -> int:
+    """Return the bytes of what a decision lands."""
+    stored = sum(len(result.payload) for result in decision.results)
+    counted = sum(len(part.payload) for part in decision.parts)
+    return stored + counted + sum(len(envelope.body) for envelope, _ in messages)
 
 
 def _goes_on_first(decision: Decision) -> bool:

@@ -15,6 +15,9 @@ How = Literal["in one worker", "worker killed", "child killed", "broker gone", "
 
 EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis", "rabbitmq")
 OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis", "rabbitmq")
+IN_ONE_STEP: Sequence[Broker] = ("redis",)
+"""Where result, follow-ups and acknowledgement land together, so that there is no moment between them."""
+IN_ORDER: Sequence[Broker] = ("sqlite", "rabbitmq")
 MODES: Sequence[Delivery] = ("at_least_once", "at_most_once")
 
 
@@ -90,9 +93,10 @@ def killed(
     least: Outcome,
     most: Outcome,
     body: str = "returns",
+    brokers: Sequence[Broker] = OUTLIVES_A_PROCESS,
 ) -> Ending:
     """A row of a killed worker."""
-    return Ending(text, body, least, most, "worker killed", OUTLIVES_A_PROCESS, at)
+    return Ending(text, body, least, most, "worker killed", brokers, at)
 
 
 def gone(text: str, at: tuple[Point, When], least: Outcome, most: Outcome, body: str = "returns") -> Ending:
@@ -124,14 +128,27 @@ ENDINGS: Sequence[Ending] = (
     killed("The worker is killed after it took the message", ("take", "after"), ONCE, ONCE),
     killed("The worker is killed while the body runs", None, TWICE, NEVER_HEARD_OF, "kills_once"),
     killed("The worker is killed before the result is stored", ("store", "before"), TWICE, NEVER_HEARD_OF),
-    killed("The worker is killed after the result was stored", ("store", "after"), TWICE, ONCE),
-    killed("The worker is killed before the acknowledgement", ("ack", "before"), TWICE, ONCE),
+    killed("The worker is killed after the result was stored", ("store", "after"), TWICE, ONCE, brokers=IN_ORDER),
+    killed("The worker is killed after the result was stored", ("store", "after"), ONCE, ONCE, brokers=IN_ONE_STEP),
+    killed("The worker is killed before the acknowledgement", ("ack", "before"), TWICE, ONCE, brokers=IN_ORDER),
+    killed("The worker is killed before the acknowledgement", ("ack", "before"), ONCE, ONCE, brokers=IN_ONE_STEP),
     killed("The worker is killed after the acknowledgement", ("ack", "after"), ONCE, NEVER_RUN),
     killed(
         "The worker is killed before it sends the retry",
-        ("publish", "before"), THRICE, NEVER_HEARD_OF, "asks_again",
+        ("publish", "before"), THRICE, NEVER_HEARD_OF, "asks_again", IN_ORDER,
     ),
-    killed("The worker is killed after it sent the retry", ("publish", "after"), THRICE, TWICE, "asks_again"),
+    killed(
+        "The worker is killed before it sends the retry",
+        ("publish", "before"), TWICE, NEVER_HEARD_OF, "asks_again", IN_ONE_STEP,
+    ),
+    killed(
+        "The worker is killed after it sent the retry",
+        ("publish", "after"), THRICE, TWICE, "asks_again", IN_ORDER,
+    ),
+    killed(
+        "The worker is killed after it sent the retry",
+        ("publish", "after"), TWICE, TWICE, "asks_again", IN_ONE_STEP,
+    ),
     Ending(
         "The body kills every worker that runs it (`max_deliveries=2`)",
         "kills", Outcome("WorkerLost", 2, "1 dead"), NEVER_HEARD_OF, "worker killed", OUTLIVES_A_PROCESS, kills=2,

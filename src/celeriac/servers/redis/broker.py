@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from celeriac.backend import Backend
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
@@ -21,8 +22,10 @@ from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
 from celeriac.servers.redis.recovery import Recovery
+from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.redis.revocations import RedisRevocations
 from celeriac.servers.redis.schedule import RedisSchedule
+from celeriac.servers.redis.settlements import RedisSettlements
 from celeriac.servers.redis.settling import Settler
 from celeriac.servers.redis.strangers import Strangers
 from celeriac.servers.redis.subscription import RedisSubscription
@@ -70,6 +73,7 @@ class RedisBroker:
             self._link, self._keys, self._bindings, visibility_timeout, self._leases.second_look, clock
         )
         self._clock = clock
+        self._settlements: RedisSettlements | None = None
         self._dead = RedisDeadLetters(self._link, self._keys)
         self._schedule = RedisSchedule(self._link, self._keys)
         self._revocations = RedisRevocations(self._link, self._keys)
@@ -143,6 +147,16 @@ class RedisBroker:
         """What must not run any more."""
         return self._revocations
 
+    def settlements(self, results: Backend) -> RedisSettlements | None:
+        """Return what lands endings in one step, where the results are on this server."""
+        if not isinstance(results, RedisBackend) or not results.shares(self._link.target):
+            return None
+        if self._settlements is None:
+            self._settlements = RedisSettlements(
+                self._link, self._keys, self._leases, self._outbox, self._parking, results
+            )
+        return self._settlements
+
     async def ping(self) -> str:
         return await self._link.describe()
 
@@ -152,6 +166,8 @@ class RedisBroker:
     async def close(self) -> None:
         await self._outbox.drain()
         await self._settler.drain()
+        if self._settlements is not None:
+            await self._settlements.drain()
         await self._leases.close()
         await self._link.close()
 

@@ -46,34 +46,39 @@ end
 """
 )
 
-_COUNT = Script(
-    """
--- KEYS: the base key of each part's chord. ARGV: seconds to live or 0, milliseconds of a claim, then for each part:
--- task id, index or +inf, the part, the chord's size as the body has it or '', the token of a claim.
--- Returns for each: 'claimed', 'open', the milliseconds for which somebody else has the claim, or an error.
-local answers = {}
-local function count(base, id, score, part, told, token)
+COUNTING = """
+-- Returns 'claimed', 'open', or the milliseconds for which somebody else has the claim.
+local function count(seconds, claim, base, id, score, part, told, token)
   if redis.call('GET', base .. '.c') == 'done' then return 'open' end
   local parts, seen = base .. '.j', base .. '.d'
   if redis.call('SADD', seen, id .. ':' .. score) == 1 then redis.call('ZADD', parts, score, part) end
   local ready = redis.call('ZCARD', parts)
-  if ARGV[1] ~= '0' then
-    redis.call('EXPIRE', parts, ARGV[1])
-    redis.call('EXPIRE', seen, ARGV[1])
-    redis.call('EXPIRE', base .. '.s', ARGV[1])
-    redis.call('EXPIRE', base .. '.t', ARGV[1])
-    redis.call('EXPIRE', base, ARGV[1])
+  if seconds ~= '0' then
+    redis.call('EXPIRE', parts, seconds)
+    redis.call('EXPIRE', seen, seconds)
+    redis.call('EXPIRE', base .. '.s', seconds)
+    redis.call('EXPIRE', base .. '.t', seconds)
+    redis.call('EXPIRE', base, seconds)
   end
   local size = tonumber(redis.call('GET', base .. '.s') or told)
   if not size or ready ~= size + tonumber(redis.call('GET', base .. '.t') or 0) then return 'open' end
-  if redis.call('SET', base .. '.c', token, 'NX', 'PX', ARGV[2]) then return 'claimed' end
+  if redis.call('SET', base .. '.c', token, 'NX', 'PX', claim) then return 'claimed' end
   -- The answer to an earlier try may have been lost.
   if redis.call('GET', base .. '.c') == token then return 'claimed' end
   return redis.call('PTTL', base .. '.c')
 end
+"""
+
+_COUNT = Script(
+    COUNTING
+    + """
+-- KEYS: the base key of each part's chord. ARGV: seconds to live or 0, milliseconds of a claim, then for each part:
+-- task id, index or +inf, the part, the chord's size as the body has it or '', the token of a claim.
+-- Returns what counting does for each, or an error.
+local answers = {}
 for i = 1, #KEYS do
   local at = 5 * i - 2
-  local counted, answer = pcall(count, KEYS[i], unpack(ARGV, at, at + 4))
+  local counted, answer = pcall(count, ARGV[1], ARGV[2], KEYS[i], unpack(ARGV, at, at + 4))
   if not counted and type(answer) == 'table' then answer = answer.err end
   answers[i] = answer
 end
@@ -139,13 +144,24 @@ class RedisChords:
         payload = encode_part(part.task_id, part.state, part.value, self._codecs, self._serializer)
         return EncodedPart(part, payload, uuid4().hex)
 
+    def terms(self) -> tuple[int, int]:
+        """Return the seconds for which a chord is kept or 0, and the milliseconds of a claim, for the script."""
+        return self._expires, round(_CLAIM * 1000)
+
+    def arguments(self, encoded: EncodedPart) -> tuple[Any, ...]:
+        """Return what the script takes for one part."""
+        part = encoded.part
+        index = "+inf" if part.index is None else part.index
+        size = "" if part.size is None else part.size
+        return part.task_id, index, encoded.payload, size, encoded.token
+
     async def open(self, openings: Sequence[Opening]) -> None:
         if openings:
-            keys = [self._key(opening.chord_id) for opening in openings]
+            keys = [self.key(opening.chord_id) for opening in openings]
             await self._link.run(_OPEN, keys, [self._expires, *(opening.size for opening in openings)])
 
     async def extend(self, chord_id: str, task_ids: Sequence[str]) -> None:
-        await self._link.run(_EXTEND, [self._key(chord_id)], [self._expires, *task_ids])
+        await self._link.run(_EXTEND, [self.key(chord_id)], [self._expires, *task_ids])
 
     async def count(self, encoded: EncodedPart) -> Standing:
         self._link.check_name(encoded.part.chord_id)
@@ -155,7 +171,7 @@ class RedisChords:
         return await self._large.send(len(encoded.payload), name, partial(self._count_alone, encoded))
 
     async def collect(self, claim: Claim) -> list[Any]:
-        key = self._key(claim.chord_id)
+        key = self.key(claim.chord_id)
         saved, raws = await self._link.calls([("GET", key), ("ZRANGE", key + ".j", 0, -1)])
         for answer in (saved, raws):
             if isinstance(answer, Exception):
@@ -166,10 +182,10 @@ class RedisChords:
 
     async def renew(self, claim: Claim) -> bool:
         arguments = [claim.token, round(_CLAIM * 1000)]
-        return bool(await self._link.run(_RENEW, [self._key(claim.chord_id)], arguments))
+        return bool(await self._link.run(_RENEW, [self.key(claim.chord_id)], arguments))
 
     async def finish(self, claim: Claim) -> None:
-        await self._link.run(_FINISH, [self._key(claim.chord_id)], [claim.token, _DONE])
+        await self._link.run(_FINISH, [self.key(claim.chord_id)], [claim.token, _DONE])
 
     async def drain(self) -> None:
         """Return when what was counted is counted."""
@@ -182,17 +198,15 @@ class RedisChords:
         return answer
 
     async def _count_all(self, batch: Sequence[EncodedPart]) -> list[Standing | BaseException]:
-        arguments: list[Any] = [self._expires, round(_CLAIM * 1000)]
+        arguments: list[Any] = list(self.terms())
         for encoded in batch:
-            part = encoded.part
-            index = "+inf" if part.index is None else part.index
-            size = "" if part.size is None else part.size
-            arguments += part.task_id, index, encoded.payload, size, encoded.token
-        keys = [self._key(encoded.part.chord_id) for encoded in batch]
+            arguments += self.arguments(encoded)
+        keys = [self.key(encoded.part.chord_id) for encoded in batch]
         answers = await self._link.run(_COUNT, keys, arguments)
-        return [self._standing(answer, encoded) for answer, encoded in zip(answers, batch, strict=True)]
+        return [self.standing(answer, encoded) for answer, encoded in zip(answers, batch, strict=True)]
 
-    def _standing(self, answer: Any, encoded: EncodedPart) -> Standing | BaseException:
+    def standing(self, answer: Any, encoded: EncodedPart) -> Standing | BaseException:
+        """Return what the script's answer means."""
         if answer == b"claimed":
             return Standing(claim=Claim(encoded.part.chord_id, encoded.token))
         if answer == b"open":
@@ -202,7 +216,8 @@ class RedisChords:
         # Milliseconds; below 0 where the claim ended in this very moment.
         return Standing(held_for=max(answer, 1) / 1000)
 
-    def _key(self, chord_id: str) -> str:
+    def key(self, chord_id: str) -> str:
+        """Return the key that a chord's others begin with."""
         return self._prefix + group_key(chord_id)
 
     def _decode(self, raw: bytes) -> PartValue:

@@ -72,22 +72,27 @@ class Outbox:
 
     async def publish_once(self, key: str, messages: Sequence[Message]) -> bool:
         """Publish in order unless that was done under this key; raise the first refusal."""
+        later = await self.prepare(messages)
+        sizes = [len(message.frame) for message in later]
+        if max(sizes, default=0) < LARGE:
+            return await self._parking.add_once((key, later))
+        await self._large.check(sizes, lambda place: _name(messages[later[place].position]))
+        largest = later[sizes.index(max(sizes))]
+        add = partial(self._parking.add_once_alone, (key, later))
+        return await self._large.send(max(sizes), _name(messages[largest.position]), add)
+
+    async def prepare(self, messages: Sequence[Message]) -> list[Later]:
+        """Return what a script takes to publish these; their queues are declared. Raises the first refusal."""
         for _, route in messages:
             self._check(route)
         await self._declare(self._undeclared([route for _, route in messages]))
         timed = [(envelope, _timed(route)) for envelope, route in messages]
-        frames = _pack_all(timed)
         answers: Answers = [None] * len(messages)
-        _, later = await self._sort(timed, frames, answers)
+        _, later = await self._sort(timed, _pack_all(timed), answers)
         for answer in answers:
             if answer is not None:
                 raise answer
-        sizes = [len(frame) for frame in frames]
-        if max(sizes, default=0) < LARGE:
-            return await self._parking.add_once((key, later))
-        await self._check_sizes(messages, frames)
-        add = partial(self._parking.add_once_alone, (key, later))
-        return await self._large.send(max(sizes), _name(messages[sizes.index(max(sizes))]), add)
+        return later
 
     async def forget_once(self, key: str) -> None:
         """Keep the key for a short time only."""

@@ -23,8 +23,30 @@ from celeriac.wire.once import ONCE, ONCE_SETTLED
 _BATCH = 1000
 _TRIP_BYTES = 8 * 1024 * 1024
 
+QUEUEING = r"""
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local function failed(answer) return type(answer) == 'table' and answer.err end
+
+local served_now = {}
+-- Parks a message that is not due where its queue is served, else queues it; returns what refused it, else nil.
+local function queue_or_park(unacked, index, due, served, list, queue, at, tag, tail, raw)
+  if served_now[queue] == nil then
+    local ends = redis.call('ZSCORE', served, queue)
+    served_now[queue] = ends and tonumber(ends) > now or false
+  end
+  if not served_now[queue] or tonumber(at) <= now then return failed(redis.pcall('LPUSH', list, raw)) or nil end
+  local refused = failed(redis.pcall('HSET', unacked, tag, '[' .. raw .. tail))
+  if refused then return refused end
+  redis.call('ZADD', index, at, tag)
+  redis.call('ZADD', due, at, tag)
+  return nil
+end
+"""
+
 _PARK_OR_QUEUE = Script(
-    r"""
+    QUEUEING
+    + r"""
 -- KEYS: unacked, index, due, served, what says that this was done, then a list for each.
 -- ARGV: seconds for which it says so or 0, then for each its queue, due time, tag, the end of its entry, message.
 -- Returns 1 or an error for each, nothing where it was done before.
@@ -34,39 +56,11 @@ redis.call('ZCARD', KEYS[2])
 redis.call('ZCARD', KEYS[3])
 redis.call('ZCARD', KEYS[4])
 if ARGV[1] ~= '0' and not redis.call('SET', KEYS[5], 1, 'NX', 'EX', ARGV[1]) then return {} end
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local function failed(answer) return type(answer) == 'table' and answer.err end
-
-local served, reply = {}, {}
-local entries, times, parked = {}, {}, {}
+local reply = {}
 for i = 1, #KEYS - 5 do
-  local queue, at, tag, tail, raw = unpack(ARGV, 5 * i - 3, 5 * i + 1)
-  if served[queue] == nil then
-    local ends = redis.call('ZSCORE', KEYS[4], queue)
-    served[queue] = ends and tonumber(ends) > now or false
-  end
-  reply[i] = 1
-  if served[queue] and tonumber(at) > now then
-    parked[#parked + 1] = i
-    entries[#entries + 1], times[#times + 1] = tag, at
-    entries[#entries + 1], times[#times + 1] = '[' .. raw .. tail, tag
-  else
-    reply[i] = failed(redis.pcall('LPUSH', KEYS[i + 5], raw)) or 1
-  end
-end
-
-if #parked > 0 then
-  local refused = failed(redis.pcall('HSET', KEYS[1], unpack(entries)))
-  if refused then
-    for _, i in ipairs(parked) do reply[i] = refused end
-  else
-    redis.call('ZADD', KEYS[2], unpack(times))
-    redis.call('ZADD', KEYS[3], unpack(times))
-  end
-end
-for _, answer in ipairs(reply) do
-  if ARGV[1] ~= '0' and answer ~= 1 then redis.call('DEL', KEYS[5]) end
+  local message = {unpack(ARGV, 5 * i - 3, 5 * i + 1)}
+  reply[i] = queue_or_park(KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[i + 5], unpack(message)) or 1
+  if ARGV[1] ~= '0' and reply[i] ~= 1 then redis.call('DEL', KEYS[5]) end
 end
 return reply
 """
@@ -187,10 +181,14 @@ class Parking:
         arguments: list[str | float | bytes] = [ONCE if once else 0]
         for message in messages:
             keys.append(message.key)
-            step = self._keys.step(message.priority)
-            tag = f"parked-{self._tags}.{next(self._serials):012d}:{step}"
-            arguments += message.queue, message.due, tag, self._keys.tail(message.queue), message.frame
+            arguments += self.arguments(message)
         return keys, arguments
+
+    def arguments(self, message: Later) -> tuple[Any, ...]:
+        """Return what the scripts take for one message besides its list."""
+        step = self._keys.step(message.priority)
+        tag = f"parked-{self._tags}.{next(self._serials):012d}:{step}"
+        return message.queue, message.due, tag, self._keys.tail(message.queue), message.frame
 
     def _refusals(self, reply: Sequence[int | bytes]) -> list[BaseException | None]:
         return [

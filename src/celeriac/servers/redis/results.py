@@ -12,8 +12,8 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
-from celeriac.errors import BackendError, BackendUnavailable
+from celeriac.backend import Copies, EncodedResult, Replies
+from celeriac.errors import BackendError, BackendUnavailable, CeleriacError
 from celeriac.finding import Finding
 from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.coalesce import Coalescer
@@ -25,6 +25,7 @@ from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
 from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.upload import LARGE
+from celeriac.servers.redis.url import RedisTarget
 from celeriac.wire.content import Codecs
 from celeriac.wire.names import backend_prefix, group_key, result_key
 from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode, take_long, takes_long
@@ -32,10 +33,7 @@ from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode, take_lon
 _STORE_BATCH = 1000
 _LOAD_BATCH = 500
 
-_STORE = Script(
-    r"""
--- KEYS: a result each. ARGV: milliseconds to live or 0, then for each: 1 if it is a success, the record.
--- Returns position and error of each that was refused.
+STORING = r"""
 local function succeeded(old)
   local readable, meta = pcall(cjson.decode, old)
   if readable and type(meta) == 'table' then return meta.status == 'SUCCESS' end
@@ -44,33 +42,37 @@ local function succeeded(old)
   return at and string.find(string.sub(old, at + 1, at + 24), 'SUCCESS', 1, true)
 end
 
-local failures = {}
-local function attempt(position, ...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then
-    failures[#failures + 1] = position - 1
-    failures[#failures + 1] = answer.err
-    return nil, true
-  end
-  return answer, false
-end
-
-local function store(position, key, success, record)
+-- Stores and tells; returns what refused it, else nil. A stored success stays.
+local function store(key, success, record, milliseconds)
   if success == '0' then
-    local old, failed = attempt(position, 'GET', key)
-    if failed or (old and succeeded(old)) then return end
+    local old = redis.pcall('GET', key)
+    if type(old) == 'table' and old.err then return old.err end
+    if old and succeeded(old) then return nil end
   end
-  local _, failed
-  if ARGV[1] == '0' then
-    _, failed = attempt(position, 'SET', key, record)
+  local answer
+  if milliseconds == '0' then
+    answer = redis.pcall('SET', key, record)
   else
-    _, failed = attempt(position, 'SET', key, record, 'PX', ARGV[1])
+    answer = redis.pcall('SET', key, record, 'PX', milliseconds)
   end
-  if not failed then attempt(position, 'PUBLISH', key, record) end
+  if type(answer) == 'table' and answer.err then return answer.err end
+  answer = redis.pcall('PUBLISH', key, record)
+  return type(answer) == 'table' and answer.err or nil
 end
+"""
 
+_STORE = Script(
+    STORING
+    + r"""
+-- KEYS: a result each. ARGV: milliseconds to live or 0, then for each: 1 if it is a success, the record.
+-- Returns position and error of each that was refused.
+local failures = {}
 for i = 1, #KEYS do
-  store(i, KEYS[i], ARGV[2 * i], ARGV[2 * i + 1])
+  local refused = store(KEYS[i], ARGV[2 * i], ARGV[2 * i + 1], ARGV[1])
+  if refused then
+    failures[#failures + 1] = i - 1
+    failures[#failures + 1] = refused
+  end
 end
 return failures
 """
@@ -106,18 +108,31 @@ class RedisBackend:
         self._codecs = codecs
         self._serializer = serializer
         self._extended = extended
-        self._expires_ms = 0 if not expires else max(1, round(expires * 1000))
+        self.expires_ms = 0 if not expires else max(1, round(expires * 1000))
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
-        self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self._expires_ms // 1000))
+        self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self.expires_ms // 1000))
         self._copies = RedisCopies(self._link, self._prefix)
         self._large = LargeValues(self._link)
-        self._listener = Listener(self._link, self._key, self._decode, partial(takes_long, codecs=codecs))
+        self._listener = Listener(self._link, self.key, self._decode, partial(takes_long, codecs=codecs))
         self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_trip, _STORE_BATCH, _weigh)
         self._load: Coalescer[Sequence[str], list[bytes | None]] = Coalescer(self._load_all, _LOAD_BATCH)
 
     @property
-    def chords(self) -> ChordStore:
+    def chords(self) -> RedisChords:
         return self._chords
+
+    @property
+    def database(self) -> int:
+        """The number of the database that results are in."""
+        return self._link.target.db
+
+    def shares(self, target: RedisTarget) -> bool:
+        """Whether results are on this server, in whichever database."""
+        return self._link.target.is_same_server(target)
+
+    def refusal(self, text: str) -> CeleriacError:
+        """Return the error for what the server told a script."""
+        return self._link.refusal(text)
 
     @property
     def copies(self) -> Copies:
@@ -162,14 +177,14 @@ class RedisBackend:
     async def forget(self, task_ids: Sequence[str]) -> None:
         self._check(task_ids)
         if task_ids:
-            await self._link.call("DEL", *map(self._key, task_ids))
+            await self._link.call("DEL", *map(self.key, task_ids))
 
     async def ping(self) -> str:
         return await self._link.describe()
 
     async def examine(self) -> Sequence[Finding]:
         copies = self._prefix + COPIES_PREFIX
-        return await Trial(self._link).results(self._key(""), self._prefix + group_key(""), copies)
+        return await Trial(self._link).results(self.key(""), self._prefix + group_key(""), copies)
 
     async def close(self) -> None:
         await self._store.drain()
@@ -186,24 +201,25 @@ class RedisBackend:
 
     async def _store_trip(self, trip: Sequence[EncodedResult]) -> Sequence[BaseException | None]:
         answers: list[BaseException | None] = [None] * len(trip)
-        arguments: list[Any] = [self._expires_ms]
+        arguments: list[Any] = [self.expires_ms]
         for encoded in trip:
             arguments += "1" if encoded.record.status == SUCCESS else "0", encoded.payload
-        keys = [self._key(encoded.record.task_id) for encoded in trip]
+        keys = [self.key(encoded.record.task_id) for encoded in trip]
         failures = await self._link.run(_STORE, keys, arguments)
         for position, text in zip(failures[::2], failures[1::2], strict=True):
             answers[position] = self._link.refusal(text.decode(errors="replace"))
         return answers
 
     async def _load_all(self, batch: Sequence[Sequence[str]]) -> list[list[bytes | None]]:
-        raws = iter(await self._link.call("MGET", *map(self._key, chain.from_iterable(batch))))
+        raws = iter(await self._link.call("MGET", *map(self.key, chain.from_iterable(batch))))
         return [[next(raws) for _ in task_ids] for task_ids in batch]
 
     def _check(self, task_ids: Collection[str]) -> None:
         for task_id in task_ids:
             self._link.check_name(task_id)
 
-    def _key(self, task_id: str) -> str:
+    def key(self, task_id: str) -> str:
+        """Return the key and the channel of a result."""
         return self._prefix + result_key(task_id)
 
     def _decode(self, task_id: str, raw: bytes) -> ResultRecord:

@@ -49,7 +49,7 @@ class Settler:
         self._leases.release(tags)
         answers: list[BaseException | None] = [None] * len(tags)
         for position in lost:
-            answers[position] = _lost(tags[position])
+            answers[position] = lost_delivery(tags[position])
         return answers
 
     async def _requeue(self, receipts: Sequence[RedisReceipt]) -> Answers:
@@ -82,7 +82,7 @@ class Settler:
         )
         arguments: list[Any] = []
         for receipt, reason in burials:
-            arguments += receipt.tag, write_letter(receipt.raw, receipt.queue, reason)
+            arguments += receipt.tag, receipt.letter(reason)
         reply = await self._link.run(BURY, keys, arguments)
         return [self._judge(receipt.tag, answer) for (receipt, _), answer in zip(burials, reply, strict=True)]
 
@@ -90,7 +90,7 @@ class Settler:
         if isinstance(answer, bytes):
             return self._link.refusal(answer.decode(errors="replace"))
         self._leases.release((tag,))
-        return None if answer else _lost(tag)
+        return None if answer else lost_delivery(tag)
 
 
 class RedisReceipt:
@@ -118,6 +118,10 @@ class RedisReceipt:
     async def bury(self, reason: str) -> None:
         await self._settler.bury((self, reason))
 
+    def letter(self, reason: str) -> str | bytes:
+        """Return what the dead-letter list keeps of the message."""
+        return write_letter(self.raw, self.queue, reason)
+
 
 def _weigh(receipt: RedisReceipt) -> int:
     return len(receipt.raw)
@@ -130,5 +134,6 @@ def _mark_given_back(raw: bytes) -> bytes:
     return mark_redelivered(raw, deliveries=earlier)
 
 
-def _lost(tag: str) -> DeliveryLost:
+def lost_delivery(tag: str) -> DeliveryLost:
+    """Return what says that a receipt is void."""
     return DeliveryLost(f"delivery {tag} is not ours any more: its lease ended or it was settled before")

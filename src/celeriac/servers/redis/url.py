@@ -60,6 +60,13 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []  # what prints fields one by one prints none
 
+    def is_same_server(self, other: RedisTarget) -> bool:
+        """Whether this is the same server under the same user, in whichever database."""
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("addresses", "path", "master", "username", "tls")
+        )
+
     @property
     def security(self) -> Tls | None:
         """What was asked for of TLS; ``None`` without it."""

@@ -1,0 +1,227 @@
+"""Lands endings in one step: results, parts of chords, what follows, and the message itself.
+
+Rules: nothing of an ending is done unless its receipt stands; an ending that is refused in part is not settled, so that
+its message comes again; the endings of a batch do not know each other. The broker's keys and the results may be in two
+databases of one server: whoever may read and write both may change between them in a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac.backend import Standing
+from celeriac.server import Landing
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.chords import COUNTING
+from celeriac.servers.redis.keys import Keys
+from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.link import Link, Script
+from celeriac.servers.redis.outbox import Outbox
+from celeriac.servers.redis.parking import QUEUEING, Later, Parking
+from celeriac.servers.redis.results import STORING, RedisBackend
+from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
+from celeriac.servers.redis.upload import LARGE
+from celeriac.wire.result import SUCCESS
+
+_BATCH = 500
+
+_LAND = Script(
+    STORING
+    + COUNTING
+    + QUEUEING
+    + r"""
+-- KEYS: unacked, index, leases, due, served, dead, dead index, then for each ending its results, chords and lists.
+-- ARGV: the broker's database, the results', milliseconds and seconds for which a result lives or 0, milliseconds of
+-- a claim; then for each ending: tag, verb ('ack', 'hold', or the letter that it is buried as), how many results, parts
+-- and messages; for each result 1 if it is a success and the record; for each part and message what counting and
+-- queueing take.
+-- Returns for each ending 1, 0 (lost), how its chords stand, or an error after 'R' (results) or 'B' (broker).
+local key, at = 7, 5
+local function next_key() key = key + 1; return KEYS[key] end
+local function next_args(n) at = at + n; return at - n + 1 end
+
+local endings, tags = {}, {}
+while at < #ARGV do
+  local first = next_args(5)
+  local ending = {verb = ARGV[first + 1], results = {}, parts = {}, messages = {}}
+  for i = 1, ARGV[first + 2] do ending.results[i] = {next_key(), next_args(2)} end
+  for i = 1, ARGV[first + 3] do ending.parts[i] = {next_key(), next_args(5)} end
+  for i = 1, ARGV[first + 4] do ending.messages[i] = {next_key(), next_args(5)} end
+  endings[#endings + 1] = ending
+  tags[#tags + 1] = ARGV[first]
+end
+
+local reply = {}
+local known = redis.call('ZMSCORE', KEYS[2], unpack(tags))
+if ARGV[1] ~= ARGV[2] then redis.call('SELECT', ARGV[2]) end
+for i, ending in ipairs(endings) do
+  reply[i] = known[i] and 1 or 0
+  if known[i] then
+    for _, result in ipairs(ending.results) do
+      local refused = store(result[1], ARGV[result[2]], ARGV[result[2] + 1], ARGV[3])
+      if refused and reply[i] == 1 then reply[i] = 'R' .. refused end
+    end
+    local stands = {}
+    for j, part in ipairs(ending.parts) do
+      local counted, answer = pcall(count, ARGV[4], ARGV[5], part[1], unpack(ARGV, part[2], part[2] + 4))
+      if not counted then
+        reply[i] = 'R' .. (type(answer) == 'table' and answer.err or tostring(answer))
+        break
+      end
+      stands[j] = answer
+      if answer ~= 'open' and reply[i] == 1 then reply[i] = stands end
+    end
+  end
+end
+if ARGV[1] ~= ARGV[2] then redis.call('SELECT', ARGV[1]) end
+
+local ended = {}
+for i, ending in ipairs(endings) do
+  if reply[i] == 1 and ending.verb ~= 'hold' then
+    for _, message in ipairs(ending.messages) do
+      local told = {unpack(ARGV, message[2], message[2] + 4)}
+      local refused = queue_or_park(KEYS[1], KEYS[2], KEYS[4], KEYS[5], message[1], unpack(told))
+      if refused and reply[i] == 1 then reply[i] = 'B' .. refused end
+    end
+    if reply[i] == 1 then
+      if ending.verb ~= 'ack' then
+        redis.call('HSET', KEYS[6], tags[i], ending.verb)
+        redis.call('ZADD', KEYS[7], now, tags[i])
+      end
+      ended[#ended + 1] = tags[i]
+    end
+  end
+end
+if #ended > 0 then
+  redis.call('HDEL', KEYS[1], unpack(ended))
+  redis.call('ZREM', KEYS[2], unpack(ended))
+  redis.call('ZREM', KEYS[3], unpack(ended))
+end
+return reply
+"""
+)
+
+
+class RedisSettlements:
+    """See ``celeriac.server.Settlements``."""
+
+    limit = LARGE
+
+    def __init__(
+        self,
+        link: Link,
+        keys: Keys,
+        leases: LeaseKeeper,
+        outbox: Outbox,
+        parking: Parking,
+        results: RedisBackend,
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._leases = leases
+        self._outbox = outbox
+        self._parking = parking
+        self._results = results
+        self._heads = (
+            keys.unacked,
+            keys.index,
+            keys.leases,
+            keys.due,
+            keys.served,
+            keys.dead,
+            keys.dead_index,
+        )
+        self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _weigh)
+
+    async def land(self, landing: Landing) -> Sequence[Standing]:
+        later = await self._outbox.prepare(landing.messages) if landing.messages else ()
+        return await self._land(self._ending(landing, later))
+
+    async def drain(self) -> None:
+        """Return when everything asked for so far was answered."""
+        await self._land.drain()
+
+    def _ending(self, landing: Landing, later: Sequence[Later]) -> _Ending:
+        receipt = landing.receipt
+        assert isinstance(receipt, RedisReceipt), "this receipt is another broker's"
+        verb = "hold" if landing.held else "ack" if landing.buried is None else receipt.letter(landing.buried)
+        keys: list[str] = []
+        arguments: list[Any] = [
+            receipt.tag,
+            verb,
+            len(landing.results),
+            len(landing.parts),
+            len(later),
+        ]
+        for result in landing.results:
+            keys.append(self._results.key(result.record.task_id))
+            arguments += "1" if result.record.status == SUCCESS else "0", result.payload
+        chords = self._results.chords
+        for part in landing.parts:
+            keys.append(chords.key(part.part.chord_id))
+            arguments += chords.arguments(part)
+        for message in later:
+            keys.append(message.key)
+            arguments += self._parking.arguments(message)
+        for key in keys:
+            self._link.check_name(key)
+        return _Ending(receipt.tag, landing, keys, arguments)
+
+    async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
+        keys = [*self._heads]
+        kept, claim = self._results.chords.terms()
+        arguments: list[Any] = [
+            self._link.target.db,
+            self._results.database,
+            self._results.expires_ms,
+            kept,
+            claim,
+        ]
+        for ending in endings:
+            keys += ending.keys
+            arguments += ending.arguments
+        reply = await self._link.run(_LAND, keys, arguments)
+        answers = [self._answer(ending, answer) for ending, answer in zip(endings, reply, strict=True)]
+        ended = [
+            ending.tag
+            for ending, answer in zip(endings, reply, strict=True)
+            if answer == 1 and not ending.landing.held
+        ]
+        if ended:
+            self._leases.release(ended)
+        return answers
+
+    def _answer(self, ending: _Ending, answer: Any) -> Sequence[Standing] | BaseException:
+        if answer == 1:
+            return ()
+        if answer == 0:
+            return lost_delivery(ending.tag)
+        if isinstance(answer, bytes):
+            text = answer[1:].decode(errors="replace")
+            return self._results.refusal(text) if answer[:1] == b"R" else self._link.refusal(text)
+        chords = self._results.chords
+        standings: list[Standing] = []
+        for part, stands in zip(ending.landing.parts, answer, strict=True):
+            standing = chords.standing(stands, part)
+            if isinstance(standing, BaseException):
+                return standing
+            standings.append(standing)
+        return standings
+
+
+class _Ending(msgspec.Struct, frozen=True):
+    """A landing as the script takes it."""
+
+    tag: str
+    landing: Landing
+    keys: list[str]
+    arguments: list[Any]
+
+
+def _weigh(ending: _Ending) -> int:
+    landing = ending.landing
+    payloads = sum(len(result.payload) for result in landing.results)
+    return payloads + sum(len(envelope.body) for envelope, _ in landing.messages)
