@@ -151,14 +151,18 @@ async def _broker(app: App, origin: str) -> AsyncIterator[Check]:
 async def _queues(app: App, broker: Broker) -> Check:
     """Return how many messages wait; in the default queue alone where this user may not list them: none needs to."""
     try:
-        names = await broker.queues()
-        unlisted = ""
+        names, unlisted = await broker.queues(), ""
     except BrokerUnavailable:
         raise
     except BrokerError as error:
         names = [app.settings.default_queue]
         unlisted = f"; others cannot be listed, which only the commands queues and doctor do: {error}"
-    depths = [f"{name} {await broker.depth(name)}" for name in names]
+    try:
+        depths = [f"{name} {await broker.depth(name)}" for name in names]
+    except BrokerUnavailable:
+        raise
+    except BrokerError as error:
+        return Check("ok", "queues", f"cannot be looked into, which no worker does: {error}")
     return Check("ok", "queues", (", ".join(depths) or "none yet") + unlisted)
 
 

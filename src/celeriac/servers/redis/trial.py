@@ -115,9 +115,7 @@ class Trial:
 
     async def broker(self, keys: Keys, queues: Sequence[str]) -> list[Finding]:
         """Try what a broker needs that serves these queues. Raises ``BrokerError`` naming what is refused."""
-        await self._link.call(
-            "EVAL", "return 1", 0
-        )  # a script that the server knows already needs another command
+        await self._plain()
         scratch = [f"{keys.prefix}celeriac.trial.{self._name}.{number}" for number in range(5)]
         await self._run(_WORK, scratch)
         await self._touch(_kinds(keys, queues))
@@ -130,7 +128,7 @@ class Trial:
         :param chord: the same of a chord.
         :param copies: the same of what tells copies apart.
         """
-        await self._link.call("EVAL", "return 1", 0)
+        await self._plain()
         text, name = f"{key}{self._name}", f"{chord}{self._name}"
         line = await self._link.open_line()
         try:
@@ -140,9 +138,15 @@ class Trial:
                 raise self._link.refusal(
                     f"what is published on the channel {text} does not arrive: is pub/sub kept away by a proxy?"
                 )
+            await line.call("UNSUBSCRIBE", text)
         finally:
             await line.close()
         return [*await self._evicts(), *self._lowered()]
+
+    async def _plain(self) -> None:
+        """Try commands that no script can: a script that the server knows already takes another one than a new one."""
+        for command in (("EVAL", "return 1", 0), ("PING",)):
+            await self._link.call(*command)
 
     async def _run(self, script: Script, keys: Sequence[str]) -> None:
         _, refused = await self._link.run(script, keys, ())
