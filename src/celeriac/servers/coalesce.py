@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from typing import Generic, TypeVar
 
 from celeriac.errors import BackendUnavailable, BrokerUnavailable
@@ -99,11 +100,23 @@ class Coalescer(Generic[T, R]):
             _tell(batch, answers)
 
 
+def _copied(error: BaseException) -> BaseException:
+    """Return an error for one more caller: frames of one would show up in the traceback of the other."""
+    try:
+        made = copy(error)
+    except Exception:  # noqa: BLE001 - a class may refuse to be made so
+        return error
+    made.__cause__ = error.__cause__
+    return made
+
+
 def _tell(batch: list[tuple[T, asyncio.Future[R]]], answers: Sequence[R | BaseException]) -> None:
+    told: set[int] = set()
     for (_, future), answer in zip(batch, answers, strict=True):
         if future.done():
             continue
         if isinstance(answer, BaseException):
-            future.set_exception(answer)
+            future.set_exception(_copied(answer) if id(answer) in told else answer)
+            told.add(id(answer))
         else:
             future.set_result(answer)

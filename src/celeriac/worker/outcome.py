@@ -42,6 +42,7 @@ from celeriac.wire.preview import preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.gate import Decline, Discard, Drop, Hold, Refuse
+from celeriac.worker.raised import shorten
 
 DEFAULT_MAX_ATTEMPTS = 4
 """Runs of a task that asks for retries without a policy (Celery: ``max_retries = 3``)."""
@@ -193,7 +194,7 @@ def failed(
     kind: Kind = Kind.ENDED,
 ) -> Decision:
     """Return what it means that the task failed for good."""
-    traceback = format_traceback(error)
+    traceback = format_traceback(shorten(error))
     records, parts = _lost_with(message, FAILURE, describe(error), terms, traceback, children)
     advance = after_failure(message, terms.inline)
     # What is buried may be retried by hand, and then has errbacks of its own.
@@ -351,7 +352,7 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
         parent_id=message.parent_id or message.id,
         root_id=message.root_id or message.id,
     )
-    record = _record(message, RETRY, describe(error), terms, traceback=format_traceback(error))
+    record = _record(message, RETRY, describe(error), terms, traceback=format_traceback(shorten(error)))
     results = [terms.encode(record)] if terms.keep_result else []
     return Decision(
         RETRY,

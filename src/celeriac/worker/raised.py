@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
-from celeriac.errors import RetryRequested, TaskAborted
+from celeriac.errors import CeleriacError, RetryRequested, TaskAborted
 from celeriac.wire.failure import format_traceback
 
 E = TypeVar("E", bound=BaseException)
 
 OWN = str(Path(__file__).parent)
+PACKAGE = str(Path(__file__).parent.parent)
+EXAMPLES = str(Path(PACKAGE, "cli", "demo_tasks.py"))
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 ELSEWHERE = "In the child process:\n"
 
 
@@ -21,9 +27,9 @@ def as_exception(error: BaseException) -> Exception:
     a task may not say; they become a ``TaskAborted`` that has them as its cause.
     """
     if isinstance(error, Exception):
-        return in_task(error)
+        return shorten(in_task(error))
     aborted = TaskAborted(f"the task raised {type(error).__name__}{error.args!r}")
-    aborted.__cause__ = in_task(error)
+    aborted.__cause__ = shorten(in_task(error))
     return aborted
 
 
@@ -40,25 +46,70 @@ def in_task(error: E) -> E:
     return error.with_traceback(trace)
 
 
+def shorten(error: E) -> E:
+    """Cut off what an error of celeriac went through in celeriac, here and in what it was raised from or within.
+
+    What is left are the user's frames and the error's own line, which tells the cause.
+    """
+    for each in _chain(error):
+        if isinstance(each, CeleriacError):
+            _cut_traceback(each)
+            cause = each.__cause__ or each.__context__
+            if cause is not None and not any(map(_has_frames_of_the_user, _chain(cause))):
+                each.__cause__ = None  # and its context is not shown either
+    return error
+
+
+def _cut_traceback(error: BaseException) -> None:
+    trace = error.__traceback__
+    while trace is not None and _is_own(trace):
+        trace = trace.tb_next
+    BaseException.with_traceback(error, trace)
+    while trace is not None:
+        if trace.tb_next is not None and _is_own(trace.tb_next):
+            trace.tb_next = None
+        trace = trace.tb_next
+
+
+def _has_frames_of_the_user(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not (_is_own(trace) or file.startswith(LIBRARIES) or file.endswith(".pyx")):
+            return True
+        trace = trace.tb_next
+    return _raised_elsewhere(error)
+
+
+def _is_own(trace: TracebackType) -> bool:
+    file = trace.tb_frame.f_code.co_filename
+    return file.startswith(PACKAGE) and file != EXAMPLES
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and all that it was raised from or within."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        current = left.pop()
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            left += (current.__cause__, current.__context__)
+            if isinstance(current, RetryRequested):
+                left.append(current.cause)
+            elif isinstance(current, BaseExceptionGroup):
+                left += current.exceptions
+
+
 def forget_frames(error: BaseException) -> None:
     """Cut an exception, and every other that it carries, off the frames that it came through.
 
     A frame holds the variables of its function, and often the exception too (``last = error``). Such a circle would
     keep all of them until the collector of cyclic garbage comes by.
     """
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        current = left.pop()
-        if current is None or id(current) in seen:
-            continue
-        seen.add(id(current))
-        BaseException.with_traceback(current, None)  # a class of the user's may refuse to be set attributes
-        left += (current.__cause__, current.__context__)
-        if isinstance(current, RetryRequested):
-            left.append(current.cause)
-        elif isinstance(current, BaseExceptionGroup):
-            left += current.exceptions
+    for each in _chain(error):
+        BaseException.with_traceback(each, None)  # a class of the user's may refuse to be set attributes
 
 
 def place_of(raised: BaseException) -> str:
