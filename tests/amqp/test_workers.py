@@ -228,3 +228,21 @@ async def test_the_second_url_logs_in_with_its_own_user_and_goes_to_its_own_vhos
                     channel.queue_declare(queue, passive=True)
             else:
                 assert channel.queue_declare(queue, passive=True).message_count == count
+
+
+async def test_within_the_block_of_a_worker_its_queues_exist(rabbit_url: str, queue: str) -> None:
+    topic = QueueOptions(exchange=f"{queue}.topic", exchange_type="topic", routing_keys=("feed.#",))
+    broker = AmqpBroker(rabbit_url, queues={queue: topic})
+    app = Celeriac("at once", broker=broker, backend="disabled://")
+    ran = asyncio.Event()
+
+    async def note() -> None:
+        ran.set()
+
+    task = app.register("note", note)
+    try:
+        async with app, app.worker(queues=[queue]):
+            await task.using(exchange=f"{queue}.topic", routing_key="feed.a").send()
+            await soon(ran.wait())
+    finally:
+        await broker.close()

@@ -8,6 +8,7 @@ import signal
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from celeriac import Celeriac, Context
@@ -152,3 +153,13 @@ def fails_with_an_error_of_its_own() -> None:
 @app.task
 def count_ballast() -> tuple[int, int]:
     return len(HELD), sum(ref() is not None for ref in HELD)
+
+
+TENANT: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+@app.task
+def exchange(name: str) -> str:
+    before = TENANT.get()
+    TENANT.set(name)
+    return before

@@ -57,7 +57,10 @@ class Worker:
     """Runs an app's tasks, coroutines on the event loop and plain functions in a pool.
 
     ``async with app.worker(): ...`` runs it in the present event loop; ``start()`` and ``stop()`` run it in a thread
-    of its own for code without a loop; ``await serve()`` runs until SIGTERM or SIGINT.
+    of its own for code without a loop; ``await serve()`` runs until SIGTERM or SIGINT. The block is entered, and
+    ``start()`` returns, when the worker holds its queues, which then exist; while the broker is away it goes on trying,
+    and they return after the setting ``publish_timeout``. They raise ``BrokerError`` or ``BackendError`` when broker or
+    result store refuses.
 
     :param concurrency: how many tasks run at once. With ``processes`` it is also the number of processes.
     :param queues: the queues to take from; the app's default queue when not given.
@@ -107,6 +110,14 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         await self._open()
+        try:
+            with suppress(TimeoutError):  # the broker is away, and tried again
+                async with asyncio.timeout(self._app.settings.publish_timeout):
+                    await self.ready()
+        except BaseException:
+            with suppress(BrokerError, BackendError):  # it is raised already
+                await self._close()
+            raise
         return self
 
     async def __aexit__(
@@ -125,8 +136,14 @@ class Worker:
         return tuple(self._queues)
 
     async def ready(self) -> None:
-        """Return when the worker holds its queues. Raises ``BrokerError`` or ``BackendError`` when one refuses it."""
-        assert self._consumer is not None, "the worker was not started"
+        """Return when the worker holds its queues, however long the broker is away.
+
+        Raises ``BrokerError`` or ``BackendError`` when one refuses it, ``ConfigError`` when the worker was not started.
+        """
+        if self._consumer is None:
+            raise ConfigError(
+                f"worker {self.name} does not run; start it with async with, and await ready() inside"
+            )
         await self._first_of(self._consumer.ready)
 
     async def serve(
@@ -185,8 +202,10 @@ class Worker:
         """Return when the signal came; raise what ended the intake, should that end by itself."""
         assert self._running is not None
         waiting = asyncio.create_task(signal.wait())
-        await asyncio.wait([waiting, self._running], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            await asyncio.wait([waiting, self._running], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
         if self._running.done():
             await self._running
 

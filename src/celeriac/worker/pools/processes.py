@@ -10,6 +10,7 @@ however that ends: what they ran is run by another.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import multiprocessing
 import os
@@ -257,15 +258,27 @@ def _unpickled(task: Runnable, value: bytes) -> Any:
 
 def _raised_there(ended: _Ended) -> Exception:
     error: Exception = restored(ended.error)
-    if isinstance(error, RetryRequested):
-        error.cause = restored(ended.cause)
+    noted = error
+    if isinstance(error, RetryRequested) and ended.cause is not None:
+        noted = error.cause = restored(ended.cause)
     with suppress(Exception):  # a class of the user's may refuse to be set attributes
-        (getattr(error, "cause", None) or error).add_note(ended.place)
+        noted.add_note(ended.place)
     return error
 
 
 def _run_in_child(call: bytes, places: tuple[str, str]) -> _Ended:
-    task, args, kwargs, told, soft = pickle.loads(call)  # noqa: S301 - our own bytes
+    """Run a call that was pickled, with context variables of its own."""
+    try:
+        parts = pickle.loads(call)  # noqa: S301 - our own bytes
+    except Exception as error:  # noqa: BLE001 - what the arguments' classes do is their task's failure
+        ended = _Ended(b"", None, None, "", [], [], 0)
+        _note(ended, error)
+        return ended
+    return contextvars.copy_context().run(_run, parts, places)
+
+
+def _run(parts: tuple[Any, ...], places: tuple[str, str]) -> _Ended:
+    task, args, kwargs, told, soft = parts
     task.connect_to(*places)
     context = _context_of(task, *told)
     CURRENT.set(context)

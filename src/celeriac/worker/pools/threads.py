@@ -1,7 +1,9 @@
 """Runs plain functions in threads.
 
 Rules: one queue for all threads, so that a job never waits behind another while a thread is free; finished jobs come
-back to the loop in batches, one wake-up for all that ended meanwhile; threads are started when a job finds none idle.
+back to the loop in batches, one wake-up for all that ended meanwhile; threads are started when a job finds none idle,
+and a job for which none can be started waits for one to be free. Each job has context variables of its own, as a
+coroutine has: those of its attempt, and what it sets is gone with it.
 A thread cannot be stopped: the soft limit is raised between two bytecodes of its function, so never inside a blocking
 call; a call that is given up goes on by itself, and another thread takes its place.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import logging
 import threading
 from collections import deque
 from queue import SimpleQueue
@@ -18,9 +21,15 @@ from typing import Any
 
 from celeriac.context import CURRENT
 from celeriac.errors import SoftTimeLimitExceeded
+from celeriac.wire.preview import counted
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
 from celeriac.worker.raised import as_exception, forget_frames
+
+logger = logging.getLogger("celeriac.worker")
+
+TRY_AGAIN = 1.0
+"""Seconds after which a thread that could not be started is tried again."""
 
 
 class _Job:
@@ -29,6 +38,7 @@ class _Job:
         "_lock",
         "abandoned",
         "call",
+        "context",
         "error",
         "future",
         "started",
@@ -38,6 +48,7 @@ class _Job:
 
     def __init__(self, call: Call, future: asyncio.Future[Any]) -> None:
         self.call = call
+        self.context = contextvars.copy_context()
         self.future = future
         self.value: Any = None
         self.error: Exception | None = None
@@ -52,10 +63,9 @@ class _Job:
             return
         self.started = True
         call = self.call
-        CURRENT.set(call.context)
         try:
             if self._lock is None:
-                self.value = call.task.function(*call.args, **call.kwargs)
+                self.value = self.context.run(_call, call)
             else:
                 self._run_interruptibly(call)
         except BaseException as error:  # noqa: BLE001 - a task may not end the thread that runs the others
@@ -74,12 +84,17 @@ class _Job:
         self.thread = threading.get_ident()
         self._interruptible = True
         try:
-            self.value = call.task.function(*call.args, **call.kwargs)
+            self.value = self.context.run(_call, call)
         finally:
             with self._lock:
                 self._interruptible = False
                 # What was raised in the last moment must not hit the next job of this thread.
                 _raise_in(self.thread, None)
+
+
+def _call(call: Call) -> Any:
+    CURRENT.set(call.context)
+    return call.task.function(*call.args, **call.kwargs)
 
 
 class Threads:
@@ -95,14 +110,15 @@ class Threads:
         self._wake_up_sent = False
         self._threads = 0
         self._unfinished = 0
+        self._retry: asyncio.TimerHandle | None = None
+        self._told = False
 
     async def call(self, call: Call) -> Any:
         """Run the function in a thread; on cancellation the thread goes on and what it returns is dropped."""
         job = _Job(call, self._loop.create_future())
         self._unfinished += 1
-        if self._unfinished > self._threads and self._threads < self._limit:
-            self._start_thread()
         self._jobs.put(job)
+        self._start_threads()
         timer = self._loop.call_later(call.soft, job.interrupt) if call.soft is not None else None
         try:
             return await job.future
@@ -117,14 +133,37 @@ class Threads:
 
     async def close(self) -> None:
         """Let idle threads end; those that are busy end with the process."""
+        if self._retry is not None:
+            self._retry.cancel()
         for _ in range(self._threads):
             self._jobs.put(None)
 
-    def _start_thread(self) -> None:
-        self._threads += 1
-        name = f"celeriac-task-{self._threads}"
-        run = contextvars.Context().run
-        threading.Thread(target=run, args=(self._work,), name=name, daemon=True).start()
+    def _start_threads(self) -> None:
+        """Start threads while there are fewer than jobs; where the system allows no more, the jobs wait."""
+        while self._threads < min(self._unfinished, self._limit) and self._retry is None:
+            name = f"celeriac-task-{self._threads + 1}"
+            run = contextvars.Context().run
+            try:
+                threading.Thread(target=run, args=(self._work,), name=name, daemon=True).start()
+            except RuntimeError as error:
+                self._tell(error)
+                self._retry = self._loop.call_later(TRY_AGAIN, self._try_again)
+            else:
+                self._threads += 1
+
+    def _tell(self, error: RuntimeError) -> None:
+        if not self._told:
+            self._told = True
+            logger.warning(
+                "only %s could be started for plain functions (%s): the others wait for them; lower the concurrency, "
+                "or raise the system's limit",
+                counted(self._threads, "thread"),
+                error,
+            )
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._start_threads()
 
     def _work(self) -> None:
         take, finished = self._jobs.get, self._finished
