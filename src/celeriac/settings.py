@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param delivery: ``at_least_once`` acknowledges after the run, ``at_most_once`` before it.
     :param max_deliveries: how often a message is delivered before it is set aside as poison.
     :param publish_timeout: seconds after which a publish that got no answer raises.
-    :param lease: seconds after which the messages of a dead worker are taken by another.
+    :param lease: seconds after which the messages of a dead worker are taken by another; at most a week.
     :param visibility_timeout: Celery's Redis setting of that name, in seconds.
     :param key_prefix: put before every key in Redis (Celery: ``global_keyprefix``).
     :param sqlite_group: make a SQLite file readable and writable for its group too, not for its owner alone.
@@ -132,7 +132,10 @@ ALLOWED: Mapping[str, Check] = {
     "delivery": _one_of(*get_args(Delivery)),
     "max_deliveries": whole(1),
     "publish_timeout": SECONDS,
-    "lease": SECONDS,
+    "lease": (
+        "seconds, more than 0 and at most 604800, a week",
+        lambda value: SECONDS[1](value) and value <= 604800,
+    ),
     "visibility_timeout": SECONDS,
     "key_prefix": ("text", lambda value: isinstance(value, str)),
     "sqlite_group": FLAG,

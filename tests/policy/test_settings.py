@@ -31,6 +31,7 @@ def test_defaults_are_those_of_the_design():
         ("max_deliveries", 0, "1 or more"),
         ("publish_timeout", float("inf"), "seconds"),
         ("lease", -1.0, "seconds"),
+        ("lease", 604801, "at most 604800"),
         ("key_prefix", None, "text"),
         ("routes", "shop.*", "a mapping"),
         ("compression", "gz", "one of gzip"),
