@@ -75,7 +75,7 @@ EXPIRY: Check = (
     lambda value: is_moment(value) or (is_number(value) and abs(value) < FARTHEST),
 )
 PRIORITY: Check = (
-    "a whole number from 0, which goes first, to 9",
+    "a whole number from 0 to 9",
     lambda value: type(value) is int and 0 <= value <= 9,
 )
 

@@ -30,8 +30,8 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param queue: the queue's name. Without ``exchange`` the message goes straight to it.
     :param exchange: a named exchange, used with ``routing_key``.
     :param routing_key: without ``exchange`` and ``queue`` this names the queue.
-    :param priority: 0 to 9, where 0 is taken first, on every broker. Celery means the same on Redis, and the opposite
-        on RabbitMQ, where ``9 - priority`` is written.
+    :param priority: 0 to 9, with the meaning that it has in Celery on that broker: on Redis and SQLite 0 is taken
+        first, on RabbitMQ 9. ``Settings.priorities`` can give it one meaning everywhere.
     :param countdown: seconds until the task may run.
     :param eta: the time before which it must not run; aware.
     :param expires: seconds from now, or the aware time, after which it must not run any more.

@@ -17,6 +17,7 @@ from celeriac.retry import Retry
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
 
 Delivery: TypeAlias = Literal["at_least_once", "at_most_once"]
+Priorities: TypeAlias = Literal["celery", "lowest_first"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param publish_timeout: seconds after which a publish that got no answer raises.
     :param lease: seconds after which the messages of a dead worker are taken by another; at most a week.
     :param visibility_timeout: Celery's Redis setting of that name, in seconds.
+    :param priorities: what the numbers of priorities mean: ``celery``, as in Celery on that broker, which is 0 first on
+        Redis and SQLite and the highest first on RabbitMQ; ``lowest_first``, 0 first everywhere.
     :param key_prefix: put before every key in Redis (Celery: ``global_keyprefix``).
     :param sqlite_group: make a SQLite file readable and writable for its group too, not for its owner alone.
     :param routes: glob pattern of task names to a queue's name or a mapping of send options; the first match wins.
@@ -65,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     publish_timeout: float = 5.0
     lease: float = 30.0
     visibility_timeout: float = 3600.0
+    priorities: Priorities = "celery"
     key_prefix: str = ""
     sqlite_group: bool = False
     routes: Mapping[str, str | Mapping[str, Any]] = {}
@@ -104,6 +108,7 @@ def _one_of(*allowed: Any) -> Check:
 
 NAME: Check = ("a name", lambda value: isinstance(value, str) and bool(value))
 FLAG: Check = ("True or False", lambda value: isinstance(value, bool))
+PRIORITIES: Check = _one_of(*get_args(Priorities))
 SERIALIZER: Check = _one_of("json", "msgpack", "yaml", "pickle")
 
 ALLOWED: Mapping[str, Check] = {
@@ -137,6 +142,7 @@ ALLOWED: Mapping[str, Check] = {
         lambda value: SECONDS[1](value) and value <= 604800,
     ),
     "visibility_timeout": SECONDS,
+    "priorities": PRIORITIES,
     "key_prefix": ("text", lambda value: isinstance(value, str)),
     "sqlite_group": FLAG,
     "routes": ("a mapping of patterns to queues or options", lambda value: isinstance(value, Mapping)),

@@ -12,7 +12,7 @@ import amqp
 from celeriac import Celeriac
 from celeriac.errors import BrokerError, CeleriacError
 from celeriac.servers.rabbitmq import QueueOptions
-from celeriac.testing.steps import drain, numbered, soon, take_all, take_some
+from celeriac.testing.steps import drain, number_in, numbered, soon, take_all, take_some
 from celeriac.wire.envelope import Route
 from tests.amqp.conftest import MakeBroker
 from tests.amqp.proxy import Proxy
@@ -187,19 +187,58 @@ async def test_the_second_node_is_used_when_the_first_is_away(
     assert "RabbitMQ" in await make_broker(f"amqp://localhost:1/;{rabbit_url}").ping()
 
 
-async def test_priorities_mean_the_same_as_on_redis(
+async def test_priorities_mean_what_they_mean_in_celery(
     make_broker: MakeBroker, channel: amqp.Channel, rabbit_url: str, queue: str
 ) -> None:
-    """The contract says that 0 is the first on every broker; Celery's 9 is the first on RabbitMQ."""
+    """The highest goes first, and what carries none is the last, in the order of sending, whoever sent it."""
     broker = make_broker(f"{rabbit_url}?max_priority=9")
-    await broker.publish(numbered(0, priority=9), Route(queue, queue=queue))
+    await broker.publish(numbered(0), Route(queue, queue=queue))
     for number, priority in ((1, 9), (2, 0)):
         message = amqp.Message(str(number).encode(), content_type="application/json", priority=priority)
         channel.basic_publish(message, routing_key=queue)
-    await broker.publish(numbered(3, priority=4), Route(queue, queue=queue))
+    for number, priority in ((3, 4), (4, 9), (5, 0)):
+        await broker.publish(numbered(number, priority), Route(queue, queue=queue))
+    assert [number_in(envelope) for envelope in await broker.peek(queue)] == [1, 4, 3, 0, 2, 5]
     with closing(channel):
-        async with broker.subscribe([queue]) as subscription:
-            assert await drain(subscription, 4) == [1, 3, 0, 2]
+        carried = [channel.basic_get(queue).properties.get("priority") for _ in range(6)]
+        assert [carried[0], carried[1], carried[2], carried[4]] == [9, 9, 4, 0]
+        assert carried[3] is None
+    async with broker.subscribe([queue]) as subscription:
+        assert await drain(subscription, 6) == [1, 4, 3, 0, 2, 5]
+
+
+async def test_the_highest_priority_goes_first_over_all_queues(
+    make_broker: MakeBroker, rabbit_url: str, queue: str
+) -> None:
+    broker = make_broker(f"{rabbit_url}?max_priority=9")
+    names = [f"{queue}.a", f"{queue}.b"]
+    for name, priority in zip(names * 2, (3, 0, 9, 6), strict=True):
+        await broker.publish(numbered(priority, priority), Route(name, queue=name))
+    async with broker.subscribe(names) as subscription:
+        assert await drain(subscription, 4, limit=1) == [9, 6, 3, 0]
+
+
+async def test_a_setting_makes_the_lowest_the_first_as_on_redis(
+    channel: amqp.Channel, rabbit_url: str, queue: str
+) -> None:
+    app = Celeriac(
+        "lowest", broker=f"{rabbit_url}?max_priority=9", backend="disabled://", priorities="lowest_first"
+    )
+    ran: list[int] = []
+    done = asyncio.Event()
+
+    async def note(number: int) -> None:
+        ran.append(number)
+        if len(ran) == 3:
+            done.set()
+
+    task = app.register("note", note)
+    async with app:
+        for number, priority in ((1, 9), (2, 4), (3, None)):
+            await task.using(queue=queue, priority=priority).send(number)
+        async with app.worker(queues=[queue], concurrency=1):
+            await soon(done.wait())
+    assert ran == [3, 2, 1]
 
 
 async def test_an_exchange_of_another_type_is_told(

@@ -26,14 +26,14 @@ def prefix(unique: Callable[[str], str]) -> str:
 
 @pytest.fixture
 async def broker(rabbit_url: str, prefix: str) -> AsyncIterator[AmqpBroker]:
-    broker = AmqpBroker(f"{rabbit_url}?max_priority=9", prefix=prefix)
+    broker = AmqpBroker(f"{rabbit_url}?max_priority=9", priorities="lowest_first", prefix=prefix)
     yield broker
     await broker.close()
 
 
 @pytest.fixture
 async def second(rabbit_url: str, prefix: str) -> AsyncIterator[AmqpBroker]:
-    broker = AmqpBroker(f"{rabbit_url}?max_priority=9", prefix=prefix)
+    broker = AmqpBroker(f"{rabbit_url}?max_priority=9", priorities="lowest_first", prefix=prefix)
     yield broker
     await broker.close()
 

@@ -36,7 +36,7 @@ SEND_OPTIONS = (
         "--priority",
         type=click.IntRange(0, 255),
         metavar="N",
-        help="0 to 9 on Redis and SQLite; there 0 goes first.",
+        help="0 to 9; 0 goes first on Redis and SQLite, 9 on RabbitMQ.",
     ),
     click.option("--serializer", metavar="NAME", help="json, msgpack, yaml or pickle."),
     click.option("--task-id", metavar="ID", help="An id of your own."),

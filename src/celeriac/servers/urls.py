@@ -135,7 +135,7 @@ def _amqp_broker(url: str, settings: Settings, clock: Clock) -> Broker:
         from celeriac.servers.rabbitmq import AmqpBroker
     except ModuleNotFoundError as error:
         raise _missing("amqp", url, error) from error
-    return AmqpBroker(url, timeout=settings.publish_timeout, clock=clock)
+    return AmqpBroker(url, priorities=settings.priorities, timeout=settings.publish_timeout, clock=clock)
 
 
 def _rpc_backend(url: str, broker: Broker | None, settings: Settings, codecs: Codecs) -> Backend:

@@ -13,6 +13,7 @@ from weakref import WeakSet
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
+from celeriac.quantities import require
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.copies import as_copies
 from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
@@ -29,6 +30,7 @@ from celeriac.servers.rabbitmq.schedule import AmqpSchedule
 from celeriac.servers.rabbitmq.subscription import AmqpSubscription
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import QueueOptions, Topology
+from celeriac.settings import PRIORITIES, Priorities
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 OUR_PREFIX = "celeriac."
@@ -40,6 +42,7 @@ class AmqpBroker:
 
     :param url: see ``celeriac.servers.rabbitmq.protocol.url.parse_amqp_url``.
     :param queues: how single queues are declared, by name; the others as the URL says.
+    :param priorities: what the numbers mean: ``celery``, the highest is taken first; ``lowest_first``, 0 is.
     :param prefix: begins the names of celeriac's own queues, ``dead`` and ``ledger``.
     :param timeout: seconds for any one call.
     :param clock: tells when a parked message is due.
@@ -52,6 +55,7 @@ class AmqpBroker:
         url: str,
         *,
         queues: Mapping[str, QueueOptions] | None = None,
+        priorities: Priorities = "celery",
         prefix: str = OUR_PREFIX,
         timeout: float = 5.0,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
@@ -61,13 +65,15 @@ class AmqpBroker:
         self.link = Link(url, timeout=timeout)
         self._ledger = Ledger(self.link, f"{prefix}ledger", clock)
         self._topology = Topology(self.link, options, SOON, self._ledger.note_queue)
-        self._outbox = Outbox(self.link, self._topology, clock)
+        require("priorities", priorities, PRIORITIES)
+        lowest_first = self._lowest_first = priorities == "lowest_first"
+        self._outbox = Outbox(self.link, self._topology, clock, lowest_first=lowest_first)
         self._tallies = Tallies(self._ledger)
         self._orphans = Orphans(self.link, self._ledger, clock)
         graveyard = Graveyard(self._outbox, dead)
         self._keeper = Keeper(self.link, self._outbox, graveyard, self._tallies, self._orphans, clock)
-        self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead)
-        self._schedule = AmqpSchedule(self.link, self._topology, clock)
+        self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead, lowest_first=lowest_first)
+        self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
         self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
         self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
 
@@ -87,7 +93,13 @@ class AmqpBroker:
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[AmqpSubscription]:
         subscription = AmqpSubscription(
-            self.link, self._topology, self._keeper, self._ledger, self._tallies, self._orphans
+            self.link,
+            self._topology,
+            self._keeper,
+            self._ledger,
+            self._tallies,
+            self._orphans,
+            lowest_first=self._lowest_first,
         )
         self._subscriptions.add(subscription)
         try:
@@ -125,7 +137,7 @@ class AmqpBroker:
         with self.link.translated(BrokerUnavailable, BrokerError):
             async with look_into(self.link, queue, limit) as look:
                 await self._tallies.excuse(look.messages)
-                return [read(message)[0] for message in look.messages]
+                return [read(message, lowest_first=self._lowest_first)[0] for message in look.messages]
 
     async def purge(self, queue: str) -> int:
         with self.link.translated(BrokerUnavailable, BrokerError):

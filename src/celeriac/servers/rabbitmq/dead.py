@@ -25,7 +25,7 @@ from celeriac.servers.rabbitmq.protocol.errors import Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.protocol.publishing import NO_ROUTE
 from celeriac.servers.rabbitmq.topology import Topology
-from celeriac.wire.envelope import Route, Unreadable
+from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 _ID, _QUEUE, _REASON, _DIED_AT = (
     "x-celeriac-dead-id",
@@ -68,7 +68,10 @@ class Graveyard:
 class AmqpDeadLetters:
     """The dead-letter list of one broker; see ``celeriac.broker.DeadLetters``."""
 
-    def __init__(self, link: Link, topology: Topology, outbox: Outbox, queue: str) -> None:
+    def __init__(
+        self, link: Link, topology: Topology, outbox: Outbox, queue: str, *, lowest_first: bool
+    ) -> None:
+        self._lowest_first = lowest_first
         self._link = link
         self._topology = topology
         self._outbox = outbox
@@ -81,7 +84,7 @@ class AmqpDeadLetters:
         async with self._turn:
             with self._link.translated(BrokerUnavailable, BrokerError):
                 async with look_into(self._link, self._queue, offset + limit) as look:
-                    return [_describe(message) for message in look.messages[offset:]]
+                    return [self._describe(message) for message in look.messages[offset:]]
 
     async def count(self) -> int:
         with self._link.translated(BrokerUnavailable, BrokerError):
@@ -109,6 +112,10 @@ class AmqpDeadLetters:
                             count += 1
         return count
 
+    def _describe(self, message: Inbound) -> DeadLetter:
+        envelope, _ = read(message, lowest_first=self._lowest_first)
+        return _describe(message, envelope)
+
     async def _revive(self, message: Inbound) -> None:
         letter = _letter(message)
         queue = letter[_QUEUE]
@@ -131,9 +138,8 @@ def _letter(message: Inbound) -> dict[str, Any]:
     return {name: headers.get(name) for name in _OURS}
 
 
-def _describe(message: Inbound) -> DeadLetter:
+def _describe(message: Inbound, envelope: Envelope | Unreadable) -> DeadLetter:
     letter = _letter(message)
-    envelope, _ = read(message)
     queue = str(letter[_QUEUE] or "")
     if not isinstance(envelope, Unreadable):
         headers = {name: value for name, value in envelope.headers.items() if name not in _OURS}

@@ -3,8 +3,9 @@
 Rules: pure, but for a random ``message_id``: it tells a publication from others of the same task, and is kept by what
 comes back. Where a message has none, as kombu's, its content does. One publication may stand in several queues, and
 is a message of its own in each: what is known of one says nothing of the others. Headers of ours that somebody else
-may have written are taken for what they say only where they look like ours. A priority of 0 is the first to be taken,
-as everywhere in celeriac; RabbitMQ takes the highest first, so ``9 - priority`` is written. An expiry is never left to
+may have written are taken for what they say only where they look like ours. A priority means what it means in
+Celery on RabbitMQ, where the highest is taken first, and none is the lowest; for those who want 0 to be the first on
+every broker, ``9 - priority`` is written. An expiry is never left to
 RabbitMQ, which would drop the message without a word to the caller: it travels in a header of ours, and the worker
 reports it. What RabbitMQ adds on its ways (``x-death``, the bits of a delay) is taken off again.
 """
@@ -61,6 +62,7 @@ _MOST_TOLD = 1000
 DELAY_BITS = re.compile(r"^(?:[01]\.){28}")
 _OUR_ID = "celeriac-"
 _PERSISTENT = 2
+_HIGHEST = 255
 _MOST_DELIVERIES = 10_000
 """More than that nobody counted: it is made up."""
 
@@ -68,8 +70,11 @@ _FARTHEST = 253402300800.0
 """The end of the year 9999, in seconds since the epoch."""
 
 
-def to_properties(envelope: Envelope) -> Properties:
-    """Return the properties of an envelope. Raises ``EncodeError`` for headers that are not the sender's to write."""
+def to_properties(envelope: Envelope, *, lowest_first: bool = False) -> Properties:
+    """Return the properties of an envelope. Raises ``EncodeError`` for headers that are not the sender's to write.
+
+    :param lowest_first: 0 is to be taken first.
+    """
     headers = envelope.headers
     if not _NOT_FOR_READERS.isdisjoint(headers):
         _check_given(headers)
@@ -82,7 +87,7 @@ def to_properties(envelope: Envelope) -> Properties:
         envelope.content_encoding,
         headers,
         envelope.delivery_mode,
-        _flip(envelope.priority),
+        _flip(envelope.priority) if lowest_first else min(max(envelope.priority, 0), _HIGHEST) or None,
         envelope.correlation_id,
         envelope.reply_to,
         message_id=new_id(),
@@ -119,7 +124,7 @@ def shortened(properties: Properties, kept: Collection[str]) -> Properties:
     return msgspec.structs.replace(properties, headers=headers)
 
 
-def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
+def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Unreadable, int]:
     """Return the envelope of a message, and how often it was handed out as far as it says so itself. Never raises."""
     try:
         properties = read_properties(message.header)
@@ -145,7 +150,7 @@ def read(message: Inbound) -> tuple[Envelope | Unreadable, int]:
         headers=headers,
         correlation_id=properties.correlation_id,
         reply_to=properties.reply_to,
-        priority=_flip(properties.priority or 0),
+        priority=_flip(properties.priority or 0) if lowest_first else properties.priority or 0,
         expiration=expiration,
         delivery_mode=properties.delivery_mode or _PERSISTENT,
         delivery_tag=_tag_of(properties, message.body),

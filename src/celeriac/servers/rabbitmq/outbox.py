@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -50,14 +51,15 @@ class _Ready(msgspec.Struct):
 class Outbox:
     """Publishes to one broker."""
 
-    def __init__(self, link: Link, topology: Topology, clock: Clock) -> None:
+    def __init__(self, link: Link, topology: Topology, clock: Clock, *, lowest_first: bool) -> None:
         self._link = link
         self._topology = topology
         self._clock = clock
+        self._to_properties = partial(to_properties, lowest_first=lowest_first)
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         """Return when the broker has the message."""
-        properties = to_properties(envelope)
+        properties = self._to_properties(envelope)
         try:
             await self.send(properties, envelope.body, route)
         except AmqpError as error:
@@ -70,7 +72,8 @@ class Outbox:
         with self._link.translated(BrokerUnavailable, BrokerError):
             publisher = await self._link.publisher()
         ready = [
-            _ready(publisher, to_properties(envelope), envelope.body, route) for envelope, route in messages
+            _ready(publisher, self._to_properties(envelope), envelope.body, route)
+            for envelope, route in messages
         ]
         for part in _parts(ready):
             with self._link.translated(BrokerUnavailable, BrokerError):

@@ -33,7 +33,8 @@ _BITS = 2 * DELAY_LEVELS
 class AmqpSchedule:
     """What is parked with one broker; see ``celeriac.broker.Schedule``."""
 
-    def __init__(self, link: Link, topology: Topology, clock: Clock) -> None:
+    def __init__(self, link: Link, topology: Topology, clock: Clock, *, lowest_first: bool) -> None:
+        self._lowest_first = lowest_first
         self._link = link
         self._topology = topology
         self._clock = clock
@@ -74,7 +75,7 @@ class AmqpSchedule:
         return await self._topology.count_delayed()
 
     def _describe(self, message: Inbound) -> Parked:
-        envelope, _ = read(message)
+        envelope, _ = read(message, lowest_first=self._lowest_first)
         bits, queue = message.routing_key[:_BITS], message.routing_key[_BITS:]
         due = _due_of(message)
         if due is None:

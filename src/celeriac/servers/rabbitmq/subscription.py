@@ -53,7 +53,10 @@ class AmqpSubscription:
         ledger: Ledger,
         tallies: Tallies,
         orphans: Orphans,
+        *,
+        lowest_first: bool,
     ) -> None:
+        self._lowest_first = lowest_first
         self._link = link
         self._topology = topology
         self._keeper = keeper
@@ -353,7 +356,7 @@ class AmqpSubscription:
             self._orphans.adopt(orphans, waiting, holding.acked_lately())
 
     def _delivery(self, holding: Holding, queue: str, message: Inbound, generation: int) -> Delivery:
-        envelope, deliveries = read(message)
+        envelope, deliveries = read(message, lowest_first=self._lowest_first)
         tag = None if isinstance(envelope, Unreadable) else f"{envelope.delivery_tag}@{queue}"
         receipt = AmqpReceipt(self._keeper, self, holding, queue, message, tag, generation)
         redelivered = message.redelivered if isinstance(envelope, Unreadable) else envelope.redelivered
@@ -381,11 +384,15 @@ class AmqpSubscription:
             ready = [queue for queue in self._order if self._lines[queue]]
             if not ready:
                 break
-            queue = min(ready, key=lambda name: _urgency(self._lines[name][0]))
+            queue = min(ready, key=lambda name: self._rank(self._lines[name][0]))
             self._order.remove(queue)
             self._order.append(queue)
             taken.append(self._lines[queue].popleft())
         return taken
+
+    def _rank(self, delivery: Delivery) -> int:
+        priority = 0 if isinstance(delivery.envelope, Unreadable) else delivery.envelope.priority
+        return priority if self._lowest_first else -priority
 
     def _look_for_surplus(self) -> None:
         """Let others have what was pushed here and is not taken: the slots are busy, or the taker is."""
@@ -417,7 +424,3 @@ def _receipt_of(delivery: Delivery) -> AmqpReceipt:
 
 def _message_of(delivery: Delivery) -> Inbound:
     return _receipt_of(delivery).message
-
-
-def _urgency(delivery: Delivery) -> int:
-    return 0 if isinstance(delivery.envelope, Unreadable) else delivery.envelope.priority
