@@ -79,6 +79,11 @@ PRIORITY: Check = (
     lambda value: type(value) is int and 0 <= value <= 9,
 )
 
+PROTOCOL: Check = (
+    "1 or 2, a version of Celery's task message protocol",
+    lambda value: type(value) is int and value in {1, 2},
+)
+
 OPTIONS: Mapping[str, Check] = {
     "priority": PRIORITY,
     "countdown": DELAY,
@@ -86,6 +91,7 @@ OPTIONS: Mapping[str, Check] = {
     "expires": EXPIRY,
     "time_limit": SECONDS,
     "soft_time_limit": SECONDS,
+    "protocol": PROTOCOL,
 }
 """The options of sending that are numbers or times."""
 

@@ -101,11 +101,6 @@ def _text(name: str, value: object) -> None:
         raise ConfigError(f"option {name}={value!r}: give a name")
 
 
-def _protocol(name: str, value: object) -> None:
-    if value not in (1, 2):
-        raise ConfigError(f"option {name}={value!r}: Celery's task message protocol is 1 or 2")
-
-
 def _policy(name: str, value: object) -> None:
     if not isinstance(value, Retry):
         raise ConfigError(f"option {name}={value!r}: give a Retry, such as Retry(max_attempts=5)")
@@ -138,7 +133,6 @@ GIVEN_OFTEN_WRONG: Mapping[str, Callable[[str, object], None]] = {
     "task_id": _text,
     "serializer": _text,
     "compression": _text,
-    "protocol": _protocol,
     "retry": _policy,
     "headers": _headers,
     "ignore_result": _choice,

@@ -43,6 +43,7 @@ OPTIONS = {
     "time_limit": NO_SECONDS,
     "soft_time_limit": NO_SECONDS,
     "priority": NO_PRIORITIES,
+    "protocol": [*NO_COUNTS, 3],
 }
 
 

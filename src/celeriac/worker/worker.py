@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
@@ -337,7 +337,11 @@ def _checked_concurrency(concurrency: int | None, pool: str) -> int:
 
 
 def _checked_queues(queues: Sequence[str]) -> list[str]:
-    if isinstance(queues, str) or not all(isinstance(name, str) and name for name in queues):
+    if (
+        not isinstance(queues, Iterable)
+        or isinstance(queues, str)
+        or not all(isinstance(name, str) and name for name in queues)
+    ):
         raise ConfigError(f"queues={queues!r}: give a list of names, such as ['fast', 'slow']")
     return list(queues)
 
