@@ -21,6 +21,9 @@ from celeriac.servers.redis.link import Line, Link
 _log = logging.getLogger("celeriac.broker.redis")
 
 _CHANNEL = "__redis__:invalidate"
+_LISTENER_GONE = "redirect to does not exist"
+"""What the server says of tracking for a connection that was cut a moment ago: it is no refusal to push."""
+
 _FIRST_POLL = 0.01
 _LAST_POLL = 1.0
 _ALARM_PAUSE = 0.1
@@ -66,6 +69,10 @@ class Doorbell:
             raise
         except BrokerError as error:
             await self.close()
+            if _LISTENER_GONE in str(error):
+                raise BrokerUnavailable(
+                    f"{self._link.target} is not available: a connection was cut: {error}"
+                ) from error
             self._fall_back(error)
             return math.inf
         for answer in (counted, head, time):
