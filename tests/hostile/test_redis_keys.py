@@ -129,7 +129,7 @@ async def test_a_foreign_key_at_a_name_of_celerys_is_named_and_waited_for(
     assert caplog.text.count("rename or delete it") == 1
 
 
-@pytest.mark.parametrize("revision", ["x", "-1", "1e999", "9" * 5000, b"\xff"])
+@pytest.mark.parametrize("revision", ["x", "9" * 5000, b"\xff"])
 async def test_a_revision_that_is_no_number_is_none(place: Place, revision: str | bytes):
     place.client.set(place.key("celeriac.revoked.revision"), revision)
     async with place.app, place.app.worker():

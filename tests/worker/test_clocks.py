@@ -11,7 +11,7 @@ from celeriac import Celeriac, Context
 from celeriac.clock import SystemClock
 from celeriac.errors import TaskRevoked
 
-SOON = 0.4
+SOON = 0.3
 
 
 class Shifted(SystemClock):
@@ -51,7 +51,7 @@ def make_app(redis_url: str, unique: Callable[[str], str]) -> MakeApp:
     return make
 
 
-@pytest.mark.parametrize("seconds", [-0.05, -3, -3600, 0.2, 3600])
+@pytest.mark.parametrize("seconds", [-3, -0.05, 3600])
 async def test_a_countdown_ends_by_the_brokers_clock_and_once(
     make_app: MakeApp, seconds: float, caplog: pytest.LogCaptureFixture
 ):
@@ -77,9 +77,8 @@ async def test_expiry_goes_by_the_brokers_clock(make_app: MakeApp, seconds: floa
                 await expired.wait(timeout=30)
 
 
-@pytest.mark.parametrize("seconds", [-3600, 3600])
-async def test_a_retry_waits_as_long_as_it_said(make_app: MakeApp, seconds: float):
-    app, sender = make_app(Shifted(seconds)), make_app()
+async def test_a_retry_waits_as_long_as_it_said(make_app: MakeApp):
+    app, sender = make_app(Shifted(-3600)), make_app()
     async with sender, app, app.worker():
         began = time.time()
         ran = await (await sender.send_task("again")).wait(timeout=30)
