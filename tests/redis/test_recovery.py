@@ -166,10 +166,10 @@ async def test_nobody_is_suspected_while_the_server_takes_no_connections(own_red
                     await asyncio.sleep(0.01)
             client.config_set("maxclients", client.info("clients")["connected_clients"] - 1)
             client.client_kill_filter(_id=renewing[0])
-            done, _ = await asyncio.wait([taking], timeout=2.5)
+            done, _ = await asyncio.wait([taking], timeout=1.8)
             assert not done, "a living worker's message was taken from it"
             client.config_set("maxclients", 1000)
-            done, _ = await asyncio.wait([taking], timeout=1.5)
+            done, _ = await asyncio.wait([taking], timeout=0.8)
             assert not done, "the holder had no time to say that it lives"
             await held.receipt.ack()
 
