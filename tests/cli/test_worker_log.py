@@ -4,8 +4,6 @@ import json
 import logging
 import re
 
-import pytest
-
 from celeriac import Celeriac
 from tests.cli.project import TASKS, Project
 
@@ -44,10 +42,9 @@ def call(project: Project, name: str) -> str:
     return task_id
 
 
-@pytest.mark.parametrize("options", [[], ["-P", "processes", "-c", "1"]])
-def test_the_users_loggers_speak_with_time_level_and_task(project: Project, options: list[str]):
+def test_the_users_loggers_speak_with_time_level_and_task(project: Project):
     project.write(TASKS + OWN_LOGGERS)
-    with project.worker(*options) as worker:
+    with project.worker() as worker:
         told, in_thread = call(project, "shop.told"), call(project, "shop.told_in_thread")
         assert worker.stop() == 0
     for pattern in (
@@ -73,17 +70,18 @@ def test_the_users_loggers_in_json(project: Project):
     )
 
 
-@pytest.mark.parametrize("options", [[], ["-P", "processes", "-c", "1"]])
-def test_dict_config_silences_nobody(project: Project, options: list[str]):
+def test_dict_config_silences_neither_a_worker_nor_its_child_processes(project: Project):
     plain = TASKS.replace("async def boom", "def boom") + (
         '\n@app.task(name="shop.inside")\ndef inside(ctx: Context) -> None:\n    ctx.logger.info("inside")\n'
+        '    logging.getLogger("late").info("told as well")\n'
     )
     project.write(SILENCING + plain)
-    with project.worker(*options) as worker:
+    with project.worker("-P", "processes", "-c", "1") as worker:
         failed, inside = call(project, "shop.boom"), call(project, "shop.inside")
         assert worker.stop() == 0
     assert re.search(rf"ERROR   shop\.boom\[{failed}\] failed: ValueError", worker.output)
-    assert re.search(rf"INFO    shop\.inside\[{inside}\] inside", worker.output), worker.output
+    for text in ("inside", "told as well"):
+        assert re.search(rf"INFO    shop\.inside\[{inside}\] {text}", worker.output), worker.output
 
 
 def test_handlers_of_the_users_root_logger_are_left_alone(project: Project):
