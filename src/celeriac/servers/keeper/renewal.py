@@ -182,16 +182,21 @@ class RedisStore:
 class SqliteStore:
     """One connection to a SQLite file.
 
-    :param place: ``path``, a URI; ``timeout``, the seconds to wait for the locks of others.
+    :param place: ``path``, a URI; ``file``, its path; ``timeout``, the seconds to wait for the locks of others.
     """
 
     def __init__(self, place: dict[str, Any]) -> None:
         self._place = place
         self._connection: Any = None
+        self._identity: tuple[int, int] | None = None
 
     def run(self, command: Sequence[Any]) -> None:
         """Run a statement: its text, then its values by name."""
+        found = os.stat(self._place["file"])  # noqa: PTH116 - pathlib is time and memory
+        if self._identity != (found.st_dev, found.st_ino):
+            self.close()  # another file has taken its place
         if self._connection is None:
+            self._identity = (found.st_dev, found.st_ino)
             self._connection = _open_file(self._place["path"], self._place["timeout"])
         statement, values = command
         self._connection.execute(statement, values)

@@ -54,7 +54,13 @@ class Desk:
 
     def __init__(self, path: str, clock: Clock, lease: float, *, group: bool) -> None:
         self.link = SqliteLink(
-            path, METADATA, clock, away=BrokerUnavailable, refused=BrokerError, group=group
+            path,
+            METADATA,
+            clock,
+            away=BrokerUnavailable,
+            refused=BrokerError,
+            group=group,
+            on_new_file=lambda connection: self.messages.declare(connection, list(self._known)),
         )
         self._owners = Owners(clock, lease)
         self.messages = SqliteMessages(clock, self._owners)

@@ -104,6 +104,7 @@ class SqliteLink:
     :param group: let the group of what is made here read and write it too; else only its owner may.
     :param away: raised for what may pass (locks, a full disk).
     :param refused: raised for what will not.
+    :param on_new_file: writes what a file must hold that took the place of the one in use.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class SqliteLink:
         away: type[CeleriacError],
         refused: type[CeleriacError],
         group: bool = False,
+        on_new_file: Callable[[Connection], None] | None = None,
     ) -> None:
         self.path = Path(path).absolute()
         self._mode = 0o660 if group else 0o600
@@ -130,6 +132,10 @@ class SqliteLink:
         self._poker = Poker(self.path)
         self._ear: Listener | None = None
         self._seen_version = 0
+        self._identity = (0, 0)
+        self._is_new_file = False
+        self._topics: set[str] = set()
+        self._on_new_file = on_new_file
 
     async def write(
         self, job: Callable[[Connection], T], poke: Callable[[], Collection[str]] | None = None
@@ -168,6 +174,7 @@ class SqliteLink:
 
     async def hear(self, topics: Collection[str]) -> None:
         """Be poked for these topics from now on."""
+        self._topics.update(topics)
         if self._ear is not None and topics:
             rows = [{"name": self._ear.name, "topic": topic} for topic in topics]
             statement = insert(self._listeners).on_conflict_do_nothing()
@@ -175,6 +182,7 @@ class SqliteLink:
 
     async def ignore(self, topics: Collection[str]) -> None:
         """Be poked for these topics no longer."""
+        self._topics.difference_update(topics)
         if self._ear is not None and topics:
             table = self._listeners.c
             statement = delete(self._listeners).where(table.name == self._ear.name, table.topic.in_(topics))
@@ -207,6 +215,7 @@ class SqliteLink:
         if thread is None:
             return
         ear, self._ear = self._ear, None
+        self._topics.clear()
         if ear is not None:
             asyncio.get_running_loop().remove_reader(ear)
             ear.close()
@@ -295,8 +304,13 @@ class SqliteLink:
 
     def _attempt(self, job: Callable[[Connection], T]) -> T:
         try:
+            if self._connection is not None and self._is_replaced():
+                self._leave_old(self._connection)
             if self._connection is None:
                 self._connection = self._connect()
+                if self._is_new_file:
+                    self._in_transaction(self._connection, self._join, None)
+                    self._is_new_file = False
             return job(self._connection)
         except DBAPIError as error:
             raise self._translate(error) from error
@@ -311,10 +325,41 @@ class SqliteLink:
             self._use_wal(connection)
             connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
             self._in_transaction(connection, self._prepare, None)
+            found = self.path.stat()
+            self._identity = (found.st_dev, found.st_ino)
         except BaseException:
             _disconnect(connection)
             raise
         return connection
+
+    def _is_replaced(self) -> bool:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) != self._identity
+
+    def _leave_old(self, old: Connection) -> None:
+        """Close the file that was opened: nobody else would see what is written to it."""
+        _logger.warning(
+            "database file %r was removed or replaced while it was in use: it is opened anew, and what only the old "
+            "one held is lost",
+            str(self.path),
+        )
+        self._connection = None
+        self._is_new_file = True
+        self._seen_version = -1
+        _disconnect(old)
+
+    def _join(self, connection: Connection) -> None:
+        """Make known in a new file what was in the old one."""
+        if self._ear is not None and self._topics:
+            rows = [{"name": self._ear.name, "topic": topic} for topic in sorted(self._topics)]
+            connection.execute(insert(self._listeners).on_conflict_do_nothing(), rows)
+        if self._on_new_file is not None:
+            self._on_new_file(connection)
 
     def _make_file(self) -> None:
         """Make the file with the rights that are wanted; SQLite gives its own files beside it the same."""

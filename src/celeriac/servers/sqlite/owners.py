@@ -118,6 +118,7 @@ class Owners:
         place = {
             "kind": "sqlite",
             "path": f"{file.as_uri()}?mode=rw",
+            "file": str(file),
             "timeout": max(_LEAST_TIMEOUT, self._lease * _RENEWAL),
         }
         values = {
