@@ -31,6 +31,7 @@ from celeriac.errors import (
 )
 from celeriac.retry import Retry
 from celeriac.settings import Settings
+from celeriac.worker.listeners import Listener
 
 __all__ = [
     "ArgumentError",
@@ -49,6 +50,7 @@ __all__ = [
     "Group",
     "GroupResult",
     "Ignore",
+    "Listener",
     "Node",
     "Progress",
     "Reject",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
@@ -11,7 +11,11 @@ from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
 from celeriac.clock import Clock
 from celeriac.settings import Settings
+from celeriac.worker.attachments import Attachments, Lifespan
+from celeriac.worker.listeners import Listener
 from celeriac.worker.worker import Worker
+
+F = TypeVar("F", bound=Lifespan)
 
 
 class Celeriac(App):
@@ -28,6 +32,25 @@ class Celeriac(App):
         **given: Any,
     ) -> None:
         super().__init__(name, broker, backend, run=BACKGROUND.run, settings=settings, clock=clock, **given)
+        self.attachments = Attachments()
+
+    def listen(self, listener: Listener) -> None:
+        """Let a listener hear what this app's workers do, after those that were given before it.
+
+        Raises ``ConfigError`` for what is no ``Listener``. Workers that run already do not tell it.
+        """
+        self.attachments.listen(listener)
+
+    def lifespan(self, function: F) -> F:
+        """Run a generator function around each worker of this app; a decorator.
+
+        What comes before its ``yield`` runs when a worker starts, in the order of the definitions; what comes after it
+        when the worker has settled or given back all it had, in reverse. The mapping that it yields is in the ``state``
+        of every task's ``Context``. Async and plain functions alike run on the worker's event loop, and may not block
+        it for long. A worker whose lifespan raises does not start. Raises ``ConfigError`` for other functions.
+        """
+        self.attachments.live(function)
+        return function
 
     def worker(
         self,
@@ -50,4 +73,5 @@ class Celeriac(App):
             grace=grace,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
+            attachments=self.attachments,
         )

@@ -6,9 +6,10 @@ Rules: nothing here waits, so all of it may be called from a coroutine and from 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from celeriac.canvas.nodes import Node, checked
@@ -21,6 +22,8 @@ TASK_LOGGER = logging.getLogger("celeriac.task")
 
 PROGRESS = "PROGRESS"
 """The custom state that ``Context.progress`` reports; its meta has ``current``, ``total`` and ``message``."""
+
+NO_STATE: Mapping[str, Any] = MappingProxyType({})
 
 CURRENT: ContextVar[Context | None] = ContextVar("celeriac_context", default=None)
 """The context of the task that runs here; set by the worker."""
@@ -51,6 +54,7 @@ class Context:
     :param worker: the worker's node name.
     :param deadline: when the run's soft or hard limit ends, in seconds of ``time.monotonic``; ``None`` without limit.
     :param redelivered: an earlier delivery of the message was not settled.
+    :param state: what the worker's lifespans yielded.
     """
 
     __slots__ = (
@@ -62,6 +66,7 @@ class Context:
         "message",
         "queue",
         "redelivered",
+        "state",
         "worker",
     )
 
@@ -74,12 +79,15 @@ class Context:
         worker: str = "",
         deadline: float | None = None,
         redelivered: bool = False,
+        state: Mapping[str, Any] = NO_STATE,
     ) -> None:
         self.message = message
         self.queue = queue
         self.worker = worker
         self.deadline = deadline
         self.redelivered = redelivered
+        self.state = state
+        """What the worker's lifespans yielded, by name: a database pool, a client. Read it, do not change it."""
         self.children: list[Any] = []
         """Celery result tuples of the tasks that were sent from this one."""
         self.joiners: list[dict[str, Any]] = []

@@ -20,20 +20,30 @@ RUN = [
 ]
 """Those with RabbitMQ are followed where that runs (``tests/amqp``)."""
 
+# Whichever test is the first waits for all pages that are followed, each in a time of its own.
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, Future[int]]]:
-    """Every page, followed beside the others, since most of that is waiting; to how many of its blocks were run.
+def followed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Path, Future[int]]]:
+    """Every page of this session, followed beside the others, since most of that is waiting; to its number of blocks.
 
     The pages use Celery's own names of queues, so they have a Redis to themselves, and each a database.
     """
+    chosen = {
+        item.callspec.params.get("page")
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_a_page_does_what_it_says"
+    }
 
     def follow(page: Path) -> int:
         with Reader(tmp_path_factory.mktemp(page.stem), REDIS, redis.url(RUN.index(page))) as reader:
             return reader.follow(page)
 
     with RedisServer() as redis, ThreadPoolExecutor(max_workers=2) as readers:
-        longest_first = sorted(RUN, key=lambda page: len(blocks_of(page)), reverse=True)
+        longest_first = sorted(chosen & set(RUN), key=lambda page: len(blocks_of(page)), reverse=True)
         yield {page: readers.submit(follow, page) for page in longest_first}
 
 

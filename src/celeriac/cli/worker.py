@@ -16,6 +16,7 @@ from typing import Literal
 import click
 import msgspec
 
+from celeriac.celeriac import Celeriac
 from celeriac.cli.celery_flags import HARMLESS, PoolName, WorkerCommand, takes_harmless_flags
 from celeriac.cli.collecting import Collecting
 from celeriac.cli.console import say, styled
@@ -182,6 +183,7 @@ def _make(app: App, chosen: WorkerOptions, begin_child: Callable[[str], None]) -
         grace=chosen.grace,
         max_tasks_per_child=chosen.max_tasks_per_child,
         max_memory_per_child=chosen.max_memory_per_child,
+        attachments=app.attachments if isinstance(app, Celeriac) else None,
         child_log=begin_child,
     )
 

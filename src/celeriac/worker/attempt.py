@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 from celeriac.backend import Backend, EncodedResult
 from celeriac.broker import Delivery, Receipt
@@ -141,7 +143,7 @@ class Attempt:
         envelope = self.delivery.envelope
         return None if isinstance(envelope, Unreadable) else envelope.delivery_tag
 
-    def begin(self, task: Runnable, reports: Reports, node: str) -> None:
+    def begin(self, task: Runnable, reports: Reports, node: str, state: Mapping[str, Any]) -> None:
         """Take what the body needs."""
         self.task = task
         self.reports = reports
@@ -151,6 +153,7 @@ class Attempt:
             report=reports,
             worker=node,
             redelivered=self.delivery.redelivered,
+            state=state,
         )
 
     def forget_frames(self) -> None:

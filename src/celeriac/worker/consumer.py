@@ -50,6 +50,7 @@ class Consumer:
         insist: Insist,
         revocations: RevocationList,
         clock: BrokerClock,
+        on_ready: Callable[[], None],
         on_taken: Callable[[], None],
     ) -> None:
         self._broker = broker
@@ -60,6 +61,7 @@ class Consumer:
         self._revocations = revocations
         self._clock = clock
         self._bodies = bodies
+        self._on_ready = on_ready
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
         self._attempts: set[asyncio.Task[Any]] = set()
@@ -88,7 +90,9 @@ class Consumer:
                     tell(await self._broker.examine(self._queues))
                 async with self._broker.subscribe(self._queues) as subscription:
                     self._subscription = subscription
-                    self.ready.set()
+                    if not self.ready.is_set():
+                        self.ready.set()
+                        self._on_ready()
                     await self._take_until_stopped(subscription)
             except BrokerError as error:
                 if not isinstance(error, BrokerUnavailable) and not self.ready.is_set():

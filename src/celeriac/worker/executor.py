@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -47,6 +48,7 @@ class Executor:
         listeners: Listeners,
         insist: Insist,
         node: str,
+        state: Mapping[str, Any],
     ) -> None:
         self._settings = settings
         self._backend = backend
@@ -59,6 +61,7 @@ class Executor:
         self._insist = insist
         self._loop = asyncio.get_running_loop()
         self._node = node
+        self._state = state
         self._identity = {"pid": os.getpid(), "hostname": node}
 
     async def run(self, attempt: Attempt) -> None:
@@ -102,7 +105,7 @@ class Executor:
         message = attempt.message
         task = self._tasks[message.task]
         reports = Reports(self._backend, self._loop)
-        attempt.begin(task, reports, self._node)
+        attempt.begin(task, reports, self._node, self._state)
         if (task.options.delivery or self._settings.delivery) == "at_most_once":
             acknowledging = partial(attempt.receipt.ack, surely=True)
             await self._insist(acknowledging, "acknowledging before the run")

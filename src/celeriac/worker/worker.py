@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -19,33 +19,22 @@ from celeriac.client.app import App
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
 from celeriac.quantities import GRACE, or_none, require, whole
 from celeriac.wire.preview import counted
-from celeriac.worker.admission import Admission
-from celeriac.worker.bodies import Bodies
-from celeriac.worker.broker_clock import BrokerClock
-from celeriac.worker.builtin import Repertoire
-from celeriac.worker.calling import Calling
+from celeriac.worker.assembly import assemble
+from celeriac.worker.attachments import Attachments, begin
 from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer, tell
-from celeriac.worker.effects import Effects
-from celeriac.worker.errbacks import Errbacks
-from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
-from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.log import Log
 from celeriac.worker.pool import Pool
 from celeriac.worker.pools.processes import Processes
 from celeriac.worker.pools.solo import Solo
 from celeriac.worker.pools.threads import Threads
-from celeriac.worker.revocations import RevocationList
 from celeriac.worker.signals import Signals
-from celeriac.worker.slots import Slots
 from celeriac.worker.tally import Counting, Tally
-from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
 
 DEFAULT_CONCURRENCY = 100
-SETTLING_FACTOR, SETTLING_LEAST = 4, 2000
 POOLS = ("threads", "processes", "solo")
 
 
@@ -69,6 +58,7 @@ class Worker:
     :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
     :param max_tasks_per_child: calls after which a process of the pool is replaced.
     :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
+    :param attachments: the listeners and lifespans of the app.
     :param child_log: begins a process of the pool (imports, logging), given the node name; it can be pickled.
     """
 
@@ -83,6 +73,7 @@ class Worker:
         grace: float = 30.0,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        attachments: Attachments | None = None,
         child_log: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
@@ -97,6 +88,8 @@ class Worker:
         self._max_tasks_per_child = max_tasks_per_child
         self._max_memory_per_child = max_memory_per_child
         self._child_log = child_log
+        self._attachments = attachments or Attachments()
+        self._lifespans: AsyncExitStack | None = None
         self._pool: Pool | None = None
         self._consumer: Consumer | None = None
         self._running: asyncio.Task[None] | None = None
@@ -107,6 +100,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked: asyncio.Event | None = None
         self.tally = Tally()
+        self._listeners = Listeners(())
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -215,47 +209,26 @@ class Worker:
             on_ready()
 
     async def _open(self, on_taken: Callable[[], None] = _nothing) -> None:
+        self._listeners = Listeners([Counting(self.tally), Log(), *self._attachments.listeners])
+        self._listeners.worker_starting(self.name)
+        self._lifespans, state = await begin(self._attachments.lifespans)
         connections = self._app.connections()
-        slots = Slots(self._concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * self._concurrency))
         self._pool = self._make_pool()
-        revocations = RevocationList(connections.broker.revocations)
-        app, insist, now = self._app, self._insist, self._app.clock.now
-        calling = Calling(self._pool)
-        errbacks = Errbacks(app.tasks, calling)
-        workflows = Workflows(connections.backend, connections.publisher, insist, errbacks, now, app.defaults)
-        tasks = Repertoire(app, calling, workflows)
-        clock = BrokerClock(app.clock)
-        judge = Judge(app.settings, connections.backend, tasks, errbacks.is_inline, clock.now, self.name)
-        listeners = Listeners([Counting(self.tally), Log()])
-        bodies = Bodies(calling, self._pool, app.settings)
-        admission = Admission(
-            tasks,
-            app.codecs,
-            clock.now,
-            app.settings.max_deliveries,
-            workflows.copies,
-            revocations,
-            judge,
-            listeners,
-            insist,
-        )
-        effects = Effects(connections.backend, connections.settlements, workflows, errbacks, insist)
-        executor = Executor(
-            app.settings,
-            connections.backend,
-            tasks,
-            admission,
-            bodies,
-            judge,
-            effects,
-            listeners,
-            insist,
+        parts = assemble(
+            self._app,
+            connections,
+            self._pool,
+            self._concurrency,
+            self._queues,
+            self._insist,
+            self._listeners,
             self.name,
+            state,
+            on_taken,
         )
-        self._consumer = Consumer(
-            connections.broker, self._queues, executor, bodies, slots, insist, revocations, clock, on_taken
-        )
-        self._running = asyncio.create_task(self._take_in(self._consumer, connections.backend))
+        consumer, bodies, revocations = parts.consumer, parts.bodies, parts.revocations
+        self._consumer = consumer
+        self._running = asyncio.create_task(self._take_in(consumer, connections.backend))
         self._watching = asyncio.create_task(
             revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
         )
@@ -272,6 +245,7 @@ class Worker:
     async def _close(self) -> None:
         if self._consumer is None or self._running is None or self._watching is None or self._pool is None:
             return
+        self._listeners.worker_stopping(self.name)
         giving_up = asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
         await self._consumer.stop()
         await asyncio.wait([self._running])
@@ -282,6 +256,9 @@ class Worker:
         self._watching.cancel()
         await self._pool.close()
         self._consumer = None
+        if self._lifespans is not None:
+            await self._lifespans.aclose()
+        self._listeners.worker_stopped(self.name)
         await self._running  # raises what ended the intake, should that have ended by itself
 
     def _hurry(self) -> None:

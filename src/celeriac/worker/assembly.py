@@ -1,0 +1,87 @@
+"""Puts a worker's parts together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from celeriac.client.app import App, Connections
+from celeriac.worker.admission import Admission
+from celeriac.worker.bodies import Bodies
+from celeriac.worker.broker_clock import BrokerClock
+from celeriac.worker.builtin import Repertoire
+from celeriac.worker.calling import Calling
+from celeriac.worker.consumer import Consumer
+from celeriac.worker.effects import Effects
+from celeriac.worker.errbacks import Errbacks
+from celeriac.worker.executor import Executor
+from celeriac.worker.insist import Insist
+from celeriac.worker.judging import Judge
+from celeriac.worker.listeners import Listeners
+from celeriac.worker.pool import Pool
+from celeriac.worker.revocations import RevocationList
+from celeriac.worker.slots import Slots
+from celeriac.worker.workflows import Workflows
+
+SETTLING_FACTOR, SETTLING_LEAST = 4, 2000
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What a worker starts and stops."""
+
+    consumer: Consumer
+    bodies: Bodies
+    revocations: RevocationList
+
+
+def assemble(
+    app: App,
+    connections: Connections,
+    pool: Pool,
+    concurrency: int,
+    queues: Sequence[str],
+    insist: Insist,
+    listeners: Listeners,
+    node: str,
+    state: Mapping[str, Any],
+    on_taken: Callable[[], None],
+) -> Parts:
+    """Return the parts of one worker, in the running event loop.
+
+    :param node: the worker's name.
+    :param state: what the worker's lifespans yielded.
+    :param on_taken: called each time that messages were taken.
+    """
+    backend, settings, now = connections.backend, app.settings, app.clock.now
+    clock = BrokerClock(app.clock)
+    slots = Slots(concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * concurrency))
+    calling = Calling(pool)
+    bodies = Bodies(calling, pool, settings)
+    errbacks = Errbacks(app.tasks, calling)
+    workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults)
+    tasks = Repertoire(app, calling, workflows)
+    revocations = RevocationList(connections.broker.revocations)
+    judge = Judge(settings, backend, tasks, errbacks.is_inline, clock.now, node)
+    admission = Admission(
+        tasks,
+        app.codecs,
+        clock.now,
+        settings.max_deliveries,
+        workflows.copies,
+        revocations,
+        judge,
+        listeners,
+        insist,
+    )
+    effects = Effects(backend, connections.settlements, workflows, errbacks, insist)
+    executor = Executor(
+        settings, backend, tasks, admission, bodies, judge, effects, listeners, insist, node, state
+    )
+    on_ready = partial(listeners.worker_ready, node)
+    consumer = Consumer(
+        connections.broker, queues, executor, bodies, slots, insist, revocations, clock, on_ready, on_taken
+    )
+    return Parts(consumer, bodies, revocations)

@@ -1,0 +1,72 @@
+"""What an app attaches to each of its workers: listeners, and resources that live as long as the worker."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+from celeriac.errors import ConfigError
+from celeriac.worker.listeners import Listener
+
+State: TypeAlias = Mapping[str, Any]
+Lifespan: TypeAlias = Callable[[], AsyncIterator[State | None]] | Callable[[], Iterator[State | None]]
+"""A generator function: what comes before its ``yield`` runs at the start, what comes after it at the stop."""
+
+
+class Attachments:
+    """The listeners and lifespans of one app, in the order in which they were given."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Listener] = []
+        self.lifespans: list[Lifespan] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Let a listener hear what the workers do. Raises ``ConfigError`` for what is none."""
+        if not isinstance(listener, Listener):
+            raise ConfigError(
+                f"{listener!r:.100} is no listener: give an instance of a subclass of celeriac.Listener"
+            )
+        self.listeners.append(listener)
+
+    def live(self, lifespan: Lifespan) -> None:
+        """Run a generator function around each worker. Raises ``ConfigError`` for what is none."""
+        if not inspect.isasyncgenfunction(lifespan) and not inspect.isgeneratorfunction(lifespan):
+            raise ConfigError(
+                f"{lifespan!r:.100} is no lifespan: write a function, or async function, with one yield"
+            )
+        self.lifespans.append(lifespan)
+
+
+async def begin(lifespans: Sequence[Lifespan]) -> tuple[AsyncExitStack, State]:
+    """Run lifespans up to their ``yield``; return what ends them, and what they yielded.
+
+    Raises what one of them raises, after those that had begun were ended.
+    """
+    state: dict[str, Any] = {}
+    begun = AsyncExitStack()
+    try:
+        for lifespan in lifespans:
+            state |= _checked(await _enter(begun, lifespan), lifespan)
+    except BaseException:
+        await begun.aclose()
+        raise
+    return begun, state
+
+
+async def _enter(begun: AsyncExitStack, lifespan: Lifespan) -> Any:
+    if inspect.isasyncgenfunction(lifespan):
+        return await begun.enter_async_context(asynccontextmanager(lifespan)())
+    return begun.enter_context(contextmanager(lifespan)())  # type: ignore[arg-type]
+
+
+def _checked(yielded: Any, lifespan: Lifespan) -> State:
+    if yielded is None:
+        return {}
+    if not isinstance(yielded, Mapping):
+        name = getattr(lifespan, "__name__", repr(lifespan))
+        raise ConfigError(
+            f"lifespan {name} yielded {yielded!r:.100}: yield a mapping, such as {{'pool': pool}}, or nothing"
+        )
+    return yielded
