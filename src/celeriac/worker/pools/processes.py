@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 import multiprocessing
 import os
 import pickle
@@ -55,6 +56,12 @@ except ModuleNotFoundError:  # Windows: clients import this too, workers do not 
     fcntl = resource = None  # type: ignore[assignment]
 
 
+logger = logging.getLogger("celeriac.worker")
+
+TRY_AGAIN = 1.0
+"""Seconds after which a process that could not be started is tried again."""
+
+
 class Processes:
     """A pool of up to ``limit`` processes, started by ``spawn`` when they are first needed.
 
@@ -88,10 +95,12 @@ class Processes:
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
         self._ending: set[asyncio.Task[None]] = set()
+        self._freed = asyncio.Event()
+        self._told = False
 
     async def call(self, call: Call) -> Any:
         """Run the function in a child; on cancellation the child is killed."""
-        child = self._take_child()
+        child = await self._take_child()
         try:
             ended = await child.run(_run_in_child, _pickled(call), self._places)
         except (ProcessExpired, BrokenProcessPool) as error:
@@ -102,6 +111,7 @@ class Processes:
             if not self._is_worn(child, ended.peak):
                 self._busy.discard(child)
                 self._idle.append(child)
+                self._freed.set()
             if ended.error is not None:
                 raise _raised_there(ended)
             return _unpickled(call.task, ended.value)
@@ -118,16 +128,39 @@ class Processes:
         self._busy.clear()
         await asyncio.gather(*self._ending)
 
-    def _take_child(self) -> _Child:
+    async def _take_child(self) -> _Child:
         # A pool of one for each slot: a child can then be replaced between two calls, and dies alone.
-        child = None
-        while child is None and self._idle:
-            child = self._idle.pop()
-            if not child.is_alive:  # killed while it had nothing to do
-                self._end(child)
-                child = None
-        child = child or _Child(self._begin)
+        while (child := self._idle_child() or self._new_child()) is None:
+            self._freed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), TRY_AGAIN)
         self._busy.add(child)
+        return child
+
+    def _idle_child(self) -> _Child | None:
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive:
+                return child
+            self._end(child)  # killed while it had nothing to do
+        return None
+
+    def _new_child(self) -> _Child | None:
+        """Start a child; return ``None`` where the system has no room for one more: calls wait for those there are."""
+        child = _Child(self._begin)
+        try:
+            child.start()
+        except (OSError, RuntimeError) as error:
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "no child process could be started beside %d (%s): tasks wait for those; lower the concurrency, or "
+                    "raise the system's limit",
+                    len(self._busy),
+                    error.__cause__ or error,
+                )
+            self._end(child)
+            return None
         return child
 
     def _is_worn(self, child: _Child, peak: int) -> bool:
@@ -153,6 +186,11 @@ class _Child:
         )
         self.calls = 0
 
+    def start(self) -> None:
+        """Start the process. Raises ``OSError`` or ``RuntimeError`` where the system has no room for it."""
+        if not self._pool.active:
+            raise RuntimeError("it ended at once")
+
     @property
     def is_alive(self) -> bool:
         """Whether it can run calls."""
@@ -165,8 +203,9 @@ class _Child:
 
     async def end(self) -> None:
         """Kill the process."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        await asyncio.to_thread(self._pool.join)
+        with suppress(OSError, RuntimeError):  # it had begun to start and could not
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            await asyncio.to_thread(self._pool.join)
 
 
 _LEFT_AT_ZERO = 256

@@ -1,4 +1,4 @@
-"""celeriac worker where the system allows few threads."""
+"""celeriac worker where the system allows few threads, or few open files."""
 
 from celeriac import Celeriac
 from tests.cli.project import Project
@@ -37,3 +37,33 @@ async def test_tasks_wait_for_the_threads_that_there_are(project: Project):
         assert 1 <= len(set(threads)) < 15
         worker.wait_for("could be started for plain functions")
         assert worker.output.count("could be started for plain functions") == 1
+
+
+FEW_FILES = """
+import os
+import resource
+import time
+
+from celeriac import Celeriac
+
+app = Celeriac("shop")
+
+
+@app.task(name="nap")
+def nap() -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))  # a child process takes some pipes
+"""
+
+
+async def test_tasks_wait_for_the_child_processes_that_there_are(project: Project):
+    project.write(FEW_FILES)
+    with project.worker("-P", "processes", "-c", "8") as worker:
+        async with Celeriac("client", project.url) as app:
+            results = await app.send_many([app.call("nap") for _ in range(12)])
+            processes = [await result.wait(60) for result in results]
+        assert 1 <= len(set(processes)) < 8
+        assert worker.output.count("no child process could be started") == 1
