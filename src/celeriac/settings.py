@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+from celeriac.canvas.budget import MAX_FOLLOW_UP_BYTES, MAX_FOLLOW_UPS
 from celeriac.errors import ConfigError
 from celeriac.quantities import SECONDS, Check, number, or_none, require, whole
 from celeriac.retry import Retry
@@ -37,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param track_started: store the state STARTED, where the task does not say otherwise.
     :param delivery: ``at_least_once`` acknowledges after the run, ``at_most_once`` before it.
     :param max_deliveries: how often a message is delivered before it is set aside as poison.
+    :param max_follow_ups: how many messages what follows one message may be: callbacks, the next step, errbacks.
+    :param max_follow_up_bytes: bytes of their bodies together.
     :param publish_timeout: seconds after which a publish that got no answer raises.
     :param lease: seconds after which the messages of a dead worker are taken by another; at most a week.
     :param visibility_timeout: Celery's Redis setting of that name, in seconds.
@@ -65,6 +68,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     track_started: bool = False
     delivery: Delivery = "at_least_once"
     max_deliveries: int = 5
+    max_follow_ups: int = MAX_FOLLOW_UPS
+    max_follow_up_bytes: int = MAX_FOLLOW_UP_BYTES
     publish_timeout: float = 5.0
     lease: float = 30.0
     visibility_timeout: float = 3600.0
@@ -136,6 +141,8 @@ ALLOWED: Mapping[str, Check] = {
     "track_started": FLAG,
     "delivery": _one_of(*get_args(Delivery)),
     "max_deliveries": whole(1),
+    "max_follow_ups": whole(1),
+    "max_follow_up_bytes": whole(1),
     "publish_timeout": SECONDS,
     "lease": (
         "seconds, more than 0 and at most 604800, a week",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from celeriac.canvas.budget import MAX_FOLLOW_UPS, Budget, number_of
 from celeriac.canvas.celery_form import from_dict, placed
 from celeriac.canvas.freeze import derived_ids, ending_in_one, freeze, with_id
 from celeriac.canvas.launch import FollowUp, Launch, Opening, Origin, message_of
@@ -70,7 +71,7 @@ class Casualty(msgspec.Struct, frozen=True):
     body: dict[str, Any] | None = None
 
 
-def obstacle(message: TaskMessage) -> str | None:
+def obstacle(message: TaskMessage, budget: Budget = Budget()) -> str | None:  # noqa: B008 - it is frozen
     """Say why what follows this message cannot be sent on from here, or ``None``."""
     if not (message.callbacks or message.errbacks or message.chain or message.chord):
         return None
@@ -78,6 +79,8 @@ def obstacle(message: TaskMessage) -> str | None:
         return "it is part of a chord, but of no group"
     body = [] if message.chord is None else [message.chord]
     try:
+        if (excess := budget.excess(message)) is not None:
+            return f"too much follows it: {excess}"
         for signature in (*message.callbacks, *message.errbacks, *message.chain[-1:], *body):
             trail(freeze(from_dict(signature), lambda: ""))
     except MalformedMessage as error:
@@ -218,6 +221,8 @@ def body_lost(part: Part) -> tuple[list[TaskMessage], list[Casualty]]:
     The first: the messages that the body, or each member of a group, would have been, for their errbacks. The second:
     every task that will not run, those included.
     """
+    if number_of(part.body) > MAX_FOLLOW_UPS:
+        return [], []
     body = _body(part)
     origin = _body_origin(part)
     messages = [message_of(head, origin, part.root_id) for head in _ends(body)]
@@ -337,8 +342,15 @@ def _nested(node: Node[Any], nesting: int) -> Node[Any]:
 
 
 def _understood(signatures: Iterable[Any]) -> Iterator[Node[Any]]:
-    """Yield the nodes of these signatures but for what is none: a refused task's message may hold anything."""
+    """Yield the nodes of these signatures but for what is none: a refused task's message may hold anything.
+
+    What is too many tasks is left out too.
+    """
+    left = MAX_FOLLOW_UPS
     for signature in signatures:
+        left -= number_of(signature)
+        if left < 0:
+            return
         with suppress(MalformedMessage):
             yield from_dict(signature)
 

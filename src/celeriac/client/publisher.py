@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from celeriac.broker import Broker
+from celeriac.canvas.budget import Budget
 from celeriac.canvas.launch import FollowUp
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import BrokerUnavailable
+from celeriac.errors import BrokerUnavailable, EncodeError
 from celeriac.routing import NO_OPTIONS, SendOptions, route
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
@@ -23,6 +24,10 @@ from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.task import TaskMessage, encode
 
 __all__ = ["Publisher", "SendOptions"]
+
+_WITHOUT_PAUSE = 100
+_BYTES_WITHOUT_PAUSE = 1024 * 1024
+"""Messages, and bytes of them, that are encoded before others in the event loop have their turn."""
 
 
 class Publisher:
@@ -75,21 +80,45 @@ class Publisher:
         :param once: the key under which they are published once, whoever else may try; see ``Broker.publish_once``.
         """
         if once is not None and follow_ups:
-            return await self.broker.publish_once(once, self.prepare_workflow(follow_ups, defaults))
+            prepared = [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
+            return await self.broker.publish_once(once, prepared)
         if len(follow_ups) == 1:
             await self.publish(*_as_sent(follow_ups[0], defaults))
         elif follow_ups:
             await self.publish_many([_as_sent(follow_up, defaults) for follow_up in follow_ups])
         return True
 
-    def prepare_workflow(
-        self, follow_ups: Sequence[FollowUp], defaults: Callable[[str], SendOptions]
+    async def prepare(
+        self, follow_ups: Sequence[FollowUp], defaults: Callable[[str], SendOptions], budget: Budget
     ) -> list[tuple[Envelope, Route]]:
-        """Return the messages of a workflow, encoded and routed, for who publishes them with something else.
+        """Encode and route the messages of a workflow, with pauses for others in the event loop.
 
-        Raises ``EncodeError``.
+        Raises ``EncodeError`` where one cannot be written, or they are more than the budget.
         """
-        return [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
+        prepared: list[tuple[Envelope, Route]] = []
+        size = paused_at = 0
+        for number, follow_up in enumerate(follow_ups, 1):
+            envelope, to = self._prepare(*_as_sent(follow_up, defaults))
+            prepared.append((envelope, to))
+            size += len(envelope.body)
+            if (excess := budget.exceeded(max(number, len(follow_ups)), size)) is not None:
+                raise EncodeError(f"too much is to be sent at once: {excess}")
+            if number % _WITHOUT_PAUSE == 0 or size - paused_at > _BYTES_WITHOUT_PAUSE:
+                paused_at = size
+                await asyncio.sleep(0)
+        return prepared
+
+    async def publish_prepared(
+        self, prepared: Sequence[tuple[Envelope, Route]], once: str | None = None
+    ) -> bool:
+        """Publish what ``prepare`` made; else as ``publish_workflow``."""
+        if once is not None:
+            return await self.broker.publish_once(once, prepared)
+        if len(prepared) == 1:
+            await self.broker.publish(*prepared[0])
+        else:
+            await self.broker.publish_many(prepared)
+        return True
 
     def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
         now = None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from celeriac.backend import Copies
+from celeriac.canvas.budget import Budget, is_light
 from celeriac.servers.offload import in_thread
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Unreadable
@@ -29,6 +30,7 @@ class Admission:
 
     :param now: seconds since the epoch.
     :param max_deliveries: how often a message may be handed out whose task says nothing of it.
+    :param budget: how much may follow a message.
     :param copies: tells the copies of a message apart, where there may be any.
     """
 
@@ -43,6 +45,7 @@ class Admission:
         judge: Judge,
         listeners: Listeners,
         insist: Insist,
+        budget: Budget,
     ) -> None:
         self._tasks = tasks
         self._codecs = codecs
@@ -53,6 +56,7 @@ class Admission:
         self._judge = judge
         self._listeners = listeners
         self._insist = insist
+        self._budget = budget
         self._last_chances = LastChances(now)
 
     async def admit(self, attempt: Attempt) -> None:
@@ -64,7 +68,10 @@ class Admission:
             verdict = await self._last_chances.enter(verdict.message, attempt.delivery)
         if type(verdict) is not Run:
             assert not isinstance(verdict, Run | RunApart)
-            self._judge.decline(attempt, verdict)
+            if is_light(verdict.message):
+                self._judge.decline(attempt, verdict)
+            else:
+                await in_thread(partial(self._judge.decline, attempt, verdict))
 
     def leave(self, attempt: Attempt) -> None:
         """Note that the attempt is over."""
@@ -98,7 +105,10 @@ class Admission:
             attempt.delivery.deliveries,
             self._allowed,
             second_copy,
+            self._budget,
         )
+        if isinstance(content, TaskMessage) and not is_light(content):
+            return await in_thread(partial(admit, content, facts))
         return admit(content, facts)
 
     def _allowed(self, name: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from celeriac.canvas.budget import Budget
 from celeriac.client.app import App, Connections
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
@@ -61,7 +62,8 @@ def assemble(
     calling = Calling(pool)
     bodies = Bodies(calling, pool, settings)
     errbacks = Errbacks(app.tasks, calling)
-    workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults)
+    budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
+    workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
     tasks = Repertoire(app, calling, workflows)
     revocations = RevocationList(connections.broker.revocations)
     judge = Judge(settings, backend, tasks, errbacks.is_inline, clock.now, node)
@@ -75,6 +77,7 @@ def assemble(
         judge,
         listeners,
         insist,
+        budget,
     )
     effects = Effects(backend, connections.settlements, workflows, errbacks, insist)
     executor = Executor(

@@ -5,7 +5,10 @@ Rules: a task of the app's own goes before a built-in one of that name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from time import monotonic
 from typing import Any
 
 from celeriac.client.app import App
@@ -20,9 +23,22 @@ from celeriac.worker.workflows import Workflows
 
 CHORD_UNLOCK = "celery.chord_unlock"
 UNLOCK_INTERVAL = 1.0
-"""Seconds between looks at a header (Celery: ``result_chord_retry_interval``)."""
+"""Seconds between looks at a header, at the least (Celery: ``result_chord_retry_interval``)."""
 
-ENDLESS = 1 << 62
+GROWTH, LONGEST_INTERVAL = 1.05, 60.0
+"""Each interval is so much longer than the one before: a header is seen to be ready after a twentieth of its time."""
+
+GROWING = 100
+"""Looks after which the interval grows no more."""
+
+LOOKED_FOR = 7 * 86400.0
+"""Seconds for which a header is waited for where results are kept for ever."""
+
+AT_ONCE = 500
+"""Results that are looked at together."""
+
+WITHOUT_PAUSE = 0.01
+"""Seconds of calls before others in the event loop have their turn."""
 
 
 class Repertoire(Mapping[str, Runnable]):
@@ -33,6 +49,8 @@ class Repertoire(Mapping[str, Runnable]):
         self._calling = calling
         self._workflows = workflows
         self._load = app.connections().backend.load
+        self._patience = app.settings.result_expires or LOOKED_FOR
+        self._most = app.settings.max_follow_ups
         built_in: dict[str, Callable[..., Any]] = {
             ACCUMULATE: self._accumulate,
             MAP: self._map,
@@ -65,11 +83,21 @@ class Repertoire(Mapping[str, Runnable]):
 
     async def _map(self, ctx: Context, task: Any, it: list[Any]) -> list[Any]:
         """Call a task with each item."""
-        return [await self._call(ctx, task, [item]) for item in it]
+        return await self._calls(ctx, task, ([item] for item in it))
 
     async def _starmap(self, ctx: Context, task: Any, it: list[list[Any]]) -> list[Any]:
         """Call a task with each list of arguments."""
-        return [await self._call(ctx, task, list(arguments)) for arguments in it]
+        return await self._calls(ctx, task, (list(arguments) for arguments in it))
+
+    async def _calls(self, ctx: Context, task: Any, calls: Iterable[list[Any]]) -> list[Any]:
+        values = []
+        pause_at = monotonic() + WITHOUT_PAUSE
+        for given in calls:
+            values.append(await self._call(ctx, task, given))
+            if monotonic() > pause_at:
+                await asyncio.sleep(0)
+                pause_at = monotonic() + WITHOUT_PAUSE
+        return values
 
     async def _call(self, ctx: Context, signature: Any, given: list[Any]) -> Any:
         wire = read(signature)
@@ -90,16 +118,47 @@ class Repertoire(Mapping[str, Runnable]):
     ) -> None:
         """Send a chord's body once its header is ready; look again later until it is.
 
-        Celery sends this task with chords whose result backend cannot count.
+        Celery sends this task with chords whose result backend cannot count. The body fails when the header is not
+        ready after ``max_retries`` looks, or when the first results of it are not kept any longer.
         """
-        ids = [leaf for member in result or () for leaf in _leaf_ids(member)]
-        found = dict(zip(ids, await self._load(ids), strict=True)) if ids else {}
-        if any(record is None or not record.ready for record in found.values()):
-            attempts = ENDLESS if max_retries is None else max_retries + 1
-            ctx.retry(countdown=UNLOCK_INTERVAL if interval is None else interval, max_attempts=attempts)
-        records = {task_id: record for task_id, record in found.items() if record is not None}
+        leaves = (leaf for member in result or () for leaf in _leaf_ids(member))
+        ids = list(islice(leaves, self._most + 1))
+        if len(ids) > self._most:
+            raise MalformedMessage(f"a header of more tasks than max_follow_ups={self._most}")
+        records: dict[str, ResultRecord] = {}
+        for start in range(0, len(ids), AT_ONCE):
+            some = ids[start : start + AT_ONCE]
+            found = zip(some, await self._load(some), strict=True)
+            records |= {task_id: record for task_id, record in found if record is not None and record.ready}
+            if any(task_id not in records for task_id in some):
+                await self._look_again(ctx, group_id, callback, interval, max_retries)
+                return
         values = [_arranged(member, records) for member in result or ()]
         await self._workflows.unlock(ctx.message, group_id, callback, values)
+
+    async def _look_again(
+        self, ctx: Context, chord_id: str, body: Any, interval: Any, max_retries: Any
+    ) -> None:
+        given = isinstance(interval, int | float) and UNLOCK_INTERVAL < interval < LOOKED_FOR
+        first = float(interval) if given else UNLOCK_INTERVAL
+        looks = ctx.retries + 1
+        over = isinstance(max_retries, int) and looks > max_retries
+        if over or _waited(looks, first) > self._patience:
+            reason = f"its header was not ready after {looks} looks"
+            await self._workflows.give_up(ctx.message, chord_id, body, reason)
+            return
+        ctx.retry(countdown=_wait(looks, first), max_attempts=looks + 1)
+
+
+def _wait(look: int, first: float) -> float:
+    """Return the seconds after a look."""
+    return min(first * GROWTH ** min(look - 1, GROWING), max(first, LONGEST_INTERVAL))
+
+
+def _waited(looks: int, first: float) -> float:
+    """Return the seconds from the first look to this one."""
+    growing = min(looks, GROWING)
+    return sum(_wait(look, first) for look in range(1, growing)) + (looks - growing) * _wait(looks, first)
 
 
 def _leaf_ids(member: Any) -> Iterator[str]:

@@ -17,7 +17,9 @@ from typing import Any
 import msgspec
 
 from celeriac.backend import Backend
-from celeriac.errors import CeleriacError, DeliveryLost, EncodeError
+from celeriac.canvas.budget import is_light
+from celeriac.errors import CeleriacError, DeliveryLost, EncodeError, ReplaceRequested
+from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings
 from celeriac.wire.preview import preview
 from celeriac.wire.result import STARTED, ResultRecord
@@ -28,6 +30,7 @@ from celeriac.worker.effects import Effects
 from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
+from celeriac.worker.outcome import Raised
 from celeriac.worker.runnable import Runnable
 
 logger = logging.getLogger("celeriac.worker")
@@ -72,7 +75,7 @@ class Executor:
                 await self._begin(attempt)
                 await self._bodies.call(attempt)
                 attempt.place.body_done()
-                self._judge.end(attempt)
+                await self._end(attempt)
             await self._land(attempt)
             self._listeners.settled(attempt)
         except DeliveryLost as lost:
@@ -117,6 +120,15 @@ class Executor:
             )
             reports(record)
         self._listeners.started(attempt)
+
+    async def _end(self, attempt: Attempt) -> None:
+        """Decide what the ending means; beside the event loop where much follows."""
+        ending, context = attempt.ending, attempt.context
+        replaces = isinstance(ending, Raised) and isinstance(ending.error, ReplaceRequested)
+        if replaces or (context is not None and context.joiners) or not is_light(attempt.message):
+            await in_thread(partial(self._judge.end, attempt))
+        else:
+            self._judge.end(attempt)
 
     async def _land(self, attempt: Attempt) -> None:
         """Land the decision; let the task fail of what the servers cannot carry.

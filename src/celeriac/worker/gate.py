@@ -12,12 +12,14 @@ import msgspec
 
 from celeriac.broker import Revoked
 from celeriac.canvas.advance import obstacle
+from celeriac.canvas.budget import Budget
 from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound, WorkerLost
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.preview import counted
 from celeriac.wire.task import Malformed, TaskMessage
 
 NOTHING_REVOKED = Revoked()
+BUDGET = Budget()
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -74,6 +76,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     :param deliveries: how often the message was handed out, this time included.
     :param allowed: tells how often a message of the task of that name may be handed out.
     :param second_copy: another copy of the message was taken before.
+    :param budget: how much may follow the message.
     """
 
     known: Container[str]
@@ -82,6 +85,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     deliveries: int = 1
     allowed: Callable[[str], int] = lambda _: 5
     second_copy: bool = False
+    budget: Budget = BUDGET
 
 
 def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdict:
@@ -116,7 +120,7 @@ def _unknown(message: TaskMessage, facts: Facts) -> Verdict | None:
 
 
 def _obstructed(message: TaskMessage, facts: Facts) -> Verdict | None:
-    reason = obstacle(message)
+    reason = obstacle(message, facts.budget)
     if reason is None:
         return None
     return Refuse(

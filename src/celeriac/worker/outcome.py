@@ -51,6 +51,12 @@ DEFAULT_RETRY_DELAY = 180.0
 """Seconds before such a retry (Celery: ``default_retry_delay``)."""
 
 
+MANY_LOST = 100
+"""Later steps that a task may have and each of them keep its traceback."""
+
+LONGEST_ERROR = 1024
+"""Characters of an error that more of them keep."""
+
 NOTHING = Advance()
 
 
@@ -245,6 +251,9 @@ def _lost_with(
     lost = casualties(message)
     own = _record(message, state, failure, terms, traceback=traceback, children=children)
     records = [terms.encode(own)] if terms.keep_result else []
+    if len(lost) > MANY_LOST:
+        # The same in each of them: what is large once would be too large for all.
+        traceback, failure = None, _shortened(failure)
     records += [
         terms.encode(
             ResultRecord(
@@ -259,6 +268,17 @@ def _lost_with(
         for step in lost
     ]
     return records, _encoded(_parts_lost_with(message, lost, state, failure), terms)
+
+
+def _shortened(failure: Failure) -> Failure:
+    message = failure.exc_message
+    arguments = message if isinstance(message, list) else [message]
+    if len(preview(arguments, LONGEST_ERROR + 1)) > LONGEST_ERROR:
+        message = [preview(arguments, LONGEST_ERROR)]
+    text = failure.exc_text
+    return msgspec.structs.replace(
+        failure, exc_message=message, exc_text=None if text is None else text[:LONGEST_ERROR]
+    )
 
 
 def _parts_lost_with(

@@ -20,9 +20,19 @@ from typing import Any
 
 from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, Standing
 from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, body_lost, lost_parts
+from celeriac.canvas.budget import LIGHT, Budget, is_light
+from celeriac.canvas.launch import FollowUp
 from celeriac.client.publisher import Publisher
-from celeriac.errors import BackendError, CeleriacError, ChordError, DeliveryLost
+from celeriac.errors import (
+    BackendError,
+    CeleriacError,
+    ChordError,
+    DeliveryLost,
+    EncodeError,
+    MalformedMessage,
+)
 from celeriac.routing import SendOptions
+from celeriac.servers.offload import in_thread
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.failure import Failure, describe, rebuild
 from celeriac.wire.result import FAILURE, REVOKED, SUCCESS, ResultRecord
@@ -41,6 +51,7 @@ class Workflows:
     """The way on from a task's end, for one worker.
 
     :param defaults: the options of a task's calls.
+    :param budget: how much one message, or one chord, may send.
     :ivar copies: what tells the copies of what is sent apart, where there may be any.
     """
 
@@ -52,6 +63,7 @@ class Workflows:
         errbacks: Errbacks,
         now: Callable[[], float],
         defaults: Callable[[str], SendOptions],
+        budget: Budget,
     ) -> None:
         self.copies = backend.copies if publisher.broker.may_repeat else None
         self._backend = backend
@@ -60,17 +72,23 @@ class Workflows:
         self._errbacks = errbacks
         self._now = now
         self._defaults = defaults
+        self._budget = budget
 
     async def follow_up(self, decision: Decision) -> bool:
-        """Send what follows from a decision; return whether anything was sent, and not by an earlier delivery."""
+        """Send what follows from a decision; return whether anything was sent, and not by an earlier delivery.
+
+        Raises ``EncodeError`` before anything is sent, but not for errbacks: of those the log tells.
+        """
+        prepared = await self._messages_of(decision)
         await self._join(decision)
-        return await self._send(decision, decision.once)
+        return await self._send(decision, prepared, decision.once)
 
     async def prepare(self, decision: Decision) -> Sequence[tuple[Envelope, Route]]:
         """Make known the chords that follow from a decision; return the messages that do, encoded and routed."""
+        messages = await self._messages_of(decision)
         await self._join(decision)
         await self._open(decision)
-        return self._publisher.prepare_workflow(decision.follow_ups, self._defaults)
+        return messages
 
     async def forget(self, decision: Decision) -> None:
         """Let go of the key under which what follows was sent, now that its message is settled."""
@@ -101,12 +119,24 @@ class Workflows:
             chord_id, message.id, None, SUCCESS, None, body, root_id, message.priority, message.protocol
         )
         try:
-            launched = after_parts(part, [_value(record) for record in records])
+            launched = await self._after_parts(part, records)
+            prepared = await self._prepare(launched.follow_ups)
         except _PartFailed as failed:
-            parts = await self._lose(part, failed.error, failed.cause)
-            await self.count(parts)
+            await self.count(await self._lose(part, failed.error, failed.cause))
+        except (MalformedMessage, EncodeError) as error:
+            reason = ChordError(f"the body cannot be sent: {error}")
+            await self.count(await self._lose(part, reason, describe(reason)))
         else:
-            await self._send(launched, _body_of(chord_id))
+            await self._send(launched, prepared, _body_of(chord_id))
+
+    async def give_up(self, message: TaskMessage, chord_id: str, body: dict[str, Any], reason: str) -> None:
+        """Fail the body of a chord that the result backend did not count, and whose header is waited for no longer."""
+        root_id = message.root_id or message.id
+        part = Part(
+            chord_id, message.id, None, FAILURE, None, body, root_id, message.priority, message.protocol
+        )
+        error = ChordError(reason)
+        await self.count(await self._lose(part, error, describe(error)))
 
     @property
     def _store(self) -> ChordStore:
@@ -126,11 +156,36 @@ class Workflows:
         if sent.openings:
             await self._insist(partial(self._store.open, sent.openings), "opening chords")
 
-    async def _send(self, sent: Decision | Advance, once: str | None = None) -> bool:
+    async def _messages_of(self, decision: Decision) -> Sequence[tuple[Envelope, Route]]:
+        try:
+            return await self._prepare(decision.follow_ups)
+        except EncodeError as error:
+            if decision.state != FAILURE:
+                raise
+            logger.error("errbacks cannot be sent: %s", error)
+            return ()
+
+    async def _prepare(self, follow_ups: Sequence[FollowUp]) -> Sequence[tuple[Envelope, Route]]:
+        return await self._publisher.prepare(follow_ups, self._defaults, self._budget) if follow_ups else ()
+
+    async def _after_parts(self, part: Part, values: Sequence[Any]) -> Advance:
+        """Return what a complete chord sends. Raises ``MalformedMessage`` where that is too much."""
+
+        def launched() -> Advance:
+            with_values = [_value(value) for value in values]
+            if (excess := self._budget.excess_of(part.body)) is not None:
+                raise MalformedMessage(f"too much is to be sent at once: {excess}")
+            return after_parts(part, with_values)
+
+        return launched() if len(values) < LIGHT and is_light(_alone(part)) else await in_thread(launched)
+
+    async def _send(
+        self, sent: Decision | Advance, prepared: Sequence[tuple[Envelope, Route]], once: str | None = None
+    ) -> bool:
         await self._open(sent)
-        if not sent.follow_ups:
+        if not prepared:
             return False
-        publishing = partial(self._publisher.publish_workflow, sent.follow_ups, self._defaults, once)
+        publishing = partial(self._publisher.publish_prepared, prepared, once)
         return await self._insist(publishing, f"publishing {sent.follow_ups[0].message.task}")
 
     async def _claim(self, encoded: EncodedPart, standing: Standing | None) -> Claim | None:
@@ -165,14 +220,14 @@ class Workflows:
 
     async def _send_body(self, part: Part, claim: Claim) -> None:
         values = await self._insist(partial(self._store.collect, claim), "collecting a chord")
-        body = after_parts(part, [_value(value) for value in values])
+        body = await self._after_parts(part, values)
+        prepared = await self._prepare(body.follow_ups)
         await self._open(body)
-        await self._insist(partial(self._publish_claimed, body, claim), "publishing the body of a chord")
+        await self._insist(partial(self._publish_claimed, prepared, claim), "publishing the body of a chord")
 
-    async def _publish_claimed(self, body: Advance, claim: Claim) -> None:
-        if await self._store.renew(claim):
-            once = _body_of(claim.chord_id)
-            await self._publisher.publish_workflow(body.follow_ups, self._defaults, once)
+    async def _publish_claimed(self, prepared: Sequence[tuple[Envelope, Route]], claim: Claim) -> None:
+        if await self._store.renew(claim) and prepared:
+            await self._publisher.publish_prepared(prepared, _body_of(claim.chord_id))
 
     async def _forget_once(self, key: str) -> None:
         with suppress(CeleriacError):  # then it ends by itself, a day later
@@ -191,7 +246,7 @@ class Workflows:
             sent = errbacks.get(casualty.task_id, NOTHING)
             await self._store_failure(casualty.task_id, failure, sent.children)
         for message in messages:
-            await self._send(errbacks[message.id], f"{message.id}.errbacks")
+            await self._send_errbacks(errbacks[message.id], f"{message.id}.errbacks")
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))
         if self._backend.chords is None:
             return []
@@ -199,6 +254,14 @@ class Workflows:
             lost, FAILURE, failure, root_id=part.root_id, priority=part.priority, protocol=part.protocol
         )
         return [self._backend.chords.encode(other) for other in others]
+
+    async def _send_errbacks(self, sent: Advance, once: str) -> None:
+        try:
+            prepared = await self._prepare(sent.follow_ups)
+        except EncodeError as error:
+            logger.error("errbacks cannot be sent: %s", error)
+        else:
+            await self._send(sent, prepared, once)
 
     async def _store_failure(self, task_id: str, failure: Failure, children: Sequence[Any]) -> None:
         """Store what became of a task that never ran; its errbacks are its children, as Celery has it."""
@@ -215,6 +278,11 @@ class Workflows:
 def _body_of(chord_id: str) -> str:
     """Return the key under which the body of a chord is published, once."""
     return f"{chord_id}.body"
+
+
+def _alone(part: Part) -> TaskMessage:
+    """Return a message that nothing but the body of the chord follows."""
+    return TaskMessage(id=part.task_id, task="", chord=part.body)
 
 
 class _PartFailed(Exception):

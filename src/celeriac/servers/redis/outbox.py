@@ -26,6 +26,7 @@ from celeriac.wire.frame import pack
 
 _BATCH = 1000
 _MANY_BATCH = 2500
+_WITHOUT_PAUSE = 500
 _TRIP_BYTES = 8 * 1024 * 1024
 _LARGE_BODY = LARGE // 2
 """Bytes of a body whose frame may be large."""
@@ -62,7 +63,7 @@ class Outbox:
         """
         for _, route in messages:
             self._check(route)
-        frames = _pack_all(messages)
+        frames = await _pack_all(messages)
         await self._check_sizes(messages, frames)
         for start in range(0, len(messages), _MANY_BATCH):
             end = start + _MANY_BATCH
@@ -88,7 +89,7 @@ class Outbox:
         await self._declare(self._undeclared([route for _, route in messages]))
         timed = [(envelope, _timed(route)) for envelope, route in messages]
         answers: Answers = [None] * len(messages)
-        _, later = await self._sort(timed, _pack_all(timed), answers)
+        _, later = await self._sort(timed, await _pack_all(timed), answers)
         for answer in answers:
             if answer is not None:
                 raise answer
@@ -119,7 +120,7 @@ class Outbox:
         await self._large.check([len(frame) for frame in frames], lambda place: _name(messages[place]))
 
     async def _publish_large(self, message: Message) -> None:
-        frames = _pack_all([message])
+        frames = await _pack_all([message])
 
         async def send() -> None:
             (answer,) = await self._send([message], frames)
@@ -265,7 +266,7 @@ def _tags(messages: Sequence[Message]) -> list[str]:
     return [digits[start : start + 32] for start in range(0, len(digits), 32)]
 
 
-def _pack_all(messages: Sequence[Message]) -> list[bytes]:
+async def _pack_all(messages: Sequence[Message]) -> list[bytes]:
     """Return the frame of each; raise ``EncodeError`` for the first that has none."""
     frames: list[bytes] = []
     for message, tag in zip(messages, _tags(messages), strict=True):
@@ -273,6 +274,8 @@ def _pack_all(messages: Sequence[Message]) -> list[bytes]:
         if isinstance(frame, EncodeError):
             raise frame
         frames.append(frame)
+        if len(frames) % _WITHOUT_PAUSE == 0:
+            await asyncio.sleep(0)  # others in the event loop have their turn
     return frames
 
 

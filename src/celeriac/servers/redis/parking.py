@@ -8,7 +8,7 @@ decided and done in one step, by the server's time.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -22,6 +22,7 @@ from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 _BATCH = 1000
 _TRIP_BYTES = 8 * 1024 * 1024
+_TRIP_MESSAGES = 2000
 
 QUEUEING = r"""
 local time = redis.call('TIME')
@@ -137,13 +138,17 @@ class Parking:
 
     async def _add_once(self, additions: Sequence[Addition]) -> list[bool | BaseException]:
         """Park or queue what is not done under its key yet; answer of each whether any was, or with what refused it."""
-        calls, owners = [], []
-        for owner, (key, messages) in enumerate(additions):
-            for number, batch in enumerate(_split(messages)):
-                calls.append(self._call(batch, self._keys.once(key, number)))
-                owners.append(owner)
+        batches = [
+            (owner, self._keys.once(key, number), batch)
+            for owner, (key, messages) in enumerate(additions)
+            for number, batch in enumerate(_split(messages))
+        ]
+        replies: list[Any] = []
+        for trip in _trips(batches):
+            calls = [self._call(batch, key) for _, key, batch in trip]
+            replies += await self._link.run_each(_PARK_OR_QUEUE, calls)
         answers: list[bool | BaseException] = [False] * len(additions)
-        for owner, reply in zip(owners, await self._link.run_each(_PARK_OR_QUEUE, calls), strict=True):
+        for (owner, _, _), reply in zip(batches, replies, strict=True):
             refusals = [reply] if isinstance(reply, Exception) else self._refusals(reply)
             found = next((refusal for refusal in refusals if refusal is not None), None)
             if not isinstance(answers[owner], BaseException):
@@ -199,6 +204,22 @@ class Parking:
 
 def _weigh(addition: Addition) -> int:
     return sum(len(message.frame) for message in addition[1])
+
+
+def _trips(
+    batches: Sequence[tuple[int, str, Sequence[Later]]],
+) -> Iterator[list[tuple[int, str, Sequence[Later]]]]:
+    """Yield the batches of each round trip: many small ones, of large ones few, which take the event loop a while."""
+    trip: list[tuple[int, str, Sequence[Later]]] = []
+    size = 0
+    for batch in batches:
+        trip.append(batch)
+        size += len(batch[2])
+        if size >= _TRIP_MESSAGES:
+            yield trip
+            trip, size = [], 0
+    if trip:
+        yield trip
 
 
 def _split(messages: Sequence[Later]) -> list[list[Later]]:
