@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
+from bench.against import COMPARED, compare
+from bench.against import show as show_against
 from bench.ground import Ground, Molds
 from bench.machine import Machine
 from bench.measures import MEASURES
@@ -21,8 +24,10 @@ def main() -> int:
     with Ground(plan.molds) as ground:
         redis_version = ground.version()
     try:
+        if given.against:
+            return against(plan, given, redis_version)
         rows = [row for name in given.only or MEASURES for row in MEASURES[name](plan)]
-    except WorkerFailed as error:
+    except (WorkerFailed, subprocess.CalledProcessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -35,6 +40,17 @@ def main() -> int:
         given.json.write_text(json.dumps(whole, indent=1) + "\n")
     if given.page:
         write_into(given.page, description, rows)
+    return 0
+
+
+def against(plan: Plan, given: argparse.Namespace, redis_version: str) -> int:
+    """Measure this tree beside an earlier commit."""
+    rows = compare(plan, given.against, given.only or COMPARED, given.pairs)
+    description = plan.machine.describe(redis_version)
+    show_against(description, given.against, rows)
+    if given.json:
+        whole = {"machine": description, "against": given.against, "rows": [row.as_json() for row in rows]}
+        given.json.write_text(json.dumps(whole, indent=1) + "\n")
     return 0
 
 
@@ -51,7 +67,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="put the table between the marks of this page"
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="measure this tree and that commit in turns, and print the ratios"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=9, metavar="N", help="turns of each with --against [default: 9]"
+    )
+    given = parser.parse_args()
+    if given.against and "guarantees" in (given.only or ()):
+        parser.error(
+            "guarantees replaces parts of the package by name: it cannot be measured of another commit"
+        )
+    return given
 
 
 if __name__ == "__main__":

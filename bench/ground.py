@@ -87,6 +87,11 @@ class Ground:
         assert isinstance(message, bytes), "the client sent nothing"
         return message.decode()
 
+    def cpu_seconds(self) -> float:
+        """What the server has used so far, in user and system mode."""
+        used = self._tasks.info("cpu")
+        return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
     def done(self) -> int:
         """How many results there are."""
         return int(self._results.dbsize())

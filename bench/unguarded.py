@@ -19,7 +19,7 @@ RESERVE = Script(
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local left, owner, serial = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
-local reply = {'', {}, '0'}
+local reply = {'', {}, '0', tostring(now)}
 for i = 5, #KEYS do
   local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]
   while left > 0 do

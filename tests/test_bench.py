@@ -1,8 +1,14 @@
 """What the bench makes of its measurements."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
+from bench.against import Pairs, cells, earlier, in_use, note
+from bench.ground import Molds
+from bench.machine import Machine
+from bench.plan import QUICK, Plan
 from bench.report import BEGIN, END, write_into
 from bench.rows import Row, at_least_times, at_most
 
@@ -54,3 +60,34 @@ def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no place for the table"):
         write_into(page, MACHINE, [])
     assert page.read_text() == "nothing\n"
+
+
+def test_against_a_commit_the_ratio_is_taken_within_each_pair() -> None:
+    found: dict[str, Pairs] = {}
+    for now, then in ((100.0, 50.0), (300.0, 100.0), (40.0, 10.0)):
+        note(found, "now", [Row("consume", "tasks/s", [now])])
+        note(found, "then", [Row("consume", "tasks/s", [then])])
+    assert found["consume"].ratios == [2, 3, 4]
+    assert cells(found["consume"])[3:] == ("3.000", "2.000 to 4.000", "more")
+
+
+def test_against_a_commit_celery_has_its_turn_once() -> None:
+    taken: list[str] = []
+    plan = Plan(QUICK, Molds(), Machine(), remembered={})
+    for _ in range(2):
+        runs = plan.in_turns(
+            "x", {"celery": lambda: taken.append("celery"), "ours": lambda: taken.append("ours")}
+        )
+        assert len(runs["celery"]) == 1
+    assert taken == ["celery", "ours", "ours"]
+
+
+def test_an_earlier_commit_is_imported_from_a_work_tree_that_ends() -> None:
+    command = ("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD")
+    head = subprocess.run(command, capture_output=True, text=True, check=False)
+    if head.returncode:
+        pytest.skip("this is no git checkout")
+    with earlier(head.stdout.strip()) as tree, in_use(tree):
+        assert (tree / "src" / "celeriac" / "__init__.py").exists()
+        assert os.environ["PYTHONPATH"] == str(tree / "src")
+    assert not tree.exists()

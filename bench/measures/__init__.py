@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from bench.measures import consume, guarantees, idle, nap, rabbitmq, roundtrip, send, sqlite, workflows
+from bench.measures import consume, guarantees, idle, nap, rabbitmq, roundtrip, send, slots, sqlite, workflows
 from bench.plan import Plan
 from bench.rows import Row
 
 MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "consume": consume.measure,
+    "slots": slots.measure,
     "guarantees": guarantees.measure,
     "send": send.measure,
     "roundtrip": roundtrip.measure,
