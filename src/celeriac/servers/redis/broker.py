@@ -21,6 +21,7 @@ from celeriac.servers.redis.leases import LeaseKeeper
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.redis.revocations import RedisRevocations
@@ -62,6 +63,7 @@ class RedisBroker:
     ) -> None:
         _check_seconds(lease=lease, visibility_timeout=visibility_timeout)
         self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
+        self._pushes = Pushes(self._link)
         self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
         self._link.on_wrong_type = Strangers(self._link, self._keys).set_aside
         self._bindings = Bindings(self._link, self._keys)
@@ -94,6 +96,7 @@ class RedisBroker:
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
         subscription = RedisSubscription(
             self._link,
+            self._pushes,
             self._keys,
             self._outbox,
             self._leases,
@@ -169,6 +172,7 @@ class RedisBroker:
         if self._settlements is not None:
             await self._settlements.drain()
         await self._leases.close()
+        await self._pushes.close()
         await self._link.close()
 
     async def _measure(self, queue: str) -> list[int]:

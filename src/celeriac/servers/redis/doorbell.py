@@ -17,6 +17,7 @@ from typing import Any
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.servers.redis.link import Line, Link
+from celeriac.servers.redis.pushes import Ear, Pushes
 
 _log = logging.getLogger("celeriac.broker.redis")
 
@@ -33,20 +34,20 @@ _ALARM_PAUSE = 0.1
 class Doorbell:
     """Waits for a subscription.
 
+    :param pushes: the connection that the notes come over.
     :param alarm: the set of due times, whose changes may be noticed a little later than those of the queues.
     """
 
-    def __init__(self, link: Link, alarm: str) -> None:
+    def __init__(self, link: Link, pushes: Pushes, alarm: str) -> None:
         self._link = link
-        self._alarm = alarm
+        self._pushes = pushes
+        self._alarm = alarm.encode()
         self._rung = asyncio.Event()
         self._eye: Line | None = None
-        self._ear: Line | None = None
-        self._listener: asyncio.Task[None] | None = None
+        self._ear = Ear(self._note, self._lost, (_CHANNEL,))
         self._failure: CeleriacError | None = None
         self._polling = False
         self._pause = _FIRST_POLL
-        self._heard = False
 
     def ring(self) -> None:
         """End the wait."""
@@ -119,61 +120,43 @@ class Doorbell:
         self._pause = _FIRST_POLL
 
     async def check(self) -> None:
-        """Ask whether the line still stands; called now and then. Raises ``BrokerUnavailable`` when it does not."""
-        if self._ear is None:
-            return
-        if not self._heard:
-            await self.close()
-            raise BrokerUnavailable(
-                f"{self._link.target} is not available: its pushes do not arrive any more"
-            )
-        self._heard = False
-        await self._ear.send("PING")
+        """Ask whether the notes still arrive; called now and then. Raises ``BrokerUnavailable`` when they do not."""
+        if self._eye is not None:
+            try:
+                await self._pushes.check()
+            except BrokerUnavailable:
+                await self.close()
+                raise
 
     async def close(self) -> None:
-        """Drop both connections. Idempotent."""
-        listener, self._listener = self._listener, None
-        lines, self._eye, self._ear = (self._eye, self._ear), None, None
+        """Drop the connection that looks, and listen no more. Idempotent."""
+        eye, self._eye = self._eye, None
+        await self._pushes.leave(self._ear)
         self._failure = None
-        if listener is not None:
-            listener.cancel()
-            await asyncio.wait([listener])
-        for line in lines:
-            if line is not None:
-                await line.close()
+        if eye is not None:
+            await eye.close()
 
     async def _open(self) -> Line:
         if self._eye is None:
-            self._ear = await self._link.open_line()
-            number = await self._ear.call("CLIENT", "ID")
-            await self._ear.call("SUBSCRIBE", _CHANNEL)
-            self._heard = True
-            self._listener = asyncio.create_task(self._listen(self._ear), name="celeriac-doorbell")
+            await self._pushes.join(self._ear)
             eye = await self._link.open_line()
             try:
-                await eye.call("CLIENT", "TRACKING", "ON", "REDIRECT", number)
+                await eye.call("CLIENT", "TRACKING", "ON", "REDIRECT", self._pushes.number)
             except BaseException:
                 await eye.close()
                 raise
             self._eye = eye
         return self._eye
 
-    async def _listen(self, ear: Line) -> None:
-        loop = asyncio.get_running_loop()
-        alarm = self._alarm.encode()
-        try:
-            while True:
-                note = await ear.read()
-                self._heard = True
-                if note[0] != b"message":
-                    continue
-                if note[2] == [alarm]:
-                    loop.call_later(_ALARM_PAUSE, self._rung.set)
-                else:
-                    self._rung.set()
-        except CeleriacError as error:
-            self._failure = error
+    def _note(self, channel: bytes, keys: object) -> None:
+        if keys == [self._alarm]:
+            asyncio.get_running_loop().call_later(_ALARM_PAUSE, self._rung.set)
+        else:
             self._rung.set()
+
+    def _lost(self, error: CeleriacError) -> None:
+        self._failure = error
+        self._rung.set()
 
     def _fall_back(self, error: BrokerError) -> None:
         self._polling = True

@@ -21,6 +21,7 @@ from celeriac.servers.redis.leases import LeaseKeeper
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.revocations import read_revision
 from celeriac.servers.redis.scripts import RESERVE
@@ -52,6 +53,7 @@ class RedisSubscription:
     def __init__(
         self,
         link: Link,
+        pushes: Pushes,
         keys: Keys,
         outbox: Outbox,
         leases: LeaseKeeper,
@@ -68,7 +70,7 @@ class RedisSubscription:
         self._recovery = recovery
         self._parking = parking
         self._clock = clock
-        self._doorbell = Doorbell(link, keys.due)
+        self._doorbell = Doorbell(link, pushes, keys.due)
         self._queues: list[str] = []
         self._rounds: list[_Round] = []
         self._turn = 0
