@@ -1,6 +1,7 @@
-"""The contract of a server that keeps queues and results: it lands the ending of a message in one step.
+"""The contract of a server: it owns connections, keeps queues, results or both, and may land an ending in one step.
 
-Rules: nothing can fall between what one ending changes. An optional ability is an optional object.
+Rules: what is on one server shares its connections. Nothing can fall between what one ending changes. An optional
+ability is an optional object.
 """
 
 from __future__ import annotations
@@ -11,8 +12,52 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from celeriac.backend import Backend, EncodedPart, EncodedResult, Standing
-from celeriac.broker import Receipt
+from celeriac.broker import Broker, Receipt
+from celeriac.clock import Clock
+from celeriac.settings import Settings
+from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What an app asks of every server that it uses."""
+
+    settings: Settings
+    codecs: Codecs
+    clock: Clock
+
+
+class Server(Protocol):
+    """One server that keeps queues, results or both: the owner of the connections to it.
+
+    It connects when its broker or one of its result stores is first used, and belongs to the event loop that uses it.
+    """
+
+    @property
+    def broker(self) -> Broker:
+        """The queues there; the same object each time. Raises ``ConfigError`` where this server keeps none."""
+        ...
+
+    def results(self, url: str) -> Backend | None:
+        """Return the result store that a URL names, ``None`` where it is not on this server.
+
+        Raises ``ConfigError`` for a URL that cannot be used.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the broker, the result stores, and the connections. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class OnServer(Protocol):
+    """A broker that lets the result store on its server use its connections."""
+
+    @property
+    def connections(self) -> object | None:
+        """What the servers of the broker's own kind know; ``None`` where nothing can be shared."""
+        ...
 
 
 class Landing(msgspec.Struct, frozen=True):

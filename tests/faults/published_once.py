@@ -10,11 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from celeriac import Celeriac
-from celeriac.clock import SystemClock
-from celeriac.servers.urls import backend_opener, broker_opener
 from celeriac.settings import Settings
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
-from celeriac.wire.content import Codecs
+from tests.faults.opened import open_both
 
 LEASE = 1.0
 
@@ -25,10 +23,9 @@ Places = tuple[str, str]
 @asynccontextmanager
 async def opened(places: Places, queue: str, record: Path, faults: Faults) -> AsyncIterator[Celeriac]:
     """An app on a real broker and result store with faults."""
-    settings, clock = Settings(default_queue=queue, lease=LEASE), SystemClock()
-    url, results = places
-    broker = FaultyBroker(broker_opener(url, settings, clock)(), faults)
-    backend = FaultyBackend(backend_opener(results, settings, Codecs(), clock)(), faults)
+    settings = Settings(default_queue=queue, lease=LEASE)
+    real_broker, real_backend = open_both(*places, settings)
+    broker, backend = FaultyBroker(real_broker, faults), FaultyBackend(real_backend, faults)
     try:
         async with Celeriac("once", broker=broker, backend=backend, settings=settings) as app:
             yield with_tasks(app, record)

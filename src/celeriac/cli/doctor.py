@@ -30,7 +30,7 @@ from celeriac.errors import (
     CeleriacError,
     ConfigError,
 )
-from celeriac.servers.urls import scheme_of
+from celeriac.servers.url_parts import scheme_of
 from celeriac.wire.preview import counted
 
 EXTRAS = {

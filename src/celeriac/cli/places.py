@@ -6,8 +6,7 @@ from pathlib import Path
 
 from celeriac.client.app import App
 from celeriac.errors import ConfigError
-from celeriac.servers.url_parts import FILE_SCHEMES, file_of, masked
-from celeriac.servers.urls import scheme_of
+from celeriac.servers.url_parts import FILE_SCHEMES, file_of, masked, scheme_of
 
 
 def broker_place(app: App) -> str:

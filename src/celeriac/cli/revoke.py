@@ -12,7 +12,8 @@ from celeriac.cli.messages import summary_of
 from celeriac.cli.source import Source, run_with, takes_source
 from celeriac.client.app import App
 from celeriac.client.revoking import KEEP
-from celeriac.servers.urls import AMQP_SCHEMES, scheme_of
+from celeriac.servers.url_parts import scheme_of
+from celeriac.servers.urls import AMQP_SCHEMES
 from celeriac.wire.preview import counted
 
 LOOK = 1000

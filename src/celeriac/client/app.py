@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -40,8 +41,9 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.context import Context
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import SendOptions, send_options
-from celeriac.server import Settling
-from celeriac.servers.urls import OpenBackend, OpenBroker, backend_opener, broker_opener, scheme_of
+from celeriac.server import OnServer, Server, Settling, Terms
+from celeriac.servers.url_parts import scheme_of
+from celeriac.servers.urls import OpenServer, broker_server, result_server
 from celeriac.settings import Settings, settings_from
 from celeriac.wire.content import Codecs
 
@@ -363,45 +365,51 @@ class App:
 
 
 class _Opens:
-    """Opens an app's connections, once a loop."""
+    """Opens an app's connections, once a loop: what is on one server shares them."""
 
     def __init__(self, broker: str | Broker | None, backend: str | Backend | None, app: App) -> None:
         self._app = app
+        self._url = app.backend_url
         self._broker = broker if not isinstance(broker, str | None) else None
         self._backend = backend if not isinstance(backend, str | None) else None
-        self._open_broker: OpenBroker | None = None
-        self._open_backend: OpenBackend | None = None
-
-        def open_broker() -> OpenBroker:
-            return broker_opener(app.broker_url, app.settings, app.clock)
-
-        def open_backend() -> OpenBackend:
-            return backend_opener(app.backend_url, app.settings, app.codecs, app.clock)
-
+        terms = Terms(app.settings, app.codecs, app.clock)
+        self._open_broker: OpenServer | None = None
+        self._open_results: OpenServer | None = None
         if self._broker is None:
             said = Said(BROKER_VARIABLES)
-            foreign = broker is None and said.url
-            self._open_broker = said.opener(open_broker, "broker") if foreign else open_broker()
+            make = partial(broker_server, app.broker_url, terms)
+            self._open_broker = said.opener(make, "broker") if broker is None and said.url else make()
         if self._backend is None:
             said = Said(BACKEND_VARIABLES)
-            foreign = backend is None and said.url
-            self._open_backend = said.opener(open_backend, "backend") if foreign else open_backend()
+            make = partial(result_server, app.backend_url, terms)
+            self._open_results = said.opener(make, "backend") if backend is None and said.url else make()
 
     def __call__(self) -> Connections:
-        owned: list[Broker | Backend] = []
+        owned: list[Server] = []
         broker, backend = self._broker, self._backend
         if self._open_broker is not None:
-            broker = self._open_broker()
-            owned.append(broker)
-        if self._open_backend is not None:
-            backend = self._open_backend(broker)
-            owned.append(backend)
+            owned.append(self._open_broker())
+            broker = owned[0].broker
         assert broker is not None
+        if self._open_results is not None:
+            backend = self._results(broker, owned)
         assert backend is not None
         app = self._app
         publisher = Publisher(broker, app.codecs, app.settings, app.clock)
         settlements = broker.settlements(backend) if isinstance(broker, Settling) else None
         return Connections(broker, backend, publisher, tuple(owned), settlements)
+
+    def _results(self, broker: Broker, owned: list[Server]) -> Backend:
+        """Return the results of the broker's server, or those of a server of their own, which joins the owned."""
+        for server in tuple(owned):
+            if (results := server.results(self._url)) is not None:
+                return results
+        assert self._open_results is not None
+        server = self._open_results(broker.connections if isinstance(broker, OnServer) else None)
+        owned.append(server)
+        results = server.results(self._url)
+        assert results is not None, "a server keeps the results of its own URL"
+        return results
 
 
 def task_name(function: Callable[..., Any]) -> str:

@@ -20,7 +20,7 @@ import msgspec
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.client.publisher import Publisher
-from celeriac.server import Settlements
+from celeriac.server import Server, Settlements
 
 T = TypeVar("T")
 
@@ -36,19 +36,19 @@ class RunBlocking(Protocol):
 class Connections(msgspec.Struct, frozen=True):
     """One loop's connections, made lazily by the adapters themselves.
 
-    :param owned: what is closed with them.
+    :param owned: the servers that are closed with them.
     :param settlements: lands an ending in one step; ``None`` where broker and results are not on one server.
     """
 
     broker: Broker
     backend: Backend
     publisher: Publisher
-    owned: tuple[Broker | Backend, ...] = ()
+    owned: tuple[Server, ...] = ()
     settlements: Settlements | None = None
 
     async def close(self) -> None:
         """Close what was opened here."""
-        for opened in reversed(self.owned):  # a backend may use the broker's connection
+        for opened in reversed(self.owned):  # the results' server may use the broker's connections
             await opened.close()
 
 

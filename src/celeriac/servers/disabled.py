@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
-from celeriac.errors import ResultMissing
+from celeriac.errors import ConfigError, ResultMissing
 from celeriac.finding import Finding
+from celeriac.server import Terms
+from celeriac.servers.url_parts import scheme_of
 from celeriac.wire.result import ResultRecord
 
 
@@ -49,3 +51,24 @@ def _refuse(task_ids: Collection[str]) -> NoReturn:
         f"no result is kept of task {', '.join(task_ids)}: the app has no backend; give it one, such as "
         "Celeriac(..., backend='redis://localhost')"
     )
+
+
+class DisabledServer:
+    """See ``celeriac.server.Server``."""
+
+    @property
+    def broker(self) -> NoReturn:
+        """Raise ``ConfigError``."""
+        raise ConfigError("disabled:// keeps no queues: name a broker")
+
+    def results(self, url: str) -> DisabledBackend | None:
+        """Return what keeps nothing."""
+        return DisabledBackend() if scheme_of(url) == "disabled" else None
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def opener(url: str, terms: Terms) -> Callable[..., DisabledServer]:
+    """Return what opens the server of nothing."""
+    return lambda connections=None: DisabledServer()

@@ -70,6 +70,12 @@ class UrlParts(msgspec.Struct, frozen=True):
         return []  # what prints fields one by one prints none
 
 
+def scheme_of(url: str) -> str:
+    """Return the scheme in lower case, ``""`` where there is none."""
+    match = SCHEME.match(url.strip())
+    return match["scheme"].lower() if match else ""
+
+
 def take_apart(url: str) -> tuple[UrlParts, ...]:
     """Return the parts of a server's URL, and of the others that follow after ``;``.
 

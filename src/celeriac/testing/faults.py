@@ -22,7 +22,7 @@ from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError
 from celeriac.finding import Finding
-from celeriac.server import Landing, Settlements, Settling
+from celeriac.server import Landing, OnServer, Settlements, Settling
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import SUCCESS, ResultRecord
 
@@ -233,6 +233,11 @@ class FaultyBroker:
     @property
     def revocations(self) -> Revocations:
         return self._broker.revocations
+
+    @property
+    def connections(self) -> object | None:
+        """Those of the real one."""
+        return self._broker.connections if isinstance(self._broker, OnServer) else None
 
     def settlements(self, results: Backend) -> Settlements | None:
         """Return the real ones with faults at ``land``."""

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from celeriac import Celeriac, RemoteError, Result, ResultTimeout
-from celeriac.clock import SystemClock
-from celeriac.servers.urls import backend_opener, broker_opener
 from celeriac.settings import Settings
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
-from celeriac.wire.content import Codecs
 from celeriac.worker.worker import Worker
 from tests.faults.matrix import child_bodies
 from tests.faults.matrix.bodies import CROWDED, count, make_app
 from tests.faults.matrix.cases import Case, How, Outcome
 from tests.faults.matrix.places import InFile, InMemory, InRabbit, InRedis, Outage, Place, add_vhosts
+from tests.faults.opened import open_both
 from tests.servers import LoggedProcess, RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -263,9 +261,8 @@ class Stage:
 
     @asynccontextmanager
     async def _with_faults(self, scene: Scene) -> AsyncIterator[tuple[Celeriac, Faults]]:
-        faults, settings, clock = Faults(), Settings(lease=LONG_LEASE, publish_timeout=CROWDED), SystemClock()
-        broker = broker_opener(scene.place.url, settings, clock)()
-        backend = backend_opener(scene.place.results, settings, Codecs(), clock)()
+        faults, settings = Faults(), Settings(lease=LONG_LEASE, publish_timeout=CROWDED)
+        broker, backend = open_both(scene.place.url, scene.place.results, settings)
         try:
             faulty = FaultyBroker(broker, faults), FaultyBackend(backend, faults)
             async with make_app(*faulty, scene.case.mode, LONG_LEASE) as app:

@@ -11,22 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from celeriac.clock import SystemClock
-from celeriac.servers.urls import backend_opener, broker_opener
 from celeriac.settings import Settings
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
-from celeriac.wire.content import Codecs
 from tests.faults.matrix.bodies import make_app
+from tests.faults.opened import open_both
 
 
 async def work(job: dict[str, Any]) -> None:
     faults = Faults()
     if job["at"]:
         faults.kill_at(*job["at"])
-    settings, clock = Settings(lease=job["lease"]), SystemClock()
-    broker = FaultyBroker(broker_opener(job["url"], settings, clock)(), faults)
-    backend = FaultyBackend(backend_opener(job["results"], settings, Codecs(), clock)(), faults)
-    app = make_app(broker, backend, job["mode"], job["lease"])
+    broker, backend = open_both(job["url"], job["results"], Settings(lease=job["lease"]))
+    app = make_app(FaultyBroker(broker, faults), FaultyBackend(backend, faults), job["mode"], job["lease"])
     async with app.worker(concurrency=1):
         await asyncio.Event().wait()
 

@@ -46,6 +46,7 @@ class AmqpBroker:
     :param prefix: begins the names of celeriac's own queues, ``dead`` and ``ledger``.
     :param timeout: seconds for any one call.
     :param clock: tells when a parked message is due.
+    :param link: the connection, where there is one to this URL already.
     """
 
     may_repeat = True
@@ -59,10 +60,11 @@ class AmqpBroker:
         prefix: str = OUR_PREFIX,
         timeout: float = 5.0,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+        link: Link | None = None,
     ) -> None:
         dead = f"{prefix}dead"
         options = {dead: QueueOptions(type="classic", exchange=""), **(queues or {})}
-        self.link = Link(url, timeout=timeout)
+        self.link = link or Link(url, timeout=timeout)
         self._ledger = Ledger(self.link, f"{prefix}ledger", clock)
         self._topology = Topology(self.link, options, SOON, self._ledger.note_queue)
         require("priorities", priorities, PRIORITIES)
@@ -164,6 +166,11 @@ class AmqpBroker:
     def revocations(self) -> AmqpRevocations:
         """What must not run any more."""
         return self._revocations
+
+    @property
+    def connections(self) -> Link:
+        """The connection, for the result store of the same RabbitMQ."""
+        return self.link
 
     async def ping(self) -> str:
         with self.link.translated(BrokerUnavailable, BrokerError):
