@@ -63,7 +63,7 @@ def test_a_constraint_is_checked(hint: Any, good: Any, bad: Any):
         (Annotated[int, at.Gt("a")], 5),  # type: ignore[arg-type]
         (Annotated[UUID, at.MinLen(3)], UUID(int=1)),
     ],
-    ids=str,
+    ids=["predicate", "decimal", "text", "bound of another type", "length of what has none"],
 )
 def test_what_cannot_be_checked_passes_and_the_type_is_checked_still(hint: Any, value: Any):
     task = task_taking(hint)
