@@ -250,7 +250,7 @@ async def test_a_failover_by_sentinel():
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")

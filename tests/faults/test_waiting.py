@@ -50,7 +50,7 @@ async def app_and_absence(
 ) -> AsyncIterator[tuple[Celeriac, Callable[[], Any]]]:
     """An app whose store was in use already, and what makes the store go away for a while."""
     if request.param == "locked":
-        monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
         url, absence = f"sqlite:///{tmp_path}/shop.db", lambda: locked(tmp_path / "shop.db")
     else:
         server: RedisServer = request.getfixturevalue("own_redis")

@@ -9,8 +9,7 @@ import threading
 import pytest
 
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
-from celeriac.servers.sqlite import SqliteBroker
-from celeriac.servers.sqlite import desk as desk_module
+from celeriac.servers.sqlite import SqliteBroker, queue_file
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import DELIVERIES_HEADER
 from tests.sqlite.conftest import ClockAhead, printed
@@ -80,7 +79,7 @@ class TestLeases:
             await found.receipt.ack()
             (own,) = await subscription.take(1)
             await own.receipt.ack()
-        assert rows(holder._desk.link.path, "SELECT * FROM celeriac_message") == []
+        assert rows(holder._file.link.path, "SELECT * FROM celeriac_message") == []
 
     async def test_nobody_is_suspected_while_the_file_cannot_be_written(self, open_broker, file):
         """As on a full disk, where reading goes on."""
@@ -190,7 +189,7 @@ class TestWaking:
         return True
 
     async def test_a_poke_is_enough(self, open_broker, monkeypatch):
-        monkeypatch.setattr(desk_module, "POLL", 3600.0)
+        monkeypatch.setattr(queue_file, "POLL", 3600.0)
         assert await self.wakes(open_broker(), open_broker())
 
     async def test_a_long_path(self, open_broker, tmp_path):
@@ -236,14 +235,14 @@ async def test_stop_waits_for_the_take_that_is_under_way(open_broker, monkeypatc
     broker = open_broker()
     await broker.publish(message(), to("q"))
     taking, go_on = threading.Event(), threading.Event()
-    take = broker._desk.messages.take
+    take = broker._file.messages.take
 
     def slow_take(*arguments):
         taking.set()
         go_on.wait()
         return take(*arguments)
 
-    monkeypatch.setattr(broker._desk.messages, "take", slow_take)
+    monkeypatch.setattr(broker._file.messages, "take", slow_take)
     async with broker.subscribe(["q"]) as subscription:
         waiting = asyncio.create_task(subscription.take(1))
         await asyncio.to_thread(taking.wait)
@@ -266,7 +265,7 @@ class TestTrouble:
         other.close()
 
     async def test_a_locked_file_is_worth_another_try(self, open_broker, file, monkeypatch):
-        monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
         broker = open_broker()
         await broker.ping()
         other = sqlite3.connect(file, isolation_level=None)
@@ -280,7 +279,7 @@ class TestTrouble:
         assert await broker.depth("q") == 1
 
     async def test_a_receipt_outlives_a_lock(self, open_broker, file, monkeypatch):
-        monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
         broker = open_broker()
         await broker.publish(message(), to("q"))
         async with broker.subscribe(["q"]) as subscription:
@@ -299,10 +298,10 @@ class TestTrouble:
         broker = open_broker()
         await broker.publish(message(), to("q"))
         pages = "PRAGMA max_page_count"
-        await broker._desk.link.read(lambda connection: connection.exec_driver_sql(f"{pages}=40").all())
+        await broker._file.link.read(lambda connection: connection.execute(f"{pages}=40").fetchall())
         with pytest.raises(BrokerUnavailable, match="full"):
             await broker.publish(message("x" * 1_000_000), to("q"))
-        await broker._desk.link.read(lambda connection: connection.exec_driver_sql(f"{pages}=4000").all())
+        await broker._file.link.read(lambda connection: connection.execute(f"{pages}=4000").fetchall())
         await broker.publish(message("x" * 1_000_000), to("q"))
         assert await broker.depth("q") == 2
 

@@ -253,7 +253,7 @@ class TestKeeping:
         await other.close()
 
     async def test_a_locked_file_is_worth_another_try(self, file, backend, monkeypatch):
-        monkeypatch.setattr("celeriac.servers.sqlite.link._BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
         await backend.ping()
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -15,9 +15,9 @@ from celeriac.errors import BrokerError
 from celeriac.finding import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
-from celeriac.servers.sqlite.desk import Desk
 from celeriac.servers.sqlite.link import LARGE
 from celeriac.servers.sqlite.messages import NewMessage
+from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.revocations import SqliteRevocations
 from celeriac.servers.sqlite.schedule import SqliteSchedule
 from celeriac.servers.sqlite.subscription import SqliteSubscription
@@ -49,30 +49,30 @@ class SqliteBroker:
         group: bool = False,
     ) -> None:
         require("lease", lease, SECONDS)
-        self._desk = Desk(path, clock, lease, group=group)
+        self._file = QueueFile(path, clock, lease, group=group)
         self._subscriptions: set[SqliteSubscription] = set()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         new = _new_message(envelope, route)
         if len(new.frame) >= LARGE:
             await self._check_size(envelope, new)
-        await self._desk.publish(new)
+        await self._file.publish(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         new = await self._new_messages(messages)
         for start in range(0, len(new), _BULK):
-            await self._desk.add(new[start : start + _BULK])
+            await self._file.add(new[start : start + _BULK])
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
         new = await self._new_messages(messages)
-        return await self._desk.publish_once((key, new))
+        return await self._file.publish_once((key, new))
 
     async def forget_once(self, key: str) -> None:
-        await self._desk.forget_once(key)
+        await self._file.forget_once(key)
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
-        subscription = SqliteSubscription(self._desk)
+        subscription = SqliteSubscription(self._file)
         self._subscriptions.add(subscription)
         try:
             for queue in queues:
@@ -83,45 +83,45 @@ class SqliteBroker:
             self._subscriptions.discard(subscription)
 
     async def queues(self) -> list[str]:
-        return await self._desk.link.read(self._desk.messages.queues)
+        return await self._file.link.read(self._file.messages.queues)
 
     async def depth(self, queue: str) -> int:
-        return await self._desk.revived(lambda connection: self._desk.messages.depth(connection, queue))
+        return await self._file.revived(lambda connection: self._file.messages.depth(connection, queue))
 
     async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
-        found = await self._desk.revived(
-            lambda connection: self._desk.messages.peek(connection, queue, limit)
+        found = await self._file.revived(
+            lambda connection: self._file.messages.peek(connection, queue, limit)
         )
         return [message.envelope for message in found]
 
     async def purge(self, queue: str) -> int:
-        return await self._desk.revived(lambda connection: self._desk.messages.purge(connection, queue))
+        return await self._file.revived(lambda connection: self._file.messages.purge(connection, queue))
 
     @property
     def dead(self) -> DeadLetters:
-        return SqliteDeadLetters(self._desk)
+        return SqliteDeadLetters(self._file)
 
     @property
     def schedule(self) -> Schedule:
-        return SqliteSchedule(self._desk)
+        return SqliteSchedule(self._file)
 
     @property
     def revocations(self) -> Revocations:
-        return SqliteRevocations(self._desk.link, self._desk.clock)
+        return SqliteRevocations(self._file.link, self._file.clock)
 
     async def ping(self) -> str:
         known = await self.queues()
-        return f"SQLite file {self._desk.link.path}, {counted(len(known), 'queue')}"
+        return f"SQLite file {self._file.link.path}, {counted(len(known), 'queue')}"
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
-        await self._desk.link.write(lambda _: None)  # a file that may only be read serves nobody
+        await self._file.link.write(lambda _: None)  # a file that may only be read serves nobody
         return ()
 
     async def close(self) -> None:
         """Stop the subscriptions, give back what is held, and close the file."""
         for subscription in list(self._subscriptions):
             await subscription.stop()
-        await self._desk.close()
+        await self._file.close()
 
     async def _new_messages(self, messages: Sequence[tuple[Envelope, Route]]) -> list[NewMessage]:
         """Raise ``EncodeError`` for the first that cannot be kept, before any is."""
@@ -133,7 +133,7 @@ class SqliteBroker:
 
     async def _check_size(self, envelope: Envelope, message: NewMessage) -> None:
         task, task_id = envelope.headers.get("task"), envelope.headers.get("id") or envelope.correlation_id
-        await self._desk.link.check_size(len(message.frame), f"the message of {task}[{task_id}]")
+        await self._file.link.check_size(len(message.frame), f"the message of {task}[{task_id}]")
 
 
 def _new_message(envelope: Envelope, route: Route) -> NewMessage:

@@ -6,12 +6,11 @@ counters in a database, and sends ``celery.chord_unlock`` with each chord, which
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from uuid import uuid4
-
-from sqlalchemy import Column, Connection, Float, Integer, LargeBinary, MetaData, String, Table, text
 
 from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, PartValue, Standing
 from celeriac.canvas.advance import Part
@@ -21,6 +20,7 @@ from celeriac.errors import BackendError, WireError
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.sqlite.link import SqliteLink
+from celeriac.servers.sqlite.reading import column
 from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure, read_failure
 from celeriac.wire.result import EXCEPTION_STATES, decode_stored, encode_part, take_long
@@ -35,50 +35,23 @@ _BATCH = 500
 _LAST = 1 << 62
 """The place of a part without one: after all others."""
 
-_FIND = text(
-    "SELECT size, ended, joined, token, claimed_until FROM celeriac_chord WHERE id = :id AND NOT done"
-)
-_OPEN = text("""
+_FIND = "SELECT size, ended, joined, token, claimed_until FROM celeriac_chord WHERE id = :id AND NOT done"
+_OPEN = """
     INSERT INTO celeriac_chord (id, size, ended, joined, done, touched) VALUES (:id, :size, 0, 0, 0, :now)
-    ON CONFLICT (id) DO NOTHING""")
-_PUT = text("""
+    ON CONFLICT (id) DO NOTHING"""
+_PUT = """
     INSERT INTO celeriac_chord_part (chord_id, task_id, place, joins, part)
-    VALUES (:id, :task_id, :place, :joins, :part) ON CONFLICT DO NOTHING""")
-_ENDED = text("UPDATE celeriac_chord SET ended = ended + :more, touched = :now WHERE id = :id")
-_JOINED = text("UPDATE celeriac_chord SET joined = joined + :more, touched = :now WHERE id = :id")
-_CLAIMED = text("UPDATE celeriac_chord SET token = :token, claimed_until = :until WHERE id = :id")
-_PARTS = text("SELECT part FROM celeriac_chord_part WHERE chord_id = :id AND NOT joins ORDER BY place")
-_CLOSE = text("UPDATE celeriac_chord SET done = 1, touched = :now WHERE id = :id AND token = :token")
-_DROP_PARTS = text("DELETE FROM celeriac_chord_part WHERE chord_id = :id")
-_DROP_OLD = text("DELETE FROM celeriac_chord WHERE touched < :limit OR (done AND touched < :done_limit)")
-_DROP_OLD_PARTS = text(
+    VALUES (:id, :task_id, :place, :joins, :part) ON CONFLICT DO NOTHING"""
+_ENDED = "UPDATE celeriac_chord SET ended = ended + :more, touched = :now WHERE id = :id"
+_JOINED = "UPDATE celeriac_chord SET joined = joined + :more, touched = :now WHERE id = :id"
+_CLAIMED = "UPDATE celeriac_chord SET token = :token, claimed_until = :until WHERE id = :id"
+_PARTS = "SELECT part FROM celeriac_chord_part WHERE chord_id = :id AND NOT joins ORDER BY place"
+_CLOSE = "UPDATE celeriac_chord SET done = 1, touched = :now WHERE id = :id AND token = :token"
+_DROP_PARTS = "DELETE FROM celeriac_chord_part WHERE chord_id = :id"
+_DROP_OLD = "DELETE FROM celeriac_chord WHERE touched < :limit OR (done AND touched < :done_limit)"
+_DROP_OLD_PARTS = (
     "DELETE FROM celeriac_chord_part WHERE chord_id NOT IN (SELECT id FROM celeriac_chord WHERE NOT done)"
 )
-
-
-def chord_tables(metadata: MetaData) -> None:
-    """Describe the tables."""
-    Table(
-        "celeriac_chord",
-        metadata,
-        Column("id", String, primary_key=True),
-        Column("size", Integer),
-        Column("ended", Integer),
-        Column("joined", Integer),
-        Column("token", String),
-        Column("claimed_until", Float),
-        Column("done", Integer),
-        Column("touched", Float, index=True),
-    )
-    Table(
-        "celeriac_chord_part",
-        metadata,
-        Column("chord_id", String, primary_key=True),
-        Column("task_id", String, primary_key=True),
-        Column("place", Integer, primary_key=True, autoincrement=False),
-        Column("joins", Integer, primary_key=True, autoincrement=False),
-        Column("part", LargeBinary),
-    )
 
 
 class SqlChords:
@@ -115,9 +88,7 @@ class SqlChords:
         return await self._count(encoded)
 
     async def collect(self, claim: Claim) -> list[Any]:
-        rows = await self._link.read(
-            lambda connection: connection.execute(_PARTS, {"id": claim.chord_id}).scalars().all()
-        )
+        rows = await self._link.read(lambda connection: column(connection, _PARTS, {"id": claim.chord_id}))
         if take_long(rows, self._codecs):
             return await in_thread(lambda: [self._decode(raw) for raw in rows])
         return [self._decode(raw) for raw in rows]
@@ -134,14 +105,14 @@ class SqlChords:
 
     # --- in the file's thread ------------------------------------------------------------------------------
 
-    def _insert(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-        connection.execute(_OPEN, rows)
+    def _insert(self, connection: sqlite3.Connection, rows: Sequence[dict[str, Any]]) -> None:
+        connection.executemany(_OPEN, rows)
         now = self._clock.now()
         limit = now - self._expires if self._expires is not None else 0.0
         if connection.execute(_DROP_OLD, {"limit": limit, "done_limit": now - _DONE}).rowcount:
             connection.execute(_DROP_OLD_PARTS)
 
-    def _join(self, connection: Connection, chord_id: str, task_ids: Sequence[str]) -> None:
+    def _join(self, connection: sqlite3.Connection, chord_id: str, task_ids: Sequence[str]) -> None:
         new = sum(_put(connection, chord_id, task_id, 0, joins=1) for task_id in task_ids)
         connection.execute(_JOINED, {"id": chord_id, "more": new, "now": self._clock.now()})
 
@@ -150,9 +121,9 @@ class SqlChords:
             lambda connection: [self._count_one(connection, encoded) for encoded in batch]
         )
 
-    def _count_one(self, connection: Connection, encoded: EncodedPart) -> Standing:
+    def _count_one(self, connection: sqlite3.Connection, encoded: EncodedPart) -> Standing:
         part, now = encoded.part, self._clock.now()
-        known = connection.execute(_FIND, {"id": part.chord_id}).one_or_none()
+        known = connection.execute(_FIND, {"id": part.chord_id}).fetchone()
         if known is None:
             return Standing()
         size, ended, joined, token, claimed_until = known
@@ -166,19 +137,19 @@ class SqlChords:
             return Standing(held_for=claimed_until - now)
         return Standing(claim=self._claimed(connection, Claim(part.chord_id, encoded.token)))
 
-    def _renew(self, connection: Connection, claim: Claim) -> bool:
-        known = connection.execute(_FIND, {"id": claim.chord_id}).one_or_none()
-        if known is None or (known.token != claim.token and known.claimed_until > self._clock.now()):
+    def _renew(self, connection: sqlite3.Connection, claim: Claim) -> bool:
+        known = connection.execute(_FIND, {"id": claim.chord_id}).fetchone()
+        if known is None or (known[3] != claim.token and known[4] > self._clock.now()):
             return False
         self._claimed(connection, claim)
         return True
 
-    def _claimed(self, connection: Connection, claim: Claim) -> Claim:
+    def _claimed(self, connection: sqlite3.Connection, claim: Claim) -> Claim:
         until = self._clock.now() + _CLAIM
         connection.execute(_CLAIMED, {"id": claim.chord_id, "token": claim.token, "until": until})
         return claim
 
-    def _finish(self, connection: Connection, claim: Claim) -> None:
+    def _finish(self, connection: sqlite3.Connection, claim: Claim) -> None:
         closing = {"id": claim.chord_id, "token": claim.token, "now": self._clock.now()}
         if connection.execute(_CLOSE, closing).rowcount:
             connection.execute(_DROP_PARTS, {"id": claim.chord_id})
@@ -194,7 +165,7 @@ class SqlChords:
 
 
 def _put(
-    connection: Connection,
+    connection: sqlite3.Connection,
     chord_id: str,
     task_id: str,
     place: int,

@@ -6,40 +6,28 @@ them for a minute, also for copies that are taken only then: a row without a nam
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from functools import partial
-
-from sqlalchemy import Column, Connection, Float, MetaData, String, Table, text
 
 from celeriac.clock import Clock
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.sqlite.link import SqliteLink
+from celeriac.servers.sqlite.reading import scalar
 from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
 
 _BATCH = 500
 
-_TAKE = text("""
+_TAKE = """
     INSERT INTO celeriac_copy (id, name, number, expires)
     VALUES (:id, :name, :number, coalesce((SELECT min(expires) FROM celeriac_copy WHERE id = :id), :expires))
     ON CONFLICT (id, name) DO UPDATE SET number = number
-    RETURNING number""")
-_MARK = text("""
+    RETURNING number"""
+_MARK = """
     INSERT INTO celeriac_copy (id, name, number, expires) VALUES (:id, '', '', :expires)
-    ON CONFLICT (id, name) DO NOTHING""")
-_SHORTEN = text("UPDATE celeriac_copy SET expires = min(expires, :expires) WHERE id = :id")
-_DROP = text("DELETE FROM celeriac_copy WHERE expires < :now")
-
-
-def copy_table(metadata: MetaData) -> None:
-    """Describe the table."""
-    Table(
-        "celeriac_copy",
-        metadata,
-        Column("id", String, primary_key=True),
-        Column("name", String, primary_key=True),
-        Column("number", String),
-        Column("expires", Float, index=True),
-    )
+    ON CONFLICT (id, name) DO NOTHING"""
+_SHORTEN = "UPDATE celeriac_copy SET expires = min(expires, :expires) WHERE id = :id"
+_DROP = "DELETE FROM celeriac_copy WHERE expires < :now"
 
 
 class SqlCopies:
@@ -73,14 +61,14 @@ class SqlCopies:
 
     # --- in the file's thread ------------------------------------------------------------------------------
 
-    def _take_each(self, connection: Connection, batch: Sequence[Copy]) -> list[bool]:
+    def _take_each(self, connection: sqlite3.Connection, batch: Sequence[Copy]) -> list[bool]:
         connection.execute(_DROP, {"now": self._clock.now()})
         return [self._take_one(connection, copy) for copy in batch]
 
-    def _take_one(self, connection: Connection, copy: Copy) -> bool:
+    def _take_one(self, connection: sqlite3.Connection, copy: Copy) -> bool:
         row = {"id": copy.key, "name": copy.name, "number": copy.number, "expires": self._clock.now() + ONCE}
-        return bool(connection.execute(_TAKE, row).scalar_one() == copy.number)
+        return bool(scalar(connection, _TAKE, row) == copy.number)
 
-    def _shorten(self, connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-        connection.execute(_MARK, rows)
-        connection.execute(_SHORTEN, rows)
+    def _shorten(self, connection: sqlite3.Connection, rows: Sequence[dict[str, object]]) -> None:
+        connection.executemany(_MARK, rows)
+        connection.executemany(_SHORTEN, rows)

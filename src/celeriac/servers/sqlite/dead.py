@@ -6,20 +6,20 @@ import builtins
 from collections.abc import Sequence
 
 from celeriac.broker import DeadLetter
-from celeriac.servers.sqlite.desk import Desk
 from celeriac.servers.sqlite.messages import row_ids
+from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.wire.frame import unpack
 
 
 class SqliteDeadLetters:
     """The dead-letter list of one broker; see ``celeriac.broker.DeadLetters``."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, file: QueueFile) -> None:
+        self._file = file
 
     async def list(self, limit: int = 100, offset: int = 0) -> builtins.list[DeadLetter]:
-        found = await self._desk.link.read(
-            lambda connection: self._desk.messages.dead(connection, limit, offset)
+        found = await self._file.link.read(
+            lambda connection: self._file.messages.dead(connection, limit, offset)
         )
         return [
             DeadLetter(
@@ -33,13 +33,13 @@ class SqliteDeadLetters:
         ]
 
     async def count(self) -> int:
-        return await self._desk.link.read(self._desk.messages.count_dead)
+        return await self._file.link.read(self._file.messages.count_dead)
 
     async def retry(self, ids: Sequence[str]) -> int:
-        return await self._desk.retry_dead(row_ids(ids))
+        return await self._file.retry_dead(row_ids(ids))
 
     async def delete(self, ids: Sequence[str]) -> int:
         rows = row_ids(ids)
-        return await self._desk.link.write(
-            lambda connection: self._desk.messages.delete_dead(connection, rows)
+        return await self._file.link.write(
+            lambda connection: self._file.messages.delete_dead(connection, rows)
         )

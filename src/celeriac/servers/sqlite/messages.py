@@ -11,6 +11,7 @@ that is not of our form is read as none: a count as 0, a due time as past, an ow
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
@@ -18,11 +19,11 @@ from operator import attrgetter
 from typing import Literal
 
 import msgspec
-from sqlalchemy import Connection, TextClause, text
 
 from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
 from celeriac.servers.sqlite.owners import Owners
+from celeriac.servers.sqlite.reading import column, scalar
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.frame import MOST_DELIVERIES, mark_redelivered, unpack
 from celeriac.wire.once import ONCE, ONCE_SETTLED
@@ -46,54 +47,52 @@ _FORMS = {
 """Columns of messages, each as a value of our form whatever it holds."""
 
 
-def _sql(statement: str) -> TextClause:
+def _sql(statement: str) -> str:
     """Return a statement, with columns in our form for their names in braces."""
-    return text(statement.format_map(_FORMS))
+    return statement.format_map(_FORMS)
 
 
-_DECLARE = text("INSERT OR IGNORE INTO celeriac_queue (name) SELECT value FROM json_each(:names)")
+_DECLARE = "INSERT OR IGNORE INTO celeriac_queue (name) SELECT value FROM json_each(:names)"
 _SEE_QUEUES = _sql(
     "SELECT CAST(name AS TEXT) FROM celeriac_queue UNION SELECT {queue} FROM celeriac_message ORDER BY 1"
 )
 
-_ADD = text("""
+_ADD = """
     INSERT INTO celeriac_message (queue, priority, due_at, frame)
     SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
            substr(:frames, json_extract(value, '$[3]'), json_extract(value, '$[4]'))
-    FROM json_each(:facts)""")
+    FROM json_each(:facts)"""
 
-_DROP_ONCE = text("DELETE FROM celeriac_once WHERE expires < :now")
-_FORGET_ONCE = text("UPDATE celeriac_once SET expires = :expires WHERE key = :key")
-_NOTE_ONCE = text("INSERT OR IGNORE INTO celeriac_once (key, expires) VALUES (:key, :expires)")
+_DROP_ONCE = "DELETE FROM celeriac_once WHERE expires < :now"
+_FORGET_ONCE = "UPDATE celeriac_once SET expires = :expires WHERE key = :key"
+_NOTE_ONCE = "INSERT OR IGNORE INTO celeriac_once (key, expires) VALUES (:key, :expires)"
 
 _SEE_LINE = _sql("""
     SELECT json_group_array(json_array(priority, id, size)) FROM (
         SELECT {priority} AS priority, id, {size} AS size FROM celeriac_message AS message
         WHERE queue = :queue AND owner IS NULL AND due_at IS NULL
         ORDER BY message.priority, id LIMIT :limit)""")
-_COUNT_LINE = text(
+_COUNT_LINE = (
     "SELECT count(*) FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL"
 )
-_DELETE_LINE = text("DELETE FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL")
+_DELETE_LINE = "DELETE FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL"
 
 _READ = _sql("""
     SELECT json_group_array(json_array({priority}, id, {queue}, redelivered IS 1, {count}, {size})),
            CAST(group_concat(coalesce(frame, ''), '') AS BLOB)
     FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))""")
-_TAKE = text("UPDATE celeriac_message SET owner = :self WHERE id IN (SELECT value FROM json_each(:ids))")
+_TAKE = "UPDATE celeriac_message SET owner = :self WHERE id IN (SELECT value FROM json_each(:ids))"
 
 # "+owner" keeps SQLite from walking all that the owner holds when it can look up the ids.
-_SEE_HELD = text(
+_SEE_HELD = (
     "SELECT json_group_array(id) FROM celeriac_message"
     " WHERE +owner = :self AND id IN (SELECT value FROM json_each(:ids))"
 )
-_DELETE = text("DELETE FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))")
-_GIVE_BACK = text(
-    "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE id IN (SELECT value FROM json_each(:ids))"
-)
-_PARK = text("""
+_DELETE = "DELETE FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))"
+_GIVE_BACK = "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE id IN (SELECT value FROM json_each(:ids))"
+_PARK = """
     UPDATE celeriac_message SET owner = NULL, due_at = json_extract(fact.value, '$[1]')
-    FROM json_each(:facts) AS fact WHERE celeriac_message.id = json_extract(fact.value, '$[0]')""")
+    FROM json_each(:facts) AS fact WHERE celeriac_message.id = json_extract(fact.value, '$[0]')"""
 _BURY = _sql("""
     INSERT INTO celeriac_dead (queue, priority, reason, died_at, frame)
     SELECT {queue}, {priority}, json_extract(fact.value, '$[1]'), :now, {frame}
@@ -103,7 +102,7 @@ _BURY = _sql("""
 _COME_DUE = _sql(
     "UPDATE celeriac_message SET due_at = NULL WHERE due_at <= :now OR due_at > 9e999 RETURNING {queue}"
 )
-_NEXT_DUE = text("SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL")
+_NEXT_DUE = "SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL"
 
 _RECOVER = _sql("""
     UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = 1 + {count}
@@ -119,11 +118,11 @@ _SEE_DEAD = _sql("""
     SELECT id, {queue}, CAST(reason AS TEXT),
            {died}, {frame}
     FROM celeriac_dead ORDER BY id LIMIT :limit OFFSET :offset""")
-_COUNT_DEAD = text("SELECT count(*) FROM celeriac_dead")
+_COUNT_DEAD = "SELECT count(*) FROM celeriac_dead"
 _REVIVE = _sql("""
     INSERT INTO celeriac_message (queue, priority, frame) SELECT {queue}, {priority}, {frame}
     FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id RETURNING {queue}""")
-_DELETE_DEAD = text("DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids))")
+_DELETE_DEAD = "DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids))"
 
 Verb = Literal["ack", "requeue", "park", "bury"]
 
@@ -218,15 +217,15 @@ class SqliteMessages:
         self._owners = owners
         self._unowned_at = float("-inf")
 
-    def declare(self, connection: Connection, queues: Collection[str]) -> None:
+    def declare(self, connection: sqlite3.Connection, queues: Collection[str]) -> None:
         """Make the queues known."""
         connection.execute(_DECLARE, {"names": as_json(sorted(queues))})
 
-    def queues(self, connection: Connection) -> list[str]:
+    def queues(self, connection: sqlite3.Connection) -> list[str]:
         """Return the names of all queues that are known, sorted."""
-        return sorted(connection.execute(_SEE_QUEUES).scalars())
+        return sorted(column(connection, _SEE_QUEUES))
 
-    def add(self, connection: Connection, messages: Sequence[NewMessage]) -> None:
+    def add(self, connection: sqlite3.Connection, messages: Sequence[NewMessage]) -> None:
         """Append the messages to their queues, in order."""
         for batch in _split_by_size(messages):
             facts: list[tuple[str, int, float | None, int, int]] = []
@@ -237,18 +236,18 @@ class SqliteMessages:
             frames = b"".join([message.frame for message in batch])
             connection.execute(_ADD, {"facts": as_json(facts), "frames": frames})
 
-    def note_once(self, connection: Connection, key: str) -> bool:
+    def note_once(self, connection: sqlite3.Connection, key: str) -> bool:
         """Note that something is published under this key; return whether it is the first time."""
         now = self._clock.now()
         connection.execute(_DROP_ONCE, {"now": now})
         return connection.execute(_NOTE_ONCE, {"key": key, "expires": now + ONCE}).rowcount == 1
 
-    def forget_once(self, connection: Connection, keys: Sequence[str]) -> None:
+    def forget_once(self, connection: sqlite3.Connection, keys: Sequence[str]) -> None:
         """Keep these keys for a short time only."""
         expires = self._clock.now() + ONCE_SETTLED
-        connection.execute(_FORGET_ONCE, [{"key": key, "expires": expires} for key in keys])
+        connection.executemany(_FORGET_ONCE, [{"key": key, "expires": expires} for key in keys])
 
-    def take(self, connection: Connection, queues: Sequence[str], limit: int) -> list[TakenMessage]:
+    def take(self, connection: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[TakenMessage]:
         """Take up to ``limit`` messages; among equal priorities the queues take turns, the first of them first."""
         places = self._choose(connection, queues, limit)
         if not places:
@@ -263,7 +262,9 @@ class SqliteMessages:
         }
         return [taken[place.id] for place in places]
 
-    def settle(self, connection: Connection, settlements: Sequence[Settlement]) -> list[DeliveryLost | None]:
+    def settle(
+        self, connection: sqlite3.Connection, settlements: Sequence[Settlement]
+    ) -> list[DeliveryLost | None]:
         """Settle what is still held; answer ``DeliveryLost`` for the rest."""
         held = {
             owner: self._still_held(connection, owner, [settlement.id for settlement in group])
@@ -282,40 +283,40 @@ class SqliteMessages:
             self._apply(connection, verb, group)
         return answers
 
-    def revive(self, connection: Connection) -> list[str]:
+    def revive(self, connection: sqlite3.Connection) -> list[str]:
         """Put back what came due and what dead owners held; return the queues that got something."""
         now = self._clock.now()
-        queues = list(connection.execute(_COME_DUE, {"now": now}).scalars())
+        queues = column(connection, _COME_DUE, {"now": now})
         if self._clock.monotonic() >= self._unowned_at:
             self._unowned_at = self._clock.monotonic() + self._owners.look
-            queues += connection.execute(_RECOVER_UNOWNED).scalars()
+            queues += column(connection, _RECOVER_UNOWNED)
         dead = self._owners.find_dead(connection)
         if dead:
-            queues += connection.execute(_RECOVER, {"ids": as_json(dead)}).scalars()
+            queues += column(connection, _RECOVER, {"ids": as_json(dead)})
             self._owners.delete(connection, dead)
         return queues
 
-    def next_revival(self, connection: Connection) -> float | None:
+    def next_revival(self, connection: sqlite3.Connection) -> float | None:
         """Return when ``revive`` may have something to do, in seconds since the epoch."""
         times = [
-            connection.execute(_NEXT_DUE).scalar(),
+            scalar(connection, _NEXT_DUE),
             self._owners.next_look(connection),
         ]
         return min((time for time in times if time is not None), default=None)
 
-    def release(self, connection: Connection) -> list[str]:
+    def release(self, connection: sqlite3.Connection) -> list[str]:
         """Give back everything that this process holds; return the queues it goes to."""
         if self._owners.own is None:
             return []
-        queues = list(connection.execute(_RELEASE, {"self": self._owners.own}).scalars())
+        queues = column(connection, _RELEASE, {"self": self._owners.own})
         self._owners.let_go(connection)
         return queues
 
-    def depth(self, connection: Connection, queue: str) -> int:
+    def depth(self, connection: sqlite3.Connection, queue: str) -> int:
         """Count the waiting messages."""
-        return int(connection.execute(_COUNT_LINE, {"queue": queue}).scalar_one())
+        return int(scalar(connection, _COUNT_LINE, {"queue": queue}))
 
-    def peek(self, connection: Connection, queue: str, limit: int) -> list[TakenMessage]:
+    def peek(self, connection: sqlite3.Connection, queue: str, limit: int) -> list[TakenMessage]:
         """Read the next messages without taking them."""
         places = self._choose(connection, [queue], limit)
         facts, frames = _one(connection, _READ, {"ids": as_json([place.id for place in places])})
@@ -327,32 +328,32 @@ class SqliteMessages:
             for fact, frame in found
         ]
 
-    def purge(self, connection: Connection, queue: str) -> int:
+    def purge(self, connection: sqlite3.Connection, queue: str) -> int:
         """Delete the waiting messages; return how many there were."""
         return connection.execute(_DELETE_LINE, {"queue": queue}).rowcount
 
-    def dead(self, connection: Connection, limit: int, offset: int) -> list[DeadMessage]:
+    def dead(self, connection: sqlite3.Connection, limit: int, offset: int) -> list[DeadMessage]:
         """Read the dead-letter list, oldest first."""
         rows = connection.execute(_SEE_DEAD, {"limit": limit, "offset": offset})
         return [DeadMessage(*row) for row in rows]
 
-    def count_dead(self, connection: Connection) -> int:
+    def count_dead(self, connection: sqlite3.Connection) -> int:
         """Count the dead-letter list."""
-        return int(connection.execute(_COUNT_DEAD).scalar_one())
+        return int(scalar(connection, _COUNT_DEAD))
 
-    def retry_dead(self, connection: Connection, ids: Sequence[int]) -> list[str]:
+    def retry_dead(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[str]:
         """Put the dead messages back; return their queues, one for each."""
-        queues = list(connection.execute(_REVIVE, {"ids": as_json(ids)}).scalars())
+        queues = column(connection, _REVIVE, {"ids": as_json(ids)})
         self.delete_dead(connection, ids)
         return queues
 
-    def delete_dead(self, connection: Connection, ids: Sequence[int]) -> int:
+    def delete_dead(self, connection: sqlite3.Connection, ids: Sequence[int]) -> int:
         """Delete the dead messages; return how many there were."""
         return connection.execute(_DELETE_DEAD, {"ids": as_json(ids)}).rowcount
 
-    def _choose(self, connection: Connection, queues: Sequence[str], limit: int) -> list[_Place]:
+    def _choose(self, connection: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[_Place]:
         lines = [
-            deque(_read_places(connection.execute(_SEE_LINE, {"queue": queue, "limit": limit}).scalar_one()))
+            deque(_read_places(scalar(connection, _SEE_LINE, {"queue": queue, "limit": limit})))
             for queue in queues
         ]
         chosen: list[_Place] = []
@@ -364,11 +365,11 @@ class SqliteMessages:
             chosen.append(place)
         return chosen
 
-    def _still_held(self, connection: Connection, owner: int, ids: list[int]) -> set[int]:
-        found = connection.execute(_SEE_HELD, {"self": owner, "ids": as_json(ids)}).scalar_one()
+    def _still_held(self, connection: sqlite3.Connection, owner: int, ids: list[int]) -> set[int]:
+        found = scalar(connection, _SEE_HELD, {"self": owner, "ids": as_json(ids)})
         return set(_read_ids(found))
 
-    def _apply(self, connection: Connection, verb: Verb, settlements: Sequence[Settlement]) -> None:
+    def _apply(self, connection: sqlite3.Connection, verb: Verb, settlements: Sequence[Settlement]) -> None:
         ids = as_json([settlement.id for settlement in settlements])
         facts = as_json([(settlement.id, settlement.detail) for settlement in settlements])
         match verb:
@@ -393,8 +394,8 @@ def as_json(value: object) -> str:
     return _write_bytes(value).decode()
 
 
-def _one(connection: Connection, statement: TextClause, values: dict[str, object]) -> tuple[str, bytes]:
-    facts, frames = connection.execute(statement, values).one()
+def _one(connection: sqlite3.Connection, statement: str, values: dict[str, object]) -> tuple[str, bytes]:
+    facts, frames = connection.execute(statement, values).fetchone()
     return facts, frames
 
 

@@ -10,12 +10,12 @@ too; who lives writes it anew. Everything here runs in the transaction of its ca
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from pathlib import Path
-
-from sqlalchemy import Connection, text
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.servers.keeper import Order
+from celeriac.servers.sqlite.reading import column, scalar
 
 _TERM = 1 / 2
 _LOOK = 1 / 6
@@ -30,18 +30,16 @@ _SLACK = 0.1
 
 _LEAST_TIMEOUT = 1.0
 
-_NEW = text("INSERT INTO celeriac_owner (id, expires, term) VALUES (:self, :expires, :term)")
-_RENEW = text("UPDATE celeriac_owner SET expires = :expires WHERE id = :self")
-_HOLDS = text("SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1")
-_NEXT = text(
-    "SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self AND expires BETWEEN :now AND :now + :longest"
-)
-_EXPIRED = text("""
+_NEW = "INSERT INTO celeriac_owner (id, expires, term) VALUES (:self, :expires, :term)"
+_RENEW = "UPDATE celeriac_owner SET expires = :expires WHERE id = :self"
+_HOLDS = "SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1"
+_NEXT = "SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self AND expires BETWEEN :now AND :now + :longest"
+_EXPIRED = """
     SELECT id FROM celeriac_owner
     WHERE id IS NOT :self AND
-        (expires BETWEEN :now AND :now + :slack + min(coalesce(term, :longest), :longest)) IS NOT TRUE""")
-_TOUCH = text("UPDATE celeriac_owner SET expires = expires WHERE id = :id")
-_DELETE = text("DELETE FROM celeriac_owner WHERE id = :id")
+        (expires BETWEEN :now AND :now + :slack + min(coalesce(term, :longest), :longest)) IS NOT TRUE"""
+_TOUCH = "UPDATE celeriac_owner SET expires = expires WHERE id = :id"
+_DELETE = "DELETE FROM celeriac_owner WHERE id = :id"
 
 _KEEP = """
 UPDATE celeriac_owner SET expires = (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term
@@ -64,7 +62,7 @@ class Owners:
         self.term = lease * _TERM
         self.look = lease * _LOOK
 
-    def hold(self, connection: Connection) -> int:
+    def hold(self, connection: sqlite3.Connection) -> int:
         """Renew our row, or make a new one: what the old one held is not ours any more once it was deleted."""
         expires = self._clock.now() + self.term
         if self.own is not None:
@@ -76,22 +74,22 @@ class Owners:
         connection.execute(_NEW, {"self": self.own, "expires": expires, "term": self.term})
         return self.own
 
-    def rest(self, connection: Connection) -> None:
+    def rest(self, connection: sqlite3.Connection) -> None:
         """Delete our row while it holds nothing."""
-        if self.own is not None and connection.execute(_HOLDS, {"self": self.own}).first() is None:
+        if self.own is not None and connection.execute(_HOLDS, {"self": self.own}).fetchone() is None:
             self.let_go(connection)
 
-    def let_go(self, connection: Connection) -> None:
+    def let_go(self, connection: sqlite3.Connection) -> None:
         """Delete our row."""
         if self.own is not None:
             self.delete(connection, [self.own])
             self.own = None
 
-    def find_dead(self, connection: Connection) -> list[int]:
+    def find_dead(self, connection: sqlite3.Connection) -> list[int]:
         """Return the others that were not renewed in time and have had time to say that they live."""
         now = self._clock.monotonic()
         limits = {"self": self.own, "now": self._clock.now(), "longest": _LONGEST, "slack": _SLACK}
-        expired = connection.execute(_EXPIRED, limits).scalars().all()
+        expired = column(connection, _EXPIRED, limits)
         for owner in expired[:1]:
             connection.execute(_TOUCH, {"id": owner})
         self._suspects = {owner: self._suspects.get(owner, now) for owner in expired}
@@ -101,16 +99,16 @@ class Owners:
         """Begin anew: the file could not be written in between, or not for long."""
         self._suspects = {}
 
-    def delete(self, connection: Connection, owners: list[int]) -> None:
+    def delete(self, connection: sqlite3.Connection, owners: list[int]) -> None:
         """Delete these rows."""
-        connection.execute(_DELETE, [{"id": owner} for owner in owners])
+        connection.executemany(_DELETE, [{"id": owner} for owner in owners])
 
-    def next_look(self, connection: Connection) -> float | None:
+    def next_look(self, connection: sqlite3.Connection) -> float | None:
         """Return when ``find_dead`` may find something, in seconds since the epoch."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         times = [now + since + self.look - monotonic for since in self._suspects.values()]
         limits = {"self": self.own, "now": now, "longest": _LONGEST}
-        expiry = connection.execute(_NEXT, limits).scalar()
+        expiry = scalar(connection, _NEXT, limits)
         return min(times if expiry is None else [*times, expiry], default=None)
 
     def order(self, file: Path, owner: int) -> Order:

@@ -6,35 +6,35 @@ revision. What has expired is dropped by whoever adds next.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
-
-from sqlalchemy import Connection, text
 
 from celeriac.broker import Revoked
 from celeriac.clock import Clock
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import as_json
+from celeriac.servers.sqlite.reading import scalar
 
-_DROP_EXPIRED = text("DELETE FROM celeriac_revoked WHERE expires <= :now")
-_ADD = text("""
+_DROP_EXPIRED = "DELETE FROM celeriac_revoked WHERE expires <= :now"
+_ADD = """
     INSERT INTO celeriac_revoked (kind, id, expires, terminate)
     SELECT :kind, value, :expires, :terminate FROM json_each(:ids) WHERE true
     ON CONFLICT (kind, id) DO UPDATE SET
-        expires = max(expires, excluded.expires), terminate = max(terminate, excluded.terminate)""")
-_LATEST_DUE = text("SELECT max(due_at) FROM celeriac_message WHERE due_at < 9e999")
+        expires = max(expires, excluded.expires), terminate = max(terminate, excluded.terminate)"""
+_LATEST_DUE = "SELECT max(due_at) FROM celeriac_message WHERE due_at < 9e999"
 # What is no number of ours counts as none.
-_ADVANCE = text("""
+_ADVANCE = """
     INSERT INTO celeriac_revision (name, number) VALUES ('revoked', 1) ON CONFLICT (name) DO UPDATE SET number = 1 +
-        CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END""")
-_REVISION = text("""
+        CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END"""
+_REVISION = """
     SELECT CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END
-    FROM celeriac_revision WHERE name = 'revoked'""")
-_LOAD = text("SELECT kind, CAST(id AS TEXT), terminate IS 1 FROM celeriac_revoked WHERE expires > :now")
+    FROM celeriac_revision WHERE name = 'revoked'"""
+_LOAD = "SELECT kind, CAST(id AS TEXT), terminate IS 1 FROM celeriac_revoked WHERE expires > :now"
 
 
-def read_revision(connection: Connection) -> int:
+def read_revision(connection: sqlite3.Connection) -> int:
     """Return the number of the last change."""
-    return int(connection.execute(_REVISION).scalar() or 0)
+    return int(scalar(connection, _REVISION) or 0)
 
 
 class SqliteRevocations:
@@ -49,9 +49,9 @@ class SqliteRevocations:
     ) -> None:
         now = self._clock.now()
 
-        def add(connection: Connection) -> None:
+        def add(connection: sqlite3.Connection) -> None:
             connection.execute(_DROP_EXPIRED, {"now": now})
-            expires = max(now, connection.execute(_LATEST_DUE).scalar() or now) + keep
+            expires = max(now, scalar(connection, _LATEST_DUE) or now) + keep
             for kind, names in (("id", ids), ("root", roots)):
                 facts = {"kind": kind, "ids": as_json(list(names))}
                 connection.execute(_ADD, facts | {"expires": expires, "terminate": terminate})
@@ -65,8 +65,8 @@ class SqliteRevocations:
     async def load(self) -> Revoked:
         return await self._link.write(self._load)
 
-    def _load(self, connection: Connection) -> Revoked:
-        rows = connection.execute(_LOAD, {"now": self._clock.now()}).all()
+    def _load(self, connection: sqlite3.Connection) -> Revoked:
+        rows = connection.execute(_LOAD, {"now": self._clock.now()}).fetchall()
         return Revoked(
             read_revision(connection),
             ids=frozenset(id for kind, id, _ in rows if kind == "id"),

@@ -11,8 +11,8 @@ from collections import deque
 
 from celeriac.broker import Delivery
 from celeriac.errors import BrokerError, DeliveryLost
-from celeriac.servers.sqlite.desk import Desk, Taken
 from celeriac.servers.sqlite.messages import Settlement, TakenMessage, Verb
+from celeriac.servers.sqlite.queue_file import QueueFile, Taken
 
 _LONGEST_WAIT = 15.0
 """Seconds for which a wait believes that it will be woken; then it looks at the file."""
@@ -21,10 +21,10 @@ _LONGEST_WAIT = 15.0
 class SqliteReceipt:
     """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
 
-    __slots__ = ("_desk", "_message", "_spent")
+    __slots__ = ("_file", "_message", "_spent")
 
-    def __init__(self, desk: Desk, message: TakenMessage) -> None:
-        self._desk = desk
+    def __init__(self, file: QueueFile, message: TakenMessage) -> None:
+        self._file = file
         self._message = message
         self._spent = False
 
@@ -46,7 +46,7 @@ class SqliteReceipt:
             raise DeliveryLost(f"message {message.id} of queue {message.queue!r} was settled before")
         self._spent = True
         try:
-            await self._desk.settle(Settlement(verb, message.id, message.owner, message.queue, detail))
+            await self._file.settle(Settlement(verb, message.id, message.owner, message.queue, detail))
         except BrokerError:
             self._spent = False
             raise
@@ -55,8 +55,8 @@ class SqliteReceipt:
 class SqliteSubscription:
     """A hold on some queues; see ``celeriac.broker.Subscription``."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, file: QueueFile) -> None:
+        self._file = file
         self._queues: deque[str] = deque()
         self._changed = asyncio.Event()
         self._taking = asyncio.Lock()
@@ -69,7 +69,7 @@ class SqliteSubscription:
             taken = await self._take(limit)
             if taken.messages:
                 self._revision = taken.revision
-                return [_delivery(self._desk, message) for message in taken.messages]
+                return [_delivery(self._file, message) for message in taken.messages]
             await self._wait(taken.look_again)
         return []
 
@@ -86,32 +86,32 @@ class SqliteSubscription:
         self._changed.set()
         dropped = list(self._queues)
         self._queues.clear()
-        await self._desk.ignore(self._changed, dropped)
+        await self._file.ignore(self._changed, dropped)
         async with self._taking:  # what is being taken right now is returned by its take
             pass
 
     async def add_queue(self, queue: str) -> None:
         if queue not in self._queues:
-            await self._desk.attend(self._changed, queue)
+            await self._file.attend(self._changed, queue)
             self._queues.append(queue)
             self._changed.set()
 
     async def drop_queue(self, queue: str) -> None:
         if queue in self._queues:
             self._queues.remove(queue)
-            await self._desk.ignore(self._changed, [queue])
+            await self._file.ignore(self._changed, [queue])
 
     async def _take(self, limit: int) -> Taken:
         async with self._taking:
             if self._stopped:
                 return Taken()
             self._queues.rotate(-1)
-            return await self._desk.take(list(self._queues), limit)
+            return await self._file.take(list(self._queues), limit)
 
     async def _wait(self, until: float | None) -> None:
         pause = _LONGEST_WAIT
         if until is not None:
-            pause = min(pause, max(0.001, until - self._desk.clock.now()))
+            pause = min(pause, max(0.001, until - self._file.clock.now()))
         alarm = asyncio.get_running_loop().call_later(pause, self._changed.set)
         try:
             await self._changed.wait()
@@ -119,6 +119,6 @@ class SqliteSubscription:
             alarm.cancel()
 
 
-def _delivery(desk: Desk, message: TakenMessage) -> Delivery:
-    receipt = SqliteReceipt(desk, message)
+def _delivery(file: QueueFile, message: TakenMessage) -> Delivery:
+    receipt = SqliteReceipt(file, message)
     return Delivery(message.envelope, message.queue, receipt, message.redelivered, message.deliveries + 1)

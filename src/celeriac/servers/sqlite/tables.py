@@ -1,80 +1,119 @@
-"""The tables of a SQLite broker.
+"""The tables of a SQLite file, as SQL.
 
-Rules: a table or a column that an older file lacks is made when the file is opened, so columns added later need none
-of their values to be there.
+Rules: a table or a column that an older file lacks is made when the file is opened, so a column added later is
+nullable or has a default. The tables of results are Celery's own, to the type of each column.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text
+LISTENERS = """
+CREATE TABLE celeriac_listener (name TEXT NOT NULL, topic TEXT NOT NULL, PRIMARY KEY (name, topic));
+CREATE INDEX ix_celeriac_listener_topic ON celeriac_listener (topic);
+"""
+"""Who wants to be woken: the ``name`` of a socket file, and the ``topic`` that it wants to hear of."""
 
-from celeriac.servers.sqlite.link import listener_table
+QUEUES = """
+CREATE TABLE celeriac_queue (name TEXT NOT NULL PRIMARY KEY);
 
-METADATA = MetaData()
-listener_table(METADATA)
+CREATE TABLE celeriac_owner (id INTEGER NOT NULL PRIMARY KEY, expires FLOAT NOT NULL, term FLOAT);
 
-Table("celeriac_queue", METADATA, Column("name", Text, primary_key=True))
+CREATE TABLE celeriac_message (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    owner INTEGER,
+    due_at FLOAT,
+    redelivered INTEGER NOT NULL DEFAULT 0,
+    deliveries INTEGER NOT NULL DEFAULT 0,
+    frame BLOB NOT NULL
+);
+CREATE INDEX celeriac_message_waiting ON celeriac_message (queue, priority, id)
+    WHERE owner IS NULL AND due_at IS NULL;
+CREATE INDEX celeriac_message_due ON celeriac_message (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX celeriac_message_owner ON celeriac_message (owner) WHERE owner IS NOT NULL;
 
-Table(
-    "celeriac_owner",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("expires", Float, nullable=False),
-    Column("term", Float),
-)
+CREATE TABLE celeriac_dead (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    died_at FLOAT NOT NULL,
+    frame BLOB NOT NULL
+);
 
-_message = Table(
-    "celeriac_message",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("queue", Text, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("owner", Integer),
-    Column("due_at", Float),
-    Column("redelivered", Integer, nullable=False, server_default="0"),
-    Column("deliveries", Integer, nullable=False, server_default="0"),
-    Column("frame", LargeBinary, nullable=False),
-    sqlite_autoincrement=True,
-)
-Index(
-    "celeriac_message_waiting",
-    *_message.c["queue", "priority", "id"],
-    sqlite_where=_message.c.owner.is_(None) & _message.c.due_at.is_(None),
-)
-Index("celeriac_message_due", _message.c.due_at, sqlite_where=_message.c.due_at.is_not(None))
-Index("celeriac_message_owner", _message.c.owner, sqlite_where=_message.c.owner.is_not(None))
+CREATE TABLE celeriac_once (key TEXT NOT NULL PRIMARY KEY, expires FLOAT NOT NULL);
+CREATE INDEX ix_celeriac_once_expires ON celeriac_once (expires);
 
-Table(
-    "celeriac_dead",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("queue", Text, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("died_at", Float, nullable=False),
-    Column("frame", LargeBinary, nullable=False),
-    sqlite_autoincrement=True,
-)
+CREATE TABLE celeriac_revoked (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    expires FLOAT NOT NULL,
+    terminate INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, id)
+);
+CREATE INDEX ix_celeriac_revoked_expires ON celeriac_revoked (expires);
 
-Table(
-    "celeriac_once",
-    METADATA,
-    Column("key", Text, primary_key=True),
-    Column("expires", Float, nullable=False, index=True),
-)
+CREATE TABLE celeriac_revision (name TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL);
+"""
+"""What a broker needs."""
 
-Table(
-    "celeriac_revoked",
-    METADATA,
-    Column("kind", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
-    Column("expires", Float, nullable=False, index=True),
-    Column("terminate", Integer, nullable=False, server_default="0"),
-)
+RESULTS = """
+CREATE TABLE celery_taskmeta (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    task_id VARCHAR(155),
+    status VARCHAR(50),
+    result BLOB,
+    date_done DATETIME,
+    traceback TEXT,
+    children BLOB,
+    name VARCHAR(155),
+    args BLOB,
+    kwargs BLOB,
+    worker VARCHAR(155),
+    retries INTEGER,
+    queue VARCHAR(155),
+    stamps BLOB,
+    UNIQUE (task_id)
+);
+CREATE INDEX ix_celery_taskmeta_date_done ON celery_taskmeta (date_done);
 
-Table(
-    "celeriac_revision",
-    METADATA,
-    Column("name", Text, primary_key=True),
-    Column("number", Integer, nullable=False),
-)
+CREATE TABLE celery_tasksetmeta (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    taskset_id VARCHAR(155),
+    result BLOB,
+    date_done DATETIME,
+    UNIQUE (taskset_id)
+);
+CREATE INDEX ix_celery_tasksetmeta_date_done ON celery_tasksetmeta (date_done);
+
+CREATE TABLE celeriac_chord (
+    id VARCHAR NOT NULL PRIMARY KEY,
+    size INTEGER,
+    ended INTEGER,
+    joined INTEGER,
+    token VARCHAR,
+    claimed_until FLOAT,
+    done INTEGER,
+    touched FLOAT
+);
+CREATE INDEX ix_celeriac_chord_touched ON celeriac_chord (touched);
+
+CREATE TABLE celeriac_chord_part (
+    chord_id VARCHAR NOT NULL,
+    task_id VARCHAR NOT NULL,
+    place INTEGER NOT NULL,
+    joins INTEGER NOT NULL,
+    part BLOB,
+    PRIMARY KEY (chord_id, task_id, place, joins)
+);
+
+CREATE TABLE celeriac_copy (
+    id VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    number VARCHAR,
+    expires FLOAT,
+    PRIMARY KEY (id, name)
+);
+CREATE INDEX ix_celeriac_copy_expires ON celeriac_copy (expires);
+"""
+"""What a result store needs: Celery's two tables, and celeriac's own beside them."""

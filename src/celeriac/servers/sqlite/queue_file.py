@@ -7,13 +7,13 @@ who wait for its queue, in this process and in the others.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import Connection
 
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
@@ -23,7 +23,7 @@ from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import NewMessage, Settlement, SqliteMessages, TakenMessage
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.revocations import read_revision
-from celeriac.servers.sqlite.tables import METADATA
+from celeriac.servers.sqlite.tables import QUEUES
 
 T = TypeVar("T")
 
@@ -49,13 +49,13 @@ class Taken(msgspec.Struct, frozen=True):
     look_again: float | None = None
 
 
-class Desk:
+class QueueFile:
     """What the parts of one broker share: the file, its messages, and the bell that says a queue has some."""
 
     def __init__(self, path: str, clock: Clock, lease: float, *, group: bool) -> None:
         self.link = SqliteLink(
             path,
-            METADATA,
+            QUEUES,
             clock,
             away=BrokerUnavailable,
             refused=BrokerError,
@@ -110,7 +110,7 @@ class Desk:
         """Add what is not done under its key yet; return of each whether it was added."""
         queues = {message.queue for _, messages in additions for message in messages}
 
-        def whole(connection: Connection) -> list[bool]:
+        def whole(connection: sqlite3.Connection) -> list[bool]:
             new = [self.messages.note_once(connection, key) for key, _ in additions]
             added = [messages for (_, messages), is_new in zip(additions, new, strict=True) if is_new]
             self._add(connection, list(chain.from_iterable(added)), queues)
@@ -128,7 +128,7 @@ class Desk:
         """Take messages, or learn when to look again."""
         asked = self.clock.monotonic()
 
-        def job(connection: Connection) -> Taken:
+        def job(connection: sqlite3.Connection) -> Taken:
             messages = self.messages.take(connection, queues, limit)
             if messages:
                 return Taken(messages, revision=read_revision(connection))
@@ -141,12 +141,12 @@ class Desk:
             return Taken(look_again=self.clock.now())
         return taken
 
-    async def revived(self, job: Callable[[Connection], T]) -> T:
+    async def revived(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run the job on queues that are up to date; wake who waits for those that got something by that."""
         changed: set[str] = set()
         asked = self.clock.monotonic()
 
-        def whole(connection: Connection) -> T:
+        def whole(connection: sqlite3.Connection) -> T:
             if self.clock.monotonic() - asked > self._owners.look:
                 self._owners.suspect_nobody()  # somebody had the file meanwhile
             changed.update(self.messages.revive(connection))
@@ -211,7 +211,9 @@ class Desk:
             lambda connection: queues.update(self.messages.release(connection)), lambda: queues
         )
 
-    def _add(self, connection: Connection, messages: Sequence[NewMessage], unknown: Collection[str]) -> None:
+    def _add(
+        self, connection: sqlite3.Connection, messages: Sequence[NewMessage], unknown: Collection[str]
+    ) -> None:
         if unknown:
             self.messages.declare(connection, unknown)
         self.messages.add(connection, messages)
