@@ -7,7 +7,7 @@ the broker until its receipt is settled; an optional ability is an optional obje
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -205,6 +205,99 @@ class Revocations(Protocol):
         ...
 
 
+class Exchange(msgspec.Struct, frozen=True):
+    """Where a copy of each message goes to everybody who listens; nothing is kept for who does not.
+
+    :param by_key: listeners choose by the keys of their bindings (AMQP: a durable ``topic`` exchange, such as Celery's
+        ``celeryev``); else each gets everything (a ``fanout`` exchange, such as ``celery.pidbox``).
+    """
+
+    name: str
+    by_key: bool = False
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
+    """What is listened for.
+
+    :param key: of the messages; one that ends in ``#`` stands for every key that begins so.
+    :param queue: names the queue of the listener on RabbitMQ, which nobody else may listen with at the same time.
+    :param message_ttl: seconds that RabbitMQ keeps a message for a listener that does not take it.
+    :param expires: seconds that RabbitMQ keeps the queue when nobody takes from it.
+    """
+
+    exchange: Exchange
+    key: str = ""
+    queue: str = ""
+    message_ttl: float = 300.0
+    expires: float = 10.0
+
+
+class ReplyTo(msgspec.Struct, frozen=True):
+    """Where the answers to a question go: to the queue ``<key>.<exchange>``, as kombu names it.
+
+    :param exchange: of the answers, such as ``reply.celery.pidbox``.
+    :param key: of the asker, which nobody else has.
+    """
+
+    exchange: str
+    key: str
+
+    @property
+    def queue(self) -> str:
+        """The queue of the asker."""
+        return f"{self.key}.{self.exchange}"
+
+
+class Fanout(Protocol):
+    """Tells everybody who listens, and asks them (kombu: fanout exchanges, ``pidbox``).
+
+    Messages of one publisher come in the order they were published. Every method raises ``BrokerUnavailable`` when the
+    broker is away, and ``BrokerError`` when it refuses.
+    """
+
+    async def publish(self, exchange: Exchange, envelope: Envelope, key: str = "") -> int | None:
+        """Send to everybody who listens now; return how many they are, ``None`` where there are some, uncounted.
+
+        A listener that died without a word may be counted until its lease ends. Costs nothing where nobody listens.
+        """
+        ...
+
+    def listen(
+        self, bindings: Sequence[Binding]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Envelope | Unreadable]]:
+        """Hear, within the block, what is published to any of the bindings.
+
+        Entering returns when everything published from then on is heard. A connection that is cut is made anew by
+        itself; what is published meanwhile is lost, as is the oldest of what is not read in time. The iterator raises
+        ``BrokerError`` when the broker refuses to let it listen again.
+        """
+        ...
+
+    async def answer(self, reply_to: ReplyTo, envelope: Envelope, keep: float = 10.0) -> bool:
+        """Send to who asked, if that is still there; return whether it is.
+
+        :param keep: seconds after which an answer that was not fetched is dropped.
+        """
+        ...
+
+    def ask(
+        self,
+        exchange: Exchange,
+        envelope: Envelope,
+        reply_to: ReplyTo,
+        *,
+        key: str = "",
+        expect: int | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Envelope | Unreadable]]:
+        """Publish, and within the block receive the answers as they come; set the deadline around it.
+
+        :param reply_to: what the message tells those who answer.
+        :param expect: answers after which the iterator ends; as many as heard the question when not given, and
+            where the broker cannot count them, it does not end.
+        """
+        ...
+
+
 class Broker(Protocol):
     """A place that keeps messages in queues. Bound to the event loop that first used it."""
 
@@ -274,6 +367,11 @@ class Broker(Protocol):
     @property
     def revocations(self) -> Revocations:
         """What must not run any more."""
+        ...
+
+    @property
+    def fanout(self) -> Fanout | None:
+        """Telling and asking everybody who listens; ``None`` where the broker cannot."""
         ...
 
     async def ping(self) -> str:

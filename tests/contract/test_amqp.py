@@ -10,6 +10,7 @@ import amqp
 from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.testing.contracts import (
     BrokerContract,
+    FanoutContract,
     OnceContract,
     Plant,
     RevocationContract,
@@ -78,3 +79,7 @@ class TestAmqpSchedule(ScheduleContract):
 @pytest.mark.usefixtures("no_delayed_messages")
 class TestAmqpRevocations(RevocationContract):
     """What must not run."""
+
+
+class TestAmqpFanout(FanoutContract):
+    """Telling and asking everybody who listens."""

@@ -11,6 +11,7 @@ from celeriac.testing.contracts import (
     BrokerContract,
     ChordContract,
     CopyContract,
+    FanoutContract,
     OnceContract,
     Plant,
     RevocationContract,
@@ -50,6 +51,10 @@ class TestMemorySchedule(ScheduleContract):
 
 class TestMemoryRevocations(RevocationContract):
     """What must not run."""
+
+
+class TestMemoryFanout(FanoutContract):
+    """Telling and asking everybody who listens."""
 
 
 class TestMemoryBackend(BackendContract, ChordContract, CopyContract):

@@ -10,6 +10,7 @@ from celeriac.testing.contracts import (
     BrokerContract,
     ChordContract,
     CopyContract,
+    FanoutContract,
     OnceContract,
     Plant,
     RevocationContract,
@@ -58,6 +59,10 @@ class TestRedisSchedule(ScheduleContract):
 
 class TestRedisRevocations(RevocationContract):
     """What must not run."""
+
+
+class TestRedisFanout(FanoutContract):
+    """Telling and asking everybody who listens."""
 
 
 class TestRedisBackend(BackendContract, ChordContract, CopyContract):

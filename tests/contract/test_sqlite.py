@@ -12,6 +12,7 @@ from celeriac.testing.contracts import (
     BrokerContract,
     ChordContract,
     CopyContract,
+    FanoutContract,
     OnceContract,
     Plant,
     RevocationContract,
@@ -62,6 +63,10 @@ class TestSqliteSchedule(ScheduleContract):
 
 class TestSqliteRevocations(RevocationContract):
     """What must not run."""
+
+
+class TestSqliteFanout(FanoutContract):
+    """Telling and asking everybody who listens."""
 
 
 class TestSqlBackend(BackendContract, ChordContract, CopyContract):

@@ -10,7 +10,17 @@ import pytest
 
 _SUITES = {
     f"celeriac.testing.{kind}_contract"
-    for kind in ("backend", "broker", "chord", "copy", "once", "revocation", "schedule", "settlement")
+    for kind in (
+        "backend",
+        "broker",
+        "chord",
+        "copy",
+        "fanout",
+        "once",
+        "revocation",
+        "schedule",
+        "settlement",
+    )
 }
 pytest.register_assert_rewrite(*(_SUITES - sys.modules.keys()))
 
@@ -18,6 +28,7 @@ from celeriac.testing.backend_contract import BackendContract  # noqa: E402 - af
 from celeriac.testing.broker_contract import BrokerContract, Plant  # noqa: E402
 from celeriac.testing.chord_contract import ChordContract  # noqa: E402
 from celeriac.testing.copy_contract import CopyContract  # noqa: E402
+from celeriac.testing.fanout_contract import FanoutContract  # noqa: E402
 from celeriac.testing.once_contract import OnceContract  # noqa: E402
 from celeriac.testing.revocation_contract import RevocationContract  # noqa: E402
 from celeriac.testing.schedule_contract import ScheduleContract  # noqa: E402
@@ -28,6 +39,7 @@ __all__ = [
     "BrokerContract",
     "ChordContract",
     "CopyContract",
+    "FanoutContract",
     "OnceContract",
     "Plant",
     "RevocationContract",

@@ -17,7 +17,16 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 import msgspec
 
 from celeriac.backend import Backend, ChordStore, Claim, Copies, EncodedPart, EncodedResult, Replies, Standing
-from celeriac.broker import Broker, DeadLetters, Delivery, Receipt, Revocations, Schedule, Subscription
+from celeriac.broker import (
+    Broker,
+    DeadLetters,
+    Delivery,
+    Fanout,
+    Receipt,
+    Revocations,
+    Schedule,
+    Subscription,
+)
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError
@@ -229,6 +238,11 @@ class FaultyBroker:
     @property
     def schedule(self) -> Schedule:
         return self._broker.schedule
+
+    @property
+    def fanout(self) -> Fanout | None:
+        """That of the broker itself: nothing goes wrong there."""
+        return self._broker.fanout
 
     @property
     def revocations(self) -> Revocations:

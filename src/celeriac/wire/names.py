@@ -20,6 +20,9 @@ UNACKED_INDEX = "unacked_index"
 UNACKED_MUTEX = "unacked_mutex"
 """Lock held by whoever restores messages whose visibility timeout has passed."""
 
+BINDING_DEADLINES = "_kombu.binding_deadlines"
+"""Sorted set: exchange to the time (ms) after which its bindings are swept, if none of them is for good (kombu 5.7)."""
+
 DEFAULT_QUEUE = "celery"
 RESULT_PREFIX = "celery-task-meta-"
 GROUP_PREFIX = "celery-taskset-meta-"

@@ -30,6 +30,7 @@ from celeriac.broker import (
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost
 from celeriac.finding import Finding
+from celeriac.servers.memory.fanout import MemoryFanout
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
@@ -79,6 +80,7 @@ class MemoryBroker:
         self._once_full = _ONCE_FEW
         self._lines = _Lines(clock)
         self._revocations = _MemoryRevocations(self._lines, clock)
+        self._fanout = MemoryFanout()
         self._subscriptions: set[_MemorySubscription] = set()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -139,6 +141,11 @@ class MemoryBroker:
     @property
     def revocations(self) -> Revocations:
         return self._revocations
+
+    @property
+    def fanout(self) -> MemoryFanout:
+        """Telling and asking everybody who listens."""
+        return self._fanout
 
     async def ping(self) -> str:
         return f"memory of this process, {counted(len(self._lines.waiting), 'queue')}"

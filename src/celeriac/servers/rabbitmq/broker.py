@@ -18,6 +18,7 @@ from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.copies import as_copies
 from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
 from celeriac.servers.rabbitmq.envelopes import read
+from celeriac.servers.rabbitmq.fanout import AmqpFanout
 from celeriac.servers.rabbitmq.ledger import Ledger
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.orphans import Orphans
@@ -77,6 +78,7 @@ class AmqpBroker:
         self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead, lowest_first=lowest_first)
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
         self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
+        self._fanout = AmqpFanout(self.link)
         self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -172,6 +174,11 @@ class AmqpBroker:
         """The connection, for the result store of the same RabbitMQ."""
         return self.link
 
+    @property
+    def fanout(self) -> AmqpFanout:
+        """Telling and asking everybody who listens."""
+        return self._fanout
+
     async def ping(self) -> str:
         with self.link.translated(BrokerUnavailable, BrokerError):
             return await self.link.ping()
@@ -181,5 +188,6 @@ class AmqpBroker:
             return await self.link.examine()
 
     async def close(self) -> None:
+        await self._fanout.close()
         await self._orphans.close()
         await self.link.close()

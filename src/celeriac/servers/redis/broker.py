@@ -16,6 +16,7 @@ from celeriac.finding import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.dead import RedisDeadLetters
+from celeriac.servers.redis.fanout import RedisFanout
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import LeaseKeeper
 from celeriac.servers.redis.link import Link
@@ -79,6 +80,7 @@ class RedisBroker:
         self._dead = RedisDeadLetters(self._link, self._keys)
         self._schedule = RedisSchedule(self._link, self._keys)
         self._revocations = RedisRevocations(self._link, self._keys)
+        self._fanout = RedisFanout(self._link, self._keys, self._pushes)
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         await self._outbox.publish(envelope, route)
@@ -150,6 +152,11 @@ class RedisBroker:
         """What must not run any more."""
         return self._revocations
 
+    @property
+    def fanout(self) -> RedisFanout:
+        """Telling and asking everybody who listens."""
+        return self._fanout
+
     def settlements(self, results: Backend) -> RedisSettlements | None:
         """Return what lands endings in one step, where the results are on this server."""
         if not isinstance(results, RedisBackend) or not results.shares(self._link.target):
@@ -172,6 +179,7 @@ class RedisBroker:
         if self._settlements is not None:
             await self._settlements.drain()
         await self._leases.close()
+        await self._fanout.close()
         await self._pushes.close()
         await self._link.close()
 

@@ -48,6 +48,7 @@ class Keys:
         self.dead_index = f"{prefix}celeriac.dead.index"
         self.served = f"{prefix}celeriac.served"
         self.revision = f"{prefix}celeriac.revoked.revision"
+        self.binding_deadlines = prefix + names.BINDING_DEADLINES
         self.revoked = tuple(f"{prefix}celeriac.revoked.{kind}" for kind in ("ids", "roots", "terminate"))
         self.kinds = {
             **dict.fromkeys((self.unacked, self.dead), "hash"),

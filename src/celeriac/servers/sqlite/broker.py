@@ -15,6 +15,7 @@ from celeriac.errors import BrokerError
 from celeriac.finding import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
+from celeriac.servers.sqlite.fanout import SqliteFanout
 from celeriac.servers.sqlite.link import LARGE
 from celeriac.servers.sqlite.messages import NewMessage
 from celeriac.servers.sqlite.queue_file import QueueFile
@@ -50,6 +51,7 @@ class SqliteBroker:
     ) -> None:
         require("lease", lease, SECONDS)
         self._file = QueueFile(path, clock, lease, group=group)
+        self._fanout = SqliteFanout(self._file)
         self._subscriptions: set[SqliteSubscription] = set()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -109,6 +111,11 @@ class SqliteBroker:
     def revocations(self) -> Revocations:
         return SqliteRevocations(self._file.link, self._file.clock)
 
+    @property
+    def fanout(self) -> SqliteFanout:
+        """Telling and asking everybody who listens."""
+        return self._fanout
+
     async def ping(self) -> str:
         known = await self.queues()
         return f"SQLite file {self._file.link.path}, {counted(len(known), 'queue')}"
@@ -121,6 +128,7 @@ class SqliteBroker:
         """Stop the subscriptions, give back what is held, and close the file."""
         for subscription in list(self._subscriptions):
             await subscription.stop()
+        await self._fanout.close()
         await self._file.close()
 
     async def _new_messages(self, messages: Sequence[tuple[Envelope, Route]]) -> list[NewMessage]:

@@ -73,6 +73,7 @@ class QueueFile:
         self._known: set[str] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._attending = False
+        self._beginning = asyncio.Lock()
         self._keeper = Keeper(f"leases of messages in {self.link.path}")
         self._kept: int | None = None
 
@@ -80,20 +81,26 @@ class QueueFile:
         """Declare the queue; set the event whenever it may have got a message, from any process."""
         await self.link.write(lambda connection: self.messages.declare(connection, [queue]))
         self._known.add(queue)
-        if not self._attending:
-            self._attending = True
-            await self.link.every(self._lease / 3, self._owners.rest)
-            await self.link.listen(self.ring_all, POLL)
-        await self.link.hear([queue])
-        self._waiting.setdefault(queue, set()).add(event)
+        await self.hear(event, [queue])
 
-    async def ignore(self, event: asyncio.Event, queues: Collection[str]) -> None:
-        """Set the event for these queues no longer."""
-        for queue in queues:
-            self._waiting[queue].discard(event)
-        unheard = [queue for queue in queues if not self._waiting[queue]]
-        for queue in unheard:
-            del self._waiting[queue]
+    async def hear(self, event: asyncio.Event, topics: Collection[str]) -> None:
+        """Set the event whenever somebody, in any process, has news for one of the topics; a queue's name is one."""
+        async with self._beginning:
+            if not self._attending:
+                await self.link.every(self._lease / 3, self._owners.rest)
+                await self.link.listen(self.ring_all, POLL)
+                self._attending = True
+        await self.link.hear(topics)
+        for topic in topics:
+            self._waiting.setdefault(topic, set()).add(event)
+
+    async def ignore(self, event: asyncio.Event, topics: Collection[str]) -> None:
+        """Set the event for these topics no longer."""
+        for topic in topics:
+            self._waiting[topic].discard(event)
+        unheard = [topic for topic in topics if not self._waiting[topic]]
+        for topic in unheard:
+            del self._waiting[topic]
         with suppress(BrokerError):  # a poke too many does no harm
             await self.link.ignore(unheard)
 
@@ -168,10 +175,10 @@ class QueueFile:
         self.ring(set(queues))
         return len(queues)
 
-    def ring(self, queues: Collection[str]) -> None:
-        """Wake those in this process who wait for one of the queues."""
-        for queue in queues:
-            for event in self._waiting.get(queue, ()):
+    def ring(self, topics: Collection[str]) -> None:
+        """Wake those in this process who wait for one of the topics."""
+        for topic in topics:
+            for event in self._waiting.get(topic, ()):
                 event.set()
 
     def ring_all(self) -> None:

@@ -54,6 +54,22 @@ CREATE TABLE celeriac_revoked (
 CREATE INDEX ix_celeriac_revoked_expires ON celeriac_revoked (expires);
 
 CREATE TABLE celeriac_revision (name TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL);
+
+CREATE TABLE celeriac_binding (
+    listener TEXT NOT NULL,
+    exchange TEXT NOT NULL,
+    key TEXT NOT NULL,
+    expires FLOAT NOT NULL,
+    PRIMARY KEY (listener, exchange, key)
+);
+
+CREATE TABLE celeriac_broadcast (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    exchange TEXT NOT NULL,
+    key TEXT NOT NULL,
+    expires FLOAT NOT NULL,
+    frame BLOB NOT NULL
+);
 """
 """What a broker needs."""
 

@@ -70,6 +70,11 @@ def declare_own_queue() -> Frame:
     return commands.Queue.Declare(exclusive=True, auto_delete=True)
 
 
+def declare_listening_queue(queue: str, arguments: Mapping[str, Any]) -> Frame:
+    """Make a queue of this name for this connection alone, which goes with its last consumer."""
+    return _DeclareQueue(queue=queue, exclusive=True, auto_delete=True, arguments=dict(arguments))
+
+
 def bind_queue(queue: str, exchange: str, routing_key: str) -> Frame:
     """Let what an exchange gets with this key go to the queue."""
     return _BindQueue(queue=queue, exchange=exchange, routing_key=routing_key)
@@ -90,9 +95,9 @@ def look_for_exchange(exchange: str) -> Frame:
     return _DeclareExchange(exchange=exchange, passive=True)
 
 
-def declare_exchange(exchange: str, kind: str) -> Frame:
-    """Make a durable exchange."""
-    return _DeclareExchange(exchange=exchange, exchange_type=kind, durable=True)
+def declare_exchange(exchange: str, kind: str, *, durable: bool = True) -> Frame:
+    """Make an exchange."""
+    return _DeclareExchange(exchange=exchange, exchange_type=kind, durable=durable)
 
 
 def bind_exchange(source: str, destination: str, routing_key: str) -> Frame:

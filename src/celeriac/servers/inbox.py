@@ -1,0 +1,71 @@
+"""What a listener has heard and not read yet; what every broker's ``listen`` and ``ask`` hand out.
+
+Rules: it holds ``MOST`` messages and drops the oldest, so that a slow reader cannot make memory grow without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from celeriac.broker import Binding
+from celeriac.wire.envelope import Envelope, Unreadable
+
+MOST = 10_000
+"""Messages that are held for a reader."""
+
+Heard = Envelope | Unreadable
+
+
+class Inbox:
+    """An iterator over what is put in.
+
+    :param expect: messages after which it ends; ``None`` for never.
+    """
+
+    def __init__(self, expect: int | None = None, most: int = MOST) -> None:
+        self._left = expect
+        self._heard: deque[Heard] = deque(maxlen=most)
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+
+    def put(self, heard: Heard) -> None:
+        """Add what was heard."""
+        self._heard.append(heard)
+        self._news.set()
+
+    def expect(self, count: int | None) -> None:
+        """Let it end after so many messages."""
+        self._left = count
+        self._news.set()
+
+    def fail(self, error: Exception) -> None:
+        """Raise the error in the reader, after what is there."""
+        self._error = error
+        self._news.set()
+
+    def __aiter__(self) -> Inbox:
+        return self
+
+    async def __anext__(self) -> Heard:
+        while True:
+            if self._left == 0:
+                raise StopAsyncIteration
+            if self._heard:
+                if self._left is not None:
+                    self._left -= 1
+                return self._heard.popleft()
+            if self._error is not None:
+                raise self._error
+            self._news.clear()
+            await self._news.wait()
+
+
+def hears(binding: Binding, exchange: str, key: str) -> bool:
+    """Whether what is published there, with this key, is heard by the binding."""
+    return binding.exchange.name == exchange and (not binding.exchange.by_key or leads(binding.key, key))
+
+
+def leads(bound: str, key: str) -> bool:
+    """Whether a message with this key is heard by a binding with that one."""
+    return key.startswith(bound[:-1]) if bound.endswith("#") else key == bound
