@@ -2,7 +2,7 @@
 
 import signal
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -72,3 +72,13 @@ def unique() -> Callable[[str], str]:
 def queue(unique: Callable[[str], str]) -> str:
     """A queue name that no other test uses."""
     return unique("queue")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let half a surrogate pair in a captured log not end a session of several processes, which cannot send it."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
