@@ -7,7 +7,9 @@ import pytest
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.servers.redis.link import Link
+from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.pushes import Ear, Pushes
+from celeriac.servers.redis.url import parse_redis_url
 from tests.redis.conftest import MakeBroker
 from tests.redis.messages import message, route
 from tests.servers import RedisServer
@@ -17,7 +19,8 @@ Heard = asyncio.Queue[tuple[bytes, object]]
 
 def open_link(server: RedisServer, user: str = "") -> Link:
     url = server.url().replace("redis://", f"redis://{user}")
-    return Link(url, timeout=2.0, unavailable=BrokerUnavailable, refused=BrokerError)
+    target = parse_redis_url(url)
+    return Link(target, Pool(target, 2.0), unavailable=BrokerUnavailable, refused=BrokerError)
 
 
 @pytest.fixture

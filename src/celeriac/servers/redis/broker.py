@@ -22,6 +22,7 @@ from celeriac.servers.redis.leases import LeaseKeeper
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.results import RedisBackend
@@ -32,6 +33,7 @@ from celeriac.servers.redis.settling import Settler
 from celeriac.servers.redis.strangers import Strangers
 from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.servers.redis.trial import Trial
+from celeriac.servers.redis.url import parse_redis_url
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import unpack
 from celeriac.wire.names import PRIORITY_STEPS
@@ -47,6 +49,8 @@ class RedisBroker:
     :param timeout: seconds for any one call.
     :param priority_steps: as Celery's setting; every peer must use the same.
     :param clock: tells when to look for dead workers; leases and due times go by the server's.
+    :param connections: those to this server, where there are some already; their timeout holds.
+    :ivar connections: for the result store on the same server.
     """
 
     may_repeat = False
@@ -61,9 +65,12 @@ class RedisBroker:
         timeout: float = 5.0,
         priority_steps: Sequence[int] = PRIORITY_STEPS,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+        connections: Pool | None = None,
     ) -> None:
         _check_seconds(lease=lease, visibility_timeout=visibility_timeout)
-        self._link = Link(url, timeout=timeout, unavailable=BrokerUnavailable, refused=BrokerError)
+        target = parse_redis_url(url)
+        self.connections = connections or Pool(target, timeout)
+        self._link = Link(target, self.connections, unavailable=BrokerUnavailable, refused=BrokerError)
         self._pushes = Pushes(self._link)
         self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
         self._link.on_wrong_type = Strangers(self._link, self._keys).set_aside

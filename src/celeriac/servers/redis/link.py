@@ -1,8 +1,8 @@
-"""A process's connections to one Redis, for the broker and the result backend alike.
+"""One database of a Redis as the broker or a result store uses it.
 
 Rules: one call is one round trip with one deadline; the driver's errors end here, translated into those of the owner
-and chained; no retry is made here, since only the caller knows what may be done twice. Connections are opened on
-first use and belong to the event loop that opened them.
+and chained; no retry is made here, since only the caller knows what may be done twice. Links of one server may share
+their connections.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import redis.asyncio
-import redis.asyncio.sentinel
 from hiredis import pack_command
-from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -39,19 +35,11 @@ from redis.exceptions import (
     ConnectionError as LinkDown,
 )
 
-import redis
 from celeriac.errors import CeleriacError
-from celeriac.quantities import SECONDS, require
+from celeriac.servers.redis.pool import Pool, Unfit, dial
 from celeriac.servers.redis.upload import LARGE, exchange_slowly, read_answer
-from celeriac.servers.redis.url import RedisTarget, parse_redis_url
-from celeriac.servers.tls import BadFile, open_context
+from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import refusal as tls_refusal
-
-_FRESH = 1.0
-"""Seconds within which an idle connection is used again without asking whether it still stands."""
-
-_SURPLUS = 5.0
-"""Seconds after which a connection is closed that the others did the work of."""
 
 _PASSING = re.compile(r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN)\b")
 """Answers of a server that is there but cannot serve now; the driver has classes for some."""
@@ -74,10 +62,10 @@ _VERSION = Script("return redis.REDIS_VERSION or ''")
 
 
 class Link:
-    """Connections to one Redis.
+    """Calls to one database of a Redis.
 
-    :param url: see ``redis_url``.
-    :param timeout: seconds for any one call, connecting included.
+    :param target: which database.
+    :param pool: the connections to its server.
     :param unavailable: what to raise when another try may help.
     :param refused: what to raise when it will not.
     :ivar on_wrong_type: called when a script met a key of the wrong type; the script runs again if it returns true. A
@@ -86,23 +74,17 @@ class Link:
 
     def __init__(
         self,
-        url: str,
+        target: RedisTarget,
+        pool: Pool,
         *,
-        timeout: float,
         unavailable: type[CeleriacError],
         refused: type[CeleriacError],
     ) -> None:
-        require("timeout", timeout, SECONDS)
-        self.target: RedisTarget = parse_redis_url(url)
-        self.timeout = timeout
+        self.target = target
+        self.timeout = pool.timeout
         self.unavailable = unavailable
         self.refused = refused
-        # The driver's own annotations are too incomplete for strict checking.
-        self._pool: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle: list[tuple[Any, float]] = []
-        self._sentinels: list[Any] = []
-        self._was_let_in = False
+        self._pool = pool
         self.on_wrong_type: Callable[[], Awaitable[bool]] | None = None
 
     async def call(self, *command: Any) -> Any:
@@ -154,15 +136,13 @@ class Link:
     async def open_line(self) -> Line:
         """Return a connection of its own, for what cannot share one: pushes and what they depend on."""
         async with self.deadline():
-            pool = self._open()
-            return Line(self, pool, await pool.get_connection())
+            return Line(self, await dial(self._pool.open(self, self.target.db)))
 
     async def check_door(self) -> None:
         """Make a connection and drop it; raise what keeps others from making one."""
         async with self.deadline():
-            connection = self._open().make_connection()
+            connection = await dial(self._pool.open(self, self.target.db))
             try:
-                await connection.connect()
                 await connection.send_packed_command(_pack([("PING",)]))
                 await read_answer(connection)
             finally:
@@ -179,6 +159,8 @@ class Link:
         try:
             async with asyncio.timeout(self.timeout) as deadline:
                 yield deadline
+        except Unfit as error:
+            raise self.refused(str(error)) from error.__cause__
         except MasterNotFoundError as error:
             raise await self._why_no_master(error) from error
         except (RedisError, OSError, TimeoutError) as error:
@@ -195,7 +177,7 @@ class Link:
         if isinstance(error, OutOfMemoryError):
             text = f"OOM {text}"
         # What was good once may be so again: a new password or certificate must not cost what runs meanwhile.
-        kind = self.unavailable if self._was_let_in else self.refused
+        kind = self.unavailable if self._pool.was_let_in else self.refused
         if reason := tls_refusal(error):
             return kind(f"{self.target} cannot be connected to: {reason}")
         if isinstance(error, AuthenticationError | AuthorizationError) or "unauthenticated" in text:
@@ -218,14 +200,14 @@ class Link:
         try:
             async with asyncio.timeout(self.timeout):
                 answers = await asyncio.gather(
-                    *(sentinel.execute_command(*question) for sentinel in self._sentinels),
+                    *(sentinel.execute_command(*question) for sentinel in self._pool.sentinels),
                     return_exceptions=True,
                 )
         except TimeoutError:
             return self.translate(error)
         if any(answer and not isinstance(answer, BaseException) for answer in answers):
             return self.translate(error)  # they know it, and it is down
-        kind = self.unavailable if self._was_let_in else self.refused
+        kind = self.unavailable if self._pool.was_let_in else self.refused
         for answer in answers:
             if isinstance(answer, AuthenticationError | NoPermissionError | ResponseError):
                 return kind(
@@ -254,19 +236,14 @@ class Link:
         return self.translate(ResponseError(text))
 
     async def close(self) -> None:
-        """Close every connection that is not a line of its own. Idempotent."""
-        pool, self._pool, self._loop = self._pool, None, None
-        self._idle.clear()
-        sentinels, self._sentinels = self._sentinels, []
-        for client in sentinels:
-            await client.aclose()
-        if pool is not None:
-            await pool.disconnect()
+        """Close the connections that no other link uses, but for lines. Idempotent."""
+        await self._pool.close(self)
 
     async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        pool = self._pool
         async with self.deadline() as deadline:
-            pool = self._open()
-            connection = await self._take(pool)
+            driver = pool.open(self, self.target.db)
+            connection = await pool.take(driver)
             try:
                 packed = _pack(commands)
                 if sum(map(len, packed)) < LARGE:
@@ -274,110 +251,18 @@ class Link:
                     answers = [await read_answer(connection) for _ in commands]
                 else:
                     answers = await exchange_slowly(connection, packed, deadline, self.timeout)
-                if answers and not self._was_let_in:
-                    self._was_let_in = not isinstance(answers[0], Exception)
+                if answers and not pool.was_let_in:
+                    pool.was_let_in = not isinstance(answers[0], Exception)
                 return answers
             finally:
-                await self._give_back(pool, connection)
-
-    async def _take(self, pool: Any) -> Any:
-        now = asyncio.get_running_loop().time()
-        while len(self._idle) > 1 and now - self._idle[0][1] > _SURPLUS:
-            connection, _ = self._idle.pop(0)
-            await self._drop(pool, connection)
-        if self._idle:
-            connection, since = self._idle.pop()
-            if now - since < _FRESH:
-                return connection
-            await pool.release(connection)
-        # The pool looks whether a connection still stands, which costs more than a round trip.
-        return await pool.get_connection()
-
-    async def _give_back(self, pool: Any, connection: Any) -> None:
-        if connection.is_connected and pool is self._pool:
-            self._idle.append((connection, asyncio.get_running_loop().time()))
-        else:
-            await self._drop(pool, connection)
-
-    async def _drop(self, pool: Any, connection: Any) -> None:
-        await connection.disconnect(nowait=True)
-        await pool.release(connection)
-
-    def _open(self) -> Any:
-        loop = asyncio.get_running_loop()
-        if self._pool is None:
-            self._pool, self._loop = self._make_pool(), loop
-        elif self._loop is not loop:
-            raise self.refused(
-                f"the connections to {self.target} belong to another event loop; make an object a loop"
-            )
-        return self._pool
-
-    def _make_pool(self) -> Any:
-        self._check_files()
-        options = self._options()
-        if self.target.master is not None:
-            sentinels: Any = redis.asyncio.sentinel.Sentinel
-            sentinel = sentinels(list(self.target.addresses), **self._sentinel_options(), **options)
-            self._sentinels = sentinel.sentinels
-            return sentinel.master_for(self.target.master).connection_pool
-        kind: Any = redis.asyncio.Connection
-        if self.target.path is not None:
-            kind = redis.asyncio.UnixDomainSocketConnection
-        elif self.target.tls is not None:
-            kind = redis.asyncio.SSLConnection
-        return redis.asyncio.ConnectionPool(connection_class=kind, **options)
-
-    def _check_files(self) -> None:
-        """Raise the owner's error for a TLS file that cannot be used: the driver would take it for an outage."""
-        if self.target.security is None:
-            return
-        try:
-            open_context(self.target.security)
-        except BadFile as error:
-            raise self.refused(f"the TLS files of {self.target} cannot be used: {error}") from error
-
-    def _options(self) -> dict[str, Any]:
-        """Return the driver's options. Protocol 2 everywhere: pushes arrive on lines made for them."""
-        target = self.target
-        options: dict[str, Any] = {
-            "db": target.db,
-            "username": target.username,
-            "password": target.password,
-            "client_name": target.client_name,
-            "protocol": 2,
-            "socket_timeout": self.timeout,
-            "socket_connect_timeout": self.timeout,
-        }
-        if target.path is not None:
-            return options | {"path": target.path}
-        options["socket_keepalive"] = True
-        if target.master is not None and target.tls is not None:
-            options["ssl"] = True
-        if target.master is None:
-            (options["host"], options["port"]), *_ = target.addresses
-        return options | (target.tls or {})
-
-    def _sentinel_options(self) -> dict[str, Any]:
-        login: dict[str, Any] = {
-            "username": self.target.sentinel_username,
-            "password": self.target.sentinel_password,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": self.timeout,
-            "socket_connect_timeout": self.timeout,
-        }
-        return {
-            "sentinel_kwargs": login | (self.target.tls or {}) | ({"ssl": True} if self.target.tls else {})
-        }
+                await pool.give_back(driver, connection)
 
 
 class Line:
     """One connection that nobody else uses; it may be subscribed or tracked."""
 
-    def __init__(self, link: Link, pool: Any, connection: Any) -> None:
+    def __init__(self, link: Link, connection: Any) -> None:
         self._link = link
-        self._pool = pool
         self._connection = connection
         self._open = True
 
@@ -430,7 +315,6 @@ class Line:
         if self._open:
             self._open = False
             await self._connection.disconnect(nowait=True)
-            await self._pool.release(self._connection)
 
 
 def _pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:

@@ -23,9 +23,10 @@ from celeriac.servers.redis.copies import COPIES_PREFIX, RedisCopies
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
+from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.upload import LARGE
-from celeriac.servers.redis.url import RedisTarget
+from celeriac.servers.redis.url import RedisTarget, parse_redis_url
 from celeriac.wire.content import Codecs
 from celeriac.wire.names import backend_prefix, group_key, result_key
 from celeriac.wire.result import SUCCESS, ResultRecord, decode, encode, take_long, takes_long
@@ -88,6 +89,7 @@ class RedisBackend:
     :param extended: keep name, arguments, worker, retries and queue too (Celery: ``result_extended``).
     :param key_prefix: Celery's ``global_keyprefix`` of results. Overrides the URL's.
     :param timeout: seconds for any one call.
+    :param connections: those to this server, where there are some already; their timeout holds.
     """
 
     replies: Replies | None = None
@@ -102,9 +104,12 @@ class RedisBackend:
         extended: bool = False,
         key_prefix: str = "",
         timeout: float = 5.0,
+        connections: Pool | None = None,
     ) -> None:
         require("expires", expires, or_none(GRACE))
-        self._link = Link(url, timeout=timeout, unavailable=BackendUnavailable, refused=BackendError)
+        target = parse_redis_url(url)
+        pool = connections or Pool(target, timeout)
+        self._link = Link(target, pool, unavailable=BackendUnavailable, refused=BackendError)
         self._codecs = codecs
         self._serializer = serializer
         self._extended = extended

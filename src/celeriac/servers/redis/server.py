@@ -6,6 +6,7 @@ from functools import cached_property, partial
 
 from celeriac.server import Terms
 from celeriac.servers.redis.broker import RedisBroker
+from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.redis.url import SCHEMES, parse_redis_url
 from celeriac.servers.url_parts import scheme_of
@@ -15,12 +16,15 @@ class RedisServer:
     """One Redis; see ``celeriac.server.Server``.
 
     :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
+    :param connections: a broker's, used where they lead to this server.
     """
 
     def __init__(self, url: str, terms: Terms, connections: object | None = None) -> None:
         self._url = url
         self._terms = terms
-        self._target = parse_redis_url(url)
+        target = parse_redis_url(url)
+        given = connections if isinstance(connections, Pool) and connections.leads_to(target) else None
+        self._pool = given or Pool(target, terms.settings.publish_timeout)
         self._opened: list[RedisBroker | RedisBackend] = []
 
     @cached_property
@@ -32,15 +36,15 @@ class RedisServer:
             key_prefix=settings.key_prefix,
             lease=settings.lease,
             visibility_timeout=settings.visibility_timeout,
-            timeout=settings.publish_timeout,
             clock=self._terms.clock,
+            connections=self._pool,
         )
         self._opened.append(broker)
         return broker
 
     def results(self, url: str) -> RedisBackend | None:
         """Return the result store in the database that the URL names."""
-        if scheme_of(url) not in SCHEMES or not parse_redis_url(url).is_same_server(self._target):
+        if scheme_of(url) not in SCHEMES or not self._pool.leads_to(parse_redis_url(url)):
             return None
         settings = self._terms.settings
         results = RedisBackend(
@@ -50,13 +54,13 @@ class RedisServer:
             expires=settings.result_expires,
             extended=settings.result_extended,
             key_prefix=settings.key_prefix,
-            timeout=settings.publish_timeout,
+            connections=self._pool,
         )
         self._opened.append(results)
         return results
 
     async def close(self) -> None:
-        """Close what was opened, the last first."""
+        """Close what was opened, the last first, and the connections with the last that uses them."""
         for opened in reversed(self._opened):
             await opened.close()
 

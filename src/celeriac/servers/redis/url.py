@@ -60,6 +60,11 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []  # what prints fields one by one prints none
 
+    @property
+    def server(self) -> RedisTarget:
+        """The same without what concerns one database: its number and the prefix of keys."""
+        return msgspec.structs.replace(self, db=0, key_prefix="")
+
     def is_same_server(self, other: RedisTarget) -> bool:
         """Whether this is the same server under the same user, in whichever database."""
         return all(
