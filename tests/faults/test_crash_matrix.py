@@ -27,8 +27,12 @@ def seen(
     cases = [params["case"] for params in chosen if isinstance(params.get("case"), Case)]
     on_rabbit = any(case.broker == "rabbitmq" for case in cases)
     rabbit = request.getfixturevalue("rabbit_server") if on_rabbit else None
-    with RedisServer() as shared, RedisServer(durable=True) as doomed:
-        stage = Stage(cases, tmp_path_factory.mktemp("matrix"), shared, doomed, rabbit)
+    with (
+        RedisServer() as shared,
+        RedisServer(durable=True) as doomed,
+        RedisServer(durable=True) as restarted,
+    ):
+        stage = Stage(cases, tmp_path_factory.mktemp("matrix"), shared, doomed, restarted, rabbit)
         return asyncio.run(stage.play())
 
 

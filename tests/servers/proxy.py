@@ -82,6 +82,7 @@ class Proxy:
                     await asyncio.sleep(len(data) / pace)
                 sink.write(data)
                 await sink.drain()
+            await self._flowing.wait()  # an end is told no more than the rest
         except OSError:
             return
         finally:

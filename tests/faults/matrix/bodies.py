@@ -1,6 +1,8 @@
 """What the tasks of the crash matrix do; each leaves a line in a file for every run."""
 
 import asyncio
+import ctypes
+import fcntl
 import os
 import signal
 import sys
@@ -15,6 +17,10 @@ VALUE = "the value"
 
 CROWDED = 30.0
 """Seconds for an answer: one RabbitMQ has the virtual hosts of all cases at once."""
+
+
+# A call through PyDLL keeps the interpreter lock, as a long regular expression does, without burning the processor.
+_flock_with_the_lock = ctypes.PyDLL(None).flock
 
 
 def note(runs: str) -> int:
@@ -96,6 +102,31 @@ async def waits_once(ctx: Context, runs: str) -> str:
     return VALUE
 
 
+async def waits_for_leave(runs: str) -> str:
+    note(runs)
+    while not os.path.exists(leave_file(runs)):  # noqa: ASYNC110, ASYNC240, PTH110 - a file tells nobody
+        await asyncio.sleep(0.05)
+    return VALUE
+
+
+def holds_the_interpreter(runs: str) -> str:
+    """Let nothing else of this process run until the test lets go of the file."""
+    with Path(hold_file(runs)).open("a") as file:
+        note(runs)
+        _flock_with_the_lock(file.fileno(), fcntl.LOCK_EX)
+    return VALUE
+
+
+def leave_file(runs: str) -> str:
+    """The file that the test makes when the body may return."""
+    return f"{runs}.leave"
+
+
+def hold_file(runs: str) -> str:
+    """The file whose lock the test has for as long as the interpreter is held."""
+    return f"{runs}.hold"
+
+
 async def kills_once(runs: str) -> str:
     if note(runs) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -110,7 +141,7 @@ async def kills(runs: str) -> str:
 
 BODIES = (
     returns, raises, retries_once, asks_again, rejects, gives_back_once, ignores, cancels, exits, waits_once,
-    kills_once, kills,
+    waits_for_leave, holds_the_interpreter, kills_once, kills,
 )  # fmt: skip
 
 

@@ -11,13 +11,18 @@ from celeriac.settings import Delivery
 from celeriac.testing.faults import Point, When
 
 Broker = Literal["memory", "sqlite", "redis", "rabbitmq"]
-How = Literal["in one worker", "worker killed", "child killed", "broker gone", "worker stopped", "revoked"]
+How = Literal[
+    "in one worker", "worker killed", "child killed", "broker gone", "worker stopped", "revoked",
+    "worker suspended", "interpreter held", "machine vanished", "restarted while held",
+]  # fmt: skip
 
 EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis", "rabbitmq")
 OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis", "rabbitmq")
 IN_ONE_STEP: Sequence[Broker] = ("redis",)
 """Where result, follow-ups and acknowledgement land together, so that there is no moment between them."""
 IN_ORDER: Sequence[Broker] = ("sqlite", "rabbitmq")
+WITH_LEASES: Sequence[Broker] = ("sqlite", "redis")
+"""Where the workers themselves find out who of them is dead."""
 MODES: Sequence[Delivery] = ("at_least_once", "at_most_once")
 
 
@@ -123,6 +128,22 @@ ENDINGS: Sequence[Ending] = (
     Ending(
         "The task is revoked while the body runs",
         "waits_once", *alike(Outcome("TaskRevoked", 1)), "revoked",
+    ),
+    Ending(
+        "The worker is suspended (SIGSTOP) for longer than two leases while the body runs",
+        "waits_for_leave", *alike(ONCE), "worker suspended", WITH_LEASES,
+    ),
+    Ending(
+        "The body holds the interpreter for longer than two leases",
+        "holds_the_interpreter", *alike(ONCE), "interpreter held", WITH_LEASES,
+    ),
+    Ending(
+        "Redis is restarted while the body holds the interpreter for longer than two leases",
+        "holds_the_interpreter", *alike(ONCE), "restarted while held", ("redis",),
+    ),
+    Ending(
+        "The worker's machine vanishes while the body runs, and its connections stay open",
+        "waits_once", TWICE, NEVER_HEARD_OF, "machine vanished", ("redis",),
     ),
     killed("The worker is killed before it takes the message", ("take", "before"), ONCE, ONCE),
     killed("The worker is killed after it took the message", ("take", "after"), ONCE, ONCE),

@@ -11,6 +11,7 @@ import amqp
 from celeriac import Celeriac
 from celeriac.servers.memory.broker import MemoryBroker
 from tests.amqp.proxy import Proxy
+from tests.servers import Proxy as SilentProxy
 from tests.servers import RabbitServer, RedisServer
 
 QUEUE = "celery"
@@ -119,6 +120,25 @@ class InRedis:
 
     def absence(self) -> AbstractAsyncContextManager[None]:
         return self._outage.absence()
+
+
+class InRedisFarAway(InRedis):
+    """The workers that are to vanish reach it through a line that can fall silent."""
+
+    def __init__(self, server: RedisServer, prefix: str, outage: "Outage") -> None:
+        super().__init__(server, prefix, outage)
+        self.far_url = ""
+        self._line = SilentProxy(server.port)
+
+    @asynccontextmanager
+    async def in_reach(self) -> AsyncIterator[object]:
+        async with self._line:
+            self.far_url = f"redis://127.0.0.1:{self._line.port}/0?global_keyprefix={self._prefix}"
+            yield
+
+    def fall_silent(self) -> None:
+        """Let nothing through any more, not even the end of a connection."""
+        self._line.freeze()
 
 
 class InRabbit:

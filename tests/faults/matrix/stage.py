@@ -1,11 +1,13 @@
 """Plays cases of the crash matrix, all at once: most of the time a case waits for a lease to end."""
 
 import asyncio
+import fcntl
 import json
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,18 @@ from celeriac.settings import Settings
 from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
 from celeriac.worker.worker import Worker
 from tests.faults.matrix import child_bodies
-from tests.faults.matrix.bodies import CROWDED, count, make_app
+from tests.faults.matrix.bodies import CROWDED, count, hold_file, leave_file, make_app
 from tests.faults.matrix.cases import Case, How, Outcome
-from tests.faults.matrix.places import InFile, InMemory, InRabbit, InRedis, Outage, Place, add_vhosts
+from tests.faults.matrix.places import (
+    InFile,
+    InMemory,
+    InRabbit,
+    InRedis,
+    InRedisFarAway,
+    Outage,
+    Place,
+    add_vhosts,
+)
 from tests.faults.opened import open_both
 from tests.servers import LoggedProcess, RabbitServer, RedisServer
 
@@ -27,8 +38,20 @@ PLAYTIME, PATIENCE, SILENCE = 100.0, 80.0, 2.5
 FEW = 8
 """Cases at a time that one RabbitMQ has room for."""
 
-SHORT_LEASE, LONG_LEASE = 1.0, 30.0
-"""Seconds: what dead workers held comes back soon; a broker's absence ends no lease."""
+SHORT_LEASE, OUTLASTED_LEASE, LONG_LEASE = 1.0, 2.0, 30.0
+"""Seconds: what dead workers held comes back soon; a living one has time in a crowd; a broker's absence ends none."""
+
+OUTLASTED = 2.3
+"""Leases for which a worker that lives says nothing itself."""
+
+APART: Sequence[How] = (
+    "worker killed",
+    "worker suspended",
+    "interpreter held",
+    "machine vanished",
+    "restarted while held",
+)
+"""What takes a worker in a process of its own."""
 
 
 @dataclass
@@ -64,6 +87,38 @@ class Scene:
         except Exception as error:
             return type(error).__name__
 
+    @property
+    def far_place(self) -> tuple[str, str]:
+        """Where the workers that something happens to find broker and results."""
+        place = self.place
+        return (
+            (place.far_url, place.far_url)
+            if isinstance(place, InRedisFarAway)
+            else (place.url, place.results)
+        )
+
+    @property
+    def lease(self) -> float:
+        """The lease of the workers that something happens to, and of those who find that out."""
+        return SHORT_LEASE if self.case.ending.how == "worker killed" else OUTLASTED_LEASE
+
+    def give_leave(self) -> None:
+        """Let a body return that waits for that."""
+        Path(leave_file(self.runs)).touch()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """For the length of the block, the body that does so holds its interpreter."""
+        with Path(hold_file(self.runs)).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    async def has_begun(self) -> None:
+        """Return when the body runs for the first time."""
+        async with asyncio.timeout(PATIENCE):
+            while not count(self.runs):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
     async def has_run(self) -> None:
         """Return when the body has run as often as it should: the caller may know the result of the first run."""
         async with asyncio.timeout(PATIENCE):
@@ -96,7 +151,7 @@ async def begun(result: Result[object]) -> None:
 
 
 class Victims:
-    """Worker processes that kill themselves.
+    """Worker processes that something happens to: most kill themselves.
 
     :param scenes: for each of them one, as often as it says.
     """
@@ -108,13 +163,27 @@ class Victims:
         self._process: LoggedProcess | None = None
 
     async def died(self, scene: Scene) -> None:
-        """Return when the workers of this scene are dead; all start when every scene has asked."""
+        """Return when the workers of this scene are dead."""
+        process = await self._started()
+        line = await asyncio.to_thread(process.wait_for, f"{scene.case}: ")
+        assert line == f"{scene.case}: {-signal.SIGKILL}"
+
+    async def pid(self, scene: Scene) -> int:
+        """Return the process id of this scene's worker."""
+        process, head = await self._started(), f"{scene.case} is "
+        async with asyncio.timeout(PATIENCE):
+            # The threads that can wait for a line are taken by those who wait for deaths.
+            while not (found := [line for line in process.lines if line.startswith(head)]):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        return int(found[0].removeprefix(head))
+
+    async def _started(self) -> LoggedProcess:
+        """Return the process; it is started when every scene has asked."""
         if await self._sent.wait() == 0:
             self._start()
         await self._sent.wait()
         assert self._process is not None
-        line = await asyncio.to_thread(self._process.wait_for, f"{scene.case}: ")
-        assert line == f"{scene.case}: {-signal.SIGKILL}"
+        return self._process
 
     def close(self) -> None:
         """End the process if it has not ended."""
@@ -132,10 +201,10 @@ class Victims:
         deaths = case.ending.kills if case.mode == "at_least_once" else 1
         return {
             "name": str(case),
-            "url": scene.place.url,
-            "results": scene.place.results,
+            "url": scene.far_place[0],
+            "results": scene.far_place[1],
             "mode": case.mode,
-            "lease": SHORT_LEASE,
+            "lease": scene.lease,
             "at": case.ending.at,
             "deaths": deaths,
         }
@@ -146,6 +215,7 @@ class Stage:
 
     :param shared: a Redis that nothing happens to.
     :param doomed: a durable Redis that dies and comes back.
+    :param restarted: the same, while workers are in trouble of their own.
     :param rabbit: a RabbitMQ that nothing happens to, where there are cases for it.
     """
 
@@ -155,15 +225,17 @@ class Stage:
         folder: Path,
         shared: RedisServer,
         doomed: RedisServer,
+        restarted: RedisServer,
         rabbit: RabbitServer | None,
     ) -> None:
-        desertions = [case for case in cases if case.ending.how == "broker gone" and case.broker == "redis"]
-        self._outage = Outage(doomed, len(desertions))
+        self._outage = Outage(doomed, _count(cases, "broker gone"))
+        self._restart = Outage(restarted, _count(cases, "restarted while held"))
         self._shared = shared
         self._doomed = doomed
+        self._restarted = restarted
         self._rabbit = rabbit
         self._scenes = [self._scene(case, folder / str(number)) for number, case in enumerate(cases)]
-        killed = [scene for scene in self._scenes if scene.case.ending.how == "worker killed"]
+        killed = [scene for scene in self._scenes if scene.case.ending.how in APART]
         self._victims = Victims(killed, folder)
         self._children = asyncio.Lock()
         self._few = asyncio.Semaphore(FEW)
@@ -174,6 +246,10 @@ class Stage:
             "worker killed": self._worker_killed,
             "child killed": self._child_killed,
             "broker gone": self._broker_gone,
+            "worker suspended": self._worker_suspended,
+            "interpreter held": self._interpreter_held,
+            "restarted while held": self._interpreter_held,
+            "machine vanished": self._machine_vanished,
         }
 
     async def play(self) -> Mapping[str, Outcome | BaseException]:
@@ -226,10 +302,51 @@ class Stage:
         async with scene.app(lease=SHORT_LEASE) as app:
             result = await scene.send(app)
             await self._victims.died(scene)
-            async with app.worker() as worker:
-                caller = await scene.heard(result)
-                await scene.nothing_to_do(app, worker)
-            return await scene.outcome(app, caller)
+            return await self._after(scene, app, result)
+
+    async def _worker_suspended(self, scene: Scene) -> Outcome:
+        async with scene.app(lease=scene.lease) as app:
+            result = await scene.send(app)
+            worker = await self._victims.pid(scene)
+            await scene.has_begun()
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                async with app.worker():
+                    await asyncio.sleep(OUTLASTED * scene.lease)
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            scene.give_leave()
+            return await self._after(scene, app, result)
+
+    async def _interpreter_held(self, scene: Scene) -> Outcome:
+        async with scene.app(lease=scene.lease) as app:
+            with scene.hold():
+                result = await scene.send(app)
+                await self._victims.pid(scene)
+                await scene.has_begun()
+                async with app.worker():
+                    if scene.case.ending.how == "restarted while held":
+                        async with scene.place.absence():
+                            pass
+                    await asyncio.sleep(OUTLASTED * scene.lease)
+            return await self._after(scene, app, result)
+
+    async def _machine_vanished(self, scene: Scene) -> Outcome:
+        assert isinstance(scene.place, InRedisFarAway)
+        async with scene.app(lease=scene.lease) as app:
+            result = await scene.send(app)
+            worker = await self._victims.pid(scene)
+            await scene.has_begun()
+            scene.place.fall_silent()
+            os.kill(worker, signal.SIGKILL)
+            return await self._after(scene, app, result)
+
+    async def _after(self, scene: Scene, app: Celeriac, result: Result[object]) -> Outcome:
+        """What is to be seen when a healthy worker has had time to take over."""
+        async with app.worker() as worker:
+            caller = await scene.heard(result)
+            await scene.nothing_to_do(app, worker)
+        return await scene.outcome(app, caller)
 
     async def _child_killed(self, scene: Scene) -> Outcome:
         async with child_bodies.app as app:
@@ -284,8 +401,12 @@ class Stage:
             assert self._rabbit is not None
             results = f"{self._shared.url()}?global_keyprefix={folder.name}:"
             return InRabbit(self._rabbit, f"matrix-{folder.name}", results)
-        server = self._doomed if case.ending.how == "broker gone" else self._shared
-        return InRedis(server, f"{folder.name}:", self._outage)
+        prefix, how = f"{folder.name}:", case.ending.how
+        if how == "machine vanished":
+            return InRedisFarAway(self._shared, prefix, self._outage)
+        if how == "restarted while held":
+            return InRedis(self._restarted, prefix, self._restart)
+        return InRedis(self._doomed if how == "broker gone" else self._shared, prefix, self._outage)
 
     def _make_vhosts(self) -> None:
         if self._rabbit is not None:
@@ -293,3 +414,8 @@ class Stage:
                 self._rabbit,
                 [scene.place.vhost for scene in self._scenes if isinstance(scene.place, InRabbit)],
             )
+
+
+def _count(cases: Sequence[Case], how: How) -> int:
+    """How many cases on Redis end so."""
+    return sum(case.ending.how == how and case.broker == "redis" for case in cases)

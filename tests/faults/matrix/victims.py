@@ -1,7 +1,8 @@
 """A process that forks a worker for each job and says how it died: imports are paid for once.
 
 A job is JSON: the case's ``name``, ``url``, delivery ``mode`` and ``lease``; the fault ``at`` which the worker kills
-itself (``None`` leaves that to the body); the number of ``deaths`` that are to be died one after the other.
+itself (``None`` leaves that to the body, or to who reads the process id); the number of ``deaths`` that are to be died
+one after the other.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ def fork(job: dict[str, Any], watching: int, watched: int) -> int:
     if (child := os.fork()) == 0:
         os.close(watched)
         asyncio.run(work_while_watched(job, watching))
+    print(f"{job['name']} is {child}", flush=True)
     return child
 
 
