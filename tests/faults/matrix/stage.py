@@ -165,7 +165,7 @@ class Victims:
     async def died(self, scene: Scene) -> None:
         """Return when the workers of this scene are dead."""
         process = await self._started()
-        line = await asyncio.to_thread(process.wait_for, f"{scene.case}: ")
+        line = await asyncio.to_thread(process.wait_for, f"{scene.case}: ", timeout=PATIENCE)
         assert line == f"{scene.case}: {-signal.SIGKILL}"
 
     async def pid(self, scene: Scene) -> int:
