@@ -260,7 +260,7 @@ async def test_what_was_parked_twice_since_an_answer_was_lost_runs_once(
             (delivery,) = await take_some(subscription, 1)
             receipt = delivery.receipt
             for _ in range(2):
-                assert await receipt._keeper.delay(receipt.message, queue, time.time() + 0.3)  # type: ignore[attr-defined]
+                assert await receipt._rerouting.delay(receipt.message, queue, time.time() + 0.3)  # type: ignore[attr-defined]
             await receipt.ack()
         async with app.worker(concurrency=1):
             await result.wait(timeout=10)

@@ -73,8 +73,7 @@ async def test_times_that_were_made_up_are_none(
             correlation_id=f"{queue}.{due}",
             application_headers={"x-celeriac-due": due},
         )
-        channel.basic_publish(message, routing_key=name)
-    channel.queue_declare(name, passive=True)  # which is answered when they are there
+        channel.basic_publish_confirm(message, routing_key=name)  # a quorum queue has it on return
     found = {parked.id: parked.due for parked in await broker.schedule.list(10_000) if queue in parked.id}
     assert len(found) == 6
     assert all(0 < due < 253402300800 for due in found.values())

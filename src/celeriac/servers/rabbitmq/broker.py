@@ -15,17 +15,19 @@ from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
 from celeriac.quantities import require
 from celeriac.servers.rabbitmq.browsing import look_into
+from celeriac.servers.rabbitmq.claims import Claims
 from celeriac.servers.rabbitmq.copies import as_copies
 from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
 from celeriac.servers.rabbitmq.envelopes import read
 from celeriac.servers.rabbitmq.fanout import AmqpFanout
+from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import Ledger
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.orphans import Orphans
 from celeriac.servers.rabbitmq.outbox import Outbox
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.errors import NOT_FOUND, Refused
-from celeriac.servers.rabbitmq.receipt import Keeper
+from celeriac.servers.rabbitmq.rerouting import Rerouting
 from celeriac.servers.rabbitmq.revocations import AmqpRevocations
 from celeriac.servers.rabbitmq.schedule import AmqpSchedule
 from celeriac.servers.rabbitmq.subscription import AmqpSubscription
@@ -66,15 +68,16 @@ class AmqpBroker:
         dead = f"{prefix}dead"
         options = {dead: QueueOptions(type="classic", exchange=""), **(queues or {})}
         self.link = link or Link(url, timeout=timeout)
-        self._ledger = Ledger(self.link, f"{prefix}ledger", clock)
-        self._topology = Topology(self.link, options, SOON, self._ledger.note_queue)
+        self._ledger = Ledger(self.link, f"{prefix}ledger")
+        self._known_queues = KnownQueues(self._ledger)
+        self._topology = Topology(self.link, options, SOON, self._known_queues.note)
         require("priorities", priorities, PRIORITIES)
         lowest_first = self._lowest_first = priorities == "lowest_first"
         self._outbox = Outbox(self.link, self._topology, clock, lowest_first=lowest_first)
         self._tallies = Tallies(self._ledger)
-        self._orphans = Orphans(self.link, self._ledger, clock)
+        self._orphans = Orphans(self.link, Claims(self._ledger, clock), clock)
         graveyard = Graveyard(self._outbox, dead)
-        self._keeper = Keeper(self.link, self._outbox, graveyard, self._tallies, self._orphans, clock)
+        self._rerouting = Rerouting(self.link, self._outbox, graveyard, self._tallies, clock)
         self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead, lowest_first=lowest_first)
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
         self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
@@ -99,8 +102,10 @@ class AmqpBroker:
         subscription = AmqpSubscription(
             self.link,
             self._topology,
-            self._keeper,
+            self._rerouting,
             self._ledger,
+            self._known_queues,
+            self._revocations,
             self._tallies,
             self._orphans,
             lowest_first=self._lowest_first,
@@ -117,7 +122,7 @@ class AmqpBroker:
         """Return the queues that some celeriac process declared within a week; AMQP itself cannot list them."""
         with self.link.translated(BrokerUnavailable, BrokerError):
             await self._ledger.settle()
-            known = sorted(self._ledger.queues | self._topology.seen)
+            known = sorted(self._known_queues.names | self._topology.seen)
             return [
                 queue
                 for queue in known

@@ -35,7 +35,7 @@ EXPIRATION_HEADER = "x-celeriac-expiration"
 DUE_HEADER = "x-celeriac-due"
 """When a parked message is due, in seconds since the epoch: RabbitMQ does not tell."""
 
-SET_BY_HEADER = "x-celeriac-set-by"
+PUT_OFF_HEADER = "x-celeriac-set-by"
 """Marks a message that came back before, while somebody worked on it."""
 
 DELIVERY_COUNT_HEADER = "x-delivery-count"
@@ -54,7 +54,7 @@ _FURTHER_KEYS = frozenset({"CC", "BCC"})
 """Headers that have RabbitMQ put a message into more queues; one that moves on would be put there again."""
 
 _NOT_MOVED = _ADDED_BY_BROKER | _FURTHER_KEYS | {EARLIER_DELIVERIES_HEADER}
-_NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER, COPY_HEADER, SET_BY_HEADER}
+_NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER, COPY_HEADER, PUT_OFF_HEADER}
 _TELLING = frozenset(
     {"task", "id", "root_id", "parent_id", "group", "retries", "eta", "expires", "lang", "origin"}
 )
@@ -134,11 +134,11 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
     deliveries = 1 + _count_in(headers, EARLIER_DELIVERIES_HEADER)
     if not properties.content_type:
         return Unreadable(message.body, "no content type says what the body is"), deliveries
-    expiration, copy, set_by = properties.expiration, None, False
+    expiration, copy, was_put_off = properties.expiration, None, False
     if not _NOT_FOR_READERS.isdisjoint(headers):
         expiration = _text(headers.get(EXPIRATION_HEADER)) or expiration
         copy = read_copy(headers.get(COPY_HEADER))
-        set_by = SET_BY_HEADER in headers
+        was_put_off = PUT_OFF_HEADER in headers
         headers = {name: value for name, value in headers.items() if name not in _NOT_FOR_READERS}
     exchange, routing_key = message.exchange, message.routing_key
     if exchange == DELAYED_EXCHANGE:
@@ -156,7 +156,7 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         delivery_tag=_tag_of(properties, message.body),
         exchange=exchange,
         routing_key=routing_key,
-        redelivered=message.redelivered or set_by,
+        redelivered=message.redelivered or was_put_off,
         copy=copy,
     )
     return envelope, deliveries
@@ -206,16 +206,16 @@ def parked(message: Inbound, earlier: int = 0) -> Properties:
     tag, copy, counted = _known_of(message, earlier)
     key = tag if copy is None else f"{copy.key}.{copy.number}"
     properties = moved(message, counted | _copy_of(key, message.queue))
-    (properties.headers or {}).pop(SET_BY_HEADER, None)
+    (properties.headers or {}).pop(PUT_OFF_HEADER, None)
     properties.message_id = new_id()
     return properties
 
 
-def set_by(message: Inbound, earlier: int = 0) -> Properties:
+def put_off(message: Inbound, earlier: int = 0) -> Properties:
     """Return the same for one that goes away while somebody may still work on it: it stays the publication it is."""
     tag, copy, counted = _known_of(message, earlier)
     again = {} if copy else _copy_of(f"{tag}.set-by", message.queue)
-    properties = moved(message, counted | again | {SET_BY_HEADER: True})
+    properties = moved(message, counted | again | {PUT_OFF_HEADER: True})
     properties.message_id = tag
     return properties
 

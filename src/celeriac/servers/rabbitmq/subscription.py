@@ -1,8 +1,8 @@
 """Takes messages from queues: RabbitMQ pushes as many as may start now or very soon, and they wait here until ``take``.
 
-Rules: a consumer a queue, each with a prefetch of its own (no global QoS); a message is acknowledged when its work is
-done. What was pushed but is not wanted any more goes back before ``stop`` returns. After the channel was lost, ``take``
-opens another; what the old one held is void, and adopted where the connection was lost with it.
+Rules: each queue has a consumer, and each consumer a prefetch of its own (no global QoS). Messages that were pushed and
+not taken go back to RabbitMQ before ``stop`` returns. After the channel was lost, ``take`` opens another. What becomes
+of the deliveries of the lost channel stands in ``delivery.TABLE``.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from celeriac.broker import Delivery
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.servers.rabbitmq.delivery import AmqpReceipt, Unsettled
 from celeriac.servers.rabbitmq.envelopes import counted_by_broker, read
-from celeriac.servers.rabbitmq.holding import Holding
+from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import LEDGER_CONSUMER, Ledger
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.orphans import Orphans
@@ -28,7 +29,8 @@ from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavailable
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
-from celeriac.servers.rabbitmq.receipt import AmqpReceipt, Keeper
+from celeriac.servers.rabbitmq.rerouting import Rerouting
+from celeriac.servers.rabbitmq.revocations import AmqpRevocations
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import Topology
 from celeriac.wire.envelope import Unreadable
@@ -49,8 +51,10 @@ class AmqpSubscription:
         self,
         link: Link,
         topology: Topology,
-        keeper: Keeper,
+        rerouting: Rerouting,
         ledger: Ledger,
+        known_queues: KnownQueues,
+        revocations: AmqpRevocations,
         tallies: Tallies,
         orphans: Orphans,
         *,
@@ -59,19 +63,20 @@ class AmqpSubscription:
         self._lowest_first = lowest_first
         self._link = link
         self._topology = topology
-        self._keeper = keeper
+        self._rerouting = rerouting
         self._ledger = ledger
+        self._known_queues = known_queues
+        self._revocations = revocations
         self._tallies = tallies
         self._orphans = orphans
-        self._suspects: set[int] = set()  # by delivery tag: taken, and not handed out yet
         self.revision = 0
         self.ahead = 0.0
         self._lines: dict[str, deque[Delivery]] = {}
         self._order: deque[str] = deque()
-        self._consumers: dict[str, tuple[str, int]] = {}  # by tag: queue and generation
-        self._current: dict[str, str] = {}  # by queue: the tag of the consumer that is not cancelled
+        self._consumers: dict[str, tuple[str, int]] = {}  # by name: queue and generation
+        self._current: dict[str, str] = {}  # by queue: the name of the consumer that is not cancelled
         self._numbers = itertools.count(1)
-        self._holding: Holding | None = None
+        self._unsettled: Unsettled | None = None
         self._prefetch = 0
         self._news = asyncio.Event()
         self._tuning = asyncio.Lock()
@@ -91,8 +96,8 @@ class AmqpSubscription:
             self._news.clear()
             if taken := self._pick(limit):
                 self._taken_lately += len(taken)
-                self.revision = self._ledger.revision
-                if not any(delivery.redelivered for delivery in taken):
+                self.revision = self._revocations.latest
+                if not _note_taken(taken):
                     return taken
                 if taken := await self._sort_out(taken):
                     return await self._count(taken)
@@ -105,15 +110,15 @@ class AmqpSubscription:
         self._stopped = True
         self._news.set()
         async with self._tuning:
-            if self._holding is not None:
-                self._holding.end_holds()
+            if self._unsettled is not None:
+                self._unsettled.end_holds()
             await self._pause()
 
     async def close(self) -> None:
         """Stop, and close the channel once everything it handed out is settled."""
         await self.stop()
-        if self._holding is not None:
-            self._holding.leave()
+        if self._unsettled is not None:
+            self._unsettled.leave()
 
     async def add_queue(self, queue: str) -> None:
         if queue in self._lines:
@@ -138,28 +143,22 @@ class AmqpSubscription:
 
     async def catch_up(self) -> None:
         """Let what was pushed before this call arrive."""
-        holding = self._holding
-        if holding is not None and holding.channel.is_open:
+        unsettled = self._unsettled
+        if unsettled is not None and unsettled.channel.is_open:
             async with self._link.deadline():
-                await holding.channel.call(methods.limit_unsettled(max(1, self._prefetch)))
+                await unsettled.channel.call(methods.limit_unsettled(max(1, self._prefetch)))
 
     async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
-        """Return those that nobody works on who lost a connection."""
-        suspects = [delivery for delivery in taken if delivery.redelivered]
-        self._suspects = {_message_of(delivery).tag for delivery in suspects}
-        answers = await asyncio.gather(
-            *(
-                self._orphans.is_free(_receipt_of(delivery), redelivered=_message_of(delivery).redelivered)
-                for delivery in suspects
-            )
+        """Return those that no other worker works on, and that are still here."""
+        receipts = [_receipt_of(delivery) for delivery in taken]
+        await asyncio.gather(
+            *(self._orphans.judge(receipt) for receipt in receipts if receipt.state == "checking")
         )
-        self._suspects = set()
-        others = {id(delivery) for delivery, is_free in zip(suspects, answers, strict=True) if not is_free}
-        return [delivery for delivery in taken if id(delivery) not in others]
+        return [delivery for delivery in taken if _receipt_of(delivery).state in {"working", "orphaned"}]
 
     async def _count(self, taken: list[Delivery]) -> list[Delivery]:
         """Return the same, with how often each was handed out, as far as that can be told."""
-        messages = [_message_of(delivery) for delivery in taken]
+        messages = [_receipt_of(delivery).message for delivery in taken]
         for message in messages:
             if message.redelivered and (count := counted_by_broker(message)) is not None:
                 with contextlib.suppress(AmqpError):
@@ -189,30 +188,28 @@ class AmqpSubscription:
 
     # --- for receipts
 
-    async def give_back(self, holding: Holding, message: Inbound) -> None:
-        """Put a message back on its queue as the next. Raises ``DeliveryLost``."""
-        holding.check(message.tag)
-        if not self._waiting and holding is self._holding:
+    async def pause_before_return(self, unsettled: Unsettled) -> None:
+        if not self._waiting and unsettled is self._unsettled:
             # Else it would come straight back, and wait here while others are free.
             async with self._tuning:
                 await self._pause()
-        holding.requeue(message.tag)
 
-    def offer_again(self, holding: Holding, queue: str, message: Inbound) -> None:
-        """Hand a message out again that was held here until it was due."""
-        if self._stopped or holding is not self._holding or queue not in self._lines:
-            holding.requeue(message.tag)
+    def offer_again(self, receipt: AmqpReceipt) -> None:
+        unsettled, queue = receipt.unsettled, receipt.queue
+        if self._stopped or unsettled is not self._unsettled or queue not in self._lines:
+            unsettled.requeue(receipt)
             return
-        delivery = self._delivery(holding, queue, message, holding.generation)
-        holding.replace(message.tag, _receipt_of(delivery))
+        delivery = self._delivery(unsettled, queue, receipt.message, receipt.generation)
+        receipt.go("due")
+        unsettled.replace(_receipt_of(delivery))
         self._lines[queue].appendleft(delivery)
         self._news.set()
 
     # --- tuning
 
     def _is_consuming(self) -> bool:
-        holding = self._holding
-        return holding is not None and holding.channel.is_open and len(self._current) == len(self._order)
+        unsettled = self._unsettled
+        return unsettled is not None and unsettled.channel.is_open and len(self._current) == len(self._order)
 
     def _is_narrow(self, limit: int) -> bool:
         """Whether more could start, or could soon, than RabbitMQ pushes before it waits for acks."""
@@ -220,11 +217,11 @@ class AmqpSubscription:
 
     def _room(self, limit: int) -> int:
         """Return how many may be unsettled: what can start now, and what will be settled while more is on its way."""
-        settled = 0 if self._holding is None else self._holding.settled
+        settled = 0 if self._unsettled is None else self._unsettled.settled
         return min(limit + self._pace.at(settled), _MOST_AT_ONCE)
 
     def _crowd(self) -> int:
-        return 0 if self._holding is None else self._holding.crowd
+        return 0 if self._unsettled is None else self._unsettled.crowd
 
     async def _tune(self, limit: int, *, anew: bool = False) -> None:
         """Have a channel, and a consumer for each queue.
@@ -243,102 +240,103 @@ class AmqpSubscription:
                         await asyncio.gather(*self._start_missing(channel))
 
     def _start_anew(self, channel: Channel, room: int) -> list[asyncio.Future[Any]]:
-        assert self._holding is not None
+        assert self._unsettled is not None
         self._prefetch = room
         answers = [self._start_cancelling(channel, queue) for queue in tuple(self._current)]
         answers.append(channel.start(methods.limit_unsettled(room)))
-        self._holding.start_anew()
+        self._unsettled.start_anew()
         return answers + self._start_missing(channel)
 
     def _start_missing(self, channel: Channel) -> list[asyncio.Future[Any]]:
         return [self._start_consuming(channel, queue) for queue in self._order if queue not in self._current]
 
     async def _have_channel(self) -> Channel:
-        if self._holding is not None and self._holding.channel.is_open:
-            return self._holding.channel
+        if self._unsettled is not None and self._unsettled.channel.is_open:
+            return self._unsettled.channel
         self._forget()
         for queue in tuple(self._order):
             await self._topology.have_queue(queue)
         known = await self._ledger.can_follow()
         for queue in tuple(self._order):
-            await self._ledger.note_queue(queue)
+            await self._known_queues.note(queue)
             with contextlib.suppress(Refused):
                 await self._topology.use_delays(queue)
         async with self._link.lasting_channel() as channel:
-            holding = Holding(self._link, channel)
-            channel.on_message = lambda message: self._arrived(holding, message)
+            unsettled = Unsettled(self._link, channel, self)
+            channel.on_message = lambda message: self._arrived(unsettled, message)
             channel.on_cancelled = self._cancelled
-            channel.on_closed = lambda error: self._lost(holding, error)
+            channel.on_closed = lambda error: self._lost(unsettled, error)
             if known:
                 await self._ledger.attach(channel)
-        self._holding = holding
+        self._unsettled = unsettled
         return channel
 
     def _start_consuming(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
-        assert self._holding is not None
-        tag = self._current[queue] = f"celeriac-{next(self._numbers)}"
-        self._consumers[tag] = queue, self._holding.generation
-        return channel.start(methods.consume(queue, tag))
+        assert self._unsettled is not None
+        name = self._current[queue] = f"celeriac-{next(self._numbers)}"
+        self._consumers[name] = queue, self._unsettled.generation
+        return channel.start(methods.consume(queue, name))
 
     def _start_cancelling(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
         """Have no more pushed from a queue; what comes before the answer is still ours."""
-        tag = self._current.pop(queue)
-        answer = channel.start(methods.cancel(tag))
-        answer.add_done_callback(lambda _: self._consumers.pop(tag, None))
+        name = self._current.pop(queue)
+        answer = channel.start(methods.cancel(name))
+        answer.add_done_callback(lambda _: self._consumers.pop(name, None))
         return answer
 
     async def _pause(self, queues: Iterable[str] | None = None) -> None:
         """Have nothing pushed any more from these queues, and give back what was pushed and not taken."""
-        holding = self._holding
-        if holding is None or not holding.channel.is_open:
+        unsettled = self._unsettled
+        if unsettled is None or not unsettled.channel.is_open:
             return
         wanted = set(self._lines if queues is None else queues)
         try:
             async with self._link.deadline():
                 cancelled = [queue for queue in self._current if queue in wanted]
-                await asyncio.gather(*(self._start_cancelling(holding.channel, queue) for queue in cancelled))
+                await asyncio.gather(
+                    *(self._start_cancelling(unsettled.channel, queue) for queue in cancelled)
+                )
                 for queue in wanted:
-                    await self._return_line(holding, queue)
+                    await self._return_line(unsettled, queue)
         except AmqpError:
             return  # the channel is gone, and with it the hold on everything
 
-    async def _return_line(self, holding: Holding, queue: str) -> None:
+    async def _return_line(self, unsettled: Unsettled, queue: str) -> None:
         line = self._lines.get(queue)
         if not line:
             return
-        left = [_message_of(delivery) for delivery in line]
+        left = [_receipt_of(delivery) for delivery in line]
         line.clear()
-        await self._tallies.excuse(left)
-        if not holding.channel.is_open:
+        await self._tallies.excuse([receipt.message for receipt in left])
+        if not unsettled.channel.is_open:
             return
-        for message in left:
-            holding.requeue(message.tag)
+        for receipt in left:
+            unsettled.requeue(receipt)
         # An answer from the queue means that it has them back.
-        await holding.channel.call(methods.look_for_queue(queue))
+        await unsettled.channel.call(methods.look_for_queue(queue))
 
     def _forget(self) -> None:
-        """Forget what a closed channel held."""
-        self._holding = None
+        """Forget a closed channel."""
+        self._unsettled = None
         self._prefetch = 0
         self._pace = Pace(self._loop)
         self._consumers.clear()
         self._current.clear()
-        for line in self._lines.values():
-            line.clear()
 
     # --- what arrives
 
-    def _arrived(self, holding: Holding, message: Inbound) -> None:
+    def _arrived(self, unsettled: Unsettled, message: Inbound) -> None:
         if message.consumer == LEDGER_CONSUMER:
             self._ledger.take(message)
             return
         queue, generation = self._consumers.get(message.consumer, _NOBODY)
         message.queue = queue
-        delivery = self._delivery(holding, queue, message, generation)
-        holding.add(message.tag, _receipt_of(delivery))
+        delivery = self._delivery(unsettled, queue, message, generation)
+        receipt = _receipt_of(delivery)
+        unsettled.add(receipt)
         line = self._lines.get(queue)
         if line is None:
-            holding.requeue(message.tag)
+            unsettled.requeue(receipt)
             return
         line.append(delivery)
         self._news.set()
@@ -346,26 +344,32 @@ class AmqpSubscription:
             self._taken_lately = 0
             self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
 
-    def _lost(self, holding: Holding, error: AmqpError) -> None:
+    def _lost(self, unsettled: Unsettled, error: AmqpError) -> None:
         """The channel is over; with its connection, unless RabbitMQ refused something or nobody needs it any more."""
+        for line in self._lines.values() if unsettled is self._unsettled else ():
+            line.clear()
         self._news.set()
-        if isinstance(error, Unavailable) and not holding.channel.is_closing:
-            waiting = [_receipt_of(delivery) for line in self._lines.values() for delivery in line]
-            handed_out = holding.handed_out({receipt.message.tag for receipt in waiting} | self._suspects)
-            orphans = [held for held in handed_out if isinstance(held, AmqpReceipt)]
-            self._orphans.adopt(orphans, waiting, holding.acked_lately())
+        with_line = isinstance(error, Unavailable) and not unsettled.channel.is_closing
+        if with_line and not self._orphans.is_closed:
+            self._orphans.adopt(*unsettled.lose_line())
+        else:
+            unsettled.lose_channel()
 
-    def _delivery(self, holding: Holding, queue: str, message: Inbound, generation: int) -> Delivery:
+    def _delivery(self, unsettled: Unsettled, queue: str, message: Inbound, generation: int) -> Delivery:
         envelope, deliveries = read(message, lowest_first=self._lowest_first)
-        tag = None if isinstance(envelope, Unreadable) else f"{envelope.delivery_tag}@{queue}"
-        receipt = AmqpReceipt(self._keeper, self, holding, queue, message, tag, generation)
-        redelivered = message.redelivered if isinstance(envelope, Unreadable) else envelope.redelivered
+        if isinstance(envelope, Unreadable):
+            publication, redelivered = None, message.redelivered
+        else:
+            publication, redelivered = f"{envelope.delivery_tag}@{queue}", envelope.redelivered
+        receipt = AmqpReceipt(
+            unsettled, self._orphans, self._rerouting, queue, message, publication, generation
+        )
         return Delivery(envelope, queue, receipt, redelivered, deliveries)
 
-    def _cancelled(self, tag: str) -> None:
+    def _cancelled(self, name: str) -> None:
         """The server ended a consumer: its queue was deleted, or moved to another node."""
-        queue, _ = self._consumers.pop(tag, _NOBODY)
-        if self._current.get(queue) == tag:
+        queue, _ = self._consumers.pop(name, _NOBODY)
+        if self._current.get(queue) == name:
             del self._current[queue]
             self._topology.forget_queue(queue)
         self._news.set()
@@ -422,5 +426,8 @@ def _receipt_of(delivery: Delivery) -> AmqpReceipt:
     return receipt
 
 
-def _message_of(delivery: Delivery) -> Inbound:
-    return _receipt_of(delivery).message
+def _note_taken(taken: Sequence[Delivery]) -> bool:
+    """Note in what state the deliveries are taken; return whether any of them was handed out before."""
+    for delivery in taken:
+        _receipt_of(delivery).go("suspect" if delivery.redelivered else "take")
+    return any(delivery.redelivered for delivery in taken)

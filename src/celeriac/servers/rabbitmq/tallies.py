@@ -1,10 +1,11 @@
 """Counts how often a message of a classic queue was handed out, where RabbitMQ only marks it as redelivered.
 
-Rules: the mark stands for one hand-out, the first; each later one by a celeriac worker is in the ledger before the
-worker has the message, and what comes back on purpose is taken off there before it comes back. So a message is never
-handed out more often than is counted, but the first may have been a mere push to a worker that then died, or that was
-not one of ours. Where the ledger cannot be written the message is handed out uncounted. What a quorum queue counts is
-taken from it, and from nobody else: elsewhere the same header is a sender's.
+Rules: RabbitMQ's mark stands for one delivery, the first. Each later one by a celeriac worker is in the ledger before
+the worker has the message, and a message that comes back on purpose is taken off there before it comes back. So a
+message is never handed out more often than is counted. The first delivery may be counted too much: the message may have
+been pushed to a worker that died before it took it, or to a worker of another library. Where the ledger cannot be
+written the message is handed out uncounted. A quorum queue's own count is taken from RabbitMQ; in other queues the same
+header is the sender's, and is ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-from celeriac.servers.rabbitmq.ledger import Ledger
+from celeriac.servers.rabbitmq.ledger import Entry, Ledger, drop_oldest
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.preview import counted
@@ -26,6 +27,8 @@ class Tallies:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._steps: dict[str, dict[int, int]] = {}  # by message: the step of each entry, by its number
+        ledger.readers.append(self._read)
 
     async def begin(self, messages: Sequence[Inbound]) -> None:
         """Count that these are handed out. Never raises."""
@@ -37,30 +40,38 @@ class Tallies:
             await self._write([_key_of(message)], -1)
 
     async def excuse(self, messages: Iterable[Inbound]) -> None:
-        """Count that these come back that nobody was handed, though RabbitMQ will mark them. Never raises."""
+        """Count that these come back though no worker was given them: RabbitMQ will mark them. Never raises."""
         await self._write([_key_of(message) for message in messages if not message.redelivered], -1)
 
     async def forget(self, message: Inbound) -> None:
         """Have this one count from the beginning, should it ever come again. Never raises."""
-        if _is_ours_to_count(message) and (tally := self._ledger.tally(_key_of(message))):
+        if tally := self._tally(message):
             await self._write([_key_of(message)], -tally)
 
     def earlier(self, message: Inbound) -> int:
         """Return how often the message was handed out before this time, which is counted already."""
-        tally = self._ledger.tally(_key_of(message)) if _is_ours_to_count(message) else 0
-        return max(message.counted, tally)
+        return max(message.counted, self._tally(message))
+
+    def _tally(self, message: Inbound) -> int:
+        return sum(self._steps.get(_key_of(message), {}).values()) if _is_ours_to_count(message) else 0
+
+    def _read(self, entry: Entry) -> None:
+        if entry.counted:
+            for key in entry.counted:
+                self._steps.setdefault(key, {})[entry.number] = entry.step
+            drop_oldest(self._steps)
 
     async def _write(self, keys: list[str], step: int) -> None:
         if not keys:
             return
         try:
-            await self._ledger.count(keys, step)
+            await self._ledger.append(Entry(counted=keys, step=step))
         except AmqpError as error:
             _log.warning("%s could not be counted: %s", counted(len(keys), "delivery", "deliveries"), error)
 
 
 def _is_ours_to_count(message: Inbound) -> bool:
-    """Whether the message was marked and not counted by RabbitMQ, as quorum queues do."""
+    """Whether RabbitMQ marked the message, and did not count it as quorum queues do."""
     return message.redelivered and not message.is_counted
 
 

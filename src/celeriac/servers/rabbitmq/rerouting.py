@@ -1,0 +1,74 @@
+"""Where a delivered message goes instead of being done: the queues of delays, or the dead letters.
+
+Rules: a message is confirmed at its new place before these methods return, so whoever called may acknowledge it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
+from celeriac.servers.rabbitmq.dead import Graveyard
+from celeriac.servers.rabbitmq.envelopes import parked, put_off
+from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.outbox import Outbox
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
+from celeriac.servers.rabbitmq.protocol.frames import Inbound
+from celeriac.servers.rabbitmq.tallies import Tallies
+
+_log = logging.getLogger("celeriac.broker.amqp")
+
+
+class Rerouting:
+    """Publishes delivered messages to another place of the same broker."""
+
+    def __init__(
+        self, link: Link, outbox: Outbox, graveyard: Graveyard, tallies: Tallies, clock: Clock
+    ) -> None:
+        self._link = link
+        self._outbox = outbox
+        self._graveyard = graveyard
+        self._tallies = tallies
+        self._clock = clock
+        self._complained = False
+
+    def seconds_until(self, due: float) -> float:
+        """Return how long it is until a moment, in seconds since the epoch."""
+        return due - self._clock.now()
+
+    async def delay(self, message: Inbound, queue: str, due: float, *, same: bool = False) -> bool:
+        """Have RabbitMQ keep the message until it is due; return ``False`` where it cannot.
+
+        Raises ``BrokerUnavailable`` or ``BrokerError``.
+
+        :param same: it stays the same publication, since somebody may still work on it.
+        """
+        earlier = self._tallies.earlier(message)
+        properties = put_off(message, earlier) if same else parked(message, earlier)
+        try:
+            await self._outbox.delay(properties, message.body, queue, due)
+        except EncodeError:
+            return False  # the headers fill their frame, and there is no room for when it is due
+        except Refused as error:
+            if not self._complained:
+                self._complained = True
+                _log.warning(
+                    "%s keeps no delayed messages (%s): they are held here until they are due",
+                    self._link.target,
+                    error,
+                )
+            return False
+        except AmqpError as error:
+            raise self._link.translate(error, BrokerUnavailable, BrokerError) from error
+        return True
+
+    async def note_return(self, message: Inbound) -> None:
+        """Have it known that a message comes back on purpose, so that this delivery does not count. Never raises."""
+        await self._tallies.give_back(message)
+
+    async def bury(self, message: Inbound, queue: str, reason: str) -> None:
+        """Have the message among the dead letters. Raises ``BrokerUnavailable`` or ``BrokerError``."""
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            await self._graveyard.add(message, queue, reason, self._clock.now())
+        await self._tallies.forget(message)
