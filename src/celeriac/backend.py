@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from celeriac.board import Board
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.finding import Finding
@@ -141,6 +142,11 @@ class Backend(Protocol):
     @property
     def chords(self) -> ChordStore | None:
         """What counts chords here; ``None`` where results are kept in a way that cannot."""
+        ...
+
+    @property
+    def board(self) -> Board | None:
+        """What all who use the store share beside results; ``None`` where nothing can be kept so."""
         ...
 
     @property

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from celeriac.board import Board
 from celeriac.finding import Finding
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
@@ -362,6 +363,11 @@ class Broker(Protocol):
     @property
     def schedule(self) -> Schedule:
         """What is parked."""
+        ...
+
+    @property
+    def board(self) -> Board | None:
+        """What all who use the broker share beside messages; ``None`` where nothing can be kept so."""
         ...
 
     @property

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from celeriac.board import Board
 from celeriac.servers.memory.broker import MemoryBroker, _Message
 from celeriac.servers.memory.results import MemoryBackend
 from celeriac.testing.contracts import (
     BackendContract,
+    BoardContract,
     BrokerContract,
     ChordContract,
     CopyContract,
@@ -55,6 +57,18 @@ class TestMemoryRevocations(RevocationContract):
 
 class TestMemoryFanout(FanoutContract):
     """Telling and asking everybody who listens."""
+
+
+class TestMemoryBoard(BoardContract):
+    """What the users of one object share."""
+
+    @pytest.fixture
+    def board(self, broker: MemoryBroker) -> Board:
+        return broker.board
+
+    @pytest.fixture
+    def other(self, board: Board) -> Board:
+        return board
 
 
 class TestMemoryBackend(BackendContract, ChordContract, CopyContract):

@@ -1,12 +1,15 @@
 """The Redis adapters keep the contracts, each test under a key prefix of its own."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 
+from celeriac.board import Board
 from celeriac.servers.redis import RedisBackend, RedisBroker
 from celeriac.testing.contracts import (
     BackendContract,
+    BoardContract,
     BrokerContract,
     ChordContract,
     CopyContract,
@@ -63,6 +66,28 @@ class TestRedisRevocations(RevocationContract):
 
 class TestRedisFanout(FanoutContract):
     """Telling and asking everybody who listens."""
+
+
+class TestRedisBoard(BoardContract):
+    """What a broker's and a result store's users share."""
+
+    @pytest.fixture(params=["broker", "results"])
+    async def boards(
+        self, redis_url: str, prefix: str, request: pytest.FixtureRequest
+    ) -> AsyncIterator[tuple[Board, Board]]:
+        make = RedisBroker if request.param == "broker" else partial(RedisBackend, codecs=Codecs())
+        first, second = (make(redis_url, key_prefix=prefix) for _ in range(2))
+        yield first.board, second.board
+        await first.close()
+        await second.close()
+
+    @pytest.fixture
+    def board(self, boards: tuple[Board, Board]) -> Board:
+        return boards[0]
+
+    @pytest.fixture
+    def other(self, boards: tuple[Board, Board]) -> Board:
+        return boards[1]
 
 
 class TestRedisBackend(BackendContract, ChordContract, CopyContract):

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
+from celeriac.board import Board
 from celeriac.errors import ConfigError, ResultMissing
 from celeriac.finding import Finding
 from celeriac.server import Terms
@@ -18,6 +19,7 @@ class DisabledBackend:
     """The backend of an app that has none. Reading raises ``ResultMissing``; chords cannot be counted."""
 
     chords: ChordStore | None = None
+    board: Board | None = None
     copies: Copies | None = None
     replies: Replies | None = None
 

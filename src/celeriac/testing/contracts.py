@@ -12,6 +12,7 @@ _SUITES = {
     f"celeriac.testing.{kind}_contract"
     for kind in (
         "backend",
+        "board",
         "broker",
         "chord",
         "copy",
@@ -25,6 +26,13 @@ _SUITES = {
 pytest.register_assert_rewrite(*(_SUITES - sys.modules.keys()))
 
 from celeriac.testing.backend_contract import BackendContract  # noqa: E402 - after the rewriting
+from celeriac.testing.board_contract import (  # noqa: E402
+    BoardContract,
+    LeasesContract,
+    MarksContract,
+    SetsContract,
+    WindowsContract,
+)
 from celeriac.testing.broker_contract import BrokerContract, Plant  # noqa: E402
 from celeriac.testing.chord_contract import ChordContract  # noqa: E402
 from celeriac.testing.copy_contract import CopyContract  # noqa: E402
@@ -36,13 +44,18 @@ from celeriac.testing.settlement_contract import SettlementContract  # noqa: E40
 
 __all__ = [
     "BackendContract",
+    "BoardContract",
     "BrokerContract",
     "ChordContract",
     "CopyContract",
     "FanoutContract",
+    "LeasesContract",
+    "MarksContract",
     "OnceContract",
     "Plant",
     "RevocationContract",
     "ScheduleContract",
+    "SetsContract",
     "SettlementContract",
+    "WindowsContract",
 ]

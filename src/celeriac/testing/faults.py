@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 import msgspec
 
 from celeriac.backend import Backend, ChordStore, Claim, Copies, EncodedPart, EncodedResult, Replies, Standing
+from celeriac.board import Board
 from celeriac.broker import (
     Broker,
     DeadLetters,
@@ -245,6 +246,10 @@ class FaultyBroker:
         return self._broker.fanout
 
     @property
+    def board(self) -> Board | None:
+        return self._broker.board
+
+    @property
     def revocations(self) -> Revocations:
         return self._broker.revocations
 
@@ -398,6 +403,10 @@ class FaultyBackend:
     @property
     def replies(self) -> Replies | None:
         return self._backend.replies
+
+    @property
+    def board(self) -> Board | None:
+        return self._backend.board
 
     @property
     def copies(self) -> Copies | None:

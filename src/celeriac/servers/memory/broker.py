@@ -30,6 +30,7 @@ from celeriac.broker import (
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost
 from celeriac.finding import Finding
+from celeriac.servers.memory.board import MemoryBoard
 from celeriac.servers.memory.fanout import MemoryFanout
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
@@ -79,6 +80,7 @@ class MemoryBroker:
         self._once: dict[str, float] = {}
         self._once_full = _ONCE_FEW
         self._lines = _Lines(clock)
+        self._board = MemoryBoard(clock)
         self._revocations = _MemoryRevocations(self._lines, clock)
         self._fanout = MemoryFanout()
         self._subscriptions: set[_MemorySubscription] = set()
@@ -137,6 +139,10 @@ class MemoryBroker:
     @property
     def schedule(self) -> Schedule:
         return _MemorySchedule(self._lines)
+
+    @property
+    def board(self) -> MemoryBoard:
+        return self._board
 
     @property
     def revocations(self) -> Revocations:

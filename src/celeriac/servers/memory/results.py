@@ -31,6 +31,7 @@ from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock, SystemClock
 from celeriac.finding import Finding
 from celeriac.servers.following import Following
+from celeriac.servers.memory.board import MemoryBoard
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.failure import read_failure
 from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
@@ -70,11 +71,16 @@ class MemoryBackend:
         self._following = Following()
         self._versions = count()
         self._chords = _Chords(codecs, clock, expires)
+        self._board = MemoryBoard(clock)
         self._copies = _Copies(clock)
 
     @property
     def chords(self) -> ChordStore:
         return self._chords
+
+    @property
+    def board(self) -> MemoryBoard:
+        return self._board
 
     @property
     def copies(self) -> Copies:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakSet
 
+from celeriac.board import Board
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
@@ -52,6 +53,7 @@ class AmqpBroker:
     :param link: the connection, where there is one to this URL already.
     """
 
+    board: Board | None = None
     may_repeat = True
 
     def __init__(

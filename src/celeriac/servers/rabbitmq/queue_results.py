@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
+from celeriac.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
 from celeriac.finding import Finding
 from celeriac.servers.coalesce import Coalescer
@@ -63,6 +64,7 @@ class AmqpBackend:
     """
 
     chords: ChordStore | None = None
+    board: Board | None = None
     copies: Copies | None = None
     replies: Replies | None = None
 

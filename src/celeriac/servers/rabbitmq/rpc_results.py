@@ -20,6 +20,7 @@ from functools import partial
 from itertools import count
 
 from celeriac.backend import ChordStore, Copies, EncodedResult
+from celeriac.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
 from celeriac.finding import Finding
 from celeriac.servers.following import Following
@@ -52,6 +53,7 @@ class RpcBackend:
     """
 
     chords: ChordStore | None = None
+    board: Board | None = None
     copies: Copies | None = None
 
     def __init__(

@@ -15,6 +15,7 @@ from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.finding import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.bindings import Bindings
+from celeriac.servers.redis.board import RedisBoard
 from celeriac.servers.redis.dead import RedisDeadLetters
 from celeriac.servers.redis.fanout import RedisFanout
 from celeriac.servers.redis.keys import Keys
@@ -86,6 +87,7 @@ class RedisBroker:
         self._settlements: RedisSettlements | None = None
         self._dead = RedisDeadLetters(self._link, self._keys)
         self._schedule = RedisSchedule(self._link, self._keys)
+        self._board = RedisBoard(self._link, self._keys.prefix)
         self._revocations = RedisRevocations(self._link, self._keys)
         self._fanout = RedisFanout(self._link, self._keys, self._pushes)
 
@@ -155,6 +157,11 @@ class RedisBroker:
         return self._schedule
 
     @property
+    def board(self) -> RedisBoard:
+        """What all who use the broker share."""
+        return self._board
+
+    @property
     def revocations(self) -> RedisRevocations:
         """What must not run any more."""
         return self._revocations
@@ -183,6 +190,7 @@ class RedisBroker:
     async def close(self) -> None:
         await self._outbox.drain()
         await self._settler.drain()
+        await self._board.drain()
         if self._settlements is not None:
             await self._settlements.drain()
         await self._leases.close()

@@ -12,7 +12,18 @@ from collections.abc import Sequence
 
 import msgspec
 
+from celeriac.board import REVOKED
 from celeriac.wire import names
+
+
+def set_key(prefix: str, name: str, kind: str) -> str:
+    """Return the sorted set of a board's names of one kind."""
+    return f"{prefix}celeriac.{name}.{kind}"
+
+
+def revision_key(prefix: str, name: str) -> str:
+    """Return what tells the revision of a board's sets of one name."""
+    return f"{prefix}celeriac.{name}.revision"
 
 
 class QueueLists(msgspec.Struct, frozen=True):
@@ -47,9 +58,9 @@ class Keys:
         self.dead = f"{prefix}celeriac.dead"
         self.dead_index = f"{prefix}celeriac.dead.index"
         self.served = f"{prefix}celeriac.served"
-        self.revision = f"{prefix}celeriac.revoked.revision"
+        self.revision = revision_key(prefix, REVOKED)
+        self.revoked = tuple(set_key(prefix, REVOKED, kind) for kind in ("ids", "roots", "terminate"))
         self.binding_deadlines = prefix + names.BINDING_DEADLINES
-        self.revoked = tuple(f"{prefix}celeriac.revoked.{kind}" for kind in ("ids", "roots", "terminate"))
         self.kinds = {
             **dict.fromkeys((self.unacked, self.dead), "hash"),
             **dict.fromkeys((self.index, self.leases, self.due, self.dead_index, self.served), "zset"),

@@ -18,6 +18,7 @@ from celeriac.finding import Finding
 from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
+from celeriac.servers.redis.board import RedisBoard
 from celeriac.servers.redis.chords import RedisChords
 from celeriac.servers.redis.copies import COPIES_PREFIX, RedisCopies
 from celeriac.servers.redis.large import LargeValues
@@ -116,6 +117,7 @@ class RedisBackend:
         self.expires_ms = 0 if not expires else max(1, round(expires * 1000))
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
         self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self.expires_ms // 1000))
+        self._board = RedisBoard(self._link, self._prefix)
         self._copies = RedisCopies(self._link, self._prefix)
         self._large = LargeValues(self._link)
         self._listener = Listener(self._link, self.key, self._decode, partial(takes_long, codecs=codecs))
@@ -138,6 +140,10 @@ class RedisBackend:
     def refusal(self, text: str) -> CeleriacError:
         """Return the error for what the server told a script."""
         return self._link.refusal(text)
+
+    @property
+    def board(self) -> RedisBoard:
+        return self._board
 
     @property
     def copies(self) -> Copies:
@@ -196,6 +202,7 @@ class RedisBackend:
         await self._load.drain()
         await self._chords.drain()
         await self._copies.drain()
+        await self._board.drain()
         await self._listener.close()
         await self._link.close()
 

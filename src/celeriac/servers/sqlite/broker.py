@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from celeriac.board import Board
 from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError
@@ -39,6 +40,7 @@ class SqliteBroker:
     :param group: let the file's group read and write what is made here too; else only its owner may.
     """
 
+    board: Board | None = None
     may_repeat = False
 
     def __init__(

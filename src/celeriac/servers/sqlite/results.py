@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from celeriac.backend import Copies, EncodedResult, Replies
+from celeriac.board import Board
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable
 from celeriac.finding import Finding
@@ -53,6 +54,7 @@ class SqlBackend:
     :raises ConfigError: the URL names no SQLite file.
     """
 
+    board: Board | None = None
     replies: Replies | None = None
 
     def __init__(

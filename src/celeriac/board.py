@@ -1,0 +1,130 @@
+"""The contract of a board: small state that every process on one server shares.
+
+Rules: the server decides, so of two callers at once one wins; its clock is the one that counts, where it has one; a
+call that failed may be made again. Everything that is put on a board ends by itself. What a server cannot keep is
+``None`` there. Calls raise ``BrokerError`` on a broker's board and ``BackendError`` on a result store's; which of
+them are ``BrokerUnavailable`` or ``BackendUnavailable`` when the server is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+REVOKED = "revoked"
+"""The sets that say what must not run any more. Taking messages tells their revision (``Subscription.revision``)."""
+
+LONGEST_WAIT = 604800.0
+"""Seconds ahead of which a turn may be booked: one that is further ahead was booked by none of us."""
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What the sets of one name held, as of one revision.
+
+    :param sets: of each set its members, and until when (seconds since the epoch).
+    """
+
+    revision: int = 0
+    sets: Mapping[str, Mapping[str, float]] = {}
+
+
+class Sets(Protocol):
+    """Sets of names that processes keep copies of. Sets of one name change together and have one revision.
+
+    Nothing that was added before a ``revision`` was read is missing from a copy that is loaded because of it.
+    """
+
+    async def add(self, name: str, members: Mapping[str, Collection[str]], keep: float) -> None:
+        """Add members to some sets, for ``keep`` seconds; one that is kept for longer already stays so.
+
+        They are seen together, or in steps of 1,000 names where there are more.
+        """
+        ...
+
+    async def remove(self, name: str, members: Mapping[str, Collection[str]]) -> None:
+        """Remove members from some sets."""
+        ...
+
+    async def load(self, name: str, sets: Sequence[str]) -> Contents:
+        """Return what these sets hold now."""
+        ...
+
+    async def revision(self, name: str) -> int:
+        """Return a number that changes with every ``add`` and ``remove``; one cheap call."""
+        ...
+
+
+class Marks(Protocol):
+    """Values that are put once. A mark has a name under a key; what is under one key ends together."""
+
+    async def put(self, key: str, name: str, value: str, keep: float) -> str:
+        """Put a value there unless there is one; return the one that is there now.
+
+        :param keep: seconds until all under the key ends, counted from the first of it.
+
+        Concurrent calls share round trips.
+        """
+        ...
+
+    async def remove(self, key: str, name: str, value: str) -> bool:
+        """Remove a mark if it has this value; return whether it had."""
+        ...
+
+    async def shorten(self, key: str, keep: float) -> None:
+        """Let all under the key end within ``keep`` seconds, what is put only then included.
+
+        Concurrent calls share round trips.
+        """
+        ...
+
+
+class Leases(Protocol):
+    """Rights that one holder has at a time."""
+
+    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+        """Take a lease that is free, or renew one's own; return whether the holder has it, for so long from now."""
+        ...
+
+    async def release(self, name: str, holder: str) -> None:
+        """Free the lease if this holder has it."""
+        ...
+
+
+class Windows(Protocol):
+    """Counts turns, so that there are never more than a number of them within a window of time."""
+
+    async def turn(self, name: str, most: int, window: float, wait: float = 0.0) -> float:
+        """Book the next turn, if it is at most ``wait`` seconds ahead; return how many seconds it is ahead.
+
+        0 is at once. What is more than ``wait`` was not booked, and counts for nothing.
+
+        :param most: turns within any ``window`` seconds.
+        :param wait: at most ``LONGEST_WAIT``.
+        """
+        ...
+
+
+class Board(Protocol):
+    """What one server keeps for all who use it."""
+
+    @property
+    def sets(self) -> Sets:
+        """What everybody is to know."""
+        ...
+
+    @property
+    def marks(self) -> Marks | None:
+        """What is decided once."""
+        ...
+
+    @property
+    def leases(self) -> Leases | None:
+        """Who may do what one at a time does."""
+        ...
+
+    @property
+    def windows(self) -> Windows | None:
+        """How much may happen in a time."""
+        ...

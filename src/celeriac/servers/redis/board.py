@@ -1,0 +1,322 @@
+"""The board of one Redis: sorted sets of names, hashes of marks, a string a lease, a list of moments a window.
+
+Rules: each call is one script, and time is the server's. Every key gets an end in the step that writes it. A key of
+another type under one of these names is renamed, and a warning names it; a number that none of us wrote is none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from celeriac.board import LONGEST_WAIT, Contents
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.keys import revision_key, set_key
+from celeriac.servers.redis.link import Link, Script
+
+_log = logging.getLogger("celeriac.board.redis")
+
+_BATCH = 500
+"""Marks that go in one round trip."""
+
+_STEP = 1000
+"""Names that change in one step."""
+
+_DIGITS = 16
+"""Digits that a revision has at the most."""
+
+MARK_PREFIX = "celeriac.mark."
+_LEASE_PREFIX = "celeriac.lease."
+_WINDOW_PREFIX = "celeriac.window."
+
+_START = r"""
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local aside = {}
+
+-- Frees the name of a key of another type. Told at the end, so that it can be said.
+local function own(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'none' and found ~= kind then
+    local name = string.format('%s.set-aside.%s%06d', key, time[1], time[2])
+    redis.call('RENAME', key, name)
+    for _, part in ipairs({key, found, name}) do aside[#aside + 1] = part end
+  end
+end
+"""
+
+_CHANGE = r"""
+-- KEYS: revision, then sets. ARGV: milliseconds to keep, or 0 to remove; then set and name of each.
+own(KEYS[1], 'string')
+for i = 2, #KEYS do own(KEYS[i], 'zset') end
+local known = tonumber(redis.call('GET', KEYS[1]) or '0')
+if not known or not (known >= 0 and known < 2 ^ 53) then known = 0 end
+local keep = tonumber(ARGV[1]) / 1000
+for i = 2, #ARGV, 2 do
+  local key = KEYS[ARGV[i] + 2]
+  if keep > 0 then redis.call('ZADD', key, 'GT', now + keep, ARGV[i + 1]) else redis.call('ZREM', key, ARGV[i + 1]) end
+end
+
+local lasts = math.max(1, redis.call('TTL', KEYS[1]))
+for i = 2, #KEYS do
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
+  local latest = redis.call('ZRANGE', KEYS[i], -1, -1, 'WITHSCORES')[2]
+  if latest then
+    latest = math.ceil(math.min(latest - now, 2e9))
+    redis.call('EXPIRE', KEYS[i], latest)
+    lasts = math.max(lasts, latest)
+  end
+end
+-- It grows with the clock, so that one which expired never comes again.
+local revision = math.max(known + 1, time[1] * 1000000 + time[2])
+redis.call('SET', KEYS[1], string.format('%.0f', revision), 'EX', lasts)
+return {1, aside}
+"""
+
+_LOAD = r"""
+-- KEYS: revision, then sets. Returns the revision, and names and times of each.
+own(KEYS[1], 'string')
+local reply = {redis.call('GET', KEYS[1]) or '0'}
+for i = 2, #KEYS do
+  own(KEYS[i], 'zset')
+  reply[i] = redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. now, '+inf', 'WITHSCORES')
+end
+return {reply, aside}
+"""
+
+_PUT = r"""
+-- KEYS: the key of each mark. ARGV: milliseconds to keep, name and value of each. Returns what is there, or an error.
+local answers = {}
+local function put(key, keep, name, value)
+  own(key, 'hash')
+  if redis.call('HSETNX', key, name, value) == 0 then value = redis.call('HGET', key, name) end
+  if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, keep) end
+  return {value}
+end
+for i = 1, #KEYS do
+  local done, answer = pcall(put, KEYS[i], ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i])
+  if not done and type(answer) == 'table' then answer = answer.err end
+  answers[i] = answer
+end
+return {answers, aside}
+"""
+
+_REMOVE = r"""
+-- KEYS: key. ARGV: name, value.
+own(KEYS[1], 'hash')
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return {0, aside} end
+return {redis.call('HDEL', KEYS[1], ARGV[1]), aside}
+"""
+
+_SHORTEN = r"""
+-- KEYS: keys. ARGV: milliseconds for each. A mark that no name has keeps the end of a key that is empty.
+for i = 1, #KEYS do
+  own(KEYS[i], 'hash')
+  redis.call('HSETNX', KEYS[i], '\0', '')
+  local left = redis.call('PTTL', KEYS[i])
+  if left < 0 or left > tonumber(ARGV[i]) then redis.call('PEXPIRE', KEYS[i], ARGV[i]) end
+end
+return {1, aside}
+"""
+
+_HOLD = r"""
+-- KEYS: lease. ARGV: holder, milliseconds.
+own(KEYS[1], 'string')
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+  -- One without an end is nobody's.
+  if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  return {0, aside}
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return {1, aside}
+"""
+
+_RELEASE = r"""
+-- KEYS: lease. ARGV: holder.
+own(KEYS[1], 'string')
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return {1, aside}
+"""
+
+_TURN = r"""
+-- KEYS: the moments of the last turns. ARGV: most, window, wait, longest wait. Returns the seconds to the next one.
+own(KEYS[1], 'list')
+local most, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local function moment(position)
+  local at = tonumber(redis.call('LINDEX', KEYS[1], position) or '')
+  return at and at <= now + ARGV[4] and at or 0
+end
+local at = math.max(now, moment(-most) + window, moment(-1))
+if at - now <= tonumber(ARGV[3]) then
+  redis.call('RPUSH', KEYS[1], string.format('%.6f', at))
+  redis.call('LTRIM', KEYS[1], -most, -1)
+  redis.call('PEXPIRE', KEYS[1], math.ceil((at - now + window) * 1000))
+end
+return {tostring(at - now), aside}
+"""
+
+
+class _Scripts:
+    """Runs the scripts of a board, and says what they set aside."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self._known: dict[str, Script] = {}
+
+    async def run(self, text: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        for key in keys:
+            self.link.check_name(key)
+        script = self._known.get(text) or self._known.setdefault(text, Script(_START + text))
+        answer, aside = await self.link.run(script, keys, arguments)
+        for key, kind, name in zip(*(map(_text, aside[part::3]) for part in range(3)), strict=True):
+            _log.warning("the key %s of %s was a %s and is now called %s", key, self.link.target, kind, name)
+        return answer
+
+
+class RedisSets:
+    """See ``celeriac.board.Sets``."""
+
+    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+        self._scripts = scripts
+        self._prefix = prefix
+
+    async def add(self, name: str, members: Mapping[str, Collection[str]], keep: float) -> None:
+        await self._change(name, members, _milliseconds(keep))
+
+    async def remove(self, name: str, members: Mapping[str, Collection[str]]) -> None:
+        await self._change(name, members, 0)
+
+    async def load(self, name: str, sets: Sequence[str]) -> Contents:
+        revision, *found = await self._scripts.run(_LOAD, self._keys(name, sets))
+        return Contents(
+            read_revision(revision),
+            {kind: dict(_read_members(names)) for kind, names in zip(sets, found, strict=True)},
+        )
+
+    async def revision(self, name: str) -> int:
+        return (await self.load(name, ())).revision
+
+    async def _change(self, name: str, members: Mapping[str, Collection[str]], keep: int) -> None:
+        keys = self._keys(name, list(members))
+        pairs = [(number, member) for number, names in enumerate(members.values()) for member in names]
+        for step in [pairs[start : start + _STEP] for start in range(0, len(pairs), _STEP)] or [[]]:
+            await self._scripts.run(_CHANGE, keys, (keep, *(part for pair in step for part in pair)))
+
+    def _keys(self, name: str, sets: Sequence[str]) -> list[str]:
+        return [revision_key(self._prefix, name), *(set_key(self._prefix, name, kind) for kind in sets)]
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    key: str
+    name: str
+    value: str
+    keep: float
+
+
+class RedisMarks:
+    """See ``celeriac.board.Marks``."""
+
+    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+        self._scripts = scripts
+        self._prefix = prefix
+        self._put: Coalescer[_Mark, str] = Coalescer(self._put_all, _BATCH)
+        self._shorten: Coalescer[tuple[str, float], None] = Coalescer(self._shorten_all, _BATCH)
+
+    async def put(self, key: str, name: str, value: str, keep: float) -> str:
+        return await self._put(_Mark(self._key(key), name, value, keep))
+
+    async def remove(self, key: str, name: str, value: str) -> bool:
+        return bool(await self._scripts.run(_REMOVE, [self._key(key)], (name, value)))
+
+    async def shorten(self, key: str, keep: float) -> None:
+        await self._shorten((self._key(key), keep))
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self._put.drain()
+        await self._shorten.drain()
+
+    async def _put_all(self, batch: Sequence[_Mark]) -> list[str | BaseException]:
+        arguments: list[str | int] = []
+        for mark in batch:
+            arguments += _milliseconds(mark.keep), mark.name, mark.value
+        answers = await self._scripts.run(_PUT, [mark.key for mark in batch], arguments)
+        return [
+            _text(answer[0]) if isinstance(answer, list) else self._scripts.link.refusal(_text(answer))
+            for answer in answers
+        ]
+
+    async def _shorten_all(self, batch: Sequence[tuple[str, float]]) -> list[None]:
+        await self._scripts.run(
+            _SHORTEN, [key for key, _ in batch], [_milliseconds(keep) for _, keep in batch]
+        )
+        return [None] * len(batch)
+
+    def _key(self, key: str) -> str:
+        return f"{self._prefix}{MARK_PREFIX}{key}"
+
+
+class RedisLeases:
+    """See ``celeriac.board.Leases``."""
+
+    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+        self._scripts = scripts
+        self._prefix = prefix + _LEASE_PREFIX
+
+    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+        return bool(await self._scripts.run(_HOLD, [self._prefix + name], (holder, _milliseconds(seconds))))
+
+    async def release(self, name: str, holder: str) -> None:
+        await self._scripts.run(_RELEASE, [self._prefix + name], (holder,))
+
+
+class RedisWindows:
+    """See ``celeriac.board.Windows``."""
+
+    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+        self._scripts = scripts
+        self._prefix = prefix + _WINDOW_PREFIX
+
+    async def turn(self, name: str, most: int, window: float, wait: float = 0.0) -> float:
+        return float(
+            await self._scripts.run(_TURN, [self._prefix + name], (most, window, wait, LONGEST_WAIT))
+        )
+
+
+class RedisBoard:
+    """The board of one Redis; see ``celeriac.board.Board``.
+
+    :param prefix: put before every key.
+    """
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        scripts = _Scripts(link)
+        self.sets = RedisSets(scripts, prefix)
+        self.marks = RedisMarks(scripts, prefix)
+        self.leases = RedisLeases(scripts, prefix)
+        self.windows = RedisWindows(scripts, prefix)
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self.marks.drain()
+
+
+def read_revision(text: bytes) -> int:
+    """Return the revision; what is no number of ours is no revision."""
+    return int(text) if len(text) <= _DIGITS and text.isdigit() else 0
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
+def _read_members(names: Sequence[bytes]) -> Iterator[tuple[str, float]]:
+    return ((_text(name), float(until)) for name, until in zip(names[::2], names[1::2], strict=True))
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
