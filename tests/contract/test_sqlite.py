@@ -17,6 +17,7 @@ from celeriac.testing.contracts import (
     Plant,
     RevocationContract,
     ScheduleContract,
+    SettlementContract,
 )
 from celeriac.wire.content import Codecs
 
@@ -79,5 +80,15 @@ class TestSqlBackend(BackendContract, ChordContract, CopyContract):
     @pytest.fixture
     async def second(self, file: Path) -> AsyncIterator[SqlBackend]:
         backend = SqlBackend(f"sqlite:///{file}", Codecs())
+        yield backend
+        await backend.close()
+
+
+class TestSqliteSettlements(SettlementContract):
+    """Endings, with the file named in both ways that there are."""
+
+    @pytest.fixture(params=["sqlite", "db+sqlite"])
+    async def results(self, file: Path, request: pytest.FixtureRequest) -> AsyncIterator[SqlBackend]:
+        backend = SqlBackend(f"{request.param}:///{file}", Codecs())
         yield backend
         await backend.close()

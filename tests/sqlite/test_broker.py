@@ -350,7 +350,7 @@ async def test_queues_take_turns_within_one_take(open_broker):
 
 
 async def test_a_batch_larger_than_one_statement_takes(open_broker, monkeypatch):
-    monkeypatch.setattr("celeriac.servers.sqlite.messages._BATCH_BYTES", 5000)
+    monkeypatch.setattr("celeriac.servers.sqlite.messages.BATCH_BYTES", 5000)
     broker = open_broker()
     bodies = [os.urandom(size) for size in (1, 9000, 0, 3000, 3000, 1)]
     await broker.publish_many([(Envelope(body=body), to("q")) for body in bodies])

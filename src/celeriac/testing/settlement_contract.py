@@ -25,6 +25,9 @@ from celeriac.testing.steps import (
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import SUCCESS, ResultRecord
 
+_NO_NAME = "lone \ud800"
+"""What no server can write."""
+
 
 class SettlementContract:
     """Subclass it and give it two fixtures, on one server: ``broker`` and ``results``, a result store."""
@@ -160,7 +163,7 @@ class SettlementContract:
         await publish_numbers(broker, queue, range(3))
         async with broker.subscribe([queue]) as subscription:
             deliveries = await take_all(subscription, 3)
-            nowhere = Envelope(body=b"1"), Route("nothing", exchange=f"none-{task_id}")
+            nowhere = Envelope(body=b"1"), Route(_NO_NAME, queue=_NO_NAME)
             landings = [
                 Landing(
                     delivery.receipt,

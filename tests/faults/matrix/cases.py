@@ -18,9 +18,9 @@ How = Literal[
 
 EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis", "rabbitmq")
 OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis", "rabbitmq")
-IN_ONE_STEP: Sequence[Broker] = ("redis",)
+IN_ONE_STEP: Sequence[Broker] = ("sqlite", "redis")
 """Where result, follow-ups and acknowledgement land together, so that there is no moment between them."""
-IN_ORDER: Sequence[Broker] = ("sqlite", "rabbitmq")
+IN_ORDER: Sequence[Broker] = ("rabbitmq",)
 WITH_LEASES: Sequence[Broker] = ("sqlite", "redis")
 """Where the workers themselves find out who of them is dead."""
 MODES: Sequence[Delivery] = ("at_least_once", "at_most_once")

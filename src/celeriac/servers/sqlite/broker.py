@@ -5,27 +5,25 @@ Rules: nothing here waits for the disk in the event loop; the queries that need 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from celeriac.backend import Backend
 from celeriac.board import Board
 from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import BrokerError
 from celeriac.finding import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.fanout import SqliteFanout
-from celeriac.servers.sqlite.link import LARGE
-from celeriac.servers.sqlite.messages import NewMessage
+from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
+from celeriac.servers.sqlite.results import SqlBackend
 from celeriac.servers.sqlite.revocations import SqliteRevocations
 from celeriac.servers.sqlite.schedule import SqliteSchedule
+from celeriac.servers.sqlite.settlements import SqliteSettlements
 from celeriac.servers.sqlite.subscription import SqliteSubscription
 from celeriac.wire.envelope import Envelope, Route, Unreadable
-from celeriac.wire.frame import pack
-from celeriac.wire.names import HIGHEST_PRIORITY, is_text
 from celeriac.wire.preview import counted
 
 _BULK = 5000
@@ -55,20 +53,19 @@ class SqliteBroker:
         self._file = QueueFile(path, clock, lease, group=group)
         self._fanout = SqliteFanout(self._file)
         self._subscriptions: set[SqliteSubscription] = set()
+        self._settlements: list[SqliteSettlements] = []
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
-        new = _new_message(envelope, route)
-        if len(new.frame) >= LARGE:
-            await self._check_size(envelope, new)
+        (new,) = await new_messages(self._file.link, [(envelope, route)])
         await self._file.publish(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        new = await self._new_messages(messages)
+        new = await new_messages(self._file.link, messages)
         for start in range(0, len(new), _BULK):
             await self._file.add(new[start : start + _BULK])
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        new = await self._new_messages(messages)
+        new = await new_messages(self._file.link, messages)
         return await self._file.publish_once((key, new))
 
     async def forget_once(self, key: str) -> None:
@@ -118,6 +115,16 @@ class SqliteBroker:
         """Telling and asking everybody who listens."""
         return self._fanout
 
+    def settlements(self, results: Backend) -> SqliteSettlements | None:
+        """Return what lands endings in one step, where the results are in this file."""
+        if not isinstance(results, SqlBackend) or results.path.resolve() != self._file.link.path.resolve():
+            return None
+        for made in self._settlements:
+            if made.results is results:
+                return made
+        self._settlements.append(SqliteSettlements(self._file, results))
+        return self._settlements[-1]
+
     async def ping(self) -> str:
         known = await self.queues()
         return f"SQLite file {self._file.link.path}, {counted(len(known), 'queue')}"
@@ -131,26 +138,6 @@ class SqliteBroker:
         for subscription in list(self._subscriptions):
             await subscription.stop()
         await self._fanout.close()
+        for settlements in self._settlements:
+            await settlements.drain()
         await self._file.close()
-
-    async def _new_messages(self, messages: Sequence[tuple[Envelope, Route]]) -> list[NewMessage]:
-        """Raise ``EncodeError`` for the first that cannot be kept, before any is."""
-        new = [_new_message(envelope, route) for envelope, route in messages]
-        for (envelope, _), message in zip(messages, new, strict=True):
-            if len(message.frame) >= LARGE:
-                await self._check_size(envelope, message)
-        return new
-
-    async def _check_size(self, envelope: Envelope, message: NewMessage) -> None:
-        task, task_id = envelope.headers.get("task"), envelope.headers.get("id") or envelope.correlation_id
-        await self._file.link.check_size(len(message.frame), f"the message of {task}[{task_id}]")
-
-
-def _new_message(envelope: Envelope, route: Route) -> NewMessage:
-    queue = route.queue or route.routing_key
-    if not is_text(queue):
-        raise BrokerError(f"queue {queue!r} is no text that can be stored; give the queue another name")
-    tag = envelope.delivery_tag or str(uuid.uuid4())
-    priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
-    frame = pack(envelope, delivery_tag=tag, route=route)
-    return NewMessage(queue, priority, frame, route.due)

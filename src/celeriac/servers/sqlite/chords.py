@@ -118,10 +118,11 @@ class SqlChords:
 
     async def _count_all(self, batch: Sequence[EncodedPart]) -> list[Standing]:
         return await self._link.write(
-            lambda connection: [self._count_one(connection, encoded) for encoded in batch]
+            lambda connection: [self.count_in(connection, encoded) for encoded in batch]
         )
 
-    def _count_one(self, connection: sqlite3.Connection, encoded: EncodedPart) -> Standing:
+    def count_in(self, connection: sqlite3.Connection, encoded: EncodedPart) -> Standing:
+        """Count a part within the transaction of the caller, in the file's thread."""
         part, now = encoded.part, self._clock.now()
         known = connection.execute(_FIND, {"id": part.chord_id}).fetchone()
         if known is None:

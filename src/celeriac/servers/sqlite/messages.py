@@ -31,7 +31,7 @@ from celeriac.wire.once import ONCE, ONCE_SETTLED
 LAST_MOMENT = 253402300799
 """Seconds since the epoch of the last moment that has a date."""
 
-_BATCH_BYTES = 32 * 1024 * 1024
+BATCH_BYTES = 32 * 1024 * 1024
 """Bytes of frames that go through one statement, if there is more than one frame."""
 
 _FORMS = {
@@ -266,22 +266,31 @@ class SqliteMessages:
         self, connection: sqlite3.Connection, settlements: Sequence[Settlement]
     ) -> list[DeliveryLost | None]:
         """Settle what is still held; answer ``DeliveryLost`` for the rest."""
+        held = self.held(connection, settlements)
+        self.apply(connection, [one for one, is_held in zip(settlements, held, strict=True) if is_held])
+        return [
+            None if is_held else lost_delivery(one) for one, is_held in zip(settlements, held, strict=True)
+        ]
+
+    def held(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
+        """Return of each message whether it is still held; of two settlements of one message the first holds it."""
         held = {
             owner: self._still_held(connection, owner, [settlement.id for settlement in group])
             for owner, group in groupby(sorted(settlements, key=attrgetter("owner")), attrgetter("owner"))
         }
-        answers: list[DeliveryLost | None] = []
-        valid: dict[Verb, list[Settlement]] = {}
+        answers: list[bool] = []
         for settlement in settlements:
-            if settlement.id in held[settlement.owner]:
-                held[settlement.owner].discard(settlement.id)
-                valid.setdefault(settlement.verb, []).append(settlement)
-                answers.append(None)
-            else:
-                answers.append(_lost(settlement))
-        for verb, group in valid.items():
-            self._apply(connection, verb, group)
+            answers.append(settlement.id in held[settlement.owner])
+            held[settlement.owner].discard(settlement.id)
         return answers
+
+    def apply(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
+        """Settle messages that are held."""
+        verbs: dict[Verb, list[Settlement]] = {}
+        for settlement in settlements:
+            verbs.setdefault(settlement.verb, []).append(settlement)
+        for verb, group in verbs.items():
+            self._apply(connection, verb, group)
 
     def revive(self, connection: sqlite3.Connection) -> list[str]:
         """Put back what came due and what dead owners held; return the queues that got something."""
@@ -360,7 +369,7 @@ class SqliteMessages:
         size = 0
         for place in _take_turns(lines):
             size += place.size
-            if len(chosen) == limit or (chosen and size > _BATCH_BYTES):
+            if len(chosen) == limit or (chosen and size > BATCH_BYTES):
                 break
             chosen.append(place)
         return chosen
@@ -410,7 +419,7 @@ def _split_by_size(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]
     batch: list[NewMessage] = []
     size = 0
     for message in messages:
-        if batch and size + len(message.frame) > _BATCH_BYTES:
+        if batch and size + len(message.frame) > BATCH_BYTES:
             yield batch
             batch, size = [], 0
         batch.append(message)
@@ -430,7 +439,8 @@ def _take_turns(lines: list[deque[_Place]]) -> Iterator[_Place]:
             turns.append(line)
 
 
-def _lost(settlement: Settlement) -> DeliveryLost:
+def lost_delivery(settlement: Settlement) -> DeliveryLost:
+    """Return what says that a receipt is void."""
     return DeliveryLost(
         f"message {settlement.id} of queue {settlement.queue!r} is no longer held: it was settled, or its lease ended"
     )

@@ -106,12 +106,19 @@ class QueueFile:
 
     async def add(self, messages: Sequence[NewMessage]) -> list[None]:
         queues = {message.queue for message in messages}
-        await self.link.write(
-            lambda connection: self._add(connection, messages, queues - self._known), lambda: queues
-        )
-        self._known |= queues
-        self.ring(queues)
+        await self.link.write(lambda connection: self.add_in(connection, messages), lambda: queues)
+        self.published(queues)
         return [None] * len(messages)
+
+    def add_in(self, connection: sqlite3.Connection, messages: Sequence[NewMessage]) -> None:
+        """Add the messages within the transaction of the caller, in the file's thread."""
+        if messages:
+            self._add(connection, messages, {message.queue for message in messages} - self._known)
+
+    def published(self, queues: Collection[str]) -> None:
+        """Note that these queues exist now, and wake those who wait for them."""
+        self._known.update(queues)
+        self.ring(queues)
 
     async def _add_once(self, additions: Sequence[Addition]) -> list[bool]:
         """Add what is not done under its key yet; return of each whether it was added."""

@@ -1,4 +1,4 @@
-"""Takes messages from a SQLite file, and settles them.
+"""Takes messages from a SQLite file.
 
 Rules: the order of the queues turns with every take; what is being taken when the subscription stops is still handed
 out.
@@ -10,46 +10,12 @@ import asyncio
 from collections import deque
 
 from celeriac.broker import Delivery
-from celeriac.errors import BrokerError, DeliveryLost
-from celeriac.servers.sqlite.messages import Settlement, TakenMessage, Verb
+from celeriac.servers.sqlite.messages import TakenMessage
 from celeriac.servers.sqlite.queue_file import QueueFile, Taken
+from celeriac.servers.sqlite.receipt import SqliteReceipt
 
 _LONGEST_WAIT = 15.0
 """Seconds for which a wait believes that it will be woken; then it looks at the file."""
-
-
-class SqliteReceipt:
-    """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
-
-    __slots__ = ("_file", "_message", "_spent")
-
-    def __init__(self, file: QueueFile, message: TakenMessage) -> None:
-        self._file = file
-        self._message = message
-        self._spent = False
-
-    async def ack(self, *, surely: bool = False) -> None:
-        await self._settle("ack")
-
-    async def requeue(self) -> None:
-        await self._settle("requeue")
-
-    async def park(self, due: float) -> None:
-        await self._settle("park", due)
-
-    async def bury(self, reason: str) -> None:
-        await self._settle("bury", reason)
-
-    async def _settle(self, verb: Verb, detail: float | str | None = None) -> None:
-        message = self._message
-        if self._spent:
-            raise DeliveryLost(f"message {message.id} of queue {message.queue!r} was settled before")
-        self._spent = True
-        try:
-            await self._file.settle(Settlement(verb, message.id, message.owner, message.queue, detail))
-        except BrokerError:
-            self._spent = False
-            raise
 
 
 class SqliteSubscription:

@@ -1,0 +1,124 @@
+"""Lands endings in one step: results, parts of chords, what follows, and the message itself, in one transaction.
+
+Rules: nothing of an ending is done unless its message is still held; a part that gives a claim, or finds one held,
+keeps the rest of its ending for later; a batch that the file refuses is landed ending by ending, so that only the
+guilty one hears of it; what is refused in part is undone, so that its message comes again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+
+import msgspec
+
+from celeriac.backend import EncodedPart, Standing
+from celeriac.errors import CeleriacError, DeliveryLost
+from celeriac.server import Landing
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.sqlite.messages import BATCH_BYTES, NewMessage, Settlement, lost_delivery
+from celeriac.servers.sqlite.outgoing import new_messages
+from celeriac.servers.sqlite.queue_file import QueueFile
+from celeriac.servers.sqlite.receipt import SqliteReceipt
+from celeriac.servers.sqlite.result_rows import EncodedRow
+from celeriac.servers.sqlite.results import RESULT_TOPIC, SqlBackend
+from celeriac.servers.sqlite.tables import RESULTS
+
+_BATCH = 500
+"""Endings that share one transaction."""
+
+_OPEN = Standing()
+
+
+class SqliteSettlements:
+    """See ``celeriac.server.Settlements``.
+
+    :param results: keeps its tables in the same file.
+    """
+
+    limit = BATCH_BYTES
+
+    def __init__(self, file: QueueFile, results: SqlBackend) -> None:
+        self._file = file
+        self.results = results
+        self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _weigh)
+        file.link.require(RESULTS)
+
+    async def land(self, landing: Landing) -> Sequence[Standing]:
+        receipt = landing.receipt
+        assert isinstance(receipt, SqliteReceipt), "this receipt is another broker's"
+        rows = [await self.results.checked(result) for result in landing.results]
+        messages = await new_messages(self._file.link, landing.messages) if landing.messages else ()
+        settlement = receipt.spend("ack" if landing.buried is None else "bury", landing.buried)
+        try:
+            standings = await self._land(_Ending(settlement, rows, landing.parts, messages, landing.held))
+        except DeliveryLost:
+            raise
+        except CeleriacError:
+            receipt.restore()
+            raise
+        if landing.held or standings:
+            receipt.restore()
+        return standings
+
+    async def drain(self) -> None:
+        """Return when everything asked for so far was answered."""
+        await self._land.drain()
+
+    async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
+        rows = [row for ending in endings for row in ending.rows]
+        queues = {message.queue for ending in endings for message in ending.messages}
+        topics = queues | {RESULT_TOPIC} if rows else queues
+        answers = await self._file.link.write(partial(self._land_each, endings=endings), lambda: topics)
+        self._file.published(queues)
+        self.results.stored(rows)
+        return answers
+
+    # --- in the file's thread ------------------------------------------------------------------------------
+
+    def _land_each(
+        self, connection: sqlite3.Connection, endings: Sequence[_Ending]
+    ) -> list[Sequence[Standing] | DeliveryLost]:
+        messages = self._file.messages
+        held = messages.held(connection, [ending.settlement for ending in endings])
+        valid = [ending for ending, is_held in zip(endings, held, strict=True) if is_held]
+        rows = [row for ending in valid for row in ending.rows]
+        if rows:
+            self.results.rows.write(connection, rows)
+        standings = [self._count(connection, ending.parts) for ending in valid]
+        done = [
+            ending for ending, stands in zip(valid, standings, strict=True) if not (stands or ending.waits)
+        ]
+        self._file.add_in(connection, list(chain.from_iterable(ending.messages for ending in done)))
+        messages.apply(connection, [ending.settlement for ending in done])
+        answers = iter(standings)
+        return [
+            next(answers) if is_held else lost_delivery(ending.settlement)
+            for ending, is_held in zip(endings, held, strict=True)
+        ]
+
+    def _count(self, connection: sqlite3.Connection, parts: Sequence[EncodedPart]) -> Sequence[Standing]:
+        """Return how the chords stand, nothing where all of them are open or done."""
+        if not parts:
+            return ()
+        standings = [self.results.chords.count_in(connection, part) for part in parts]
+        return () if all(standing == _OPEN for standing in standings) else standings
+
+
+class _Ending(msgspec.Struct, frozen=True):
+    """A landing as the file takes it.
+
+    :param waits: publish and settle nothing yet.
+    """
+
+    settlement: Settlement
+    rows: Sequence[EncodedRow]
+    parts: Sequence[EncodedPart]
+    messages: Sequence[NewMessage]
+    waits: bool
+
+
+def _weigh(ending: _Ending) -> int:
+    return sum(row.size for row in ending.rows) + sum(len(message.frame) for message in ending.messages)
