@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from celeriac import Celeriac, Context
@@ -26,6 +27,17 @@ class Custom(Exception):
 @app.task
 def square(x: int) -> tuple[int, int]:
     return x * x, os.getpid()
+
+
+@app.task
+def meet(directory: str, count: int) -> int:
+    """Return the process, once so many have come to the directory."""
+    place = Path(directory)
+    (place / str(os.getpid())).touch()
+    until = time.monotonic() + 30
+    while len(list(place.iterdir())) < count and time.monotonic() < until:
+        time.sleep(0.01)
+    return os.getpid()
 
 
 def passing_on(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -43,7 +43,7 @@ def assemble(
     connections: Connections,
     pool: Pool,
     concurrency: int,
-    queues: Sequence[str],
+    queues: list[str],
     insist: Insist,
     listeners: Listeners,
     node: str,
@@ -52,6 +52,7 @@ def assemble(
 ) -> Parts:
     """Return the parts of one worker, in the running event loop.
 
+    :param queues: those to take from, which the consumer keeps up to date.
     :param node: the worker's name.
     :param state: what the worker's lifespans yielded.
     :param on_taken: called each time that messages were taken.

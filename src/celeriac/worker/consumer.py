@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from celeriac.broker import Broker, Delivery, Subscription
-from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.finding import Finding
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
@@ -38,12 +39,15 @@ LAST_CANCEL = 1.0
 
 
 class Consumer:
-    """The worker's intake from one broker."""
+    """The worker's intake from one broker.
+
+    :param queues: those to take from; changed by ``add_queue`` and ``drop_queue``.
+    """
 
     def __init__(
         self,
         broker: Broker,
-        queues: Sequence[str],
+        queues: list[str],
         executor: Executor,
         bodies: Bodies,
         slots: Slots,
@@ -88,8 +92,10 @@ class Consumer:
             try:
                 if not self.ready.is_set():
                     tell(await self._broker.examine(self._queues))
-                async with self._broker.subscribe(self._queues) as subscription:
+                held = tuple(self._queues)
+                async with self._broker.subscribe(held) as subscription:
                     self._subscription = subscription
+                    await self._follow_changes(subscription, held)
                     if not self.ready.is_set():
                         self.ready.set()
                         self._on_ready()
@@ -103,6 +109,26 @@ class Consumer:
                 )
                 await self._pause(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
+
+    async def add_queue(self, queue: str) -> None:
+        """Take from this queue too. Raises ``BrokerError`` where that cannot be, after which nothing has changed."""
+        if queue in self._queues:
+            return
+        if self._subscription is not None:
+            await self._subscription.add_queue(queue)
+        if queue not in self._queues:
+            self._queues.append(queue)
+
+    async def drop_queue(self, queue: str) -> None:
+        """Take from this queue no longer; what was taken of it goes on."""
+        if queue in self._queues:
+            self._queues.remove(queue)
+        if self._subscription is not None:
+            await self._subscription.drop_queue(queue)
+
+    def resize(self, concurrency: int) -> None:
+        """Let so many attempts run at once."""
+        self._slots.resize(concurrency)
 
     async def stop(self) -> None:
         """Take no more. What was taken goes on."""
@@ -169,13 +195,32 @@ class Consumer:
                 partial(self._revocations.refresh, subscription.revision), "loading revocations"
             )
         self._on_taken()
-        for delivery in deliveries:
-            self._start(delivery)
+        if len(deliveries) > self._slots.free:
+            await self._start_as_slots_get_free(deliveries)
+        else:
+            for delivery in deliveries:
+                self._start(delivery)
         if len(deliveries) < wanted:
             await self._let_them_begin()
         if not deliveries and not self._stopping.is_set():
             # Somebody closed the broker under the worker: nothing comes of asking at once again.
             await self._pause(FIRST_WAIT)
+
+    async def _start_as_slots_get_free(self, deliveries: Sequence[Delivery]) -> None:
+        """Start them one by one, for slots are fewer than when they were asked for; after the stop, give them back."""
+        for delivery in deliveries:
+            if await self._slots.wait_free():
+                self._start(delivery)
+            else:
+                with suppress(BrokerError, DeliveryLost):  # it comes back by itself
+                    await delivery.receipt.requeue()
+
+    async def _follow_changes(self, subscription: Subscription, held: Sequence[str]) -> None:
+        """Make up for what was added and dropped while the subscription was made."""
+        for queue in set(self._queues) - set(held):
+            await subscription.add_queue(queue)
+        for queue in set(held) - set(self._queues):
+            await subscription.drop_queue(queue)
 
     async def _let_them_begin(self) -> None:
         """Wait until a short task that was just started has sent its next step, which the next look then finds."""

@@ -43,6 +43,10 @@ class Pool(Protocol):
         """Run the function and return its value or raise its exception; cancelling gives up waiting."""
         ...
 
+    def resize(self, limit: int) -> None:
+        """Run at most so many functions at once; those above it that run already go on."""
+        ...
+
     async def close(self) -> None:
         """Stop; bodies that still run are abandoned (threads) or killed (processes)."""
         ...

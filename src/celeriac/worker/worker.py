@@ -6,13 +6,12 @@ import asyncio
 import logging
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from celeriac.backend import Backend
 from celeriac.client.app import App
@@ -21,10 +20,11 @@ from celeriac.quantities import GRACE, or_none, require, whole
 from celeriac.wire.preview import counted
 from celeriac.worker.assembly import assemble
 from celeriac.worker.attachments import Attachments, begin
-from celeriac.worker.consumer import LAST_CANCEL, LAST_WORDS, Consumer, tell
+from celeriac.worker.consumer import LAST_WORDS, Consumer, tell
 from celeriac.worker.insist import Insist
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.log import Log
+from celeriac.worker.own_thread import OwnThread
 from celeriac.worker.pool import Pool
 from celeriac.worker.pools.processes import Processes
 from celeriac.worker.pools.solo import Solo
@@ -33,6 +33,8 @@ from celeriac.worker.signals import Signals
 from celeriac.worker.tally import Counting, Tally
 
 logger = logging.getLogger("celeriac.worker")
+
+T = TypeVar("T")
 
 DEFAULT_CONCURRENCY = 100
 POOLS = ("threads", "processes", "solo")
@@ -80,14 +82,12 @@ class Worker:
         self._concurrency = _checked_concurrency(concurrency, pool)
         self._queues = _checked_queues(queues) if queues else [app.settings.default_queue]
         self.name = _checked_name(name)
-        self._pool_name = pool
         require("grace", grace, GRACE)
         self._grace = grace
         require("max_tasks_per_child", max_tasks_per_child, or_none(whole(1)))
         require("max_memory_per_child", max_memory_per_child, or_none(whole(1)))
-        self._max_tasks_per_child = max_tasks_per_child
-        self._max_memory_per_child = max_memory_per_child
-        self._child_log = child_log
+        prepare = partial(child_log, self.name) if child_log else None
+        self._make_pool = partial(_make_pool, app, pool, max_tasks_per_child, max_memory_per_child, prepare)
         self._attachments = attachments or Attachments()
         self._lifespans: AsyncExitStack | None = None
         self._pool: Pool | None = None
@@ -95,10 +95,8 @@ class Worker:
         self._running: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._insist = Insist()
-        self._thread: threading.Thread | None = None
-        self._over = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop_asked: asyncio.Event | None = None
+        self._thread: OwnThread | None = None
+        self._home: asyncio.AbstractEventLoop | None = None
         self.tally = Tally()
         self._listeners = Listeners(())
 
@@ -121,12 +119,12 @@ class Worker:
 
     @property
     def concurrency(self) -> int:
-        """How many tasks run at once."""
+        """How many tasks run at once; see ``grow`` and ``shrink``."""
         return self._concurrency
 
     @property
     def queues(self) -> Sequence[str]:
-        """The queues that it takes from."""
+        """The queues that it takes from; see ``add_queue`` and ``drop_queue``."""
         return tuple(self._queues)
 
     async def ready(self) -> None:
@@ -150,17 +148,20 @@ class Worker:
         """
         async with Signals() as signals:
             await self._open(on_taken)
-            announcing = asyncio.create_task(self._announce(on_ready))
+            announcing = asyncio.create_task(_announce(self, on_ready))
             await self._first_of(signals.first)
             announcing.cancel()
-            at_work = self._at_work()
+            at_work = self._consumer.attempts if self._consumer is not None else 0
             grace = f": {counted(at_work, 'task')} may take up to {self._grace:g} s to end" if at_work else ""
             logger.info("stopping%s", grace)
             closing = asyncio.create_task(self._close())
             hurrying = asyncio.create_task(signals.second.wait())
             await asyncio.wait([closing, hurrying], return_when=asyncio.FIRST_COMPLETED)
-            if not closing.done():
-                self._hurry()
+            if not closing.done() and self._consumer is not None:
+                at_work = self._consumer.attempts
+                logger.warning("second signal: giving %s back", counted(at_work, "task"))
+                self._insist.give_up_in(LAST_WORDS)
+                self._consumer.hurry()
             await closing
             hurrying.cancel()
             await self._app.close()
@@ -173,24 +174,65 @@ class Worker:
         """
         if self._thread is not None:
             raise ConfigError(f"worker {self.name} is started already")
-        began: Future[None] = Future()
-        self._over.clear()
-        thread = threading.Thread(target=self._work_in_thread, args=(began,), name=self.name, daemon=True)
-        thread.start()
-        done, _ = wait([began], timeout=self._app.settings.publish_timeout)
-        if done:
-            began.result()
+        thread = OwnThread(self.name, self._work_until_asked)
+        thread.start(self._app.settings.publish_timeout)
         self._thread = thread
 
     def stop(self) -> None:
         """Stop the worker that ``start`` started, gracefully; return when it has stopped."""
-        if self._thread is None or self._loop is None or self._stop_asked is None:
+        if self._thread is None:
             raise ConfigError(f"worker {self.name} was not started with start()")
-        with suppress(RuntimeError):  # it has ended by itself, and its loop with it
-            self._loop.call_soon_threadsafe(self._stop_asked.set)
-        self._over.wait()
-        self._thread.join(LAST_CANCEL)  # a coroutine that refuses to be cancelled would hold it up for ever
+        self._thread.stop()
         self._thread = None
+
+    async def add_queue(self, queue: str) -> None:
+        """Take from this queue too, from now on (Celery: ``add_consumer``).
+
+        This, and the other methods that change a running worker, may be awaited in any event loop. Raises
+        ``BrokerError`` where the queue cannot be taken from, ``ConfigError`` for what is no name, and where the worker
+        does not run; then nothing has changed.
+        """
+        _checked_queues([queue])
+        await self._at_home(lambda consumer: consumer.add_queue(queue))
+
+    async def drop_queue(self, queue: str) -> None:
+        """Take from this queue no longer (Celery: ``cancel_consumer``); what was taken of it goes on.
+
+        Nothing happens where it takes from no such queue. Raises as ``add_queue``.
+        """
+        await self._at_home(lambda consumer: consumer.drop_queue(queue))
+
+    async def grow(self, by: int = 1) -> int:
+        """Run ``by`` more tasks at once (Celery: ``pool_grow``); return how many that makes.
+
+        Raises ``ConfigError`` for fewer than 1, and where the worker does not run.
+        """
+        require("by", by, whole(1))
+        return await self._at_home(lambda consumer: self._resize(consumer, self._concurrency + by))
+
+    async def shrink(self, by: int = 1) -> int:
+        """Run ``by`` fewer tasks at once (Celery: ``pool_shrink``), 1 at least; return how many that makes.
+
+        What runs goes on, and surplus threads or processes end when they are free. Raises as ``grow``.
+        """
+        require("by", by, whole(1))
+        return await self._at_home(lambda consumer: self._resize(consumer, max(1, self._concurrency - by)))
+
+    async def _at_home(self, act: Callable[[Consumer], Coroutine[Any, Any, T]]) -> T:
+        """Do this in the event loop that the worker runs in."""
+        consumer, home = self._consumer, self._home
+        if consumer is None or home is None:
+            raise ConfigError(f"worker {self.name} does not run; start it before you change it")
+        if home is asyncio.get_running_loop():
+            return await act(consumer)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(act(consumer), home))
+
+    async def _resize(self, consumer: Consumer, concurrency: int) -> int:
+        assert self._pool is not None
+        self._concurrency = concurrency
+        consumer.resize(concurrency)
+        self._pool.resize(concurrency)
+        return concurrency
 
     async def _first_of(self, signal: asyncio.Event) -> None:
         """Return when the signal came; raise what ended the intake, should that end by itself."""
@@ -203,17 +245,12 @@ class Worker:
         if self._running.done():
             await self._running
 
-    async def _announce(self, on_ready: Callable[[], None]) -> None:
-        with suppress(BrokerError, BackendError):  # `serve` raises it
-            await self.ready()
-            on_ready()
-
     async def _open(self, on_taken: Callable[[], None] = _nothing) -> None:
         self._listeners = Listeners([Counting(self.tally), Log(), *self._attachments.listeners])
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)
         connections = self._app.connections()
-        self._pool = self._make_pool()
+        self._pool = self._make_pool(self._concurrency)
         parts = assemble(
             self._app,
             connections,
@@ -227,20 +264,11 @@ class Worker:
             on_taken,
         )
         consumer, bodies, revocations = parts.consumer, parts.bodies, parts.revocations
-        self._consumer = consumer
-        self._running = asyncio.create_task(self._take_in(consumer, connections.backend))
+        self._consumer, self._home = consumer, asyncio.get_running_loop()
+        self._running = asyncio.create_task(_take_in(consumer, connections.backend))
         self._watching = asyncio.create_task(
             revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
         )
-
-    async def _take_in(self, consumer: Consumer, backend: Backend) -> None:
-        """Take in messages until the stop, once the result store was looked at.
-
-        A store that is away is waited for by each result; one that refuses would take none, ever.
-        """
-        with suppress(BackendUnavailable):
-            tell(await backend.examine())
-        await consumer.run()
 
     async def _close(self) -> None:
         if self._consumer is None or self._running is None or self._watching is None or self._pool is None:
@@ -261,47 +289,42 @@ class Worker:
         self._listeners.worker_stopped(self.name)
         await self._running  # raises what ended the intake, should that have ended by itself
 
-    def _hurry(self) -> None:
-        if self._consumer is not None:
-            logger.warning("second signal: giving %s back", counted(self._at_work(), "task"))
-            self._insist.give_up_in(LAST_WORDS)
-            self._consumer.hurry()
-
-    def _at_work(self) -> int:
-        return self._consumer.attempts if self._consumer is not None else 0
-
-    def _make_pool(self) -> Pool:
-        if self._pool_name == "processes":
-            return Processes(
-                self._app.tasks,
-                max_tasks=self._max_tasks_per_child,
-                max_memory=self._max_memory_per_child,
-                places=(self._app.broker_url, self._app.backend_url),
-                begin=partial(self._child_log, self.name) if self._child_log else None,
-            )
-        if self._pool_name == "solo":
-            return Solo()
-        return Threads(self._concurrency)
-
-    def _work_in_thread(self, began: Future[None]) -> None:
-        try:
-            asyncio.run(self._work_until_asked(began))
-        except BaseException as error:
-            if began.done():
-                raise
-            began.set_exception(error)
-        finally:
-            self._over.set()
-
-    async def _work_until_asked(self, began: Future[None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop_asked = asyncio.Event()
+    async def _work_until_asked(self, began: Future[None], asked: asyncio.Event) -> None:
         async with self:
-            announcing = asyncio.create_task(self._announce(partial(began.set_result, None)))
-            await self._first_of(self._stop_asked)
+            announcing = asyncio.create_task(_announce(self, partial(began.set_result, None)))
+            await self._first_of(asked)
             announcing.cancel()
         await self._app.close()
-        self._over.set()
+
+
+def _make_pool(
+    app: App,
+    name: str,
+    max_tasks: int | None,
+    max_memory: int | None,
+    prepare: Callable[[], None] | None,
+    concurrency: int,
+) -> Pool:
+    if name == "processes":
+        places = (app.broker_url, app.backend_url)
+        return Processes(app.tasks, max_tasks=max_tasks, max_memory=max_memory, places=places, begin=prepare)
+    return Solo() if name == "solo" else Threads(concurrency)
+
+
+async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:
+    with suppress(BrokerError, BackendError):  # what runs the worker raises it
+        await worker.ready()
+        on_ready()
+
+
+async def _take_in(consumer: Consumer, backend: Backend) -> None:
+    """Take in messages until the stop, once the result store was looked at.
+
+    A store that is away is waited for by each result; one that refuses would take none, ever.
+    """
+    with suppress(BackendUnavailable):
+        tell(await backend.examine())
+    await consumer.run()
 
 
 def _checked_concurrency(concurrency: int | None, pool: str) -> int:

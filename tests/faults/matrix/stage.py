@@ -129,7 +129,7 @@ class Scene:
         """Return when no message is left but dead ones: the caller may know the result before its message is gone."""
         async with asyncio.timeout(PATIENCE):
             # Nobody is told when a message is removed.
-            while await self._has_messages(app) or worker._at_work():  # noqa: ASYNC110
+            while await self._has_messages(app) or (worker._consumer and worker._consumer.attempts):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
 
     async def _has_messages(self, app: Celeriac) -> bool:

@@ -96,6 +96,7 @@ class Processes:
         self._busy: set[_Child] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
+        self._limit: int | None = None
         self._told = False
 
     async def call(self, call: Call) -> Any:
@@ -108,7 +109,7 @@ class Processes:
         else:
             call.context.children.extend(ended.children)
             call.context.joiners.extend(ended.joiners)
-            if not self._is_worn(child, ended.peak):
+            if not self._is_worn(child, ended.peak) and not self._is_crowded():
                 self._busy.discard(child)
                 self._idle.append(child)
                 self._freed.set()
@@ -119,6 +120,12 @@ class Processes:
             if child in self._busy:
                 self._busy.discard(child)
                 self._end(child)
+
+    def resize(self, limit: int) -> None:
+        """Have at most so many children; surplus ones end when they are free."""
+        self._limit = limit
+        while self._idle and self._is_crowded():
+            self._end(self._idle.pop())
 
     async def close(self) -> None:
         """Kill what still runs and end the children."""
@@ -167,6 +174,9 @@ class Processes:
         return (self._max_tasks is not None and child.calls >= self._max_tasks) or (
             self._max_memory is not None and peak > self._max_memory
         )
+
+    def _is_crowded(self) -> bool:
+        return self._limit is not None and len(self._idle) + len(self._busy) > self._limit
 
     def _end(self, child: _Child) -> None:
         ending = asyncio.create_task(child.end())

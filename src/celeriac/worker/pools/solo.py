@@ -21,5 +21,8 @@ class Solo:
         CURRENT.set(call.context)
         return call.task.function(*call.args, **call.kwargs)
 
+    def resize(self, limit: int) -> None:
+        """Go on with one at a time."""
+
     async def close(self) -> None:
         """Nothing to stop."""

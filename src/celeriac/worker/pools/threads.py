@@ -98,12 +98,13 @@ def _call(call: Call) -> Any:
 
 
 class Threads:
-    """A pool of at most ``limit`` daemon threads."""
+    """A pool of at most ``limit`` daemon threads, besides those that run a call that was given up."""
 
     can_stop = False
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._lost = 0
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[_Job] = deque()
@@ -125,11 +126,20 @@ class Threads:
         except asyncio.CancelledError:
             job.abandoned = True
             if job.started:
-                self._limit += 1
+                self._lost += 1
             raise
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def resize(self, limit: int) -> None:
+        """Have at most so many threads; surplus ones end when they are free."""
+        self._limit = limit
+        surplus = self._threads - (limit + self._lost)
+        for _ in range(surplus):
+            self._threads -= 1
+            self._jobs.put(None)
+        self._start_threads()
 
     async def close(self) -> None:
         """Let idle threads end; those that are busy end with the process."""
@@ -140,7 +150,7 @@ class Threads:
 
     def _start_threads(self) -> None:
         """Start threads while there are fewer than jobs; where the system allows no more, the jobs wait."""
-        while self._threads < min(self._unfinished, self._limit) and self._retry is None:
+        while self._threads < min(self._unfinished, self._limit + self._lost) and self._retry is None:
             name = f"celeriac-task-{self._threads + 1}"
             run = contextvars.Context().run
             try:
@@ -193,7 +203,7 @@ class Threads:
             self._unfinished -= 1
             future = job.future
             if job.abandoned:
-                self._limit -= job.started
+                self._lost -= job.started
                 if job.error is not None:
                     forget_frames(job.error)
                 continue
