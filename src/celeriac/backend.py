@@ -15,7 +15,7 @@ import msgspec
 from celeriac.board import Board
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
-from celeriac.finding import Finding
+from celeriac.errors import Finding
 from celeriac.wire.once import Copy
 from celeriac.wire.result import ResultRecord
 

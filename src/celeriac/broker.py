@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from celeriac.board import Board
-from celeriac.finding import Finding
+from celeriac.errors import Finding
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 
 class CeleriacError(Exception):
     """Root of everything celeriac raises."""
@@ -206,3 +208,14 @@ class ReplaceRequested(EndingRequested):
     def __init__(self, signature: dict[str, Any]) -> None:
         super().__init__(signature)
         self.signature = signature
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that works, but not as it should.
+
+    :param text: what it is, and what comes of it.
+    :param fix: what to do about it.
+    """
+
+    text: str
+    fix: str = ""

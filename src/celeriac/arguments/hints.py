@@ -20,7 +20,7 @@ import msgspec
 
 from celeriac.arguments.records import changed, is_flat, is_record, names_records
 from celeriac.errors import EncodeError
-from celeriac.models import is_model, load_model, problem
+from celeriac.wire.models import is_model, load_model, problem
 
 PATH = re.compile(r" - at `(?:key` in `)?\$(.*)`$")
 

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from celeriac.models import is_model
+from celeriac.wire.models import is_model
 
 
 def is_record(kind: Any) -> bool:

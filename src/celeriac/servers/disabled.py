@@ -8,8 +8,7 @@ from typing import NoReturn
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.board import Board
-from celeriac.errors import ConfigError, ResultMissing
-from celeriac.finding import Finding
+from celeriac.errors import ConfigError, Finding, ResultMissing
 from celeriac.server import Terms
 from celeriac.servers.url_parts import scheme_of
 from celeriac.wire.result import ResultRecord

@@ -30,8 +30,7 @@ from celeriac.broker import (
 )
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
-from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError
-from celeriac.finding import Finding
+from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, Finding
 from celeriac.server import Landing, OnServer, Settlements, Settling
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import SUCCESS, ResultRecord

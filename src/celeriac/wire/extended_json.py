@@ -25,7 +25,7 @@ from uuid import UUID
 import msgspec
 
 from celeriac.errors import EncodeError, MalformedMessage
-from celeriac.models import dump_model, is_model
+from celeriac.wire.models import dump_model, is_model
 
 TAG_KEYS = frozenset({"__type__", "__value__"})
 """An object with exactly these keys is a tagged value."""

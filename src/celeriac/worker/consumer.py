@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any
 
 from celeriac.broker import Broker, Delivery, Subscription
-from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
-from celeriac.finding import Finding
+from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock

@@ -28,8 +28,7 @@ from celeriac.broker import (
     Subscription,
 )
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import DeliveryLost
-from celeriac.finding import Finding
+from celeriac.errors import DeliveryLost, Finding
 from celeriac.servers.memory.board import MemoryBoard
 from celeriac.servers.memory.fanout import MemoryFanout
 from celeriac.wire.envelope import Envelope, Route, Unreadable

@@ -29,7 +29,7 @@ from celeriac.backend import (
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock, SystemClock
-from celeriac.finding import Finding
+from celeriac.errors import Finding
 from celeriac.servers.following import Following
 from celeriac.servers.memory.board import MemoryBoard
 from celeriac.wire.content import SERIALIZERS, Codecs

@@ -12,8 +12,7 @@ from weakref import WeakSet
 
 from celeriac.board import Board
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.finding import Finding
+from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import require
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.claims import Claims

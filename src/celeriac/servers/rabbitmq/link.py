@@ -18,8 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import TracebackType
 
-from celeriac.errors import CeleriacError, EncodeError
-from celeriac.finding import Finding
+from celeriac.errors import CeleriacError, EncodeError, Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel

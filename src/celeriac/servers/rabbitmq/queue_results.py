@@ -17,8 +17,7 @@ from functools import partial
 
 from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
 from celeriac.board import Board
-from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
-from celeriac.finding import Finding
+from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread

@@ -21,8 +21,7 @@ from itertools import count
 
 from celeriac.backend import ChordStore, Copies, EncodedResult
 from celeriac.board import Board
-from celeriac.errors import BackendError, BackendUnavailable, EncodeError, WireError
-from celeriac.finding import Finding
+from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
 from celeriac.servers.rabbitmq.link import Link

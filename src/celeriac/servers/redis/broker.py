@@ -11,8 +11,7 @@ from typing import Any
 
 from celeriac.backend import Backend
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.finding import Finding
+from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.board import RedisBoard

@@ -13,8 +13,7 @@ from itertools import chain
 from typing import Any
 
 from celeriac.backend import Copies, EncodedResult, Replies
-from celeriac.errors import BackendError, BackendUnavailable, CeleriacError
-from celeriac.finding import Finding
+from celeriac.errors import BackendError, BackendUnavailable, CeleriacError, Finding
 from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread

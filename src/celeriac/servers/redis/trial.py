@@ -12,8 +12,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from celeriac.errors import CeleriacError
-from celeriac.finding import Finding
+from celeriac.errors import CeleriacError, Finding
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Line, Link, Script
 

@@ -12,7 +12,7 @@ from celeriac.backend import Backend
 from celeriac.board import Board
 from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
-from celeriac.finding import Finding
+from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.fanout import SqliteFanout

@@ -16,8 +16,7 @@ from pathlib import Path
 from celeriac.backend import Copies, EncodedResult, Replies
 from celeriac.board import Board
 from celeriac.clock import Clock, SystemClock
-from celeriac.errors import BackendError, BackendUnavailable
-from celeriac.finding import Finding
+from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
