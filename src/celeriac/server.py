@@ -6,7 +6,7 @@ ability is an optional object.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -84,7 +84,7 @@ class Settlements(Protocol):
 
     limit: int
 
-    async def land(self, landing: Landing) -> Sequence[Standing]:
+    def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
         """Store the results, count the parts, publish the messages and settle the receipt, in one step.
 
         Return how the chord of each part stands, or nothing where all was done. Where a part gives a claim, or finds

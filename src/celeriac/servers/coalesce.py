@@ -45,14 +45,16 @@ class Coalescer(Generic[T, R]):
         self._weigh = weigh
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._runner: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     def __call__(self, item: T) -> asyncio.Future[R]:
         """Queue the item; the future has its answer."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
-        self._waiting.append((item, future))
         if self._runner is None:
-            self._runner = loop.create_task(self._run())
+            # Asked for once a run: up to Python 3.11 each question is a system call.
+            self._loop = asyncio.get_running_loop()
+            self._runner = self._loop.create_task(self._run())
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._waiting.append((item, future))
         return future
 
     async def drain(self) -> None:

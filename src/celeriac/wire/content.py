@@ -129,7 +129,7 @@ class Codecs:
         """Whether decoding may take so long that an event loop should leave it to a thread."""
         if compression:
             return len(body) * self._ratio > FREE
-        return len(body) > (_LONG_YAML if content_type == YAML else FREE)
+        return len(body) > _LONG_YAML and (content_type == YAML or len(body) > FREE)
 
     def encode(self, value: Any, serializer: str) -> Content:
         """Serialize ``value`` (Celery: ``task_serializer``, ``result_serializer``).

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeAlias
 
 from celeriac.backend import Copies
 from celeriac.canvas.budget import Budget, is_light
 from celeriac.servers.offload import in_thread
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Unreadable
-from celeriac.wire.task import TaskMessage, decode, takes_long
+from celeriac.wire.task import Malformed, TaskMessage, decode, takes_long
 from celeriac.worker.attempt import Attempt
-from celeriac.worker.gate import Facts, Run, RunApart, Verdict, admit
+from celeriac.worker.gate import Facts, Run, RunApart, admit
 from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.last_chances import LastChances
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.runnable import Runnable
+
+Content: TypeAlias = TaskMessage | Malformed | Unreadable
 
 
 class Admission:
@@ -61,7 +64,20 @@ class Admission:
 
     async def admit(self, attempt: Attempt) -> None:
         """Read the message; give the attempt a decision where it is not to run."""
-        verdict = await self._verdict(attempt)
+        content = await self._read_slowly(attempt) if self._takes_long(attempt) else self._read(attempt)
+        facts = Facts(
+            self._tasks,
+            self._now(),
+            self._revocations.revoked,
+            attempt.delivery.deliveries,
+            self._allowed,
+            self._copies is not None and await self._is_second_copy(attempt, self._copies),
+            self._budget,
+        )
+        if isinstance(content, TaskMessage) and not is_light(content):
+            verdict = await in_thread(partial(admit, content, facts))
+        else:
+            verdict = admit(content, facts)
         attempt.message = verdict.message
         self._listeners.received(attempt)
         if type(verdict) is RunApart:
@@ -86,30 +102,22 @@ class Admission:
             if isinstance(content, TaskMessage):
                 attempt.message = content
 
-    async def _verdict(self, attempt: Attempt) -> Verdict:
+    def _takes_long(self, attempt: Attempt) -> bool:
         envelope = attempt.delivery.envelope
-        if isinstance(envelope, Unreadable):
-            return admit(envelope, Facts(self._tasks, self._now()))
-        if takes_long(envelope, self._codecs):
-            content = await in_thread(partial(decode, envelope, self._codecs))
-        else:
-            content = decode(envelope, self._codecs)
-        second_copy = False
-        if self._copies is not None and envelope.copy is not None:
-            is_first = partial(self._copies.is_first, envelope.copy)
-            second_copy = not await self._insist(is_first, "telling copies apart")
-        facts = Facts(
-            self._tasks,
-            self._now(),
-            self._revocations.revoked,
-            attempt.delivery.deliveries,
-            self._allowed,
-            second_copy,
-            self._budget,
-        )
-        if isinstance(content, TaskMessage) and not is_light(content):
-            return await in_thread(partial(admit, content, facts))
-        return admit(content, facts)
+        return not isinstance(envelope, Unreadable) and takes_long(envelope, self._codecs)
+
+    def _read(self, attempt: Attempt) -> Content:
+        envelope = attempt.delivery.envelope
+        return envelope if isinstance(envelope, Unreadable) else decode(envelope, self._codecs)
+
+    async def _read_slowly(self, attempt: Attempt) -> Content:
+        return await in_thread(partial(self._read, attempt))
+
+    async def _is_second_copy(self, attempt: Attempt, copies: Copies) -> bool:
+        envelope = attempt.delivery.envelope
+        if isinstance(envelope, Unreadable) or envelope.copy is None:
+            return False
+        return not await self._insist(partial(copies.is_first, envelope.copy), "telling copies apart")
 
     def _allowed(self, name: str) -> int:
         """Return how often a message of this task may be handed out."""

@@ -103,6 +103,7 @@ class Attempt:
     :ivar decision: what follows from that, or from a verdict against running.
     :ivar revoked: the body was stopped since its task was revoked.
     :ivar started: when the attempt began, in seconds of ``time.perf_counter``.
+    :ivar running: the asyncio task in which the attempt runs.
     """
 
     __slots__ = (
@@ -115,6 +116,7 @@ class Attempt:
         "receipt",
         "reports",
         "revoked",
+        "running",
         "started",
         "task",
     )
@@ -131,6 +133,7 @@ class Attempt:
         self.decision: Decision | None = None
         self.revoked = False
         self.started = perf_counter()
+        self.running: asyncio.Task[None] | None = None
 
     @property
     def queue(self) -> str:

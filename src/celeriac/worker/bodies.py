@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -32,7 +32,7 @@ class Bodies:
 
     async def call(self, attempt: Attempt) -> None:
         """Run the body to its end. Raises ``CancelledError`` where the message is to be given back instead."""
-        running = asyncio.current_task()
+        running = attempt.running
         assert running is not None
         self._running[running] = attempt
         try:
@@ -82,7 +82,7 @@ class Bodies:
                 attempt.revoked = True
                 running.cancel()
 
-    async def _body(self, attempt: Attempt) -> Any:
+    def _body(self, attempt: Attempt) -> Awaitable[Any]:
         task, context, message = attempt.task, attempt.context, attempt.message
         assert task is not None
         assert context is not None
@@ -90,7 +90,7 @@ class Bodies:
         soft, hard = self._limits(attempt)
         if soft is not None or hard is not None:
             context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
-        return await self._calling(task, context, args, kwargs, soft, hard)
+        return self._calling(task, context, args, kwargs, soft, hard)
 
     def _limits(self, attempt: Attempt) -> tuple[float | None, float | None]:
         """Return the soft and the hard time limit in seconds: the message's own, else the task's, else the app's."""

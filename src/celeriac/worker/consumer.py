@@ -230,6 +230,7 @@ class Consumer:
         attempt = Attempt(delivery, self._slots.take())
         # Made directly, and discarded by itself: a task factory's detour and a done callback cost as much as the rest.
         running = asyncio.Task(self._supervise(attempt), loop=self._loop, name="celeriac attempt")
+        attempt.running = running
         self._attempts.add(running)
 
     async def _supervise(self, attempt: Attempt) -> None:
@@ -237,9 +238,8 @@ class Consumer:
             await self._executor.run(attempt)
         finally:
             attempt.place.leave()
-            running = asyncio.current_task()
-            assert running is not None
-            self._attempts.discard(running)
+            assert attempt.running is not None
+            self._attempts.discard(attempt.running)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -52,14 +52,31 @@ class Effects:
         self._insist = insist
 
     async def land(self, attempt: Attempt) -> None:
-        """Return when all that the attempt's decision asks for is done. Raises ``DeliveryLost`` for a void receipt."""
+        """Return when all that the attempt's decision asks for is done, in one step where that is to be had.
+
+        Raises ``DeliveryLost`` for a void receipt.
+        """
         decision = attempt.decision
         assert decision is not None
         if attempt.reports is not None and attempt.reports.used:
             await attempt.reports.done()
-        if await self._land_in_one_step(attempt, decision):
+        settlements = self._settlements
+        if settlements is None or attempt.receipt is SPENT or not _is_more_than_a_verb(decision):
+            await self._land_in_order(attempt, decision)
             return
-        await self._land_in_order(attempt, decision)
+        messages = await self._workflows.prepare(decision) if _leads_on(decision) else ()
+        if _weight(decision, messages) > settlements.limit:
+            await self._land_in_order(attempt, decision)
+            return
+        buried = decision.reason if decision.settle is Settle.BURY else None
+        held = self._errbacks.concern(attempt.message, decision)
+        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held)
+        standings = await self._insist(partial(settlements.land, landing), partial(_landing, decision))
+        if held or standings:
+            await self._workflows.count(decision.parts, standings)
+            await self._errbacks.call(attempt, decision)
+            rest = Landing(attempt.receipt, messages=messages, buried=buried)
+            await self._insist(partial(settlements.land, rest), partial(_landing, decision))
 
     async def tell(self, decision: Decision) -> None:
         """Land a decision but for the message, which somebody else settles."""
@@ -85,25 +102,6 @@ class Effects:
         except (CeleriacError, asyncio.CancelledError) as error:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, error)
 
-    async def _land_in_one_step(self, attempt: Attempt, decision: Decision) -> bool:
-        """Land it whole; return ``False``, and do nothing, where that is not to be had."""
-        settlements = self._settlements
-        if settlements is None or attempt.receipt is SPENT or not _is_more_than_a_verb(decision):
-            return False
-        messages = await self._workflows.prepare(decision)
-        if _weight(decision, messages) > settlements.limit:
-            return False
-        buried = decision.reason if decision.settle is Settle.BURY else None
-        held = self._errbacks.concern(attempt.message, decision)
-        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held)
-        standings = await self._insist(partial(settlements.land, landing), _landing(decision))
-        if held or standings:
-            await self._workflows.count(decision.parts, standings)
-            await self._errbacks.call(attempt, decision)
-            rest = Landing(attempt.receipt, messages=messages, buried=buried)
-            await self._insist(partial(settlements.land, rest), _landing(decision))
-        return True
-
     async def _land_in_order(self, attempt: Attempt, decision: Decision) -> None:
         await self._follow_up_and_record(decision)
         await self._errbacks.call(attempt, decision)
@@ -116,7 +114,7 @@ class Effects:
             if decision.state == RETRY and not published:
                 return
         for result in decision.results:
-            await self._insist(partial(self._backend.store, result), _storing(result))
+            await self._insist(partial(self._backend.store, result), partial(_storing, result))
         if decision.parts:
             await self._workflows.count(decision.parts)
         if decision.follow_ups and not _goes_on_first(decision):
@@ -140,11 +138,21 @@ def _is_more_than_a_verb(decision: Decision) -> bool:
     return ends and bool(decision.results or decision.parts or decision.follow_ups)
 
 
+def _leads_on(decision: Decision) -> bool:
+    """Whether messages or chords follow from it."""
+    return bool(decision.follow_ups or decision.openings or decision.joined)
+
+
 def _weight(decision: Decision, messages: Sequence[tuple[Envelope, Route]]) -> int:
     """Return the bytes of what a decision lands."""
-    stored = sum(len(result.payload) for result in decision.results)
-    counted = sum(len(part.payload) for part in decision.parts)
-    return stored + counted + sum(len(envelope.body) for envelope, _ in messages)
+    weight = 0
+    for result in decision.results:
+        weight += len(result.payload)
+    for part in decision.parts:
+        weight += len(part.payload)
+    for envelope, _ in messages:
+        weight += len(envelope.body)
+    return weight
 
 
 def _goes_on_first(decision: Decision) -> bool:

@@ -72,11 +72,20 @@ class Executor:
         try:
             await self._admission.admit(attempt)
             if attempt.decision is None:
-                await self._begin(attempt)
+                self._begin(attempt)
+                if self._runs_once_at_most(attempt):
+                    await self._acknowledge(attempt)
+                self._say_started(attempt)
                 await self._bodies.call(attempt)
                 attempt.place.body_done()
-                await self._end(attempt)
-            await self._land(attempt)
+                if _has_much_to_follow(attempt):
+                    await in_thread(partial(self._judge.end, attempt))
+                else:
+                    self._judge.end(attempt)
+            try:
+                await self._effects.land(attempt)
+            except EncodeError as error:
+                await self._land_failure(attempt, error)
             self._listeners.settled(attempt)
         except DeliveryLost as lost:
             self._listeners.lost(attempt, lost)
@@ -103,16 +112,24 @@ class Executor:
                 else:
                     await self._insist(attempt.receipt.requeue, "giving a message back")
 
-    async def _begin(self, attempt: Attempt) -> None:
-        """Acknowledge what is to run at most once; say that the body starts, where that is asked for."""
-        message = attempt.message
-        task = self._tasks[message.task]
+    def _begin(self, attempt: Attempt) -> None:
         reports = Reports(self._backend, self._loop)
-        attempt.begin(task, reports, self._node, self._state)
-        if (task.options.delivery or self._settings.delivery) == "at_most_once":
-            acknowledging = partial(attempt.receipt.ack, surely=True)
-            await self._insist(acknowledging, "acknowledging before the run")
-            attempt.receipt = SPENT
+        attempt.begin(self._tasks[attempt.message.task], reports, self._node, self._state)
+
+    def _runs_once_at_most(self, attempt: Attempt) -> bool:
+        assert attempt.task is not None
+        return (attempt.task.options.delivery or self._settings.delivery) == "at_most_once"
+
+    async def _acknowledge(self, attempt: Attempt) -> None:
+        """Let the message go before it runs."""
+        await self._insist(partial(attempt.receipt.ack, surely=True), "acknowledging before the run")
+        attempt.receipt = SPENT
+
+    def _say_started(self, attempt: Attempt) -> None:
+        """Record and tell that the body starts, where that is asked for."""
+        message, task, reports = attempt.message, attempt.task, attempt.reports
+        assert task is not None
+        assert reports is not None
         tracked = task.options.track_started
         if self._settings.track_started if tracked is None else tracked:
             record = ResultRecord(
@@ -121,30 +138,18 @@ class Executor:
             reports(record)
         self._listeners.started(attempt)
 
-    async def _end(self, attempt: Attempt) -> None:
-        """Decide what the ending means; beside the event loop where much follows."""
-        ending, context = attempt.ending, attempt.context
-        replaces = isinstance(ending, Raised) and isinstance(ending.error, ReplaceRequested)
-        if replaces or (context is not None and context.joiners) or not is_light(attempt.message):
-            await in_thread(partial(self._judge.end, attempt))
-        else:
-            self._judge.end(attempt)
-
-    async def _land(self, attempt: Attempt) -> None:
-        """Land the decision; let the task fail of what the servers cannot carry.
+    async def _land_failure(self, attempt: Attempt, error: EncodeError) -> None:
+        """Let the task fail of what the servers cannot carry.
 
         If they cannot carry that either, it is recorded without the arguments, which may be what is too large.
         """
+        self._judge.fail_instead(attempt, error)
         try:
             await self._effects.land(attempt)
-        except EncodeError as error:
-            self._judge.fail_instead(attempt, error)
-            try:
-                await self._effects.land(attempt)
-            except EncodeError as again:
-                attempt.message = msgspec.structs.replace(attempt.message, args=[], kwargs={})
-                self._judge.fail_instead(attempt, again)
-                await self._effects.land(attempt)
+        except EncodeError as again:
+            attempt.message = msgspec.structs.replace(attempt.message, args=[], kwargs={})
+            self._judge.fail_instead(attempt, again)
+            await self._effects.land(attempt)
 
     async def _set_aside(self, attempt: Attempt, error: Exception) -> None:
         """Dead-letter a message on which the worker failed, and tell those who wait, before or after."""
@@ -163,3 +168,11 @@ class Executor:
             await self._effects.tell(attempt.decision)
             return True
         return False
+
+
+def _has_much_to_follow(attempt: Attempt) -> bool:
+    """Whether deciding may take so long that the event loop should leave it to a thread."""
+    ending, context = attempt.ending, attempt.context
+    if type(ending) is Raised and isinstance(ending.error, ReplaceRequested):
+        return True
+    return (context is not None and bool(context.joiners)) or not is_light(attempt.message)

@@ -42,10 +42,10 @@ class Insist:
     async def __call__(
         self,
         effect: Callable[[], Awaitable[R]],
-        what: str,
+        what: str | Callable[[], str],
         passing: tuple[type[Exception], ...] = UNAVAILABLE,
     ) -> R:
-        """Await ``effect()`` until it does not raise "unavailable"; ``what`` names it in the log.
+        """Await ``effect()`` until it does not raise "unavailable"; ``what`` names it in the log, or returns its name.
 
         :param passing: what to take for passing, where nothing but this effect can help.
         """
@@ -61,7 +61,7 @@ class Insist:
     async def _again(
         self,
         effect: Callable[[], Awaitable[R]],
-        what: str,
+        what: str | Callable[[], str],
         passing: tuple[type[Exception], ...],
         error: Exception,
     ) -> R:
@@ -72,7 +72,7 @@ class Insist:
                 wait = delay * (0.5 + random.random() / 2)
                 if self._past_deadline(wait):
                     raise error
-                self._tell(what, wait, error)
+                self._tell(what if isinstance(what, str) else what(), wait, error)
                 await asyncio.sleep(wait)
                 try:
                     return await effect()

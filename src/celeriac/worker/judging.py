@@ -12,7 +12,6 @@ from celeriac.client.task import AS_JSON
 from celeriac.errors import EncodeError, WorkerLost
 from celeriac.retry import Retry
 from celeriac.settings import Settings
-from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.bodies import CUT_SHORT
 from celeriac.worker.gate import Decline
@@ -82,7 +81,7 @@ class Judge:
         message = attempt.message
         return Terms(
             retry=policy,
-            keep_result=bool(message.id) and self._keeps_result(message),
+            keep_result=bool(message.id) and self._keeps_result(attempt),
             queue=attempt.delivery.queue,
             now=datetime.fromtimestamp(self._now(), UTC),
             encode=self._encode,
@@ -102,10 +101,11 @@ class Judge:
             return None
         return task.require_same
 
-    def _keeps_result(self, message: TaskMessage) -> bool:
+    def _keeps_result(self, attempt: Attempt) -> bool:
+        message = attempt.message
         if message.ignore_result is not None:
             return not message.ignore_result
-        task = self._tasks.get(message.task)
+        task = attempt.task or self._tasks.get(message.task)
         if task is not None and task.options.ignore_result is not None:
             return not task.options.ignore_result
         return not self._settings.ignore_result

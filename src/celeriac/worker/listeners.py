@@ -89,7 +89,11 @@ class Listeners:
     def settled(self, attempt: Attempt) -> None:
         """Tell of what was decided, now that it has landed."""
         assert attempt.decision is not None
-        self._of_kind[attempt.decision.kind](attempt)
+        kind = attempt.decision.kind
+        if kind is Kind.ENDED:  # almost always; the hash of an enum's member is slow
+            self.ended(attempt)
+        else:
+            self._of_kind[kind](attempt)
 
 
 def _chain(listeners: Sequence[Listener], event: str) -> Telling:

@@ -19,6 +19,7 @@ class Slots:
         self.settling = 0
         self._settling_limit = settling
         self._changed = asyncio.Event()
+        self._awaited = False
         self._closed = False
 
     @property
@@ -31,13 +32,14 @@ class Slots:
         """Return how many places are free, waiting until there is one; 0 after ``close``."""
         while not self._closed and (free := self.free) == 0:
             self._changed.clear()
+            self._awaited = True
             await self._changed.wait()
         return 0 if self._closed else free
 
     def close(self) -> None:
         """Let nobody wait any more."""
         self._closed = True
-        self._changed.set()
+        self._wake()
 
     def resize(self, total: int) -> None:
         """Let so many bodies run at once; those above it that run already go on."""
@@ -53,11 +55,17 @@ class Slots:
         """Count a place as free; its attempt has its result and acknowledgement still to come."""
         self.running -= 1
         self.settling += 1
-        self._changed.set()
+        if self._awaited:
+            self._wake()
 
     def settled(self) -> None:
         """Count an attempt as over."""
         self.settling -= 1
+        if self._awaited:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._awaited = False
         self._changed.set()
 
 
@@ -78,5 +86,6 @@ class Place:
 
     def leave(self) -> None:
         """Free the place: the attempt is over."""
-        self.body_done()
+        if self._held:
+            self.body_done()
         self._slots.settled()

@@ -7,7 +7,7 @@ databases of one server: whoever may read and write both may change between them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
@@ -136,13 +136,18 @@ class RedisSettlements:
         )
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _weigh)
 
-    async def land(self, landing: Landing) -> Sequence[Standing]:
-        later = await self._outbox.prepare(landing.messages) if landing.messages else ()
-        return await self._land(self._ending(landing, later))
+    def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
+        if landing.messages:
+            return self._land_with_messages(landing)
+        return self._land(self._ending(landing, ()))
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
         await self._land.drain()
+
+    async def _land_with_messages(self, landing: Landing) -> Sequence[Standing]:
+        later = await self._outbox.prepare(landing.messages)
+        return await self._land(self._ending(landing, later))
 
     def _ending(self, landing: Landing, later: Sequence[Later]) -> _Ending:
         receipt = landing.receipt
@@ -159,10 +164,11 @@ class RedisSettlements:
         for result in landing.results:
             keys.append(self._results.key(result.record.task_id))
             arguments += "1" if result.record.status == SUCCESS else "0", result.payload
-        chords = self._results.chords
-        for part in landing.parts:
-            keys.append(chords.key(part.part.chord_id))
-            arguments += chords.arguments(part)
+        if landing.parts:
+            chords = self._results.chords
+            for part in landing.parts:
+                keys.append(chords.key(part.part.chord_id))
+                arguments += chords.arguments(part)
         for message in later:
             keys.append(message.key)
             arguments += self._parking.arguments(message)
@@ -212,7 +218,7 @@ class RedisSettlements:
         return standings
 
 
-class _Ending(msgspec.Struct, frozen=True):
+class _Ending(msgspec.Struct, frozen=True, gc=False):
     """A landing as the script takes it."""
 
     tag: str
@@ -223,5 +229,9 @@ class _Ending(msgspec.Struct, frozen=True):
 
 def _weigh(ending: _Ending) -> int:
     landing = ending.landing
-    payloads = sum(len(result.payload) for result in landing.results)
-    return payloads + sum(len(envelope.body) for envelope, _ in landing.messages)
+    weight = 0
+    for result in landing.results:
+        weight += len(result.payload)
+    for envelope, _ in landing.messages:
+        weight += len(envelope.body)
+    return weight
