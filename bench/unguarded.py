@@ -18,10 +18,10 @@ RESERVE = Script(
 -- Keys, arguments and answer are those of celeriac's own script.
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local left, owner, serial = tonumber(ARGV[1]), ARGV[4], tonumber(ARGV[5])
+local left, owner, serial = ARGV[1] + ARGV[2], ARGV[5], tonumber(ARGV[6])
 local reply = {'', {}, '0', tostring(now)}
 for i = 5, #KEYS do
-  local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]
+  local tail, step = ARGV[2 * i - 2], ARGV[2 * i - 1]
   while left > 0 do
     local asked = math.min(left, 50)
     local batch = redis.call('RPOP', KEYS[i], asked)

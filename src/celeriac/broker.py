@@ -66,7 +66,14 @@ class Subscription(Protocol):
     """A hold on some queues, in the order of a worker's ``-Q``; queues are served fairly.
 
     Messages of one queue and priority come in the order they were published.
+
+    :ivar prefetch: how many messages it may hold besides those that ``take`` returned, so that the next ones are there
+        when a slot gets free; 0 at first. It holds no more than are dealt with in some hundredths of a second. What
+        ``take`` does not return within half a second goes back to the head of its queue, unmarked and with no delivery
+        counted, as far as the broker lets it. A broker may hold fewer, or none.
     """
+
+    prefetch: int
 
     async def take(self, limit: int) -> list[Delivery]:
         """Wait until a message is there, then return at least one and at most ``limit``, in one round trip.
@@ -77,12 +84,20 @@ class Subscription(Protocol):
         """
         ...
 
+    async def let_go(self) -> None:
+        """Give back what is held and was not returned by ``take``, as under ``prefetch``.
+
+        Raises ``BrokerUnavailable`` when the broker cannot be asked; what is concerned is not returned by ``take`` then
+        either, and the same call may be made again.
+        """
+        ...
+
     @property
     def revision(self) -> int:
         """The revision of the revocations (``Revocations.revision``) that held when ``take`` last took messages.
 
         It is read with the messages, in one round trip: a revocation that was stored before a message was taken is
-        never missed.
+        never missed. Of messages that were held for a while it is read again: it is at most 0.05 s old.
         """
         ...
 
@@ -96,7 +111,10 @@ class Subscription(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Make ``take`` return; nothing is taken afterwards. What was handed out stays to be settled."""
+        """Make ``take`` return; nothing is taken afterwards, and what was held goes back.
+
+        What was handed out stays to be settled.
+        """
         ...
 
     async def add_queue(self, queue: str) -> None:

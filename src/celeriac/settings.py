@@ -17,6 +17,9 @@ from celeriac.quantities import SECONDS, Check, number, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
 
+MOST_AHEAD = 64
+"""Messages that a worker may hold before they can start: more would save no further round trips."""
+
 Delivery: TypeAlias = Literal["at_least_once", "at_most_once"]
 Priorities: TypeAlias = Literal["celery", "lowest_first"]
 
@@ -40,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param max_deliveries: how often a message is delivered before it is set aside as poison.
     :param max_follow_ups: how many messages what follows one message may be: callbacks, the next step, errbacks.
     :param max_follow_up_bytes: bytes of their bodies together.
+    :param prefetch: how many messages a worker may hold that cannot start yet, 64 at most; 0: it takes only what it can
+        start now.
     :param publish_timeout: seconds after which a publish that got no answer raises.
     :param lease: seconds after which the messages of a dead worker are taken by another; at most a week.
     :param visibility_timeout: Celery's Redis setting of that name, in seconds.
@@ -70,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_deliveries: int = 5
     max_follow_ups: int = MAX_FOLLOW_UPS
     max_follow_up_bytes: int = MAX_FOLLOW_UP_BYTES
+    prefetch: int = MOST_AHEAD
     publish_timeout: float = 5.0
     lease: float = 30.0
     visibility_timeout: float = 3600.0
@@ -143,6 +149,10 @@ ALLOWED: Mapping[str, Check] = {
     "max_deliveries": whole(1),
     "max_follow_ups": whole(1),
     "max_follow_up_bytes": whole(1),
+    "prefetch": (
+        f"a whole number from 0 to {MOST_AHEAD}",
+        lambda value: whole(0)[1](value) and value <= MOST_AHEAD,
+    ),
     "publish_timeout": SECONDS,
     "lease": (
         "seconds, more than 0 and at most 604800, a week",

@@ -280,8 +280,19 @@ class FaultySubscription:
         self._subscription = subscription
         self._faults = faults
 
+    @property
+    def prefetch(self) -> int:
+        return self._subscription.prefetch
+
+    @prefetch.setter
+    def prefetch(self, most: int) -> None:
+        self._subscription.prefetch = most
+
     async def take(self, limit: int) -> list[Delivery]:
         return await self._faults.around("take", lambda: self._take(limit))
+
+    async def let_go(self) -> None:
+        await self._subscription.let_go()
 
     @property
     def revision(self) -> int:

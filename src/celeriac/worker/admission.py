@@ -22,6 +22,7 @@ from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.last_chances import LastChances
 from celeriac.worker.listeners import Listeners
+from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.runnable import Runnable
 
@@ -49,6 +50,7 @@ class Admission:
         listeners: Listeners,
         insist: Insist,
         budget: Budget,
+        reserving: Reserving,
     ) -> None:
         self._tasks = tasks
         self._codecs = codecs
@@ -60,7 +62,7 @@ class Admission:
         self._listeners = listeners
         self._insist = insist
         self._budget = budget
-        self._last_chances = LastChances(now)
+        self._last_chances = LastChances(now, reserving, insist)
 
     async def admit(self, attempt: Attempt) -> None:
         """Read the message; give the attempt a decision where it is not to run."""

@@ -23,6 +23,7 @@ from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.pool import Pool
+from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
 from celeriac.worker.workflows import Workflows
@@ -67,6 +68,7 @@ def assemble(
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
     tasks = Repertoire(app, calling, workflows)
     revocations = RevocationList(connections.broker.revocations)
+    reserving = Reserving(settings.prefetch)
     judge = Judge(settings, backend, tasks, errbacks.is_inline, clock.now, node)
     admission = Admission(
         tasks,
@@ -79,6 +81,7 @@ def assemble(
         listeners,
         insist,
         budget,
+        reserving,
     )
     effects = Effects(backend, connections.settlements, workflows, errbacks, insist)
     executor = Executor(
@@ -86,6 +89,16 @@ def assemble(
     )
     on_ready = partial(listeners.worker_ready, node)
     consumer = Consumer(
-        connections.broker, queues, executor, bodies, slots, insist, revocations, clock, on_ready, on_taken
+        connections.broker,
+        queues,
+        executor,
+        bodies,
+        slots,
+        insist,
+        revocations,
+        clock,
+        reserving,
+        on_ready,
+        on_taken,
     )
     return Parts(consumer, bodies, revocations)

@@ -1,4 +1,7 @@
-"""Takes as many messages as there are free slots, and starts one supervised attempt for each."""
+"""Takes as many messages as there are free slots, and starts one supervised attempt for each.
+
+What cannot start yet is with the subscription, which holds it ready: see ``Subscription.prefetch``.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
+from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
 
@@ -53,6 +57,7 @@ class Consumer:
         insist: Insist,
         revocations: RevocationList,
         clock: BrokerClock,
+        reserving: Reserving,
         on_ready: Callable[[], None],
         on_taken: Callable[[], None],
     ) -> None:
@@ -64,6 +69,7 @@ class Consumer:
         self._revocations = revocations
         self._clock = clock
         self._bodies = bodies
+        self._reserving = reserving
         self._on_ready = on_ready
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
@@ -94,6 +100,7 @@ class Consumer:
                 held = tuple(self._queues)
                 async with self._broker.subscribe(held) as subscription:
                     self._subscription = subscription
+                    self._reserving.follow(subscription)
                     await self._follow_changes(subscription, held)
                     if not self.ready.is_set():
                         self.ready.set()

@@ -288,6 +288,7 @@ class _MemorySubscription:
         self._revocations = revocations
         self._revision = 0
         self._queues = deque(dict.fromkeys(queues))
+        self.prefetch = 0
         self._changed = asyncio.Event()
         self._stopped = False
         for queue in queues:
@@ -301,6 +302,9 @@ class _MemorySubscription:
                 return [self._delivery(message) for message in taken]
             await self._wait()
         return []
+
+    async def let_go(self) -> None:
+        """Nothing is held that ``take`` did not return."""
 
     @property
     def ahead(self) -> float:

@@ -18,13 +18,13 @@ import msgspec
 
 from celeriac.broker import Delivery
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.servers.pace import Pace
 from celeriac.servers.rabbitmq.delivery import AmqpReceipt, Unsettled
 from celeriac.servers.rabbitmq.envelopes import counted_by_broker, read
 from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import LEDGER_CONSUMER, Ledger
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.orphans import Orphans
-from celeriac.servers.rabbitmq.pace import Pace
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavailable
@@ -71,6 +71,7 @@ class AmqpSubscription:
         self._orphans = orphans
         self.revision = 0
         self.ahead = 0.0
+        self.prefetch = 0
         self._lines: dict[str, deque[Delivery]] = {}
         self._order: deque[str] = deque()
         self._consumers: dict[str, tuple[str, int]] = {}  # by name: queue and generation
@@ -105,6 +106,9 @@ class AmqpSubscription:
             if not self._stopped and (self._is_narrow(limit) or not await self._wait()):
                 await self._tune(limit, anew=True)
         return []
+
+    async def let_go(self) -> None:
+        await self._return_surplus()
 
     async def stop(self) -> None:
         self._stopped = True
@@ -218,7 +222,8 @@ class AmqpSubscription:
     def _room(self, limit: int) -> int:
         """Return how many may be unsettled: what can start now, and what will be settled while more is on its way."""
         settled = 0 if self._unsettled is None else self._unsettled.settled
-        return min(limit + self._pace.at(settled), _MOST_AT_ONCE)
+        # More than `prefetch` may be on its way: RabbitMQ pushes, and what is not taken goes back.
+        return min(limit + (self._pace.at(settled) if self.prefetch else 0), _MOST_AT_ONCE)
 
     def _crowd(self) -> int:
         return 0 if self._unsettled is None else self._unsettled.crowd

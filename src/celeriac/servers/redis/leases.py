@@ -29,6 +29,10 @@ _TERM, _LOOK, _SECOND_LOOK, _RENEWAL = 0.45, 0.25, 0.15, 0.1
 _MOST_LOST = 32
 """Batches remembered as never arrived; one outage of the server makes one."""
 
+_OWNER = 52
+"""Characters of an owner's name, so that its tags are longer than 64 bytes: Redis keeps sorted sets of short members as
+one piece of memory at first, of which each change reads the half."""
+
 _LEAST_TIMEOUT = 1.0
 
 
@@ -47,7 +51,7 @@ class LeaseKeeper:
         self._keeper = Keeper(f"leases of messages in {link.target}")
         self._kept = False
         self._held: set[str] = set()
-        self.owner = uuid.uuid4().hex
+        self.owner = uuid.uuid4().hex.ljust(_OWNER, "-")
         self.lease = lease
         self.term = lease * _TERM
         self.look = lease * _LOOK

@@ -81,12 +81,14 @@ RESERVE = Script(
     + _LATER
     + r"""
 -- KEYS: unacked, index, leases, due, then lists in the order they are taken from
--- ARGV: limit, term, lease, owner, first serial, key prefix, then for each list: how its entries end, its step
+-- ARGV: how many can start now, how many more to reserve, term, lease, owner, first serial, key prefix, then for each
+-- list: how its entries end, its step.
 -- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, the time, then for
 -- each list its number and messages. What is for later stands in nobody's way: it is parked here.
 local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local left, term, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local owner, serial, prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+local startable, term, lease = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local left = startable + ARGV[2]
+local owner, serial, prefix = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 
 local revision = redis.call('GET', prefix .. 'celeriac.revoked.revision') or '0'
 
@@ -131,11 +133,23 @@ for i = #ripe, 1, -1 do
 end
 
 local reply = {'', trouble, revision, time[1] .. string.format('.%06d', time[2])}
-local bytes, parked = 0, 0
+local bytes, parked, largest = 0, 0, 16777216
+-- How many to take next: so few that an answer stays below 16 MiB, and what cannot start below 1 MiB. The first message
+-- is taken alone, since nothing else tells how large they are.
+local function share()
+  if parked >= 1000 then return 0 end
+  local room = (startable > 0 and 16777216 or 1048576) - bytes
+  if left <= 0 or room <= 0 then return 0 end
+  local count = math.max(1, math.min(left, 50, math.floor(room / largest)))
+  if startable > 0 and count * largest > 1048576 then count = math.min(count, startable) end
+  return count
+end
+
 for i = 5, #KEYS do
-  local tail, step = ARGV[2 * i - 3], ARGV[2 * i - 2]
-  while left > 0 and bytes < 16777216 and parked < 1000 do
-    local asked = math.min(left, 50)
+  local tail, step = ARGV[2 * i - 2], ARGV[2 * i - 1]
+  while true do
+    local asked = share()
+    if asked == 0 then break end
     local batch = redis.pcall('RPOP', KEYS[i], asked)
     if not batch then break end
     if batch.err then
@@ -145,7 +159,9 @@ for i = 5, #KEYS do
     local entries, times, ends, dues, given = {}, {}, {}, {}, {}
     for j = 1, #batch do
       local raw = batch[j]
+      if bytes == 0 then largest = 1 end
       bytes = bytes + #raw
+      largest = math.max(largest, #raw)
       local at, tag = due_of(raw, now, prefix)
       if at then
         parked = parked + 1
@@ -175,6 +191,7 @@ for i = 5, #KEYS do
       reply[#reply + 1] = i - 5
       reply[#reply + 1] = given
       left = left - #given
+      startable = startable - #given
     end
     if #batch < asked then break end
   end

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celeriac.errors import DeliveryLost
-from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.coalesce import TRIP_BYTES, Coalescer
 from celeriac.servers.redis.dead import write_letter
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import LeaseKeeper
@@ -52,14 +52,31 @@ class Settler:
             answers[position] = lost_delivery(tags[position])
         return answers
 
+    async def give_back(self, receipts: Sequence[RedisReceipt]) -> None:
+        """Put messages that never started back as they came, at the heads of their queues.
+
+        What was lost meanwhile is another's already. Raises ``BrokerError``.
+        """
+        while receipts:
+            count = _count(receipts)
+            # The last of them first: what came first is to be the next again.
+            trip, receipts = receipts[-count:], receipts[:-count]
+            for answer in await self._push_back(trip, [receipt.raw for receipt in trip]):
+                if answer is not None and not isinstance(answer, DeliveryLost):
+                    raise answer
+
     async def _requeue(self, receipts: Sequence[RedisReceipt]) -> Answers:
+        return await self._push_back(receipts, [_mark_given_back(receipt.raw) for receipt in receipts])
+
+    async def _push_back(self, receipts: Sequence[RedisReceipt], raws: Sequence[bytes]) -> Answers:
         # Each goes to the end that is taken from, so the newest goes first.
         order = sorted(range(len(receipts)), key=lambda position: receipts[position].tag, reverse=True)
         keys = [self._keys.unacked, self._keys.index, self._keys.leases]
         arguments: list[Any] = []
-        for receipt in map(receipts.__getitem__, order):
+        for position in order:
+            receipt = receipts[position]
             keys.append(self._keys.list_of_tag(receipt.queue, receipt.tag))
-            arguments += receipt.tag, _mark_given_back(receipt.raw)
+            arguments += receipt.tag, raws[position]
         reply = await self._link.run(REQUEUE, keys, arguments)
         answers: list[BaseException | None] = [None] * len(receipts)
         for position, answer in zip(order, reply, strict=True):
@@ -125,6 +142,16 @@ class RedisReceipt:
 
 def _weigh(receipt: RedisReceipt) -> int:
     return len(receipt.raw)
+
+
+def _count(receipts: Sequence[RedisReceipt]) -> int:
+    """Return how many of them go back in one trip, from the last on."""
+    left = TRIP_BYTES
+    for number, receipt in enumerate(reversed(receipts)):
+        left -= len(receipt.raw)
+        if left < 0:
+            return max(1, number)
+    return len(receipts)
 
 
 def _mark_given_back(raw: bytes) -> bytes:

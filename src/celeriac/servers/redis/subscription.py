@@ -1,4 +1,4 @@
-"""Takes messages from queues: reserve what there is, else wait to be woken.
+"""Takes messages from queues: hand out what is held, reserve what there is, else wait to be woken.
 
 Rules: a message is on record in ``unacked`` and under our lease in the same step that removes it from its list; client
 and server number the deliveries alike, so tags are never sent back; the queue that comes first changes every time.
@@ -6,7 +6,6 @@ and server number the deliveries alike, so tags are never sent back; the queue t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any
 
 from celeriac.broker import Delivery
 from celeriac.clock import Clock
-from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.errors import BrokerError
 from celeriac.servers.redis.doorbell import Doorbell
 from celeriac.servers.redis.keys import Keys, QueueLists
 from celeriac.servers.redis.leases import LeaseKeeper
@@ -26,12 +25,16 @@ from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.revocations import read_revision
 from celeriac.servers.redis.scripts import RESERVE
 from celeriac.servers.redis.settling import RedisReceipt, Settler
+from celeriac.servers.reserve import Reserve
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.frame import earlier_deliveries, unpack
 
 _log = logging.getLogger("celeriac.broker.redis")
 
 _MOST_AT_ONCE = 1000
+
+_REVOKED_SINCE = 0.05
+"""Seconds after which it is asked anew what was revoked, before messages start that were reserved earlier."""
 
 _TROUBLED = 1.0
 """Seconds between looks while a list cannot be read: it may be there all the same, which ends every other wait."""
@@ -82,6 +85,9 @@ class RedisSubscription:
         self._troubled = False
         self._revision = 0
         self._ahead = 0.0
+        self._due_in = 0.0
+        self._asked_at = float("-inf")
+        self._reserve = Reserve(self._fetch, self._give_back)
 
     @property
     def revision(self) -> int:
@@ -91,23 +97,35 @@ class RedisSubscription:
     def ahead(self) -> float:
         return self._ahead
 
+    @property
+    def prefetch(self) -> int:
+        return self._reserve.most
+
+    @prefetch.setter
+    def prefetch(self, most: int) -> None:
+        self._reserve.most = most
+
     async def take(self, limit: int) -> list[Delivery]:
         while not self._stopped:
-            await self._recover_in_time()
-            deliveries, due_in = await self._reserve(min(limit, _MOST_AT_ONCE))
-            if deliveries:
+            if self._reserve:
+                await self._look_for_revocations()
+            if deliveries := await self._reserve.take(min(limit, _MOST_AT_ONCE)):
                 self._doorbell.found()
                 return deliveries
-            due_in = min(due_in, await self._doorbell.arm(self._watched()))
+            due_in = min(self._due_in, await self._doorbell.arm(self._watched()))
             if self._troubled:
                 due_in = max(due_in, _TROUBLED)
             if due_in > 0:
                 await self._wait(min(due_in, self._leases.lease / 2, _LONGEST_WAIT))
         return []
 
+    async def let_go(self) -> None:
+        await self._reserve.let_go()
+
     async def stop(self) -> None:
         self._stopped = True
         self._doorbell.ring()
+        await self._reserve.close()
 
     async def close(self) -> None:
         """Stop, and drop the connections that waiting used."""
@@ -127,6 +145,7 @@ class RedisSubscription:
             self._queues.remove(queue)
             self._plan()
             await self._leave([queue])
+            await self._reserve.let_go(lambda delivery: delivery.queue == queue)
 
     async def _leave(self, queues: Sequence[str]) -> None:
         with suppress(BrokerError):  # it ends by itself too
@@ -165,20 +184,30 @@ class RedisSubscription:
         self._look_at = self._clock.monotonic() + pause
         return restored
 
-    async def _reserve(self, limit: int) -> tuple[list[Delivery], float]:
-        """Return what was there, and the seconds until a parked message is due."""
+    async def _look_for_revocations(self) -> None:
+        """Learn what was revoked since the messages that are held were reserved."""
+        now = self._clock.monotonic()
+        if now > self._asked_at + _REVOKED_SINCE:
+            self._revision = read_revision(await self._link.call("GET", self._keys.revision) or b"0")
+            self._asked_at = now
+
+    async def _fetch(self, now: int, ahead: int) -> list[Delivery]:
+        """Reserve what is there, and note the seconds until a parked message is due."""
+        await self._recover_in_time()
         self._turn = (self._turn + 1) % max(1, len(self._rounds))
         order = self._rounds[self._turn] if self._rounds else _Round(self._keys, [])
-        asked, serial = self._clock.monotonic(), self._leases.number(limit)
+        asked, serial = self._clock.monotonic(), self._leases.number(now + ahead)
         owner, times = self._leases.owner, (self._leases.term, self._leases.lease)
-        arguments = (limit, *times, owner, serial, self._keys.prefix, *order.ends)
+        arguments = (now, ahead, *times, owner, serial, self._keys.prefix, *order.ends)
         try:
             reply = await self._link.run(RESERVE, order.keys, arguments)
         except BaseException:
-            self._leases.lose(serial, limit)
+            self._leases.lose(serial, now + ahead)
             raise
         due_in, trouble, revision, time, *batches = reply
+        self._asked_at = asked
         self._ahead = float(time) - self._clock.now()
+        self._due_in = float(due_in) if due_in else float("inf")
         self._revision = read_revision(revision)
         self._troubled = bool(trouble)
         self._complain(trouble)
@@ -189,7 +218,7 @@ class RedisSubscription:
         if not kept and self._clock.monotonic() > asked + self._leases.term / 2:
             await self._give_back(deliveries)  # nobody renewed them while the answer lay unread
             deliveries = []
-        return deliveries, float(due_in) if due_in else float("inf")
+        return deliveries
 
     def _deliver(
         self, deliveries: list[Delivery], order: _Round, number: int, raws: Sequence[bytes], serial: int
@@ -209,12 +238,8 @@ class RedisSubscription:
         return self._leases.hold(tags)
 
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        answers = await asyncio.gather(
-            *(delivery.receipt.requeue() for delivery in deliveries), return_exceptions=True
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, DeliveryLost):
-                raise answer
+        receipts = [delivery.receipt for delivery in deliveries]
+        await self._settler.give_back([one for one in receipts if isinstance(one, RedisReceipt)])
 
     def _complain(self, trouble: Sequence[bytes]) -> None:
         for text in trouble:

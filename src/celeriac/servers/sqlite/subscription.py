@@ -25,6 +25,7 @@ class SqliteSubscription:
         self._file = file
         self._queues: deque[str] = deque()
         self._changed = asyncio.Event()
+        self.prefetch = 0
         self._taking = asyncio.Lock()
         self._stopped = False
         self._revision = 0
@@ -38,6 +39,9 @@ class SqliteSubscription:
                 return [_delivery(self._file, message) for message in taken.messages]
             await self._wait(taken.look_again)
         return []
+
+    async def let_go(self) -> None:
+        """Nothing is held that ``take`` did not return."""
 
     @property
     def ahead(self) -> float:
