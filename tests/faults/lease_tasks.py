@@ -31,3 +31,8 @@ async def wait(record: str, seconds: float) -> None:
     tell(record, "began")
     await asyncio.sleep(seconds)
     tell(record, "ended")
+
+
+@app.task(name="note")
+async def note(record: str, number: int) -> None:
+    tell(record, f"note-{number}")
