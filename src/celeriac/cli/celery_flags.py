@@ -42,8 +42,8 @@ HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
 """Flags of Celery's worker that ask for nothing which is missed."""
 
 HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
-    ("-O", "--optimization"): "a worker takes only what it can start now, which is fair",
-    ("--prefetch-multiplier",): "a worker takes only what it can start now",
+    ("-O", "--optimization"): "a worker holds what it starts within 20 ms; with prefetch=0 in the app, nothing",
+    ("--prefetch-multiplier",): "the app's setting prefetch says what a worker may hold",
     ("--heartbeat-interval",): "workers send no heartbeat events",
     ("-s", "--schedule-filename", "--schedule"): "periodic tasks are not part of the worker",
     ("--scheduler",): "periodic tasks are not part of the worker",
