@@ -42,7 +42,10 @@ HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
 """Flags of Celery's worker that ask for nothing which is missed."""
 
 HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
-    ("-O", "--optimization"): "a worker holds what it starts within 20 ms; with prefetch=0 in the app, nothing",
+    (
+        "-O",
+        "--optimization",
+    ): "a worker holds what it starts within 20 ms; with prefetch=0 in the app, nothing",
     ("--prefetch-multiplier",): "the app's setting prefetch says what a worker may hold",
     ("--heartbeat-interval",): "workers send no heartbeat events",
     ("-s", "--schedule-filename", "--schedule"): "periodic tasks are not part of the worker",

@@ -44,7 +44,7 @@ class Slots:
     def resize(self, total: int) -> None:
         """Let so many bodies run at once; those above it that run already go on."""
         self.total = total
-        self._changed.set()
+        self._wake()
 
     def take(self) -> Place:
         """Occupy a place."""
