@@ -72,14 +72,6 @@ def start_worker(queue: str) -> Iterator[StartWorker]:
     assert all(ends_within(1.0, keeper) for keeper in keepers), "a killed worker left its keeper behind"
 
 
-def keeper_of(worker: LoggedProcess) -> psutil.Process:
-    """The process that renews for this worker."""
-    (keeper,) = [
-        child for child in psutil.Process(worker.pid).children() if "renewal.py" in " ".join(child.cmdline())
-    ]
-    return keeper
-
-
 def ends_within(seconds: float, process: psutil.Process) -> bool:
     """Whether the process ends in that time; one that nobody has reaped yet has ended too."""
     deadline = time.monotonic() + seconds

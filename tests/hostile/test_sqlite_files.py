@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac, ConfigError
-from tests.hostile.check import make_app, runs
+from tests.hostile.check import make_app, runs, until
 
 
 @pytest.fixture
@@ -77,12 +77,47 @@ async def test_a_forged_listener_deletes_no_file(directory: Path):
     assert foreign.exists()
 
 
+async def test_a_forged_owner_deletes_no_file(directory: Path):
+    app = make_app(f"sqlite:///{directory}/x.db", "q")
+
+    def lock(number: int) -> Path:
+        return directory / f"x.db.{number & (1 << 64) - 1:016x}.owner"
+
+    lock(1).write_text("precious")
+    lock(2).symlink_to(lock(1))
+    lock(3).mkdir()
+    os.mkfifo(lock(4))
+    numbers = [1, 2, 3, 4, 5, -1, 2**63 - 1, -(2**63), "x", b"\xff", 2.5]
+    async with app:
+        await app.connections().broker.depth("q")
+        with closing(sqlite3.connect(directory / "x.db", isolation_level=None)) as file:
+            row = "INSERT INTO celeriac_message (queue, priority, owner, frame) VALUES ('q', 0, ?, X'7b7d')"
+            file.executemany(row, [(number,) for number in numbers])
+        async with app.worker():
+            assert await runs(app)
+
+            async def all_came_back() -> bool:
+                return await app.connections().broker.dead.count() == len(numbers)
+
+            await until(all_came_back)
+    assert lock(1).read_text() == "precious"
+    assert lock(2).is_symlink()
+    assert lock(3).is_dir()
+    assert lock(4).is_fifo()
+
+
 @pytest.mark.usefixtures("loose_umask")
 async def test_what_is_made_is_its_owners_alone(directory: Path):
     app = make_app(f"sqlite:///{directory}/x.db", "q", f"sqlite:///{directory}/results.db")
     async with app, app.worker():
         assert await runs(app)
-        assert modes(directory) == {"db": {0o600}, "db-wal": {0o600}, "db-shm": {0o600}, "wake": {0o600}}
+        assert modes(directory) == {
+            "db": {0o600},
+            "db-wal": {0o600},
+            "db-shm": {0o600},
+            "wake": {0o600},
+            "owner": {0o600},
+        }
 
 
 @pytest.mark.usefixtures("loose_umask")
@@ -96,7 +131,13 @@ async def test_a_group_may_share_the_file(directory: Path):
 
     async with app, app.worker():
         assert await runs(app)
-        assert modes(directory) == {"db": {0o660}, "db-wal": {0o660}, "db-shm": {0o660}, "wake": {0o660}}
+        assert modes(directory) == {
+            "db": {0o660},
+            "db-wal": {0o660},
+            "db-shm": {0o660},
+            "wake": {0o660},
+            "owner": {0o660},
+        }
 
 
 def test_the_default_file_is_no_link(directory: Path, monkeypatch: pytest.MonkeyPatch):

@@ -62,7 +62,6 @@ async def test_rows_of_messages(app: Celeriac, file: sqlite3.Connection, caplog:
 
 async def test_rows_of_everything_else(app: Celeriac, file: sqlite3.Connection):
     for number, value in enumerate(VALUES):
-        insert(file, "celeriac_owner", id=number + 1, expires=value)
         insert(file, "celeriac_message", queue=QUEUE, priority=0, owner=number + 1, frame=b"held")
         dead = {"queue": value, "priority": value, "reason": value, "died_at": value, "frame": value}
         insert(file, "celeriac_dead", **dead)

@@ -1,7 +1,9 @@
 """A process on a SQLite file: publishes, or takes and prints, until it takes "stop" or is killed."""
 
 import asyncio
+import os
 import sys
+import time
 
 from celeriac.broker import Delivery
 from celeriac.servers.sqlite import SqliteBroker
@@ -22,6 +24,18 @@ async def hold(broker: SqliteBroker, queue: str) -> None:
         await asyncio.Event().wait()
 
 
+async def hold_and_fork(broker: SqliteBroker, queue: str) -> None:
+    """Take one message and keep it, and leave a copy of this process behind."""
+    async with broker.subscribe([queue]) as subscription:
+        await subscription.take(1)
+        if (child := os.fork()) == 0:
+            os.closerange(0, 3)
+            time.sleep(60)  # noqa: ASYNC251 - this process has no event loop of its own
+            os._exit(0)
+        print("forked", child, flush=True)
+        await asyncio.Event().wait()
+
+
 async def consume(broker: SqliteBroker, queue: str) -> None:
     async with broker.subscribe([queue]) as subscription:
         print("ready", flush=True)
@@ -39,7 +53,7 @@ async def handle(taken: list[Delivery]) -> bytes:
 
 async def main(path: str, act: str, *arguments: str) -> None:
     broker = SqliteBroker(path, lease=1.0)
-    acts = {"publish": publish, "hold": hold, "consume": consume}
+    acts = {"publish": publish, "hold": hold, "hold_and_fork": hold_and_fork, "consume": consume}
     await acts[act](broker, *arguments)
     await broker.close()
 

@@ -1,7 +1,10 @@
 """What a SQLite broker does that no contract asks of every broker."""
 
 import asyncio
+import errno
+import fcntl
 import os
+import signal
 import socket
 import sqlite3
 import threading
@@ -36,7 +39,11 @@ def rows(file, query):
         connection.close()
 
 
-class TestLeases:
+def locks(file):
+    return list(file.parent.glob("*.owner"))
+
+
+class TestOwners:
     async def test_a_killed_process_gives_its_messages_to_one_that_waits(self, open_broker, start):
         broker = open_broker()
         await broker.publish(message(), to("q"))
@@ -63,60 +70,86 @@ class TestLeases:
             await waiter.stop()
             assert await waiting == []
 
-    async def test_a_lease_that_ended_voids_the_receipt(self, open_broker):
-        holder = open_broker(lease=30.0)
-        clock = ClockAhead(100)
-        later = open_broker(lease=30.0, clock=clock)
+    async def test_a_lock_file_that_is_gone_voids_the_receipt(self, open_broker, file):
+        holder, other = open_broker(), open_broker()
         await holder.publish_many([(message("1"), to("q")), (message("2"), to("q"))])
-        async with holder.subscribe(["q"]) as subscription, later.subscribe(["q"]) as others:
+        async with holder.subscribe(["q"]) as subscription, other.subscribe(["q"]) as others:
             (lost,) = await subscription.take(1)
-            assert await later.depth("q") == 1, "at the first look the file may just have been unlocked"
-            clock.advance(10)
-            (found,) = await others.take(1)
+            (lock,) = locks(file)
+            lock.unlink()
+            (found,) = await soon(others.take(1))
             assert (lost.envelope.body, found.envelope.body) == (b"1", b"1")
             with pytest.raises(DeliveryLost):
                 await lost.receipt.ack()
             await found.receipt.ack()
             (own,) = await subscription.take(1)
             await own.receipt.ack()
-        assert rows(holder._file.link.path, "SELECT * FROM celeriac_message") == []
+        assert rows(file, "SELECT * FROM celeriac_message") == []
 
-    async def test_nobody_is_suspected_while_the_file_cannot_be_written(self, open_broker, file):
-        """As on a full disk, where reading goes on."""
-        holder = open_broker(lease=30.0)
-        clock = ClockAhead(100)
-        later = open_broker(lease=30.0, clock=clock)
-        await holder.publish(message(), to("q"))
-        async with holder.subscribe(["q"]) as subscription:
-            await subscription.take(1)
-            other = sqlite3.connect(file)
-            other.execute(
-                "CREATE TRIGGER full BEFORE UPDATE ON celeriac_owner BEGIN SELECT RAISE(ABORT, 'full'); END"
-            )
-            for _ in range(2):
-                with pytest.raises(BrokerError, match="full"):
-                    await later.depth("q")
-                clock.advance(10)
-            other.execute("DROP TRIGGER full")
-            other.close()
-            assert await later.depth("q") == 0, "the holder had no time to say that it lives"
-            clock.advance(10)
-            assert await later.depth("q") == 1
-
-    async def test_the_same_process_taking_it_again_does_not_revive_the_old_receipt(self, open_broker):
-        holder = open_broker(lease=30.0)
-        clock = ClockAhead(100)
-        later = open_broker(clock=clock)
+    async def test_the_same_process_taking_it_again_does_not_revive_the_old_receipt(self, open_broker, file):
+        holder, other = open_broker(), open_broker()
         await holder.publish(message(), to("q"))
         async with holder.subscribe(["q"]) as subscription:
             (old,) = await subscription.take(1)
-            assert await later.depth("q") == 0
-            clock.advance(10)
-            assert await later.depth("q") == 1  # the second look recovers
+            (lock,) = locks(file)
+            lock.unlink()
+            assert await other.depth("q") == 1
             (new,) = await subscription.take(1)
             with pytest.raises(DeliveryLost):
                 await old.receipt.ack()
             await new.receipt.ack()
+
+    async def test_a_clock_that_is_ahead_takes_nothing(self, open_broker):
+        holder, other = open_broker(lease=1.0), open_broker(lease=1.0, clock=ClockAhead(1_000_000))
+        await holder.publish(message(), to("q"))
+        async with holder.subscribe(["q"]) as subscription:
+            (held,) = await subscription.take(1)
+            assert await other.depth("q") == 0
+            await held.receipt.ack()
+
+    async def test_a_process_forked_from_one_that_was_killed_holds_nothing(self, open_broker, start):
+        broker = open_broker()
+        await broker.publish(message(), to("q"))
+        holder = start("hold_and_fork", "q")
+        line = await asyncio.to_thread(holder.wait_for, "forked ")
+        try:
+            holder.kill()
+            async with broker.subscribe(["q"]) as subscription:
+                (delivery,) = await soon(subscription.take(1))
+                await delivery.receipt.ack()
+        finally:
+            os.kill(int(line.removeprefix("forked ")), signal.SIGKILL)
+
+    async def test_files_of_the_dead_are_deleted(self, open_broker, file, start):
+        broker = open_broker()
+        await broker.publish(message(), to("q"))
+        holder, idle = start("hold", "q"), start("consume", "other")
+        await printed(holder, "held")
+        await broker.publish(message("done"), to("other"))
+        await printed(idle, "took")
+        assert len(locks(file)) == 2
+        holder.kill()
+        idle.kill()
+        async with broker.subscribe(["q"]) as subscription:
+            (delivery,) = await soon(subscription.take(1))
+            await delivery.receipt.ack()
+            assert len(locks(file)) == 1, "our own"
+        await broker.close()
+        assert not locks(file)
+
+    async def test_where_no_lock_can_be_made_nothing_is_taken(self, open_broker, file, monkeypatch):
+        broker = open_broker()
+        await broker.publish(message(), to("q"))
+
+        def refuse(descriptor, operation):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        async with broker.subscribe(["q"]) as subscription:
+            with pytest.raises(BrokerError, match=r"shop\.db.*No locks available"):
+                await subscription.take(1)
+        assert await broker.depth("q") == 1
+        assert not locks(file)
 
     async def test_close_gives_back_what_is_held(self, open_broker):
         broker, other = open_broker(), open_broker()
@@ -138,14 +171,12 @@ class TestLeases:
             (delivery,) = await soon(waiting)
             await delivery.receipt.ack()
             waiting = asyncio.create_task(subscription.take(1))
-            await asyncio.wait([waiting], timeout=0.3)  # the lease is let go of
             observer = sqlite3.connect(file)
             before = observer.execute("PRAGMA data_version").fetchone()
             await asyncio.wait([waiting], timeout=0.5)
             after = observer.execute("PRAGMA data_version").fetchone()
             observer.close()
             assert before == after
-            assert rows(file, "SELECT * FROM celeriac_owner") == []
             await subscription.stop()
             await waiting
 

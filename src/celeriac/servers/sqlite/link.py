@@ -84,16 +84,6 @@ class SqliteLink:
         done: T = await self._thread.do(partial(self._file.read, work))
         return done
 
-    async def every(self, period: float, work: Work[None]) -> None:
-        """Do the work in a transaction each ``period`` seconds until the link is closed; its errors are dropped."""
-
-        def act() -> None:
-            ((_, error),) = self._file.write([Job(work)])
-            if error is not None:
-                raise error
-
-        await self._thread.do(partial(self._thread.repeat, period, act))
-
     async def listen(self, wake: Callable[[], None], poll: float | None = None) -> None:
         """Have ``wake`` called in this loop when another process pokes one of the topics told by ``hear``.
 

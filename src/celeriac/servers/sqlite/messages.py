@@ -109,7 +109,14 @@ _RECOVER = _sql("""
     WHERE owner IN (SELECT value FROM json_each(:ids)) RETURNING {queue}""")
 _RECOVER_UNOWNED = _sql("""
     UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = 1 + {count}
-    WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM celeriac_owner) RETURNING {queue}""")
+    WHERE owner IS NOT NULL AND typeof(owner) <> 'integer' RETURNING {queue}""")
+# One step of the index for each owner, however many messages it holds.
+_SEE_OWNERS = """
+    WITH RECURSIVE holding (id) AS (
+        SELECT min(owner) FROM celeriac_message WHERE owner IS NOT NULL
+        UNION ALL
+        SELECT (SELECT min(owner) FROM celeriac_message WHERE owner > holding.id) FROM holding WHERE id IS NOT NULL)
+    SELECT id FROM holding WHERE id IS NOT NULL"""
 _RELEASE = _sql(
     "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE owner = :self RETURNING {queue}"
 )
@@ -215,7 +222,6 @@ class SqliteMessages:
     def __init__(self, clock: Clock, owners: Owners) -> None:
         self._clock = clock
         self._owners = owners
-        self._unowned_at = float("-inf")
 
     def declare(self, connection: sqlite3.Connection, queues: Collection[str]) -> None:
         """Make the queues known."""
@@ -252,7 +258,7 @@ class SqliteMessages:
         places = self._choose(connection, queues, limit)
         if not places:
             return []
-        owner = self._owners.hold(connection)
+        owner = self._owners.hold()
         ids = as_json([place.id for place in places])
         facts, frames = _one(connection, _READ, {"ids": ids})
         connection.execute(_TAKE, {"self": owner, "ids": ids})
@@ -296,30 +302,23 @@ class SqliteMessages:
         """Put back what came due and what dead owners held; return the queues that got something."""
         now = self._clock.now()
         queues = column(connection, _COME_DUE, {"now": now})
-        if self._clock.monotonic() >= self._unowned_at:
-            self._unowned_at = self._clock.monotonic() + self._owners.look
-            queues += column(connection, _RECOVER_UNOWNED)
-        dead = self._owners.find_dead(connection)
-        if dead:
-            queues += column(connection, _RECOVER, {"ids": as_json(dead)})
-            self._owners.delete(connection, dead)
+        if self._owners.is_time_to_look():
+            queues += self._recover(connection)
         return queues
 
     def next_revival(self, connection: sqlite3.Connection) -> float | None:
         """Return when ``revive`` may have something to do, in seconds since the epoch."""
-        times = [
-            scalar(connection, _NEXT_DUE),
-            self._owners.next_look(connection),
-        ]
-        return min((time for time in times if time is not None), default=None)
+        due: float | None = scalar(connection, _NEXT_DUE)
+        if all(owner == self._owners.own for owner in column(connection, _SEE_OWNERS)):
+            return due
+        look = self._owners.next_look()
+        return look if due is None else min(look, due)
 
     def release(self, connection: sqlite3.Connection) -> list[str]:
         """Give back everything that this process holds; return the queues it goes to."""
         if self._owners.own is None:
             return []
-        queues = column(connection, _RELEASE, {"self": self._owners.own})
-        self._owners.let_go(connection)
-        return queues
+        return column(connection, _RELEASE, {"self": self._owners.own})
 
     def depth(self, connection: sqlite3.Connection, queue: str) -> int:
         """Count the waiting messages."""
@@ -359,6 +358,18 @@ class SqliteMessages:
     def delete_dead(self, connection: sqlite3.Connection, ids: Sequence[int]) -> int:
         """Delete the dead messages; return how many there were."""
         return connection.execute(_DELETE_DEAD, {"ids": as_json(ids)}).rowcount
+
+    def _recover(self, connection: sqlite3.Connection) -> list[str]:
+        """Put back what is held by nobody who lives; return the queues that got something."""
+        owners = column(connection, _SEE_OWNERS)
+        numbers = [owner for owner in owners if isinstance(owner, int)]
+        queues: list[str] = []
+        if len(numbers) < len(owners):
+            queues += column(connection, _RECOVER_UNOWNED)
+        dead = self._owners.dead_among(numbers)
+        if dead:
+            queues += column(connection, _RECOVER, {"ids": as_json(dead)})
+        return queues
 
     def _choose(self, connection: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[_Place]:
         lines = [
@@ -442,5 +453,5 @@ def _take_turns(lines: list[deque[_Place]]) -> Iterator[_Place]:
 def lost_delivery(settlement: Settlement) -> DeliveryLost:
     """Return what says that a receipt is void."""
     return DeliveryLost(
-        f"message {settlement.id} of queue {settlement.queue!r} is no longer held: it was settled, or its lease ended"
+        f"message {settlement.id} of queue {settlement.queue!r} is not held any more: it was settled or is another's"
     )

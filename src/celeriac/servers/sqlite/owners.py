@@ -1,128 +1,208 @@
-"""Who holds the messages that were taken: one row a process, renewed for as long as the process lives.
+"""Who holds the messages that were taken, and whether they live.
 
-Rules: a process of its own renews (``servers.keeper``), and only while something is held; a row whose time is up is
-not believed before two looks, some time apart, found it so: after the file was locked or the disk was full every time
-is up, and who lives must have time to say so. A look counts if the file could be written, as renewing it would have
-been. A row that lasts for longer than its term was written before the machine's clock was put back, and its time is up
-too; who lives writes it anew. Everything here runs in the transaction of its caller.
+Rules: whoever holds messages has a lock (``flock``) on a file of its own beside the database. The system takes the lock
+back when the process ends, however it ends, and never before: a process that is busy or suspended keeps it, whatever
+the clock says. The file is locked before the first message bears its number. Who gets the lock of another has found it
+dead, and deletes the file. A forked process closes its copy, since it would hold the lock of a worker that died. All
+processes are on one machine, as SQLite's write-ahead log has it too: locks of network file systems are not relied on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import glob
+import logging
+import os
 import secrets
-import sqlite3
+import stat
+import weakref
+from collections.abc import Collection
 from pathlib import Path
 
-from celeriac.clock import Clock, SystemClock
-from celeriac.servers.keeper import Order
-from celeriac.servers.sqlite.reading import column, scalar
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError, BrokerUnavailable
 
-_TERM = 1 / 2
-_LOOK = 1 / 6
-_RENEWAL = 1 / 10
-"""Parts of a lease: how long a row lasts, the time between the looks of others, and between renewals."""
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: clients import this too, workers do not run there
+    HAS_LOCKS = False
+else:
+    HAS_LOCKS = True
 
-_LONGEST = 7 * 86400.0
-"""Seconds that a row lasts at the most; one that lasts longer was made by none of us."""
+_log = logging.getLogger("celeriac.broker.sqlite")
 
-_SLACK = 0.1
-"""Seconds by which two looks at one clock may seem to differ."""
+_LONGEST_LOOK = 1.0
+_LOOK = 1 / 3
+"""Seconds between looks at whether others live; the part of a lease that it is at the most."""
 
-_LEAST_TIMEOUT = 1.0
-
-_NEW = "INSERT INTO celeriac_owner (id, expires, term) VALUES (:self, :expires, :term)"
-_RENEW = "UPDATE celeriac_owner SET expires = :expires WHERE id = :self"
-_HOLDS = "SELECT 1 FROM celeriac_message WHERE owner = :self LIMIT 1"
-_NEXT = "SELECT min(expires) FROM celeriac_owner WHERE id IS NOT :self AND expires BETWEEN :now AND :now + :longest"
-_EXPIRED = """
-    SELECT id FROM celeriac_owner
-    WHERE id IS NOT :self AND
-        (expires BETWEEN :now AND :now + :slack + min(coalesce(term, :longest), :longest)) IS NOT TRUE"""
-_TOUCH = "UPDATE celeriac_owner SET expires = expires WHERE id = :id"
-_DELETE = "DELETE FROM celeriac_owner WHERE id = :id"
-
-_KEEP = """
-UPDATE celeriac_owner SET expires = (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term
-WHERE id = :self AND expires NOT BETWEEN (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term / 2
-    AND (julianday('now') - 2440587.5) * 86400.0 + :ahead + :term + :slack
-AND EXISTS (SELECT 1 FROM celeriac_message WHERE owner = :self)"""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_NO_FILE = {errno.ENOENT, errno.ELOOP, errno.ENXIO}
+"""What opening says where no file is that an owner could have locked: nothing, a link, a socket."""
 
 
 class Owners:
-    """The rows of a file's owners, as one process sees them.
+    """The owners of one database's messages, as one of them sees the others.
 
-    :param lease: seconds after which the messages of a process that died are others'.
+    :param file: the database.
+    :param lease: seconds after which the messages of a process that died are others' at the latest.
     """
 
-    def __init__(self, clock: Clock, lease: float) -> None:
+    def __init__(self, file: Path, clock: Clock, lease: float) -> None:
+        self._file = file
         self._clock = clock
-        self._lease = lease
-        self._suspects: dict[int, float] = {}
-        self.own: int | None = None
-        self.term = lease * _TERM
-        self.look = lease * _LOOK
+        self._lock: _Lock | None = None
+        self._look = min(_LONGEST_LOOK, lease * _LOOK)
+        self._look_at = float("-inf")
+        self._unknown: set[int] = set()
 
-    def hold(self, connection: sqlite3.Connection) -> int:
-        """Renew our row, or make a new one: what the old one held is not ours any more once it was deleted."""
-        expires = self._clock.now() + self.term
-        if self.own is not None:
-            renewed = connection.execute(_RENEW, {"self": self.own, "expires": expires})
-            if renewed.rowcount:
-                return self.own
-        # A number that nobody else has, even when this transaction is rolled back.
-        self.own = secrets.randbits(62)
-        connection.execute(_NEW, {"self": self.own, "expires": expires, "term": self.term})
-        return self.own
+    @property
+    def own(self) -> int | None:
+        """The number that our messages bear, ``None`` where we hold none."""
+        return self._lock.number if self._lock is not None else None
 
-    def rest(self, connection: sqlite3.Connection) -> None:
-        """Delete our row while it holds nothing."""
-        if self.own is not None and connection.execute(_HOLDS, {"self": self.own}).fetchone() is None:
-            self.let_go(connection)
+    def hold(self) -> int:
+        """Return the number for what is taken now: a new one where our file is gone, since we are taken for dead then.
 
-    def let_go(self, connection: sqlite3.Connection) -> None:
-        """Delete our row."""
-        if self.own is not None:
-            self.delete(connection, [self.own])
-            self.own = None
+        Raises ``BrokerUnavailable`` where the file cannot be made, ``BrokerError`` where it cannot be locked.
+        """
+        if self._lock is None or not self._lock.stands():
+            self.let_go()
+            self._lock = _lock(self._file)
+        return self._lock.number
 
-    def find_dead(self, connection: sqlite3.Connection) -> list[int]:
-        """Return the others that were not renewed in time and have had time to say that they live."""
+    def let_go(self) -> None:
+        """Hold nothing any more: what still bears our number is others'. Idempotent."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+
+    def is_time_to_look(self) -> bool:
+        """Return whether the last look was a while ago; it begins anew."""
         now = self._clock.monotonic()
-        limits = {"self": self.own, "now": self._clock.now(), "longest": _LONGEST, "slack": _SLACK}
-        expired = column(connection, _EXPIRED, limits)
-        for owner in expired[:1]:
-            connection.execute(_TOUCH, {"id": owner})
-        self._suspects = {owner: self._suspects.get(owner, now) for owner in expired}
-        return [owner for owner, since in self._suspects.items() if now - since >= self.look]
+        if now < self._look_at:
+            return False
+        self._look_at = now + self._look
+        return True
 
-    def suspect_nobody(self) -> None:
-        """Begin anew: the file could not be written in between, or not for long."""
-        self._suspects = {}
+    def next_look(self) -> float:
+        """Return when it is time to look, in seconds since the epoch."""
+        return self._clock.now() + max(0.0, self._look_at - self._clock.monotonic())
 
-    def delete(self, connection: sqlite3.Connection, owners: list[int]) -> None:
-        """Delete these rows."""
-        connection.executemany(_DELETE, [{"id": owner} for owner in owners])
+    def dead_among(self, numbers: Collection[int]) -> list[int]:
+        """Return those who have ended."""
+        return [number for number in numbers if number != self.own and not self._lives(number)]
 
-    def next_look(self, connection: sqlite3.Connection) -> float | None:
-        """Return when ``find_dead`` may find something, in seconds since the epoch."""
-        now, monotonic = self._clock.now(), self._clock.monotonic()
-        times = [now + since + self.look - monotonic for since in self._suspects.values()]
-        limits = {"self": self.own, "now": now, "longest": _LONGEST}
-        expiry = scalar(connection, _NEXT, limits)
-        return min(times if expiry is None else [*times, expiry], default=None)
+    def _lives(self, number: int) -> bool:
+        try:
+            return _is_locked(_lock_file(self._file, number))
+        except OSError as error:
+            if number not in self._unknown:
+                self._unknown.add(number)
+                place = str(_lock_file(self._file, number))
+                _log.warning(
+                    "nobody gets what owner %d holds, since it cannot be told whether it lives: %r: %s",
+                    number,
+                    place,
+                    error.strerror,
+                )
+            return True
 
-    def order(self, file: Path, owner: int) -> Order:
-        """Return what keeps this owner's row."""
-        place = {
-            "kind": "sqlite",
-            "path": f"{file.as_uri()}?mode=rw",
-            "file": str(file),
-            "timeout": max(_LEAST_TIMEOUT, self._lease * _RENEWAL),
-        }
-        values = {
-            "self": owner,
-            "term": self.term,
-            "ahead": self._clock.now() - SystemClock.now(),
-            "slack": _SLACK,
-        }
-        return Order(place, (_KEEP, values), self._lease * _RENEWAL)
+
+class _Lock:
+    """A file that is locked for as long as this process holds messages under its number."""
+
+    def __init__(self, database: Path) -> None:
+        # A number that nobody else has, even when the transaction is rolled back.
+        self.number = secrets.randbits(62)
+        self._place = _lock_file(database, self.number)
+        self._descriptor: int | None = _make_locked(self._place, stat.S_IMODE(database.stat().st_mode))
+        copy = weakref.WeakMethod(self._close_copy)
+        os.register_at_fork(after_in_child=lambda: (close := copy()) and close())
+
+    def stands(self) -> bool:
+        """Return whether others find the file where it was."""
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(self._place.lstat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                self._place.unlink()
+            self._close_copy()
+
+    def _close_copy(self) -> None:
+        """Close the descriptor: the lock stands while another process has it open."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(database: Path) -> _Lock:
+    """Make a lock, and delete the files of those who died while they held nothing."""
+    try:
+        for place in database.parent.glob(f"{glob.escape(database.name)}.*.owner"):
+            if _is_ours(place, database):
+                with contextlib.suppress(OSError):
+                    _is_locked(place)
+        lock = _Lock(database)
+        while not lock.stands():  # another took it for one that was left, just before it was locked
+            lock.close()
+            lock = _Lock(database)
+    except OSError as error:
+        kind = BrokerError if error.errno in _NO_LOCKS else BrokerUnavailable
+        raise kind(
+            f"a file beside {str(database)!r} cannot be made and locked, by which others see that this worker lives: "
+            f"{error.strerror}; see to the disk and to the rights of the directory"
+        ) from error
+    return lock
+
+
+def _lock_file(database: Path, number: int) -> Path:
+    return database.with_name(f"{database.name}.{number & (1 << 64) - 1:016x}.owner")
+
+
+def _is_ours(place: Path, database: Path) -> bool:
+    middle = place.name.removeprefix(f"{database.name}.").removesuffix(".owner")
+    return len(middle) == 16 and set(middle) <= set("0123456789abcdef")
+
+
+def _make_locked(place: Path, mode: int) -> int:
+    if not HAS_LOCKS:
+        raise OSError(errno.ENOSYS, "this system has no flock")
+    descriptor = os.open(place, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        os.fchmod(descriptor, mode)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(descriptor)
+        place.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+def _is_locked(place: Path) -> bool:
+    """Return whether somebody has locked the file; delete it otherwise. Raises ``OSError`` where that is not known."""
+    if not HAS_LOCKS:
+        return True
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return False
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size:
+            return False  # none of ours: they are empty
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):
+            place.unlink()
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

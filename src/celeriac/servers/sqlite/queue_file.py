@@ -18,7 +18,6 @@ import msgspec
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
-from celeriac.servers.keeper import Keeper
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import NewMessage, Settlement, SqliteMessages, TakenMessage
 from celeriac.servers.sqlite.owners import Owners
@@ -62,20 +61,17 @@ class QueueFile:
             group=group,
             on_new_file=lambda connection: self.messages.declare(connection, list(self._known)),
         )
-        self._owners = Owners(clock, lease)
+        self._owners = Owners(self.link.path, clock, lease)
         self.messages = SqliteMessages(clock, self._owners)
         self.clock = clock
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
         self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
         self.forget_once: Coalescer[str, None] = Coalescer(self._forget_once, _BATCH)
         self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
-        self._lease = lease
         self._known: set[str] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._attending = False
         self._beginning = asyncio.Lock()
-        self._keeper = Keeper(f"leases of messages in {self.link.path}")
-        self._kept: int | None = None
 
     async def attend(self, event: asyncio.Event, queue: str) -> None:
         """Declare the queue; set the event whenever it may have got a message, from any process."""
@@ -87,7 +83,6 @@ class QueueFile:
         """Set the event whenever somebody, in any process, has news for one of the topics; a queue's name is one."""
         async with self._beginning:
             if not self._attending:
-                await self.link.every(self._lease / 3, self._owners.rest)
                 await self.link.listen(self.ring_all, POLL)
                 self._attending = True
         await self.link.hear(topics)
@@ -140,7 +135,6 @@ class QueueFile:
 
     async def take(self, queues: Sequence[str], limit: int) -> Taken:
         """Take messages, or learn when to look again."""
-        asked = self.clock.monotonic()
 
         def job(connection: sqlite3.Connection) -> Taken:
             messages = self.messages.take(connection, queues, limit)
@@ -148,29 +142,17 @@ class QueueFile:
                 return Taken(messages, revision=read_revision(connection))
             return Taken(look_again=self.messages.next_revival(connection))
 
-        taken = await self.revived(job)
-        kept = self._keep(taken.messages)
-        if not kept and self.clock.monotonic() > asked + self._owners.term / 2:
-            await self._give_back(taken.messages)  # nobody renewed them while this loop was busy
-            return Taken(look_again=self.clock.now())
-        return taken
+        return await self.revived(job)
 
     async def revived(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run the job on queues that are up to date; wake who waits for those that got something by that."""
         changed: set[str] = set()
-        asked = self.clock.monotonic()
 
         def whole(connection: sqlite3.Connection) -> T:
-            if self.clock.monotonic() - asked > self._owners.look:
-                self._owners.suspect_nobody()  # somebody had the file meanwhile
             changed.update(self.messages.revive(connection))
             return job(connection)
 
-        try:
-            value = await self.link.write(whole, lambda: changed)
-        except BrokerError:
-            self._owners.suspect_nobody()
-            raise
+        value = await self.link.write(whole, lambda: changed)
         self.ring(changed)
         return value
 
@@ -197,27 +179,12 @@ class QueueFile:
         await self.forget_once.drain()
         await self.settle.drain()
         if self.link.is_open:
-            with suppress(BrokerError):  # what is held comes back when its lease ends
+            with suppress(BrokerError):  # what is held comes back when others find nobody who holds it
                 await self._release()
-        self._kept = None
-        await self._keeper.close()
         await self.link.close()
+        self._owners.let_go()
         self._attending = False
         self._known.clear()
-
-    def _keep(self, taken: Sequence[TakenMessage]) -> bool:
-        """See to it that what was taken is renewed; return whether it was already."""
-        owner = taken[0].owner if taken else self._kept
-        if owner is None or owner == self._kept:
-            return True
-        self._kept = owner
-        self._keeper.follow(self._owners.order(self.link.path, owner))
-        return False
-
-    async def _give_back(self, taken: Sequence[TakenMessage]) -> None:
-        await self._settle(
-            [Settlement("requeue", message.id, message.owner, message.queue) for message in taken]
-        )
 
     async def _release(self) -> None:
         queues: set[str] = set()

@@ -15,8 +15,6 @@ CREATE INDEX ix_celeriac_listener_topic ON celeriac_listener (topic);
 QUEUES = """
 CREATE TABLE celeriac_queue (name TEXT NOT NULL PRIMARY KEY);
 
-CREATE TABLE celeriac_owner (id INTEGER NOT NULL PRIMARY KEY, expires FLOAT NOT NULL, term FLOAT);
-
 CREATE TABLE celeriac_message (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     queue TEXT NOT NULL,
