@@ -1,5 +1,7 @@
 """What the measured Celery worker runs: the same tasks by the same names; the same environment says where."""
 
+import time
+
 from celery import Celery
 
 app = Celery("bench")
@@ -13,6 +15,15 @@ def add(x: int, y: int) -> int:
 
 
 app.task(add.run, name="bench.tasks.add_plain")
+
+
+@app.task(name="bench.tasks.spin")
+def spin(x: int, y: int) -> int:
+    """Use a millisecond of processor."""
+    end = time.process_time() + 0.001
+    while time.process_time() < end:
+        pass
+    return x + y
 
 
 @app.task(name="bench.tasks.count_values")

@@ -19,6 +19,8 @@ class Sizes:
     consume: int
     consume_plain: int
     consume_celery: int
+    processes: int
+    processes_work: int
     send_many: int
     send: int
     delay: int
@@ -37,6 +39,8 @@ FULL = Sizes(
     consume=60_000,
     consume_plain=40_000,
     consume_celery=3_000,
+    processes=20_000,
+    processes_work=5_000,
     send_many=10_000,
     send=20_000,
     delay=10_000,
@@ -54,6 +58,8 @@ QUICK = Sizes(
     consume=20_000,
     consume_plain=15_000,
     consume_celery=1_500,
+    processes=10_000,
+    processes_work=2_000,
     send_many=10_000,
     send=10_000,
     delay=2_000,

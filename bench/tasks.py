@@ -1,6 +1,7 @@
 """What the measured celeriac workers run; the environment says where (CELERY_BROKER_URL, CELERY_RESULT_BACKEND)."""
 
 import asyncio
+import time
 
 from celeriac import Celeriac
 
@@ -16,6 +17,15 @@ async def add(x: int, y: int) -> int:
 @app.task
 def add_plain(x: int, y: int) -> int:
     """Do next to nothing, in a thread."""
+    return x + y
+
+
+@app.task
+def spin(x: int, y: int) -> int:
+    """Use a millisecond of processor."""
+    end = time.process_time() + 0.001
+    while time.process_time() < end:
+        pass
     return x + y
 
 

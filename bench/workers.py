@@ -47,10 +47,13 @@ def unguarded() -> Contender:
     return Contender("celeriac, unguarded", command)
 
 
-CELERY = Contender(
-    "celery",
-    tuple(f"{sys.executable} -m celery -A bench.celery_tasks worker -l WARNING -P prefork -c 2".split()),
-)
+def celery(children: int) -> Contender:
+    """A Celery worker with so many children."""
+    command = f"{sys.executable} -m celery -A bench.celery_tasks worker -l WARNING -P prefork -c {children}"
+    return Contender("celery" if children == 2 else f"celery -c {children}", tuple(command.split()))
+
+
+CELERY = celery(2)
 HAS_UVLOOP = find_spec("uvloop") is not None
 
 

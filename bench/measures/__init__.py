@@ -2,13 +2,26 @@
 
 from collections.abc import Callable, Mapping
 
-from bench.measures import consume, guarantees, idle, nap, rabbitmq, roundtrip, send, slots, sqlite, workflows
+from bench.measures import (
+    consume,
+    guarantees,
+    idle,
+    nap,
+    processes,
+    rabbitmq,
+    roundtrip,
+    send,
+    slots,
+    sqlite,
+    workflows,
+)
 from bench.plan import Plan
 from bench.rows import Row
 
 MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "consume": consume.measure,
     "slots": slots.measure,
+    "processes": processes.measure,
     "guarantees": guarantees.measure,
     "send": send.measure,
     "roundtrip": roundtrip.measure,

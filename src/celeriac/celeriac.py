@@ -11,11 +11,12 @@ from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
 from celeriac.clock import Clock
 from celeriac.settings import Settings
-from celeriac.worker.attachments import Attachments, Lifespan
+from celeriac.worker.attachments import Attachments, ChildLifespan, Lifespan
 from celeriac.worker.listeners import Listener
 from celeriac.worker.worker import Worker
 
 F = TypeVar("F", bound=Lifespan)
+C = TypeVar("C", bound=ChildLifespan)
 
 
 class Celeriac(App):
@@ -52,6 +53,18 @@ class Celeriac(App):
         self.attachments.live(function)
         return function
 
+    def child_lifespan(self, function: C) -> C:
+        """Run a plain generator function around each process of the pool of this app's workers; a decorator.
+
+        What comes before its ``yield`` runs before the process takes its first call, what comes after it when the
+        process has run its last, in reverse; a process that is killed, as by a hard time limit, runs nothing more. The
+        mapping that it yields is in the ``state`` of the ``Context`` of what runs in the process. It must be at the top
+        level of a module. A process whose lifespan raises ends, and its call fails with ``WorkerLost``. Raises
+        ``ConfigError`` for other functions.
+        """
+        self.attachments.live_in_children(function)
+        return function
+
     def worker(
         self,
         *,
@@ -62,6 +75,7 @@ class Celeriac(App):
         grace: float = 30.0,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        start_method: str | None = None,
     ) -> Worker:
         """Return a worker for this app's tasks, to run inside this program: see ``Worker``."""
         return Worker(
@@ -73,5 +87,6 @@ class Celeriac(App):
             grace=grace,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
+            start_method=start_method,
             attachments=self.attachments,
         )

@@ -62,3 +62,31 @@ async def test_a_child_imports_the_module_of_the_worker_before_that_of_the_task(
             assert await (await app.send_task("nap")).wait(30) == "slept"
     finally:
         process.kill()
+
+
+THREADS = """
+import threading
+
+threading.Thread(target=threading.Event().wait, daemon=True, name="of-a-library").start()
+"""
+
+
+async def test_where_the_apps_module_starts_threads_children_are_spawned(project: Project):
+    project.write(THREADS + TASKS)
+    with project.worker("-P", "processes", "-c", "1") as worker:
+        async with Celeriac("client", project.url) as app:
+            assert await (await app.send_task("nap")).wait(30) == "slept"
+        worker.wait_for("start threads when they are imported (of-a-library)")
+
+
+async def test_children_of_either_kind_end_with_a_worker_that_is_killed(project: Project):
+    project.write(TASKS.replace("time.sleep(1)", "time.sleep(60)"))
+    for method in ("forkserver", "spawn"):
+        with project.worker("-P", "processes", "-c", "1", "--start-method", method) as worker:
+            async with Celeriac("client", project.url) as app:
+                await app.send_task("nap")
+                worker.wait_for("naps")
+                below = psutil.Process(worker.pid).children(recursive=True)
+                worker.kill()
+            _, alive = psutil.wait_procs(below, timeout=20)
+            assert not alive

@@ -5,9 +5,11 @@ import functools
 import gc
 import os
 import signal
+import sys
 import time
+import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -175,3 +177,90 @@ def exchange(name: str) -> str:
     before = TENANT.get()
     TENANT.set(name)
     return before
+
+
+@app.task
+def echo(data: str) -> str:
+    return data
+
+
+@app.task
+def rests(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@app.task
+def closes_everything() -> None:
+    os.closerange(3, 64)
+    time.sleep(30)
+
+
+@app.task
+def server_of_children() -> int:
+    return os.getppid()
+
+
+class Http(Exception):
+    made = 0
+
+    def __init__(self, code: int) -> None:
+        Http.made += 1
+        super().__init__(f"HTTP {code}")
+        self.code = code
+
+
+@app.task
+def fails_with_http() -> None:
+    raise Http(404)
+
+
+def only_here() -> Any:
+    module = types.ModuleType("known_in_one_child")
+    sys.modules["known_in_one_child"] = module
+    exec("class Strange(LookupError): pass\nclass Odd: pass", module.__dict__)
+    return module
+
+
+@app.task
+def fails_with_what_is_known_only_here() -> None:
+    module = only_here()
+    raise module.Strange("lost", module.Odd(), 7)
+
+
+@app.task
+def returns_what_is_known_only_here() -> object:
+    return only_here().Odd()
+
+
+def noted(path: str, line: str) -> None:
+    with Path(path).open("a") as file:
+        file.write(f"{line} {os.getpid()}\n")
+
+
+living = Celeriac("living", broker="memory://", backend="memory://")
+
+
+@living.child_lifespan
+def connection() -> Iterator[Mapping[str, Any]]:
+    noted(os.environ["CHILDREN_SAY"], "open")
+    yield {"connection": f"of {os.getpid()}"}
+    noted(os.environ["CHILDREN_SAY"], "closed")
+
+
+@living.task
+def uses_it(ctx: Context) -> str:
+    return ctx.state["connection"]
+
+
+refusing = Celeriac("refusing", broker="memory://", backend="memory://")
+
+
+@refusing.child_lifespan
+def broken() -> Iterator[None]:
+    raise OSError("no database")
+    yield
+
+
+@refusing.task
+def never_runs() -> None: ...

@@ -1,14 +1,23 @@
 """Plain functions in child processes."""
 
+import asyncio
 import os
+import pickle
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from celeriac import Celeriac, RemoteError
-from celeriac.errors import ConfigError, EncodeError, TaskAborted, TimeLimitExceeded, WorkerLost
+from celeriac import Celeriac, Context, Listener, RemoteError
+from celeriac.errors import ConfigError, EncodeError, TaskAborted, TaskRevoked, TimeLimitExceeded, WorkerLost
+from celeriac.wire.task import TaskMessage
+from celeriac.worker.attachments import Attachments
+from celeriac.worker.pool import Call
+from celeriac.worker.pools.processes.pool import Processes
+from celeriac.worker.pools.processes.portable import portable, restored
+from celeriac.worker.worker import Worker
 from tests.worker import process_tasks as tasks
 
 WAIT = 30.0
@@ -113,3 +122,143 @@ async def test_revoking_with_terminate_kills_the_running_process(app: Celeriac):
         if record.status == "STARTED":
             await app.connections().broker.revocations.add([result.id], terminate=True)
     assert record.status == "REVOKED"
+
+
+async def test_arguments_and_values_of_any_size_go_both_ways(app: Celeriac):
+    large = "x" * 10_000_000
+    assert await asyncio.gather(*[(await tasks.echo.send(large)).wait(WAIT) for _ in range(3)]) == [large] * 3
+    assert await (await tasks.echo.send("small")).wait(WAIT) == "small"
+
+
+async def test_a_short_call_does_not_wait_behind_a_long_one(app: Celeriac):
+    long = await tasks.rests.send(60)
+    short = [await tasks.square.send(n) for n in range(50)]
+    assert [(await result.wait(WAIT))[0] for result in short] == [n * n for n in range(50)]
+    assert (await long.info()).status == "PENDING"
+    await app.connections().broker.revocations.add([long.id], terminate=True)
+    with pytest.raises(TaskRevoked):
+        await long.wait(WAIT)
+
+
+async def test_a_killed_child_takes_one_call_of_many_that_run(app: Celeriac):
+    long = await tasks.rests.send(0.5)
+    dying = await tasks.dies.send()
+    with pytest.raises(WorkerLost):
+        await dying.wait(WAIT)
+    assert await long.wait(WAIT)
+
+
+async def test_a_child_that_nobody_can_reach_any_more_is_ended(app: Celeriac):
+    with pytest.raises(WorkerLost):
+        await (await tasks.closes_everything.send()).wait(WAIT)
+
+
+async def test_calls_go_on_when_the_process_that_starts_children_is_killed(app: Celeriac):
+    running = await tasks.rests.send(60)
+    server = await (await tasks.server_of_children.send()).wait(WAIT)
+    assert server != os.getpid()
+    os.kill(server, signal.SIGKILL)
+    with pytest.raises(WorkerLost):
+        await running.wait(WAIT)
+    assert await (await tasks.server_of_children.send()).wait(WAIT) not in (server, os.getpid())
+
+
+async def test_spawned_children_are_programs_of_their_own():
+    async with tasks.app, tasks.app.worker(pool="processes", concurrency=1, start_method="spawn"):
+        value, pid = await (await tasks.square.send(7)).wait(WAIT)
+        assert value == 49
+        assert pid != os.getpid()
+        with pytest.raises(WorkerLost, match="exit code -9"):
+            await (await tasks.dies.send()).wait(WAIT)
+        assert (await (await tasks.square.send(3)).wait(WAIT))[0] == 9
+
+
+async def test_an_exception_comes_back_without_its_constructor(app: Celeriac):
+    failed = await tasks.fails_with_http.send()
+    with pytest.raises(RemoteError, match="HTTP 404"):  # to who reads the record; the worker knows more
+        await failed.wait(WAIT)
+    assert "HTTP HTTP" not in (await failed.info()).traceback
+    sent = pickle.dumps(portable(tasks.Http(404)))
+    made = tasks.Http.made
+    error = restored(pickle.loads(sent))
+    assert (type(error), str(error), error.args, error.code) == (tasks.Http, "HTTP 404", ("HTTP 404",), 404)
+    assert tasks.Http.made == made
+
+
+async def test_what_only_the_child_knows_arrives_by_its_text(app: Celeriac):
+    with pytest.raises(Exception, match="lost") as caught:
+        await (await tasks.fails_with_what_is_known_only_here.send()).wait(WAIT)
+    assert "Strange" in repr(caught.value)
+    with pytest.raises(EncodeError):
+        await (await tasks.returns_what_is_known_only_here.send()).wait(WAIT)
+    assert (await (await tasks.square.send(3)).wait(WAIT))[0] == 9
+
+
+async def test_each_child_has_a_lifespan_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    said = tmp_path / "said"
+    monkeypatch.setenv("CHILDREN_SAY", str(said))
+    async with tasks.living, tasks.living.worker(pool="processes", concurrency=1, max_tasks_per_child=2):
+        states = [await (await tasks.uses_it.send()).wait(WAIT) for _ in range(3)]
+    first, second = states[0].split()[1], states[2].split()[1]
+    assert states == [f"of {first}", f"of {first}", f"of {second}"]
+    assert sorted(said.read_text().splitlines()) == sorted(
+        f"{what} {pid}" for what in ("open", "closed") for pid in (first, second)
+    )
+
+
+async def test_a_child_whose_lifespan_raises_fails_its_call():
+    async with tasks.refusing, tasks.refusing.worker(pool="processes", concurrency=1):
+        with pytest.raises(WorkerLost, match="exit code 1"):
+            await (await tasks.never_runs.send()).wait(WAIT)
+
+
+async def test_a_lifespan_that_a_child_cannot_import_is_refused_at_the_start():
+    app = Celeriac("local", broker="memory://", backend="memory://")
+
+    @app.child_lifespan
+    def local() -> Iterator[None]:
+        yield
+
+    with pytest.raises(ConfigError, match="top level of a module"):
+        async with app.worker(pool="processes"):
+            pass
+    with pytest.raises(ConfigError, match="one yield"):
+        app.child_lifespan(print)
+
+
+async def test_listeners_hear_of_children():
+    heard: list[tuple[str, str, int]] = []
+
+    class Ear(Listener):
+        def child_started(self, node: str, pid: int) -> None:
+            heard.append(("started", node, pid))
+
+        def child_stopped(self, node: str, pid: int) -> None:
+            heard.append(("stopped", node, pid))
+
+    attachments = Attachments()
+    attachments.listen(Ear())
+    worker = Worker(tasks.app, pool="processes", concurrency=1, name="w@host", attachments=attachments)
+    async with tasks.app, worker:
+        _, pid = await (await tasks.square.send(1)).wait(WAIT)
+    assert heard == [("started", "w@host", pid), ("stopped", "w@host", pid)]
+
+
+async def test_a_pool_can_be_resized_while_it_works():
+    pool = Processes(tasks.app.tasks, limit=3)
+
+    async def rest() -> int:
+        message = TaskMessage(id="1", task=tasks.rests.name)
+        return await pool.call(Call(tasks.rests, [0.3], {}, Context(message)))
+
+    try:
+        three = set(await asyncio.gather(*(rest() for _ in range(3))))
+        pool.resize(1)
+        one = {await rest() for _ in range(3)}
+        assert len(three) == 3
+        assert len(one) == 1
+        assert one < three
+        pool.resize(2)
+        assert len(set(await asyncio.gather(*(rest() for _ in range(2))))) == 2
+    finally:
+        await pool.close()

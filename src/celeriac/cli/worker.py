@@ -28,8 +28,9 @@ from celeriac.cli.target import load_app
 from celeriac.cli.worker_log import LogFormat, LogStyle, handle_lines, set_up_logging
 from celeriac.client.app import App
 from celeriac.wire.preview import counted
+from celeriac.worker.pools.choice import POOLS, START_METHODS
 from celeriac.worker.supervisor import Child, Supervisor
-from celeriac.worker.worker import POOLS, Worker
+from celeriac.worker.worker import Worker
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -53,6 +54,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     lease: float | None
     max_tasks_per_child: int | None
     max_memory_per_child: int | None
+    start_method: Literal["forkserver", "spawn"] | None
     loglevel: str
     logfile: str | None
     log_format: LogFormat | None
@@ -111,6 +113,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     type=click.IntRange(min=1),
     metavar="KIB",
     help="With -P processes: replace a child whose memory passed this.",
+)
+@click.option(
+    "--start-method",
+    type=click.Choice(START_METHODS),
+    help="With -P processes: fork children from a process that imported the app, or start each anew.",
 )
 @click.option("-f", "--logfile", metavar="FILE", help="Write the log there in place of stderr.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="One JSON object a line, or text.")
@@ -183,6 +190,7 @@ def _make(app: App, chosen: WorkerOptions, begin_child: Callable[[str], None]) -
         grace=chosen.grace,
         max_tasks_per_child=chosen.max_tasks_per_child,
         max_memory_per_child=chosen.max_memory_per_child,
+        start_method=chosen.start_method,
         attachments=app.attachments if isinstance(app, Celeriac) else None,
         child_log=begin_child,
     )
@@ -231,6 +239,7 @@ def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Chi
         "--lease": chosen.lease,
         "--max-tasks-per-child": chosen.max_tasks_per_child,
         "--max-memory-per-child": chosen.max_memory_per_child,
+        "--start-method": chosen.start_method,
         "-l": chosen.loglevel,
         "-f": chosen.logfile,
         "--log-format": chosen.log_format,

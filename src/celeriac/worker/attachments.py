@@ -14,6 +14,9 @@ State: TypeAlias = Mapping[str, Any]
 Lifespan: TypeAlias = Callable[[], AsyncIterator[State | None]] | Callable[[], Iterator[State | None]]
 """A generator function: what comes before its ``yield`` runs at the start, what comes after it at the stop."""
 
+ChildLifespan: TypeAlias = Callable[[], Iterator[State | None]]
+"""The same for a process of the pool, which has no event loop."""
+
 
 class Attachments:
     """The listeners and lifespans of one app, in the order in which they were given."""
@@ -21,6 +24,7 @@ class Attachments:
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
         self.lifespans: list[Lifespan] = []
+        self.child_lifespans: list[ChildLifespan] = []
 
     def listen(self, listener: Listener) -> None:
         """Let a listener hear what the workers do. Raises ``ConfigError`` for what is none."""
@@ -38,6 +42,14 @@ class Attachments:
             )
         self.lifespans.append(lifespan)
 
+    def live_in_children(self, lifespan: ChildLifespan) -> None:
+        """Run a generator function around each process of the pool. Raises ``ConfigError`` for what is none."""
+        if not inspect.isgeneratorfunction(lifespan):
+            raise ConfigError(
+                f"{lifespan!r:.100} is no lifespan of a child process: write a plain function with one yield"
+            )
+        self.child_lifespans.append(lifespan)
+
 
 async def begin(lifespans: Sequence[Lifespan]) -> tuple[AsyncExitStack, State]:
     """Run lifespans up to their ``yield``; return what ends them, and what they yielded.
@@ -48,7 +60,7 @@ async def begin(lifespans: Sequence[Lifespan]) -> tuple[AsyncExitStack, State]:
     begun = AsyncExitStack()
     try:
         for lifespan in lifespans:
-            state |= _checked(await _enter(begun, lifespan), lifespan)
+            state |= checked(await _enter(begun, lifespan), lifespan)
     except BaseException:
         await begun.aclose()
         raise
@@ -61,7 +73,8 @@ async def _enter(begun: AsyncExitStack, lifespan: Lifespan) -> Any:
     return begun.enter_context(contextmanager(lifespan)())  # type: ignore[arg-type]
 
 
-def _checked(yielded: Any, lifespan: Lifespan) -> State:
+def checked(yielded: Any, lifespan: Lifespan) -> State:
+    """Return what a lifespan yielded. Raises ``ConfigError`` for what is no mapping."""
     if yielded is None:
         return {}
     if not isinstance(yielded, Mapping):

@@ -53,6 +53,12 @@ class Listener:
     def worker_ready(self, node: str) -> None:
         """The worker holds its queues."""
 
+    def child_started(self, node: str, pid: int) -> None:
+        """A process of the pool lives."""
+
+    def child_stopped(self, node: str, pid: int) -> None:
+        """A process of the pool is gone, however it ended."""
+
     def worker_stopping(self, node: str) -> None:
         """The worker takes no more."""
 
@@ -77,6 +83,8 @@ class Listeners:
         self.lost: Callable[[Attempt, Exception], None] = _chain(listeners, "lost")
         self.worker_starting: Callable[[str], None] = _chain(listeners, "worker_starting")
         self.worker_ready: Callable[[str], None] = _chain(listeners, "worker_ready")
+        self.child_started: Callable[[str, int], None] = _chain(listeners, "child_started")
+        self.child_stopped: Callable[[str, int], None] = _chain(listeners, "child_stopped")
         self.worker_stopping: Callable[[str], None] = _chain(listeners, "worker_stopping")
         self.worker_stopped: Callable[[str], None] = _chain(listeners, "worker_stopped")
         self._of_kind = {

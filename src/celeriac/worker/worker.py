@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from celeriac.backend import Backend
 from celeriac.client.app import App
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
-from celeriac.quantities import GRACE, or_none, require, whole
+from celeriac.quantities import GRACE, require, whole
 from celeriac.wire.preview import counted
 from celeriac.worker.assembly import assemble
 from celeriac.worker.attachments import Attachments, begin
@@ -26,9 +26,7 @@ from celeriac.worker.listeners import Listeners
 from celeriac.worker.log import Log
 from celeriac.worker.own_thread import OwnThread
 from celeriac.worker.pool import Pool
-from celeriac.worker.pools.processes import Processes
-from celeriac.worker.pools.solo import Solo
-from celeriac.worker.pools.threads import Threads
+from celeriac.worker.pools.choice import PoolChoice
 from celeriac.worker.signals import Signals
 from celeriac.worker.tally import Counting, Tally
 
@@ -37,7 +35,6 @@ logger = logging.getLogger("celeriac.worker")
 T = TypeVar("T")
 
 DEFAULT_CONCURRENCY = 100
-POOLS = ("threads", "processes", "solo")
 
 
 def _nothing() -> None:
@@ -60,6 +57,8 @@ class Worker:
     :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
     :param max_tasks_per_child: calls after which a process of the pool is replaced.
     :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
+    :param start_method: how processes of the pool start. ``forkserver``: one process imports the app, and they are
+        forked from it; ``spawn``: each is a program of its own, as it is on macOS when nothing is given.
     :param attachments: the listeners and lifespans of the app.
     :param child_log: begins a process of the pool (imports, logging), given the node name; it can be pickled.
     """
@@ -75,6 +74,7 @@ class Worker:
         grace: float = 30.0,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
+        start_method: str | None = None,
         attachments: Attachments | None = None,
         child_log: Callable[[str], None] | None = None,
     ) -> None:
@@ -84,10 +84,8 @@ class Worker:
         self.name = _checked_name(name)
         require("grace", grace, GRACE)
         self._grace = grace
-        require("max_tasks_per_child", max_tasks_per_child, or_none(whole(1)))
-        require("max_memory_per_child", max_memory_per_child, or_none(whole(1)))
-        prepare = partial(child_log, self.name) if child_log else None
-        self._make_pool = partial(_make_pool, app, pool, max_tasks_per_child, max_memory_per_child, prepare)
+        begin_child = partial(child_log, self.name) if child_log else None
+        self._choice = PoolChoice(pool, max_tasks_per_child, max_memory_per_child, start_method, begin_child)
         self._attachments = attachments or Attachments()
         self._lifespans: AsyncExitStack | None = None
         self._pool: Pool | None = None
@@ -250,7 +248,9 @@ class Worker:
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)
         connections = self._app.connections()
-        self._pool = self._make_pool(self._concurrency)
+        self._pool = self._choice.make(
+            self._app, self._concurrency, self._attachments, self._listeners, self.name
+        )
         parts = assemble(
             self._app,
             connections,
@@ -297,20 +297,6 @@ class Worker:
         await self._app.close()
 
 
-def _make_pool(
-    app: App,
-    name: str,
-    max_tasks: int | None,
-    max_memory: int | None,
-    prepare: Callable[[], None] | None,
-    concurrency: int,
-) -> Pool:
-    if name == "processes":
-        places = (app.broker_url, app.backend_url)
-        return Processes(app.tasks, max_tasks=max_tasks, max_memory=max_memory, places=places, begin=prepare)
-    return Solo() if name == "solo" else Threads(concurrency)
-
-
 async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:
     with suppress(BrokerError, BackendError):  # what runs the worker raises it
         await worker.ready()
@@ -328,8 +314,6 @@ async def _take_in(consumer: Consumer, backend: Backend) -> None:
 
 
 def _checked_concurrency(concurrency: int | None, pool: str) -> int:
-    if pool not in POOLS:
-        raise ConfigError(f"pool {pool!r} is not known; choose one of {', '.join(POOLS)}")
     if concurrency is None:
         return (os.cpu_count() or 1) if pool == "processes" else DEFAULT_CONCURRENCY
     require("concurrency", concurrency, whole(1))

@@ -1,0 +1,68 @@
+"""Which pool a worker has, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from celeriac.client.app import App
+from celeriac.errors import ConfigError
+from celeriac.quantities import or_none, require, whole
+from celeriac.worker.attachments import Attachments
+from celeriac.worker.listeners import Listeners
+from celeriac.worker.pool import Pool
+from celeriac.worker.pools.processes.pool import Processes
+from celeriac.worker.pools.solo import Solo
+from celeriac.worker.pools.threads import Threads
+
+POOLS = ("threads", "processes", "solo")
+START_METHODS = ("forkserver", "spawn")
+
+
+class PoolChoice(msgspec.Struct, frozen=True):
+    """What is said of a worker's pool. Raises ``ConfigError`` for what cannot be.
+
+    :param name: one of ``POOLS``.
+    :param max_tasks: calls after which a child process is replaced.
+    :param max_memory: KiB of peak memory after which it is replaced.
+    :param start_method: one of ``START_METHODS``, or ``None`` for what suits the system.
+    :param begin: prepares a child process; it can be pickled.
+    """
+
+    name: str
+    max_tasks: int | None = None
+    max_memory: int | None = None
+    start_method: str | None = None
+    begin: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in POOLS:
+            raise ConfigError(f"pool {self.name!r} is not known; choose one of {', '.join(POOLS)}")
+        require("max_tasks_per_child", self.max_tasks, or_none(whole(1)))
+        require("max_memory_per_child", self.max_memory, or_none(whole(1)))
+        if self.start_method not in (None, *START_METHODS):
+            known = ", ".join(START_METHODS)
+            raise ConfigError(f"start_method={self.start_method!r} is not known; choose one of {known}")
+
+    def make(
+        self, app: App, concurrency: int, attachments: Attachments, listeners: Listeners, node: str
+    ) -> Pool:
+        """Return the pool of a worker of that name, for so many calls at once."""
+        if self.name == "solo":
+            return Solo()
+        if self.name == "threads":
+            return Threads(concurrency)
+        return Processes(
+            app.tasks,
+            limit=concurrency,
+            max_tasks=self.max_tasks,
+            max_memory=self.max_memory,
+            places=(app.broker_url, app.backend_url),
+            begin=self.begin,
+            lifespans=attachments.child_lifespans,
+            start=self.start_method,
+            on_started=partial(listeners.child_started, node),
+            on_stopped=partial(listeners.child_stopped, node),
+        )

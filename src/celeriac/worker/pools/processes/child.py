@@ -1,0 +1,95 @@
+"""A child of the pool: it runs one call after the other until the worker ends it.
+
+Rules: it ignores SIGINT and SIGTERM, which reach all of a group: the worker says when it ends. It ends with the worker,
+however that ends: what it ran is run by another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, NoReturn
+
+from celeriac.worker.attachments import checked
+from celeriac.worker.pools.processes.frames import Line
+from celeriac.worker.pools.processes.running import Running
+from celeriac.worker.pools.processes.setup import Setup, entered
+from celeriac.worker.signals import SIGNALS, Inheritance
+
+logger = logging.getLogger("celeriac.worker")
+
+_SET_DEATH_SIGNAL = 1
+"""``PR_SET_PDEATHSIG`` of Linux's ``prctl``."""
+
+
+def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
+    """Run calls until the worker wants no more of them.
+
+    :param server: the process that started this one.
+    :param forked: what the server has entered already.
+    """
+    Inheritance({signal.SIGTERM: signal.SIG_DFL})
+    _die_with(server)
+    line = Line(end)
+    told = line.receive()
+    if told is None:
+        os._exit(0)
+    setup, tasks = forked or entered(told[1])
+    code = 0
+    try:
+        with _lifespans(setup) as state:
+            _answer(line, Running(setup, tasks, state))
+    except OSError:  # the worker is gone
+        code = 1
+    except BaseException:
+        code = 1
+        logger.exception("a child process could not go on")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    logging.shutdown()
+    os._exit(code)
+
+
+def _answer(line: Line, running: Running) -> None:
+    while (frame := line.receive()) is not None:
+        line.send(*running.answer(frame[1]))
+
+
+@contextmanager
+def _lifespans(setup: Setup) -> Iterator[Mapping[str, Any]]:
+    """Run the lifespans around the calls; one that raises at the end is logged, since the calls are over."""
+    state: dict[str, Any] = {}
+    with ExitStack() as begun:
+        for lifespan in pickle.loads(setup.lifespans):  # noqa: S301 - our own bytes
+            state |= checked(begun.enter_context(contextmanager(lifespan)()), lifespan)
+        yield state
+
+
+def _die_with(server: int) -> None:
+    """Let the end of the server, which ends with the worker, kill this process.
+
+    On Linux also where nobody has the time to kill it: when worker and server are killed at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
+
+
+def main() -> NoReturn:
+    """Run as a program of its own, which the server starts for ``spawn``."""
+    signal.signal(signal.SIGTERM, _hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    live(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), None)
+
+
+def _hear(number: int, frame: object) -> None:
+    """Go on."""

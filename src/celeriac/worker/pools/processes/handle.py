@@ -1,0 +1,133 @@
+"""A child as its worker sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from celeriac.worker.pools.processes.frames import CHUNK, Frame, Inbox, pieces
+
+
+class ChildEnded(Exception):
+    """The child ended in the middle of a call, or before it began one."""
+
+
+class NotStarted(Exception):
+    """The system has no room for one more process."""
+
+
+class Handle:
+    """One child: its socket, and the call that it runs.
+
+    :param number: what the server calls it.
+    :param end: this side of its socket.
+    :param on_lost: called when it can be reached no more, while it may still live.
+    """
+
+    def __init__(self, number: int, end: socket.socket, on_lost: Callable[[Handle], None]) -> None:
+        self.number = number
+        self.pid = 0
+        self.calls = 0
+        self.is_lost = False
+        self.is_retired = False
+        self._end = end
+        self._fd = end.fileno()
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._inbox = Inbox()
+        self._unsent: list[memoryview] = []
+        self._answer: asyncio.Future[Frame] | None = None
+        end.setblocking(False)
+        self._loop.add_reader(self._fd, self._read)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it runs a call."""
+        return self._answer is not None
+
+    def ask(self, kind: int, body: bytes) -> asyncio.Future[Frame]:
+        """Send a call; the future has what the child answers, or ``ChildEnded`` or ``NotStarted``."""
+        self.calls += 1
+        self._answer = answer = self._loop.create_future()
+        self.send(kind, body)
+        return answer
+
+    def send(self, kind: int, body: bytes) -> None:
+        """Send a frame, as much as the socket takes now, and the rest when it takes more."""
+        for piece in pieces(kind, body):
+            if self._unsent:
+                self._unsent.append(memoryview(piece))
+            elif (left := self._send_some(memoryview(piece))) is not None:
+                self._unsent.append(left)
+                self._loop.add_writer(self._fd, self._write)
+
+    def say_goodbye(self) -> None:
+        """Tell the child that no call follows; it then ends by itself."""
+        if not self.is_lost:
+            try:
+                self._end.shutdown(socket.SHUT_WR)
+            except OSError:  # it has ended already
+                return
+
+    def close(self, error: Exception) -> None:
+        """Let go of a child that is gone. What it had answered counts; without an answer its call gets the error."""
+        if not self.is_lost:
+            self._read_rest()
+            self._let_go()
+        self._end.close()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        self._answer = None
+
+    def _read_rest(self) -> None:
+        """Read until the end, or until nothing is left of what a dead process had sent."""
+        try:
+            while data := self._end.recv(CHUNK):
+                self._take(data)
+        except OSError:
+            return
+
+    def _read(self) -> None:
+        try:
+            data = self._end.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._take(data)
+            return
+        self._let_go()
+        self._on_lost(self)
+
+    def _take(self, data: bytes) -> None:
+        for frame in self._inbox.feed(data):
+            answer, self._answer = self._answer, None
+            if answer is not None and not answer.done():
+                answer.set_result(frame)
+
+    def _send_some(self, piece: memoryview) -> memoryview | None:
+        """Send the start of a piece; return what is left of it."""
+        try:
+            sent = self._end.send(piece)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:  # the reader sees that it is gone
+            return None
+        return piece[sent:] if sent < len(piece) else None
+
+    def _write(self) -> None:
+        while self._unsent:
+            left = self._send_some(self._unsent[0])
+            if left is not None:
+                self._unsent[0] = left
+                return
+            self._unsent.pop(0)
+        self._loop.remove_writer(self._fd)
+
+    def _let_go(self) -> None:
+        self.is_lost = True
+        self._unsent.clear()
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)

@@ -1,0 +1,166 @@
+"""The worker's side of the server: starts it, and through it the children."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from celeriac.worker.pools.processes.frames import (
+    CHUNK,
+    GONE,
+    HEAD,
+    KILL,
+    SETUP,
+    START,
+    STARTED,
+    Inbox,
+    pieces,
+)
+from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
+from celeriac.worker.pools.processes.setup import program
+from celeriac.worker.signals import SIGNALS
+
+END_WITHIN = 5.0
+"""Seconds that children and server have to end when they are told to."""
+
+
+class Launcher:
+    """One server and the children that it started.
+
+    :param setup: what each of them is told first.
+    :param how: ``forkserver`` or ``spawn``.
+    :param on_started: called when a child lives.
+    :param on_gone: called when a child is gone, with its exit code, ``None`` where nobody knows.
+
+    Raises ``OSError`` where the system has no room for the server.
+    """
+
+    def __init__(
+        self,
+        setup: bytes,
+        how: str,
+        on_started: Callable[[Handle], None],
+        on_gone: Callable[[Handle, int | None], None],
+    ) -> None:
+        self._setup = setup
+        self._on_started = on_started
+        self._on_gone = on_gone
+        self._children: dict[int, Handle] = {}
+        self._last = 0
+        self._inbox = Inbox()
+        self._over = asyncio.Event()
+        self._none_left = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._end, theirs = socket.socketpair()
+        try:
+            self._server = _started([*program("server"), str(theirs.fileno()), how], theirs)
+        except BaseException:
+            self._end.close()
+            raise
+        finally:
+            theirs.close()
+        for piece in pieces(SETUP, setup):
+            self._end.sendall(piece)
+        self._end.setblocking(False)
+        self._loop.add_reader(self._end.fileno(), self._read)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server is gone."""
+        return self._over.is_set()
+
+    def start(self) -> Handle:
+        """Order a child; it can be called at once. Raises ``OSError`` where the system has no room for a socket."""
+        ours, theirs = socket.socketpair()
+        self._last += 1
+        try:
+            socket.send_fds(self._end, [HEAD.pack(START, self._last)], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        child = Handle(self._last, ours, self.kill)
+        self._children[child.number] = child
+        self._none_left.clear()
+        child.send(SETUP, self._setup)
+        return child
+
+    def kill(self, child: Handle) -> None:
+        """End a child at once."""
+        if self._children.get(child.number) is child:
+            with suppress(OSError):  # the server is gone, and has killed it
+                self._end.send(HEAD.pack(KILL, child.number))
+
+    async def close(self) -> None:
+        """End all children: those that run a call at once, the others when they have closed what they opened."""
+        for child in list(self._children.values()):
+            if child.is_busy:
+                self.kill(child)
+            else:
+                child.say_goodbye()
+        if self._children:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._none_left.wait(), END_WITHIN)
+        if not self.is_over:
+            self._end.shutdown(socket.SHUT_WR)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), END_WITHIN)
+        if not self.is_over:
+            self._server.kill()
+            self._ended()
+
+    def _read(self) -> None:
+        try:
+            data = self._end.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._ended()
+            return
+        for kind, body in self._inbox.feed(data):
+            self._heard(kind, *pickle.loads(body))  # noqa: S301 - our own bytes
+
+    def _heard(self, kind: int, number: int, value: int, text: str) -> None:
+        child = self._children[number]
+        if kind == STARTED:
+            child.pid = value
+            self._on_started(child)
+            return
+        del self._children[number]
+        if not self._children:
+            self._none_left.set()
+        if kind == GONE:
+            child.close(ChildEnded(f"ended with exit code {value}"))
+            self._on_gone(child, value)
+        else:
+            child.close(NotStarted(text))
+            self._on_gone(child, None)
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self._end.fileno())
+        self._end.close()
+        code = self._server.wait()
+        self._over.set()
+        self._none_left.set()
+        children, self._children = self._children, {}
+        for child in children.values():
+            child.close(ChildEnded(f"ended with the process that starts them, exit code {code}"))
+            self._on_gone(child, None)
+
+
+def _started(command: list[str], end: socket.socket) -> subprocess.Popen[Any]:
+    """Start the server deaf to the signals that reach a whole group, until it can say itself that it ignores them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[end.fileno()])  # noqa: S603
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

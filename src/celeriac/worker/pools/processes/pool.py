@@ -1,0 +1,212 @@
+"""The pool: which child runs which call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from celeriac.client.task import Task
+from celeriac.errors import ConfigError, WorkerLost
+from celeriac.worker.pool import Call
+from celeriac.worker.pools.processes.crossing import raised_there, unpickled_value, written
+from celeriac.worker.pools.processes.frames import CALL, VALUE, WORN
+from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
+from celeriac.worker.pools.processes.launcher import END_WITHIN, Launcher
+from celeriac.worker.pools.processes.setup import Setup
+from celeriac.worker.pools.processes.setup import written as written_setup
+
+logger = logging.getLogger("celeriac.worker")
+
+TRY_AGAIN = 1.0
+"""Seconds after which a process that could not be started is tried again."""
+
+
+class Processes:
+    """A pool of processes, each started when it is first needed, up to one for each call at once.
+
+    :param tasks: the app's tasks; every plain function among them must be reachable as ``module.name``.
+    :param limit: how many idle children are kept at the most.
+    :param max_tasks: calls after which a child is replaced, ``None`` for never (Celery: ``max_tasks_per_child``).
+    :param max_memory: peak resident KiB after which a child is replaced (Celery: ``max_memory_per_child``).
+    :param places: URLs of broker and backend, for what the functions send and report.
+    :param begin: prepares a process before it looks for tasks: its logging, the modules that must come first; pickled.
+    :param lifespans: generator functions that run around the calls of each child.
+    :param start: ``forkserver`` imports the app once and forks the children from there; ``spawn`` starts each as a
+        program of its own. ``None`` is ``spawn`` on macOS, whose libraries may not be used after a fork.
+    :param on_started: called with the process id of a child that lives, ``on_stopped`` of one that is gone.
+
+    Raises ``ConfigError`` naming a task or a lifespan that a child process could not find.
+    """
+
+    can_stop = True
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        *,
+        limit: int = 1,
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+        places: tuple[str, str] = ("", ""),
+        begin: Callable[[], None] | None = None,
+        lifespans: Sequence[Callable[[], Any]] = (),
+        start: str | None = None,
+        on_started: Callable[[int], None] | None = None,
+        on_stopped: Callable[[int], None] | None = None,
+    ) -> None:
+        self._references = {name: _reference(task) for name, task in tasks.items() if not task.is_coroutine}
+        setup = Setup(begin, list(self._references.values()), places, _by_reference(lifespans), max_memory)
+        self._setup = written_setup(setup)
+        self._tasks = tasks
+        self._limit = limit
+        self._max_tasks = max_tasks
+        self._how = start or ("spawn" if sys.platform == "darwin" else "forkserver")
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self._idle: list[Handle] = []
+        self._count = 0
+        self._freed = asyncio.Event()
+        self._told = False
+        self._launcher: Launcher | None = None
+        with suppress(OSError):  # the first call tries again, and tells
+            self._launch()
+
+    async def call(self, call: Call) -> Any:
+        """Run the function in a child; on cancellation the child is killed."""
+        body = written(call, self._reference_of(call))
+        while True:
+            child = self._idle_child() or await self._new_child()
+            try:
+                kind, answer = await child.ask(CALL, body)
+            except NotStarted as error:
+                await self._wait_for_room(error)
+            except ChildEnded as error:
+                raise WorkerLost(f"the process that ran {call.task.name} {error}") from error
+            except BaseException:
+                self._kill(child)
+                raise
+            else:
+                return self._ended(call, child, kind, answer)
+
+    def resize(self, limit: int) -> None:
+        """Keep so many idle children at the most; those that run a call end it first."""
+        self._limit = limit
+        while self._idle and self._count > limit:
+            self._retire(self._idle.pop(0))
+
+    async def close(self) -> None:
+        """Kill what still runs and end the children."""
+        self._idle.clear()
+        if self._launcher is not None:
+            await self._launcher.close()
+
+    def _ended(self, call: Call, child: Handle, kind: int, answer: Any) -> Any:
+        if kind >= WORN or child.calls == self._max_tasks or self._count > self._limit:
+            kind &= ~WORN
+            self._retire(child)
+        elif not child.is_lost:
+            self._idle.append(child)
+            self._freed.set()
+        if kind == VALUE:
+            return unpickled_value(call.task, answer)
+        ended = pickle.loads(answer)  # noqa: S301 - our own bytes
+        call.context.children.extend(ended.children)
+        call.context.joiners.extend(ended.joiners)
+        if ended.error is not None or ended.request:
+            raise raised_there(ended)
+        return unpickled_value(call.task, ended.value)
+
+    def _idle_child(self) -> Handle | None:
+        while self._idle:
+            child = self._idle.pop()
+            if not child.is_lost:
+                return child
+        return None
+
+    async def _new_child(self) -> Handle:
+        while True:
+            try:
+                child = self._launched().start()
+            except OSError as error:
+                await self._wait_for_room(error)
+                if (free := self._idle_child()) is not None:
+                    return free
+            else:
+                self._count += 1
+                return child
+
+    def _launched(self) -> Launcher:
+        if self._launcher is None or self._launcher.is_over:
+            self._launch()
+        assert self._launcher is not None
+        return self._launcher
+
+    def _launch(self) -> None:
+        self._launcher = Launcher(self._setup, self._how, self._child_started, self._child_gone)
+
+    async def _wait_for_room(self, error: Exception) -> None:
+        """Wait for a child to be free, or for the time to try again."""
+        if not self._told:
+            self._told = True
+            logger.warning(
+                "no child process could be started beside %d (%s): tasks wait for those; lower the concurrency, or "
+                "raise the system's limit",
+                self._count,
+                error,
+            )
+        self._freed.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._freed.wait(), TRY_AGAIN)
+
+    def _retire(self, child: Handle) -> None:
+        """Let a child end by itself, and kill it if it does not."""
+        child.is_retired = True
+        self._count -= 1
+        child.say_goodbye()
+        asyncio.get_running_loop().call_later(END_WITHIN, self._kill, child)
+
+    def _kill(self, child: Handle) -> None:
+        if self._launcher is not None:
+            self._launcher.kill(child)
+
+    def _child_started(self, child: Handle) -> None:
+        if self._on_started is not None:
+            self._on_started(child.pid)
+
+    def _child_gone(self, child: Handle, code: int | None) -> None:
+        if not child.is_retired:
+            self._count -= 1
+        if child in self._idle:
+            self._idle.remove(child)
+        if child.pid and self._on_stopped is not None:
+            self._on_stopped(child.pid)
+
+    def _reference_of(self, call: Call) -> bytes:
+        task = call.task
+        if self._tasks.get(task.name) is task and task.name in self._references:
+            return self._references[task.name]
+        return _reference(task)
+
+
+def _reference(task: Any) -> bytes:
+    try:
+        return pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"task {task.name} cannot run in the process pool: a child process cannot import it ({error}); "
+            "define it at the top level of a module, or use the pool 'threads'"
+        ) from error
+
+
+def _by_reference(lifespans: Sequence[Callable[[], Any]]) -> bytes:
+    try:
+        return pickle.dumps(list(lifespans))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"a lifespan of child processes cannot be imported there ({error}); define it at the top level of a module"
+        ) from error

@@ -1,0 +1,179 @@
+"""The process that starts the children.
+
+Rules: it imports what the children need once, runs no task, has one thread and waits for nothing but its worker and
+its children, so that it can always fork, kill and bury. A module that starts threads when it is imported cannot be
+forked: then each child is a program of its own, as with ``spawn``. It ends all children when the worker is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+from celeriac.worker.pools.processes import child
+from celeriac.worker.pools.processes.frames import (
+    FAILED,
+    GONE,
+    HEAD,
+    KILL,
+    STARTED,
+    Line,
+    read_exactly,
+)
+from celeriac.worker.pools.processes.setup import Setup, entered, program
+from celeriac.worker.signals import SIGNALS
+
+logger = logging.getLogger("celeriac.worker")
+
+FORKSERVER, SPAWN = "forkserver", "spawn"
+
+
+class Server:
+    """Starts, kills and reaps children as the worker says.
+
+    :param worker: the socket to it.
+    :param forked: what children that are forked begin with; ``None`` where each is a program of its own.
+    """
+
+    def __init__(self, worker: socket.socket, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> None:
+        self._worker = worker
+        self._line = Line(worker)
+        self._forked = forked
+        self._children: dict[int, int] = {}
+        self._wake, woken = socket.socketpair()
+        woken.setblocking(False)
+        self._woken = woken
+
+    def run(self) -> NoReturn:
+        """Obey until the worker is gone."""
+        signal.signal(signal.SIGCHLD, _hear)
+        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
+        while True:
+            ready, _, _ = select.select([self._worker, self._wake], [], [])
+            if self._wake in ready:
+                self._wake.recv(4096)
+                self._reap()
+            if self._worker in ready:
+                self._obey()
+
+    def _obey(self) -> None:
+        try:
+            order, fds, _, _ = socket.recv_fds(self._worker, HEAD.size, 1)
+            if not order:
+                self._end()
+            order += read_exactly(self._worker, HEAD.size - len(order))
+        except (OSError, EOFError):
+            self._end()
+        kind, number = HEAD.unpack(order)
+        if kind == KILL:
+            self._kill(number)
+        else:
+            self._start(number, fds)
+
+    def _start(self, number: int, fds: list[int]) -> None:
+        try:
+            if not fds:
+                raise OSError("too many open files")
+            pid = self._begin(fds[0])
+        except OSError as error:
+            self._tell(FAILED, number, 0, str(error))
+        else:
+            self._children[number] = pid
+            self._tell(STARTED, number, pid)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _begin(self, fd: int) -> int:
+        if self._forked is None:
+            os.set_inheritable(fd, True)
+            command = [*program("child"), str(fd), str(os.getpid())]
+            return os.posix_spawn(command[0], command, os.environ, setsigmask=SIGNALS)
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(fd, server)
+        return pid
+
+    def _become_child(self, fd: int, server: int) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for end in (self._worker, self._wake, self._woken):
+                end.close()
+            assert self._forked is not None
+            child.live(socket.socket(fileno=fd), server, self._forked)
+        finally:
+            os._exit(1)
+
+    def _kill(self, number: int) -> None:
+        if number in self._children:  # otherwise its number may be another's by now
+            os.kill(self._children[number], signal.SIGKILL)
+
+    def _reap(self) -> None:
+        for number, pid in list(self._children.items()):
+            gone, status = os.waitpid(pid, os.WNOHANG)
+            if gone:
+                del self._children[number]
+                self._tell(GONE, number, os.waitstatus_to_exitcode(status))
+
+    def _tell(self, kind: int, number: int, value: int, text: str = "") -> None:
+        try:
+            self._line.send(kind, pickle.dumps((number, value, text)))
+        except OSError:
+            self._end()
+
+    def _end(self) -> NoReturn:
+        for number in list(self._children):
+            with suppress(OSError):
+                self._kill(number)
+        os._exit(0)
+
+
+def main() -> NoReturn:
+    """Run as the program that a worker starts; it names the socket and how children are to be started."""
+    be_deaf()
+    worker, how = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+    try:
+        _, length = HEAD.unpack(read_exactly(worker, HEAD.size))
+        setup = read_exactly(worker, length)
+    except (OSError, EOFError):
+        os._exit(0)
+    forked = None
+    if how == FORKSERVER:
+        forked = entered(setup)
+        if threading.active_count() > 1:
+            names = ", ".join(thread.name for thread in threading.enumerate()[1:])
+            logger.warning(
+                "the app's modules start threads when they are imported (%s): child processes are spawned, not forked, "
+                "and each imports them anew; start threads in a lifespan",
+                names,
+            )
+            forked = None
+        else:
+            gc.collect()
+            gc.freeze()
+    Server(worker, forked).run()
+
+
+def be_deaf() -> None:
+    """Hear none of the signals that reach a whole group: the worker says when this process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A function and not SIG_IGN, which the programs that a task starts would inherit.
+    signal.signal(signal.SIGTERM, _hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _hear(number: int, frame: FrameType | None) -> None:
+    """Go on."""

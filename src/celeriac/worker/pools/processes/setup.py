@@ -1,0 +1,65 @@
+"""What a child is told before its first call."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import spawn
+from typing import Any
+
+import msgspec
+
+Begin = Callable[[], None]
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What the worker tells its children.
+
+    :param begin: prepares a process before it looks for tasks: its logging, the modules that must come first.
+    :param references: the plain tasks of the app, each pickled by itself.
+    :param places: URLs of broker and result store, for what the functions send and report.
+    :param lifespans: pickled generator functions, run around the calls of each child.
+    :param weighs: a child says when it used more than ``max_memory`` KiB.
+    """
+
+    begin: Begin | None
+    references: Sequence[bytes]
+    places: tuple[str, str]
+    lifespans: bytes
+    max_memory: int | None
+
+
+def written(setup: Setup) -> bytes:
+    """Return a setup as a process reads it that has no idea yet where modules are."""
+    about = spawn.get_preparation_data(multiprocessing.current_process().name)
+    # A key of its own class, which refuses to be pickled outside of multiprocessing.
+    about["authkey"] = bytes(about["authkey"])
+    return pickle.dumps((about, pickle.dumps(setup)))
+
+
+def entered(data: bytes | bytearray | memoryview) -> tuple[Setup, Mapping[bytes, Any]]:
+    """Make this process one of the worker's: its paths, its main module, its tasks; return those by their references.
+
+    What a module of a task raises is left to the calls of that task.
+    """
+    about, rest = pickle.loads(data)  # noqa: S301 - our own bytes
+    spawn.prepare(about)
+    setup: Setup = pickle.loads(rest)  # noqa: S301 - our own bytes
+    if setup.begin is not None:
+        setup.begin()
+    tasks = {}
+    for reference in setup.references:
+        with suppress(Exception):
+            tasks[reference] = pickle.loads(reference)  # noqa: S301 - our own bytes
+    return setup, tasks
+
+
+def program(module: str) -> list[str]:
+    """Return the command that runs ``main`` of a module of this package with this interpreter, flags included."""
+    flags: list[str] = multiprocessing.util._args_from_interpreter_flags()  # type: ignore[attr-defined] # noqa: SLF001
+    root = str(__file__).rpartition("/celeriac/")[0]
+    code = f"import sys; sys.path.insert(0, {root!r}); from {__package__}.{module} import main; main()"
+    return [spawn.get_executable() or sys.executable, *flags, "-c", code]
