@@ -139,8 +139,8 @@ local bytes, parked, largest = 0, 0, 16777216
 local function share()
   if parked >= 1000 then return 0 end
   local room = (startable > 0 and 16777216 or 1048576) - bytes
-  if left <= 0 or room <= 0 then return 0 end
-  local count = math.max(1, math.min(left, 50, math.floor(room / largest)))
+  local count = math.min(left, 50, math.floor(room / largest))
+  if count <= 0 then return bytes == 0 and math.min(left, 1) or 0 end
   if startable > 0 and count * largest > 1048576 then count = math.min(count, startable) end
   return count
 end
