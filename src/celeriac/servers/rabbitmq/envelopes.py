@@ -258,7 +258,7 @@ def _tag_of(properties: Properties, body: bytes) -> str:
     known, headers = properties.message_id, properties.headers or {}
     if known is not None and known.startswith(_OUR_ID):
         return known
-    told = (known, properties.correlation_id, *(headers.get(name) for name in ("id", "retries", "eta")))
+    told = (known, properties.correlation_id, headers.get("id"), headers.get("retries"), headers.get("eta"))
     return _OUR_ID + blake2b(repr(told).encode() + body, digest_size=12).hexdigest()
 
 

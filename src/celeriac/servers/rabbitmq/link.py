@@ -122,7 +122,9 @@ class Link:
         does not say beforehand what it takes.
         """
         if len(body) <= LARGE:
-            publisher = await self.publisher()
+            publisher = self._publisher
+            if publisher is None or not publisher.channel.is_open:
+                publisher = await self.publisher()
             await publisher.publish(exchange, routing_key, header, body, mandatory=mandatory)
             return
         channel = await self.channel()

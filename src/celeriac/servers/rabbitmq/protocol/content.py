@@ -325,7 +325,7 @@ def _read_table(data: bytes, at: int, deep: int) -> tuple[dict[str, Any], int]:
     if end > len(data) or deep > _DEEPEST:
         raise ValueError("a table is longer than its message, or nested too deep")
     table: dict[str, Any] = {}
-    u32_at, text_of = _u32_at, _text_or_bytes
+    u32_at = _u32_at
     while at < end:
         kind_at = at + 1 + data[at]
         name = data[at + 1 : kind_at].decode()
@@ -337,7 +337,10 @@ def _read_table(data: bytes, at: int, deep: int) -> tuple[dict[str, Any], int]:
         elif kind == 0x53:  # S
             start = at + 4
             at = start + u32_at(data, at)[0]
-            table[name] = text_of(data[start:at])
+            try:
+                table[name] = data[start:at].decode()
+            except UnicodeDecodeError:
+                table[name] = data[start:at]
         else:
             table[name], at = _READERS.get(kind, _refuse)(data, at, deep + 1)
     # Else what follows would be read once more for each table that it is claimed for.

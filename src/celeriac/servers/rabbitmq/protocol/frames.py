@@ -46,7 +46,7 @@ _CODE = Struct(">H")
 _SETTLE = Struct(">BHI4sQBB")
 
 
-class Inbound(msgspec.Struct):
+class Inbound(msgspec.Struct, gc=False):
     """A message as it came in.
 
     :param header: payload of its content header; see ``content.read_properties``.
