@@ -1,4 +1,4 @@
-"""How fast messages are being dealt with, by which is judged how many more may be on their way."""
+"""Measures how fast messages are settled: a subscription has RabbitMQ push as many ahead as that."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The broker of RabbitMQ: what belongs together, and the queries that need nobody else.
+"""The broker of RabbitMQ: makes its parts, and answers the questions that need no part of their own.
 
-Rules: one connection for everything; what is declared is declared as Celery declares it, so its workers and clients
-share the queues.
+Rules: all parts share one connection. Queues and exchanges are declared as Celery declares them, so that its workers
+and clients can use them too.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import require
 from celeriac.servers.rabbitmq.browsing import look_into
-from celeriac.servers.rabbitmq.claims import Claims
 from celeriac.servers.rabbitmq.copies import as_copies
 from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
+from celeriac.servers.rabbitmq.dispatcher import Dispatcher
 from celeriac.servers.rabbitmq.envelopes import read
 from celeriac.servers.rabbitmq.fanout import AmqpFanout
 from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import Ledger
 from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.notices import Notices
 from celeriac.servers.rabbitmq.orphans import Orphans
-from celeriac.servers.rabbitmq.outbox import Outbox
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.errors import NOT_FOUND, Refused
 from celeriac.servers.rabbitmq.rerouting import Rerouting
@@ -74,25 +74,27 @@ class AmqpBroker:
         self._topology = Topology(self.link, options, SOON, self._known_queues.note)
         require("priorities", priorities, PRIORITIES)
         lowest_first = self._lowest_first = priorities == "lowest_first"
-        self._outbox = Outbox(self.link, self._topology, clock, lowest_first=lowest_first)
+        self._dispatcher = Dispatcher(self.link, self._topology, clock, lowest_first=lowest_first)
         self._tallies = Tallies(self._ledger)
-        self._orphans = Orphans(self.link, Claims(self._ledger, clock), clock)
-        graveyard = Graveyard(self._outbox, dead)
-        self._rerouting = Rerouting(self.link, self._outbox, graveyard, self._tallies, clock)
-        self._dead = AmqpDeadLetters(self.link, self._topology, self._outbox, dead, lowest_first=lowest_first)
+        self._orphans = Orphans(self.link, Notices(self._ledger, clock), clock)
+        graveyard = Graveyard(self._dispatcher, dead)
+        self._rerouting = Rerouting(self.link, self._dispatcher, graveyard, self._tallies, clock)
+        self._dead = AmqpDeadLetters(
+            self.link, self._topology, self._dispatcher, dead, lowest_first=lowest_first
+        )
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
         self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
         self._fanout = AmqpFanout(self.link)
         self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
-        await self._outbox.publish(envelope, route)
+        await self._dispatcher.publish(envelope, route)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        await self._outbox.publish_many(messages)
+        await self._dispatcher.publish_many(messages)
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        await self._outbox.publish_many(as_copies(key, messages))
+        await self._dispatcher.publish_many(as_copies(key, messages))
         return True
 
     async def forget_once(self, key: str) -> None:
@@ -167,12 +169,12 @@ class AmqpBroker:
 
     @property
     def schedule(self) -> AmqpSchedule:
-        """What is parked."""
+        """The parked messages."""
         return self._schedule
 
     @property
     def revocations(self) -> AmqpRevocations:
-        """What must not run any more."""
+        """The revoked tasks."""
         return self._revocations
 
     @property
@@ -182,7 +184,7 @@ class AmqpBroker:
 
     @property
     def fanout(self) -> AmqpFanout:
-        """Telling and asking everybody who listens."""
+        """Messages to all listeners at once."""
         return self._fanout
 
     async def ping(self) -> str:

@@ -1,7 +1,7 @@
 """Looks into a queue: has messages pushed without acknowledging them, and puts them back where they were.
 
-Rules: while somebody looks, nobody else sees those messages; RabbitMQ marks them as redelivered, and a quorum queue
-counts the look as a delivery. There is no other way to look in AMQP.
+Rules: during a look no other consumer gets those messages. RabbitMQ marks them as redelivered afterwards, and a quorum
+queue counts the look as a delivery. AMQP has no other way to look.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from celeriac.servers.rabbitmq.protocol.errors import NOT_FOUND, AmqpError, Refu
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 
 _SILENCE = 0.5
-"""Seconds without a message after which the rest is with somebody else."""
+"""Seconds without a message after which other consumers are taken to have the rest."""
 
 _TICK = 0.005
 
 
 class Look:
-    """What a look found.
+    """The messages that a look found.
 
     :ivar messages: in the order they would be taken.
-    :ivar left: how many messages the queue has when all are back that were not removed.
+    :ivar left: how many messages the queue has once all but the removed ones are back.
     """
 
     def __init__(self, channel: Channel, messages: list[Inbound], there: int) -> None:
@@ -35,14 +35,14 @@ class Look:
         self._channel = channel
 
     def remove(self, message: Inbound) -> None:
-        """Take this one out of the queue for good."""
+        """Remove this message from the queue."""
         self._channel.send(frames.ack(self._channel.number, message.tag))
         self.left -= 1
 
 
 @contextlib.asynccontextmanager
 async def look_into(link: Link, queue: str, limit: int) -> AsyncIterator[Look]:
-    """Have up to ``limit`` messages of a queue for the time of the block. No such queue is an empty one."""
+    """Have up to ``limit`` messages of a queue for the time of the block. A queue that is not there counts as empty."""
     channel = await link.channel()
     try:
         look = await _collect(link, channel, queue, limit)

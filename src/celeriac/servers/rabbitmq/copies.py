@@ -1,6 +1,7 @@
-"""Names what is to be published once: RabbitMQ can keep no key in the step of a publish, so who takes it decides.
+"""Marks messages that are to be published once as copies.
 
-Rules: pure. A message keeps its name in every try, for its id does not change; the number is of the try.
+Rules: pure. RabbitMQ cannot note a key in the step of a publish, so the worker that takes a copy decides whether it is
+the first. A message keeps its name in every try, since its id does not change; each try has a number of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Messages that were set aside, in a durable queue of ours.
+"""Dead letters: messages that were set aside, in a durable queue of ours.
 
-Rules: a letter is the message with four headers more; it has no expiry. The list is read by looking into the queue, so
-it is for people, not for programs, and two who look at the same time see a part each.
+Rules: a dead letter is the message with four more headers and without an expiry. The list is read by looking into the
+queue, so it is for people, not for programs: of two that look at the same time each sees a part.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import msgspec
 from celeriac.broker import DeadLetter
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError, MalformedMessage
 from celeriac.servers.rabbitmq.browsing import look_into
+from celeriac.servers.rabbitmq.dispatcher import Dispatcher
 from celeriac.servers.rabbitmq.envelopes import is_moment, moved, new_id, read, shortened
 from celeriac.servers.rabbitmq.link import Link
-from celeriac.servers.rabbitmq.outbox import Outbox
 from celeriac.servers.rabbitmq.protocol.content import read_properties
 from celeriac.servers.rabbitmq.protocol.errors import Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
@@ -36,14 +36,14 @@ _ID, _QUEUE, _REASON, _DIED_AT = (
 _OURS = frozenset({_ID, _QUEUE, _REASON, _DIED_AT})
 _LONGEST_REASON = 10_000
 _MOST = 100_000
-"""How many letters are looked through for those of some ids."""
+"""How many dead letters are searched for some ids."""
 
 
 class Graveyard:
     """Puts messages into the dead-letter queue."""
 
-    def __init__(self, outbox: Outbox, queue: str) -> None:
-        self._outbox = outbox
+    def __init__(self, dispatcher: Dispatcher, queue: str) -> None:
+        self._dispatcher = dispatcher
         self.queue = queue
 
     async def add(self, message: Inbound, queue: str, reason: str, now: float) -> None:
@@ -52,16 +52,16 @@ class Graveyard:
         letter = moved(message, {_ID: str(uuid.uuid4()), _QUEUE: queue, _REASON: reason, _DIED_AT: now})
         try:
             try:
-                await self._outbox.send(letter, message.body, Route(self.queue, queue=self.queue))
+                await self._dispatcher.send(letter, message.body, Route(self.queue, queue=self.queue))
             except EncodeError:
                 # The headers filled their frame, and ours are more than RabbitMQ takes in one.
                 shorter = shortened(letter, _OURS)
-                await self._outbox.send(shorter, message.body, Route(self.queue, queue=self.queue))
+                await self._dispatcher.send(shorter, message.body, Route(self.queue, queue=self.queue))
         except Refused as error:
             if error.code != NO_ROUTE:
                 raise
             raise Refused(
-                f"there is no queue {self.queue!r} for what is set aside; have it made", NO_ROUTE
+                f"there is no queue {self.queue!r} for dead letters; declare it", NO_ROUTE
             ) from error
 
 
@@ -69,12 +69,12 @@ class AmqpDeadLetters:
     """The dead-letter list of one broker; see ``celeriac.broker.DeadLetters``."""
 
     def __init__(
-        self, link: Link, topology: Topology, outbox: Outbox, queue: str, *, lowest_first: bool
+        self, link: Link, topology: Topology, dispatcher: Dispatcher, queue: str, *, lowest_first: bool
     ) -> None:
         self._lowest_first = lowest_first
         self._link = link
         self._topology = topology
-        self._outbox = outbox
+        self._dispatcher = dispatcher
         self._queue = queue
         self._turn = asyncio.Lock()
 
@@ -126,8 +126,10 @@ class AmqpDeadLetters:
         properties = moved(message)
         headers = properties.headers or {}
         properties.headers = {name: value for name, value in headers.items() if name not in _OURS}
-        properties.message_id = new_id()  # it begins anew, whatever is known of what it was
-        await self._outbox.send(properties, message.body, Route(queue, queue=queue))
+        properties.message_id = (
+            new_id()
+        )  # a new publication: notices and copies of the old one must not stop it
+        await self._dispatcher.send(properties, message.body, Route(queue, queue=queue))
 
 
 def _letter(message: Inbound) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """A delivery from RabbitMQ as a state machine, and the deliveries of one channel that are not settled.
 
-Rules: ``TABLE`` has every step of a delivery, and ``AmqpReceipt.go`` takes it; an event that the table does not have
+Rules: ``TABLE`` has every step of a delivery, and ``AmqpReceipt.go`` takes it. An event that the table does not have
 for the state raises ``DeliveryLost``. A method that waits reads the state again afterwards, since the connection may
-have been lost meanwhile. What goes elsewhere is published and confirmed there before it is acknowledged here: a crash
-in between leaves the message twice, never nowhere. Acknowledgements of one turn of the loop go out together, as one
-frame where everything before is settled too.
+have been lost meanwhile. A message that moves is published and confirmed at its new place before it is acknowledged
+here: a crash in between leaves it twice, never nowhere. Acknowledgements of one turn of the loop go out together, as
+one frame where everything before is settled too.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ from celeriac.servers.rabbitmq.protocol.errors import AmqpError
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.rerouting import Rerouting
 
-State: TypeAlias = Literal["buffered", "checking", "working", "held", "orphaned", "settled", "lost"]
+State: TypeAlias = Literal["buffered", "checking", "working", "kept", "orphaned", "settled", "lost"]
 Event: TypeAlias = Literal[
-    "take",  # ``take`` returns it
-    "suspect",  # ``take`` asks first whether another worker works on it: it was handed out before
-    "clear",  # nobody works on it
-    "ack",  # it is dealt with; an orphan: everybody was told so
-    "give back",  # it is for somebody else; an orphan: everybody was told so
-    "hold",  # it is kept in this process until it is due, since RabbitMQ cannot keep it
+    "take",  # ``take`` hands it out
+    "suspect",  # it was handed out before: ``take`` asks first whether a worker works on it
+    "clear",  # no worker works on it
+    "ack",  # it is dealt with; of an orphan, the other workers were told so
+    "give back",  # another worker may have it; of an orphan, the other workers were told so
+    "keep",  # it is kept in this process until it is due, since RabbitMQ cannot keep it
     "due",  # another delivery of the same message begins, in the state "buffered"
     "hand over",  # an orphan of the same publication takes this delivery over
     "resume",  # this orphan took a new delivery over
     "lose line",  # the connection was lost
-    "lose channel",  # the channel was closed, or nobody can be told what becomes of an orphan
+    "lose channel",  # the channel was closed, or the other workers cannot be told of an orphan
 ]
 
 TABLE: Mapping[State, Mapping[Event, State]] = {
-    # RabbitMQ pushed it, and nobody was given it yet.
+    # RabbitMQ pushed it, and ``take`` has not handed it out.
     "buffered": {
         "take": "working", "suspect": "checking", "give back": "settled",
         "lose line": "lost", "lose channel": "lost",
     },
-    # The ledger and the orphans of this process are asked whether somebody works on it.
+    # ``Orphans`` finds out whether a worker works on its publication.
     "checking": {
-        "clear": "working", "hand over": "settled", "ack": "settled", "hold": "held",
+        "clear": "working", "hand over": "settled", "ack": "settled", "keep": "kept",
         "lose line": "lost", "lose channel": "lost",
     },
-    # The worker has it.
+    # The worker has it, and RabbitMQ waits for its end.
     "working": {
-        "ack": "settled", "give back": "settled", "hold": "held",
+        "ack": "settled", "give back": "settled", "keep": "kept",
         "lose line": "orphaned", "lose channel": "lost",
     },
     # It is kept here until it is due.
-    "held": {
+    "kept": {
         "due": "settled", "give back": "settled",
         "lose line": "lost", "lose channel": "lost",
     },
-    # The worker has it, and RabbitMQ hands the message to anybody.
+    # The worker has it, and RabbitMQ hands its message out again.
     "orphaned": {
         "ack": "settled", "give back": "settled", "resume": "working",
         "lose channel": "lost",
     },
     # Its end was sent. RabbitMQ may not have read it yet.
     "settled": {},
-    # RabbitMQ took it back, and nothing is to be done about it here.
+    # RabbitMQ took its message back, and no work on it goes on here.
     "lost": {},
 }  # fmt: skip
 
@@ -78,40 +78,40 @@ _ACKED = 2000
 
 
 class Subscriber(Protocol):
-    """What a delivery needs of the subscription it came by."""
+    """The subscription of a delivery, as far as the delivery needs it."""
 
     async def pause_before_return(self, unsettled: Unsettled) -> None:
-        """Have nothing pushed, unless ``take`` waits: what is given back would be pushed here again at once."""
+        """Stop pushes, unless ``take`` waits: a message that is given back would be pushed here again at once."""
         ...
 
     def offer_again(self, receipt: AmqpReceipt) -> None:
-        """Offer a delivery that was held, and is due, to ``take``."""
+        """Offer the message of a delivery that was kept, and is due, to ``take``."""
         ...
 
 
 class Others(Protocol):
-    """The other workers, as a delivery needs them: they are told what becomes of an orphan."""
+    """Tells the other workers what becomes of an orphan."""
 
     async def tell_ended(self, receipt: AmqpReceipt) -> None:
-        """Have the work of an orphan known to be done. Raises ``BrokerUnavailable`` or ``DeliveryLost``."""
+        """Give notice that the work of an orphan has ended. Raises ``BrokerUnavailable`` or ``DeliveryLost``."""
         ...
 
     async def tell_free(self, receipt: AmqpReceipt) -> bool:
-        """Have the work of an orphan known to be free for others; return ``False`` if it was resumed meanwhile.
+        """Give notice that other workers may do the work of an orphan; return ``False`` if it was resumed meanwhile.
 
         Raises as ``tell_ended``.
         """
         ...
 
     def note_idle(self, publication: str) -> None:
-        """Note that nobody works here on a publication that RabbitMQ may hand out again."""
+        """Note that no worker here works on a publication that RabbitMQ may hand out again."""
         ...
 
 
 class AmqpReceipt(msgspec.Struct, eq=False):
     """The right to settle one delivery; see ``celeriac.broker.Receipt``.
 
-    :ivar publication: the same for every delivery of one publication; ``None`` where it cannot be read.
+    :ivar publication: name of the publication, the same for each of its deliveries; ``None`` where it cannot be read.
     :ivar generation: number of the consumers that it was pushed to.
     """
 
@@ -125,7 +125,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
     state: State = "buffered"
 
     def go(self, event: Event) -> None:
-        """Take a step of ``TABLE``. Raises ``DeliveryLost`` where it has none."""
+        """Take a step of ``TABLE``. Raises ``DeliveryLost`` if the table has none for the event."""
         after = TABLE[self.state].get(event)
         if after is None:
             raise self._refusal()
@@ -161,10 +161,10 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         if seconds > 0 and await self._rerouting.delay(self.message, self.queue, due):
             await self._end()
         else:
-            await self._hold(seconds)
+            await self._keep(seconds)
 
     async def put_off(self, due: float) -> None:
-        """Have the message come back at ``due``, as the same publication: somebody may still work on it.
+        """Have the message come back at ``due``, as the same publication: a worker may still work on it.
 
         Raises as ``park``.
         """
@@ -172,7 +172,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         if await self._rerouting.delay(self.message, self.queue, due, same=True):
             self.unsettled.ack(self, over=False)
         else:
-            await self._hold(self._rerouting.seconds_until(due))
+            await self._keep(self._rerouting.seconds_until(due))
 
     async def bury(self, reason: str) -> None:
         self._check()
@@ -180,7 +180,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         await self._end()
 
     def resume_as(self, other: AmqpReceipt) -> None:
-        """Go on as another delivery of the same publication, which is not the other's to settle any more."""
+        """Go on as another delivery of the same publication. Its own receipt cannot settle it any more."""
         other.go("hand over")
         self.go("resume")
         self.unsettled, self.queue = other.unsettled, other.queue
@@ -188,22 +188,22 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         self.unsettled.replace(self)
 
     async def _end(self) -> None:
-        """Have it dealt with."""
+        """Have it dealt with: acknowledged, or an orphan's end told to the other workers."""
         if self.state == "orphaned":
             await self._others.tell_ended(self)
         else:
             self.unsettled.ack(self)
 
-    async def _hold(self, seconds: float) -> None:
+    async def _keep(self, seconds: float) -> None:
         """Keep the message in this process for some seconds."""
         await self._give_up_orphan()
         if self.message.redelivered:  # then it is counted anew when it is handed out again
             await self._rerouting.note_return(self.message)
             await self._give_up_orphan()
-        self.unsettled.hold(self, max(0.0, seconds))
+        self.unsettled.keep(self, max(0.0, seconds))
 
     async def _give_up_orphan(self) -> None:
-        """Leave it to others if it is an orphan. Raises ``DeliveryLost`` then."""
+        """Leave an orphan to other workers, and raise ``DeliveryLost``. Do nothing for any other delivery."""
         if self.state == "orphaned" and await self._others.tell_free(self):
             raise DeliveryLost(f"delivery {self.message.tag} is not ours any more: the connection was lost")
 
@@ -218,7 +218,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
 
 
 class Unsettled:
-    """The deliveries of one channel that are not settled; closes the channel once it was told to and none is left.
+    """The deliveries of one channel that are not settled; closes the channel when the last is settled after ``leave``.
 
     :ivar settled: how many deliveries were settled so far.
     :ivar generation: number of the consumers that were started last.
@@ -241,7 +241,7 @@ class Unsettled:
         self._leaving = False
 
     def start_anew(self) -> None:
-        """Begin another generation: consumers follow with a prefetch of their own."""
+        """Begin another generation of consumers, each with a new prefetch."""
         self.generation += 1
         self.crowd = 0
 
@@ -252,13 +252,13 @@ class Unsettled:
             self.crowd += 1
 
     def replace(self, receipt: AmqpReceipt) -> None:
-        """Note that a delivery is this receipt's from now on."""
+        """Have this receipt settle the delivery, in place of the receipt that was noted for it."""
         self._receipts[receipt.message.tag] = receipt
 
     def ack(self, receipt: AmqpReceipt, *, over: bool = True) -> None:
-        """Acknowledge, with all others of this turn of the loop. Raises ``DeliveryLost``.
+        """Acknowledge, together with all others of this turn of the loop. Raises ``DeliveryLost``.
 
-        :param over: the message is dealt with, whether or not RabbitMQ reads this.
+        :param over: the message must not run again even if RabbitMQ does not read this.
         """
         receipt.go("ack")
         if over:
@@ -287,13 +287,13 @@ class Unsettled:
         self.channel.send(frames.requeue(self.channel.number, receipt.message.tag))
         self._close_if_done()
 
-    def hold(self, receipt: AmqpReceipt, seconds: float) -> None:
-        """Keep a delivery here for a while, then offer it again. Raises ``DeliveryLost``."""
-        receipt.go("hold")
+    def keep(self, receipt: AmqpReceipt, seconds: float) -> None:
+        """Keep a delivery here for some seconds, then offer it again. Raises ``DeliveryLost``."""
+        receipt.go("keep")
         self._timers[receipt.message.tag] = self._loop.call_later(seconds, self._due, receipt)
 
-    def end_holds(self) -> None:
-        """Give back what is kept here for a while."""
+    def give_back_kept(self) -> None:
+        """Give back every delivery that is kept here until it is due."""
         timers, self._timers = self._timers, {}
         for tag, timer in timers.items():
             timer.cancel()
@@ -302,7 +302,7 @@ class Unsettled:
     def leave(self) -> None:
         """Close the channel as soon as every delivery is settled."""
         self._leaving = True
-        self.end_holds()
+        self.give_back_kept()
         self._close_if_done()
 
     def lose_channel(self) -> None:
@@ -312,13 +312,13 @@ class Unsettled:
     def lose_line(self) -> tuple[list[AmqpReceipt], list[str], list[str]]:
         """The connection was lost.
 
-        Return the orphans, the publications that nobody works on, and those that were acknowledged last: of these
-        RabbitMQ may not have read it.
+        Return the orphans, the publications that no worker here works on, and the publications that were acknowledged
+        last: RabbitMQ may not have read their acknowledgements.
         """
         idle = [
             receipt.publication
             for receipt in self._receipts.values()
-            if receipt.state in {"buffered", "held"}
+            if receipt.state in {"buffered", "kept"}
         ]
         receipts = self._lose("lose line")
         orphans = [receipt for receipt in receipts if receipt.state == "orphaned"]
@@ -330,7 +330,7 @@ class Unsettled:
             timer.cancel()
         self._timers.clear()
         for receipt in receipts:
-            # Of a publication that has no name nobody can be told.
+            # Other workers could not recognise a publication without a name.
             receipt.go(event if receipt.publication is not None else "lose channel")
         return receipts
 

@@ -1,13 +1,12 @@
 """Between an envelope and the properties of an AMQP message.
 
-Rules: pure, but for a random ``message_id``: it tells a publication from others of the same task, and is kept by what
-comes back. Where a message has none, as kombu's, its content does. One publication may stand in several queues, and
-is a message of its own in each: what is known of one says nothing of the others. Headers of ours that somebody else
-may have written are taken for what they say only where they look like ours. A priority means what it means in
-Celery on RabbitMQ, where the highest is taken first, and none is the lowest; for those who want 0 to be the first on
-every broker, ``9 - priority`` is written. An expiry is never left to
-RabbitMQ, which would drop the message without a word to the caller: it travels in a header of ours, and the worker
-reports it. What RabbitMQ adds on its ways (``x-death``, the bits of a delay) is taken off again.
+Rules: pure, but for a random ``message_id``. That id names the publication: it differs from other publications of the
+same task, and stays when the message comes back. A message of kombu has none, and is named by a hash of its content.
+One publication may stand in several queues, and is a message of its own in each. A header of ours may be forged, so a
+value that celeriac does not write is ignored. A priority means what it means in Celery on RabbitMQ: the highest is
+taken first, and none is the lowest. With ``lowest_first``, ``9 - priority`` is written, so that 0 is taken first as on
+the other brokers. An expiry is never left to RabbitMQ, which would drop the message and tell no caller: it travels in a
+header of ours, and the worker reports it. Headers and routing bits that RabbitMQ adds are taken off again.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ RAW_CONTENT = "application/data"
 
 EXPIRATION_HEADER = "x-celeriac-expiration"
 DUE_HEADER = "x-celeriac-due"
-"""When a parked message is due, in seconds since the epoch: RabbitMQ does not tell."""
+"""Header of a parked message: when it is due, in seconds since the epoch. RabbitMQ does not tell."""
 
 PUT_OFF_HEADER = "x-celeriac-set-by"
-"""Marks a message that came back before, while somebody worked on it."""
+"""Marks a message that was put off while a worker worked on it."""
 
 DELIVERY_COUNT_HEADER = "x-delivery-count"
 EARLIER_DELIVERIES_HEADER = "x-celeriac-deliveries"
@@ -51,7 +50,7 @@ _ADDED_BY_BROKER = frozenset(
     }
 )  # fmt: skip
 _FURTHER_KEYS = frozenset({"CC", "BCC"})
-"""Headers that have RabbitMQ put a message into more queues; one that moves on would be put there again."""
+"""Headers by which RabbitMQ copies a message to more queues. A message that moves would be copied there again."""
 
 _NOT_MOVED = _ADDED_BY_BROKER | _FURTHER_KEYS | {EARLIER_DELIVERIES_HEADER}
 _NOT_FOR_READERS = _NOT_MOVED | {EXPIRATION_HEADER, DUE_HEADER, COPY_HEADER, PUT_OFF_HEADER}
@@ -64,7 +63,7 @@ _OUR_ID = "celeriac-"
 _PERSISTENT = 2
 _HIGHEST = 255
 _MOST_DELIVERIES = 10_000
-"""More than that nobody counted: it is made up."""
+"""A greater number in a header is taken to be forged."""
 
 _FARTHEST = 253402300800.0
 """The end of the year 9999, in seconds since the epoch."""
@@ -115,7 +114,7 @@ def has_further_keys(properties: Properties) -> bool:
 
 
 def shortened(properties: Properties, kept: Collection[str]) -> Properties:
-    """Return the same with those headers only that tell what the message is, and those that are to be kept."""
+    """Return the properties with the headers that identify the task, and with those of ``kept``."""
     headers = {
         name: value
         for name, value in (properties.headers or {}).items()
@@ -125,7 +124,7 @@ def shortened(properties: Properties, kept: Collection[str]) -> Properties:
 
 
 def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Unreadable, int]:
-    """Return the envelope of a message, and how often it was handed out as far as it says so itself. Never raises."""
+    """Return the envelope of a message, and the number of deliveries by its own headers. Never raises."""
     try:
         properties = read_properties(message.header)
     except MalformedMessage as error:
@@ -153,7 +152,7 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         priority=_flip(properties.priority or 0) if lowest_first else properties.priority or 0,
         expiration=expiration,
         delivery_mode=properties.delivery_mode or _PERSISTENT,
-        delivery_tag=_tag_of(properties, message.body),
+        delivery_tag=_publication_of(properties, message.body),
         exchange=exchange,
         routing_key=routing_key,
         redelivered=message.redelivered or was_put_off,
@@ -165,8 +164,8 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
 def counted_by_broker(message: Inbound) -> int | None:
     """Return how often RabbitMQ says that a message was handed out before, ``None`` where it does not say so.
 
-    Only quorum queues count, and they count what was given back on purpose too. In other queues the number is the
-    sender's, and says nothing.
+    Only quorum queues count, and they count deliveries that were given back on purpose too. In other queues the
+    number is the sender's, and is not to be used.
     """
     try:
         headers = read_properties(message.header).headers or {}
@@ -176,7 +175,7 @@ def counted_by_broker(message: Inbound) -> int | None:
 
 
 def moved(message: Inbound, extra: dict[str, Any] | None = None) -> Properties:
-    """Return the properties of a message that goes elsewhere, without what would end it on the way.
+    """Return the properties of a message that moves to another place, without those by which RabbitMQ would drop it.
 
     RabbitMQ drops a message that its ``x-death`` shows to have been in a queue before, and one whose ``expiration``
     passes while it is parked or dead.
@@ -197,14 +196,14 @@ def moved(message: Inbound, extra: dict[str, Any] | None = None) -> Properties:
 
 
 def parked(message: Inbound, earlier: int = 0) -> Properties:
-    """Return the properties of a message that goes away to come back: as ``moved``, and its deliveries go on counting.
+    """Return the properties of a message that is parked: as ``moved``, with the number of its deliveries.
 
-    It may be parked twice, when an answer is lost, so it is a copy of what it was.
+    It is marked as a copy, since it is parked twice if an answer is lost.
 
-    :param earlier: deliveries that the message itself does not tell of.
+    :param earlier: deliveries that its headers do not count.
     """
-    tag, copy, counted = _known_of(message, earlier)
-    key = tag if copy is None else f"{copy.key}.{copy.number}"
+    publication, copy, counted = _known_of(message, earlier)
+    key = publication if copy is None else f"{copy.key}.{copy.number}"
     properties = moved(message, counted | _copy_of(key, message.queue))
     (properties.headers or {}).pop(PUT_OFF_HEADER, None)
     properties.message_id = new_id()
@@ -212,33 +211,33 @@ def parked(message: Inbound, earlier: int = 0) -> Properties:
 
 
 def put_off(message: Inbound, earlier: int = 0) -> Properties:
-    """Return the same for one that goes away while somebody may still work on it: it stays the publication it is."""
-    tag, copy, counted = _known_of(message, earlier)
-    again = {} if copy else _copy_of(f"{tag}.set-by", message.queue)
+    """Return the same for one that is put off while a worker may still work on it: it stays the same publication."""
+    publication, copy, counted = _known_of(message, earlier)
+    again = {} if copy else _copy_of(f"{publication}.set-by", message.queue)
     properties = moved(message, counted | again | {PUT_OFF_HEADER: True})
-    properties.message_id = tag
+    properties.message_id = publication
     return properties
 
 
 def _known_of(message: Inbound, earlier: int) -> tuple[str, Copy | None, dict[str, Any]]:
-    """Return what tells the publication, the copy that it is, and the header that counts its deliveries."""
-    tag, copy = new_id(), None
+    """Return the name of the publication, the copy that it is, and the header that counts its deliveries."""
+    publication, copy = new_id(), None
     with contextlib.suppress(MalformedMessage):
         properties = read_properties(message.header)
         headers = properties.headers or {}
-        tag, copy = _tag_of(properties, message.body), read_copy(headers.get(COPY_HEADER))
+        publication, copy = _publication_of(properties, message.body), read_copy(headers.get(COPY_HEADER))
         earlier += _count_in(headers, EARLIER_DELIVERIES_HEADER)
-    return tag, copy, {EARLIER_DELIVERIES_HEADER: min(earlier, _MOST_DELIVERIES)} if earlier else {}
+    return publication, copy, {EARLIER_DELIVERIES_HEADER: min(earlier, _MOST_DELIVERIES)} if earlier else {}
 
 
 def _copy_of(key: str, queue: str) -> dict[str, Any]:
-    """Return the header of a copy of what is parked: each parking has a key of its own, in each queue."""
+    """Return the header that marks a copy; each parking in each queue has a key of its own."""
     short = blake2b(f"{key}\0{queue}".encode(), digest_size=12).hexdigest()
     return {COPY_HEADER: Copy(f"{short}.parked", "", new_id()).to_text()}
 
 
 def _count_in(headers: dict[str, Any], name: str) -> int:
-    """Return the count that a header holds; 0 where it holds none, whatever else may be in it."""
+    """Return the count that a header holds, 0 if it holds anything else."""
     count = headers.get(name)
     return count if type(count) is int and 0 <= count <= _MOST_DELIVERIES else 0
 
@@ -253,8 +252,8 @@ def new_id() -> str:
     return _OUR_ID + os.urandom(12).hex()
 
 
-def _tag_of(properties: Properties, body: bytes) -> str:
-    """Return what tells a publication from others of its task, the same for every delivery of it."""
+def _publication_of(properties: Properties, body: bytes) -> str:
+    """Return the name of a publication, which is the same for every delivery of it."""
     known, headers = properties.message_id, properties.headers or {}
     if known is not None and known.startswith(_OUR_ID):
         return known

@@ -1,7 +1,7 @@
-"""Telling and asking everybody who listens, over exchanges as Celery declares them.
+"""Messages to all listeners at once, and their answers, over exchanges as Celery declares them.
 
-Rules: each listener has queues of its own that nobody else may use and that go with its connection: RabbitMQ 4.3 has
-no other transient queues. Nothing is acknowledged. An exchange that is there is taken as it is.
+Rules: each listener has exclusive queues, which RabbitMQ deletes with its connection: RabbitMQ 4.3 has no other
+transient queues. Messages are not acknowledged. An exchange that is there is taken as it is.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class AmqpFanout:
             yield inbox
 
     async def answer(self, reply_to: ReplyTo, envelope: Envelope, keep: float = 10.0) -> bool:
-        """Send to who asked; how long it is kept is said by the asker's queue."""
+        """Send an answer. The queue of the process that asked says how long it is kept, so ``keep`` is ignored."""
         with self._link.translated(BrokerUnavailable, BrokerError):
             if not await self._exchanges.are_there(reply_to.exchange):
                 return False
@@ -101,7 +101,7 @@ class AmqpFanout:
             await listening.close()
 
     async def _put(self, exchange: str, key: str, envelope: Envelope) -> int | None:
-        """Publish; return 0 where it reached nobody, ``None`` where it reached somebody."""
+        """Publish; return 0 if it reached no listener, ``None`` if it reached some."""
         header = write_properties(to_properties(envelope), len(envelope.body))
         try:
             await self._link.publish(exchange, key, header, envelope.body)
@@ -147,7 +147,7 @@ class _Exchanges:
         self._known.add(name)
 
     async def are_there(self, *names: str) -> bool:
-        """Whether somebody declared these exchanges."""
+        """Whether these exchanges are declared."""
         connection = await self._link.connection()
         if connection is not self._connection:
             self._connection = connection
@@ -168,7 +168,7 @@ class _Exchanges:
 class _Listening:
     """One ``listen`` block: a channel that consumes from its queues.
 
-    :param lasting: make the channel anew whenever it was lost; else whoever reads is told of it.
+    :param lasting: make the channel anew whenever it was lost; else the reader of the inbox gets an error.
     """
 
     def __init__(self, link: Link, exchanges: _Exchanges, queues: Sequence[_Queue], *, lasting: bool) -> None:
@@ -182,19 +182,19 @@ class _Listening:
         self._closed = False
 
     async def open(self) -> None:
-        """Begin to hear. Raises ``AmqpError``."""
+        """Begin to listen. Raises ``AmqpError``."""
         for queue in self._queues:
             await self._exchanges.have(queue.exchange, queue.kind, durable=queue.durable)
         async with self._link.lasting_channel() as channel, self._link.deadline():
             channel.on_message = self._arrived
-            channel.on_cancelled = lambda tag: channel.give_up("the server ended a listener")
+            channel.on_cancelled = lambda consumer: channel.give_up("the server ended a listener")
             numbers = count(1)
             asked = []
             for queue in self._queues:
                 asked.append(channel.start(methods.declare_listening_queue(queue.name, queue.arguments)))
                 asked.append(channel.start(methods.bind_queue(queue.name, queue.exchange, queue.key)))
-                tag = f"celeriac-listener-{next(numbers)}"
-                asked.append(channel.start(methods.consume(queue.name, tag, no_ack=True)))
+                consumer = f"celeriac-listener-{next(numbers)}"
+                asked.append(channel.start(methods.consume(queue.name, consumer, no_ack=True)))
             await asyncio.gather(*asked)
             channel.on_closed = partial(self._lost, channel)
         self._channel = channel
@@ -202,7 +202,7 @@ class _Listening:
             self._lost(channel, channel.error)
 
     async def close(self) -> None:
-        """End it: nothing is heard, and whoever reads is told. Idempotent."""
+        """End it; the reader of the inbox gets an error. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -217,12 +217,10 @@ class _Listening:
                     await self._delete_queues(channel)
             if channel.is_open:
                 channel.start_closing()
-        self.inbox.fail(
-            BrokerUnavailable("nobody listens any more: the block was left, or the broker closed")
-        )
+        self.inbox.fail(BrokerUnavailable("the listener is closed: its block was left, or the broker closed"))
 
     async def _delete_queues(self, channel: Channel) -> None:
-        """Let the queues go at once: with the channel they would go a moment later."""
+        """Delete the queues at once: RabbitMQ would delete them a moment after the channel closed."""
         await asyncio.gather(*[channel.start(methods.delete_queue(queue.name)) for queue in self._queues])
 
     def _arrived(self, message: Inbound) -> None:

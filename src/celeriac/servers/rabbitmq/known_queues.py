@@ -13,7 +13,7 @@ _log = logging.getLogger("celeriac.broker.amqp")
 class KnownQueues:
     """The names of one broker's queues.
 
-    :ivar names: of the queues that somebody declared.
+    :ivar names: of the queues that some process declared.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -23,7 +23,7 @@ class KnownQueues:
         ledger.readers.append(self._read)
 
     async def note(self, queue: str) -> None:
-        """Let everybody know of a queue. Never raises: nothing but a listing depends on it."""
+        """Tell the other processes of a queue. Never raises: nothing but a listing depends on it."""
         if queue in self.names or queue.startswith(self._ours):
             return
         self.names.add(queue)

@@ -1,4 +1,4 @@
-"""A log that every celeriac process on one RabbitMQ shares. What an entry means is up to those who read it.
+"""A log that every celeriac process on one RabbitMQ shares; its readers decide what an entry means.
 
 Rules: entries are published to a fanout exchange of ours. A stream behind it keeps them for a week, for processes that
 start later. Each channel that takes messages has an exclusive queue behind it too, so that a revocation which was
@@ -50,9 +50,9 @@ _MOST_STEPS = 10_000
 
 
 class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What one process has to say; most of the fields are empty.
+    """One entry of the log. A field that is not needed is empty.
 
-    :param number: tells the entry from others.
+    :param number: random; differs from that of every other entry.
     :param mark: says that the history is read up to here.
     :param queue: was declared.
     :param revoke: ids of tasks that must not run any more, until ``until``; ``roots``: of whole workflows.
@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
     :param until: seconds since the epoch.
     :param counted: messages whose count of deliveries changes by ``step``.
     :param held: publications that are worked on, until ``until``.
-    :param ended: publications that were dealt with.
+    :param ended: publications on which the work has ended.
     """
 
     number: int = msgspec.field(default_factory=lambda: secrets.randbelow(NUMBERS - 1) + 1)
@@ -98,7 +98,7 @@ class Ledger:
         self._has_stream = False
 
     async def append(self, entry: Entry) -> None:
-        """Have an entry known to everybody; the readers here have it on return. Raises ``AmqpError``."""
+        """Store an entry for every process; the readers here have it on return. Raises ``AmqpError``."""
         await self._declare()
         body = _write(entry)
         header = write_properties(Properties(content_type="application/json", delivery_mode=2), len(body))
@@ -215,6 +215,6 @@ class Ledger:
 
 
 def drop_oldest(known: dict[str, Any]) -> None:
-    """Drop what was learnt first of what is more than ``MOST``."""
+    """Drop the oldest names beyond ``MOST``."""
     while len(known) > MOST:
         del known[next(iter(known))]

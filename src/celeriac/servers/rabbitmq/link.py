@@ -1,8 +1,8 @@
-"""A process's connection to one RabbitMQ, kept up: made when it is first needed, and again whenever it was lost.
+"""A process's connection to one RabbitMQ: made when it is first needed, and again whenever it was lost.
 
-Rules: one connection, whoever asks; who asks at the same time waits for the same attempt; attempts that fail are spaced
-by a growing, random pause, and nobody waits longer than the timeout. Nothing is repeated here, since only the caller
-knows what may be done twice. Belongs to the event loop that first used it.
+Rules: all callers share one connection, and those that ask at the same time wait for the same attempt. Attempts that
+fail are spaced by a growing, random pause. No caller waits longer than the timeout. No call is repeated here: only the
+caller knows what may be done twice. A link belongs to the event loop that first used it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from celeriac.servers.tls import BadFile, Tls, open_context, read_tls
 _log = logging.getLogger("celeriac.rabbitmq")
 
 LARGE = 1_000_000
-"""Bytes of a body that goes by a channel of its own if it has more."""
+"""Bytes of a body. A larger one is sent on a channel of its own."""
 
 _SLOWEST = 1_000_000
-"""Bytes a second that a line is expected to carry at least."""
+"""Bytes a second that a connection is expected to carry at least."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect."""
@@ -102,7 +102,7 @@ class Link:
             return (await self.connection()).channel()
 
     async def publisher(self) -> Publisher:
-        """Return the publisher that all share."""
+        """Return the publisher that all callers share."""
         publisher = self._publisher
         if publisher is not None and publisher.channel.is_open:
             return publisher
@@ -119,7 +119,7 @@ class Link:
         """Publish a message; see ``Publisher.publish``.
 
         A large one goes by a channel of its own: RabbitMQ closes the channel of a message that it finds too large, and
-        does not say beforehand what it takes.
+        does not say beforehand what size it takes.
         """
         if len(body) <= LARGE:
             publisher = self._publisher
@@ -160,13 +160,13 @@ class Link:
                 channel.start_closing()
 
     async def ping(self) -> str:
-        """Return what answers, and where."""
+        """Return the name of the server and its address."""
         async with self.passing_channel() as channel:
             await channel.call(methods.limit_unsettled(0))
             return f"{(await self.connection()).server} at {self.target}"
 
     async def examine(self) -> list[Finding]:
-        """Connect; return what the URL leaves unchecked."""
+        """Connect; return a finding if the URL turns a check of TLS off."""
         await self.ping()
         text = self.tls.lowered() if self.tls is not None else ""
         return [Finding(f"{self.target}: {text}", "take that option out of the URL")] if text else []
@@ -178,27 +178,27 @@ class Link:
     def translate(
         self, error: AmqpError, unavailable: type[CeleriacError], refused: type[CeleriacError]
     ) -> CeleriacError:
-        """Return the owner's error for ours."""
+        """Return the caller's kind of error for an error of the protocol."""
         if isinstance(error, Refused):
             return refused(f"{self.target} refused: {error}")
         return unavailable(f"{self.target} is not available: {error}")
 
     def too_large(self, error: AmqpError, what: str) -> EncodeError:
-        """Return the error of who sent what the server finds too large; :param what: names it."""
+        """Return the error of a message that the server finds too large; :param what: names the message."""
         return EncodeError(
             f"{what} is too large: {self.target} refused it: {error}; keep such a value elsewhere and send where it is"
         )
 
     @contextlib.contextmanager
     def translated(self, unavailable: type[CeleriacError], refused: type[CeleriacError]) -> Iterator[None]:
-        """Raise the owner's errors for ours."""
+        """Raise the caller's kinds of errors for errors of the protocol."""
         try:
             yield
         except AmqpError as error:
             raise self.translate(error, unavailable, refused) from error
 
     async def close(self) -> None:
-        """Close the connection, once the server has dealt with what was sent. Idempotent."""
+        """Close the connection, once the server has dealt with everything that was sent. Idempotent."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cancel()
@@ -217,7 +217,7 @@ class Link:
             self._loop = loop
         elif self._loop is not loop:
             raise Refused(
-                f"the connection to {self.target} belongs to another event loop; make an object a loop"
+                f"the connection to {self.target} belongs to another event loop; make an app or broker for each loop"
             )
 
     async def _connect(self) -> Connection:
@@ -258,7 +258,7 @@ class Link:
                 async with self.deadline():
                     connection = await connect(node, heartbeat, self._context, name)
             except AmqpError as error:
-                # What was good once may be so again: a new certificate must not cost what runs meanwhile.
+                # A login that worked once may work again: a certificate under renewal must not end what runs.
                 last = Unavailable(str(error)) if self._was_let_in else error
             else:
                 self._was_let_in = True
@@ -270,4 +270,4 @@ class Link:
         if self._attempt is attempt:
             self._attempt = None
         if not attempt.cancelled():
-            attempt.exception()  # those who waited have it, unless all of them left
+            attempt.exception()  # the callers that waited have it, and there may be none left

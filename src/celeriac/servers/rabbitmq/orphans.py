@@ -1,10 +1,10 @@
 """The work that goes on in this process after a lost connection, though RabbitMQ took its messages back.
 
 Rules: RabbitMQ hands such a message out again at once, to any worker. If it comes back to this process, the work goes
-on under the new delivery. Other workers learn from the ledger that the publication is claimed, and until when; and
-later that the work has ended. A worker that gets a claimed message puts it off, and drops it when the work has ended.
-After our own disconnect, assume that others were disconnected too: for ``GRACE`` seconds a redelivered message that
-nobody has claimed yet is put off, so that they have time to reconnect and claim it.
+on under the new delivery. Other workers learn from notices that the publication is worked on, and until when; and later
+that the work has ended. A worker that gets such a message puts it off while the work lasts, and drops it once the work
+has ended. After our own disconnect, assume that other workers were disconnected too, and delay redelivered messages by
+``GRACE``: they need time to reconnect and to give notice, or their tasks would run twice.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from collections.abc import Iterable, Iterator
 
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
-from celeriac.servers.rabbitmq.claims import Claims
 from celeriac.servers.rabbitmq.delivery import AmqpReceipt
 from celeriac.servers.rabbitmq.link import Link
+from celeriac.servers.rabbitmq.notices import Notices
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
 
 _log = logging.getLogger("celeriac.broker.amqp")
 
 TERM = 30.0
-"""Seconds that a claim lasts; it is renewed after a third of that."""
+"""Seconds that a notice of work lasts; it is renewed after a third of that."""
 
 GRACE = 10.0
-"""Seconds that others have to claim their work, from the first redelivered message after an outage."""
+"""Seconds that other workers have to give notice, from the first redelivered message after our own disconnect."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _AT_ONCE = 1000
 
 
 class Orphans:
-    """The orphans of one process; none before a connection is lost."""
+    """The orphans of one process; there are none before a connection is lost."""
 
-    def __init__(self, link: Link, claims: Claims, clock: Clock) -> None:
+    def __init__(self, link: Link, notices: Notices, clock: Clock) -> None:
         self._link = link
-        self._claims = claims
+        self._notices = notices
         self._clock = clock
-        self._kept: dict[str, AmqpReceipt] = {}
+        self._orphans: dict[str, AmqpReceipt] = {}
         self._untold: list[str] = []
         self._idle: set[str] = set()
         self._turn = asyncio.Lock()
@@ -50,59 +50,62 @@ class Orphans:
         self.is_closed = False
 
     def adopt(self, orphans: Iterable[AmqpReceipt], idle: Iterable[str], acked: Iterable[str]) -> None:
-        """Keep what a lost connection held.
+        """Keep the deliveries of a lost connection whose work goes on.
 
-        :param idle: publications that nobody works on.
+        :param idle: publications that had been pushed here and are not worked on.
         :param acked: publications of which RabbitMQ may not have read that they were acknowledged.
         """
         self._is_outage_new = True
         self._idle = set(idle)
         for orphan in orphans:
             assert orphan.publication is not None
-            earlier = self._kept.pop(orphan.publication, None)
+            earlier = self._orphans.pop(orphan.publication, None)
             if earlier is not None:
                 earlier.go("lose channel")
-            self._kept[orphan.publication] = orphan
+            self._orphans[orphan.publication] = orphan
         self._untold += acked
-        self._claims.note_ended(self._untold)
+        self._notices.note_ended(self._untold)
         if self._telling is not None:
             self._telling.cancel()
         self._telling = asyncio.get_running_loop().create_task(self._tell())
 
     async def judge(self, receipt: AmqpReceipt) -> None:
-        """Find out whether somebody works on a delivery in the state "checking".
+        """Find out whether a worker works on the message of a delivery in the state "checking".
 
-        If nobody does, it is "working" on return. Else it was put off, dropped or taken over by an orphan.
+        If none does, the delivery is "working" on return. Else it was put off, dropped or taken over by an orphan.
         """
         try:
             await self._judge(receipt)
         except (DeliveryLost, BrokerError) as error:
             if receipt.state == "checking":
-                _log.warning("who works on a redelivered message could not be told, so it runs: %s", error)
+                _log.warning(
+                    "it is not known whether another worker runs a redelivered message, so it runs here: %s",
+                    error,
+                )
                 receipt.go("clear")
 
     async def tell_ended(self, receipt: AmqpReceipt) -> None:
-        """Let everybody know that the work of an orphan is done.
+        """Give notice that the work of an orphan has ended.
 
-        Raises ``BrokerUnavailable``, and ``DeliveryLost`` where nobody can be told.
+        Raises ``BrokerUnavailable``, and ``DeliveryLost`` where RabbitMQ refuses the notice.
         """
         assert receipt.publication is not None
-        self._claims.note_ended([receipt.publication])
-        with self._losing_what_cannot_be_told(receipt):
-            await self._claims.end([receipt.publication])
+        self._notices.note_ended([receipt.publication])
+        with self._lost_if_refused(receipt):
+            await self._notices.tell_ended([receipt.publication])
         if receipt.state == "orphaned":
             self._drop(receipt)
             receipt.go("ack")
 
     async def tell_free(self, receipt: AmqpReceipt) -> bool:
-        """Let everybody know that another worker may do the work of an orphan. Raises as ``tell_ended``.
+        """Give notice that another worker may do the work of an orphan. Raises as ``tell_ended``.
 
         Return ``False`` if the orphan goes on as another delivery meanwhile.
         """
         assert receipt.publication is not None
-        with self._losing_what_cannot_be_told(receipt):
-            async with self._turn:  # what is said last counts
-                await self._claims.claim([receipt.publication], 0.0)
+        with self._lost_if_refused(receipt):
+            async with self._turn:  # the latest notice counts
+                await self._notices.tell_busy([receipt.publication], 0.0)
         if receipt.state != "orphaned":
             return False
         self._drop(receipt)
@@ -110,15 +113,15 @@ class Orphans:
         return True
 
     def note_idle(self, publication: str) -> None:
-        """Note that nobody works here on a publication that RabbitMQ may hand out again."""
+        """Note that no worker here works on a publication that RabbitMQ may hand out again."""
         self._idle.add(publication)
 
     async def close(self) -> None:
-        """Adopt no more; let go of what is left."""
+        """Adopt no more, and lose the orphans that are left."""
         self.is_closed = True
-        for receipt in self._kept.values():
+        for receipt in self._orphans.values():
             receipt.go("lose channel")
-        self._kept.clear()
+        self._orphans.clear()
         telling, self._telling = self._telling, None
         if telling is not None:
             telling.cancel()
@@ -126,7 +129,7 @@ class Orphans:
                 await telling
 
     @contextlib.contextmanager
-    def _losing_what_cannot_be_told(self, receipt: AmqpReceipt) -> Iterator[None]:
+    def _lost_if_refused(self, receipt: AmqpReceipt) -> Iterator[None]:
         try:
             with self._link.translated(BrokerUnavailable, DeliveryLost):
                 yield
@@ -137,15 +140,15 @@ class Orphans:
             raise
 
     def _drop(self, receipt: AmqpReceipt) -> None:
-        self._kept.pop(receipt.publication or "", None)
+        self._orphans.pop(receipt.publication or "", None)
 
     async def _judge(self, receipt: AmqpReceipt) -> None:
         publication = receipt.publication
         if publication is None:
             receipt.go("clear")
-        elif self._claims.has_ended(publication):
+        elif self._notices.has_ended(publication):
             await receipt.ack()
-        elif (orphan := self._kept.pop(publication, None)) is not None:
+        elif (orphan := self._orphans.pop(publication, None)) is not None:
             orphan.resume_as(receipt)
         elif (until := self._busy_until(publication, redelivered=receipt.message.redelivered)) is not None:
             await receipt.put_off(until)
@@ -153,24 +156,26 @@ class Orphans:
             receipt.go("clear")
 
     def _busy_until(self, publication: str, *, redelivered: bool) -> float | None:
-        """Return until when somebody works, or may work, on a publication; ``None`` if nobody does."""
+        """Return until when a worker works, or may work, on a publication; ``None`` if none does."""
         now = self._clock.now()
         if self._is_outage_new:
             self._is_outage_new, self._outage = False, now
-        until = self._claims.claimed_until(publication)
+        until = self._notices.busy_until(publication)
         if until is not None:
             return until if until > now else None
         in_grace = now < self._outage + GRACE
         return now + GRACE if in_grace and redelivered and publication not in self._idle else None
 
     async def _tell(self) -> None:
-        """Say what is claimed and what has ended for as long as there is something to say."""
+        """Give notice of work and of its ends, again and again while there are orphans."""
         pause = _FIRST_PAUSE
-        while self._kept or self._untold:
+        while self._orphans or self._untold:
             try:
                 await self._tell_once()
             except Refused as error:
-                _log.warning("others cannot be told what is worked on here: %s", error)
+                _log.warning(
+                    "other workers cannot be told what is worked on here, and may run it again: %s", error
+                )
                 return
             except AmqpError:
                 await asyncio.sleep(pause)
@@ -181,10 +186,10 @@ class Orphans:
 
     async def _tell_once(self) -> None:
         async with self._turn:
-            kept = list(self._kept)
-            for start in range(0, len(kept), _AT_ONCE):
-                await self._claims.claim(kept[start : start + _AT_ONCE], self._clock.now() + TERM)
+            orphans = list(self._orphans)
+            for start in range(0, len(orphans), _AT_ONCE):
+                await self._notices.tell_busy(orphans[start : start + _AT_ONCE], self._clock.now() + TERM)
         untold = list(self._untold)
         for start in range(0, len(untold), _AT_ONCE):
-            await self._claims.end(untold[start : start + _AT_ONCE])
+            await self._notices.tell_ended(untold[start : start + _AT_ONCE])
         del self._untold[: len(untold)]

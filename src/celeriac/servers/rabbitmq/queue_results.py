@@ -1,9 +1,9 @@
 """Results in a queue each, where gocelery keeps them (and Celery kept them before version 5: ``amqp://``).
 
-Rules: the queue of a task holds its latest record. Who reads takes the record out for a moment and puts it back, so it
-can be read again until it is forgotten, or until RabbitMQ drops a queue that nobody looked at for ``expires``. Nobody
-consumes here, since such a queue goes with its last consumer: who waits looks again and again. gocelery consumes, so
-what its client has read is gone.
+Rules: the queue of a task holds its latest record. A reader takes the record out for a moment and puts it back. So it
+can be read again until it is forgotten, or until RabbitMQ drops the queue because no reader looked for ``expires``.
+There is no consumer, since such a queue is deleted with its last consumer: a waiting reader looks again and again. A
+client of gocelery consumes, so a record that it has read is gone.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _BATCH = 100
 
 _LOOKS = 3
 _BETWEEN_LOOKS = 0.01
-"""Seconds after which a queue without a record is looked at again: somebody else may be reading it."""
+"""Seconds after which a queue without a record is looked at again: another reader may have it out."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-"""Seconds between two looks of those who wait."""
+"""Seconds between two looks for waiting readers."""
 
 _LONGEST_NAME = 255
 
@@ -56,8 +56,8 @@ class AmqpBackend:
 
     :param link: the connection, which may be the broker's too.
     :param serializer: what records are written with; any that ``codecs`` accepts are read. gocelery reads JSON.
-    :param expires: seconds until a result goes that nobody asks for; ``None`` keeps it. All who share the results must
-        agree on it, and gocelery's is 86400, which cannot be changed there.
+    :param expires: seconds until a result is dropped that no reader asks for; ``None`` keeps it. All that share the
+        results must agree on it, and gocelery's is 86400, which cannot be changed there.
     :param extended: keep name, arguments, worker, retries and queue too (Celery: ``result_extended``).
     :param owned: close the connection with the backend.
     """
@@ -151,7 +151,7 @@ class AmqpBackend:
         return [errors.get(encoded.record.task_id) for encoded in batch]
 
     async def _replace(self, latest: Mapping[str, EncodedResult]) -> dict[str, BaseException]:
-        """Put each record in its queue, for what is there. Return what was refused."""
+        """Put each record in its queue, in place of those that are there. Return the errors of refused ones."""
         try:
             async with self._look(latest) as look:
                 before = await self._latest_of_each(look.found)
@@ -180,7 +180,7 @@ class AmqpBackend:
     # --- reading
 
     async def _read(self, task_ids: Sequence[str]) -> dict[str, ResultRecord | Exception]:
-        """Return what there is: the record of a task, or why it cannot be had."""
+        """Return the records that there are, or why one cannot be read."""
         try:
             async with self._look(task_ids) as look:
                 found = await self._latest_of_each(look.found)
@@ -206,7 +206,7 @@ class AmqpBackend:
         return await in_thread(read) if slow else read()
 
     def _latest(self, task_id: str, messages: Sequence[Inbound]) -> ResultRecord | WireError | None:
-        """Return the record that counts: two who wrote at the same time may have left one each."""
+        """Return the record that counts: two writers at the same time may have left one each."""
         latest: ResultRecord | WireError | None = None
         for message in messages:
             latest = self._decode(task_id, message)
@@ -222,7 +222,7 @@ class AmqpBackend:
 
     @asynccontextmanager
     async def _look(self, task_ids: Collection[str]) -> AsyncIterator[_Look]:
-        """Have in hand what is in the queues of these tasks; what is not removed is back after the block."""
+        """Get the messages in the queues of these tasks; those that are not removed are put back after the block."""
         queues = {task_id: queue_of(task_id) for task_id in task_ids}
         async with self._link.passing_channel() as channel:
             declared = [
@@ -242,13 +242,13 @@ class AmqpBackend:
     def _explained(self, error: Refused) -> BackendError:
         text = f"{self._link.target} refused: {error}"
         if error.code == PRECONDITION_FAILED:
-            text += "; all who share these results need the same result_expires (gocelery's is 86400)"
+            text += "; all that share these results need the same result_expires (gocelery's is 86400)"
         return BackendError(text)
 
     # --- waiting
 
     async def _watch(self) -> None:
-        """Look into the queues of those who wait, as long as somebody does."""
+        """Look into the queues of the waiting readers, as long as there are any."""
         pause = _FIRST_PAUSE
         try:
             while pending := self._following.pending:
@@ -272,7 +272,7 @@ class AmqpBackend:
 
 
 class _Look:
-    """Messages of some queues, in hand for a moment.
+    """Messages that were got from some queues and are not acknowledged.
 
     :ivar found: task to messages, the oldest first, of those queues that have any.
     """
@@ -282,13 +282,13 @@ class _Look:
         self._channel = channel
 
     def remove(self, task_ids: Collection[str]) -> None:
-        """Take what is in hand of these tasks out for good."""
+        """Remove the messages of these tasks."""
         for task_id in task_ids:
             for message in self.found.pop(task_id, ()):
                 self._channel.send(frames.ack(self._channel.number, message.tag))
 
     async def put_back(self) -> None:
-        """Return when the queues have the rest again: their answers say so."""
+        """Return when the queues have the other messages again."""
         if self.found:
             self._channel.send(frames.requeue_all(self._channel.number))
             looks = [self._channel.start(methods.look_for_queue(queue_of(task_id))) for task_id in self.found]

@@ -1,6 +1,6 @@
-"""Where a delivered message goes instead of being done: the queues of delays, or the dead letters.
+"""Moves a delivered message to another place: the queues of delays, or the dead letters.
 
-Rules: a message is confirmed at its new place before these methods return, so whoever called may acknowledge it.
+Rules: a message is confirmed at its new place before a method returns, so the caller may acknowledge the old one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import logging
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
 from celeriac.servers.rabbitmq.dead import Graveyard
+from celeriac.servers.rabbitmq.dispatcher import Dispatcher
 from celeriac.servers.rabbitmq.envelopes import parked, put_off
 from celeriac.servers.rabbitmq.link import Link
-from celeriac.servers.rabbitmq.outbox import Outbox
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.tallies import Tallies
@@ -21,13 +21,13 @@ _log = logging.getLogger("celeriac.broker.amqp")
 
 
 class Rerouting:
-    """Publishes delivered messages to another place of the same broker."""
+    """Moves the delivered messages of one broker."""
 
     def __init__(
-        self, link: Link, outbox: Outbox, graveyard: Graveyard, tallies: Tallies, clock: Clock
+        self, link: Link, dispatcher: Dispatcher, graveyard: Graveyard, tallies: Tallies, clock: Clock
     ) -> None:
         self._link = link
-        self._outbox = outbox
+        self._dispatcher = dispatcher
         self._graveyard = graveyard
         self._tallies = tallies
         self._clock = clock
@@ -42,12 +42,12 @@ class Rerouting:
 
         Raises ``BrokerUnavailable`` or ``BrokerError``.
 
-        :param same: it stays the same publication, since somebody may still work on it.
+        :param same: it stays the same publication, since a worker may still work on it.
         """
         earlier = self._tallies.earlier(message)
         properties = put_off(message, earlier) if same else parked(message, earlier)
         try:
-            await self._outbox.delay(properties, message.body, queue, due)
+            await self._dispatcher.delay(properties, message.body, queue, due)
         except EncodeError:
             return False  # the headers fill their frame, and there is no room for when it is due
         except Refused as error:

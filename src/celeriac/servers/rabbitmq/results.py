@@ -1,6 +1,7 @@
 """Result records as messages (Celery: ``rpc://``, and ``amqp://`` before version 5).
 
-Rules: each is marked as a result, since the queue that a task's message names may be one that workers take tasks from.
+Rules: each is marked as a result. The queue that a task's message names may be one that workers take tasks from, and
+they must not take a result for a task.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _PERSISTENT = 2
 
 
 class ResultMessages:
-    """How a result store writes and reads them.
+    """Writes and reads the messages of a result store.
 
     :param serializer: what records are written with; any that ``codecs`` accepts are read.
-    :param expires: seconds until a queue of results goes that nobody uses; ``None`` keeps it.
+    :param expires: seconds until an unused queue of results is dropped; ``None`` keeps it.
     :param extended: write name, arguments, worker, retries and queue too (Celery: ``result_extended``).
     :ivar arguments: what a queue of results is declared with.
     """

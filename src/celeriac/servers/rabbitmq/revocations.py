@@ -25,9 +25,9 @@ class _Term(msgspec.Struct):
 
 
 class AmqpRevocations:
-    """What must not run any more; see ``celeriac.broker.Revocations``.
+    """The revoked tasks of one broker; see ``celeriac.broker.Revocations``.
 
-    :ivar latest: the revision of what is known here now.
+    :ivar latest: the revision of the entries that were read here.
     """
 
     def __init__(self, link: Link, ledger: Ledger, topology: Topology, clock: Clock) -> None:

@@ -1,9 +1,9 @@
-"""Results as messages to whoever asked (Celery: the ``rpc`` result backend).
+"""Results as messages to the process that sent the task (Celery: the ``rpc`` result backend).
 
-Rules: a process has one queue for replies, which is declared before its name goes out with a task; a result goes to the
-queue that its task's message names, and nowhere else, so only the sender can read it, as in Celery. Unlike Celery's
-queue, ours does not go with its consumer, and results are persistent: they wait while the connection is made anew.
-What has arrived is kept here, the latest tasks' only.
+Rules: a process has one reply queue, which is declared before a message names it. A result goes to the queue that its
+task's message names, so only the sender can read it, as in Celery. Unlike Celery's queue, ours is not deleted with its
+consumer, and results are persistent: they wait there while the connection is made anew. Results that arrived are kept
+in memory, those of the latest tasks only.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class RpcBackend:
 
     @property
     def replies(self) -> RpcBackend:
-        """Where results are to be sent."""
+        """The address to which results are sent."""
         return self
 
     async def address(self) -> str:
@@ -99,13 +99,13 @@ class RpcBackend:
     async def store(self, encoded: EncodedResult) -> None:
         record = encoded.record
         if not record.reply_to:
-            # Nobody is to be told elsewhere: it is about a task of this very process, or of nobody.
+            # No other process waits for it: it is about a task of this process, or of none.
             self._keep(record.task_id, record)
             return
         try:
             header = self._messages.header(record.task_id, len(encoded.payload), priority=0)
         except EncodeError as error:
-            _log.warning("nobody can be told of a task, for AMQP cannot carry its id: %s", error)
+            _log.warning("a result was dropped, since AMQP cannot carry the id of its task: %s", error)
             return
         try:
             await self._link.publish("", record.reply_to, header, encoded.payload, mandatory=False)
@@ -115,7 +115,7 @@ class RpcBackend:
             raise self._link.translate(error, BackendUnavailable, BackendError) from error
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
-        """Return what has arrived here."""
+        """Return the records that have arrived here."""
         return [self._read(task_id) if task_id in self._kept else None for task_id in task_ids]
 
     @asynccontextmanager
@@ -165,7 +165,7 @@ class RpcBackend:
                 return
             async with self._link.lasting_channel() as channel, self._link.deadline():
                 channel.on_message = partial(self._arrived, channel)
-                channel.on_cancelled = lambda tag: channel.give_up("its queue was deleted")
+                channel.on_cancelled = lambda consumer: channel.give_up("its queue was deleted")
                 await channel.call(methods.declare_queue(self._queue, self._messages.arguments))
                 await channel.call(methods.consume(self._queue, "celeriac-replies"))
             channel.on_closed = lambda error: self._tend()
@@ -174,7 +174,7 @@ class RpcBackend:
             self._declared = True
 
     def _tend(self) -> None:
-        """Have the queue read again, as long as somebody waits for what comes there."""
+        """Have the queue read again, as long as a caller waits for a result."""
         if self._channel is not None and self._channel.is_open:
             return
         if self._tender is None and self._following.pending:
@@ -208,7 +208,7 @@ class RpcBackend:
             self._keep(*self._messages.read_arrived(message))
 
     async def _read_late(self) -> None:
-        """Read, in order, what takes long and what arrived after it."""
+        """Read, in order, records that take long to read and those that arrived after them."""
         try:
             while self._late:
                 self._keep(*await in_thread(partial(self._messages.read_arrived, self._late[0])))

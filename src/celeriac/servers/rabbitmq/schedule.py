@@ -1,8 +1,8 @@
-"""Messages in the queues of delays, whoever sent them.
+"""Messages in the queues of delays, sent by celeriac or by Celery.
 
-Rules: read by looking into the queues, a level each, so this is for people, not for programs. RabbitMQ does not tell
-when a message is due: a header of ours does, or Celery's ``eta``, and where there is neither, the bits of the routing
-key say how long it waits at the most.
+Rules: the list is read by looking into the queues, a level each, so it is for people, not for programs. RabbitMQ does
+not tell when a message is due. A header of ours does, or Celery's ``eta``; where there is neither, the bits of the
+routing key say how long it waits at the most.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BITS = 2 * DELAY_LEVELS
 
 
 class AmqpSchedule:
-    """What is parked with one broker; see ``celeriac.broker.Schedule``."""
+    """The parked messages of one broker; see ``celeriac.broker.Schedule``."""
 
     def __init__(self, link: Link, topology: Topology, clock: Clock, *, lowest_first: bool) -> None:
         self._lowest_first = lowest_first

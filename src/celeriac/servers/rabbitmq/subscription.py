@@ -36,16 +36,16 @@ from celeriac.servers.rabbitmq.topology import Topology
 from celeriac.wire.envelope import Unreadable
 
 _MOST_AT_ONCE = 10_000
-_NOBODY = "", 0
+_NO_CONSUMER = "", 0
 _CROWDED_AFTER = 0.05
-"""Seconds to wait for acks on their way, before more is asked for than was pushed."""
+"""Seconds to wait for acknowledgements on their way, before the prefetch is made larger."""
 
 _SURPLUS_AFTER = 0.5
-"""Seconds in which what was pushed should be taken; else what is left is given back."""
+"""Seconds within which a pushed message should be taken; after that it is given back."""
 
 
 class AmqpSubscription:
-    """A hold on some queues; see ``celeriac.broker.Subscription``."""
+    """Takes from some queues; see ``celeriac.broker.Subscription``."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class AmqpSubscription:
         self._news.set()
         async with self._tuning:
             if self._unsettled is not None:
-                self._unsettled.end_holds()
+                self._unsettled.give_back_kept()
             await self._pause()
 
     async def close(self) -> None:
@@ -146,14 +146,14 @@ class AmqpSubscription:
         return len(self._lines.get(queue, ()))
 
     async def catch_up(self) -> None:
-        """Let what was pushed before this call arrive."""
+        """Return when every message that was pushed before this call has arrived."""
         unsettled = self._unsettled
         if unsettled is not None and unsettled.channel.is_open:
             async with self._link.deadline():
                 await unsettled.channel.call(methods.limit_unsettled(max(1, self._prefetch)))
 
     async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
-        """Return those that no other worker works on, and that are still here."""
+        """Return those that no other worker works on, and that RabbitMQ did not take back meanwhile."""
         receipts = [_receipt_of(delivery) for delivery in taken]
         await asyncio.gather(
             *(self._orphans.judge(receipt) for receipt in receipts if receipt.state == "checking")
@@ -161,7 +161,7 @@ class AmqpSubscription:
         return [delivery for delivery in taken if _receipt_of(delivery).state in {"working", "orphaned"}]
 
     async def _count(self, taken: list[Delivery]) -> list[Delivery]:
-        """Return the same, with how often each was handed out, as far as that can be told."""
+        """Count these deliveries; return them with the number of times that each was handed out, if it is known."""
         messages = [_receipt_of(delivery).message for delivery in taken]
         for message in messages:
             if message.redelivered and (count := counted_by_broker(message)) is not None:
@@ -176,7 +176,7 @@ class AmqpSubscription:
         ]
 
     async def _wait(self) -> bool:
-        """Wait for news; return False where none came and none can, since what is unsettled leaves no room for more."""
+        """Wait for news; return False if none came because the unsettled deliveries fill the prefetch."""
         self._waiting = True
         try:
             if self._crowd() < self._prefetch:
@@ -194,7 +194,7 @@ class AmqpSubscription:
 
     async def pause_before_return(self, unsettled: Unsettled) -> None:
         if not self._waiting and unsettled is self._unsettled:
-            # Else it would come straight back, and wait here while others are free.
+            # Else it would be pushed here again at once, and wait while other workers are free.
             async with self._tuning:
                 await self._pause()
 
@@ -216,11 +216,11 @@ class AmqpSubscription:
         return unsettled is not None and unsettled.channel.is_open and len(self._current) == len(self._order)
 
     def _is_narrow(self, limit: int) -> bool:
-        """Whether more could start, or could soon, than RabbitMQ pushes before it waits for acks."""
+        """Whether more messages could start, now or soon, than the prefetch lets RabbitMQ push."""
         return limit > self._prefetch or self._room(limit) >= 1.5 * self._prefetch
 
     def _room(self, limit: int) -> int:
-        """Return how many may be unsettled: what can start now, and what will be settled while more is on its way."""
+        """Return how many may be unsettled: those that can start now, and those that end while more are on their way."""
         settled = 0 if self._unsettled is None else self._unsettled.settled
         # More than `prefetch` may be on its way: RabbitMQ pushes, and what is not taken goes back.
         return min(limit + (self._pace.at(settled) if self.prefetch else 0), _MOST_AT_ONCE)
@@ -283,14 +283,14 @@ class AmqpSubscription:
         return channel.start(methods.consume(queue, name))
 
     def _start_cancelling(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
-        """Have no more pushed from a queue; what comes before the answer is still ours."""
+        """Stop pushes from a queue. Messages that arrive before the answer are still ours."""
         name = self._current.pop(queue)
         answer = channel.start(methods.cancel(name))
         answer.add_done_callback(lambda _: self._consumers.pop(name, None))
         return answer
 
     async def _pause(self, queues: Iterable[str] | None = None) -> None:
-        """Have nothing pushed any more from these queues, and give back what was pushed and not taken."""
+        """Stop pushes from these queues, and give back messages that were pushed and not taken."""
         unsettled = self._unsettled
         if unsettled is None or not unsettled.channel.is_open:
             return
@@ -304,7 +304,7 @@ class AmqpSubscription:
                 for queue in wanted:
                     await self._return_line(unsettled, queue)
         except AmqpError:
-            return  # the channel is gone, and with it the hold on everything
+            return  # the channel is closed: RabbitMQ took everything back
 
     async def _return_line(self, unsettled: Unsettled, queue: str) -> None:
         line = self._lines.get(queue)
@@ -317,7 +317,7 @@ class AmqpSubscription:
             return
         for receipt in left:
             unsettled.requeue(receipt)
-        # An answer from the queue means that it has them back.
+        # The queue answers after it has them back.
         await unsettled.channel.call(methods.look_for_queue(queue))
 
     def _forget(self) -> None:
@@ -334,7 +334,7 @@ class AmqpSubscription:
         if message.consumer == LEDGER_CONSUMER:
             self._ledger.take(message)
             return
-        queue, generation = self._consumers.get(message.consumer, _NOBODY)
+        queue, generation = self._consumers.get(message.consumer, _NO_CONSUMER)
         message.queue = queue
         delivery = self._delivery(unsettled, queue, message, generation)
         receipt = _receipt_of(delivery)
@@ -350,7 +350,7 @@ class AmqpSubscription:
             self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
 
     def _lost(self, unsettled: Unsettled, error: AmqpError) -> None:
-        """The channel is over; with its connection, unless RabbitMQ refused something or nobody needs it any more."""
+        """The channel is over; with its connection, unless RabbitMQ refused something or it is not needed any more."""
         for line in self._lines.values() if unsettled is self._unsettled else ():
             line.clear()
         self._news.set()
@@ -372,8 +372,8 @@ class AmqpSubscription:
         return Delivery(envelope, queue, receipt, redelivered, deliveries)
 
     def _cancelled(self, name: str) -> None:
-        """The server ended a consumer: its queue was deleted, or moved to another node."""
-        queue, _ = self._consumers.pop(name, _NOBODY)
+        """RabbitMQ ended a consumer: its queue was deleted, or moved to another node."""
+        queue, _ = self._consumers.pop(name, _NO_CONSUMER)
         if self._current.get(queue) == name:
             del self._current[queue]
             self._topology.forget_queue(queue)
@@ -404,7 +404,7 @@ class AmqpSubscription:
         return priority if self._lowest_first else -priority
 
     def _look_for_surplus(self) -> None:
-        """Let others have what was pushed here and is not taken: the slots are busy, or the taker is."""
+        """Give back messages that were pushed and not taken, since all slots are busy: other workers may be free."""
         self._surplus = None
         left = sum(map(len, self._lines.values()))
         if self._stopped or not left:
@@ -418,7 +418,7 @@ class AmqpSubscription:
     async def _return_surplus(self) -> None:
         self._prefetch = 0
         for queue in [queue for queue, line in self._lines.items() if line]:
-            # A quorum queue counts what is given back as a failed delivery.
+            # A quorum queue counts a message that is given back as a failed delivery.
             with contextlib.suppress(AmqpError):
                 if await self._topology.counts_deliveries(queue) is False:
                     async with self._tuning:

@@ -44,7 +44,7 @@ class Tallies:
         await self._write([_key_of(message) for message in messages if not message.redelivered], -1)
 
     async def forget(self, message: Inbound) -> None:
-        """Have this one count from the beginning, should it ever come again. Never raises."""
+        """Have its count begin at zero if it ever comes again. Never raises."""
         if tally := self._tally(message):
             await self._write([_key_of(message)], -tally)
 

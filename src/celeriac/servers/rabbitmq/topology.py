@@ -1,8 +1,8 @@
 """What is declared on the broker: queues, their exchanges and bindings, the queues of delays.
 
-Rules: names and arguments are kombu's (Celery: "Using RabbitMQ", "Delayed Delivery"). What is there is taken as it is,
-unless options were given for it; then RabbitMQ compares, and a difference is an error that names it. A connection asks
-once for each name. Nothing is deleted.
+Rules: names and arguments are kombu's (Celery: "Using RabbitMQ", "Delayed Delivery"). A queue or exchange that is there
+is taken as it is, unless options were given for it: then RabbitMQ compares, and a difference is an error that names it.
+Each name is asked for once on a connection. Nothing is deleted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DELAY_LEVELS = 28
 
 LONGEST_DELAY = 2**DELAY_LEVELS - 1
 _LONGEST_DELAYED = 255 - 2 * DELAY_LEVELS
-"""Bytes that the bits leave in a routing key."""
+"""Bytes of a routing key that the bits of a delay leave free."""
 
 FIRST_DELAY_EXCHANGE = f"celery_delayed_{DELAY_LEVELS - 1}"
 
@@ -45,7 +45,7 @@ PRIORITIES: Check = (
 
 
 class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a queue is declared; what is given here must be so on the broker.
+    """How a queue is declared; a queue that is there must have the options that are given here.
 
     :param type: ``classic`` or ``quorum`` (``x-queue-type``); ``None`` leaves it to the broker.
     :param max_priority: ``x-max-priority``; without it a classic queue knows no priorities.
@@ -131,7 +131,7 @@ class Topology:
             self.seen.add(queue)
 
     async def have_exchange(self, exchange: str) -> None:
-        """Make sure that an exchange is there that somebody declared. Raises ``Refused`` naming it where not."""
+        """Make sure that an exchange is there. Raises ``Refused``, which names it, if it is not."""
         if self._never or await self._knows(self._exchanges, exchange):
             return
         if not await self._has_exchange(exchange):
@@ -183,7 +183,7 @@ class Topology:
         if self._never:
             self._delayed.add(queue)
             return
-        # The bits and then a key, nothing between: a queue "b" gets nothing that is for a queue "a.b".
+        # A key stands directly behind the bits: a queue "b" must get no message that is for a queue "a.b".
         keys = dict.fromkeys((queue, *self._options.get(queue, self._default).routing_keys))
         await self._ask_all(
             [methods.bind_queue(queue, DELAYED_EXCHANGE, "*." * DELAY_LEVELS + key) for key in keys]
@@ -206,7 +206,7 @@ class Topology:
             return await asyncio.gather(*[channel.start(method) for method in asked])
 
     def forget_queue(self, queue: str) -> None:
-        """Ask again for this queue: a message for it came back."""
+        """Forget that this queue was there: a message for it came back."""
         self._queues.discard(queue)
         self._delayed.discard(queue)
 
@@ -246,7 +246,7 @@ class Topology:
         return [answer.message_count for answer in answers]
 
     async def _knows(self, names: set[str], name: str) -> bool:
-        """Whether it was seen on this very connection."""
+        """Whether it was seen on the connection that is open now."""
         connection = await self._link.connection()
         if connection is not self._connection:
             self._connection = connection
@@ -304,7 +304,7 @@ def _explained(error: Refused, queue: str) -> Refused:
     if error.code == ACCESS_REFUSED:
         return Refused(
             f"queue {queue!r} is not there and may not be made: {error}; give this user the right to configure it, or "
-            "have it made by somebody who may and add ?declare=never to the URL",
+            "have another user declare it and add ?declare=never to the URL",
             error.code,
         )
     return error

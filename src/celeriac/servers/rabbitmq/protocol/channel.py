@@ -1,8 +1,8 @@
 """One channel: calls and their answers, messages that come in.
 
-Rules: answers come in the order of the calls, so calls may overlap; after it was closed, by whom ever, every call
-raises why; handlers run inside the reading of the socket and must not block. A handler that raises costs the message
-that it was given: the connection, with all that others do on it, goes on.
+Rules: answers come in the order of the calls, so calls may overlap. After the channel was closed, by either side, every
+call raises why. Handlers run while the socket is read, and must not block. A handler that raises loses the message that
+it was given; the connection and its other channels go on.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Wire(Protocol):
 class Channel:
     """A channel that is open or was.
 
-    ``on_message`` gets what consumers are delivered; ``on_return`` what could not be routed; ``on_confirm`` tag,
-    ``multiple`` and whether it was taken; ``on_cancelled`` the tag of a consumer that the server ended;
+    ``on_message`` gets what consumers are delivered; ``on_return`` what could not be routed; ``on_confirm`` the
+    number of a publish, ``multiple`` and whether it was taken; ``on_cancelled`` the name of a consumer that ended;
     ``on_closed`` is called once.
     """
 
@@ -138,7 +138,7 @@ class Channel:
         for answer in answers:
             if not answer.done():
                 answer.set_exception(error)
-                answer.exception()  # whoever asked may have gone
+                answer.exception()  # the caller may have gone
         self.on_closed(error)
 
     # --- what the connection reads

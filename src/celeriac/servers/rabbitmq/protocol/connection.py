@@ -1,8 +1,9 @@
 """One connection: the opening, the frames, the signs of life.
 
-Rules: what is written in one turn of the loop goes out together; when the connection ends, every channel is told why;
-silence of two heartbeats is an end, and so is silence to a question that is asked after a while, whether or not there
-are heartbeats: a proxy may have dropped the line without a word to either side. Opened and used in one event loop.
+Rules: bytes that are written in one turn of the loop go out together. When the connection ends, every channel is told
+why. It ends after a silence of two heartbeats. It also ends when the server does not answer a question that is asked
+after some silence, with heartbeats or without: a proxy may have dropped the connection and told neither side. It is
+opened and used in one event loop.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds, seconds and number: for the time in which the server reads nothing since it is short of memory or disk."""
 
 _GROWTH = 1_000_000
-"""Bytes by which a frame may be longer than was agreed on: RabbitMQ adds headers to a message, and asks nobody."""
+"""Bytes by which a frame may be longer than was agreed on: RabbitMQ adds headers to a message."""
 
 
 async def connect(node: Node, heartbeat: float, context: ssl.SSLContext | None, name: str) -> Connection:
@@ -194,7 +195,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._read(self._unread + data if self._unread else data)
-        except Exception as error:  # noqa: BLE001 - else asyncio closes the socket, and nobody is told why
+        except Exception as error:  # noqa: BLE001 - else asyncio closes the socket, and no channel is told why
             self._end(Unavailable(f"what the server sent cannot be read: {error!r}"))
 
     def _read(self, data: bytes) -> None:

@@ -1,9 +1,10 @@
 """The content of a message: its properties and header table, as bytes.
 
-Rules: pure; written as py-amqp writes it (32-bit integers, 64-bit floats, null as void), so that every Celery client
-reads it; read whoever wrote it. Properties that nobody here uses are carried along as bytes. What was read can be
-written, and what is written RabbitMQ takes: it ends a connection over a table that it cannot read, such as one with a
-number that is not finite. Source: AMQP 0-9-1, sections 2.3.5 and 4.2, with RabbitMQ's errata for field types.
+Rules: pure. Tables are written as py-amqp writes them (32-bit integers, 64-bit floats, null as void), so that every
+Celery client can read them; every type of field that RabbitMQ knows is read. Properties that are not used here are
+carried along as bytes. A table that was read can be written. RabbitMQ ends a connection over a table that it cannot
+read, such as one with a number that is not finite, so such a table is refused here.
+Source: AMQP 0-9-1, sections 2.3.5 and 4.2, with RabbitMQ's errata for field types.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def read_properties(header: bytes) -> Properties:
     """Return the properties of a content header's payload. Raises ``MalformedMessage``."""
     try:
         return _read_properties(header)
-    except Exception as error:  # whatever a sender may think of, it costs its message and nothing else
+    except Exception as error:  # a malformed header must fail its own message and no other
         raise MalformedMessage(f"properties cannot be read: {error}") from error
 
 
@@ -175,7 +176,7 @@ def write_properties(properties: Properties, size: int) -> bytes:
 
 
 def as_forwarded(properties: Properties) -> Properties:
-    """Return the same properties as RabbitMQ takes them from anybody.
+    """Return the same properties as RabbitMQ takes them from any user.
 
     It closes the channel over a ``user_id`` that is not of the connection, an ``expiration`` that is no number and a
     ``delivery_mode`` that it does not know, and the connection over flags and bytes that do not belong together.
@@ -343,7 +344,7 @@ def _read_table(data: bytes, at: int, deep: int) -> tuple[dict[str, Any], int]:
                 table[name] = data[start:at]
         else:
             table[name], at = _READERS.get(kind, _refuse)(data, at, deep + 1)
-    # Else what follows would be read once more for each table that it is claimed for.
+    # Else the bytes behind it would be read again for each table whose length claims them.
     if at != end:
         raise ValueError("a field is longer than its table")
     return table, end

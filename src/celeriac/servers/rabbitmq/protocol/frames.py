@@ -1,7 +1,7 @@
 """The frames that every message costs, and those that pamqp writes.
 
-Rules: pure. A frame is a type, a channel, a size, a payload and an end mark (AMQP 0-9-1, section 4.2.3). What others
-chose, such as a routing key, and what the server cut at 255 bytes, may be no UTF-8; it is read all the same.
+Rules: pure. A frame is a type, a channel, a size, a payload and an end mark (AMQP 0-9-1, section 4.2.3). A name may
+be no UTF-8, since another client chose it or the server cut it at 255 bytes; it is read all the same.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Inbound(msgspec.Struct, gc=False):
     """A message as it came in.
 
     :param header: payload of its content header; see ``content.read_properties``.
-    :param queue: where it stood, as far as whoever took it noted that.
+    :param queue: where it stood; empty where the consumer did not note it.
     :param counted: how often RabbitMQ says that it was handed out before.
-    :param is_counted: the queue is known to count, so that nobody else need.
+    :param is_counted: the queue is known to count deliveries itself.
     """
 
     consumer: str
@@ -109,9 +109,9 @@ def _read_name(payload: bytes, at: int) -> tuple[str, int]:
 
 
 def read_confirmed(payload: bytes) -> tuple[int, bool]:
-    """Return tag and ``multiple`` of a ``basic.ack``."""
-    tag, multiple = _TAG.unpack_from(payload, 4)
-    return tag, multiple != 0
+    """Return number and ``multiple`` of a ``basic.ack`` that confirms a publish."""
+    serial, multiple = _TAG.unpack_from(payload, 4)
+    return serial, multiple != 0
 
 
 def method(frame: Frame, channel: int) -> bytes:

@@ -1,7 +1,7 @@
 """The methods that are called here, with names as RabbitMQ takes them.
 
 Rules: pamqp allows only the characters that AMQP 0-9-1 allows in a name; RabbitMQ takes any text of 255 bytes, and
-Celery's queues are named by people. So the check is left out.
+people name their queues so. The check of pamqp is left out.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ def limit_unsettled(count: int) -> Frame:
 
 
 def consume(
-    queue: str, tag: str, *, no_ack: bool = False, arguments: Mapping[str, Any] | None = None
+    queue: str, consumer: str, *, no_ack: bool = False, arguments: Mapping[str, Any] | None = None
 ) -> Frame:
     """Have messages of a queue pushed."""
-    return _Consume(queue=queue, consumer_tag=tag, no_ack=no_ack, arguments=dict(arguments or {}))
+    return _Consume(queue=queue, consumer_tag=consumer, no_ack=no_ack, arguments=dict(arguments or {}))
 
 
 def get(queue: str) -> Frame:
@@ -122,9 +122,9 @@ def get(queue: str) -> Frame:
     return _Get(queue=queue)
 
 
-def cancel(tag: str) -> Frame:
+def cancel(consumer: str) -> Frame:
     """End a consumer."""
-    return commands.Basic.Cancel(consumer_tag=tag)
+    return commands.Basic.Cancel(consumer_tag=consumer)
 
 
 def confirm_publishes() -> Frame:

@@ -1,8 +1,8 @@
 """Publishing with confirms: a message was published when the server said so.
 
-Rules: any number of publishes are on their way at once, on one channel; each has its own answer; none waits longer than
-the timeout. A message that comes back as unroutable was the first on its way with that exchange and key: the server
-answers in order (RabbitMQ: "Publisher Confirms", ordering of returns and confirms).
+Rules: any number of publishes are on their way at once, on one channel. Each has its own answer, and none waits longer
+than the timeout. A message that comes back as unroutable is taken for the first on its way with that exchange and key,
+since the server answers in order (RabbitMQ: "Publisher Confirms", ordering of returns and confirms).
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ class Publisher:
             )
         return announcement
 
-    def _confirm(self, tag: int, multiple: bool, taken: bool) -> None:
+    def _confirm(self, last: int, multiple: bool, taken: bool) -> None:
         pending = self._pending
         if not multiple:
-            self._settle(pending.pop(tag, None), taken)
+            self._settle(pending.pop(last, None), taken)
             return
         confirmed = []
         for serial in pending:  # in the order they were sent
-            if serial > tag:
+            if serial > last:
                 break
             confirmed.append(serial)
         for serial in confirmed:

@@ -1,8 +1,8 @@
-"""The way of messages to RabbitMQ.
+"""Publishes messages: declares their queues, sends those that are not due to the queues of delays, waits for confirms.
 
-Rules: a publish returns when the server confirmed it; one that no queue takes is an error. What AMQP cannot carry is
-refused before anything is sent: RabbitMQ would end the connection over it, and with it everything else that is on its
-way. What is not due yet goes straight to the queues of delays, where its queue is known.
+Rules: a publish returns when the server confirmed it. A message that no queue takes is an error. A message that AMQP
+cannot carry is refused before anything is sent: RabbitMQ would end the connection over it, and everything else that is
+on its way would fail too. A message that is not due goes straight to the queues of delays if its queue is known.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _IN_FLIGHT = 500
 """How many messages of one ``publish_many`` are on their way at once."""
 
 _ADDED = 200
-"""Bytes for what is added to the header of a message that is for later."""
+"""Bytes that are kept free in a header, for those that a delay adds."""
 
 
 class _Ready(msgspec.Struct):
@@ -48,8 +48,8 @@ class _Ready(msgspec.Struct):
     route: Route
 
 
-class Outbox:
-    """Publishes to one broker."""
+class Dispatcher:
+    """Publishes the messages of one broker."""
 
     def __init__(self, link: Link, topology: Topology, clock: Clock, *, lowest_first: bool) -> None:
         self._link = link
@@ -101,7 +101,7 @@ class Outbox:
             await (await self._start(publisher, message))
 
     async def delay(self, properties: Properties, body: bytes, queue: str, due: float) -> None:
-        """Have the message kept until then and queued. Raises ``AmqpError``, and ``EncodeError`` as ``send``."""
+        """Have RabbitMQ keep the message until it is due, then queue it. Raises as ``send``."""
         publisher = await self._link.publisher()
         message = _ready(publisher, properties, body, Route(queue, queue=queue))
         await self._topology.have_delays(queue)
@@ -173,7 +173,7 @@ def _queue_of(route: Route) -> str | None:
 
 
 def _parts(messages: Sequence[_Ready]) -> Iterator[Sequence[_Ready]]:
-    """Yield what may be on its way together: a large one goes by a channel of its own, and would lose its place."""
+    """Yield what may be on their way together. A large one goes by another channel and could lose its place."""
     start = 0
     for end, message in enumerate(messages):
         if len(message.body) > LARGE or end - start >= _IN_FLIGHT:
@@ -188,7 +188,7 @@ def _parts(messages: Sequence[_Ready]) -> Iterator[Sequence[_Ready]]:
 
 
 def _ready(publisher: Publisher, properties: Properties, body: bytes, route: Route) -> _Ready:
-    """Return the message as it is sent. Raises ``EncodeError`` naming what AMQP cannot carry."""
+    """Return the message as it is sent. Raises ``EncodeError``, which names the part that AMQP cannot carry."""
     _check_name(route.exchange, "exchange")
     _check_name(route.routing_key, "routing key")
     _check_name(route.queue or "", "queue")

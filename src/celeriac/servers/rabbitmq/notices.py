@@ -1,4 +1,8 @@
-"""Who works on what though RabbitMQ took it back, as the ledger tells it: claims on publications, and their ends."""
+"""What the processes of one broker tell each other, by the ledger, about work whose connection was lost.
+
+Rules: there are two notices about a publication: it is worked on until some moment, and it has ended. The latest of the
+first kind counts. An end is final.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from celeriac.clock import Clock
 from celeriac.servers.rabbitmq.ledger import Entry, Ledger, drop_oldest
 
 _LONGEST = 300.0
-"""Seconds for which one entry may claim a publication, in spite of clocks that differ."""
+"""Seconds for which one notice may keep a publication from others. A process whose clock is ahead cannot say more."""
 
 
-class Claims:
-    """The claims of all processes of one broker. The latest entry about a publication counts."""
+class Notices:
+    """The notices of all processes of one broker."""
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
@@ -21,25 +25,28 @@ class Claims:
         self._ended: dict[str, None] = {}
         ledger.readers.append(self._read)
 
-    async def claim(self, publications: Sequence[str], until: float) -> None:
-        """Let everybody know that these are worked on, until then (seconds since the epoch). Raises ``AmqpError``."""
+    async def tell_busy(self, publications: Sequence[str], until: float) -> None:
+        """Tell that these are worked on, until then (seconds since the epoch), or with 0 no more.
+
+        Raises ``AmqpError``.
+        """
         await self._ledger.append(Entry(held=list(publications), until=until))
 
-    async def end(self, publications: Sequence[str]) -> None:
-        """Let everybody know that these were dealt with. Raises ``AmqpError``."""
+    async def tell_ended(self, publications: Sequence[str]) -> None:
+        """Tell that the work on these has ended. Raises ``AmqpError``."""
         await self._ledger.append(Entry(ended=list(publications)))
 
     def note_ended(self, publications: Iterable[str]) -> None:
-        """Know here that these were dealt with, whether or not the others can be told just now."""
+        """Note here that the work on these has ended, before the other processes can be told."""
         self._ended |= dict.fromkeys(publications)
         drop_oldest(self._ended)
 
-    def claimed_until(self, publication: str) -> float | None:
-        """Return until when somebody works on it, in seconds since the epoch; ``None`` if nobody said so."""
+    def busy_until(self, publication: str) -> float | None:
+        """Return until when a process works on it, in seconds since the epoch; ``None`` if there is no notice."""
         return self._until.get(publication)
 
     def has_ended(self, publication: str) -> bool:
-        """Whether somebody dealt with it after RabbitMQ took it back."""
+        """Whether a process ended the work on it after RabbitMQ took its message back."""
         return publication in self._ended
 
     def _read(self, entry: Entry) -> None:
