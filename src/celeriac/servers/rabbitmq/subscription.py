@@ -220,7 +220,7 @@ class AmqpSubscription:
         return limit > self._prefetch or self._room(limit) >= 1.5 * self._prefetch
 
     def _room(self, limit: int) -> int:
-        """Return how many may be unsettled: those that can start now, and those that end while more are on their way."""
+        """Return how many may be unsettled: those that can start now, and those that end while more arrive."""
         settled = 0 if self._unsettled is None else self._unsettled.settled
         # More than `prefetch` may be on its way: RabbitMQ pushes, and what is not taken goes back.
         return min(limit + (self._pace.at(settled) if self.prefetch else 0), _MOST_AT_ONCE)
