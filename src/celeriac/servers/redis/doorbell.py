@@ -16,14 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
-from celeriac.servers.redis.link import Line, Link
+from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.pushes import Ear, Pushes
 
 _log = logging.getLogger("celeriac.broker.redis")
-
-_CHANNEL = "__redis__:invalidate"
-_LISTENER_GONE = "redirect to does not exist"
-"""What the server says of tracking for a connection that was cut a moment ago: it is no refusal to push."""
 
 _FIRST_POLL = 0.01
 _LAST_POLL = 1.0
@@ -43,8 +39,8 @@ class Doorbell:
         self._pushes = pushes
         self._alarm = alarm.encode()
         self._rung = asyncio.Event()
-        self._eye: Line | None = None
-        self._ear = Ear(self._note, self._lost, (_CHANNEL,))
+        self._ear = Ear(self._note, self._lost, changes=True)
+        self._listens = False
         self._failure: CeleriacError | None = None
         self._polling = False
         self._pause = _FIRST_POLL
@@ -70,10 +66,6 @@ class Doorbell:
             raise
         except BrokerError as error:
             await self.close()
-            if _LISTENER_GONE in str(error):
-                raise BrokerUnavailable(
-                    f"{self._link.target} is not available: a connection was cut: {error}"
-                ) from error
             self._fall_back(error)
             return math.inf
         for answer in (counted, head, time):
@@ -82,19 +74,15 @@ class Doorbell:
                 raise answer
         if counted:
             return 0.0
-        return float(head[1]) - int(time[0]) - int(time[1]) / 1e6 if head else math.inf
+        return _due(head) - int(time[0]) - int(time[1]) / 1e6 if head else math.inf
 
     async def _look(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Ask what there is; once more over new lines where the old ones were cut, as idle ones may be."""
-        questions = [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
-        if self._eye is not None:
-            try:
-                return await self._eye.calls(questions)
-            except BrokerUnavailable as error:
-                _log.debug("the connection that waits was lost while it was idle; making it anew: %s", error)
-                await self.close()
-        eye = await self._open()
-        return await eye.calls(questions)
+        if not self._listens:
+            await self._pushes.join(self._ear)
+            self._listens = True
+        return await self._pushes.look(
+            [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
+        )
 
     async def wait(self, timeout: float) -> bool:
         """Return whether it rang within ``timeout`` seconds, or it is time for a poll.
@@ -121,7 +109,7 @@ class Doorbell:
 
     async def check(self) -> None:
         """Ask whether the notes still arrive; called now and then. Raises ``BrokerUnavailable`` when they do not."""
-        if self._eye is not None:
+        if self._listens:
             try:
                 await self._pushes.check()
             except BrokerUnavailable:
@@ -129,24 +117,10 @@ class Doorbell:
                 raise
 
     async def close(self) -> None:
-        """Drop the connection that looks, and listen no more. Idempotent."""
-        eye, self._eye = self._eye, None
+        """Listen no more. Idempotent."""
+        self._listens = False
         await self._pushes.leave(self._ear)
         self._failure = None
-        if eye is not None:
-            await eye.close()
-
-    async def _open(self) -> Line:
-        if self._eye is None:
-            await self._pushes.join(self._ear)
-            eye = await self._link.open_line()
-            try:
-                await eye.call("CLIENT", "TRACKING", "ON", "REDIRECT", self._pushes.number)
-            except BaseException:
-                await eye.close()
-                raise
-            self._eye = eye
-        return self._eye
 
     def _note(self, channel: bytes, keys: object) -> None:
         if keys == [self._alarm]:
@@ -163,3 +137,8 @@ class Doorbell:
         _log.warning(
             "queues are polled, up to every %g s, since the server does not push: %s", _LAST_POLL, error
         )
+
+
+def _due(head: Sequence[Any]) -> float:
+    """Return the score of the first member: protocol 3 pairs them, 2 does not."""
+    return float(head[0][1] if isinstance(head[0], list) else head[1])

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from hiredis import pack_command
+from hiredis import PushNotification, pack_command
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
@@ -133,10 +133,13 @@ class Link:
                 answers[place] = answer
         return answers
 
-    async def open_line(self) -> Line:
-        """Return a connection of its own, for what cannot share one: pushes and what they depend on."""
+    async def open_line(self, protocol: int = 2) -> Line:
+        """Return a connection of its own, for what cannot share one: pushes and what they depend on.
+
+        :param protocol: Redis's, 2 or 3. A server may refuse 3.
+        """
         async with self.deadline():
-            return Line(self, await dial(self._pool.open(self, self.target.db)))
+            return Line(self, await dial(self._pool.open(self, self.target.db), protocol), protocol)
 
     async def check_door(self) -> None:
         """Make a connection and drop it; raise what keeps others from making one."""
@@ -259,9 +262,13 @@ class Link:
 
 
 class Line:
-    """One connection that nobody else uses; it may be subscribed or tracked."""
+    """One connection that nobody else uses; it may be subscribed or tracked.
 
-    def __init__(self, link: Link, connection: Any) -> None:
+    :ivar protocol: Redis's, 2 or 3.
+    """
+
+    def __init__(self, link: Link, connection: Any, protocol: int) -> None:
+        self.protocol = protocol
         self._link = link
         self._connection = connection
         self._open = True
@@ -285,8 +292,12 @@ class Line:
 
     async def send(self, *command: Any) -> None:
         """Write a command; its answer comes out of ``read``."""
+        await self.send_all([command])
+
+    async def send_all(self, commands: Sequence[Sequence[Any]]) -> None:
+        """Write commands; their answers come out of ``receive``, one by one."""
         async with self._standing():
-            await self._connection.send_packed_command(_pack([command]))
+            await self._connection.send_packed_command(_pack(commands))
 
     async def read(self) -> Any:
         """Wait, without end, for what the server sends next."""
@@ -294,6 +305,19 @@ class Line:
             return await self._connection.read_response(timeout=math.inf)
         except (RedisError, OSError) as error:
             raise self._link.translate(error) from error
+
+    async def receive(self) -> tuple[bool, Any]:
+        """Wait, without end, for what the server sends next: whether it is a push, and what it says.
+
+        What answers a command that was refused is the translated error.
+        """
+        try:
+            news = await self._connection.read_response(timeout=math.inf, push_request=True)
+        except ResponseError as error:
+            return False, self._link.translate(error)
+        except (RedisError, OSError) as error:
+            raise self._link.translate(error) from error
+        return isinstance(news, list if self.protocol == 2 else PushNotification), news
 
     @asynccontextmanager
     async def _standing(self) -> AsyncIterator[None]:

@@ -197,7 +197,16 @@ async def dial(driver: Any, protocol: int = 2) -> Any:
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
+    if protocol == 3:
+        # The driver would write every push to its log and keep back those that it has no handler for.
+        parser = connection._parser  # noqa: SLF001 - as the driver's own subscriptions do
+        parser.set_pubsub_push_handler(_hand_on)
+        parser.set_invalidation_push_handler(_hand_on)
     return connection
+
+
+async def _hand_on(push: Any) -> Any:
+    return push
 
 
 async def _drop(driver: Any, connection: Any) -> None:

@@ -2,6 +2,8 @@
 
 Rules: a broker has one such connection, however many listen; the first opens it, the last closes it. A subscription
 stands when the server has confirmed it. When the connection is cut, everybody who listened is told, and joins again.
+Redis's protocol 3 answers commands over the same connection, so it also looks at keys of which it is to tell changes;
+where the server refuses that protocol, another connection does (``Eye``).
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import CeleriacError
+from celeriac.servers.redis.eye import Eye
 from celeriac.servers.redis.link import Line, Link
+
+CHANGES = "__redis__:invalidate"
+"""The channel on which the server tells of changed keys in protocol 2."""
 
 _SILENCE = 10.0
 """Seconds without a word after which the connection is asked whether it stands."""
@@ -26,45 +32,68 @@ class Ear(msgspec.Struct, eq=False):
     :param hear: called with the name of a channel and what came there.
     :param lost: called once when the connection was cut: nothing is heard from then on.
     :param patterns: channels by glob pattern.
+    :param changes: whether to hear of changes too: the channel is ``CHANGES`` then, and a list of keys comes, or
+        ``None`` where every key changed. The keys are those that anybody looked at (``Pushes.look``).
     """
 
     hear: Callable[[bytes, Any], None]
     lost: Callable[[CeleriacError], None]
     channels: Sequence[str] = ()
     patterns: Sequence[str] = ()
+    changes: bool = False
 
     def wants(self, kind: bytes, name: bytes) -> bool:
         """Whether this listener subscribed to the channel, or the pattern, of that name."""
         return name.decode(errors="replace") in (self.patterns if kind == b"pmessage" else self.channels)
 
 
-class _Confirmation(msgspec.Struct, eq=False):
-    """What the server has yet to confirm of one subscription."""
+class _Awaited(msgspec.Struct, eq=False):
+    """What the server has yet to say: confirm one subscription, or answer some commands.
+
+    :param missing: how many confirmations or answers.
+    """
 
     missing: int
-    future: asyncio.Future[None]
+    future: asyncio.Future[list[Any]]
+    answers: list[Any] = []
+
+    def take(self, *answer: Any) -> bool:
+        """Note a confirmation or an answer; return whether it was the last."""
+        self.missing -= 1
+        self.answers += answer
+        if self.missing == 0 and not self.future.done():
+            self.future.set_result(self.answers)
+        return self.missing == 0
+
+    def fail(self, error: CeleriacError) -> None:
+        """Tell who waits for it."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class _Subscription(_Awaited, eq=False):
+    """Is confirmed by pushes, and answered only where it is refused."""
 
 
 class Pushes:
-    """The subscribed connection of one link."""
+    """The subscribed connection of one link.
+
+    :ivar protocol: Redis's, 3 unless the server refused it.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._ears: set[Ear] = set()
         self._line: Line | None = None
+        self.protocol = 3
         self._number: int | CeleriacError = 0
+        self._looks = False
+        self._eye = Eye(link)
         self._reader: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        self._unconfirmed: deque[_Confirmation] = deque()
+        self._awaited: deque[_Awaited] = deque()
         self._heard_at = 0.0
         self._asked_at: float | None = None
-
-    @property
-    def number(self) -> int:
-        """What the server calls the connection (``CLIENT ID``). Raises what the server refused it with."""
-        if isinstance(self._number, CeleriacError):
-            raise self._number
-        return self._number
 
     async def join(self, ear: Ear) -> None:
         """Let this listener hear. Raises the link's errors, after which it hears nothing."""
@@ -86,6 +115,24 @@ class Pushes:
         async with self._turn:
             await self._forget(ear)
 
+    async def look(self, questions: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the answers to commands that read; listeners are told once when what they read changes.
+
+        For who has joined. A refused command's answer is the link's error. Raises the link's errors where the server
+        does not tell of changes, and where the connection was cut.
+        """
+        if self.protocol == 2:
+            if isinstance(self._number, CeleriacError):
+                raise self._number
+            return await self._eye.look(self._number, questions)
+        if self._looks:
+            return await self._ask(questions)
+        tracked, *answers = await self._ask([("CLIENT", "TRACKING", "ON"), *questions])
+        if isinstance(tracked, CeleriacError):
+            raise tracked
+        self._looks = True
+        return answers
+
     async def check(self) -> None:
         """Ask whether the connection stands, where nothing was heard for a while; to be called now and then.
 
@@ -95,24 +142,39 @@ class Pushes:
         if line is None or now - self._heard_at < _SILENCE:
             return
         if self._asked_at is not None and now - self._asked_at > self._link.timeout:
-            error = self._link.unavailable(
-                f"{self._link.target} is not available: its pushes do not arrive any more"
-            )
+            error = self._away("its pushes do not arrive any more")
             await self._lose(line, error)
             raise error
         if self._asked_at is None:
             self._asked_at = now
             async with self._turn:
+                if line.protocol == 3:
+                    self._await(_Awaited, 1)
                 await line.send("PING")
 
     async def close(self) -> None:
         """Close the connection; those who listen are told. Idempotent."""
         if self._line is not None:
-            closed = self._link.unavailable(f"{self._link.target} is not available: its broker was closed")
-            await self._lose(self._line, closed)
+            await self._lose(self._line, self._away("its broker was closed"))
+        await self._eye.close()
 
     async def _open(self) -> Line:
+        line = await self._open_line()
+        self._line, self._looks = line, False
+        self._heard()
+        self._reader = asyncio.create_task(self._read(line), name="celeriac-pushes")
+        return line
+
+    async def _open_line(self) -> Line:
+        if self.protocol == 3:
+            try:
+                return await self._link.open_line(3)
+            except self._link.refused as error:
+                if isinstance(error, self._link.unavailable):
+                    raise
+            # Either the protocol was refused, and 2 will do for good, or whatever else is refused again.
         line = await self._link.open_line()
+        self.protocol = 2
         try:
             self._number = await line.call("CLIENT", "ID")
         except self._link.unavailable:
@@ -120,21 +182,37 @@ class Pushes:
             raise
         except self._link.refused as error:
             self._number = error
-        self._line = line
-        self._heard()
-        self._reader = asyncio.create_task(self._read(line), name="celeriac-pushes")
         return line
 
     async def _subscribe(self, line: Line, ear: Ear) -> None:
-        commands = [("SUBSCRIBE", ear.channels), ("PSUBSCRIBE", ear.patterns)]
+        changes = [CHANGES] if ear.changes and line.protocol == 2 else []
+        commands = [("SUBSCRIBE", [*ear.channels, *changes]), ("PSUBSCRIBE", ear.patterns)]
         futures = []
         for command, names in commands:
             if names:
-                future = asyncio.get_running_loop().create_future()
-                self._unconfirmed.append(_Confirmation(len(names), future))
-                futures.append(future)
+                futures.append(self._await(_Subscription, len(names)))
                 await line.send(command, *names)
         await asyncio.gather(*futures)
+
+    async def _ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        line = self._line
+        if line is None:
+            raise self._away("the connection was cut")
+        try:
+            async with self._link.deadline():
+                async with self._turn:
+                    answers = self._await(_Awaited, len(commands))
+                    await line.send_all(commands)
+                return await answers
+        except self._link.unavailable as error:
+            await self._lose(line, error)
+            raise
+
+    def _await(self, kind: type[_Awaited], missing: int) -> asyncio.Future[list[Any]]:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_note)
+        self._awaited.append(kind(missing, future))
+        return future
 
     async def _forget(self, ear: Ear) -> None:
         if ear not in self._ears:
@@ -157,48 +235,57 @@ class Pushes:
     async def _read(self, line: Line) -> None:
         while True:
             try:
-                news = await line.read()
-            except self._link.unavailable as error:
+                is_push, news = await line.receive()
+            except CeleriacError as error:
                 return await self._lose(line, error)
-            except self._link.refused as error:
-                if not self._unconfirmed:
-                    return await self._lose(line, error)
-                self._confirm(error)
+            self._heard()
+            if is_push:
+                self._hear(*news)
             else:
-                self._heard()
-                if isinstance(news, list):
-                    self._take(*news)
+                self._answer(news)
 
-    def _take(self, kind: bytes, name: bytes, *rest: Any) -> None:
+    def _hear(self, kind: bytes, name: Any, *rest: Any) -> None:
         if kind in (b"subscribe", b"psubscribe"):
-            self._confirm(None)
+            if self._awaited and self._awaited[0].take():
+                self._awaited.popleft()
+        elif kind == b"invalidate":
+            self._tell_of_changes(name)
+        elif kind == b"message" and name == CHANGES.encode():
+            self._tell_of_changes(*rest)
         elif kind in (b"message", b"pmessage"):
             *channel, content = rest
             for ear in tuple(self._ears):
                 if ear.wants(kind, name):
                     ear.hear(channel[0] if channel else name, content)
 
-    def _confirm(self, refused: CeleriacError | None) -> None:
-        if not self._unconfirmed:
+    def _tell_of_changes(self, keys: Sequence[bytes] | None) -> None:
+        for ear in tuple(self._ears):
+            if ear.changes:
+                ear.hear(CHANGES.encode(), keys)
+
+    def _answer(self, answer: Any) -> None:
+        if not self._awaited:
             return
-        first = self._unconfirmed[0]
-        first.missing -= 1
-        if refused is not None or first.missing == 0:
-            self._unconfirmed.popleft()
-            if not first.future.done():
-                first.future.set_exception(refused) if refused else first.future.set_result(None)
+        first = self._awaited[0]
+        if not isinstance(first, _Subscription):
+            if first.take(answer):
+                self._awaited.popleft()
+        elif isinstance(answer, CeleriacError):
+            self._awaited.popleft().fail(answer)
 
     def _heard(self) -> None:
         self._heard_at, self._asked_at = asyncio.get_running_loop().time(), None
+
+    def _away(self, why: str) -> CeleriacError:
+        return self._link.unavailable(f"{self._link.target} is not available: {why}")
 
     async def _lose(self, line: Line, error: CeleriacError) -> None:
         if line is not self._line:
             return
         self._line = None
-        unconfirmed, self._unconfirmed = self._unconfirmed, deque()
-        for confirmation in unconfirmed:
-            if not confirmation.future.done():
-                confirmation.future.set_exception(error)
+        awaited, self._awaited = self._awaited, deque()
+        for each in awaited:
+            each.fail(error)
         ears, self._ears = self._ears, set()
         for ear in ears:
             ear.lost(error)
@@ -210,9 +297,18 @@ class Pushes:
     async def _hang_up(self) -> None:
         line, self._line = self._line, None
         reader, self._reader = self._reader, None
-        self._unconfirmed.clear()
+        awaited, self._awaited = self._awaited, deque()
+        for each in awaited:
+            each.fail(self._away("nobody listens any more"))
         if reader is not None:
             reader.cancel()
             await asyncio.wait([reader])
         if line is not None:
             await line.close()
+        await self._eye.close()
+
+
+def _note(future: asyncio.Future[list[Any]]) -> None:
+    """Take note of a failure: who waited may have given up."""
+    if not future.cancelled():
+        future.exception()

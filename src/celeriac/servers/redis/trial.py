@@ -15,6 +15,7 @@ from typing import Any
 from celeriac.errors import CeleriacError, Finding
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Line, Link, Script
+from celeriac.servers.redis.pushes import CHANGES, Ear, Pushes
 
 _LONGEST_PUSH = 2.0
 """Seconds within which a push that was asked for arrives."""
@@ -100,7 +101,6 @@ return type(answer) == 'table' and answer.err or false
 """
 )
 
-_CHANNEL = "__redis__:invalidate"
 _EVICTS_ALL = "allkeys-"
 _EVICTS_SOME = "volatile-"
 
@@ -171,27 +171,28 @@ class Trial:
     async def _pushes(self, key: str) -> list[Finding]:
         """Try whether the server tells of changes, which saves workers from polling."""
         why = ""
-        lines: list[Line] = []
+        pushes, told = Pushes(self._link), asyncio.Event()
         try:
-            lines += [ear := await self._link.open_line()]
-            lines += [eye := await self._link.open_line()]
-            number = await ear.call("CLIENT", "ID")
-            await self._subscribe(ear, _CHANNEL)
-            await eye.call("CLIENT", "TRACKING", "ON", "REDIRECT", number)
-            await eye.call("EXISTS", key)
+            await pushes.join(Ear(lambda *_: told.set(), lambda _: None, changes=True))
+            for answer in await pushes.look([("EXISTS", key)]):
+                if isinstance(answer, CeleriacError):
+                    raise answer
             await self._link.calls([("SET", key, "1", "EX", 60), ("DEL", key)])
-            if not await _arrives(ear):
-                why = "its pushes do not arrive"
+            async with asyncio.timeout(_LONGEST_PUSH):
+                await told.wait()
+        except TimeoutError:
+            why = "its pushes do not arrive"
         except self._link.refused as error:
             if isinstance(error, self._link.unavailable):
                 raise
             why = str(error)
         finally:
-            for line in lines:
-                await line.close()
+            await pushes.close()
         if not why:
             return []
-        fix = f"let this user run CLIENT ID and CLIENT TRACKING, and subscribe to {_CHANNEL}"
+        fix = "let this user run CLIENT TRACKING"
+        if pushes.protocol == 2:
+            fix += f" and CLIENT ID, and subscribe to {CHANGES}"
         return [
             Finding(f"the server does not tell of changes, so queues are polled, once a second: {why}", fix)
         ]
