@@ -176,7 +176,7 @@ async def run_out_of_memory(server: RedisServer) -> None:
 @pytest.fixture(autouse=True)
 def tidy(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is surplus is closed soon."""
-    monkeypatch.setattr("celeriac.servers.redis.pool._SURPLUS", 0.2)
+    monkeypatch.setattr("celeriac.servers.redis.connection_pool._SURPLUS", 0.2)
 
 
 @pytest.mark.parametrize("fault", [restart, hang, cut, refuse_writes, run_out_of_memory])

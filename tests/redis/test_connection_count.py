@@ -60,7 +60,7 @@ async def test_an_idle_worker_has_three_connections(own_redis: RedisServer, tmp_
 async def test_a_program_that_sends_waits_and_works_has_four(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("celeriac.servers.redis.pool._SURPLUS", 0.5)
+    monkeypatch.setattr("celeriac.servers.redis.connection_pool._SURPLUS", 0.5)
     async with Celeriac("all", own_redis.url(), own_redis.url()) as app:
 
         @app.task(name="double")

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.url import parse_redis_url
 from tests.servers import RedisServer
 
@@ -16,7 +16,7 @@ uvloop = pytest.importorskip("uvloop")
 def test_a_write_to_a_cut_connection_is_worth_another_try(redis_server: RedisServer):
     async def write_to_what_was_cut() -> None:
         target = parse_redis_url(redis_server.url())
-        link = Link(target, Pool(target, 5), unavailable=BrokerUnavailable, refused=BrokerError)
+        link = Link(target, ConnectionPool(target, 5), unavailable=BrokerUnavailable, refused=BrokerError)
         _, writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
         writer.transport.abort()
         await asyncio.sleep(0.01)

@@ -7,8 +7,8 @@ import pytest
 
 import redis
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
+from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.pushes import Ear, Pushes
 from celeriac.servers.redis.url import parse_redis_url
 from tests.redis.conftest import MakeBroker
@@ -21,7 +21,7 @@ Heard = asyncio.Queue[tuple[bytes, object]]
 def open_link(server: RedisServer, user: str = "") -> Link:
     url = server.url().replace("redis://", f"redis://{user}")
     target = parse_redis_url(url)
-    return Link(target, Pool(target, 2.0), unavailable=BrokerUnavailable, refused=BrokerError)
+    return Link(target, ConnectionPool(target, 2.0), unavailable=BrokerUnavailable, refused=BrokerError)
 
 
 @pytest.fixture

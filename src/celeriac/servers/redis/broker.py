@@ -15,6 +15,7 @@ from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.board import RedisBoard
+from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.dead import RedisDeadLetters
 from celeriac.servers.redis.fanout import RedisFanout
 from celeriac.servers.redis.keys import Keys
@@ -22,7 +23,6 @@ from celeriac.servers.redis.leases import LeaseKeeper
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
-from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.results import RedisBackend
@@ -65,11 +65,11 @@ class RedisBroker:
         timeout: float = 5.0,
         priority_steps: Sequence[int] = PRIORITY_STEPS,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
-        connections: Pool | None = None,
+        connections: ConnectionPool | None = None,
     ) -> None:
         _check_seconds(lease=lease, visibility_timeout=visibility_timeout)
         target = parse_redis_url(url)
-        self.connections = connections or Pool(target, timeout)
+        self.connections = connections or ConnectionPool(target, timeout)
         self._link = Link(target, self.connections, unavailable=BrokerUnavailable, refused=BrokerError)
         self._pushes = Pushes(self._link)
         self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)

@@ -36,7 +36,7 @@ from redis.exceptions import (
 )
 
 from celeriac.errors import CeleriacError
-from celeriac.servers.redis.pool import Pool, Unfit, dial
+from celeriac.servers.redis.connection_pool import ConnectionPool, Unfit, dial
 from celeriac.servers.redis.upload import LARGE, exchange_slowly, read_answer
 from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import refusal as tls_refusal
@@ -75,7 +75,7 @@ class Link:
     def __init__(
         self,
         target: RedisTarget,
-        pool: Pool,
+        pool: ConnectionPool,
         *,
         unavailable: type[CeleriacError],
         refused: type[CeleriacError],

@@ -19,11 +19,11 @@ from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.board import RedisBoard
 from celeriac.servers.redis.chords import RedisChords
+from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.copies import COPIES_PREFIX, RedisCopies
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
-from celeriac.servers.redis.pool import Pool
 from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.upload import LARGE
 from celeriac.servers.redis.url import RedisTarget, parse_redis_url
@@ -104,11 +104,11 @@ class RedisBackend:
         extended: bool = False,
         key_prefix: str = "",
         timeout: float = 5.0,
-        connections: Pool | None = None,
+        connections: ConnectionPool | None = None,
     ) -> None:
         require("expires", expires, or_none(GRACE))
         target = parse_redis_url(url)
-        pool = connections or Pool(target, timeout)
+        pool = connections or ConnectionPool(target, timeout)
         self._link = Link(target, pool, unavailable=BackendUnavailable, refused=BackendError)
         self._codecs = codecs
         self._serializer = serializer

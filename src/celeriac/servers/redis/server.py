@@ -6,7 +6,7 @@ from functools import cached_property, partial
 
 from celeriac.server import Terms
 from celeriac.servers.redis.broker import RedisBroker
-from celeriac.servers.redis.pool import Pool
+from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.redis.url import SCHEMES, parse_redis_url
 from celeriac.servers.url_parts import scheme_of
@@ -23,8 +23,10 @@ class RedisServer:
         self._url = url
         self._terms = terms
         target = parse_redis_url(url)
-        given = connections if isinstance(connections, Pool) and connections.leads_to(target) else None
-        self._pool = given or Pool(target, terms.settings.publish_timeout)
+        given = (
+            connections if isinstance(connections, ConnectionPool) and connections.leads_to(target) else None
+        )
+        self._pool = given or ConnectionPool(target, terms.settings.publish_timeout)
         self._opened: list[RedisBroker | RedisBackend] = []
 
     @cached_property

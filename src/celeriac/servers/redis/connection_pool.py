@@ -30,7 +30,7 @@ class Unfit(Exception):
     """The connections cannot be used, and another try will not help."""
 
 
-class Pool:
+class ConnectionPool:
     """Connections to one Redis.
 
     :param target: where it is; of several that differ in their databases, any.
