@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Literal
 
@@ -33,6 +33,9 @@ LAST_MOMENT = 253402300799
 
 BATCH_BYTES = 32 * 1024 * 1024
 """Bytes of frames that go through one statement, if there is more than one frame."""
+
+AHEAD_BYTES = 1024 * 1024
+"""Bytes of frames that are taken although they cannot start yet."""
 
 _FORMS = {
     "count": f"CASE WHEN typeof(deliveries) = 'integer' AND deliveries BETWEEN 0 AND {MOST_DELIVERIES}"
@@ -90,6 +93,7 @@ _SEE_HELD = (
 )
 _DELETE = "DELETE FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))"
 _GIVE_BACK = "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE id IN (SELECT value FROM json_each(:ids))"
+_RETURN = "UPDATE celeriac_message SET owner = NULL WHERE id IN (SELECT value FROM json_each(:ids))"
 _PARK = """
     UPDATE celeriac_message SET owner = NULL, due_at = json_extract(fact.value, '$[1]')
     FROM json_each(:facts) AS fact WHERE celeriac_message.id = json_extract(fact.value, '$[0]')"""
@@ -131,7 +135,7 @@ _REVIVE = _sql("""
     FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id RETURNING {queue}""")
 _DELETE_DEAD = "DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids))"
 
-Verb = Literal["ack", "requeue", "park", "bury"]
+Verb = Literal["ack", "requeue", "return", "park", "bury"]
 
 
 class NewMessage(msgspec.Struct, frozen=True):
@@ -253,9 +257,15 @@ class SqliteMessages:
         expires = self._clock.now() + ONCE_SETTLED
         connection.executemany(_FORGET_ONCE, [{"key": key, "expires": expires} for key in keys])
 
-    def take(self, connection: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[TakenMessage]:
-        """Take up to ``limit`` messages; among equal priorities the queues take turns, the first of them first."""
-        places = self._choose(connection, queues, limit)
+    def take(
+        self, connection: sqlite3.Connection, queues: Sequence[str], now: int, ahead: int = 0
+    ) -> list[TakenMessage]:
+        """Take messages; among equal priorities the queues take turns, the first of them first.
+
+        :param now: how many can start now.
+        :param ahead: how many more may be taken, as long as all of these have no more than ``AHEAD_BYTES``.
+        """
+        places = self._choose(connection, queues, now, ahead)
         if not places:
             return []
         owner = self._owners.hold()
@@ -326,7 +336,7 @@ class SqliteMessages:
 
     def peek(self, connection: sqlite3.Connection, queue: str, limit: int) -> list[TakenMessage]:
         """Read the next messages without taking them."""
-        places = self._choose(connection, [queue], limit)
+        places = self._choose(connection, [queue], limit, 0)
         facts, frames = _one(connection, _READ, {"ids": as_json([place.id for place in places])})
         found = sorted(
             _cut(_read_facts(facts), frames or b""), key=lambda pair: (pair[0].priority, pair[0].id)
@@ -371,16 +381,19 @@ class SqliteMessages:
             queues += column(connection, _RECOVER, {"ids": as_json(dead)})
         return queues
 
-    def _choose(self, connection: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[_Place]:
+    def _choose(
+        self, connection: sqlite3.Connection, queues: Sequence[str], now: int, ahead: int
+    ) -> list[_Place]:
+        facts = {"limit": now + ahead}
         lines = [
-            deque(_read_places(scalar(connection, _SEE_LINE, {"queue": queue, "limit": limit})))
-            for queue in queues
+            deque(_read_places(scalar(connection, _SEE_LINE, {"queue": queue, **facts}))) for queue in queues
         ]
         chosen: list[_Place] = []
-        size = 0
-        for place in _take_turns(lines):
+        size = size_ahead = 0
+        for place in islice(_take_turns(lines), now + ahead):
             size += place.size
-            if len(chosen) == limit or (chosen and size > BATCH_BYTES):
+            size_ahead += place.size if len(chosen) >= now else 0
+            if (chosen and size > BATCH_BYTES) or size_ahead > AHEAD_BYTES:
                 break
             chosen.append(place)
         return chosen
@@ -397,6 +410,8 @@ class SqliteMessages:
                 connection.execute(_DELETE, {"ids": ids})
             case "requeue":
                 connection.execute(_GIVE_BACK, {"ids": ids})
+            case "return":
+                connection.execute(_RETURN, {"ids": ids})
             case "park":
                 connection.execute(_PARK, {"facts": facts})
             case "bury":

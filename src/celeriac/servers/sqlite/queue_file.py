@@ -32,6 +32,9 @@ _BATCH = 1000
 Addition = tuple[str, Sequence[NewMessage]]
 """A key, and the messages that are published once under it."""
 
+_STAYS = {"requeue", "return", "park"}
+"""How a message is settled that stays in its queue."""
+
 POLL = 1.0
 """Seconds between looks at the file for what was not poked: it makes up for a lost poke."""
 
@@ -133,16 +136,24 @@ class QueueFile:
         await self.link.write(lambda connection: self.messages.forget_once(connection, keys))
         return [None] * len(keys)
 
-    async def take(self, queues: Sequence[str], limit: int) -> Taken:
-        """Take messages, or learn when to look again."""
+    async def take(self, queues: Sequence[str], now: int, ahead: int = 0) -> Taken:
+        """Take messages, or learn when to look again.
+
+        :param now: how many can start now.
+        :param ahead: how many more may be taken, as long as they are not large.
+        """
 
         def job(connection: sqlite3.Connection) -> Taken:
-            messages = self.messages.take(connection, queues, limit)
+            messages = self.messages.take(connection, queues, now, ahead)
             if messages:
                 return Taken(messages, revision=read_revision(connection))
             return Taken(look_again=self.messages.next_revival(connection))
 
         return await self.revived(job)
+
+    async def give_back(self, settlements: Sequence[Settlement]) -> None:
+        """Put messages that never started back as they came. What was lost meanwhile is another's already."""
+        await self._settle(settlements)
 
     async def revived(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run the job on queues that are up to date; wake who waits for those that got something by that."""
@@ -200,7 +211,7 @@ class QueueFile:
         self.messages.add(connection, messages)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[DeliveryLost | None]:
-        changed = {settlement.queue for settlement in settlements if settlement.verb in {"requeue", "park"}}
+        changed = {settlement.queue for settlement in settlements if settlement.verb in _STAYS}
         answers = await self.link.write(
             lambda connection: self.messages.settle(connection, settlements), lambda: changed
         )

@@ -38,6 +38,11 @@ class SqliteReceipt:
         if self._spent:
             raise DeliveryLost(f"message {message.id} of queue {message.queue!r} was settled before")
         self._spent = True
+        return self.settlement(verb, detail)
+
+    def settlement(self, verb: Verb, detail: float | str | None = None) -> Settlement:
+        """Return what settles the message, where nobody else has this receipt."""
+        message = self._message
         return Settlement(verb, message.id, message.owner, message.queue, detail)
 
     def restore(self) -> None:

@@ -1,21 +1,27 @@
-"""Takes messages from a SQLite file.
+"""Takes messages from a SQLite file: hand out what is held, reserve what there is, else wait to be woken.
 
-Rules: the order of the queues turns with every take; what is being taken when the subscription stops is still handed
-out.
+Rules: the order of the queues turns with every look at the file; what is being taken when the subscription stops is
+still handed out, and what is held goes back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 from celeriac.broker import Delivery
+from celeriac.servers.reserve import Reserve
 from celeriac.servers.sqlite.messages import TakenMessage
 from celeriac.servers.sqlite.queue_file import QueueFile, Taken
 from celeriac.servers.sqlite.receipt import SqliteReceipt
+from celeriac.servers.sqlite.revocations import read_revision
 
 _LONGEST_WAIT = 15.0
 """Seconds for which a wait believes that it will be woken; then it looks at the file."""
+
+_REVOKED_SINCE = 0.05
+"""Seconds after which it is asked anew what was revoked, before messages start that were reserved earlier."""
 
 
 class SqliteSubscription:
@@ -25,23 +31,33 @@ class SqliteSubscription:
         self._file = file
         self._queues: deque[str] = deque()
         self._changed = asyncio.Event()
-        self.prefetch = 0
         self._taking = asyncio.Lock()
         self._stopped = False
         self._revision = 0
+        self._asked_at = float("-inf")
+        self._look_again: float | None = None
+        self._reserve = Reserve(self._fetch, self._give_back)
+
+    @property
+    def prefetch(self) -> int:
+        return self._reserve.most
+
+    @prefetch.setter
+    def prefetch(self, most: int) -> None:
+        self._reserve.most = most
 
     async def take(self, limit: int) -> list[Delivery]:
         while not self._stopped:
             self._changed.clear()
-            taken = await self._take(limit)
-            if taken.messages:
-                self._revision = taken.revision
-                return [_delivery(self._file, message) for message in taken.messages]
-            await self._wait(taken.look_again)
+            if self._reserve:
+                await self._look_for_revocations()
+            if deliveries := await self._reserve.take(limit):
+                return deliveries
+            await self._wait(self._look_again)
         return []
 
     async def let_go(self) -> None:
-        """Nothing is held that ``take`` did not return."""
+        await self._reserve.let_go()
 
     @property
     def ahead(self) -> float:
@@ -59,6 +75,7 @@ class SqliteSubscription:
         await self._file.ignore(self._changed, dropped)
         async with self._taking:  # what is being taken right now is returned by its take
             pass
+        await self._reserve.close()
 
     async def add_queue(self, queue: str) -> None:
         if queue not in self._queues:
@@ -70,13 +87,37 @@ class SqliteSubscription:
         if queue in self._queues:
             self._queues.remove(queue)
             await self._file.ignore(self._changed, [queue])
+            await self._reserve.let_go(lambda delivery: delivery.queue == queue)
 
-    async def _take(self, limit: int) -> Taken:
+    async def _fetch(self, now: int, ahead: int) -> list[Delivery]:
+        """Reserve what is there, and note when to look again."""
+        asked = self._file.clock.monotonic()
+        taken = await self._take(now, ahead)
+        self._look_again = taken.look_again
+        if taken.messages:
+            self._revision = taken.revision
+            self._asked_at = asked
+        return [_delivery(self._file, message) for message in taken.messages]
+
+    async def _take(self, now: int, ahead: int) -> Taken:
         async with self._taking:
             if self._stopped:
                 return Taken()
             self._queues.rotate(-1)
-            return await self._file.take(list(self._queues), limit)
+            return await self._file.take(list(self._queues), now, ahead)
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        receipts = [delivery.receipt for delivery in deliveries]
+        await self._file.give_back(
+            [one.settlement("return") for one in receipts if isinstance(one, SqliteReceipt)]
+        )
+
+    async def _look_for_revocations(self) -> None:
+        """Learn what was revoked since the messages that are held were reserved."""
+        now = self._file.clock.monotonic()
+        if now > self._asked_at + _REVOKED_SINCE:
+            self._revision = await self._file.link.read(read_revision)
+            self._asked_at = now
 
     async def _wait(self, until: float | None) -> None:
         pause = _LONGEST_WAIT
