@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from random import random
 
 from celeriac.errors import ConfigError
 from celeriac.quantities import DELAY, Check, number, require, whole
@@ -64,6 +65,33 @@ class Retry:
         except OverflowError:
             delay = self.cap
         return delay * (0.5 + 0.5 * random()) if self.jitter else delay
+
+
+class Backoff:
+    """The pauses between tries while a service is away: each about twice as long as the one before.
+
+    Each has jitter, between half and the whole of it, so that those who lost a service together do not come back to
+    it together.
+
+    :param first: seconds before the second try.
+    :param longest: no pause is longer, in seconds.
+    """
+
+    __slots__ = ("_first", "_longest", "_next")
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self._next = first
+
+    def pause(self) -> float:
+        """Return the seconds to wait now; the next pause is longer."""
+        seconds, self._next = self._next, min(2 * self._next, self._longest)
+        return seconds * (0.5 + 0.5 * random())
+
+    def reset(self) -> None:
+        """Begin anew: the service has answered."""
+        self._next = self._first
 
 
 _ALLOWED: Mapping[str, Check] = {

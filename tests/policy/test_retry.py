@@ -3,6 +3,7 @@
 import pytest
 
 from celeriac import ConfigError, Retry
+from celeriac.retry import Backoff
 
 
 def test_max_attempts_counts_runs_the_first_included():
@@ -59,3 +60,13 @@ def test_jitter_takes_between_half_and_the_whole():
 def test_a_bad_value_is_named(wrong):
     with pytest.raises(ConfigError, match=rf"Retry\({next(iter(wrong))}="):
         Retry(**wrong)
+
+
+def test_pauses_double_up_to_the_longest_with_jitter_and_begin_anew():
+    backoff = Backoff(0.1, 0.5)
+    for _ in range(2):
+        pauses = [backoff.pause() for _ in range(5)]
+        for pause, whole in zip(pauses, [0.1, 0.2, 0.4, 0.5, 0.5], strict=True):
+            assert whole / 2 <= pause <= whole
+        backoff.reset()
+    assert len({Backoff(1.0, 1.0).pause() for _ in range(20)}) > 1

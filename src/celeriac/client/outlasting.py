@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Collection
 
 from celeriac.backend import Backend
 from celeriac.errors import BackendUnavailable
+from celeriac.retry import Backoff
 from celeriac.wire.result import ResultRecord
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
@@ -53,11 +54,12 @@ class Outlasting:
 
     async def records(self) -> AsyncGenerator[ResultRecord, None]:
         """Yield every record as ``Backend.follow`` does; after an outage the present one of each task comes again."""
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 async with self._backend.follow(tuple(self._pending)) as records:
-                    self.outage, pause = None, FIRST_PAUSE
+                    self.outage = None
+                    backoff.reset()
                     self._outages.end()
                     async for record in records:
                         if record.ready:
@@ -67,5 +69,4 @@ class Outlasting:
             except BackendUnavailable as error:
                 self.outage = error
                 self._outages.meet(error)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(backoff.pause())

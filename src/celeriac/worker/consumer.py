@@ -14,6 +14,7 @@ from typing import Any
 
 from celeriac.broker import Broker, Delivery, Subscription
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
+from celeriac.retry import Backoff
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock
@@ -92,7 +93,7 @@ class Consumer:
         the first subscription: nobody has been let down yet, and somebody is looking. Later refusals are waited out
         like outages.
         """
-        wait = FIRST_WAIT
+        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stopping.is_set():
             try:
                 if not self.ready.is_set():
@@ -110,11 +111,11 @@ class Consumer:
                 if not isinstance(error, BrokerUnavailable) and not self.ready.is_set():
                     raise
                 # Only reached while subscribing: once subscribed, taking reconnects by itself.
+                wait = backoff.pause()
                 logger.warning(
                     "cannot subscribe to %s, again in %.1f s: %s", ", ".join(self._queues), wait, error
                 )
                 await self._pause(wait)
-                wait = min(wait * 2, LONGEST_WAIT)
 
     async def add_queue(self, queue: str) -> None:
         """Take from this queue too. Raises ``BrokerError`` where that cannot be, after which nothing has changed."""
@@ -164,15 +165,16 @@ class Consumer:
         return given_back
 
     async def _take_until_stopped(self, subscription: Subscription) -> None:
-        wait = FIRST_WAIT
+        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stopping.is_set():
             try:
                 await self._take_and_start(subscription)
-                wait, self._complaint = FIRST_WAIT, ""
+                backoff.reset()
+                self._complaint = ""
             except Exception as error:  # noqa: BLE001 - whatever stands in the broker, the worker goes on
+                wait = backoff.pause()
                 self._complain(error, wait)
                 await self._pause(wait)
-                wait = min(wait * 2, LONGEST_WAIT)
 
     def _complain(self, error: Exception, wait: float) -> None:
         """Say why nothing is taken; what time does not mend is said once."""

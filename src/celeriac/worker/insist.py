@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from celeriac.errors import BackendUnavailable, BrokerUnavailable
+from celeriac.retry import Backoff
 
 R = TypeVar("R")
 
@@ -65,11 +65,11 @@ class Insist:
         passing: tuple[type[Exception], ...],
         error: Exception,
     ) -> R:
-        delay = self._first
+        backoff = Backoff(self._first, self._cap)
         self._failing += 1
         try:
             while True:
-                wait = delay * (0.5 + random.random() / 2)
+                wait = backoff.pause()
                 if self._past_deadline(wait):
                     raise error
                 self._tell(what if isinstance(what, str) else what(), wait, error)
@@ -78,7 +78,6 @@ class Insist:
                     return await effect()
                 except passing as again:
                     error = again
-                    delay = min(delay * 2, self._cap)
         finally:
             self._failing -= 1
             if not self._failing:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from celeriac.clock import Clock, SystemClock
+from celeriac.retry import Backoff
 from celeriac.worker.signals import APART, Signals
 
 logger = logging.getLogger("celeriac.supervisor")
@@ -78,7 +79,7 @@ class Supervisor:
         return next((code for code in codes if code != 0), 0)
 
     async def _keep(self, child: Child) -> int:
-        wait = FIRST_WAIT
+        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while True:
             started = self._clock.monotonic()
             code = await self._run_once(child)
@@ -89,12 +90,12 @@ class Supervisor:
                 self._stop()
                 return code
             if self._clock.monotonic() - started > STEADY:
-                wait = FIRST_WAIT
+                backoff.reset()
+            wait = backoff.pause()
             logger.warning("%s ended (%s), starting it again in %.1f s", child.name, _how(code), wait)
             await self._pause(wait)
             if self._stopping.is_set():
                 return 0
-            wait = min(wait * 2, LONGEST_WAIT)
 
     async def _run_once(self, child: Child) -> int:
         # A session of its own: Ctrl-C reaches this process alone, which passes it on, so that it counts once.

@@ -31,6 +31,7 @@ from celeriac.errors import (
     EncodeError,
     MalformedMessage,
 )
+from celeriac.retry import Backoff
 from celeriac.routing import SendOptions
 from celeriac.servers.offload import in_thread
 from celeriac.wire.envelope import Envelope, Route
@@ -190,15 +191,14 @@ class Workflows:
 
     async def _claim(self, encoded: EncodedPart, standing: Standing | None) -> Claim | None:
         """Count a part; return the claim of the body, ``None`` when nothing is left to be done here."""
-        wait = FIRST_LOOK
+        backoff = Backoff(FIRST_LOOK, LONGEST_LOOK)
         while True:
             if standing is None:
                 standing = await self._insist(partial(self._store.count, encoded), "counting a chord's part")
             if standing.held_for is None:
                 return standing.claim
             # Whoever has the claim is mostly done in a moment; if it died, its claim ends.
-            await asyncio.sleep(min(wait, standing.held_for))
-            wait = min(2 * wait, LONGEST_LOOK)
+            await asyncio.sleep(min(backoff.pause(), standing.held_for))
             standing = None
 
     async def _complete(self, part: Part, claim: Claim) -> list[EncodedPart]:

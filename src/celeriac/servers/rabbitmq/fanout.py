@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ from itertools import count
 
 from celeriac.broker import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.retry import Backoff
 from celeriac.servers.inbox import Inbox
 from celeriac.servers.rabbitmq.envelopes import read, to_properties
 from celeriac.servers.rabbitmq.link import Link
@@ -236,20 +236,19 @@ class _Listening:
             self.inbox.fail(self._link.translate(error, BrokerUnavailable, BrokerError))
 
     async def _reopen(self) -> None:
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while self._channel is None:
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.pause())
             try:
                 await self.open()
             except Unavailable as error:
-                _log.debug("nothing is heard, again in %.1f s: %s", pause, error)
+                _log.debug("nothing is heard: %s", error)
             except Refused as error:
                 if error.code != RESOURCE_LOCKED:
                     self.inbox.fail(self._link.translate(error, BrokerUnavailable, BrokerError))
                     return
                 # The server has not noticed yet that our former connection is gone.
-                _log.debug("nothing is heard, again in %.1f s: %s", pause, error)
+                _log.debug("nothing is heard: %s", error)
 
 
 def _kind(exchange: Exchange) -> str:

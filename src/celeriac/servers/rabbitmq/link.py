@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +19,7 @@ from types import TracebackType
 
 from celeriac.errors import CeleriacError, EncodeError, Finding
 from celeriac.quantities import SECONDS, require
+from celeriac.retry import Backoff
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.connection import Connection, connect
@@ -82,7 +82,7 @@ class Link:
         self._publisher: Publisher | None = None
         self._publishing = asyncio.Lock()
         self._turn = 0
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._not_before = 0.0
 
     async def connection(self) -> Connection:
@@ -226,11 +226,9 @@ class Link:
         try:
             connection = await self._try_each()
         except BaseException:
-            self._failures += 1
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 10))
-            self._not_before = loop.time() + pause * (0.5 + random.random() / 2)
+            self._not_before = loop.time() + self._backoff.pause()
             raise
-        self._failures = 0
+        self._backoff.reset()
         self._connection = connection
         connection.on_closed = partial(self._lost, connection)
         if connection.error is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -22,6 +21,7 @@ from itertools import count
 from celeriac.backend import ChordStore, Copies, EncodedResult
 from celeriac.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
+from celeriac.retry import Backoff
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
 from celeriac.servers.rabbitmq.link import Link
@@ -181,18 +181,17 @@ class RpcBackend:
             self._tender = asyncio.create_task(self._reopen(), name="celeriac replies")
 
     async def _reopen(self) -> None:
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         try:
             while self._following.pending:
                 try:
                     return await self._open()
                 except Unavailable as error:
-                    _log.debug("replies cannot be read, again in %.1f s: %s", pause, error)
+                    _log.debug("replies cannot be read, another try follows: %s", error)
                 except AmqpError as error:
                     _log.error("results are waited for, but cannot be read: %s", error)
-                    pause = _LONGEST_PAUSE
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                    backoff = Backoff(_LONGEST_PAUSE, _LONGEST_PAUSE)
+                await asyncio.sleep(backoff.pause())
         finally:
             self._tender = None
 

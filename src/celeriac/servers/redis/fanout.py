@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from celeriac.broker import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
+from celeriac.retry import Backoff
 from celeriac.servers.inbox import Inbox
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link, Script
@@ -198,15 +198,15 @@ class _Listening:
             self._inbox.fail(error)
 
     async def _join_again(self) -> None:
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             self._cut.clear()
             try:
                 return await self._pushes.join(self._ear)
             except BrokerUnavailable as error:
+                pause = backoff.pause()
                 _log.debug("nothing is heard, again in %.1f s: %s", pause, error)
-            await asyncio.sleep(pause * (0.5 + random.random() / 2))
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
 
 
 def _frame(envelope: Envelope, exchange: str, key: str) -> bytes:
