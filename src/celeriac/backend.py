@@ -16,7 +16,6 @@ from celeriac.board import Board
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import Finding
-from celeriac.wire.once import Copy
 from celeriac.wire.result import ResultRecord
 
 CHORD_KEPT = 30 * 86400.0
@@ -112,22 +111,6 @@ class ChordStore(Protocol):
         ...
 
 
-class Copies(Protocol):
-    """Remembers which copies were taken, where a broker cannot tell what it was sent twice (``Broker.may_repeat``)."""
-
-    async def is_first(self, copy: Copy) -> bool:
-        """Take a copy; return ``False`` where another one of the same was taken before.
-
-        The answer to a copy is always the same, however often it is delivered, for ``ONCE`` seconds from the first
-        taken, or for ``ONCE_SETTLED`` from when its key was forgotten. Concurrent calls share round trips.
-        """
-        ...
-
-    async def forget(self, key: str) -> None:
-        """Keep what is known under this key for no longer than ``ONCE_SETTLED`` seconds: no more copies will come."""
-        ...
-
-
 class Replies(Protocol):
     """Results that come as messages, to the sender alone."""
 
@@ -147,11 +130,6 @@ class Backend(Protocol):
     @property
     def board(self) -> Board | None:
         """What all who use the store share beside results; ``None`` where nothing can be kept so."""
-        ...
-
-    @property
-    def copies(self) -> Copies | None:
-        """What tells copies apart; ``None`` where results are kept in a way that cannot."""
         ...
 
     @property

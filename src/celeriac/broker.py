@@ -94,7 +94,7 @@ class Subscription(Protocol):
 
     @property
     def revision(self) -> int:
-        """The revision of the revocations (``Revocations.revision``) that held when ``take`` last took messages.
+        """The revision of the board's sets ``REVOKED`` that held when ``take`` last took messages.
 
         It is read with the messages, in one round trip: a revocation that was stored before a message was taken is
         never missed. Of messages that were held for a while it is read again: it is at most 0.05 s old.
@@ -188,39 +188,8 @@ class Schedule(Protocol):
         """Delete these; return how many were still parked."""
         ...
 
-
-class Revoked(msgspec.Struct, frozen=True):
-    """What was revoked, as of one revision.
-
-    :param ids: of tasks.
-    :param roots: of whole workflows: every task with that root id is meant.
-    :param terminate: those of the ids and roots whose running processes are to be killed too.
-    """
-
-    revision: int = 0
-    ids: frozenset[str] = frozenset()
-    roots: frozenset[str] = frozenset()
-    terminate: frozenset[str] = frozenset()
-
-
-class Revocations(Protocol):
-    """Tasks that must not run any more, kept with the broker so that a worker started later knows them too."""
-
-    async def add(
-        self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
-    ) -> None:
-        """Revoke, for ``keep`` seconds after the last of what is parked now is due; then the entry is dropped.
-
-        :param terminate: kill the process of a task that runs in a process pool; coroutines are cancelled anyway.
-        """
-        ...
-
-    async def revision(self) -> int:
-        """Return a number that changes with every ``add``; one cheap call."""
-        ...
-
-    async def load(self) -> Revoked:
-        """Return all that is revoked now."""
+    async def horizon(self) -> float:
+        """Return in how many seconds the last of what is parked now is due, or more where that is known roughly."""
         ...
 
 
@@ -384,13 +353,8 @@ class Broker(Protocol):
         ...
 
     @property
-    def board(self) -> Board | None:
-        """What all who use the broker share beside messages; ``None`` where nothing can be kept so."""
-        ...
-
-    @property
-    def revocations(self) -> Revocations:
-        """What must not run any more."""
+    def board(self) -> Board:
+        """What all who use the broker share beside messages."""
         ...
 
     @property

@@ -10,6 +10,7 @@ import pytest
 
 import amqp
 from celeriac import Celeriac
+from celeriac.client.revocations import Revocations
 from celeriac.errors import BrokerError, CeleriacError
 from celeriac.servers.rabbitmq import QueueOptions
 from celeriac.testing.steps import drain, number_in, numbered, soon, take_all, take_some
@@ -285,7 +286,7 @@ async def test_declare_never_declares_nothing(
             await third.receipt.bury("no use")
         await third.receipt.ack()
     with pytest.raises(BrokerError, match=r"no exchange 'celeriac\.ledger'"):
-        await broker.revocations.add(["id"])
+        await Revocations(broker.board, broker.schedule).add(["id"])
     async with broker.subscribe(["other"]) as subscription:
         with pytest.raises(BrokerError, match="no queue 'other'"):
             await subscription.take(1)

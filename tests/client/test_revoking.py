@@ -39,7 +39,7 @@ async def test_one_that_no_worker_knows_ends_at_once(apart):
             await waiting
         assert time.monotonic() - began < 5
         assert (await app.result(result.id).info()).status == REVOKED
-        assert (await app.connections().broker.revocations.load()).ids == {result.id}
+        assert (await app.connections().revocations.load()).ids == {result.id}
 
 
 def test_the_same_for_code_without_a_loop(tmp_path):
@@ -78,12 +78,12 @@ async def test_what_a_worker_has_or_had_is_left_to_it(app, state):
     await store(app, "one", state)
     await app.cancel("one")
     assert (await app.result("one").info()).status == state
-    assert (await app.connections().broker.revocations.load()).ids == {"one"}
+    assert (await app.connections().revocations.load()).ids == {"one"}
 
 
 async def test_a_workflow_by_its_root(app):
     await app.cancel(roots="flow", terminate=True)
-    revoked = await app.connections().broker.revocations.load()
+    revoked = await app.connections().revocations.load()
     assert (revoked.ids, revoked.roots, revoked.terminate) == (set(), {"flow"}, {"flow"})
     assert await app.connections().backend.load(["flow"]) == [None]
 
@@ -99,7 +99,7 @@ async def test_how_long_it_is_kept(app):
     await app.cancel(["brief"], keep=0.01)
     async with asyncio.timeout(5):
         while True:
-            if not (await app.connections().broker.revocations.load()).ids:
+            if not (await app.connections().revocations.load()).ids:
                 break
             await asyncio.sleep(0.01)
 
@@ -108,7 +108,7 @@ async def test_without_results_it_does_not_run_either(redis_server: RedisServer,
     app = Celeriac("shop", broker=f"{redis_server.url()}?global_keyprefix={unique('shop')}:")
     async with app:
         await app.cancel(["one"])
-        assert (await app.connections().broker.revocations.load()).ids == {"one"}
+        assert (await app.connections().revocations.load()).ids == {"one"}
 
 
 async def test_a_revoked_task_does_not_run_in_a_worker_started_later(apart):

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 import amqp
+from celeriac.board import Board
 from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.testing.contracts import (
     BrokerContract,
@@ -15,6 +16,7 @@ from celeriac.testing.contracts import (
     Plant,
     RevocationContract,
     ScheduleContract,
+    SetsContract,
 )
 from celeriac.wire.envelope import Envelope, Route
 from tests.servers import RabbitServer
@@ -83,3 +85,15 @@ class TestAmqpRevocations(RevocationContract):
 
 class TestAmqpFanout(FanoutContract):
     """Telling and asking everybody who listens."""
+
+
+class TestAmqpBoard(SetsContract):
+    """What the ledger can tell everybody."""
+
+    @pytest.fixture
+    def board(self, broker: AmqpBroker) -> Board:
+        return broker.board
+
+    @pytest.fixture
+    def other(self, second: AmqpBroker) -> Board:
+        return second.board

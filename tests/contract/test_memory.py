@@ -12,7 +12,6 @@ from celeriac.testing.contracts import (
     BoardContract,
     BrokerContract,
     ChordContract,
-    CopyContract,
     FanoutContract,
     OnceContract,
     Plant,
@@ -71,7 +70,7 @@ class TestMemoryBoard(BoardContract):
         return board
 
 
-class TestMemoryBackend(BackendContract, ChordContract, CopyContract):
+class TestMemoryBackend(BackendContract, ChordContract):
     @pytest.fixture
     async def backend(self) -> AsyncIterator[MemoryBackend]:
         backend = MemoryBackend(Codecs())

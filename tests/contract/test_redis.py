@@ -12,7 +12,6 @@ from celeriac.testing.contracts import (
     BoardContract,
     BrokerContract,
     ChordContract,
-    CopyContract,
     FanoutContract,
     OnceContract,
     Plant,
@@ -90,7 +89,7 @@ class TestRedisBoard(BoardContract):
         return boards[1]
 
 
-class TestRedisBackend(BackendContract, ChordContract, CopyContract):
+class TestRedisBackend(BackendContract, ChordContract):
     @pytest.fixture
     async def backend(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBackend]:
         backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.board import Board
 from celeriac.servers.sqlite import SqlBackend, SqliteBroker
 from celeriac.testing.contracts import (
     BackendContract,
+    BoardContract,
     BrokerContract,
     ChordContract,
-    CopyContract,
     FanoutContract,
     OnceContract,
     Plant,
@@ -70,7 +71,31 @@ class TestSqliteFanout(FanoutContract):
     """Telling and asking everybody who listens."""
 
 
-class TestSqlBackend(BackendContract, ChordContract, CopyContract):
+class TestSqliteBoard(BoardContract):
+    """What a broker's and a result store's users share."""
+
+    @pytest.fixture(params=["broker", "results"])
+    async def boards(self, file: Path, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Board, Board]]:
+        first, second = (
+            SqliteBroker(str(file))
+            if request.param == "broker"
+            else SqlBackend(f"sqlite:///{file}", Codecs())
+            for _ in range(2)
+        )
+        yield first.board, second.board
+        await first.close()
+        await second.close()
+
+    @pytest.fixture
+    def board(self, boards: tuple[Board, Board]) -> Board:
+        return boards[0]
+
+    @pytest.fixture
+    def other(self, boards: tuple[Board, Board]) -> Board:
+        return boards[1]
+
+
+class TestSqlBackend(BackendContract, ChordContract):
     @pytest.fixture
     async def backend(self, file: Path) -> AsyncIterator[SqlBackend]:
         backend = SqlBackend(f"sqlite:///{file}", Codecs())

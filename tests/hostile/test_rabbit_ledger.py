@@ -9,6 +9,7 @@ import pytest
 
 import amqp
 from celeriac import Celeriac
+from celeriac.client.revocations import Revocations
 from celeriac.errors import TaskRevoked
 from celeriac.servers.rabbitmq import AmqpBroker
 from tests.hostile.check import runs
@@ -54,7 +55,7 @@ async def test_a_worker_outlives_forged_entries(
             assert await runs(app)
             await asyncio.to_thread(forge)
             assert await runs(app)
-            revocations = broker.revocations
+            revocations = Revocations(broker.board, broker.schedule)
             await revocations.add(["gone"], keep=60)
             assert "gone" in (await revocations.load()).ids
             with pytest.raises(TaskRevoked):

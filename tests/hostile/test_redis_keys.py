@@ -136,7 +136,7 @@ async def test_a_revision_that_is_no_number_is_none(place: Place, revision: str 
         assert await runs(place.app)
         task = await place.app.send_task("ok", [1], countdown=0.3)
         await task.cancel()
-        assert (await place.app.connections().broker.revocations.load()).revision > 0
+        assert (await place.app.connections().revocations.load()).revision > 0
 
 
 async def test_forged_terms_keep_no_message(place: Place):

@@ -68,7 +68,10 @@ async def test_rows_of_everything_else(app: Celeriac, file: sqlite3.Connection):
         file.execute("INSERT OR REPLACE INTO celeriac_queue VALUES (?)", [value])
         file.execute("INSERT OR REPLACE INTO celeriac_listener VALUES (?, ?)", [value, QUEUE])
         file.execute("INSERT OR REPLACE INTO celeriac_once VALUES (?, ?)", [value, value])
-        file.execute("INSERT OR REPLACE INTO celeriac_revoked VALUES ('id', ?, ?, ?)", [value, value, value])
+        file.execute("INSERT OR REPLACE INTO celeriac_member VALUES ('revoked', 'ids', ?, ?)", [value, value])
+        file.execute("INSERT OR REPLACE INTO celeriac_mark VALUES (?, ?, ?, ?)", [value] * 4)
+        file.execute("INSERT OR REPLACE INTO celeriac_lease VALUES ('lead', ?, ?)", [value, value])
+        insert(file, "celeriac_turn", name="line", at=value, expires=value)
     file.execute("INSERT INTO celeriac_revision VALUES ('revoked', 'x')")
     async with app.worker():
         assert await runs(app)
@@ -80,7 +83,11 @@ async def test_rows_of_everything_else(app: Celeriac, file: sqlite3.Connection):
         await until(all_came_back)
         task = await app.send_task("ok", [1], countdown=0.3)
         await task.cancel()
-        assert (await broker.revocations.load()).revision == 1
+        assert (await app.connections().revocations.load()).revision >= 1
+        board = broker.board
+        assert await board.marks.put("key", "new", "1", 60) == "1"
+        assert await board.leases.hold("lead", "me", 60)
+        assert await board.windows.turn("line", 1, 60) == 0
         letters = await broker.dead.list(limit=1000)
         assert all(0 <= letter.died_at <= time.time() for letter in letters if letter.died_at < 2e9)
         assert await broker.dead.delete([letter.id for letter in letters]) == len(letters)

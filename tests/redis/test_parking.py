@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import kombu
 import pytest
 
+from celeriac.client.revocations import Revocations
 from celeriac.errors import BrokerError
 from celeriac.testing.steps import envelope_of, take_all
 from celeriac.wire.envelope import Route
@@ -138,8 +139,8 @@ async def test_deliveries_by_whoever_counted(make_broker, prefix, client, queue,
 
 async def test_revocations_end_with_their_keys(make_broker, prefix, client):
     broker = make_broker()
-    await broker.revocations.add(["a"], roots=["b"], terminate=True, keep=100)
-    await broker.revocations.add(["c"], keep=10)
+    await Revocations(broker.board, broker.schedule).add(["a"], roots=["b"], terminate=True, keep=100)
+    await Revocations(broker.board, broker.schedule).add(["c"], keep=10)
     names = ("ids", "roots", "terminate", "revision")
     assert all(90 < client.ttl(f"{prefix}celeriac.revoked.{name}") <= 101 for name in names)
 
@@ -229,7 +230,7 @@ async def test_an_eta_that_is_over_or_in_doubt_is_for_the_worker(make_broker, qu
 async def test_what_is_for_later_and_revoked_or_expired_is_for_the_worker_now(make_broker, queue):
     broker = make_broker()
     later = "2999-01-01T00:00:00+00:00"
-    await broker.revocations.add(["1"], roots=["2"])
+    await Revocations(broker.board, broker.schedule).add(["1"], roots=["2"])
     await broker.publish_many(
         [
             (

@@ -10,6 +10,7 @@ from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Route
 from celeriac.wire.names import SEPARATOR
 from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
+from celeriac.worker.copies import Copies
 from tests.redis.messages import message, number_of, route
 from tests.servers.redis import free_port
 
@@ -69,16 +70,16 @@ async def test_the_key_of_what_was_published_once_ends(broker, prefix, client, q
 
 async def test_what_is_known_of_a_copy_ends(redis_url, prefix, client):
     backend = RedisBackend(redis_url, Codecs(), key_prefix=prefix)
-    copies = backend.copies
+    copies = Copies(backend.board.marks)
     await copies.is_first(Copy("the-key", "a", "1"))
-    (key,) = client.keys(f"{prefix}celeriac.copies.the-key")
+    (key,) = client.keys(f"{prefix}celeriac.mark.copies.the-key")
     assert ONCE - 100 < client.ttl(key) <= ONCE
     await copies.forget("the-key")
     await copies.is_first(Copy("the-key", "b", "2"))
     assert 0 < client.ttl(key) <= ONCE_SETTLED
     await copies.forget("another")
     await copies.is_first(Copy("another", "a", "1"))
-    assert 0 < client.ttl(f"{prefix}celeriac.copies.another") <= ONCE_SETTLED
+    assert 0 < client.ttl(f"{prefix}celeriac.mark.copies.another") <= ONCE_SETTLED
     await backend.close()
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from celeriac import Celeriac
+from celeriac.client.revocations import Revocations
 from celeriac.servers.redis import RedisBroker
 from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.wire.envelope import Route
@@ -102,10 +103,11 @@ async def test_a_task_that_was_revoked_while_it_was_held_is_known_when_it_starts
     async with broker.subscribe([queue]) as subscription:
         subscription.prefetch = 64
         await take_until_more_are_held(broker, subscription, queue)
-        await broker.revocations.add(["one"])
+        revocations = Revocations(broker.board, broker.schedule)
+        await revocations.add(["one"])
         await asyncio.sleep(0.06)
         await subscription.take(1)
-        assert subscription.revision == await broker.revocations.revision()
+        assert subscription.revision == await revocations.revision()
 
 
 @pytest.mark.parametrize("prefetch", [0, 64])

@@ -9,6 +9,7 @@ import pytest
 
 from celeriac import Celeriac
 from celeriac.broker import Subscription
+from celeriac.client.revocations import Revocations
 from celeriac.servers.sqlite import SqliteBroker
 from celeriac.testing.steps import number_in, publish_numbers
 from celeriac.wire.envelope import Envelope, Route
@@ -110,10 +111,11 @@ async def test_a_task_that_was_revoked_while_it_was_held_is_known_when_it_starts
     async with broker.subscribe(["q"]) as subscription:
         subscription.prefetch = 64
         await take_until_more_are_held(broker, subscription)
-        await broker.revocations.add(["one"])
+        revocations = Revocations(broker.board, broker.schedule)
+        await revocations.add(["one"])
         await asyncio.sleep(0.06)
         await subscription.take(1)
-        assert subscription.revision == await broker.revocations.revision()
+        assert subscription.revision == await revocations.revision()
 
 
 async def test_a_message_on_its_last_delivery_runs_with_nothing_held_beside_it(file):

@@ -109,7 +109,7 @@ async def test_what_does_not_end_is_an_error(app: Celeriac):
         result = await endless.send()
         with pytest.raises(TimeoutError):
             await worker.drain(timeout=0.1)
-        await app.connections().broker.revocations.add([result.id])
+        await app.connections().revocations.add([result.id])
 
 
 async def test_a_failing_block_is_left_at_once(app: Celeriac):

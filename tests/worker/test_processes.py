@@ -120,7 +120,7 @@ async def test_revoking_with_terminate_kills_the_running_process(app: Celeriac):
     result = await tasks.waits.send()
     async for record in result.watch():
         if record.status == "STARTED":
-            await app.connections().broker.revocations.add([result.id], terminate=True)
+            await app.connections().revocations.add([result.id], terminate=True)
     assert record.status == "REVOKED"
 
 
@@ -135,7 +135,7 @@ async def test_a_short_call_does_not_wait_behind_a_long_one(app: Celeriac):
     short = [await tasks.square.send(n) for n in range(50)]
     assert [(await result.wait(WAIT))[0] for result in short] == [n * n for n in range(50)]
     assert (await long.info()).status == "PENDING"
-    await app.connections().broker.revocations.add([long.id], terminate=True)
+    await app.connections().revocations.add([long.id], terminate=True)
     with pytest.raises(TaskRevoked):
         await long.wait(WAIT)
 

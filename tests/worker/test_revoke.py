@@ -19,7 +19,7 @@ async def test_a_queued_task_that_was_revoked_before_any_worker_ran_never_runs(a
 
     revoked = await note.send("revoked")
     kept = await note.send("kept")
-    await app.connections().broker.revocations.add([revoked.id])
+    await app.connections().revocations.add([revoked.id])
     async with app.worker():
         await kept.wait(WAIT)
         with pytest.raises(TaskRevoked, match="revoked"):
@@ -32,7 +32,7 @@ async def test_a_whole_workflow_is_revoked_by_its_root(app: Celeriac):
     async def note() -> None: ...
 
     members = [await note.using(root_id="the-root").send() for _ in range(3)]
-    await app.connections().broker.revocations.add([], roots=["the-root"])
+    await app.connections().revocations.add([], roots=["the-root"])
     async with app.worker():
         for member in members:
             with pytest.raises(TaskRevoked):
@@ -53,7 +53,7 @@ async def test_a_running_coroutine_is_cancelled_and_may_clean_up(app: Celeriac):
     async with app.worker():
         result = await endless.send()
         await inside.wait()
-        await app.connections().broker.revocations.add([result.id])
+        await app.connections().revocations.add([result.id])
         with pytest.raises(TaskRevoked, match="terminated"):
             await result.wait(WAIT)
     assert cleaned.is_set()
@@ -72,7 +72,7 @@ async def test_a_running_function_in_a_thread_cannot_be_stopped_and_ends_as_it_d
     async with app.worker() as worker:
         result = await slow.send()
         await asyncio.to_thread(inside.wait, WAIT)
-        await app.connections().broker.revocations.add([result.id], terminate=True)
+        await app.connections().revocations.add([result.id], terminate=True)
         loop = asyncio.get_running_loop()
         loop.call_later(1.5, release.set)  # one look at the revocations later
         assert await result.wait(WAIT) == "done"
@@ -83,7 +83,7 @@ async def test_a_worker_that_starts_later_knows_what_was_revoked(app: Celeriac):
     @app.task
     async def note() -> None: ...
 
-    await app.connections().broker.revocations.add(["an-id"])
+    await app.connections().revocations.add(["an-id"])
     async with app.worker():
         with pytest.raises(TaskRevoked):
             await (await note.using(task_id="an-id").send()).wait(WAIT)

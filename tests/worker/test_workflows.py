@@ -287,7 +287,7 @@ async def test_an_expired_member_fails_the_chord(app: Celeriac):
 async def test_a_revoked_member_fails_the_chord(app: Celeriac):
     k = Kitchen(app)
     result = await chord([k.add.s(1), k.add.s(2)], k.same.s()).send()
-    await app.connections().broker.revocations.add([result.parent[0].id])
+    await app.connections().revocations.add([result.parent[0].id])
     async with app.worker():
         with pytest.raises(ChordError, match="TaskRevoked"):
             await result.wait(TIMEOUT)
@@ -298,7 +298,7 @@ async def test_a_revoked_member_fails_the_chord(app: Celeriac):
 async def test_a_workflow_is_cancelled_by_its_root_id(app: Celeriac):
     k = Kitchen(app)
     result = await (group(k.add.s(1), k.add.s(2)) | k.total.s() | k.add.s(1)).send()
-    await app.connections().broker.revocations.add([], roots=[result.root_id])
+    await app.connections().revocations.add([], roots=[result.root_id])
     async with app.worker():
         with pytest.raises(ChordError, match="TaskRevoked"):
             await result.wait(TIMEOUT)

@@ -18,8 +18,10 @@ from weakref import WeakKeyDictionary, WeakSet, finalize
 import msgspec
 
 from celeriac.backend import Backend
+from celeriac.board import Board
 from celeriac.broker import Broker
 from celeriac.client.publisher import Publisher
+from celeriac.client.revocations import Revocations
 from celeriac.server import Server, Settlements
 
 T = TypeVar("T")
@@ -45,6 +47,16 @@ class Connections(msgspec.Struct, frozen=True):
     publisher: Publisher
     owned: tuple[Server, ...] = ()
     settlements: Settlements | None = None
+
+    @property
+    def board(self) -> Board:
+        """What everybody who uses the broker shares beside messages."""
+        return self.broker.board
+
+    @property
+    def revocations(self) -> Revocations:
+        """What must not run any more."""
+        return Revocations(self.broker.board, self.broker.schedule)
 
     async def close(self) -> None:
         """Close what was opened here."""

@@ -47,7 +47,7 @@ async def revoke(
     broker did not store it, ``BackendError`` when only the results could not be written.
     """
     require("keep", keep, SECONDS)
-    await connections.broker.revocations.add(ids, roots=roots, terminate=terminate, keep=keep)
+    await connections.revocations.add(ids, roots=roots, terminate=terminate, keep=keep)
     with suppress(ResultMissing):  # no results are kept, so nobody waits for one
         await _tell(connections.backend, list(dict.fromkeys(ids)), datetime.fromtimestamp(clock.now(), UTC))
 

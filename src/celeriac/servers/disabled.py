@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
-from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
+from celeriac.backend import ChordStore, EncodedResult, Replies
 from celeriac.board import Board
 from celeriac.errors import ConfigError, Finding, ResultMissing
 from celeriac.server import Terms
@@ -19,7 +19,6 @@ class DisabledBackend:
 
     chords: ChordStore | None = None
     board: Board | None = None
-    copies: Copies | None = None
     replies: Replies | None = None
 
     def encode(self, record: ResultRecord) -> EncodedResult:

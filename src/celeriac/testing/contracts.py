@@ -15,7 +15,6 @@ _SUITES = {
         "board",
         "broker",
         "chord",
-        "copy",
         "fanout",
         "once",
         "revocation",
@@ -35,7 +34,6 @@ from celeriac.testing.board_contract import (  # noqa: E402
 )
 from celeriac.testing.broker_contract import BrokerContract, Plant  # noqa: E402
 from celeriac.testing.chord_contract import ChordContract  # noqa: E402
-from celeriac.testing.copy_contract import CopyContract  # noqa: E402
 from celeriac.testing.fanout_contract import FanoutContract  # noqa: E402
 from celeriac.testing.once_contract import OnceContract  # noqa: E402
 from celeriac.testing.revocation_contract import RevocationContract  # noqa: E402
@@ -47,7 +45,6 @@ __all__ = [
     "BoardContract",
     "BrokerContract",
     "ChordContract",
-    "CopyContract",
     "FanoutContract",
     "LeasesContract",
     "MarksContract",

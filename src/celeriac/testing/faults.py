@@ -16,7 +16,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from celeriac.backend import Backend, ChordStore, Claim, Copies, EncodedPart, EncodedResult, Replies, Standing
+from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
 from celeriac.board import Board
 from celeriac.broker import (
     Broker,
@@ -24,7 +24,6 @@ from celeriac.broker import (
     Delivery,
     Fanout,
     Receipt,
-    Revocations,
     Schedule,
     Subscription,
 )
@@ -245,12 +244,8 @@ class FaultyBroker:
         return self._broker.fanout
 
     @property
-    def board(self) -> Board | None:
+    def board(self) -> Board:
         return self._broker.board
-
-    @property
-    def revocations(self) -> Revocations:
-        return self._broker.revocations
 
     @property
     def connections(self) -> object | None:
@@ -417,10 +412,6 @@ class FaultyBackend:
     @property
     def board(self) -> Board | None:
         return self._backend.board
-
-    @property
-    def copies(self) -> Copies | None:
-        return self._backend.copies
 
     @property
     def chords(self) -> ChordStore | None:

@@ -1,4 +1,4 @@
-"""How every broker keeps what was revoked, sentence by sentence of its contract."""
+"""What is revoked with a broker: its board keeps it, its takes tell of it, and it outlasts what is parked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from celeriac.broker import Broker, Revoked
+from celeriac.broker import Broker
+from celeriac.client.revocations import Revocations, Revoked
 from celeriac.testing.steps import PATIENCE, fresh_queue, publish_numbers, soon, take_some
 
 
@@ -22,49 +23,49 @@ class RevocationContract:
     pytestmark = pytest.mark.asyncio
 
     async def test_nothing_is_revoked_at_first(self, broker: Broker) -> None:
-        assert await broker.revocations.load() == Revoked(await broker.revocations.revision())
-        assert await broker.revocations.load() == Revoked(await broker.revocations.revision())
+        assert await _of(broker).load() == Revoked(await _of(broker).revision())
+        assert await _of(broker).load() == Revoked(await _of(broker).revision())
 
     async def test_every_connection_knows_what_was_revoked(self, broker: Broker, second: Broker) -> None:
-        await broker.revocations.add(["a", "grüße"], roots=["flow"])
-        await second.revocations.add(["b"])
-        revoked = await second.revocations.load()
+        await _of(broker).add(["a", "grüße"], roots=["flow"])
+        await _of(second).add(["b"])
+        revoked = await _of(second).load()
         assert (revoked.ids, revoked.roots) == _sets(["a", "b", "grüße"], ["flow"])
         assert not revoked.terminate
-        assert await broker.revocations.load() == revoked
+        assert await _of(broker).load() == revoked
 
     async def test_it_outlives_the_connection(self, broker: Broker, second: Broker) -> None:
         await second.ping()
-        await broker.revocations.add(["a"])
-        await broker.revocations.load()
+        await _of(broker).add(["a"])
+        await _of(broker).load()
         await second.close()
-        assert (await second.revocations.load()).ids == {"a"}
+        assert (await _of(second).load()).ids == {"a"}
 
     async def test_what_is_to_be_terminated(self, broker: Broker) -> None:
-        await broker.revocations.add(["a", "b"], roots=["f"])
-        await broker.revocations.add(["b", "c"], roots=["g"], terminate=True)
-        await broker.revocations.add(["c"])
-        revoked = await broker.revocations.load()
+        await _of(broker).add(["a", "b"], roots=["f"])
+        await _of(broker).add(["b", "c"], roots=["g"], terminate=True)
+        await _of(broker).add(["c"])
+        revoked = await _of(broker).load()
         assert (revoked.ids, revoked.roots) == _sets(["a", "b", "c"], ["f", "g"])
         assert revoked.terminate == {"b", "c", "g"}
 
     async def test_the_revision_changes_with_every_add(self, broker: Broker, second: Broker) -> None:
-        seen = [await broker.revocations.revision()]
+        seen = [await _of(broker).revision()]
         for names in (["a"], ["a"], ["b", "c"]):
-            await broker.revocations.add(names)
-            seen.append(await second.revocations.revision())
-            assert await broker.revocations.revision() == seen[-1]
-            assert (await broker.revocations.load()).revision == seen[-1]
+            await _of(broker).add(names)
+            seen.append(await _of(second).revision())
+            assert await _of(broker).revision() == seen[-1]
+            assert (await _of(broker).load()).revision == seen[-1]
         assert len(set(seen)) == 4
 
     async def test_the_revision_changes_with_nothing_else(self, broker: Broker, queue: str) -> None:
-        await broker.revocations.add(["a"])
-        before = await broker.revocations.revision()
+        await _of(broker).add(["a"])
+        before = await _of(broker).revision()
         await publish_numbers(broker, queue, [1])
         async with broker.subscribe([queue]) as subscription:
             (delivery,) = await take_some(subscription, 1)
             await delivery.receipt.ack()
-        assert await broker.revocations.revision() == before
+        assert await _of(broker).revision() == before
 
     async def test_a_take_tells_the_revision_that_held(
         self, broker: Broker, second: Broker, queue: str
@@ -73,9 +74,9 @@ class RevocationContract:
             for number in range(3):
                 await publish_numbers(broker, queue, [number])
                 await take_some(subscription, 1)
-                assert subscription.revision == await second.revocations.revision()
-                await second.revocations.add([f"task-{number}"])
-                assert subscription.revision != await second.revocations.revision()
+                assert subscription.revision == await _of(second).revision()
+                await _of(second).add([f"task-{number}"])
+                assert subscription.revision != await _of(second).revision()
 
     async def test_one_stored_before_a_message_was_taken_is_not_missed(
         self, broker: Broker, second: Broker, queue: str
@@ -83,23 +84,23 @@ class RevocationContract:
         async with broker.subscribe([queue]) as subscription:
             for number in range(30):
                 waiting = asyncio.create_task(take_some(subscription, 1))
-                await second.revocations.add([f"task-{number}"])
-                stored = await second.revocations.revision()
+                await _of(second).add([f"task-{number}"])
+                stored = await _of(second).revision()
                 await publish_numbers(second, queue, [number])
                 (delivery,) = await soon(waiting)
                 assert subscription.revision == stored
                 await delivery.receipt.ack()
 
     async def test_it_is_dropped_when_its_time_is_over(self, broker: Broker, second: Broker) -> None:
-        await broker.revocations.add(["kept", "short"])
-        await broker.revocations.add(["brief"], roots=["passing"], terminate=True, keep=1)
-        await broker.revocations.add(["short"], keep=1)
-        assert (await second.revocations.load()).ids == {"kept", "brief", "short"}
+        await _of(broker).add(["kept", "short"])
+        await _of(broker).add(["brief"], roots=["passing"], terminate=True, keep=1)
+        await _of(broker).add(["short"], keep=1)
+        assert (await _of(second).load()).ids == {"kept", "brief", "short"}
         revoked = await _once_gone(second, "brief")
         assert (revoked.ids, revoked.roots) == _sets(["kept", "short"], [])
         assert not revoked.terminate
-        await broker.revocations.add(["brief"])
-        assert (await broker.revocations.load()).ids == {"kept", "short", "brief"}
+        await _of(broker).add(["brief"])
+        assert (await _of(broker).load()).ids == {"kept", "short", "brief"}
 
     async def test_it_is_kept_until_what_is_parked_is_due(
         self, broker: Broker, second: Broker, queue: str
@@ -108,30 +109,34 @@ class RevocationContract:
         async with broker.subscribe([queue]) as subscription:
             (delivery,) = await take_some(subscription, 1)
             await delivery.receipt.park(time.time() + 60)
-        await broker.revocations.add(["a"], keep=0.05)
+        await _of(broker).add(["a"], keep=0.05)
         await second.schedule.delete([parked.id for parked in await second.schedule.list()])
-        await broker.revocations.add(["b"], keep=0.05)
+        await _of(broker).add(["b"], keep=0.05)
         await _once_gone(second, "b")
-        assert (await second.revocations.load()).ids == {"a"}
+        assert (await _of(second).load()).ids == {"a"}
 
     async def test_when_all_is_over_the_next_is_not_missed(self, broker: Broker, second: Broker) -> None:
-        await broker.revocations.add(["brief"], keep=0.05)
-        before = await second.revocations.revision()
+        await _of(broker).add(["brief"], keep=0.05)
+        before = await _of(second).revision()
         await _once_gone(second, "brief")
-        await broker.revocations.add(["next"])
-        assert await second.revocations.revision() != before
-        assert (await second.revocations.load()).ids == {"next"}
+        await _of(broker).add(["next"])
+        assert await _of(second).revision() != before
+        assert (await _of(second).load()).ids == {"next"}
 
     async def test_5000_at_once(self, broker: Broker, second: Broker) -> None:
         ids = [f"task-{number}" for number in range(5000)]
-        await broker.revocations.add(ids, roots=ids[:2500])
-        revoked = await second.revocations.load()
+        await _of(broker).add(ids, roots=ids[:2500])
+        revoked = await _of(second).load()
         assert (revoked.ids, revoked.roots) == _sets(ids, ids[:2500])
 
     @pytest.fixture
     def queue(self) -> str:
         """Return a name that no other test has."""
         return fresh_queue()
+
+
+def _of(broker: Broker) -> Revocations:
+    return Revocations(broker.board, broker.schedule)
 
 
 def _sets(ids: Sequence[str], roots: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -142,7 +147,7 @@ async def _once_gone(broker: Broker, id: str) -> Revoked:
     """Return what is revoked once this entry was dropped. Nothing tells of that, so it is looked for."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            revoked = await broker.revocations.load()
+            revoked = await _of(broker).load()
             if id not in revoked.ids:
                 return revoked
             await asyncio.sleep(0.02)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
-from celeriac.backend import Copies
 from celeriac.canvas.budget import Budget, is_light
 from celeriac.servers.offload import in_thread
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.task import Malformed, TaskMessage, decode, takes_long
 from celeriac.worker.attempt import Attempt
+from celeriac.worker.copies import Copies
 from celeriac.worker.gate import Facts, Run, RunApart, admit
 from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge

@@ -67,7 +67,7 @@ def assemble(
     budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
     tasks = Repertoire(app, calling, workflows)
-    revocations = RevocationList(connections.broker.revocations)
+    revocations = RevocationList(connections.revocations)
     reserving = Reserving(settings.prefetch)
     judge = Judge(settings, backend, tasks, errbacks.is_inline, clock.now, node)
     admission = Admission(

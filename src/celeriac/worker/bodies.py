@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Sequence
 from time import monotonic
 from typing import Any
 
-from celeriac.broker import Revoked
+from celeriac.client.revocations import Revoked
 from celeriac.errors import WorkerLost
 from celeriac.settings import Settings
 from celeriac.worker.attempt import SPENT, Attempt

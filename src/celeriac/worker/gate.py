@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from celeriac.broker import Revoked
 from celeriac.canvas.advance import obstacle
 from celeriac.canvas.budget import Budget
+from celeriac.client.revocations import Revoked
 from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound, WorkerLost
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.preview import counted

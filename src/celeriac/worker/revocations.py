@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from celeriac.broker import Revocations, Revoked
+from celeriac.client.revocations import Revocations, Revoked
 from celeriac.errors import BrokerError
 
 logger = logging.getLogger("celeriac.worker")

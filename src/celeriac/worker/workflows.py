@@ -38,6 +38,7 @@ from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.failure import Failure, describe, rebuild
 from celeriac.wire.result import FAILURE, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
+from celeriac.worker.copies import Copies
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import UNAVAILABLE, Insist
 from celeriac.worker.outcome import NOTHING, Decision
@@ -66,7 +67,7 @@ class Workflows:
         defaults: Callable[[str], SendOptions],
         budget: Budget,
     ) -> None:
-        self.copies = backend.copies if publisher.broker.may_repeat else None
+        self.copies = _copies(backend) if publisher.broker.may_repeat else None
         self._backend = backend
         self._publisher = publisher
         self._insist = insist
@@ -304,3 +305,9 @@ def _value(part: Any) -> Any:
         return value
     failure = value if isinstance(value, Failure) else describe(Exception(value))
     raise _PartFailed(ChordError(f"Dependency {part.task_id} raised {rebuild(failure)!r}"), failure)
+
+
+def _copies(backend: Backend) -> Copies | None:
+    """Return what tells copies apart, if the results are kept where that can be known."""
+    marks = backend.board.marks if backend.board is not None else None
+    return Copies(marks) if marks is not None else None

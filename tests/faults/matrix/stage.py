@@ -294,7 +294,7 @@ class Stage:
             async with app.worker():
                 result = await scene.send(app)
                 await begun(result)
-                await app.connections().broker.revocations.add([result.id])
+                await app.connections().revocations.add([result.id])
                 caller = await scene.heard(result)
             return await scene.outcome(app, caller)
 

@@ -17,19 +17,18 @@ from itertools import count, islice
 
 import msgspec
 
+from celeriac.board import REVOKED
 from celeriac.broker import (
     DeadLetter,
     DeadLetters,
     Delivery,
     Parked,
-    Revocations,
-    Revoked,
     Schedule,
     Subscription,
 )
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost, Finding
-from celeriac.servers.memory.board import MemoryBoard
+from celeriac.servers.memory.board import MemoryBoard, MemorySets
 from celeriac.servers.memory.fanout import MemoryFanout
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
@@ -80,7 +79,6 @@ class MemoryBroker:
         self._once_full = _ONCE_FEW
         self._lines = _Lines(clock)
         self._board = MemoryBoard(clock)
-        self._revocations = _MemoryRevocations(self._lines, clock)
         self._fanout = MemoryFanout()
         self._subscriptions: set[_MemorySubscription] = set()
 
@@ -108,7 +106,7 @@ class MemoryBroker:
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
-        subscription = _MemorySubscription(self._lines, self._revocations, queues)
+        subscription = _MemorySubscription(self._lines, self._board.sets, queues)
         self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -137,15 +135,11 @@ class MemoryBroker:
 
     @property
     def schedule(self) -> Schedule:
-        return _MemorySchedule(self._lines)
+        return _MemorySchedule(self._lines, self._clock)
 
     @property
     def board(self) -> MemoryBoard:
         return self._board
-
-    @property
-    def revocations(self) -> Revocations:
-        return self._revocations
 
     @property
     def fanout(self) -> MemoryFanout:
@@ -283,9 +277,9 @@ class _MemoryReceipt:
 
 
 class _MemorySubscription:
-    def __init__(self, lines: _Lines, revocations: _MemoryRevocations, queues: Sequence[str]) -> None:
+    def __init__(self, lines: _Lines, sets: MemorySets, queues: Sequence[str]) -> None:
         self._lines = lines
-        self._revocations = revocations
+        self._sets = sets
         self._revision = 0
         self._queues = deque(dict.fromkeys(queues))
         self.prefetch = 0
@@ -298,7 +292,7 @@ class _MemorySubscription:
         while not self._stopped:
             taken = self._lines.take(self._queues, limit)
             if taken:
-                self._revision = self._revocations.number
+                self._revision = self._sets.number(REVOKED)
                 return [self._delivery(message) for message in taken]
             await self._wait()
         return []
@@ -368,8 +362,9 @@ class _MemoryDeadLetters:
 
 
 class _MemorySchedule:
-    def __init__(self, lines: _Lines) -> None:
+    def __init__(self, lines: _Lines, clock: Clock) -> None:
         self._lines = lines
+        self._clock = clock
 
     async def list(self, limit: int = 100, offset: int = 0) -> list[Parked]:
         waiting = sorted(
@@ -383,39 +378,9 @@ class _MemorySchedule:
     async def delete(self, ids: Sequence[str]) -> int:
         return sum(self._lines.unpark(int(name)) for name in ids if name.isdecimal())
 
-
-class _MemoryRevocations:
-    def __init__(self, lines: _Lines, clock: Clock) -> None:
-        self._lines = lines
-        self._clock = clock
-        self._ids: dict[str, float] = {}
-        self._roots: dict[str, float] = {}
-        self._terminate: dict[str, float] = {}
-        self.number = 0
-
-    async def add(
-        self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
-    ) -> None:
-        due = (waiting.due for waiting in self._lines.parked.values())
-        expires = max(self._clock.now(), max(due, default=0.0)) + keep
-        killed = (*ids, *roots) if terminate else ()
-        for known, added in ((self._ids, ids), (self._roots, roots), (self._terminate, killed)):
-            for name in known.keys() - self._alive(known):
-                del known[name]
-            for name in added:
-                known[name] = max(expires, known.get(name, 0.0))
-        self.number += 1
-
-    async def revision(self) -> int:
-        return self.number
-
-    async def load(self) -> Revoked:
-        ids, roots, terminate = map(self._alive, (self._ids, self._roots, self._terminate))
-        return Revoked(self.number, ids, roots, terminate)
-
-    def _alive(self, known: dict[str, float]) -> frozenset[str]:
+    async def horizon(self) -> float:
         now = self._clock.now()
-        return frozenset(name for name, expires in known.items() if expires > now)
+        return max((waiting.due - now for waiting in self._lines.parked.values()), default=0.0)
 
 
 def _read(message: _Message) -> Envelope | Unreadable:

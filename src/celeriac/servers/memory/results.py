@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from math import inf
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,6 @@ from celeriac.backend import (
     CHORD_KEPT,
     ChordStore,
     Claim,
-    Copies,
     EncodedPart,
     EncodedResult,
     PartValue,
@@ -34,7 +33,6 @@ from celeriac.servers.following import Following
 from celeriac.servers.memory.board import MemoryBoard
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.failure import read_failure
-from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
 from celeriac.wire.preview import counted
 from celeriac.wire.result import EXCEPTION_STATES, SUCCESS, ResultRecord, decode, encode, encode_part, plain
 
@@ -72,7 +70,6 @@ class MemoryBackend:
         self._versions = count()
         self._chords = _Chords(codecs, clock, expires)
         self._board = MemoryBoard(clock)
-        self._copies = _Copies(clock)
 
     @property
     def chords(self) -> ChordStore:
@@ -81,10 +78,6 @@ class MemoryBackend:
     @property
     def board(self) -> MemoryBoard:
         return self._board
-
-    @property
-    def copies(self) -> Copies:
-        return self._copies
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return EncodedResult(record, encode(record, self._codecs, extended=True))
@@ -150,35 +143,6 @@ class MemoryBackend:
             if not self._has_expired(self._kept[oldest]):
                 return
             del self._kept[oldest]
-
-
-class _Taken(msgspec.Struct):
-    until: float
-    numbers: dict[str, str] = {}
-
-
-class _Copies:
-    """Copies that were taken in this process; see ``celeriac.backend.Copies``."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._taken: dict[str, _Taken] = {}
-
-    async def is_first(self, copy: Copy) -> bool:
-        now = self._clock.now()
-        taken = self._taken.get(copy.key)
-        if taken is None or taken.until < now:
-            taken = self._taken[copy.key] = _Taken(now + ONCE)
-        return taken.numbers.setdefault(copy.name, copy.number) == copy.number
-
-    async def forget(self, key: str) -> None:
-        now = self._clock.now()
-        taken = self._taken.pop(key, _Taken(inf))
-        taken.until = min(taken.until, now + ONCE_SETTLED)
-        self._taken[key] = taken
-        # What was forgotten first is at the front, unless something is kept there that never was.
-        for old in [key for key, taken in islice(self._taken.items(), 2) if taken.until < now]:
-            del self._taken[old]
 
 
 class _Chord(msgspec.Struct):

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakSet
 
-from celeriac.board import Board
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import require
+from celeriac.servers.rabbitmq.board import AmqpBoard
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.copies import as_copies
 from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
@@ -28,7 +28,6 @@ from celeriac.servers.rabbitmq.orphans import Orphans
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.errors import NOT_FOUND, Refused
 from celeriac.servers.rabbitmq.rerouting import Rerouting
-from celeriac.servers.rabbitmq.revocations import AmqpRevocations
 from celeriac.servers.rabbitmq.schedule import AmqpSchedule
 from celeriac.servers.rabbitmq.subscription import AmqpSubscription
 from celeriac.servers.rabbitmq.tallies import Tallies
@@ -52,7 +51,6 @@ class AmqpBroker:
     :param link: the connection, where there is one to this URL already.
     """
 
-    board: Board | None = None
     may_repeat = True
 
     def __init__(
@@ -83,7 +81,7 @@ class AmqpBroker:
             self.link, self._topology, self._dispatcher, dead, lowest_first=lowest_first
         )
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
-        self._revocations = AmqpRevocations(self.link, self._ledger, self._topology, clock)
+        self._board = AmqpBoard(self.link, self._ledger, clock)
         self._fanout = AmqpFanout(self.link)
         self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
 
@@ -108,7 +106,7 @@ class AmqpBroker:
             self._rerouting,
             self._ledger,
             self._known_queues,
-            self._revocations,
+            self._board.sets,
             self._tallies,
             self._orphans,
             lowest_first=self._lowest_first,
@@ -173,9 +171,9 @@ class AmqpBroker:
         return self._schedule
 
     @property
-    def revocations(self) -> AmqpRevocations:
-        """The revoked tasks."""
-        return self._revocations
+    def board(self) -> AmqpBoard:
+        """What all who use the broker share."""
+        return self._board
 
     @property
     def connections(self) -> Link:

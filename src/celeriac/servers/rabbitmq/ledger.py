@@ -49,14 +49,24 @@ _MOST_STEPS = 10_000
 """By how much a count may be taken back at once. Forward it goes one by one."""
 
 
+class Change(msgspec.Struct, array_like=True):
+    """A change of a board's sets of one name: members to add, or to remove.
+
+    :param at: seconds since the epoch, by the clock of who writes it.
+    """
+
+    name: str
+    sets: dict[str, list[str]]
+    at: float
+
+
 class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One entry of the log. A field that is not needed is empty.
 
     :param number: random; differs from that of every other entry.
     :param mark: says that the history is read up to here.
     :param queue: was declared.
-    :param revoke: ids of tasks that must not run any more, until ``until``; ``roots``: of whole workflows.
-    :param terminate: their running processes are to be killed too.
+    :param change: of sets; its members are kept until ``until``, or removed where that is 0.
     :param until: seconds since the epoch.
     :param counted: messages whose count of deliveries changes by ``step``.
     :param held: publications that are worked on, until ``until``.
@@ -66,9 +76,7 @@ class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
     number: int = msgspec.field(default_factory=lambda: secrets.randbelow(NUMBERS - 1) + 1)
     mark: str | None = None
     queue: str | None = None
-    revoke: list[str] = []
-    roots: list[str] = []
-    terminate: bool = False
+    change: Change | None = None
     until: float = 0.0
     counted: list[str] = []
     step: int = 1
@@ -214,7 +222,7 @@ class Ledger:
             await seen.wait()
 
 
-def drop_oldest(known: dict[str, Any]) -> None:
+def drop_oldest(known: dict[Any, Any]) -> None:
     """Drop the oldest names beyond ``MOST``."""
     while len(known) > MOST:
         del known[next(iter(known))]

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from celeriac.backend import ChordStore, Copies, EncodedResult, Replies
+from celeriac.backend import ChordStore, EncodedResult, Replies
 from celeriac.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
 from celeriac.servers.coalesce import Coalescer
@@ -64,7 +64,6 @@ class AmqpBackend:
 
     chords: ChordStore | None = None
     board: Board | None = None
-    copies: Copies | None = None
     replies: Replies | None = None
 
     def __init__(

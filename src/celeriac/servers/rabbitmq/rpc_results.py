@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 
-from celeriac.backend import ChordStore, Copies, EncodedResult
+from celeriac.backend import ChordStore, EncodedResult
 from celeriac.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
 from celeriac.retry import Backoff
@@ -53,7 +53,6 @@ class RpcBackend:
 
     chords: ChordStore | None = None
     board: Board | None = None
-    copies: Copies | None = None
 
     def __init__(
         self,

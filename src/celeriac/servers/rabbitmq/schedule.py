@@ -66,6 +66,13 @@ class AmqpSchedule:
                                 deleted += 1
         return deleted
 
+    async def horizon(self) -> float:
+        with self._link.translated(BrokerUnavailable, BrokerError):
+            soon, *levels = await self._counts()
+        # What is in the queue of one level has at most two of its delays to go.
+        longest = max((2.0 ** (level + 1) for level, count in enumerate(levels) if count), default=0.0)
+        return max(longest, 1.0 if soon else 0.0)
+
     async def _levels(self) -> builtins.list[str]:
         with self._link.translated(BrokerUnavailable, BrokerError):
             counts = await self._counts()

@@ -16,9 +16,11 @@ from typing import Any
 
 import msgspec
 
+from celeriac.board import REVOKED
 from celeriac.broker import Delivery
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.pace import Pace
+from celeriac.servers.rabbitmq.board import AmqpSets
 from celeriac.servers.rabbitmq.delivery import AmqpReceipt, Unsettled
 from celeriac.servers.rabbitmq.envelopes import counted_by_broker, read
 from celeriac.servers.rabbitmq.known_queues import KnownQueues
@@ -30,7 +32,6 @@ from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavailable
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.rerouting import Rerouting
-from celeriac.servers.rabbitmq.revocations import AmqpRevocations
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import Topology
 from celeriac.wire.envelope import Unreadable
@@ -54,7 +55,7 @@ class AmqpSubscription:
         rerouting: Rerouting,
         ledger: Ledger,
         known_queues: KnownQueues,
-        revocations: AmqpRevocations,
+        sets: AmqpSets,
         tallies: Tallies,
         orphans: Orphans,
         *,
@@ -66,7 +67,7 @@ class AmqpSubscription:
         self._rerouting = rerouting
         self._ledger = ledger
         self._known_queues = known_queues
-        self._revocations = revocations
+        self._sets = sets
         self._tallies = tallies
         self._orphans = orphans
         self.revision = 0
@@ -97,7 +98,7 @@ class AmqpSubscription:
             self._news.clear()
             if taken := self._pick(limit):
                 self._taken_lately += len(taken)
-                self.revision = self._revocations.latest
+                self.revision = self._sets.latest(REVOKED)
                 if not _note_taken(taken):
                     return taken
                 if taken := await self._sort_out(taken):

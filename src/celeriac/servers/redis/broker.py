@@ -26,7 +26,6 @@ from celeriac.servers.redis.parking import Parking
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.results import RedisBackend
-from celeriac.servers.redis.revocations import RedisRevocations
 from celeriac.servers.redis.schedule import RedisSchedule
 from celeriac.servers.redis.settlements import RedisSettlements
 from celeriac.servers.redis.settling import Settler
@@ -87,7 +86,6 @@ class RedisBroker:
         self._dead = RedisDeadLetters(self._link, self._keys)
         self._schedule = RedisSchedule(self._link, self._keys)
         self._board = RedisBoard(self._link, self._keys.prefix)
-        self._revocations = RedisRevocations(self._link, self._keys)
         self._fanout = RedisFanout(self._link, self._keys, self._pushes)
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -159,11 +157,6 @@ class RedisBroker:
     def board(self) -> RedisBoard:
         """What all who use the broker share."""
         return self._board
-
-    @property
-    def revocations(self) -> RedisRevocations:
-        """What must not run any more."""
-        return self._revocations
 
     @property
     def fanout(self) -> RedisFanout:

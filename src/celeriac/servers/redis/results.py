@@ -12,15 +12,14 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from celeriac.backend import Copies, EncodedResult, Replies
+from celeriac.backend import EncodedResult, Replies
 from celeriac.errors import BackendError, BackendUnavailable, CeleriacError, Finding
 from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
-from celeriac.servers.redis.board import RedisBoard
+from celeriac.servers.redis.board import MARK_PREFIX, RedisBoard
 from celeriac.servers.redis.chords import RedisChords
 from celeriac.servers.redis.connection_pool import ConnectionPool
-from celeriac.servers.redis.copies import COPIES_PREFIX, RedisCopies
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
@@ -117,7 +116,6 @@ class RedisBackend:
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
         self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self.expires_ms // 1000))
         self._board = RedisBoard(self._link, self._prefix)
-        self._copies = RedisCopies(self._link, self._prefix)
         self._large = LargeValues(self._link)
         self._listener = Listener(self._link, self.key, self._decode, partial(takes_long, codecs=codecs))
         self._store: Coalescer[EncodedResult, None] = Coalescer(self._store_trip, _STORE_BATCH, _weigh)
@@ -143,10 +141,6 @@ class RedisBackend:
     @property
     def board(self) -> RedisBoard:
         return self._board
-
-    @property
-    def copies(self) -> Copies:
-        return self._copies
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
@@ -193,14 +187,13 @@ class RedisBackend:
         return await self._link.describe()
 
     async def examine(self) -> Sequence[Finding]:
-        copies = self._prefix + COPIES_PREFIX
-        return await Trial(self._link).results(self.key(""), self._prefix + group_key(""), copies)
+        marks = self._prefix + MARK_PREFIX
+        return await Trial(self._link).results(self.key(""), self._prefix + group_key(""), marks)
 
     async def close(self) -> None:
         await self._store.drain()
         await self._load.drain()
         await self._chords.drain()
-        await self._copies.drain()
         await self._board.drain()
         await self._listener.close()
         await self._link.close()

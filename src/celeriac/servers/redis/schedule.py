@@ -32,6 +32,16 @@ return reply
 """
 )
 
+_HORIZON = Script(
+    r"""
+-- KEYS: due. Returns the seconds to the last time that is one.
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local latest = redis.call('ZREVRANGEBYSCORE', KEYS[1], now + 1e9, now, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+return tostring(latest and latest - now or 0)
+"""
+)
+
 _DELETE = Script(
     r"""
 -- KEYS: unacked, index, due. ARGV: tags. Returns how many were parked.
@@ -69,6 +79,9 @@ class RedisSchedule:
             return 0
         keys = (self._keys.unacked, self._keys.index, self._keys.due)
         return int(await self._link.run(_DELETE, keys, ids))
+
+    async def horizon(self) -> float:
+        return float(await self._link.run(_HORIZON, (self._keys.due,), ()))
 
 
 def _parked(tag: bytes, due: bytes, value: bytes) -> Parked:

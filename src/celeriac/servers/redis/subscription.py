@@ -14,6 +14,7 @@ from typing import Any
 from celeriac.broker import Delivery
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError
+from celeriac.servers.redis.board import read_revision
 from celeriac.servers.redis.doorbell import Doorbell
 from celeriac.servers.redis.keys import Keys, QueueLists
 from celeriac.servers.redis.leases import LeaseKeeper
@@ -22,7 +23,6 @@ from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
-from celeriac.servers.redis.revocations import read_revision
 from celeriac.servers.redis.scripts import RESERVE
 from celeriac.servers.redis.settling import RedisReceipt, Settler
 from celeriac.servers.reserve import Reserve

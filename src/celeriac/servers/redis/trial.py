@@ -43,7 +43,7 @@ try('HMGET', hash, 'a')
 try('HEXISTS', hash, 'a')
 try('HLEN', hash)
 try('HDEL', hash, 'a')
-try('ZADD', sorted, 1, 'a')
+try('ZADD', sorted, 'GT', 1, 'a')
 try('ZSCORE', sorted, 'a')
 try('ZMSCORE', sorted, 'a')
 try('ZCARD', sorted)
@@ -60,6 +60,8 @@ try('SMEMBERS', set)
 try('SET', text, '1', 'EX', 60)
 try('GET', text)
 try('EXPIRE', text, 60)
+try('TTL', text)
+try('TYPE', text)
 try('EXISTS', text)
 try('DEL', hash, sorted, list, set, text)
 return {redis.REDIS_VERSION or '', refused}
@@ -79,6 +81,7 @@ try('PEXPIRE', text, 60000)
 try('EXPIRE', text, 60)
 try('PTTL', text)
 try('TTL', text)
+try('TYPE', text)
 try('INCR', text)
 try('EXISTS', text)
 try('ZADD', sorted, 1, 'a')
@@ -120,19 +123,19 @@ class Trial:
         await self._touch(_kinds(keys, queues))
         return [*await self._pushes(scratch[0]), *await self._evicts(), *self._lowered()]
 
-    async def results(self, key: str, chord: str, copies: str) -> list[Finding]:
+    async def results(self, key: str, chord: str, marks: str) -> list[Finding]:
         """Try what a result store needs. Raises ``BackendError`` naming what is refused.
 
         :param key: a result's, with its id left out, which is its channel's too.
         :param chord: the same of a chord.
-        :param copies: the same of what tells copies apart.
+        :param marks: the same of a mark on the board.
         """
         await self._plain()
         text, name = f"{key}{self._name}", f"{chord}{self._name}"
         line = await self._link.open_line()
         try:
             await self._subscribe(line, text)
-            await self._run(_RESULTS, [text, f"{name}.j", f"{name}.d", f"{copies}{self._name}", f"{name}.s"])
+            await self._run(_RESULTS, [text, f"{name}.j", f"{name}.d", f"{marks}{self._name}", f"{name}.s"])
             if not await _arrives(line):
                 raise self._link.refusal(
                     f"what is published on the channel {text} does not arrive: is pub/sub kept away by a proxy?"

@@ -9,17 +9,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from celeriac.backend import Backend
-from celeriac.board import Board
-from celeriac.broker import DeadLetters, Revocations, Schedule, Subscription
+from celeriac.broker import DeadLetters, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
+from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.fanout import SqliteFanout
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.results import SqlBackend
-from celeriac.servers.sqlite.revocations import SqliteRevocations
 from celeriac.servers.sqlite.schedule import SqliteSchedule
 from celeriac.servers.sqlite.settlements import SqliteSettlements
 from celeriac.servers.sqlite.subscription import SqliteSubscription
@@ -38,7 +37,6 @@ class SqliteBroker:
     :param group: let the file's group read and write what is made here too; else only its owner may.
     """
 
-    board: Board | None = None
     may_repeat = False
 
     def __init__(
@@ -51,6 +49,7 @@ class SqliteBroker:
     ) -> None:
         require("lease", lease, SECONDS)
         self._file = QueueFile(path, clock, lease, group=group)
+        self._board = SqliteBoard(self._file.link, clock)
         self._fanout = SqliteFanout(self._file)
         self._subscriptions: set[SqliteSubscription] = set()
         self._settlements: list[SqliteSettlements] = []
@@ -107,8 +106,9 @@ class SqliteBroker:
         return SqliteSchedule(self._file)
 
     @property
-    def revocations(self) -> Revocations:
-        return SqliteRevocations(self._file.link, self._file.clock)
+    def board(self) -> SqliteBoard:
+        """What all who use the file share."""
+        return self._board
 
     @property
     def fanout(self) -> SqliteFanout:

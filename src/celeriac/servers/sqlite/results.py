@@ -13,15 +13,14 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from celeriac.backend import Copies, EncodedResult, Replies
-from celeriac.board import Board
+from celeriac.backend import EncodedResult, Replies
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
+from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.chords import SqlChords
-from celeriac.servers.sqlite.copies import SqlCopies
 from celeriac.servers.sqlite.link import LARGE, SqliteLink
 from celeriac.servers.sqlite.result_rows import EncodedRow, ResultRows, Row, RowCodec
 from celeriac.servers.sqlite.tables import RESULTS
@@ -53,7 +52,6 @@ class SqlBackend:
     :raises ConfigError: the URL names no SQLite file.
     """
 
-    board: Board | None = None
     replies: Replies | None = None
 
     def __init__(
@@ -75,7 +73,7 @@ class SqlBackend:
         self._clock = clock
         self._rows = ResultRows(clock, expires)
         self._chords = SqlChords(self._link, codecs, serializer, clock, expires)
-        self._copies = SqlCopies(self._link, clock)
+        self._board = SqliteBoard(self._link, clock)
         self._following = Following()
         self._watch: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -101,8 +99,8 @@ class SqlBackend:
         return self._link.path
 
     @property
-    def copies(self) -> Copies:
-        return self._copies
+    def board(self) -> SqliteBoard:
+        return self._board
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return self._codec.encode(record)
@@ -159,7 +157,6 @@ class SqlBackend:
         await self._storing.drain()
         await self._loading.drain()
         await self._chords.drain()
-        await self._copies.drain()
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()

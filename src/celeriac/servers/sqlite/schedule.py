@@ -19,6 +19,7 @@ _LIST = """
     SELECT id, CAST(queue AS TEXT), due_at, CAST(coalesce(frame, '') AS BLOB) FROM celeriac_message
     WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT :limit OFFSET :offset"""
 _COUNT = "SELECT count(*) FROM celeriac_message WHERE due_at IS NOT NULL"
+_LATEST = "SELECT max(due_at) FROM celeriac_message WHERE due_at < 9e999"
 _DELETE = """
     DELETE FROM celeriac_message WHERE due_at IS NOT NULL AND id IN (SELECT value FROM json_each(:ids))"""
 
@@ -45,3 +46,7 @@ class SqliteSchedule:
     async def delete(self, ids: Sequence[str]) -> int:
         facts = {"ids": as_json(row_ids(ids))}
         return await self._file.revived(lambda connection: connection.execute(_DELETE, facts).rowcount)
+
+    async def horizon(self) -> float:
+        latest = await self._file.link.read(lambda connection: scalar(connection, _LATEST))
+        return max(0.0, (latest or 0.0) - self._file.clock.now())

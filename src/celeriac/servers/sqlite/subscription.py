@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from celeriac.broker import Delivery
 from celeriac.servers.reserve import Reserve
+from celeriac.servers.sqlite.board import read_revision
 from celeriac.servers.sqlite.messages import TakenMessage
 from celeriac.servers.sqlite.queue_file import QueueFile, Taken
 from celeriac.servers.sqlite.receipt import SqliteReceipt
-from celeriac.servers.sqlite.revocations import read_revision
 
 _LONGEST_WAIT = 15.0
 """Seconds for which a wait believes that it will be woken; then it looks at the file."""

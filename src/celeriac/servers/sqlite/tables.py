@@ -42,17 +42,6 @@ CREATE TABLE celeriac_dead (
 CREATE TABLE celeriac_once (key TEXT NOT NULL PRIMARY KEY, expires FLOAT NOT NULL);
 CREATE INDEX ix_celeriac_once_expires ON celeriac_once (expires);
 
-CREATE TABLE celeriac_revoked (
-    kind TEXT NOT NULL,
-    id TEXT NOT NULL,
-    expires FLOAT NOT NULL,
-    terminate INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (kind, id)
-);
-CREATE INDEX ix_celeriac_revoked_expires ON celeriac_revoked (expires);
-
-CREATE TABLE celeriac_revision (name TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL);
-
 CREATE TABLE celeriac_binding (
     listener TEXT NOT NULL,
     exchange TEXT NOT NULL,
@@ -120,14 +109,35 @@ CREATE TABLE celeriac_chord_part (
     part BLOB,
     PRIMARY KEY (chord_id, task_id, place, joins)
 );
-
-CREATE TABLE celeriac_copy (
-    id VARCHAR NOT NULL,
-    name VARCHAR NOT NULL,
-    number VARCHAR,
-    expires FLOAT,
-    PRIMARY KEY (id, name)
-);
-CREATE INDEX ix_celeriac_copy_expires ON celeriac_copy (expires);
 """
 """What a result store needs: Celery's two tables, and celeriac's own beside them."""
+
+BOARD = """
+CREATE TABLE celeriac_member (
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    member TEXT NOT NULL,
+    expires FLOAT NOT NULL,
+    PRIMARY KEY (name, kind, member)
+);
+CREATE INDEX celeriac_member_expires ON celeriac_member (expires);
+
+CREATE TABLE celeriac_revision (name TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL);
+
+CREATE TABLE celeriac_mark (
+    key TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT,
+    expires FLOAT NOT NULL,
+    PRIMARY KEY (key, name)
+);
+CREATE INDEX celeriac_mark_expires ON celeriac_mark (expires);
+
+CREATE TABLE celeriac_lease (name TEXT NOT NULL PRIMARY KEY, holder TEXT NOT NULL, expires FLOAT NOT NULL);
+CREATE INDEX celeriac_lease_expires ON celeriac_lease (expires);
+
+CREATE TABLE celeriac_turn (name TEXT NOT NULL, at FLOAT NOT NULL, expires FLOAT NOT NULL);
+CREATE INDEX celeriac_turn_last ON celeriac_turn (name, at);
+CREATE INDEX celeriac_turn_expires ON celeriac_turn (expires);
+"""
+"""What a board needs: sets of names and their revisions, marks, leases, and the turns of windows."""

@@ -1,0 +1,203 @@
+"""The board of one SQLite file, in tables of its own.
+
+Rules: each call is one transaction, which others may share. What has ended is dropped by whoever writes there next; an
+end that is no number, or never comes, counts as over.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+
+from celeriac.board import LONGEST_WAIT, REVOKED, Contents
+from celeriac.clock import Clock
+from celeriac.servers.sqlite.link import SqliteLink
+from celeriac.servers.sqlite.messages import as_json
+from celeriac.servers.sqlite.reading import scalar
+from celeriac.servers.sqlite.tables import BOARD
+
+# Texts and blobs come after every number.
+_OVER = "DELETE FROM {} WHERE expires <= :now", "DELETE FROM {} WHERE expires >= 9e999"
+
+_ADD = """
+    INSERT INTO celeriac_member (name, kind, member, expires)
+    SELECT :name, :kind, value, :expires FROM json_each(:members) WHERE true
+    ON CONFLICT (name, kind, member) DO UPDATE SET expires = max(expires, excluded.expires)"""
+_REMOVE = """
+    DELETE FROM celeriac_member
+    WHERE name = :name AND kind = :kind AND member IN (SELECT value FROM json_each(:members))"""
+_LOAD = """
+    SELECT kind, CAST(member AS TEXT), expires FROM celeriac_member
+    WHERE name = :name AND kind IN (SELECT value FROM json_each(:kinds)) AND expires > :now AND expires < 9e999"""
+# What is no number of ours counts as none.
+_ADVANCE = """
+    INSERT INTO celeriac_revision (name, number) VALUES (:name, 1) ON CONFLICT (name) DO UPDATE SET number = 1 +
+        CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END"""
+_REVISION = """
+    SELECT CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END
+    FROM celeriac_revision WHERE name = :name"""
+
+_NOBODY = "\0"
+"""The name of a mark that keeps the end of a key."""
+
+_PUT = """
+    INSERT INTO celeriac_mark (key, name, value, expires)
+    VALUES (:key, :name, :value, coalesce((SELECT min(expires) FROM celeriac_mark WHERE key = :key), :expires))
+    ON CONFLICT (key, name) DO UPDATE SET value = value
+    RETURNING CAST(coalesce(value, '') AS TEXT)"""
+_TAKE_DOWN = (
+    "DELETE FROM celeriac_mark WHERE key = :key AND name = :name AND value = :value AND expires > :now"
+)
+_SHORTEN = "UPDATE celeriac_mark SET expires = min(expires, :expires) WHERE key = :key"
+
+_HOLD = """
+    INSERT INTO celeriac_lease (name, holder, expires) VALUES (:name, :holder, :expires)
+    ON CONFLICT (name) DO UPDATE SET expires = excluded.expires WHERE holder = excluded.holder"""
+_RELEASE = "DELETE FROM celeriac_lease WHERE name = :name AND holder = :holder"
+
+_MOMENT = """
+    SELECT at {} FROM celeriac_turn
+    WHERE name = :name AND typeof(at) IN ('real', 'integer') AND at <= :latest
+    ORDER BY at DESC LIMIT 1 OFFSET {}"""
+_LAST = _MOMENT.format("", "0")
+_SO_MANY_AGO = _MOMENT.format("+ :window", ":most - 1")
+_BOOK = "INSERT INTO celeriac_turn (name, at, expires) VALUES (:name, :at, :at + :window)"
+
+
+class SqliteSets:
+    """See ``celeriac.board.Sets``."""
+
+    def __init__(self, link: SqliteLink, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+
+    async def add(self, name: str, members: Mapping[str, Collection[str]], keep: float) -> None:
+        await self._change(_ADD, name, members, keep)
+
+    async def remove(self, name: str, members: Mapping[str, Collection[str]]) -> None:
+        await self._change(_REMOVE, name, members, 0.0)
+
+    async def load(self, name: str, sets: Sequence[str]) -> Contents:
+        def load(connection: sqlite3.Connection) -> Contents:
+            found: dict[str, dict[str, float]] = {kind: {} for kind in sets}
+            facts = {"name": name, "kinds": as_json(list(sets)), "now": self._clock.now()}
+            for kind, member, expires in connection.execute(_LOAD, facts).fetchall():
+                found[kind][member] = expires
+            return Contents(read_revision(connection, name), found)
+
+        return await self._link.write(load)
+
+    async def revision(self, name: str) -> int:
+        return await self._link.read(lambda connection: read_revision(connection, name))
+
+    async def _change(
+        self, statement: str, name: str, members: Mapping[str, Collection[str]], keep: float
+    ) -> None:
+        now = self._clock.now()
+
+        def change(connection: sqlite3.Connection) -> None:
+            _drop_ended(connection, "celeriac_member", now)
+            for kind, names in members.items():
+                facts = {"name": name, "kind": kind, "members": as_json(list(names)), "expires": now + keep}
+                connection.execute(statement, facts)
+            connection.execute(_ADVANCE, {"name": name})
+
+        await self._link.write(change)
+
+
+class SqliteMarks:
+    """See ``celeriac.board.Marks``."""
+
+    def __init__(self, link: SqliteLink, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+
+    async def put(self, key: str, name: str, value: str, keep: float) -> str:
+        now = self._clock.now()
+        facts = {"key": key, "name": name, "value": value, "expires": now + keep}
+
+        def put(connection: sqlite3.Connection) -> str:
+            _drop_ended(connection, "celeriac_mark", now)
+            return str(scalar(connection, _PUT, facts))
+
+        return await self._link.write(put)
+
+    async def remove(self, key: str, name: str, value: str) -> bool:
+        facts = {"key": key, "name": name, "value": value, "now": self._clock.now()}
+        return await self._link.write(lambda connection: connection.execute(_TAKE_DOWN, facts).rowcount == 1)
+
+    async def shorten(self, key: str, keep: float) -> None:
+        now = self._clock.now()
+        facts = {"key": key, "name": _NOBODY, "value": "", "expires": now + keep}
+
+        def shorten(connection: sqlite3.Connection) -> None:
+            _drop_ended(connection, "celeriac_mark", now)
+            scalar(connection, _PUT, facts)
+            connection.execute(_SHORTEN, facts)
+
+        await self._link.write(shorten)
+
+
+class SqliteLeases:
+    """See ``celeriac.board.Leases``."""
+
+    def __init__(self, link: SqliteLink, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+
+    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+        now = self._clock.now()
+        facts = {"name": name, "holder": holder, "expires": now + seconds}
+
+        def hold(connection: sqlite3.Connection) -> bool:
+            _drop_ended(connection, "celeriac_lease", now)
+            return connection.execute(_HOLD, facts).rowcount == 1
+
+        return await self._link.write(hold)
+
+    async def release(self, name: str, holder: str) -> None:
+        facts = {"name": name, "holder": holder}
+        await self._link.write(lambda connection: connection.execute(_RELEASE, facts).rowcount)
+
+
+class SqliteWindows:
+    """See ``celeriac.board.Windows``."""
+
+    def __init__(self, link: SqliteLink, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+
+    async def turn(self, name: str, most: int, window: float, wait: float = 0.0) -> float:
+        now = self._clock.now()
+        facts = {"name": name, "most": most, "window": window, "latest": now + LONGEST_WAIT}
+
+        def turn(connection: sqlite3.Connection) -> float:
+            _drop_ended(connection, "celeriac_turn", now)
+            moments = scalar(connection, _LAST, facts), scalar(connection, _SO_MANY_AGO, facts)
+            at: float = max(now, *(moment or now for moment in moments))
+            if at - now <= wait:
+                connection.execute(_BOOK, facts | {"at": at})
+            return at - now
+
+        return await self._link.write(turn)
+
+
+class SqliteBoard:
+    """The board of one file; see ``celeriac.board.Board``."""
+
+    def __init__(self, link: SqliteLink, clock: Clock) -> None:
+        link.require(BOARD)
+        self.sets = SqliteSets(link, clock)
+        self.marks = SqliteMarks(link, clock)
+        self.leases = SqliteLeases(link, clock)
+        self.windows = SqliteWindows(link, clock)
+
+
+def read_revision(connection: sqlite3.Connection, name: str = REVOKED) -> int:
+    """Return the number of the last change of the sets of one name."""
+    return int(scalar(connection, _REVISION, {"name": name}) or 0)
+
+
+def _drop_ended(connection: sqlite3.Connection, table: str, now: float) -> None:
+    for statement in _OVER:
+        connection.execute(statement.format(table), {"now": now})
