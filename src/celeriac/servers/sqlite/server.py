@@ -14,6 +14,8 @@ from celeriac.servers.url_parts import FILE_SCHEMES, file_of, scheme_of
 class SqliteServer:
     """One SQLite file; see ``celeriac.server.Server``.
 
+    Broker and results have a connection each: a follower learns of what any other connection wrote in one way.
+
     :param url: see ``celeriac.servers.url_parts.file_of``.
     """
 
