@@ -73,6 +73,7 @@ async def test_who_is_fast_gets_messages_ahead_and_gives_them_back_when_slow(
     left = 3000
     await publish_numbers(broker, queue, range(left))
     async with broker.subscribe([queue]) as subscription:
+        subscription.prefetch = 64
         while subscription.buffered(queue) <= 20:
             taken = await take_some(subscription, 10)
             left -= len(taken)

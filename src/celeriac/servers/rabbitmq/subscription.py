@@ -79,7 +79,7 @@ class AmqpSubscription:
         self._current: dict[str, str] = {}  # by queue: the name of the consumer that is not cancelled
         self._numbers = itertools.count(1)
         self._unsettled: Unsettled | None = None
-        self._prefetch = 0
+        self._consumer_prefetch = 0
         self._news = asyncio.Event()
         self._tuning = asyncio.Lock()
         self._waiting = False
@@ -151,7 +151,7 @@ class AmqpSubscription:
         unsettled = self._unsettled
         if unsettled is not None and unsettled.channel.is_open:
             async with self._link.deadline():
-                await unsettled.channel.call(methods.limit_unsettled(max(1, self._prefetch)))
+                await unsettled.channel.call(methods.limit_unsettled(max(1, self._consumer_prefetch)))
 
     async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
         """Return those that no other worker works on, and that RabbitMQ did not take back meanwhile."""
@@ -180,7 +180,7 @@ class AmqpSubscription:
         """Wait for news; return False if none came because the unsettled deliveries fill the prefetch."""
         self._waiting = True
         try:
-            if self._crowd() < self._prefetch:
+            if self._crowd() < self._consumer_prefetch:
                 await self._news.wait()
                 return True
             async with asyncio.timeout(_CROWDED_AFTER):
@@ -218,7 +218,7 @@ class AmqpSubscription:
 
     def _is_narrow(self, limit: int) -> bool:
         """Whether more messages could start, now or soon, than the prefetch lets RabbitMQ push."""
-        return limit > self._prefetch or self._room(limit) >= 1.5 * self._prefetch
+        return limit > self._consumer_prefetch or self._room(limit) >= 1.5 * self._consumer_prefetch
 
     def _room(self, limit: int) -> int:
         """Return how many may be unsettled: those that can start now, and those that end while more arrive."""
@@ -240,14 +240,14 @@ class AmqpSubscription:
                     return
                 channel = await self._have_channel()
                 async with self._link.deadline():
-                    if anew or not self._prefetch:
+                    if anew or not self._consumer_prefetch:
                         await asyncio.gather(*self._start_anew(channel, self._room(limit)))
                     else:
                         await asyncio.gather(*self._start_missing(channel))
 
     def _start_anew(self, channel: Channel, room: int) -> list[asyncio.Future[Any]]:
         assert self._unsettled is not None
-        self._prefetch = room
+        self._consumer_prefetch = room
         answers = [self._start_cancelling(channel, queue) for queue in tuple(self._current)]
         answers.append(channel.start(methods.limit_unsettled(room)))
         self._unsettled.start_anew()
@@ -324,7 +324,7 @@ class AmqpSubscription:
     def _forget(self) -> None:
         """Forget a closed channel."""
         self._unsettled = None
-        self._prefetch = 0
+        self._consumer_prefetch = 0
         self._pace = Pace(self._loop)
         self._consumers.clear()
         self._current.clear()
@@ -417,7 +417,7 @@ class AmqpSubscription:
             self._returning = self._loop.create_task(self._return_surplus())
 
     async def _return_surplus(self) -> None:
-        self._prefetch = 0
+        self._consumer_prefetch = 0
         for queue in [queue for queue, line in self._lines.items() if line]:
             # A quorum queue counts a message that is given back as a failed delivery.
             with contextlib.suppress(AmqpError):
