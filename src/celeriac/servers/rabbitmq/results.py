@@ -7,11 +7,11 @@ they must not take a result for a task.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from celeriac.errors import WireError
 from celeriac.quantities import GRACE, or_none, require
-from celeriac.servers.rabbitmq.protocol.content import Properties, read_properties, write_properties
+from celeriac.servers.rabbitmq.protocol.content import Properties, about, read_properties, write_properties
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.content import SERIALIZERS, Codecs
 from celeriac.wire.names import RESULT_HEADER
@@ -37,17 +37,23 @@ class ResultMessages:
         self._content_type = SERIALIZERS.get(serializer, serializer)
         self._content_encoding = "utf-8" if serializer in {"json", "yaml"} else "binary"
         self._extended = extended
+        # All but the size and the task's id is the same for every result.
+        self._headers = {priority: self._without_task(priority) for priority in (None, 0)}
 
     def body(self, record: ResultRecord) -> bytes:
         """Return a record as it is sent. Raises ``EncodeError``."""
         return encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
 
-    def header(self, task_id: str, size: int, priority: int | None = None) -> bytes:
-        """Return the header of a body of that size."""
+    def header(self, task_id: str, size: int, priority: Literal[0] | None = None) -> bytes:
+        """Return the header of a body of that size. Raises ``EncodeError`` for an id that AMQP cannot carry."""
+        return about(self._headers[priority], size, task_id)
+
+    def _without_task(self, priority: int | None) -> bytes:
+        marked = {RESULT_HEADER: True}
         properties = Properties(
-            self._content_type, self._content_encoding, {RESULT_HEADER: True}, _PERSISTENT, priority, task_id
+            self._content_type, self._content_encoding, marked, _PERSISTENT, priority, correlation_id=""
         )
-        return write_properties(properties, size)
+        return write_properties(properties, 0)
 
     def takes_long(self, body: bytes) -> bool:
         """Whether reading a message is better left to a thread."""

@@ -31,6 +31,8 @@ _PERSISTENT = 2
 _HEAD = Struct(">HHQH")
 _HEAD_SIZE = _HEAD.size
 _U16, _U32, _I16, _I32, _I64 = Struct(">H"), Struct(">I"), Struct(">h"), Struct(">i"), Struct(">q")
+_U64 = Struct(">Q")
+_SIZE_AT, _FLAGS_AT = 4, 12
 _F32, _F64 = Struct(">f"), Struct(">d")
 _u32_at = _U32.unpack_from
 
@@ -173,6 +175,19 @@ def write_properties(properties: Properties, size: int) -> bytes:
         parts.append(short_text(properties.message_id, "message_id"))
     parts.append(properties.rest)
     return _HEAD.pack(BASIC, 0, size, flags) + b"".join(parts)
+
+
+def about(header: bytes, size: int, correlation_id: str) -> bytes:
+    """Return the same content header for a body of ``size`` bytes and another correlation id. Raises ``EncodeError``.
+
+    :param header: as ``write_properties`` returns it, with an empty ``correlation_id`` as its last property.
+    """
+    return (
+        header[:_SIZE_AT]
+        + _U64.pack(size)
+        + header[_FLAGS_AT:-1]
+        + short_text(correlation_id, "correlation_id")
+    )
 
 
 def as_forwarded(properties: Properties) -> Properties:
