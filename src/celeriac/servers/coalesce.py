@@ -1,7 +1,7 @@
 """Turns many concurrent calls into few round trips.
 
-Rules: whatever queued up while the last flush was under way goes in the next; nothing waits for a timer, so a lone
-call is sent in the same turn of the loop. An item is answered by its own future, so cancelling one caller cancels
+Rules: whatever queued up while the last flush was under way goes in the next; a lone call waits for no timer, it is
+sent in the same turn of the loop. An item is answered by its own future, so cancelling one caller cancels
 nobody else. A batch that is refused is tried item by item, so that only the guilty one hears of it.
 """
 
@@ -21,6 +21,9 @@ R = TypeVar("R")
 TRIP_BYTES = 8 * 1024 * 1024
 """Bytes that go in one round trip, if there is more than one item."""
 
+CROWD = 16
+"""So many items are worth a round trip of their own: then no flush lingers for more."""
+
 _UNAVAILABLE = (BackendUnavailable, BrokerUnavailable)
 
 
@@ -31,6 +34,8 @@ class Coalescer(Generic[T, R]):
         is raised in the caller it belongs to. When ``flush`` itself raises, every caller of the batch gets that where
         the service is away; otherwise each item is flushed alone.
     :param limit: how many items go in one round trip at the most.
+    :param linger: seconds that a flush waits for a crowd, where others queued up during the one before it: what nobody
+        waits for then takes few round trips, however few callers there are at once.
     :param weigh: tells an item's bytes, where items may be large; a batch has ``TRIP_BYTES`` at the most, or one item.
     """
 
@@ -39,10 +44,12 @@ class Coalescer(Generic[T, R]):
         flush: Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]],
         limit: int,
         weigh: Callable[[T], int] | None = None,
+        linger: float = 0.0,
     ) -> None:
         self._flush = flush
         self._limit = limit
         self._weigh = weigh
+        self._linger = linger
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -70,6 +77,8 @@ class Coalescer(Generic[T, R]):
                 count = self._count()
                 batch = [waiting.popleft() for _ in range(count)]
                 await self._answer(batch)
+                if self._linger and 0 < len(waiting) < CROWD:
+                    await asyncio.sleep(self._linger)
         finally:
             self._runner = None
 

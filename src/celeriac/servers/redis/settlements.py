@@ -28,6 +28,10 @@ from celeriac.wire.result import SUCCESS
 
 _BATCH = 500
 
+_LINGER = 0.001
+"""Seconds that endings wait for others while the one before them was landing. Their places are free already: nothing
+but the caller waits, and a lone ending does not."""
+
 _LAND = Script(
     STORING
     + COUNTING
@@ -134,7 +138,9 @@ class RedisSettlements:
             keys.dead,
             keys.dead_index,
         )
-        self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _weigh)
+        self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
+            self._land_all, _BATCH, _weigh, _LINGER
+        )
 
     def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
         if landing.messages:

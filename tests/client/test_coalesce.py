@@ -1,0 +1,56 @@
+"""Concurrent calls share round trips."""
+
+import asyncio
+from collections.abc import Sequence
+
+from celeriac.servers.coalesce import CROWD, Coalescer
+
+
+class Trips:
+    """A service whose round trips are ended by hand."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.answered = asyncio.Event()
+
+    async def flush(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        await self.answered.wait()
+        return list(items)
+
+
+async def test_what_queues_up_during_a_trip_goes_in_the_next():
+    trips = Trips()
+    call = Coalescer(trips.flush, 100)
+    first = call(1)
+    await asyncio.sleep(0)
+    others = [call(number) for number in (2, 3)]
+    trips.answered.set()
+    assert await asyncio.gather(first, *others) == [1, 2, 3]
+    assert trips.batches == [[1], [2, 3]]
+
+
+async def test_a_trip_lingers_for_others_where_some_queued_up_and_a_lone_call_does_not():
+    trips = Trips()
+    call = Coalescer(trips.flush, 100, linger=0.2)
+    first = call(1)
+    await asyncio.sleep(0)
+    second = call(2)
+    trips.answered.set()
+    assert await first == 1
+    third = call(3)
+    assert await asyncio.gather(second, third) == [2, 3]
+    assert trips.batches == [[1], [2, 3]]
+    began = asyncio.get_running_loop().time()
+    assert await call(4) == 4
+    assert asyncio.get_running_loop().time() - began < 0.2
+
+
+async def test_a_crowd_does_not_linger():
+    trips = Trips()
+    call = Coalescer(trips.flush, 100, linger=3600)
+    first = call(0)
+    await asyncio.sleep(0)
+    crowd = [call(number) for number in range(CROWD)]
+    trips.answered.set()
+    assert await asyncio.gather(first, *crowd) == [0, *range(CROWD)]
