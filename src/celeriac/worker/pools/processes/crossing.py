@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -22,16 +22,17 @@ class ContextHere:
     """Stands for the context in the arguments on their way to the child."""
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
+class Told(NamedTuple):
     """A call as the child gets it.
 
     :param reference: the task, pickled by itself.
+    :param message: the fields of the message.
     """
 
     reference: bytes
     args: list[Any]
     kwargs: dict[str, Any]
-    message: TaskMessage
+    message: tuple[Any, ...]
     queue: str
     worker: str
     deadline: float | None
@@ -81,8 +82,12 @@ def written(call: Call, reference: bytes) -> bytes:
 
 def read(body: bytes | bytearray | memoryview) -> Told:
     """Return the call. Raises whatever the classes of its arguments raise."""
-    reference, args, kwargs, message, *rest = pickle.loads(body)  # noqa: S301 - our own bytes
-    return Told(reference, args, kwargs, TaskMessage(**dict(zip(_FIELDS, message, strict=True))), *rest)
+    return Told(*pickle.loads(body))  # noqa: S301 - our own bytes
+
+
+def message_of(told: Told) -> TaskMessage:
+    """Return the message of a call; to make it takes longer than the rest."""
+    return TaskMessage(**dict(zip(_FIELDS, told.message, strict=True)))
 
 
 def pickled_value(name: str, value: Any) -> bytes:

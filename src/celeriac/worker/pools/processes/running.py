@@ -7,7 +7,7 @@ import contextvars
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import CoroutineType, FrameType
@@ -15,8 +15,19 @@ from typing import Any
 
 from celeriac.context import CURRENT, Context
 from celeriac.errors import SoftTimeLimitExceeded
+from celeriac.wire.result import ResultRecord
+from celeriac.wire.task import TaskMessage
+from celeriac.worker.attempt import UNREAD
 from celeriac.worker.forks import FORKS, end_copy
-from celeriac.worker.pools.processes.crossing import ContextHere, Ended, Told, note, pickled_value, read
+from celeriac.worker.pools.processes.crossing import (
+    ContextHere,
+    Ended,
+    Told,
+    message_of,
+    note,
+    pickled_value,
+    read,
+)
 from celeriac.worker.pools.processes.frames import ENDED, VALUE, WORN
 from celeriac.worker.pools.processes.setup import Setup
 from celeriac.worker.raised import as_exception, forget_frames
@@ -25,6 +36,36 @@ try:
     import resource
 except ModuleNotFoundError:  # Windows: clients import this too, workers do not run there
     resource = None  # type: ignore[assignment]
+
+
+class _ContextThere(Context):
+    """A context in a child: its message is made when the function asks for it, which most do not."""
+
+    __slots__ = ("_made", "_told")
+
+    def __init__(self, told: Told, report: Callable[[ResultRecord], None], state: Mapping[str, Any]) -> None:
+        self._told = told
+        self._made: TaskMessage | None = None
+        super().__init__(
+            UNREAD,
+            queue=told.queue,
+            report=report,
+            worker=told.worker,
+            deadline=told.deadline,
+            redelivered=told.redelivered,
+            state=state,
+        )
+
+    @property
+    def message(self) -> TaskMessage:
+        """The task message."""
+        if self._made is None:
+            self._made = message_of(self._told)
+        return self._made
+
+    @message.setter
+    def message(self, message: TaskMessage) -> None:
+        """Do without: it is known from the call."""
 
 
 class Running:
@@ -57,15 +98,7 @@ class Running:
         return kind + WORN if self._is_worn() else kind, answer
 
     def _run(self, task: Any, told: Told) -> tuple[int, bytes]:
-        context = Context(
-            told.message,
-            queue=told.queue,
-            report=task.report,
-            worker=told.worker,
-            deadline=told.deadline,
-            redelivered=told.redelivered,
-            state=self._state,
-        )
+        context = _ContextThere(told, task.report, self._state)
         CURRENT.set(context)
         ended = Ended(children=context.children, joiners=context.joiners)
         forks = FORKS.count
