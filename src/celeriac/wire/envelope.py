@@ -28,7 +28,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     due: float | None = None
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """One message as a broker carries it.
 
     ``body`` is the serialized (and perhaps compressed) content, already free of any transfer encoding such as base64.

@@ -136,20 +136,21 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
     except ValueError as error:
         return Unreadable(raw, f"body: {error}")
     priority = properties.priority if properties.priority is not None else info.priority
+    # In the order of the fields: looking the names up would cost as much again.
     return Envelope(
-        body=body,
-        content_type=frame.content_type,
-        content_encoding=frame.content_encoding,
-        headers=headers,
-        correlation_id=properties.correlation_id or properties.node_correlation_id,
-        reply_to=properties.reply_to or properties.node_reply_to,
-        priority=priority or 0,
-        expiration=properties.expiration,
-        delivery_mode=properties.delivery_mode,
-        delivery_tag=properties.delivery_tag,
-        exchange=info.exchange,
-        routing_key=info.routing_key,
-        redelivered=frame.redelivered or info.redelivered or headers.get("redelivered") is True,
+        body,
+        frame.content_type,
+        frame.content_encoding,
+        headers,
+        properties.correlation_id or properties.node_correlation_id,
+        properties.reply_to or properties.node_reply_to,
+        priority or 0,
+        properties.expiration,
+        properties.delivery_mode,
+        properties.delivery_tag,
+        info.exchange,
+        info.routing_key,
+        frame.redelivered or info.redelivered or headers.get("redelivered") is True,
     )
 
 

@@ -42,7 +42,7 @@ _EMPTY_LIST = msgspec.Raw(b"[]")
 _NULL = msgspec.Raw(b"null")
 
 
-class ResultRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ResultRecord(msgspec.Struct, frozen=True, gc=False):
     """What is known of a task's outcome (Celery: the result meta object).
 
     ``result`` is the value, or a ``Failure`` in an exception state, or the meta of a custom state. ``children`` holds

@@ -23,7 +23,7 @@ from celeriac.wire.preview import preview
 from celeriac.wire.steps import Steps
 
 
-class TaskMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     """One call of one task, whichever protocol it travels in (Celery: Message Protocol, versions 1 and 2).
 
     Signature dictionaries stay as Celery writes them. ``chain`` is in wire order: the next step is its last element.
@@ -256,7 +256,7 @@ def _assemble(
     try:
         called = call if isinstance(call, _Call) else msgspec.convert(call, _Call)
         embed = called.embed or _NOTHING_EMBEDDED
-        chain = _read_chain(embed.chain)
+        chain = _read_chain(embed.chain) if embed.chain else ()
     except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, f"body [args, kwargs, embed]: {error}")
     for name in (known.id, known.task, known.group):
@@ -264,40 +264,41 @@ def _assemble(
             return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
     headers = envelope.headers
     time_limit, soft_time_limit = known.timelimit or (None, None)
+    # In the order of the fields: looking 33 names up costs more than all the rest of a message's reading.
     return TaskMessage(
-        id=known.id,
-        task=known.task,
-        args=called.args or [],
-        kwargs=called.kwargs or {},
-        retries=int(known.retries or 0),
-        eta=eta,
-        expires=expires,
-        group=known.taskset or known.group,
-        group_index=None if known.group_index is None else int(known.group_index),
-        root_id=known.root_id,
-        parent_id=known.parent_id,
-        time_limit=time_limit,
-        soft_time_limit=soft_time_limit,
-        ignore_result=known.ignore_result,
-        shadow=known.shadow,
-        callbacks=_as_list(embed.callbacks),
-        errbacks=_as_list(embed.errbacks),
-        chain=chain,
-        chord=embed.chord or None,
-        replaced_task_nesting=int(known.replaced_task_nesting or 0),
-        stamped_headers=known.stamped_headers,
-        stamps=known.stamps or {},
-        origin=known.origin,
-        lang=known.lang,
-        args_repr=known.argsrepr,
-        kwargs_repr=known.kwargsrepr,
-        headers={} if headers.keys() <= PROTOCOL_HEADERS else _without_protocol(headers),
-        correlation_id=envelope.correlation_id,
-        reply_to=envelope.reply_to,
-        priority=envelope.priority,
-        content_type=envelope.content_type or "",
-        compression=headers.get("compression"),
-        protocol=protocol,
+        known.id,
+        known.task,
+        called.args or [],
+        called.kwargs or {},
+        int(known.retries or 0),
+        eta,
+        expires,
+        known.taskset or known.group,
+        None if known.group_index is None else int(known.group_index),
+        known.root_id,
+        known.parent_id,
+        time_limit,
+        soft_time_limit,
+        known.ignore_result,
+        known.shadow,
+        _as_list(embed.callbacks) if embed.callbacks else (),
+        _as_list(embed.errbacks) if embed.errbacks else (),
+        chain,
+        embed.chord or None,
+        int(known.replaced_task_nesting or 0),
+        known.stamped_headers,
+        known.stamps or {},
+        known.origin,
+        known.lang,
+        known.argsrepr,
+        known.kwargsrepr,
+        {} if headers.keys() <= PROTOCOL_HEADERS else _without_protocol(headers),
+        envelope.correlation_id,
+        envelope.reply_to,
+        envelope.priority,
+        envelope.content_type or "",
+        headers.get("compression"),
+        protocol,
     )
 
 

@@ -79,21 +79,22 @@ class Judge:
 
     def _terms(self, attempt: Attempt, policy: Retry | None) -> Terms:
         message = attempt.message
+        # In the order of the fields: looking the names up would cost as much again.
         return Terms(
-            retry=policy,
-            keep_result=bool(message.id) and self._keeps_result(attempt),
-            queue=attempt.delivery.queue,
-            now=datetime.fromtimestamp(self._now(), UTC),
-            encode=self._encode,
-            random=random.random,
-            inline=self._inline,
-            worker=self._node,
-            encode_part=self._encode_part,
-            gone=attempt.receipt is SPENT,
-            tag=attempt.tag if attempt.task is not None else None,
-            redelivered=attempt.delivery.redelivered,
-            require_same=self._checks_value(attempt.task),
-            put_off=self._put_off,
+            policy,
+            bool(message.id) and self._keeps_result(attempt),
+            attempt.delivery.queue,
+            datetime.fromtimestamp(self._now(), UTC),
+            self._encode,
+            random.random,
+            self._inline,
+            self._node,
+            self._encode_part,
+            attempt.tag if attempt.task is not None else None,
+            attempt.delivery.redelivered,
+            attempt.receipt is SPENT,
+            self._checks_value(attempt.task),
+            self._put_off,
         )
 
     def _checks_value(self, task: Runnable | None) -> Callable[[Any], None] | None:
