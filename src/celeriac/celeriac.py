@@ -76,6 +76,7 @@ class Celeriac(App):
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
         start_method: str | None = None,
+        collect: bool = True,
     ) -> Worker:
         """Return a worker for this app's tasks, to run inside this program: see ``Worker``."""
         return Worker(
@@ -88,5 +89,6 @@ class Celeriac(App):
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child,
             start_method=start_method,
+            collect=collect,
             attachments=self.attachments,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -18,7 +19,6 @@ import msgspec
 
 from celeriac.celeriac import Celeriac
 from celeriac.cli.celery_flags import HARMLESS, PoolName, WorkerCommand, takes_harmless_flags
-from celeriac.cli.collecting import Collecting
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.loops import LOOPS, loop_factory
@@ -210,7 +210,9 @@ def _serve(made: Worker, chosen: WorkerOptions) -> None:
             say(styled(f"{made.name} ready", fg="green"))
 
     async def serve_and_end() -> None:
-        await made.serve(say_ready, Collecting().look)
+        gc.collect()
+        gc.freeze()  # what was loaded until now stays
+        await made.serve(say_ready)
         await _end_the_rest()
 
     with asyncio.Runner(loop_factory=loop_factory(chosen.loop)) as runner:

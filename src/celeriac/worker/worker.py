@@ -20,6 +20,7 @@ from celeriac.quantities import GRACE, require, whole
 from celeriac.wire.preview import counted
 from celeriac.worker.assembly import assemble
 from celeriac.worker.attachments import Attachments, begin
+from celeriac.worker.collecting import Collecting
 from celeriac.worker.consumer import LAST_WORDS, Consumer, tell
 from celeriac.worker.insist import Insist
 from celeriac.worker.listeners import Listeners
@@ -59,6 +60,8 @@ class Worker:
     :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
     :param start_method: how processes of the pool start. ``forkserver``: one process imports the app, and they are
         forked from it; ``spawn``: each is a program of its own, as it is on macOS when nothing is given.
+    :param collect: collect cyclic garbage seldom, and whenever memory has grown, while the worker runs; only where the
+        program left that to the interpreter.
     :param attachments: the listeners and lifespans of the app.
     :param child_log: begins a process of the pool (imports, logging), given the node name; it can be pickled.
     """
@@ -75,6 +78,7 @@ class Worker:
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
         start_method: str | None = None,
+        collect: bool = True,
         attachments: Attachments | None = None,
         child_log: Callable[[str], None] | None = None,
     ) -> None:
@@ -95,6 +99,8 @@ class Worker:
         self._insist = Insist()
         self._thread: OwnThread | None = None
         self._home: asyncio.AbstractEventLoop | None = None
+        self._collects = collect
+        self._collecting: Collecting | None = None
         self.tally = Tally()
         self._listeners = Listeners(())
 
@@ -136,16 +142,13 @@ class Worker:
             )
         await self._first_of(self._consumer.ready)
 
-    async def serve(
-        self, on_ready: Callable[[], None] = _nothing, on_taken: Callable[[], None] = _nothing
-    ) -> None:
+    async def serve(self, on_ready: Callable[[], None] = _nothing) -> None:
         """Work until SIGTERM or SIGINT, then stop gracefully; a second signal gives everything back at once.
 
         :param on_ready: called once, when the worker holds its queues.
-        :param on_taken: called in the event loop each time that messages were taken.
         """
         async with Signals() as signals:
-            await self._open(on_taken)
+            await self._open()
             announcing = asyncio.create_task(_announce(self, on_ready))
             await self._first_of(signals.first)
             announcing.cancel()
@@ -243,7 +246,7 @@ class Worker:
         if self._running.done():
             await self._running
 
-    async def _open(self, on_taken: Callable[[], None] = _nothing) -> None:
+    async def _open(self) -> None:
         self._listeners = Listeners([Counting(self.tally), Log(), *self._attachments.listeners])
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)
@@ -251,6 +254,7 @@ class Worker:
         self._pool = self._choice.make(
             self._app, self._concurrency, self._attachments, self._listeners, self.name
         )
+        self._collecting = Collecting() if self._collects else None
         parts = assemble(
             self._app,
             connections,
@@ -261,7 +265,7 @@ class Worker:
             self._listeners,
             self.name,
             state,
-            on_taken,
+            _nothing if self._collecting is None else self._collecting.look,
         )
         consumer, bodies, revocations = parts.consumer, parts.bodies, parts.revocations
         self._consumer, self._home = consumer, asyncio.get_running_loop()
@@ -284,6 +288,8 @@ class Worker:
         self._watching.cancel()
         await self._pool.close()
         self._consumer = None
+        if self._collecting is not None:
+            self._collecting.end()
         if self._lifespans is not None:
             await self._lifespans.aclose()
         self._listeners.worker_stopped(self.name)
