@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param default_retry: the retry policy of tasks that have none.
     :param soft_time_limit: seconds, for tasks that have none.
     :param time_limit: seconds, for tasks that have none.
+    :param remote_control: let workers answer Celery's remote control: ``celery inspect``, ``celery control``, Flower.
     :param strict_arguments: check and convert arguments by the task's signature and type hints.
     """
 
@@ -86,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_retry: Retry | None = None
     soft_time_limit: float | None = None
     time_limit: float | None = None
+    remote_control: bool = False
     strict_arguments: bool = True
 
     def __post_init__(self) -> None:
@@ -166,5 +168,6 @@ ALLOWED: Mapping[str, Check] = {
     "default_retry": or_none(("a Retry", lambda value: isinstance(value, Retry))),
     "soft_time_limit": or_none(SECONDS),
     "time_limit": or_none(SECONDS),
+    "remote_control": FLAG,
     "strict_arguments": FLAG,
 }

@@ -1,9 +1,11 @@
 """The rights of a RabbitMQ user that the documentation gives are enough, and what is missing is named."""
 
+import asyncio
 import re
 import shlex
 import uuid
 
+import celery
 import pytest
 
 from celeriac import Celeriac, Retry
@@ -17,10 +19,15 @@ PAGE = ROOT / "docs" / "how-to" / "secure.md"
 @pytest.fixture(scope="module")
 def url(rabbit_server: RabbitServer) -> str:
     """The URL of the documented user in a vhost of its own."""
+    return make_user(rabbit_server)
+
+
+def make_user(rabbit_server: RabbitServer, more: str = "") -> str:
+    """Make the documented user, with a further pattern in each of its rights; return its URL."""
     found = re.search(r"<!-- rabbit -->\n```console\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found is not None
     name = f"shop-{uuid.uuid4().hex}"
-    for line in found[1].splitlines():
+    for line in found[1].replace("'^(celery|", f"'^({more}celery|").splitlines():
         program, *arguments = shlex.split(line.removeprefix("$ "))
         assert program == "rabbitmqctl"
         rabbit_server.control(*(name if argument == "shop" else argument for argument in arguments))
@@ -56,3 +63,17 @@ async def test_a_queue_that_is_not_among_the_rights_is_named(url: str):
         async with app, app.worker() as worker:
             await worker.ready()
     assert not isinstance(raised.value, BrokerUnavailable)
+
+
+async def test_a_user_with_the_documented_right_more_can_be_asked(rabbit_server: RabbitServer):
+    more = ".*celery\\.pidbox"
+    assert f"`{more}`" in PAGE.read_text()
+    url = make_user(rabbit_server, f"{more}|")
+    async with Celeriac("shop", url, "disabled://", remote_control=True) as app, app.worker(name="shop@here"):
+        asking = celery.Celery("client", broker=url)
+
+        def ping() -> object:
+            return asking.control.ping(destination=["shop@here"], timeout=15)
+
+        assert await asyncio.to_thread(ping) == [{"shop@here": {"ok": "pong"}}]
+        asking.close()

@@ -21,12 +21,16 @@ CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
 
 
 class Bodies:
-    """Runs the bodies of attempts, each in the asyncio task of its attempt."""
+    """Runs the bodies of attempts, each in the asyncio task of its attempt.
+
+    :ivar limits: soft and hard time limit in seconds of tasks whose limits were changed, by name.
+    """
 
     def __init__(self, calling: Calling, pool: Pool, settings: Settings) -> None:
         self._calling = calling
         self._pool = pool
         self._settings = settings
+        self.limits: dict[str, tuple[float | None, float | None]] = {}
         self._running: dict[asyncio.Task[Any], Attempt] = {}
         self._forks = FORKS.count
 
@@ -96,10 +100,12 @@ class Bodies:
         """Return the soft and the hard time limit in seconds: the message's own, else the task's, else the app's."""
         assert attempt.task is not None
         message, options, settings = attempt.message, attempt.task.options, self._settings
-        soft = message.soft_time_limit
+        soft, hard = message.soft_time_limit, message.time_limit
+        if attempt.task.name in self.limits:
+            changed = self.limits[attempt.task.name]
+            return (changed[0] if soft is None else soft), (changed[1] if hard is None else hard)
         if soft is None:
             soft = options.soft_timeout if options.soft_timeout is not None else settings.soft_time_limit
-        hard = message.time_limit
         if hard is None:
             hard = options.timeout if options.timeout is not None else settings.time_limit
         return soft, hard

@@ -14,21 +14,26 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from celeriac.backend import Backend
-from celeriac.client.app import App
+from celeriac.broker import Fanout
+from celeriac.client.app import App, Connections
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
 from celeriac.quantities import GRACE, require, whole
 from celeriac.wire.preview import counted
-from celeriac.worker.assembly import assemble
+from celeriac.worker.assembly import Parts, assemble
 from celeriac.worker.attachments import Attachments, begin
 from celeriac.worker.collecting import Collecting
 from celeriac.worker.consumer import LAST_WORDS, Consumer, tell
 from celeriac.worker.insist import Insist
+from celeriac.worker.inspecting import Counts, Facts
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.log import Log
 from celeriac.worker.own_thread import OwnThread
+from celeriac.worker.panel import make_remote
 from celeriac.worker.pool import Pool
 from celeriac.worker.pools.choice import PoolChoice
+from celeriac.worker.remote import LogicalClock, Remote
 from celeriac.worker.signals import Signals
+from celeriac.worker.steering import Ending, Levers
 from celeriac.worker.tally import Counting, Tally
 
 logger = logging.getLogger("celeriac.worker")
@@ -103,6 +108,9 @@ class Worker:
         self._collecting: Collecting | None = None
         self.tally = Tally()
         self._listeners = Listeners(())
+        self._ending = Ending()
+        self._remote: Remote | None = None
+        self._answering: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -148,6 +156,7 @@ class Worker:
         :param on_ready: called once, when the worker holds its queues.
         """
         async with Signals() as signals:
+            self._ending.asked = signals.first
             await self._open()
             announcing = asyncio.create_task(_announce(self, on_ready))
             await self._first_of(signals.first)
@@ -247,7 +256,9 @@ class Worker:
             await self._running
 
     async def _open(self) -> None:
-        self._listeners = Listeners([Counting(self.tally), Log(), *self._attachments.listeners])
+        counts = Counts()
+        counting = [counts] if self._app.settings.remote_control else []
+        self._listeners = Listeners([Counting(self.tally), Log(), *counting, *self._attachments.listeners])
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)
         connections = self._app.connections()
@@ -273,6 +284,12 @@ class Worker:
         self._watching = asyncio.create_task(
             revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
         )
+        fanout = connections.broker.fanout if self._app.settings.remote_control else None
+        if fanout is not None:
+            self._remote = _make_remote(
+                self, connections, self._app, parts, counts, self._ending, self._choice.name, fanout
+            )
+            self._answering = asyncio.create_task(self._remote.run(), name="celeriac-remote")
 
     async def _close(self) -> None:
         if self._consumer is None or self._running is None or self._watching is None or self._pool is None:
@@ -286,6 +303,10 @@ class Worker:
             logger.warning("%s did not end in time and went back to the queue", counted(given_back, "task"))
         giving_up.cancel()
         self._watching.cancel()
+        if self._remote is not None and self._answering is not None:
+            self._answering.cancel()
+            await self._remote.finish()
+            await asyncio.wait([self._answering])
         await self._pool.close()
         self._consumer = None
         if self._collecting is not None:
@@ -296,11 +317,47 @@ class Worker:
         await self._running  # raises what ended the intake, should that have ended by itself
 
     async def _work_until_asked(self, began: Future[None], asked: asyncio.Event) -> None:
+        self._ending.asked = asked
         async with self:
             announcing = asyncio.create_task(_announce(self, partial(began.set_result, None)))
             await self._first_of(asked)
             announcing.cancel()
         await self._app.close()
+
+
+def _make_remote(
+    worker: Worker,
+    connections: Connections,
+    app: App,
+    parts: Parts,
+    counts: Counts,
+    ending: Ending,
+    pool: str,
+    fanout: Fanout,
+) -> Remote:
+    facts = Facts(
+        worker.name,
+        app,
+        connections,
+        lambda: worker.queues,
+        lambda: worker.concurrency,
+        parts.bodies.running,
+        pool,
+        counts,
+        LogicalClock(),
+    )
+    levers = Levers(
+        connections,
+        app.clock,
+        lambda: list(app.tasks),
+        parts.bodies,
+        worker.add_queue,
+        worker.drop_queue,
+        worker.grow,
+        worker.shrink,
+        ending,
+    )
+    return make_remote(fanout, facts, levers)
 
 
 async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:

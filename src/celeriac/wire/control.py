@@ -1,0 +1,123 @@
+"""Requests of remote control and their answers (Celery: ``pidbox``).
+
+Rules: pure. What cannot be read as a request is ``MalformedMessage`` or ``ContentRefused``; a field of another type is
+an absent one. Whoever asks may choose nodes by a pattern; one that could take long to match is none.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import Any
+
+import msgspec
+
+from celeriac.errors import MalformedMessage
+from celeriac.wire.content import JSON, Codecs
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.extended_json import encode_json
+
+REQUESTS = "celery.pidbox"
+"""The exchange that every worker listens to."""
+
+_LONGEST_PATTERN, _MOST_QUANTIFIERS = 100, 4
+_QUANTIFIER = re.compile(r"[*+?{]")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_TRANSIENT = 1
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One request.
+
+    :param destination: the nodes that are meant; ``None`` where all are, or those of the pattern.
+    :param reply_to: exchange and routing key for the answer; ``None`` where none is wanted.
+    :param ticket: names the request in its answers.
+    :param clock: the asker's logical clock.
+    :param expires: seconds since the epoch after which nobody waits for the answer; 0 for never.
+    """
+
+    method: str
+    arguments: dict[str, Any]
+    destination: tuple[str, ...] | None = None
+    pattern: str | None = None
+    matcher: str | None = None
+    reply_to: tuple[str, str] | None = None
+    ticket: str | None = None
+    clock: int = 0
+    expires: float = 0.0
+
+    def is_for(self, node: str) -> bool:
+        """Whether this node is meant."""
+        if self.destination is not None:
+            return node in self.destination
+        if self.pattern and self.matcher:
+            return _matches(node, self.pattern, self.matcher)
+        return True
+
+
+def read_request(envelope: Envelope, codecs: Codecs) -> Request:
+    """Return the request that a message holds. Raises ``MalformedMessage`` or ``ContentRefused``."""
+    body = codecs.decode(envelope.body, envelope.content_type, envelope.content_encoding)
+    if not isinstance(body, dict) or not isinstance(body.get("method"), str):
+        raise MalformedMessage("a request is an object with the name of a method")
+    arguments = body.get("arguments") or {}
+    if not isinstance(arguments, dict):
+        raise MalformedMessage(f"arguments are an object, not {type(arguments).__name__}")
+    clock, expires = envelope.headers.get("clock"), envelope.headers.get("expires")
+    return Request(
+        method=body["method"],
+        arguments=arguments,
+        destination=_names(body.get("destination")),
+        pattern=_text(body.get("pattern")),
+        matcher=_text(body.get("matcher")),
+        reply_to=_place(body.get("reply_to")),
+        ticket=_text(body.get("ticket")),
+        clock=clock if type(clock) is int and clock > 0 else 0,
+        expires=float(expires) if isinstance(expires, int | float) else 0.0,
+    )
+
+
+def write_answer(node: str, value: Any, ticket: str | None, clock: int) -> Envelope:
+    """Return the message that answers a request. Raises ``EncodeError`` for a value that JSON cannot carry."""
+    return Envelope(
+        body=encode_json({node: value}),
+        content_type=JSON,
+        content_encoding="utf-8",
+        headers={"ticket": ticket, "clock": clock},
+        delivery_mode=_TRANSIENT,
+    )
+
+
+def _matches(node: str, pattern: str, matcher: str) -> bool:
+    if len(pattern) > _LONGEST_PATTERN:
+        return False
+    if matcher == "glob":
+        return fnmatch.fnmatchcase(node, pattern)
+    if matcher != "pcre" or _REPEATED_GROUP.search(pattern):
+        return False
+    if len(_QUANTIFIER.findall(pattern)) > _MOST_QUANTIFIERS:
+        return False
+    try:
+        return re.match(pattern, node) is not None
+    except re.error:
+        return False
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if not value:
+        return None
+    names = [value] if isinstance(value, str) else value
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _place(value: Any) -> tuple[str, str] | None:
+    if not isinstance(value, dict):
+        return None
+    exchange, key = value.get("exchange"), value.get("routing_key")
+    return (
+        (exchange, key) if isinstance(exchange, str) and isinstance(key, str) and exchange and key else None
+    )

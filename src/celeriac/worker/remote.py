@@ -1,0 +1,150 @@
+"""Answers what Celery's remote control asks: ``celery inspect``, ``celery control``, Flower.
+
+Rules: no request can stop the worker or hold it up: what cannot be read is dropped, what raises is answered with its
+error, what lasts too long is given up, and only a few are worked on at once. Where the broker refuses to let the worker
+listen, remote control is off, with a warning, and the worker goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from celeriac.broker import Binding, Exchange, Fanout, ReplyTo
+from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError, WireError
+from celeriac.retry import Backoff
+from celeriac.wire.content import Codecs
+from celeriac.wire.control import REQUESTS, Request, read_request, write_answer
+from celeriac.wire.envelope import Envelope
+
+logger = logging.getLogger("celeriac.worker")
+
+AT_ONCE, WAITING = 4, 1000
+"""Requests that are worked on at once, and that wait for their turn; further ones are dropped."""
+
+PATIENCE = 5.0
+"""Seconds that a method may take."""
+
+LATE = 10.0
+"""Seconds after its expiry at which a request is dropped: clocks differ."""
+
+LAST_ANSWERS = 1.0
+"""Seconds that answers have when the worker ends."""
+
+LARGEST = 1024 * 1024
+"""Bytes of an answer."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+Method = Callable[..., Awaitable[Any]]
+
+
+class LogicalClock:
+    """Counts requests and answers (Lamport's clock, as Celery has it)."""
+
+    def __init__(self) -> None:
+        self.value = 1
+
+    def adjust(self, other: int) -> None:
+        """Go on to after another's time."""
+        self.value = max(self.value, other) + 1
+
+    def forward(self) -> int:
+        """Go on by one and return the time."""
+        self.value += 1
+        return self.value
+
+
+class Remote:
+    """The remote control of one worker.
+
+    :param node: the worker's name.
+    :param methods: what can be asked for, by name; called with the arguments of the request.
+    :param now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        fanout: Fanout,
+        node: str,
+        methods: Mapping[str, Method],
+        codecs: Codecs,
+        clock: LogicalClock,
+        now: Callable[[], float],
+    ) -> None:
+        self._fanout = fanout
+        self._node = node
+        self._methods = methods
+        self._codecs = codecs
+        self._clock = clock
+        self._now = now
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._requests: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Listen and answer until cancelled; outlives every outage of the broker."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        try:
+            while True:
+                try:
+                    await self._listen()
+                except BrokerUnavailable as error:
+                    logger.debug("requests cannot be heard, and are listened for again: %s", error)
+                await asyncio.sleep(backoff.pause())
+        except BrokerError as error:
+            logger.warning("%s cannot be asked or steered from elsewhere: %s", self._node, error)
+
+    async def finish(self) -> None:
+        """Let what was asked be answered, for a moment; to be called when ``run`` was cancelled."""
+        if self._requests:
+            await asyncio.wait(set(self._requests), timeout=LAST_ANSWERS)
+        for request in self._requests:
+            request.cancel()
+
+    async def _listen(self) -> None:
+        binding = Binding(exchange=Exchange(REQUESTS), queue=f"{self._node}.{REQUESTS}")
+        async with self._fanout.listen([binding]) as heard:
+            async for message in heard:
+                if isinstance(message, Envelope) and len(self._requests) < WAITING:
+                    self._take(message)
+
+    def _take(self, message: Envelope) -> None:
+        try:
+            request = read_request(message, self._codecs)
+        except WireError as error:
+            logger.debug("a request cannot be read: %s", error)
+            return
+        self._clock.adjust(request.clock)
+        if request.is_for(self._node) and not 0 < request.expires < self._now() - LATE:
+            serving = asyncio.create_task(self._serve(request), name="celeriac-request")
+            self._requests.add(serving)
+            serving.add_done_callback(self._requests.discard)
+
+    async def _serve(self, request: Request) -> None:
+        async with self._room:
+            value = await self._value(request)
+            if request.reply_to is not None:
+                await self._answer(request, ReplyTo(*request.reply_to), value)
+
+    async def _value(self, request: Request) -> Any:
+        try:
+            method = self._methods[request.method]
+            async with asyncio.timeout(PATIENCE):
+                return await method(**request.arguments)
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            logger.debug("request %.100r failed: %r", request.method, error)
+            return {"error": repr(error)}
+
+    async def _answer(self, request: Request, reply_to: ReplyTo, value: Any) -> None:
+        try:
+            answer = write_answer(self._node, value, request.ticket, self._clock.forward())
+            if len(answer.body) > LARGEST:
+                raise EncodeError(f"the answer has {len(answer.body)} bytes, and {LARGEST} are allowed")
+        except EncodeError as error:
+            answer = write_answer(self._node, {"error": repr(error)}, request.ticket, self._clock.forward())
+        try:
+            await self._fanout.answer(reply_to, answer)
+        except CeleriacError as error:
+            logger.debug("request %.100r could not be answered: %s", request.method, error)
