@@ -84,7 +84,10 @@ class Leases(Protocol):
     """Rights that one holder has at a time."""
 
     async def hold(self, name: str, holder: str, seconds: float) -> bool:
-        """Take a lease that is free, or renew one's own; return whether the holder has it, for so long from now."""
+        """Take a lease that is free, or renew one's own; return whether the holder has it, for so long from now.
+
+        On RabbitMQ a lease ends with its holder's connection, too: somebody else may have it then before its time.
+        """
         ...
 
     async def release(self, name: str, holder: str) -> None:

@@ -12,6 +12,7 @@ from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.testing.contracts import (
     BrokerContract,
     FanoutContract,
+    LeasesContract,
     OnceContract,
     Plant,
     RevocationContract,
@@ -87,8 +88,8 @@ class TestAmqpFanout(FanoutContract):
     """Telling and asking everybody who listens."""
 
 
-class TestAmqpBoard(SetsContract):
-    """What the ledger can tell everybody."""
+class TestAmqpBoard(SetsContract, LeasesContract):
+    """What the ledger can tell everybody, and queues that are exclusive."""
 
     @pytest.fixture
     def board(self, broker: AmqpBroker) -> Board:

@@ -81,7 +81,7 @@ class AmqpBroker:
             self.link, self._topology, self._dispatcher, dead, lowest_first=lowest_first
         )
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
-        self._board = AmqpBoard(self.link, self._ledger, clock)
+        self._board = AmqpBoard(self.link, self._ledger, clock, prefix)
         self._fanout = AmqpFanout(self.link)
         self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
 

@@ -75,6 +75,11 @@ def declare_listening_queue(queue: str, arguments: Mapping[str, Any]) -> Frame:
     return _DeclareQueue(queue=queue, exclusive=True, auto_delete=True, arguments=dict(arguments))
 
 
+def declare_lease(queue: str, milliseconds: int) -> Frame:
+    """Make a queue of this name for this connection alone, which goes unless it is declared again in time."""
+    return _DeclareQueue(queue=queue, exclusive=True, arguments={"x-expires": milliseconds})
+
+
 def bind_queue(queue: str, exchange: str, routing_key: str) -> Frame:
     """Let what an exchange gets with this key go to the queue."""
     return _BindQueue(queue=queue, exchange=exchange, routing_key=routing_key)
