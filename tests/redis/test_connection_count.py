@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
+from celeriac.testing.faults import Faults, FaultyBroker
+from tests.redis.conftest import MakeBroker
 from tests.servers import LoggedProcess, RedisServer
 
 MODULE = """
@@ -90,4 +92,20 @@ async def test_closing_the_results_alone_leaves_the_broker_its_connections(own_r
     await settle_at(own_redis, 0)
     await broker.ping()
     await app.close()
+    await settle_at(own_redis, 0)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_broker_of_the_users_own_lends_its_connections(
+    own_redis: RedisServer, make_broker: MakeBroker, wrapped: bool
+):
+    own = make_broker(own_redis.url())
+    broker = FaultyBroker(own, Faults()) if wrapped else own
+    async with Celeriac("own", broker, own_redis.url()) as app:
+        await own.ping()
+        await app.connections().backend.ping()
+        assert len(connections(own_redis)) == 1
+    assert len(connections(own_redis)) == 1, "the app closed connections that are not its own"
+    await own.ping()
+    await own.close()
     await settle_at(own_redis, 0)
