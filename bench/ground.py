@@ -59,6 +59,11 @@ class Ground:
         """The server's version."""
         return str(self._tasks.info("server")["redis_version"])
 
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return self._server.port
+
     def clear(self) -> None:
         """Empty everything; only while no worker runs."""
         self._tasks.flushall()

@@ -1,4 +1,4 @@
-"""A worker on Redis that has nothing to do: processor time, commands to the server, memory."""
+"""A worker on Redis that has nothing to do: processor time, commands to the server, connections, memory."""
 
 import time
 from collections import Counter
@@ -25,6 +25,7 @@ class Idled:
     :param requests: how often it was asked.
     :param memory: resident megabytes.
     :param own_memory: the same, shared pages divided.
+    :param connections: to the server, at the end.
     """
 
     cpu: float
@@ -32,6 +33,7 @@ class Idled:
     requests: int
     memory: float
     own_memory: float
+    connections: int
 
 
 class Stretch:
@@ -50,7 +52,8 @@ class Stretch:
         cpu = (worker.fine_cpu_seconds() - self._cpu) / seconds * 100
         commands = self._ground.commands() - self._commands
         requests = self._ground.requests() - self._requests - LOOKS
-        return Idled(cpu, commands, requests, worker.memory(), worker.own_memory()), seconds
+        connections = worker.connections(self._ground.port)
+        return Idled(cpu, commands, requests, worker.memory(), worker.own_memory(), connections), seconds
 
 
 def measure(plan: Plan) -> list[Row]:
@@ -78,6 +81,14 @@ def measure(plan: Plan) -> list[Row]:
             "requests/s",
             [ours.requests / seconds],
             [celery.requests / seconds],
+            less_is_better=True,
+        ),
+        Row(
+            "idle: connections",
+            "connections",
+            [ours.connections],
+            [celery.connections],
+            at_most(3),
             less_is_better=True,
         ),
         Row("idle: memory, RSS", "MB", [ours.memory], [celery.memory], at_most(50), less_is_better=True),
