@@ -241,3 +241,20 @@ async def test_what_cannot_be_changed_is_refused_and_nothing_has_changed(
             finally:
                 own_redis.resume()
             assert (worker.queues, worker.concurrency) == ((queue,), 2)
+
+
+async def test_what_was_reserved_of_a_dropped_queue_goes_back(app: Celeriac, queue: str) -> None:
+    crowd = Crowd(app)
+    async with app.worker(concurrency=1, queues=[app.settings.default_queue, queue]) as worker:
+        await crowd.task.send()
+        await until(lambda: crowd.running == 1)
+        for _ in range(5):
+            await crowd.task.using(queue=queue).send()
+        await asyncio.sleep(0.3)
+        await worker.drop_queue(queue)
+        crowd.gate.set()
+        await until(lambda: crowd.ended == 1)
+        async with asyncio.timeout(20):
+            while await app.connections().broker.depth(queue) < 5:  # noqa: ASYNC110 - a broker tells nobody
+                await asyncio.sleep(0.05)
+        assert crowd.ended == 1

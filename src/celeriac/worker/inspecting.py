@@ -121,7 +121,7 @@ class Inspecting:
         return [self._of_attempt(attempt, safe=bool(safe)) for attempt in self._facts.running()[:MOST]]
 
     async def reserved(self, **_: Any) -> list[dict[str, Any]]:
-        """Tell which tasks were taken and do not run yet: none, since what has no slot stays with the broker."""
+        """Tell which tasks were taken and do not run yet: none, since what is held ready is not known here."""
         return []
 
     async def scheduled(self, **_: Any) -> list[dict[str, Any]]:

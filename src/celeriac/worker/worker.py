@@ -208,7 +208,8 @@ class Worker:
     async def drop_queue(self, queue: str) -> None:
         """Take from this queue no longer (Celery: ``cancel_consumer``); what was taken of it goes on.
 
-        Nothing happens where it takes from no such queue. Raises as ``add_queue``.
+        Nothing happens where it takes from no such queue. Raises ``BrokerUnavailable`` where what is held ready of it
+        could not be given back now: that runs here, or goes back with its lease. ``ConfigError`` as ``add_queue``.
         """
         await self._at_home(lambda consumer: consumer.drop_queue(queue))
 
