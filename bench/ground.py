@@ -105,6 +105,15 @@ class Ground:
         """How often the server has run each command."""
         return commands_of(self._tasks)
 
+    def note_slow_commands(self) -> None:
+        """Let the server note, from now on, what takes it longer than a millisecond."""
+        self._tasks.config_set("slowlog-log-slower-than", 1000)
+        self._tasks.slowlog_reset()
+
+    def slowest_command(self) -> float:
+        """Return the seconds that the longest command took which the server has noted."""
+        return max((entry["duration"] / 1e6 for entry in self._tasks.slowlog_get(128)), default=0.0)
+
     def requests(self) -> int:
         """How often the server has read from a client; small commands that are sent alone are read one by one."""
         return int(self._tasks.info("stats")["total_reads_processed"])

@@ -36,6 +36,12 @@ async def nap(seconds: float) -> None:
 
 
 @app.task
+async def length(text: str) -> int:
+    """Say how long it is."""
+    return len(text)
+
+
+@app.task
 async def count_values(values: list[int]) -> int:
     """Say how many there are: the body of a chord."""
     return len(values)
