@@ -262,3 +262,37 @@ async def test_a_pool_can_be_resized_while_it_works():
         assert len(set(await asyncio.gather(*(rest() for _ in range(2))))) == 2
     finally:
         await pool.close()
+
+
+async def test_each_kill_costs_one_call_at_the_most_and_nothing_hangs():
+    pool = Processes(tasks.app.tasks, limit=4)
+    lost, kills, children = 0, 0, set[int]()
+
+    async def call(number: int) -> None:
+        nonlocal lost
+        message = TaskMessage(id=str(number), task=tasks.square.name)
+        try:
+            value, pid = await pool.call(Call(tasks.square, [number], {}, Context(message)))
+        except WorkerLost:
+            lost += 1
+        else:
+            assert value == number * number
+            children.add(pid)
+
+    async def calls(start: int) -> None:
+        for number in range(start, start + 150):
+            await call(number)
+
+    running = [asyncio.create_task(calls(1000 * start)) for start in range(4)]
+    try:
+        while not all(task.done() for task in running):
+            await asyncio.sleep(0.01)
+            if children:
+                with suppress(ProcessLookupError):
+                    os.kill(children.pop(), signal.SIGKILL)
+                    kills += 1
+        await asyncio.gather(*running)
+    finally:
+        await pool.close()
+    assert kills
+    assert lost <= kills

@@ -6,7 +6,6 @@ however that ends: what it ran is run by another.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import pickle
@@ -18,15 +17,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
 from celeriac.worker.attachments import checked
+from celeriac.worker.pools.processes.death import die_with
 from celeriac.worker.pools.processes.frames import Line
 from celeriac.worker.pools.processes.running import Running
 from celeriac.worker.pools.processes.setup import Setup, entered
 from celeriac.worker.signals import SIGNALS, Inheritance
 
 logger = logging.getLogger("celeriac.worker")
-
-_SET_DEATH_SIGNAL = 1
-"""``PR_SET_PDEATHSIG`` of Linux's ``prctl``."""
 
 
 def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
@@ -36,7 +33,7 @@ def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, An
     :param forked: what the server has entered already.
     """
     Inheritance({signal.SIGTERM: signal.SIG_DFL})
-    _die_with(server)
+    die_with(server)
     line = Line(end)
     told = line.receive()
     if told is None:
@@ -71,17 +68,6 @@ def _lifespans(setup: Setup) -> Iterator[Mapping[str, Any]]:
         for lifespan in pickle.loads(setup.lifespans):  # noqa: S301 - our own bytes
             state |= checked(begun.enter_context(contextmanager(lifespan)()), lifespan)
         yield state
-
-
-def _die_with(server: int) -> None:
-    """Let the end of the server, which ends with the worker, kill this process.
-
-    On Linux also where nobody has the time to kill it: when worker and server are killed at once.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != server:
-        os._exit(1)
 
 
 def main() -> NoReturn:

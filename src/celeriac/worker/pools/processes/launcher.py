@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -59,7 +61,7 @@ class Launcher:
         self._loop = asyncio.get_running_loop()
         self._end, theirs = socket.socketpair()
         try:
-            self._server = _started([*program("server"), str(theirs.fileno()), how], theirs)
+            self._server = _started([*program("server"), str(theirs.fileno()), how, str(os.getpid())], theirs)
         except BaseException:
             self._end.close()
             raise
@@ -153,6 +155,9 @@ class Launcher:
         self._none_left.set()
         children, self._children = self._children, {}
         for child in children.values():
+            if child.pid and sys.platform != "linux":  # where they are not killed by the kernel
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
             child.close(ChildEnded(f"ended with the process that starts them, exit code {code}"))
             self._on_gone(child, None)
 

@@ -88,6 +88,7 @@ class Processes:
             except ChildEnded as error:
                 raise WorkerLost(f"the process that ran {call.task.name} {error}") from error
             except BaseException:
+                self._count_out(child)
                 self._kill(child)
                 raise
             else:
@@ -165,10 +166,15 @@ class Processes:
 
     def _retire(self, child: Handle) -> None:
         """Let a child end by itself, and kill it if it does not."""
-        child.is_retired = True
-        self._count -= 1
+        self._count_out(child)
         child.say_goodbye()
         asyncio.get_running_loop().call_later(END_WITHIN, self._kill, child)
+
+    def _count_out(self, child: Handle) -> None:
+        """Count a child no more, which may still be on its way out."""
+        if not child.is_retired:
+            child.is_retired = True
+            self._count -= 1
 
     def _kill(self, child: Handle) -> None:
         if self._launcher is not None:
@@ -179,8 +185,7 @@ class Processes:
             self._on_started(child.pid)
 
     def _child_gone(self, child: Handle, code: int | None) -> None:
-        if not child.is_retired:
-            self._count -= 1
+        self._count_out(child)
         if child in self._idle:
             self._idle.remove(child)
         if child.pid and self._on_stopped is not None:

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from celeriac.worker.pools.processes import child
+from celeriac.worker.pools.processes.death import die_with
 from celeriac.worker.pools.processes.frames import (
     FAILED,
     GONE,
@@ -142,9 +143,10 @@ class Server:
 
 
 def main() -> NoReturn:
-    """Run as the program that a worker starts; it names the socket and how children are to be started."""
+    """Run as the program that a worker starts; it names the socket, how children start, and the worker."""
     be_deaf()
     worker, how = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+    die_with(int(sys.argv[3]))
     try:
         _, length = HEAD.unpack(read_exactly(worker, HEAD.size))
         setup = read_exactly(worker, length)
