@@ -14,8 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice
 from typing import Literal
 
 import msgspec
@@ -134,6 +133,10 @@ _REVIVE = _sql("""
     INSERT INTO celeriac_message (queue, priority, frame) SELECT {queue}, {priority}, {frame}
     FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id RETURNING {queue}""")
 _DELETE_DEAD = "DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids))"
+
+_BY_DETAIL = {"park": _PARK, "bury": _BURY}
+_BY_ID = {"ack": _DELETE, "requeue": _GIVE_BACK, "return": _RETURN, "bury": _DELETE}
+"""What each verb does, with what it is told of each message, and then with their ids alone."""
 
 Verb = Literal["ack", "requeue", "return", "park", "bury"]
 
@@ -290,10 +293,10 @@ class SqliteMessages:
 
     def held(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[bool]:
         """Return of each message whether it is still held; of two settlements of one message the first holds it."""
-        held = {
-            owner: self._still_held(connection, owner, [settlement.id for settlement in group])
-            for owner, group in groupby(sorted(settlements, key=attrgetter("owner")), attrgetter("owner"))
-        }
+        asked: dict[int, list[int]] = {}
+        for settlement in settlements:
+            asked.setdefault(settlement.owner, []).append(settlement.id)
+        held = {owner: self._still_held(connection, owner, ids) for owner, ids in asked.items()}
         answers: list[bool] = []
         for settlement in settlements:
             answers.append(settlement.id in held[settlement.owner])
@@ -403,20 +406,11 @@ class SqliteMessages:
         return set(_read_ids(found))
 
     def _apply(self, connection: sqlite3.Connection, verb: Verb, settlements: Sequence[Settlement]) -> None:
-        ids = as_json([settlement.id for settlement in settlements])
-        facts = as_json([(settlement.id, settlement.detail) for settlement in settlements])
-        match verb:
-            case "ack":
-                connection.execute(_DELETE, {"ids": ids})
-            case "requeue":
-                connection.execute(_GIVE_BACK, {"ids": ids})
-            case "return":
-                connection.execute(_RETURN, {"ids": ids})
-            case "park":
-                connection.execute(_PARK, {"facts": facts})
-            case "bury":
-                connection.execute(_BURY, {"facts": facts, "now": self._clock.now()})
-                connection.execute(_DELETE, {"ids": ids})
+        if verb in _BY_DETAIL:
+            facts = as_json([(settlement.id, settlement.detail) for settlement in settlements])
+            connection.execute(_BY_DETAIL[verb], {"facts": facts, "now": self._clock.now()})
+        if verb in _BY_ID:
+            connection.execute(_BY_ID[verb], {"ids": as_json([settlement.id for settlement in settlements])})
 
 
 def row_ids(ids: Sequence[str]) -> list[int]:
@@ -457,12 +451,14 @@ def _split_by_size(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]
 def _take_turns(lines: list[deque[_Place]]) -> Iterator[_Place]:
     """Yield by priority over all the lines; among equals, one of each line in turn."""
     turns = deque(line for line in lines if line)
-    while turns:
+    while len(turns) > 1:
         line = min(turns, key=lambda line: line[0].priority)
         turns.remove(line)
         yield line.popleft()
         if line:
             turns.append(line)
+    for line in turns:
+        yield from line
 
 
 def lost_delivery(settlement: Settlement) -> DeliveryLost:

@@ -64,18 +64,19 @@ _DELETE_OLD_GROUPS = "DELETE FROM celery_tasksetmeta WHERE date_done < :limit"
 _COUNT = "SELECT count(*) FROM celery_taskmeta"
 
 
+_DATE = len("2026-01-31 12:00:00.000000")
+
 _as_json = msgspec.json.Encoder().encode
 
 
 class EncodedRow(EncodedResult, frozen=True):
-    """A row of ``celery_taskmeta``: ``payload`` is its ``result``, ``others`` are its further binary columns."""
+    """A row of ``celery_taskmeta``: ``payload`` is its ``result``, ``others`` are its further binary columns.
 
-    others: tuple[bytes | None, bytes | None, bytes | None, bytes | None] = (None, None, None, None)
+    :param size: bytes of all of them.
+    """
 
-    @property
-    def size(self) -> int:
-        """Bytes of all columns that may be large."""
-        return len(self.payload) + sum(len(other) for other in self.others if other is not None)
+    others: tuple[bytes | None, bytes | None, bytes | None, bytes | None]
+    size: int
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -120,16 +121,14 @@ class RowCodec:
 
     def encode(self, record: ResultRecord) -> EncodedRow:
         """Make the row. Raises ``EncodeError`` naming what cannot be written."""
-        return EncodedRow(
-            record,
-            encode_value(record, self._codecs, self._serializer),
-            others=(
-                self._encoded(record.children),
-                self._encoded(record.args) if self._extended else None,
-                self._encoded(record.kwargs) if self._extended else None,
-                self._encoded(_stamps(record)) if self._extended else None,
-            ),
+        payload = encode_value(record, self._codecs, self._serializer)
+        others = (
+            self._encoded(record.children),
+            self._encoded(record.args) if self._extended else None,
+            self._encoded(record.kwargs) if self._extended else None,
+            self._encoded(_stamps(record)) if self._extended else None,
         )
+        return EncodedRow(record, payload, others, len(payload) + sum(map(len, filter(None, others))))
 
     def decode(self, row: Row) -> ResultRecord:
         """Read the row. Raises ``BackendError`` for what cannot be read."""
@@ -242,7 +241,7 @@ def _stamps(record: ResultRecord) -> dict[str, Any] | None:
 
 def _as_date(moment: datetime) -> str:
     """Write a time as Celery's ``DateTime`` column does where its timezone is UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return moment.astimezone(UTC).isoformat(" ", "microseconds")[:_DATE]
 
 
 def _from_date(text: str | None) -> datetime | None:
