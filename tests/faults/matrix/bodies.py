@@ -110,10 +110,10 @@ async def waits_for_leave(runs: str) -> str:
 
 
 def holds_the_interpreter(runs: str) -> str:
-    """Let nothing else of this process run until the test lets go of the file."""
+    """Let nothing else of this process run until the test lets go of the file. A second run, which there must not be, ends."""
     with Path(hold_file(runs)).open("a") as file:
-        note(runs)
-        _flock_with_the_lock(file.fileno(), fcntl.LOCK_EX)
+        if note(runs) == 1:
+            _flock_with_the_lock(file.fileno(), fcntl.LOCK_EX)
     return VALUE
 
 
