@@ -8,7 +8,7 @@ import sys
 
 from celeriac.cli.main import main
 from celeriac.servers.redis import settling, subscription
-from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Script
 from celeriac.servers.redis.parking import Parking
 from celeriac.servers.redis.recovery import Recovery
@@ -61,9 +61,9 @@ async def find_nothing(*_: object) -> int:
 def take_out() -> None:
     """Replace what keeps tasks from being lost or run twice."""
     subscription.RESERVE, settling.ACK = RESERVE, ACK  # type: ignore[attr-defined]
-    LeaseKeeper.hold = lambda *_: True  # type: ignore[method-assign]
-    LeaseKeeper.release = lambda *_: None  # type: ignore[method-assign]
-    LeaseKeeper.rest = Parking.serve = Recovery.run = find_nothing  # type: ignore[method-assign,assignment]
+    Leases.hold = lambda *_: True  # type: ignore[method-assign]
+    Leases.release = lambda *_: None  # type: ignore[method-assign]
+    Leases.rest = Parking.serve = Recovery.run = find_nothing  # type: ignore[method-assign,assignment]
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def start_worker(queue: str) -> Iterator[StartWorker]:
     """Start workers of `lease_tasks` on the test's queue; they are killed at the end, and have left nobody behind."""
     started: list[LoggedProcess] = []
-    keepers: list[psutil.Process] = []
+    children: list[psutil.Process] = []
 
     def start(url: str, *options: str) -> LoggedProcess:
         command = [sys.executable, "-m", "celeriac", "worker", "-A", "tests.faults.lease_tasks", "-b", url]
@@ -67,9 +67,9 @@ def start_worker(queue: str) -> Iterator[StartWorker]:
     yield start
     for process in started:
         if process.running:
-            keepers += psutil.Process(process.pid).children(recursive=True)
+            children += psutil.Process(process.pid).children(recursive=True)
             process.kill()
-    assert all(ends_within(1.0, keeper) for keeper in keepers), "a killed worker left its keeper behind"
+    assert all(ends_within(1.0, child) for child in children), "a killed worker left a process behind"
 
 
 def ends_within(seconds: float, process: psutil.Process) -> bool:

@@ -110,7 +110,7 @@ async def waits_for_leave(runs: str) -> str:
 
 
 def holds_the_interpreter(runs: str) -> str:
-    """Let nothing else of this process run until the test lets go of the file. A second run, which there must not be, ends."""
+    """Let nothing else of this process run until the test lets go of the file; a second run does not wait."""
     with Path(hold_file(runs)).open("a") as file:
         if note(runs) == 1:
             _flock_with_the_lock(file.fileno(), fcntl.LOCK_EX)

@@ -19,7 +19,7 @@ from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.dead import RedisDeadLetters
 from celeriac.servers.redis.fanout import RedisFanout
 from celeriac.servers.redis.keys import Keys
-from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
@@ -76,7 +76,7 @@ class RedisBroker:
         self._bindings = Bindings(self._link, self._keys)
         self._parking = Parking(self._link, self._keys)
         self._outbox = Outbox(self._link, self._keys, self._bindings, self._parking)
-        self._leases = LeaseKeeper(self._link, self._keys, lease)
+        self._leases = Leases(self._link, self._keys, lease)
         self._settler = Settler(self._link, self._keys, self._leases)
         self._recovery = Recovery(
             self._link, self._keys, self._bindings, visibility_timeout, self._leases.second_look, clock

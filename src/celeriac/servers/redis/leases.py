@@ -1,6 +1,6 @@
 """Keeps what this process holds from being taken for lost.
 
-Rules: a process of its own renews (``servers.keeper``), by the owner's name in each tag, so neither a busy event loop
+Rules: a second process renews (``renewer``), by the owner's name in each tag, so neither a busy event loop
 nor a task that keeps the interpreter lock stops it, and a stopped process (``SIGSTOP``) keeps what it holds, since it
 lives. It is started when something is first held. What was reserved in a batch whose answer never came is renewed no
 more, so that it comes back.
@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from celeriac.servers.keeper import Keeper, Order
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link
+from celeriac.servers.redis.renewer import Order, Renewer
 from celeriac.servers.redis.scripts import RENEW
 from celeriac.servers.redis.url import RedisTarget
 
@@ -36,7 +36,7 @@ one piece of memory at first, of which each change reads the half."""
 _LEAST_TIMEOUT = 1.0
 
 
-class LeaseKeeper:
+class Leases:
     """Renews the leases of all deliveries that one broker holds.
 
     :param lease: seconds after which a dead worker's messages are another's.
@@ -45,10 +45,10 @@ class LeaseKeeper:
     def __init__(self, link: Link, keys: Keys, lease: float) -> None:
         self._keys = keys
         timeout = min(link.timeout, max(_LEAST_TIMEOUT, lease * _RENEWAL))
-        self._place = _place(link.target, timeout)
+        self._server = _server(link.target, timeout)
         self._lost: deque[tuple[int, int]] = deque(maxlen=_MOST_LOST)
         self._serial = 0
-        self._keeper = Keeper(f"leases of messages in {link.target}")
+        self._renewer = Renewer(f"leases of messages in {link.target}")
         self._kept = False
         self._held: set[str] = set()
         self.owner = uuid.uuid4().hex.ljust(_OWNER, "-")
@@ -68,7 +68,7 @@ class LeaseKeeper:
         self._held.update(tags)
         kept, self._kept = self._kept, True
         if not kept:
-            self._keeper.follow(self._order())
+            self._renewer.follow(self._order())
         return kept
 
     def release(self, tags: Iterable[str]) -> None:
@@ -79,7 +79,7 @@ class LeaseKeeper:
         """Ask nothing of the server, and need no process, while nothing is held."""
         if self._kept and not self._held:
             self._kept = False
-            await self._keeper.close()
+            await self._renewer.close()
 
     def lose(self, first: int, count: int) -> None:
         """Never renew these serials: if the server gave them out, nobody got them."""
@@ -89,23 +89,23 @@ class LeaseKeeper:
             earlier = first
         self._lost.append((earlier, first + count - 1))
         if self._kept:
-            self._keeper.follow(self._order())
+            self._renewer.follow(self._order())
 
     async def close(self) -> None:
         """Stop renewing; what is still held becomes a peer's when its lease ends."""
         self._kept = False
         self._held.clear()
-        await self._keeper.close()
+        await self._renewer.close()
 
     def _order(self) -> Order:
         lost = [serial for batch in self._lost for serial in batch]
         keys = (self._keys.index, self._keys.leases)
         command = ("EVAL", RENEW.text, len(keys), *keys, self.owner, self.term, self.lease, *lost)
-        return Order(self._place, command, self.lease * _RENEWAL)
+        return Order(self._server, command, self.lease * _RENEWAL)
 
 
-def _place(target: RedisTarget, timeout: float) -> dict[str, Any]:
-    """Return how the keeper reaches this Redis; see ``keeper.renewal.RedisStore``."""
+def _server(target: RedisTarget, timeout: float) -> dict[str, Any]:
+    """Return how the process that renews reaches this Redis; see ``renewal.Server``."""
     greeting = _login(target.username, target.password)
     if target.db:
         greeting.append(("SELECT", str(target.db)))
@@ -113,7 +113,6 @@ def _place(target: RedisTarget, timeout: float) -> dict[str, Any]:
         greeting.append(("CLIENT", "SETNAME", target.client_name))
     tls = target.tls and {name: value for name, value in target.tls.items() if name != "ssl_min_version"}
     return {
-        "kind": "redis",
         "addresses": target.addresses,
         "path": target.path,
         "master": target.master,

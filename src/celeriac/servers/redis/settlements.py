@@ -17,7 +17,7 @@ from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.chords import COUNTING
 from celeriac.servers.redis.keys import Keys
-from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import QUEUEING, Later, Parking
@@ -118,7 +118,7 @@ class RedisSettlements:
         self,
         link: Link,
         keys: Keys,
-        leases: LeaseKeeper,
+        leases: Leases,
         outbox: Outbox,
         parking: Parking,
         results: RedisBackend,

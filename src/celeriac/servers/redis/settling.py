@@ -14,7 +14,7 @@ from celeriac.errors import DeliveryLost
 from celeriac.servers.coalesce import TRIP_BYTES, Coalescer
 from celeriac.servers.redis.dead import write_letter
 from celeriac.servers.redis.keys import Keys
-from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.scripts import ACK, BURY, PARK, REQUEUE
 from celeriac.wire.envelope import Envelope
@@ -28,7 +28,7 @@ Answers = Sequence[BaseException | None]
 class Settler:
     """Settles the deliveries of one broker."""
 
-    def __init__(self, link: Link, keys: Keys, leases: LeaseKeeper) -> None:
+    def __init__(self, link: Link, keys: Keys, leases: Leases) -> None:
         self._link = link
         self._keys = keys
         self._leases = leases

@@ -17,7 +17,7 @@ from celeriac.errors import BrokerError
 from celeriac.servers.redis.board import read_revision
 from celeriac.servers.redis.doorbell import Doorbell
 from celeriac.servers.redis.keys import Keys, QueueLists
-from celeriac.servers.redis.leases import LeaseKeeper
+from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
@@ -59,7 +59,7 @@ class RedisSubscription:
         pushes: Pushes,
         keys: Keys,
         outbox: Outbox,
-        leases: LeaseKeeper,
+        leases: Leases,
         settler: Settler,
         recovery: Recovery,
         parking: Parking,

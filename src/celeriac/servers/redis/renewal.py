@@ -1,9 +1,9 @@
-"""Repeats one command on a store, for a parent that may be too busy to: the program of a keeper's process.
+"""Repeats one command on a Redis, for a parent that may be too busy to do so: a program of its own.
 
-Rules: only the standard library, and of that only what is needed, since this runs by itself (``python -I -S
-renewal.py``) and every import is time and memory; orders come as lines of JSON and the last one holds; the end of the
-orders, or of the parent, is the end of it all; signals that ask a whole group of processes to end are ignored, since
-the parent may be finishing its work.
+Rules: only the standard library is imported, and of that only what is needed: this runs by itself (``python -I -S
+renewal.py``), and every import costs time and memory. Orders come as lines of JSON, and the last one holds. The
+program ends when the orders end or the parent does. Signals that ask a whole group of processes to end are ignored,
+since the parent may be finishing its work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-_GLANCE = 0.5
+_PARENT_CHECK = 0.5
 """Seconds between looks at whether the parent lives: a process forked from it may hold the orders open."""
 
 _LONGEST_RETRY = 1.0
@@ -28,24 +28,24 @@ READY = "ready"
 
 
 class Refused(Exception):
-    """The store answered with an error."""
+    """The server answered with an error."""
 
 
 def serve(orders: int, reports: int, parent: int | None) -> None:
-    """Follow the orders until they end.
+    """Carry out the orders until they end.
 
-    :param orders: descriptor that lines of JSON come from: ``store``, ``command``, ``period`` in seconds.
+    :param orders: descriptor that lines of JSON come from: ``server``, ``command``, ``period`` in seconds.
     :param reports: descriptor that a line is written to when it starts (``READY``), fails (what went wrong), and when
         it works again (an empty line).
     :param parent: the process whose end is the end of the orders too; ``None`` for not to look.
     """
     os.set_blocking(reports, False)
-    mouth, ear, renewal = _Mouth(reports), select.poll(), Renewal()
-    ear.register(orders, select.POLLIN)
-    mouth.say(READY)
+    reporter, incoming, renewal = _Reporter(reports), select.poll(), Renewal()
+    incoming.register(orders, select.POLLIN)
+    reporter.write(READY)
     text = b""
     while parent is None or os.getppid() == parent:
-        if ear.poll(1000 * min(_GLANCE, renewal.pause())):
+        if incoming.poll(1000 * min(_PARENT_CHECK, renewal.pause())):
             chunk = os.read(orders, 65536)
             if not chunk:
                 break
@@ -53,7 +53,7 @@ def serve(orders: int, reports: int, parent: int | None) -> None:
             if lines:
                 renewal.follow(json.loads(lines[-1]))
         elif renewal.pause() == 0:
-            mouth.tell(renewal.run())
+            reporter.report(renewal.run())
     renewal.close()
 
 
@@ -62,7 +62,7 @@ class Renewal:
 
     def __init__(self) -> None:
         self._order: dict[str, Any] = {}
-        self._store: RedisStore | SqliteStore | None = None
+        self._server: Server | None = None
         self._due = float("inf")
 
     def pause(self) -> float:
@@ -71,20 +71,20 @@ class Renewal:
 
     def follow(self, order: dict[str, Any]) -> None:
         """Carry out this order from now on; nothing, if it names no command."""
-        if order.get("store") != self._order.get("store"):
+        if order["server"] != self._order.get("server"):
             self.close()
-            self._store = _STORES[order["store"]["kind"]](order["store"])
+            self._server = Server(order["server"])
         self._order = order
         self._due = time.monotonic() if order.get("command") else float("inf")
 
     def run(self) -> str:
         """Run the command; return what went wrong, ``""`` if nothing did."""
-        assert self._store is not None
+        assert self._server is not None
         pause: float = self._order["period"]
         try:
-            self._store.run(self._order["command"])
+            self._server.run(self._order["command"])
         except Exception as error:  # noqa: BLE001 - whatever it was, the next try may not meet it
-            self._store.close()
+            self._server.close()
             pause = min(pause, _LONGEST_RETRY)
             return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         finally:
@@ -93,11 +93,11 @@ class Renewal:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._store is not None:
-            self._store.close()
+        if self._server is not None:
+            self._server.close()
 
 
-class RedisStore:
+class Server:
     """One connection to a Redis, that speaks as much of its protocol (RESP2) as renewing takes.
 
     :param place: ``addresses`` or ``path``, ``greeting`` (commands that log in), ``tls`` (``ssl_...`` options),
@@ -106,27 +106,27 @@ class RedisStore:
 
     def __init__(self, place: dict[str, Any]) -> None:
         self._place = place
-        self._line: _Line | None = None
+        self._connection: _Connection | None = None
 
     def run(self, command: Sequence[Any]) -> Any:
         """Return the answer to a command, over a new connection where the old one was closed while it was idle."""
-        if self._line is not None:
+        if self._connection is not None:
             try:
-                return self._line.ask(command)
+                return self._connection.ask(command)
             except TimeoutError:
                 raise
             except OSError:
                 self.close()
-        self._line = self._connect()
-        return self._line.ask(command)
+        self._connection = self._connect()
+        return self._connection.ask(command)
 
     def close(self) -> None:
         """Drop the connection; the next command opens one, after a failover to the new master."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
-    def _connect(self) -> _Line:
+    def _connect(self) -> _Connection:
         place = self._place
         if place.get("path"):
             return self._greet(self._open_socket(place["path"]), place["greeting"])
@@ -137,26 +137,26 @@ class RedisStore:
         failure: Exception | None = None
         for host, port in self._place["addresses"]:
             try:
-                line = self._greet(self._open(host, port), self._place["sentinel_greeting"])
+                connection = self._greet(self._open(host, port), self._place["sentinel_greeting"])
                 try:
-                    answer = line.ask(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place["master"]])
+                    answer = connection.ask(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place["master"]])
                 finally:
-                    line.close()
+                    connection.close()
                 if answer:
                     return answer[0].decode(), int(answer[1])
             except (OSError, Refused) as error:
                 failure = error
         raise Refused(f"no sentinel knows the master {self._place['master']!r}") from failure
 
-    def _greet(self, link: socket.socket, greeting: Sequence[Sequence[str]]) -> _Line:
-        line = _Line(link)
+    def _greet(self, link: socket.socket, greeting: Sequence[Sequence[str]]) -> _Connection:
+        connection = _Connection(link)
         try:
             for command in greeting:
-                line.ask(command)
+                connection.ask(command)
         except BaseException:
-            line.close()
+            connection.close()
             raise
-        return line
+        return connection
 
     def _open_socket(self, path: str) -> socket.socket:
         link = socket.socket(socket.AF_UNIX)
@@ -179,39 +179,9 @@ class RedisStore:
             raise
 
 
-class SqliteStore:
-    """One connection to a SQLite file.
+class _Connection:
+    """Asks over a socket, one command at a time."""
 
-    :param place: ``path``, a URI; ``file``, its path; ``timeout``, the seconds to wait for the locks of others.
-    """
-
-    def __init__(self, place: dict[str, Any]) -> None:
-        self._place = place
-        self._connection: Any = None
-        self._identity: tuple[int, int] | None = None
-
-    def run(self, command: Sequence[Any]) -> None:
-        """Run a statement: its text, then its values by name."""
-        found = os.stat(self._place["file"])  # noqa: PTH116 - pathlib is time and memory
-        if self._identity != (found.st_dev, found.st_ino):
-            self.close()  # another file has taken its place
-        if self._connection is None:
-            self._identity = (found.st_dev, found.st_ino)
-            self._connection = _open_file(self._place["path"], self._place["timeout"])
-        statement, values = command
-        self._connection.execute(statement, values)
-
-    def close(self) -> None:
-        """Close the file."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
-_STORES: dict[str, type[RedisStore | SqliteStore]] = {"redis": RedisStore, "sqlite": SqliteStore}
-
-
-class _Line:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._answers = link.makefile("rb")
@@ -242,19 +212,19 @@ class _Line:
         return int(rest) if kind == b":" else rest
 
 
-class _Mouth:
-    """Says each thing once; a parent that does not listen is not waited for."""
+class _Reporter:
+    """Reports each change once; a parent that does not read is not waited for."""
 
     def __init__(self, reports: int) -> None:
         self._reports = reports
         self._last = ""
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         if text != self._last:
             self._last = text
-            self.say(text)
+            self.write(text)
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         try:
             os.write(self._reports, " ".join(text.split())[:1000].encode(errors="replace") + b"\n")
         except OSError:  # the orders end with the parent too
@@ -271,14 +241,6 @@ def _wrap(link: socket.socket, host: str, options: dict[str, Any]) -> socket.soc
     if options.get("ssl_certfile"):
         context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
     return context.wrap_socket(link, server_hostname=host)
-
-
-def _open_file(path: str, timeout: float) -> Any:
-    import sqlite3  # only for who has a file
-
-    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, uri=True)
-    connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
 
 
 if __name__ == "__main__":

@@ -13,19 +13,18 @@ import psutil
 import pytest
 
 import redis
-from celeriac.servers.keeper import renewal
-from celeriac.servers.redis import RedisBroker
+from celeriac.servers.redis import RedisBroker, renewal
 from celeriac.wire.envelope import Envelope, Route
 from tests.faults.conftest import ends_within
 from tests.servers import RedisSentinel, RedisServer
 
 
 async def held(broker: RedisBroker, queue: str) -> int:
-    """Hold a message of this broker; return the keeper's process id."""
+    """Hold a message of this broker; return the id of the process that renews."""
     await broker.publish(Envelope(body=b"{}"), Route(queue, queue=queue))
     async with broker.subscribe([queue]) as subscription:
         await subscription.take(1)
-    pid = broker._leases._keeper.pid
+    pid = broker._leases._renewer.pid
     assert pid is not None
     return pid
 
@@ -49,11 +48,11 @@ def make_broker(unique: Callable[[str], str]):
 async def test_it_renews_over_every_kind_of_connection(secured_redis: RedisServer, make_broker, queue, way):
     broker = make_broker(getattr(secured_redis, way)(2))
     with secured_redis.client(2) as client:
-        keeper = psutil.Process(await held(broker, queue))
+        process = psutil.Process(await held(broker, queue))
         await renewed(client, broker)
-        assert secured_redis.password not in " ".join(keeper.cmdline())
+        assert secured_redis.password not in " ".join(process.cmdline())
         await broker.close()
-    assert ends_within(1, keeper)
+    assert ends_within(1, process)
 
 
 async def test_it_finds_the_new_master_by_itself(make_broker, queue):
@@ -75,7 +74,7 @@ async def test_it_is_started_again_when_it_was_killed(redis_server: RedisServer,
     os.kill(first, signal.SIGKILL)
     with redis_server.client() as client:
         await renewed(client, broker)
-    assert broker._leases._keeper.pid not in (None, first)
+    assert broker._leases._renewer.pid not in (None, first)
     assert "starting another" in caplog.text
     await broker.close()
 
@@ -92,13 +91,13 @@ async def test_a_thread_does_it_where_no_process_can_be_started(
         with redis_server.client() as client:
             await renewed(client, broker)
         await delivery.receipt.ack()
-    assert broker._leases._keeper.pid is None
+    assert broker._leases._renewer.pid is None
     assert sum("by a thread" in record.message for record in caplog.records) == 1
     await broker.close()
 
 
 async def test_trouble_is_told_once_and_its_end_too(own_redis: RedisServer, make_broker, queue, caplog):
-    caplog.set_level(logging.WARNING, "celeriac.keeper")
+    caplog.set_level(logging.WARNING, "celeriac.broker.redis")
     broker = make_broker(own_redis.url())
     await held(broker, queue)
     own_redis.kill()
@@ -106,7 +105,7 @@ async def test_trouble_is_told_once_and_its_end_too(own_redis: RedisServer, make
     own_redis.start()
     with own_redis.client() as client:
         await renewed(client, broker)
-    texts = [record.message for record in caplog.records if record.name == "celeriac.keeper"]
+    texts = [record.message for record in caplog.records if record.name == "celeriac.broker.redis"]
     assert len([text for text in texts if "could not be renewed" in text]) <= 2  # closed, then refused
     assert "renewed again" in texts[-1]
     await broker.close()
@@ -123,22 +122,22 @@ class TestEnding:
         return process
 
     def test_with_its_orders(self):
-        with self.start() as keeper:
-            keeper.stdin.close()
-            assert keeper.wait(1) == 0
+        with self.start() as process:
+            process.stdin.close()
+            assert process.wait(1) == 0
 
     def test_with_its_parent_though_another_process_holds_the_orders_open(self):
-        with self.start(parent=1) as keeper:
-            assert keeper.wait(1) == 0
+        with self.start(parent=1) as process:
+            assert process.wait(1) == 0
 
     def test_not_by_signals_that_go_to_a_whole_group(self):
-        with self.start() as keeper:
+        with self.start() as process:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                keeper.send_signal(number)
+                process.send_signal(number)
             with pytest.raises(subprocess.TimeoutExpired):
-                keeper.wait(0.3)
-            keeper.stdin.close()
-            assert keeper.wait(1) == 0
+                process.wait(0.3)
+            process.stdin.close()
+            assert process.wait(1) == 0
 
 
 async def test_10_000_held_messages_are_renewed(redis_server: RedisServer, make_broker, queue):
@@ -157,7 +156,7 @@ async def test_10_000_held_messages_are_renewed(redis_server: RedisServer, make_
 
 
 async def test_what_was_reserved_but_never_arrived_comes_back(redis_server: RedisServer, make_broker, queue):
-    """The answer is lost on its way, as when a connection breaks: the keeper must not hold it for ever."""
+    """The answer is lost on its way, as when a connection breaks: the renewals must not hold it for ever."""
     broker = make_broker(redis_server.url())
     await broker.publish_many([(Envelope(body=b"{}"), Route(queue, queue=queue))] * 3)
     async with broker.subscribe([queue]) as subscription:

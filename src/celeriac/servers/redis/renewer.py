@@ -1,6 +1,6 @@
-"""A process that repeats a command on a store for as long as this one lives, however busy this one is.
+"""A second process that repeats a command on a Redis for as long as this one lives, however busy this one is.
 
-Rules: it is started with the first order and kept; secrets reach it through a pipe; it ends with this process, however
+Rules: the process is started with the first order; secrets reach it through a pipe; it ends with this process, however
 that ends, and is started again if it ends before. Where no process can be started a thread does the same work, which
 code that keeps the interpreter lock can starve; the log says so once.
 """
@@ -21,33 +21,33 @@ from typing import Any, Protocol
 
 import msgspec
 
-from celeriac.servers.keeper import renewal
+from celeriac.servers.redis import renewal
 
-logger = logging.getLogger("celeriac.keeper")
+logger = logging.getLogger("celeriac.broker.redis")
 
 _PROGRAM = Path(renewal.__file__)
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _TRIES = 3
 """How often in a row a process may end before it was ready, until a thread takes over."""
 
-_LAST_BREATH = 0.5
+_END_WAIT = 0.5
 """Seconds between the end of a process's reports and its own."""
 
 
 class Order(msgspec.Struct, frozen=True):
     """What to repeat.
 
-    :param store: how to reach the store: see ``renewal.RedisStore`` and ``renewal.SqliteStore``.
+    :param server: how to reach the Redis: see ``renewal.Server``.
     :param command: what to run there; empty for nothing.
     :param period: seconds between two runs.
     """
 
-    store: Mapping[str, Any]
+    server: Mapping[str, Any]
     command: Sequence[Any]
     period: float
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} every {self.period:g} s>"  # the way to the store holds a password
+        return f"<{type(self).__name__} every {self.period:g} s>"  # the way to the server holds a password
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return []  # what prints fields one by one prints none
@@ -57,8 +57,8 @@ class Order(msgspec.Struct, frozen=True):
         return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"
 
 
-class Keeper:
-    """Has the last order carried out. Belongs to the event loop that gave the first one.
+class Renewer:
+    """Has the last order carried out, by a process or a thread. Belongs to the event loop that gave the first one.
 
     :param name: what is renewed, for the log.
     """
@@ -66,22 +66,22 @@ class Keeper:
     def __init__(self, name: str) -> None:
         self._name = name
         self._order: Order | None = None
-        self._hand: _Hand | None = None
+        self._runner: _Runner | None = None
         self._restart: asyncio.TimerHandle | None = None
-        self._start: Callable[[], _Hand] = _Process
+        self._start: Callable[[], _Runner] = _ProcessRunner
         self._failures = 0
         self._trouble = ""
 
     @property
     def pid(self) -> int | None:
         """The process id, ``None`` where there is no process."""
-        return self._hand.pid if self._hand is not None else None
+        return self._runner.pid if self._runner is not None else None
 
     def follow(self, order: Order) -> None:
         """Have this order carried out from now on, in place of the one before."""
         self._order = order
-        if self._hand is not None:
-            self._hand.send(order.line())
+        if self._runner is not None:
+            self._runner.send(order.line())
         elif self._restart is None:
             self._begin()
 
@@ -91,48 +91,48 @@ class Keeper:
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
-        hand = self._let_go()
-        if hand is not None:
-            await hand.end()
+        runner = self._drop_runner()
+        if runner is not None:
+            await runner.end()
 
     def _begin(self) -> None:
         self._restart = None
         assert self._order is not None
         try:
-            self._hand = self._start()
+            self._runner = self._start()
         except OSError as error:
             self._fall_back(str(error))
-            self._hand = self._start()
-        self._hand.send(self._order.line())
-        asyncio.get_running_loop().add_reader(self._hand.reports, self._listen)
+            self._runner = self._start()
+        self._runner.send(self._order.line())
+        asyncio.get_running_loop().add_reader(self._runner.reports, self._read_reports)
 
-    def _listen(self) -> None:
-        assert self._hand is not None
+    def _read_reports(self) -> None:
+        assert self._runner is not None
         try:
-            text = os.read(self._hand.reports, 65536)
+            text = os.read(self._runner.reports, 65536)
         except BlockingIOError:
             return
         if not text:
-            self._mourn()
+            self._start_another()
             return
         for line in text.decode(errors="replace").splitlines():
             if line == renewal.READY:
                 self._failures = 0
             else:
-                self._say(line)
+                self._log_change(line)
 
-    def _say(self, trouble: str) -> None:
+    def _log_change(self, trouble: str) -> None:
         if trouble:
             logger.warning("%s could not be renewed, trying again: %s", self._name, trouble)
         elif self._trouble:
             logger.warning("%s are renewed again", self._name)
         self._trouble = trouble
 
-    def _mourn(self) -> None:
-        """Start another one a little later."""
-        hand = self._let_go()
-        assert hand is not None
-        how = hand.bury()
+    def _start_another(self) -> None:
+        """Start another runner a little later, in place of one that ended by itself."""
+        runner = self._drop_runner()
+        assert runner is not None
+        how = runner.reap()
         self._failures += 1
         if self._failures >= _TRIES:
             self._fall_back(f"{sys.executable} {how}")
@@ -140,15 +140,15 @@ class Keeper:
         logger.warning("the process that renews %s %s, starting another in %.1f s", self._name, how, wait)
         self._restart = asyncio.get_running_loop().call_later(wait, self._begin)
 
-    def _let_go(self) -> _Hand | None:
-        hand, self._hand = self._hand, None
-        if hand is not None:
+    def _drop_runner(self) -> _Runner | None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                asyncio.get_running_loop().remove_reader(hand.reports)
-        return hand
+                asyncio.get_running_loop().remove_reader(runner.reports)
+        return runner
 
     def _fall_back(self, why: str) -> None:
-        self._start = _Thread
+        self._start = _ThreadRunner
         self._failures = 0
         logger.warning(
             "%s are renewed by a thread, since no process can be started for it (%s): a task that keeps the "
@@ -158,23 +158,23 @@ class Keeper:
         )
 
 
-class _Hand(Protocol):
-    """Who carries out the orders."""
+class _Runner(Protocol):
+    """What carries out the orders."""
 
     @property
     def reports(self) -> int:
-        """What it says comes out of this descriptor."""
+        """The descriptor that its reports come out of."""
         ...
 
     @property
     def pid(self) -> int | None: ...
 
     def send(self, line: bytes) -> None:
-        """Give it an order."""
+        """Have this order carried out from now on."""
         ...
 
-    def bury(self) -> str:
-        """Tidy up after it ended by itself; say how it did."""
+    def reap(self) -> str:
+        """Free what it had after it ended by itself; return how it ended."""
         ...
 
     async def end(self) -> None:
@@ -182,7 +182,7 @@ class _Hand(Protocol):
         ...
 
 
-class _Process:
+class _ProcessRunner:
     """The program in a process of its own: out of reach of this one's interpreter lock, signals and event loop."""
 
     def __init__(self) -> None:
@@ -210,9 +210,9 @@ class _Process:
         except BlockingIOError:
             self._process.kill()  # it hangs; the next one is given the order
 
-    def bury(self) -> str:
+    def reap(self) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_LAST_BREATH)
+            self._process.wait(_END_WAIT)
         self._stop()
         return f"ended with {self._process.returncode}"
 
@@ -227,7 +227,7 @@ class _Process:
                 pipe.close()
 
 
-class _Thread:
+class _ThreadRunner:
     """The program in a thread."""
 
     pid = None
@@ -238,14 +238,14 @@ class _Thread:
         os.set_blocking(self._orders, False)
         os.set_blocking(self.reports, False)
         self._thread = threading.Thread(
-            target=self._work, args=(inner, outer), name="celeriac-keeper", daemon=True
+            target=self._work, args=(inner, outer), name="celeriac-renewal", daemon=True
         )
         self._thread.start()
 
     def send(self, line: bytes) -> None:
         _write(self._orders, line)
 
-    def bury(self) -> str:
+    def reap(self) -> str:
         self._thread.join()
         self._close()
         return "ended"
