@@ -87,22 +87,37 @@ end
 return {reply, aside}
 """
 
-_PUT = r"""
--- KEYS: the key of each mark. ARGV: milliseconds to keep, name and value of each. Returns what is there, or an error.
-local answers = {}
-local function put(key, keep, name, value)
-  own(key, 'hash')
-  if redis.call('HSETNX', key, name, value) == 0 then value = redis.call('HGET', key, name) end
-  if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, keep) end
-  return {value}
+_SET_NEW = r"""
+-- Sets a field that is not there; returns 1 or 0, or an error. That the key is a hash is looked at where it was none.
+local function set_new(key, name, value)
+  local answer = redis.pcall('HSETNX', key, name, value)
+  if type(answer) == 'table' then
+    own(key, 'hash')
+    answer = redis.pcall('HSETNX', key, name, value)
+  end
+  return answer
 end
+"""
+
+_PUT = (
+    _SET_NEW
+    + r"""
+-- KEYS: the key of each mark. ARGV: milliseconds to keep, name and value of each. Returns for each 1
+-- if it was put, else in a list what is there, or an error.
+local answers = {}
 for i = 1, #KEYS do
-  local done, answer = pcall(put, KEYS[i], ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i])
-  if not done and type(answer) == 'table' then answer = answer.err end
-  answers[i] = answer
+  local key, name, value = KEYS[i], ARGV[3 * i - 1], ARGV[3 * i]
+  local is_new = set_new(key, name, value)
+  if type(is_new) == 'table' then
+    answers[i] = is_new.err
+  else
+    if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, ARGV[3 * i - 2]) end
+    answers[i] = is_new == 1 or {redis.call('HGET', key, name)}
+  end
 end
 return {answers, aside}
 """
+)
 
 _REMOVE = r"""
 -- KEYS: key. ARGV: name, value.
@@ -111,16 +126,19 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return {0, aside} end
 return {redis.call('HDEL', KEYS[1], ARGV[1]), aside}
 """
 
-_SHORTEN = r"""
+_SHORTEN = (
+    _SET_NEW
+    + r"""
 -- KEYS: keys. ARGV: milliseconds for each. A mark that no name has keeps the end of a key that is empty.
 for i = 1, #KEYS do
-  own(KEYS[i], 'hash')
-  redis.call('HSETNX', KEYS[i], '\0', '')
+  local is_new = set_new(KEYS[i], '\0', '')
+  if type(is_new) == 'table' then return is_new end
   local left = redis.call('PTTL', KEYS[i])
   if left < 0 or left > tonumber(ARGV[i]) then redis.call('PEXPIRE', KEYS[i], ARGV[i]) end
 end
 return {1, aside}
 """
+)
 
 _HOLD = r"""
 -- KEYS: lease. ARGV: holder, milliseconds.
@@ -245,10 +263,12 @@ class RedisMarks:
         for mark in batch:
             arguments += _milliseconds(mark.keep), mark.name, mark.value
         answers = await self._scripts.run(_PUT, [mark.key for mark in batch], arguments)
-        return [
-            _text(answer[0]) if isinstance(answer, list) else self._scripts.link.refusal(_text(answer))
-            for answer in answers
-        ]
+        return [self._standing(mark, answer) for mark, answer in zip(batch, answers, strict=True)]
+
+    def _standing(self, mark: _Mark, answer: int | list[bytes] | bytes) -> str | BaseException:
+        if isinstance(answer, int):
+            return mark.value
+        return _text(answer[0]) if isinstance(answer, list) else self._scripts.link.refusal(_text(answer))
 
     async def _shorten_all(self, batch: Sequence[tuple[str, float]]) -> list[None]:
         await self._scripts.run(

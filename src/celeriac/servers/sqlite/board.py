@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from celeriac.board import LONGEST_WAIT, REVOKED, Contents
 from celeriac.clock import Clock
+from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import as_json
 from celeriac.servers.sqlite.reading import scalar
 from celeriac.servers.sqlite.tables import BOARD
+
+_Facts = dict[str, Any]
+"""What a statement is about."""
+
+_BATCH = 500
+"""Marks that are written by one job."""
 
 # Texts and blobs come after every number.
 _OVER = "DELETE FROM {} WHERE expires <= :now", "DELETE FROM {} WHERE expires >= 9e999"
@@ -37,9 +45,6 @@ _REVISION = """
     SELECT CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END
     FROM celeriac_revision WHERE name = :name"""
 
-_NOBODY = "\0"
-"""The name of a mark that keeps the end of a key."""
-
 _PUT = """
     INSERT INTO celeriac_mark (key, name, value, expires)
     VALUES (:key, :name, :value, coalesce((SELECT min(expires) FROM celeriac_mark WHERE key = :key), :expires))
@@ -48,6 +53,10 @@ _PUT = """
 _TAKE_DOWN = (
     "DELETE FROM celeriac_mark WHERE key = :key AND name = :name AND value = :value AND expires > :now"
 )
+# The name of nobody's mark keeps the end of a key that has no other.
+_MARK_KEY = """
+    INSERT INTO celeriac_mark (key, name, value, expires) VALUES (:key, char(0), '', :expires)
+    ON CONFLICT (key, name) DO NOTHING"""
 _SHORTEN = "UPDATE celeriac_mark SET expires = min(expires, :expires) WHERE key = :key"
 
 _HOLD = """
@@ -111,31 +120,41 @@ class SqliteMarks:
     def __init__(self, link: SqliteLink, clock: Clock) -> None:
         self._link = link
         self._clock = clock
+        self._put: Coalescer[_Facts, str] = Coalescer(self._put_all, _BATCH)
+        self._shorten: Coalescer[_Facts, None] = Coalescer(self._shorten_all, _BATCH)
 
     async def put(self, key: str, name: str, value: str, keep: float) -> str:
-        now = self._clock.now()
-        facts = {"key": key, "name": name, "value": value, "expires": now + keep}
-
-        def put(connection: sqlite3.Connection) -> str:
-            _drop_ended(connection, "celeriac_mark", now)
-            return str(scalar(connection, _PUT, facts))
-
-        return await self._link.write(put)
+        return await self._put(
+            {"key": key, "name": name, "value": value, "expires": self._clock.now() + keep}
+        )
 
     async def remove(self, key: str, name: str, value: str) -> bool:
         facts = {"key": key, "name": name, "value": value, "now": self._clock.now()}
         return await self._link.write(lambda connection: connection.execute(_TAKE_DOWN, facts).rowcount == 1)
 
     async def shorten(self, key: str, keep: float) -> None:
-        now = self._clock.now()
-        facts = {"key": key, "name": _NOBODY, "value": "", "expires": now + keep}
+        await self._shorten({"key": key, "expires": self._clock.now() + keep})
 
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self._put.drain()
+        await self._shorten.drain()
+
+    async def _put_all(self, batch: Sequence[_Facts]) -> list[str]:
+        def put(connection: sqlite3.Connection) -> list[str]:
+            _drop_ended(connection, "celeriac_mark", self._clock.now())
+            return [str(scalar(connection, _PUT, facts)) for facts in batch]
+
+        return await self._link.write(put)
+
+    async def _shorten_all(self, batch: Sequence[_Facts]) -> list[None]:
         def shorten(connection: sqlite3.Connection) -> None:
-            _drop_ended(connection, "celeriac_mark", now)
-            scalar(connection, _PUT, facts)
-            connection.execute(_SHORTEN, facts)
+            _drop_ended(connection, "celeriac_mark", self._clock.now())
+            connection.executemany(_MARK_KEY, batch)
+            connection.executemany(_SHORTEN, batch)
 
         await self._link.write(shorten)
+        return [None] * len(batch)
 
 
 class SqliteLeases:
@@ -191,6 +210,10 @@ class SqliteBoard:
         self.marks = SqliteMarks(link, clock)
         self.leases = SqliteLeases(link, clock)
         self.windows = SqliteWindows(link, clock)
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self.marks.drain()
 
 
 def read_revision(connection: sqlite3.Connection, name: str = REVOKED) -> int:

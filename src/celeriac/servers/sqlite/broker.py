@@ -140,4 +140,5 @@ class SqliteBroker:
         await self._fanout.close()
         for settlements in self._settlements:
             await settlements.drain()
+        await self._board.drain()
         await self._file.close()

@@ -157,6 +157,7 @@ class SqlBackend:
         await self._storing.drain()
         await self._loading.drain()
         await self._chords.drain()
+        await self._board.drain()
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
