@@ -74,6 +74,13 @@ def test_who_is_meant(fields: dict[str, Any], meant: bool) -> None:
     assert request(**fields).is_for("a@b") is meant
 
 
+@pytest.mark.parametrize("name", ["", "x" * 201, "\ud800", "grüße", None, 5])
+def test_what_is_no_place_for_an_answer(name: Any) -> None:
+    assert request(reply_to={"exchange": "reply", "routing_key": "me"}).reply_to == ("reply", "me")
+    assert request(reply_to={"exchange": name, "routing_key": "me"}).reply_to is None
+    assert request(reply_to={"exchange": "reply", "routing_key": name}).reply_to is None
+
+
 def test_fields_of_another_type_are_absent() -> None:
     odd = request(
         reply_to={"exchange": "", "routing_key": "x"}, ticket=5, pattern=3, matcher=[], arguments=None

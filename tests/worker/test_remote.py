@@ -1,8 +1,10 @@
 """Celery's own command line and client ask and steer a worker of ours."""
 
 import asyncio
+import gc
 import json
 import logging
+import random
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from celeriac import Celeriac
 from celeriac.broker import Exchange, ReplyTo
 from celeriac.errors import TaskRevoked
 from celeriac.wire.envelope import Envelope
+from celeriac.worker.panel import ALIASES, INSPECT
 from tests.docs.pages import ROOT
 from tests.servers import RabbitServer, RedisServer
 
@@ -303,6 +306,49 @@ async def test_malformed_requests_stop_and_delay_nobody(
         assert time.monotonic() - began < 10
         assert worker.queues == (app.settings.default_queue,)
     assert "celeriac.worker" not in {record.name for record in caplog.records}
+
+
+async def test_random_requests_stop_nobody(
+    app: Celeriac, client: celery.Celery, caplog: pytest.LogCaptureFixture
+) -> None:
+    fanout = app.connections().broker.fanout
+    assert fanout is not None
+    choice = random.Random(7)
+    values = [
+        None,
+        True,
+        -1,
+        2**70,
+        0.5,
+        "",
+        "x",
+        NODE,
+        "\ud800",
+        [],
+        [[]],
+        ["x", None],
+        {},
+        {"a": {"b": []}},
+    ]
+    places = [
+        {"exchange": "reply.celery.pidbox", "routing_key": key} for key in ("nobody", "\ud800", "x" * 1000)
+    ]
+    names = ["safe", "ids", "task_id", "taskinfoitems", "with_defaults", "from_node", "self", "x", ""]
+    async with app.worker(name=NODE):
+        for _ in range(200):
+            arguments = {choice.choice(names): choice.choice(values) for _ in range(choice.randrange(4))}
+            body = {
+                "method": choice.choice([*INSPECT, *ALIASES, "__init__", "x", 5]),
+                "arguments": choice.choice([arguments, arguments, arguments, *values]),
+                "destination": choice.choice([None, None, [NODE], *values]),
+                "reply_to": choice.choice([*values, *places, *places]),
+                "ticket": choice.choice(values),
+            }
+            envelope = Envelope(body=json.dumps(body).encode(), content_type="application/json")
+            await fanout.publish(Exchange("celery.pidbox"), envelope)
+        assert await ask(client, "ping") == {"ok": "pong"}
+    gc.collect()
+    assert "asyncio" not in {record.name for record in caplog.records}
 
 
 async def test_large_arguments_are_told_as_text(app: Celeriac, client: celery.Celery) -> None:

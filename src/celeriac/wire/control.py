@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -24,6 +24,8 @@ _LONGEST_PATTERN, _MOST_QUANTIFIERS = 100, 4
 _QUANTIFIER = re.compile(r"[*+?{]")
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
 _TRANSIENT = 1
+_LONGEST_NAME = 200
+"""Bytes that leave room for what is put before or after it; a name of AMQP has 255."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +120,9 @@ def _place(value: Any) -> tuple[str, str] | None:
     if not isinstance(value, dict):
         return None
     exchange, key = value.get("exchange"), value.get("routing_key")
-    return (
-        (exchange, key) if isinstance(exchange, str) and isinstance(key, str) and exchange and key else None
-    )
+    return (exchange, key) if _is_name(exchange) and _is_name(key) else None
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    """Whether it can name an exchange, or be a routing key, at every broker."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isascii()
