@@ -62,7 +62,7 @@ class SqliteLink:
         self._mode = 0o660 if group else 0o600
         self._file = FileConnection(self.path, schema, self._mode, away, refused, self._join)
         self._thread = JobThread(self._file, clock)
-        self._ear: Listener | None = None
+        self._listener: Listener | None = None
         self._seen_version = 0
         self._topics: set[str] = set()
         self._on_new_file = on_new_file
@@ -92,28 +92,28 @@ class SqliteLink:
         """
         loop = asyncio.get_running_loop()
         try:
-            ear = Listener(self.path, self._mode)
+            listener = Listener(self.path, self._mode)
         except (OSError, AttributeError):
             poll = _BLIND_POLL
         else:
-            self._ear = ear
-            self._file.own = ear.name
-            loop.add_reader(ear, _hear, ear, wake)
+            self._listener = listener
+            self._file.own = listener.name
+            loop.add_reader(listener, _wake, listener, wake)
         if poll is not None:
             await self._thread.do(partial(self._start_looking, poll, loop, wake))
 
     async def hear(self, topics: Collection[str]) -> None:
         """Be poked for these topics from now on."""
         self._topics.update(topics)
-        if self._ear is not None and topics:
-            rows = [(self._ear.name, topic) for topic in topics]
+        if self._listener is not None and topics:
+            rows = [(self._listener.name, topic) for topic in topics]
             await self.write(lambda connection: connection.executemany(_HEAR, rows).rowcount)
 
     async def ignore(self, topics: Collection[str]) -> None:
         """Be poked for these topics no longer."""
         self._topics.difference_update(topics)
-        if self._ear is not None and topics:
-            rows = [(self._ear.name, topic) for topic in topics]
+        if self._listener is not None and topics:
+            rows = [(self._listener.name, topic) for topic in topics]
             await self.write(lambda connection: connection.executemany(_IGNORE, rows).rowcount)
 
     async def check_size(self, size: int, what: str) -> None:
@@ -141,21 +141,21 @@ class SqliteLink:
         """Close the connection and end the thread. Idempotent; the next job opens a new one."""
         if not self._thread.runs:
             return
-        ear, self._ear = self._ear, None
+        listener, self._listener = self._listener, None
         self._topics.clear()
-        if ear is not None:
-            asyncio.get_running_loop().remove_reader(ear)
-            ear.close()
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
         self._file.own = ""
-        await self._thread.end([ear.name] if ear is not None else [])
+        await self._thread.end([listener.name] if listener is not None else [])
 
     # --- in the thread -------------------------------------------------------------------------------------
 
     def _join(self, connection: sqlite3.Connection) -> None:
         """Make known in a new file what was in the old one."""
         self._seen_version = -1
-        if self._ear is not None:
-            name = self._ear.name
+        if self._listener is not None:
+            name = self._listener.name
             connection.executemany(_HEAR, [(name, topic) for topic in sorted(self._topics)])
         if self._on_new_file is not None:
             self._on_new_file(connection)
@@ -174,8 +174,8 @@ class SqliteLink:
                 loop.call_soon_threadsafe(wake)
 
 
-def _hear(ear: Listener, wake: Callable[[], None]) -> None:
-    ear.drain()
+def _wake(listener: Listener, wake: Callable[[], None]) -> None:
+    listener.drain()
     wake()
 
 

@@ -1,12 +1,12 @@
 """The messages of a SQLite broker: statements, and what is done with them inside one transaction.
 
 Rules: everything here runs in the link's thread, on the connection it is given, in the transaction of its caller. A
-message that is taken belongs to an *owner* (see ``owners``); when the owner is dead, whoever looks
-next puts its messages back. The next message of a queue is the one with the lowest priority number, then the one
-published first, so a message that comes back is ahead of those that were never taken. Frames of a batch go in and
-out as one joined blob beside a JSON list of facts: a statement that hands over the interpreter lock once, however
-many messages it moves, is not held up by a busy interpreter. A column holds whatever was written to it: a value
-that is not of our form is read as none: a count as 0, a due time as past, an owner as dead.
+message that is taken belongs to an *owner* (see ``owners``); when the owner is dead, the next process that looks puts
+its messages back. The next message of a queue is the one with the lowest priority number, then the one published
+first, so a message that comes back is ahead of those that were never taken. Frames of a batch go in and out as one
+joined blob beside a JSON list of facts: each step of a statement gives the interpreter lock away, and a busy event
+loop gives it back only after milliseconds, so a batch takes one step. A column holds whatever was written to it: a
+value that is not of our form counts as missing: a count as 0, a due time as past, an owner as dead.
 """
 
 from __future__ import annotations

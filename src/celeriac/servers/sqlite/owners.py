@@ -1,10 +1,11 @@
 """Who holds the messages that were taken, and whether they live.
 
-Rules: whoever holds messages has a lock (``flock``) on a file of its own beside the database. The system takes the lock
-back when the process ends, however it ends, and never before: a process that is busy or suspended keeps it, whatever
-the clock says. The file is locked before the first message bears its number. Who gets the lock of another has found it
-dead, and deletes the file. A forked process closes its copy, since it would hold the lock of a worker that died. All
-processes are on one machine, as SQLite's write-ahead log has it too: locks of network file systems are not relied on.
+Rules: whoever holds messages has a lock (``flock``) on a file of its own beside the database. The system takes the
+lock back when the process ends, however it ends, and never before: a process that is busy or suspended keeps it,
+whatever the clock says. The file is locked before the first message bears its number. A process that gets the lock of
+another has found it dead, and deletes the file. A forked process closes its copy, since it would hold the lock of a
+worker that died. All processes are on one machine, as SQLite's write-ahead log has it too: locks of network file
+systems are not relied on.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Wakes another process on this machine at once: an empty datagram on a Unix socket that lies beside a file.
 
-Rules: a poke carries nothing and may get lost (buffers, a listener that died), so whoever waits also looks now and
-then; it never blocks and never raises; a socket file whose owner is gone is deleted by the first who pokes it. Names of
-listeners come out of a file that others write: one that is not of our form names nobody, and what is no socket is never
-deleted.
+Rules: a poke carries nothing and may get lost (full buffers, a listener that died), so listeners also look now and
+then; it never blocks and never raises; the first process that pokes a listener which is gone deletes its socket file.
+Names of listeners come out of a file that others write: a name that is not of our form is nobody's, and a file that is
+no socket is never deleted.
 """
 
 from __future__ import annotations

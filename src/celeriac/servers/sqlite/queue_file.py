@@ -1,7 +1,7 @@
-"""What the parts of one SQLite broker share: the file, its messages, and the bell that says a queue has some.
+"""The queues of one SQLite file, as one process works with them: it adds, takes, settles, and wakes who waits.
 
-Rules: publishes and settlements of concurrent callers share transactions; whoever makes a message ready wakes those
-who wait for its queue, in this process and in the others.
+Rules: publishes and settlements of concurrent callers share transactions; a change that makes a message ready wakes
+those who wait for its queue, in this process and in the others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 class QueueFile:
-    """What the parts of one broker share: the file, its messages, and the bell that says a queue has some."""
+    """The queues of one file: what the parts of one broker share."""
 
     def __init__(self, path: str, clock: Clock, lease: float, *, group: bool) -> None:
         self.link = SqliteLink(

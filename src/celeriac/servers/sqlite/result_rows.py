@@ -1,7 +1,7 @@
 """Results as rows of Celery's own table: what is written and read within one transaction, and what a row means.
 
 Rules: a stored SUCCESS is never overwritten by another state. The rows of a batch go in as one joined blob beside a
-JSON list of facts: a statement that hands over the interpreter lock once is not held up by a busy interpreter. Pickled
+JSON list of facts: each step of a statement gives the interpreter lock away, so a batch takes one step. Pickled
 objects are never made unless pickle is accepted. Sources: Celery, Database Result Backends; what Celery 5.7 and older
 versions write there.
 """

@@ -1,7 +1,7 @@
 """The thread that does the jobs of one SQLite file, in their order.
 
 Rules: jobs that write and wait at the same time share a transaction; the event loop is woken once for all of their
-answers; what is done again and again never ends the thread.
+answers; an error in a periodic job never ends the thread.
 """
 
 from __future__ import annotations
