@@ -194,6 +194,8 @@ class RedisSubscription:
     async def _fetch(self, now: int, ahead: int) -> list[Delivery]:
         """Reserve what is there, and note the seconds until a parked message is due."""
         await self._recover_in_time()
+        if self._stopped:
+            return []
         self._turn = (self._turn + 1) % max(1, len(self._rounds))
         order = self._rounds[self._turn] if self._rounds else _Round(self._keys, [])
         asked, serial = self._clock.monotonic(), self._leases.number(now + ahead)
