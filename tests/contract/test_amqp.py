@@ -58,7 +58,7 @@ def plant(rabbit_server: RabbitServer) -> Plant:
 async def delays(rabbit_url: str) -> None:
     """Have the queues of delays made before a test that is about time."""
     broker = AmqpBroker(rabbit_url)
-    await broker.publish(Envelope(body=b""), Route("to-be-delayed", due=time.time() + 0.1))
+    await broker.publish(Envelope(body=b""), Route("to-be-delayed", due=time.time() + 0.9))
     await broker.close()
 
 
