@@ -86,8 +86,8 @@ class Channel:
     def start(self, frame: Frame) -> asyncio.Future[Any]:
         """Send a method; the future has its answer."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self.error is not None:
-            future.set_exception(self.error)
+        if not self.is_open:
+            future.set_exception(self._unusable())
             return future
         data = frames.method(frame, self.number)
         self._answers.append(future)
@@ -100,8 +100,8 @@ class Channel:
 
     def send(self, data: bytes) -> None:
         """Send frames that have no answer. Raises what closed the channel."""
-        if self.error is not None:
-            raise self.error
+        if not self.is_open:
+            raise self._unusable()
         self.wire.write(data)
 
     async def close(self) -> None:
@@ -117,6 +117,13 @@ class Channel:
         self._closing = True
         answer.add_done_callback(self._closed)
         return answer
+
+    def _unusable(self) -> AmqpError:
+        """Return why nothing may be sent.
+
+        A frame that follows our own close would reach a number that is free, for which the server ends the connection.
+        """
+        return self.error or Unavailable("the channel is being closed")
 
     def give_up(self, reason: str) -> None:
         """Close it because it is of no use any more."""
