@@ -57,6 +57,19 @@ async def test_a_killed_workers_task_runs_elsewhere_within_the_lease_and_no_proc
     assert again - killed < lease
 
 
+async def test_the_leases_of_a_killed_worker_end_at_once(own_redis, queue, record, start_worker):
+    worker = start_worker(own_redis.url(), "--lease", "300")
+    await send(own_redis.url(), queue, "wait", str(record.path), 3600)
+    await record.until("began")
+    with own_redis.client() as client:
+        ((_, ends),) = client.zrange("celeriac.leases", 0, -1, withscores=True)
+        assert ends > time.time() + 60
+        worker.kill()
+        async with asyncio.timeout(20):
+            while client.zrange("celeriac.leases", 0, -1, withscores=True)[0][1]:  # noqa: ASYNC110 - Redis tells nobody
+                await asyncio.sleep(0.05)
+
+
 async def test_an_outage_longer_than_the_lease_takes_nothing_from_who_lives(
     own_redis, queue, record, start_worker
 ):

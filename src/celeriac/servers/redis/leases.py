@@ -5,9 +5,10 @@ nor a task that keeps the interpreter lock stops it, and a stopped process (``SI
 lives. It is started when something is first held. What was reserved in a batch whose answer never came is renewed no
 more, so that it comes back.
 
-A lease is what a dead worker's peers wait at most. Its first part is the term, which is renewed; the rest is for peers
-to see twice that it was not: after an outage every term has ended, and who lives must have time to say so. In kombu's
-index the time of what is held is always in the future, so that no visibility timeout, however short, ends it.
+When this process has died, the second one ends its leases before it ends itself. Where both die at once, as with their
+machine, peers of the dead worker wait for a lease at most. Its first part is the term, which is renewed; the rest is
+for peers to see twice that it was not: after an outage every term has ended, and who lives must have time to say so.
+In kombu's index the time of what is held is always in the future, so that no visibility timeout ends it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.renewer import Order, Renewer
-from celeriac.servers.redis.scripts import RENEW
+from celeriac.servers.redis.scripts import END, RENEW
 from celeriac.servers.redis.url import RedisTarget
 
 _TERM, _LOOK, _SECOND_LOOK, _RENEWAL = 0.45, 0.25, 0.15, 0.1
@@ -101,7 +102,8 @@ class Leases:
         lost = [serial for batch in self._lost for serial in batch]
         keys = (self._keys.index, self._keys.leases)
         command = ("EVAL", RENEW.text, len(keys), *keys, self.owner, self.term, self.lease, *lost)
-        return Order(self._server, command, self.lease * _RENEWAL)
+        last = ("EVAL", END.text, 1, self._keys.leases, self.owner)
+        return Order(self._server, command, self.lease * _RENEWAL, last)
 
 
 def _server(target: RedisTarget, timeout: float) -> dict[str, Any]:

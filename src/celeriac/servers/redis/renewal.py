@@ -23,6 +23,9 @@ _PARENT_CHECK = 0.5
 
 _LONGEST_RETRY = 1.0
 
+_LAST_LOOK = 0.05
+"""Seconds between looks when the orders have ended."""
+
 READY = "ready"
 """The first report."""
 
@@ -34,7 +37,8 @@ class Refused(Exception):
 def serve(orders: int, reports: int, parent: int | None) -> None:
     """Carry out the orders until they end.
 
-    :param orders: descriptor that lines of JSON come from: ``server``, ``command``, ``period`` in seconds.
+    :param orders: descriptor that lines of JSON come from: ``server``, ``command``, ``period`` in seconds,
+        ``last``, which is run once when the parent has died.
     :param reports: descriptor that a line is written to when it starts (``READY``), fails (what went wrong), and when
         it works again (an empty line).
     :param parent: the process whose end is the end of the orders too; ``None`` for not to look.
@@ -44,7 +48,10 @@ def serve(orders: int, reports: int, parent: int | None) -> None:
     incoming.register(orders, select.POLLIN)
     reporter.write(READY)
     text = b""
-    while parent is None or os.getppid() == parent:
+    goes_on = True
+    while goes_on:
+        # What the parent ordered before its end is read all the same.
+        goes_on = parent is None or os.getppid() == parent
         if incoming.poll(1000 * min(_PARENT_CHECK, renewal.pause())):
             chunk = os.read(orders, 65536)
             if not chunk:
@@ -54,7 +61,18 @@ def serve(orders: int, reports: int, parent: int | None) -> None:
                 renewal.follow(json.loads(lines[-1]))
         elif renewal.pause() == 0:
             reporter.report(renewal.run())
+    if parent is not None and _has_died(parent):
+        renewal.run_last()
     renewal.close()
+
+
+def _has_died(parent: int) -> bool:
+    """Return whether the parent has ended; its descriptors are closed a moment before that shows."""
+    for _ in range(10):
+        if os.getppid() != parent:
+            return True
+        time.sleep(_LAST_LOOK)
+    return False
 
 
 class Renewal:
@@ -90,6 +108,14 @@ class Renewal:
         finally:
             self._due = time.monotonic() + pause
         return ""
+
+    def run_last(self) -> None:
+        """Run the last command of all, once: if that fails, others find out by themselves."""
+        if self._server is not None and self._order["last"]:
+            try:
+                self._server.run(self._order["last"])
+            except Exception:  # noqa: BLE001 - nobody is left to be told
+                return
 
     def close(self) -> None:
         """Close the connection."""

@@ -40,11 +40,13 @@ class Order(msgspec.Struct, frozen=True):
     :param server: how to reach the Redis: see ``renewal.Server``.
     :param command: what to run there; empty for nothing.
     :param period: seconds between two runs.
+    :param last: what to run once when this process has died and the second one has not.
     """
 
     server: Mapping[str, Any]
     command: Sequence[Any]
     period: float
+    last: Sequence[Any] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} every {self.period:g} s>"  # the way to the server holds a password

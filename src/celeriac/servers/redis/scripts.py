@@ -340,6 +340,15 @@ return count
 """
 )
 
+END = Script(
+    r"""
+-- KEYS: leases. ARGV: owner. Ends the leases of an owner that has died.
+for _, tag in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if string.sub(tag, 1, #ARGV[1] + 1) == ARGV[1] .. '.' then redis.call('ZADD', KEYS[1], 'XX', 0, tag) end
+end
+"""
+)
+
 LAPSED = Script(
     _TYPES
     + _NOW
