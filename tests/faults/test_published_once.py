@@ -64,14 +64,15 @@ async def test_who_takes_over_a_chord_sends_what_is_missing_once(
     assert told(lines) == ["body" if member == "same" else f"errback of {result.id}"]
 
 
-async def test_an_errback_is_sent_once_though_its_task_failed_twice(places: Places, queue: str, lines: Path):
+async def test_an_errback_is_sent_once_whoever_dies_after_sending_it(places: Places, queue: str, lines: Path):
     faults = Faults()
     async with opened(places, queue, lines, faults) as app:
         later = f"{queue}.later"
         result = await app.signature("fail", 1).link_error(app.signature("errback").set(queue=later)).send()
         await die(places, queue, lines, "publish", "after")
         async with app.worker(queues=[queue, later], concurrency=1):
-            await acknowledged(faults, 3 if comes_again(places) else 2)
+            # In one step the message of the failed task is acknowledged with the sending; else it comes again.
+            await acknowledged(faults, 3 if comes_again(places) else 1)
             assert await app.connections().broker.depth(later) == 0
     assert told(lines) == [f"errback of {result.id}"]
 

@@ -4,7 +4,7 @@ import random
 import sys
 import time
 
-from celeriac.servers.rabbitmq.envelopes import moved, parked, read, set_by, shortened
+from celeriac.servers.rabbitmq.envelopes import moved, parked, read, put_off, shortened
 from celeriac.servers.rabbitmq.protocol.content import read_properties, write_properties
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.envelope import Envelope, Unreadable
@@ -22,7 +22,7 @@ def check(header: bytes) -> None:
     assert 1 <= deliveries <= 1_000_000
     if isinstance(envelope, Envelope):
         check_envelope(envelope)
-    for properties in (moved(message), parked(message), set_by(message), shortened(moved(message), ["x"])):
+    for properties in (moved(message), parked(message), put_off(message), shortened(moved(message), ["x"])):
         # What goes elsewhere must be such that RabbitMQ takes it.
         read_properties(write_properties(properties, len(BODY)))
         assert properties.delivery_mode in {1, 2}
