@@ -4,7 +4,7 @@ import random
 import sys
 import time
 
-from celeriac.servers.rabbitmq.envelopes import moved, parked, read, put_off, shortened
+from celeriac.servers.rabbitmq.envelopes import moved, parked, put_off, read, shortened
 from celeriac.servers.rabbitmq.protocol.content import read_properties, write_properties
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.envelope import Envelope, Unreadable
