@@ -1,7 +1,7 @@
-"""Reads a message, gathers the facts that the gate goes by, and lets an attempt in or gives it a decision.
+"""Reads a message, gathers the facts that the gate needs, and either lets the attempt run or gives it a decision.
 
-Rules: whatever the gate cannot know by itself is asked here: the copies that were taken, what was revoked, and who
-has the last delivery that may run.
+Rules: the gate is pure, so this module asks the servers on its behalf: whether another copy of the message was taken,
+which tasks were revoked, and whether another message on its last delivery runs already.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Content: TypeAlias = TaskMessage | Malformed | Unreadable
 
 
 class Admission:
-    """The way in, for one worker.
+    """Decides for one worker which attempts run.
 
     :param now: seconds since the epoch.
-    :param max_deliveries: how often a message may be handed out whose task says nothing of it.
-    :param budget: how much may follow a message.
+    :param max_deliveries: how often a message may be delivered, unless its task sets a number of its own.
+    :param budget: the limits on what one message may send on.
     :param copies: tells the copies of a message apart, where there may be any.
     """
 

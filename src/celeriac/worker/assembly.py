@@ -32,7 +32,7 @@ SETTLING_FACTOR, SETTLING_LEAST = 4, 2000
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a worker starts and stops."""
+    """The parts that a worker starts and stops."""
 
     consumer: Consumer
     bodies: Bodies

@@ -1,4 +1,4 @@
-"""What an app attaches to each of its workers: listeners, and resources that live as long as the worker."""
+"""Listeners and lifespans that an app attaches to each of its workers; a lifespan's resource lives with the worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Attachments:
         self.child_lifespans: list[ChildLifespan] = []
 
     def listen(self, listener: Listener) -> None:
-        """Let a listener hear what the workers do. Raises ``ConfigError`` for what is none."""
+        """Tell this listener what the workers do. Raises ``ConfigError`` for an object that is no listener."""
         if not isinstance(listener, Listener):
             raise ConfigError(
                 f"{listener!r:.100} is no listener: give an instance of a subclass of celeriac.Listener"
@@ -35,7 +35,7 @@ class Attachments:
         self.listeners.append(listener)
 
     def live(self, lifespan: Lifespan) -> None:
-        """Run a generator function around each worker. Raises ``ConfigError`` for what is none."""
+        """Run a generator function around each worker. Raises ``ConfigError`` for anything else."""
         if not inspect.isasyncgenfunction(lifespan) and not inspect.isgeneratorfunction(lifespan):
             raise ConfigError(
                 f"{lifespan!r:.100} is no lifespan: write a function, or async function, with one yield"
@@ -43,7 +43,7 @@ class Attachments:
         self.lifespans.append(lifespan)
 
     def live_in_children(self, lifespan: ChildLifespan) -> None:
-        """Run a generator function around each process of the pool. Raises ``ConfigError`` for what is none."""
+        """Run a generator function around each process of the pool. Raises ``ConfigError`` for anything else."""
         if not inspect.isgeneratorfunction(lifespan):
             raise ConfigError(
                 f"{lifespan!r:.100} is no lifespan of a child process: write a plain function with one yield"
@@ -52,9 +52,9 @@ class Attachments:
 
 
 async def begin(lifespans: Sequence[Lifespan]) -> tuple[AsyncExitStack, State]:
-    """Run lifespans up to their ``yield``; return what ends them, and what they yielded.
+    """Run lifespans up to their ``yield``; return the stack that ends them, and the state that they yielded.
 
-    Raises what one of them raises, after those that had begun were ended.
+    An error of one lifespan is raised after the lifespans that had begun were ended.
     """
     state: dict[str, Any] = {}
     begun = AsyncExitStack()
@@ -74,7 +74,7 @@ async def _enter(begun: AsyncExitStack, lifespan: Lifespan) -> Any:
 
 
 def checked(yielded: Any, lifespan: Lifespan) -> State:
-    """Return what a lifespan yielded. Raises ``ConfigError`` for what is no mapping."""
+    """Return what a lifespan yielded, if it is a mapping. Raises ``ConfigError`` for anything else."""
     if yielded is None:
         return {}
     if not isinstance(yielded, Mapping):

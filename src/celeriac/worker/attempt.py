@@ -1,4 +1,4 @@
-"""What one delivery is on its way through the worker: the struct that every step takes."""
+"""The attempt: one delivery on its way through the worker, as the struct that every step takes."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Spent:
 SPENT: Receipt = Spent()
 
 UNREAD = TaskMessage(id="", task="")
-"""What is known of a message before it was read."""
+"""Stands for the message of an attempt until that was read."""
 
 
 class Reports:
-    """Stores what a running task reports of itself, in order, without making it wait.
+    """Stores the progress reports of a running task, in order, without making the task wait.
 
-    While one report is on its way only the latest of those that follow is kept: progress is about now.
+    While one report is on its way to the store, only the latest of the following ones is kept: older ones are stale.
     """
 
     __slots__ = ("_backend", "_latest", "_loop", "_running", "used")
@@ -61,14 +61,14 @@ class Reports:
         self.used = False
 
     def __call__(self, record: ResultRecord) -> None:
-        """Take a report, from whichever thread. Raises ``EncodeError`` where its meta cannot be written."""
+        """Take a report; any thread may call this. Raises ``EncodeError`` where its meta cannot be written."""
         encoded = self._backend.encode(record)
         self.used = True
-        # From another thread the loop must be woken; in its own thread this is as good and keeps one way.
+        # A call from another thread must wake the loop; a call from the loop's own thread goes the same way.
         self._loop.call_soon_threadsafe(self._submit, encoded)
 
     async def done(self) -> None:
-        """Return when what was reported so far is stored, so that it cannot overtake the final result."""
+        """Return when all reports so far are stored, so that none of them overwrites the final result."""
         # Reports handed over a moment ago are still in the loop's queue of calls.
         await asyncio.sleep(0)
         if self._running is not None:
@@ -93,15 +93,16 @@ class Reports:
 class Attempt:
     """One delivery on its way through the worker.
 
-    The context knows the reports, not the attempt: a cycle would leave every attempt to the garbage collector.
+    The context refers to the reports and not to the attempt: such a cycle would leave every attempt to the garbage
+    collector.
 
     :ivar message: what could be read of the message; complete where the attempt runs.
-    :ivar receipt: settles the message; ``SPENT`` once that is done.
-    :ivar task: what runs, ``None`` where nothing does.
-    :ivar context: what the body sees.
+    :ivar receipt: settles the message; ``SPENT`` once the message was acknowledged before its run.
+    :ivar task: the task that runs, ``None`` where none does.
+    :ivar context: the context that the body gets.
     :ivar ending: how the body ended.
-    :ivar decision: what follows from that, or from a verdict against running.
-    :ivar revoked: the body was stopped since its task was revoked.
+    :ivar decision: what follows from the ending, or from a verdict against running.
+    :ivar revoked: whether the body was stopped because its task was revoked.
     :ivar started: when the attempt began, in seconds of ``time.perf_counter``.
     :ivar running: the asyncio task in which the attempt runs.
     """
@@ -147,7 +148,7 @@ class Attempt:
         return None if isinstance(envelope, Unreadable) else envelope.delivery_tag
 
     def begin(self, task: Runnable, reports: Reports, node: str, state: Mapping[str, Any]) -> None:
-        """Take what the body needs."""
+        """Set the task, and the context that its body gets."""
         self.task = task
         self.reports = reports
         self.context = Context(

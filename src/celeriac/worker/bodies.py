@@ -21,9 +21,9 @@ CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
 
 
 class Bodies:
-    """Runs the bodies of attempts, each in the asyncio task of its attempt.
+    """Starts and stops the bodies of attempts; each runs in the asyncio task of its attempt.
 
-    :ivar limits: soft and hard time limit in seconds of tasks whose limits were changed, by name.
+    :ivar limits: the soft and hard time limit in seconds of each task whose limits remote control changed, by name.
     """
 
     def __init__(self, calling: Calling, pool: Pool, settings: Settings) -> None:
@@ -48,7 +48,7 @@ class Bodies:
             elif not running.cancelling():
                 attempt.ending = Raised(as_exception(error))
             elif attempt.receipt is SPENT:
-                # Nobody can run it again, so whoever waits is told.
+                # The message was acknowledged before the run, so no worker gets it again: its caller gets a failure.
                 running.uncancel()
                 attempt.ending = Raised(WorkerLost(CUT_SHORT))
             else:
@@ -75,7 +75,7 @@ class Bodies:
         return sum(attempt.receipt is not SPENT for attempt in self._running.values())
 
     def stop_revoked(self, revoked: Revoked) -> None:
-        """Cancel the bodies that were revoked meanwhile, as far as they can be stopped."""
+        """Cancel the bodies whose tasks were revoked meanwhile, as far as the pool can stop them."""
         for running, attempt in self._running.items():
             message = attempt.message
             if attempt.revoked or not (message.id in revoked.ids or message.root_id in revoked.roots):

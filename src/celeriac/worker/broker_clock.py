@@ -1,7 +1,8 @@
-"""The clock that a worker judges the times in messages by: the broker's.
+"""The broker's clock, by which a worker judges the times in messages.
 
-Rules: the broker gives out what is due by its own clock, and would give it out again and again to a worker that did not
-believe it; so ETA and expiry are judged, and the countdown of a retry is counted, by that clock.
+Rules: the broker delivers a parked message once it is due by the broker's own clock. A worker that judged the ETA by a
+slower clock would park it again, and get it back at once, again and again. So a worker judges ETA and expiry, and
+counts the countdown of a retry, by the broker's clock.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ class BrokerClock:
     """Tells the broker's time.
 
     :param clock: the app's clock.
-    :ivar ahead: seconds by which the broker's clock is ahead of it, as the last take told.
+    :ivar ahead: seconds by which the broker's clock is ahead of the app's, according to the last take.
     """
 
     def __init__(self, clock: Clock) -> None:

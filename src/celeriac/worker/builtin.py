@@ -1,6 +1,6 @@
-"""The tasks that every worker has, since Celery's workflows count on them (Celery: built-in tasks).
+"""The tasks that every worker has, because Celery's workflows send messages to them (Celery: built-in tasks).
 
-Rules: a task of the app's own goes before a built-in one of that name.
+Rules: a task of the app takes precedence over a built-in task of the same name.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from celeriac.worker.workflows import Workflows
 
 CHORD_UNLOCK = "celery.chord_unlock"
 UNLOCK_INTERVAL = 1.0
-"""Seconds between looks at a header, at the least (Celery: ``result_chord_retry_interval``)."""
+"""The fewest seconds between two looks at a chord's header (Celery: ``result_chord_retry_interval``)."""
 
 GROWTH, LONGEST_INTERVAL = 1.05, 60.0
-"""Each interval is so much longer than the one before: a header is seen to be ready after a twentieth of its time."""
+"""The factor from one interval to the next, and the longest interval in seconds. A ready header is noticed after at
+most a twentieth of the time that it took."""
 
 GROWING = 100
 """Looks after which the interval grows no more."""
 
 LOOKED_FOR = 7 * 86400.0
-"""Seconds for which a header is waited for where results are kept for ever."""
+"""Seconds that a chord waits for its header where results never expire."""
 
 AT_ONCE = 500
-"""Results that are looked at together."""
+"""Results that are read from the store in one go."""
 
 WITHOUT_PAUSE = 0.01
-"""Seconds of calls before others in the event loop have their turn."""
+"""Seconds of calls after which the event loop gets a turn."""
 
 
 class Repertoire(Mapping[str, Runnable]):

@@ -44,7 +44,8 @@ class Calling:
     ) -> Any:
         """Return what the function returns, or raise what it raises.
 
-        :param soft: seconds after which the function is asked to end, ``hard``: after which it is given up.
+        :param soft: seconds after which the function is asked to end.
+        :param hard: seconds after which the function is abandoned.
         """
         asked = soft
         if task.is_coroutine:
@@ -55,7 +56,7 @@ class Calling:
             soft = None
         value = await body if soft is None and hard is None else await bounded(body, soft, hard)
         if type(value) is CoroutineType:
-            # A plain function around a coroutine function: what it gave is yet to run.
+            # A plain function wraps a coroutine function: the coroutine that it returned has yet to run.
             CURRENT.set(context)
             return await value if asked is None and hard is None else await bounded(value, asked, hard)
         return value

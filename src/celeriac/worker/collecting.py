@@ -1,8 +1,8 @@
-"""When a worker's process collects cyclic garbage: seldom, and whenever its memory has grown.
+"""Decides when a worker's process collects cyclic garbage: seldom, and whenever its memory has grown.
 
-Rules: what was loaded at the start stays, and attempts are no cycles, so most collections would find nothing; but the
-cycles that tasks make (an error kept in a variable) may hold any amount of memory, which the interpreter, counting
-objects, does not see.
+Rules: modules stay loaded and attempts form no cycles, so most collections would find nothing. The cycles that tasks
+make (an error kept in a variable) may hold much memory, though, which the interpreter does not notice, because it
+counts objects and not bytes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ except ModuleNotFoundError:  # Windows: its clients have the same commands, work
     resource = None  # type: ignore[assignment]
 
 THRESHOLDS = (20_000, 20, 20)
-"""In place of the interpreter's own, with which a busy worker spends a tenth of its time on objects that live."""
+"""Replace the interpreter's thresholds, under which a busy worker spends a tenth of its time on objects that live."""
 
 INTERPRETERS_OWN = {(700, 10, 10), (2000, 10, 10), (2000, 10, 0)}
-"""What the thresholds are where nobody set any, in CPython 3.11 to 3.14."""
+"""The default thresholds of CPython 3.11 to 3.14: other values were set by the program, and stay."""
 
 LOOK_EVERY = 0.02
 """Seconds at the least between two looks at the memory: one costs some ten microseconds."""
@@ -35,7 +35,7 @@ PAGE = mmap.PAGESIZE
 
 
 class Collecting:
-    """Takes over from the interpreter when cyclic garbage is collected, if the program left that to the interpreter."""
+    """Decides when cyclic garbage is collected, in place of the interpreter, unless the program has set thresholds."""
 
     def __init__(self) -> None:
         self._before = gc.get_threshold()
@@ -46,13 +46,13 @@ class Collecting:
         self._next_look = 0.0
 
     def end(self) -> None:
-        """Leave it to the interpreter again, unless somebody else has set something since."""
+        """Give the interpreter its thresholds back, unless other code has changed them since."""
         if self._takes_over and gc.get_threshold() == THRESHOLDS:
             gc.set_threshold(*self._before)
         self._takes_over = False
 
     def look(self) -> None:
-        """Collect if memory has grown; to be called as tasks come."""
+        """Collect garbage if memory has grown. The worker calls this each time that it took messages."""
         if not self._takes_over:
             return
         now = monotonic()

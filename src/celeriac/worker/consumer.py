@@ -1,6 +1,6 @@
 """Takes as many messages as there are free slots, and starts one supervised attempt for each.
 
-What cannot start yet is with the subscription, which holds it ready: see ``Subscription.prefetch``.
+The subscription holds the messages that cannot start yet: see ``Subscription.prefetch``.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ AT_ONCE = 64
 """Messages taken in one round trip: few enough that the broker fetches the next while these run."""
 
 HEAD_START = 2
-"""Rounds of the event loop that what was started has before an emptied queue is looked at again."""
+"""Rounds of the event loop that started attempts get before the worker asks an emptied queue again."""
 
 LAST_WORDS = 5.0
-"""Seconds that results and acks have to land once the grace is over."""
+"""Seconds that results and acknowledgements have to land once the grace is over."""
 
 LAST_CANCEL = 1.0
-"""Seconds that what did not end by then has to heed a second cancellation."""
+"""Seconds that an attempt which still runs then has to react to a second cancellation."""
 
 
 class Consumer:
@@ -87,11 +87,11 @@ class Consumer:
         return len(self._attempts)
 
     async def run(self) -> None:
-        """Subscribe, take and start until ``stop``; outlives every outage of the broker.
+        """Subscribe, take messages and start attempts until ``stop``; survive every outage of the broker.
 
         Raises ``BrokerError`` when the broker refuses (a wrong password, a command that this user may not run) before
-        the first subscription: nobody has been let down yet, and somebody is looking. Later refusals are waited out
-        like outages.
+        the first subscription: the worker has no messages yet, and the person who starts it sees the error. A later
+        refusal is waited out like an outage.
         """
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stopping.is_set():
@@ -118,7 +118,7 @@ class Consumer:
                 await self._pause(wait)
 
     async def add_queue(self, queue: str) -> None:
-        """Take from this queue too. Raises ``BrokerError`` where that cannot be, after which nothing has changed."""
+        """Take from this queue too. Raises ``BrokerError`` where the broker refuses; then nothing has changed."""
         if queue in self._queues:
             return
         if self._subscription is not None:
@@ -127,18 +127,18 @@ class Consumer:
             self._queues.append(queue)
 
     async def drop_queue(self, queue: str) -> None:
-        """Take from this queue no longer; what was taken of it goes on."""
+        """Stop taking from this queue; messages that were taken from it run on."""
         if queue in self._queues:
             self._queues.remove(queue)
         if self._subscription is not None:
             await self._subscription.drop_queue(queue)
 
     def resize(self, concurrency: int) -> None:
-        """Let so many attempts run at once."""
+        """Change how many attempts run at once."""
         self._slots.resize(concurrency)
 
     async def stop(self) -> None:
-        """Take no more. What was taken goes on."""
+        """Stop taking. Messages that were taken run on."""
         self._stopping.set()
         self._slots.close()
         if self._subscription is not None:
@@ -149,9 +149,10 @@ class Consumer:
         self._hurry.set()
 
     async def finish(self, grace: float) -> int:
-        """Wait up to ``grace`` seconds for what runs, then cancel the rest, which gives it back to the broker.
+        """Wait up to ``grace`` seconds for running bodies, then cancel the rest, so that their messages are requeued.
 
-        What has run already gets ``LAST_WORDS`` more for its result and ack. Returns how many attempts were given back.
+        Attempts whose bodies have ended get ``LAST_WORDS`` more seconds for result and acknowledgement. Returns how
+        many messages were given back.
         """
         await self._wait_for_attempts(grace)
         given_back = self._bodies.stop_all()
@@ -177,7 +178,7 @@ class Consumer:
                 await self._pause(wait)
 
     def _complain(self, error: Exception, wait: float) -> None:
-        """Say why nothing is taken; what time does not mend is said once."""
+        """Log why no message is taken; an error that time does not mend is logged once."""
         if isinstance(error, BrokerUnavailable):
             logger.warning("cannot take messages, again in %.1f s: %s", wait, error)
         elif (text := f"{type(error).__name__}: {error}") != self._complaint:
@@ -198,7 +199,7 @@ class Consumer:
         deliveries = await subscription.take(wanted)
         self._clock.ahead = subscription.ahead
         if deliveries and subscription.revision != self._revocations.revoked.revision:
-            # Insisted on: a message that was taken is settled only by an attempt, and none may start unaware.
+            # Insist: without the list, a revoked task would run; without an attempt, a taken message stays unsettled.
             await self._insist(
                 partial(self._revocations.refresh, subscription.revision), "loading revocations"
             )
@@ -211,33 +212,34 @@ class Consumer:
         if len(deliveries) < wanted:
             await self._let_them_begin()
         if not deliveries and not self._stopping.is_set():
-            # Somebody closed the broker under the worker: nothing comes of asking at once again.
+            # The broker was closed while the worker runs: asking again without a pause would only keep a core busy.
             await self._pause(FIRST_WAIT)
 
     async def _start_as_slots_get_free(self, deliveries: Sequence[Delivery]) -> None:
-        """Start them one by one, for slots are fewer than when they were asked for; after the stop, give them back."""
+        """Start each delivery once a slot is free: they became fewer after the take; after a stop, requeue it."""
         for delivery in deliveries:
             if await self._slots.wait_free():
                 self._start(delivery)
             else:
-                with suppress(BrokerError, DeliveryLost):  # it comes back by itself
+                with suppress(BrokerError, DeliveryLost):  # the broker redelivers it by itself
                     await delivery.receipt.requeue()
 
     async def _follow_changes(self, subscription: Subscription, held: Sequence[str]) -> None:
-        """Make up for what was added and dropped while the subscription was made."""
+        """Apply the queues that were added and dropped while the subscription was made."""
         for queue in set(self._queues) - set(held):
             await subscription.add_queue(queue)
         for queue in set(held) - set(self._queues):
             await subscription.drop_queue(queue)
 
     async def _let_them_begin(self) -> None:
-        """Wait until a short task that was just started has sent its next step, which the next look then finds."""
+        """Give short tasks that were just started time to send their next step, so that the next take finds it."""
         for _ in range(HEAD_START):
             await asyncio.sleep(0)
 
     def _start(self, delivery: Delivery) -> None:
         attempt = Attempt(delivery, self._slots.take())
-        # Made directly, and discarded by itself: a task factory's detour and a done callback cost as much as the rest.
+        # ``create_task`` and a done callback would cost as much as the rest, so the task is made directly here, and
+        # removes itself from the set when it ends.
         running = asyncio.Task(self._supervise(attempt), loop=self._loop, name="celeriac attempt")
         attempt.running = running
         self._attempts.add(running)
@@ -267,6 +269,6 @@ class Consumer:
 
 
 def tell(findings: Sequence[Finding]) -> None:
-    """Log what works at the start and may harm all the same."""
+    """Log the settings of broker and result store that work but may cause harm."""
     for finding in findings:
         logger.warning("%s; %s", finding.text, finding.fix)

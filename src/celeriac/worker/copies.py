@@ -1,7 +1,7 @@
-"""Which copies of messages were taken, where a broker cannot tell what it was sent twice (``Broker.may_repeat``).
+"""Remembers which copies of messages were taken, for brokers that cannot drop repeats (``Broker.may_repeat``).
 
-Rules: they are marks on the board of the result store. Forgetting leaves what is known for a minute, also of copies
-that are taken only then.
+Rules: each taken copy is a mark on the board of the result store. A forgotten key keeps its marks for another minute,
+and a copy that arrives within that minute is still recognised.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Copies:
         self._marks = marks
 
     async def is_first(self, copy: Copy) -> bool:
-        """Take a copy; return ``False`` where another one of the same was taken before.
+        """Mark a copy as taken; return ``False`` where another copy of the same message was taken before.
 
-        The answer to a copy is always the same, however often it is delivered, for ``ONCE`` seconds from the first
-        taken, or for ``ONCE_SETTLED`` from when its key was forgotten. Concurrent calls share round trips.
+        Each delivery of one copy gets the same answer, for ``ONCE`` seconds from the first take, or for
+        ``ONCE_SETTLED`` seconds from when its key was forgotten. Concurrent calls share round trips.
         """
         return await self._marks.put(_key(copy.key), copy.name, copy.number, ONCE) == copy.number
 
     async def forget(self, key: str) -> None:
-        """Keep what is known under this key for no longer than ``ONCE_SETTLED`` seconds: no more copies will come."""
+        """Let the marks of this key expire in ``ONCE_SETTLED`` seconds, because no more copies will come."""
         await self._marks.shorten(_key(key), ONCE_SETTLED)
 
 

@@ -1,8 +1,8 @@
 """Time limits for coroutines.
 
-Rules: the soft limit cancels the body, which may clean up until the hard limit, and what it then returns is its value,
-as it is for a plain function; at the hard limit the body is given up whatever it does. A body without limits is awaited
-as it is, at no cost.
+Rules: the soft limit cancels the body. The body may clean up until the hard limit, and a value that it then returns is
+its result, as for a plain function. At the hard limit the body is abandoned, whatever it does. A body without limits is
+awaited directly, at no cost.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ R = TypeVar("R")
 logger = logging.getLogger("celeriac.worker")
 
 CLEAN_UP = 5.0
-"""Seconds that a cancelled body has to clean up where no hard limit says otherwise."""
+"""Seconds that a cancelled body has to clean up where it has no hard limit."""
 
 
 async def bounded(body: Coroutine[Any, Any, R], soft: float | None, hard: float | None) -> R:
     """Await ``body`` for ``soft`` and ``hard`` seconds at the most.
 
-    Raises ``SoftTimeLimitExceeded`` or ``TimeLimitExceeded`` with the limit as argument; otherwise what the body does.
+    Raises ``SoftTimeLimitExceeded`` or ``TimeLimitExceeded`` with the limit as argument. Otherwise returns or raises
+    what the body does.
     """
     first = soft if hard is None or (soft is not None and soft < hard) else hard
     assert first is not None
@@ -51,7 +52,7 @@ async def _stop(running: asyncio.Future[R], passed: float, soft: float | None, h
         running.add_done_callback(_forget)
         raise TimeLimitExceeded(hard if hard is not None else passed)
     if not running.cancelled() and (error := running.exception()) is not None:
-        # It failed by itself while it was being stopped: that says more than the limit does.
+        # The body raised an error of its own while it was being stopped, which tells more than the limit does.
         raise error
     if is_soft and not running.cancelled():
         return running.result()

@@ -1,9 +1,9 @@
-"""Lands decisions: results, parts of chords, what follows, and the message itself.
+"""Lands decisions: stores results, counts parts of chords, sends follow-ups and settles the message.
 
-Rules: one step where the queue and the results are on one server; elsewhere an order in which a death at any point
-loses nothing, and repeats only what can be recognised as a repeat: on success what follows goes out before the result,
-as in Celery, so that whoever sees the result finds its children; on failure the result comes first; the message is
-settled last. Every effect is insisted on.
+Rules: where queue and results are on one server, a decision lands in one step. Elsewhere its effects have an order in
+which a worker's death at any point loses nothing, and repeats only what can be recognised as a repeat. On success the
+follow-ups go out before the result, as in Celery, so that a caller that sees the result finds its children. On failure
+the result comes first. The message is settled last. Every effect is insisted on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LARGE = 1024 * 1024
 class Effects:
     """The effects of one worker.
 
-    :param settlements: lands an ending in one step; ``None`` where queue and results are on two servers.
+    :param settlements: lands a decision in one step; ``None`` where queue and results are on two servers.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Effects:
         self._insist = insist
 
     async def land(self, attempt: Attempt) -> None:
-        """Return when all that the attempt's decision asks for is done, in one step where that is to be had.
+        """Perform the attempt's decision, in one step where the servers allow that.
 
         Raises ``DeliveryLost`` for a void receipt.
         """
@@ -79,7 +79,7 @@ class Effects:
             await self._insist(partial(settlements.land, rest), partial(_landing, decision))
 
     async def tell(self, decision: Decision) -> None:
-        """Land a decision but for the message, which somebody else settles."""
+        """Land a decision without settling its message, which the caller does."""
         await self._follow_up_and_record(decision)
 
     async def give_back(self, delivery: Delivery) -> None:
@@ -97,7 +97,7 @@ class Effects:
             await self._insist(
                 partial(delivery.receipt.bury, reason),
                 "dead-lettering",
-                (BrokerError,),  # given up, it would be held as long as this worker lives
+                (BrokerError,),  # after giving up, this worker would hold the message for as long as it lives
             )
         except (CeleriacError, asyncio.CancelledError) as error:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, error)
@@ -133,18 +133,18 @@ class Effects:
 
 
 def _is_more_than_a_verb(decision: Decision) -> bool:
-    """Whether there is anything to land besides the receipt's verb, and the verb is one that ends the message."""
+    """Whether a decision does more than settle the message, and settles it for good."""
     ends = decision.settle in (Settle.ACK, Settle.BURY)
     return ends and bool(decision.results or decision.parts or decision.follow_ups)
 
 
 def _leads_on(decision: Decision) -> bool:
-    """Whether messages or chords follow from it."""
+    """Whether messages or chords follow from a decision."""
     return bool(decision.follow_ups or decision.openings or decision.joined)
 
 
 def _weight(decision: Decision, messages: Sequence[tuple[Envelope, Route]]) -> int:
-    """Return the bytes of what a decision lands."""
+    """Return how many bytes a decision sends to the servers."""
     weight = 0
     for result in decision.results:
         weight += len(result.payload)
@@ -156,9 +156,9 @@ def _weight(decision: Decision, messages: Sequence[tuple[Envelope, Route]]) -> i
 
 
 def _goes_on_first(decision: Decision) -> bool:
-    """Whether what follows is sent before the results are stored.
+    """Whether the follow-ups are sent before the results are stored.
 
-    A large success is stored first: should the store not take it, nothing may follow from it.
+    A large result is stored first: if the store refuses it, the task fails, and nothing may follow from its success.
     """
     large = decision.state == SUCCESS and any(len(result.payload) >= LARGE for result in decision.results)
     return decision.publish_first and bool(decision.follow_ups) and not large

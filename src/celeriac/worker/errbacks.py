@@ -1,8 +1,9 @@
 """Calls the errbacks that run in the worker itself.
 
-Rules, as Celery has them: an errback whose task is registered here, is not bound and takes more than one argument is
-called with request, exception and traceback, an immutable one with its own arguments alone; all others get the failed
-task's id in a message. What an errback raises is logged and changes nothing.
+Rules, which are Celery's: an errback runs in the worker (inline) if its task is registered here, is not bound and takes
+more than one argument. It gets the request, the exception and the traceback; an immutable one gets its own arguments
+alone. Every other errback is sent as a message with the failed task's id. An error of an errback is logged and changes
+nothing.
 """
 
 from __future__ import annotations

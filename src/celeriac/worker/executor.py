@@ -1,7 +1,7 @@
-"""One attempt, start to finish, as a straight line.
+"""Runs one attempt from start to finish, as a straight line.
 
-Rules: every effect that must land goes through ``effects``; a void receipt ends the attempt; no exception leaves
-``run``, so one attempt cannot end another or the worker.
+Rules: every effect that must land goes through ``effects``. A void receipt ends the attempt. No exception leaves
+``run``, so that one attempt cannot end another, or the worker.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Executor:
             attempt.forget_frames()
 
     async def abandon(self) -> None:
-        """Settle what runs on although it was cancelled as if it had ended by that: it ends with the process."""
+        """Settle the messages of bodies that run on after their cancellation: those bodies end with the process."""
         for attempt in self._bodies.running():
             message = attempt.message
             logger.error(
@@ -121,12 +121,12 @@ class Executor:
         return (attempt.task.options.delivery or self._settings.delivery) == "at_most_once"
 
     async def _acknowledge(self, attempt: Attempt) -> None:
-        """Let the message go before it runs."""
+        """Acknowledge the message before its task runs."""
         await self._insist(partial(attempt.receipt.ack, surely=True), "acknowledging before the run")
         attempt.receipt = SPENT
 
     def _say_started(self, attempt: Attempt) -> None:
-        """Record and tell that the body starts, where that is asked for."""
+        """Tell the listeners that the body starts, and store STARTED where a setting asks for that."""
         message, task, reports = attempt.message, attempt.task, attempt.reports
         assert task is not None
         assert reports is not None
@@ -139,9 +139,9 @@ class Executor:
         self._listeners.started(attempt)
 
     async def _land_failure(self, attempt: Attempt, error: EncodeError) -> None:
-        """Let the task fail of what the servers cannot carry.
+        """Fail the task, because the servers cannot carry its result or its follow-ups.
 
-        If they cannot carry that either, it is recorded without the arguments, which may be what is too large.
+        If they cannot carry the failure either, it is recorded without the arguments, which may be too large.
         """
         self._judge.fail_instead(attempt, error)
         try:
@@ -152,7 +152,7 @@ class Executor:
             await self._effects.land(attempt)
 
     async def _set_aside(self, attempt: Attempt, error: Exception) -> None:
-        """Dead-letter a message on which the worker failed, and tell those who wait, before or after."""
+        """Bury a message on which the worker itself failed, and give its caller a failure."""
         self._listeners.failed(attempt, error)
         told = await self._tell_of(attempt, error)
         await self._effects.bury(attempt.delivery, f"the worker failed: {preview(error)}")
@@ -160,7 +160,7 @@ class Executor:
             await self._tell_of(attempt, error)
 
     async def _tell_of(self, attempt: Attempt, error: Exception) -> bool:
-        """Let those who wait know, as far as what the worker failed on lets it; return whether it did."""
+        """Store a failure for the caller; return ``False`` where that fails, too."""
         with suppress(Exception):
             self._admission.read_again(attempt)
             self._judge.fail(attempt, error)
@@ -171,7 +171,7 @@ class Executor:
 
 
 def _has_much_to_follow(attempt: Attempt) -> bool:
-    """Whether deciding may take so long that the event loop should leave it to a thread."""
+    """Whether judging the attempt may take so long that a thread should do it, so as not to block the event loop."""
     ending, context = attempt.ending, attempt.context
     if type(ending) is Raised and isinstance(ending.error, ReplaceRequested):
         return True

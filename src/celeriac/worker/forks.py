@@ -1,7 +1,7 @@
-"""Ends a process that a task forked from the worker, where the task's function ends in it.
+"""Ends a process that a task forked from the worker, once the task's function returns or raises in that process.
 
-Rules: a copy of the worker does nothing of the worker's. It has the same connections, the same descriptors of the event
-loop and the same messages, so that what it said of them would be taken for the worker's word.
+Rules: a forked copy of the worker must not go on as a worker. It shares the worker's connections, event loop
+descriptors and messages, so the servers would take whatever it sends for the worker's own words.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Forks:
 
 
 FORKS = Forks()
-"""The process's one count: what is registered with ``os`` cannot be taken back."""
+"""The one count of this process: a function that is registered with ``os`` can never be removed again."""
 
 
 def end_copy(error: BaseException | None) -> NoReturn:

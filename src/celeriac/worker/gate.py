@@ -1,6 +1,6 @@
-"""Decides whether a message runs: every reason against it is one step.
+"""Decides whether a message runs. Each reason against running it is one step.
 
-Rules: pure; every message gets a verdict, whatever its shape; the first step that objects decides.
+Rules: this module is pure. Every message gets a verdict, whatever its shape. The first step that objects decides.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class RunApart(msgspec.Struct, frozen=True):
-    """Run it for the last time: workers died while they had it, or had another message that they died of."""
+    """Run it for the last time, with no other such message beside it: workers died while they held it."""
 
     message: TaskMessage
 
@@ -49,7 +49,7 @@ class Discard(msgspec.Struct, frozen=True):
 
 
 class Drop(msgspec.Struct, frozen=True):
-    """Another copy of it was taken before: nobody misses it."""
+    """Another copy of it was taken before, and that one gives the result."""
 
     message: TaskMessage
 
@@ -57,7 +57,7 @@ class Drop(msgspec.Struct, frozen=True):
 class Refuse(msgspec.Struct, frozen=True):
     """It cannot run here; the caller gets the error and the message goes to the dead letters.
 
-    :param message: what could be read of it.
+    :param message: as much of it as could be read.
     """
 
     error: Exception
@@ -69,14 +69,14 @@ Verdict: TypeAlias = Run | RunApart | Decline
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """What a verdict depends on besides the message.
+    """The facts that a verdict depends on besides the message.
 
     :param known: the names of the tasks registered here.
     :param now: seconds since the epoch.
     :param deliveries: how often the message was handed out, this time included.
-    :param allowed: tells how often a message of the task of that name may be handed out.
-    :param second_copy: another copy of the message was taken before.
-    :param budget: how much may follow the message.
+    :param allowed: returns how often messages of a task may be delivered, given the task's name.
+    :param second_copy: whether another copy of the message was taken before.
+    :param budget: the limits on what the message may send on.
     """
 
     known: Container[str]
@@ -89,7 +89,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
 
 
 def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdict:
-    """Return what the first objecting step says; ``Run`` where none does."""
+    """Return the verdict of the first step that objects; ``Run`` where none does."""
     if not isinstance(content, TaskMessage):
         return _refuse_unread(content)
     for step in STEPS:

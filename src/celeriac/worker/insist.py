@@ -1,8 +1,8 @@
 """Repeats an effect that must land while its service is away.
 
-Rules: only "unavailable" is worth another try; anything else is the caller's to deal with. A void receipt
-(``DeliveryLost``) is never insisted on. At shutdown there is a deadline. The log has one warning of an outage, and one
-more each half minute, however many effects wait for its end.
+Rules: only an "unavailable" error leads to another try; every other error is raised to the caller, ``DeliveryLost`` (a
+void receipt) included. At shutdown there is a deadline. The log has one warning at the start of an outage and one more
+each half minute, however many effects wait for its end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Insist:
     ) -> R:
         """Await ``effect()`` until it does not raise "unavailable"; ``what`` names it in the log, or returns its name.
 
-        :param passing: what to take for passing, where nothing but this effect can help.
+        :param passing: further classes of errors after which the effect is tried again.
         """
         try:
             return await effect()
@@ -55,7 +55,7 @@ class Insist:
             return await self._again(effect, what, passing, error)
 
     def give_up_in(self, seconds: float) -> None:
-        """From now on effects have this long altogether; then the last error is raised."""
+        """Set a deadline for all effects, in so many seconds; an effect that misses it raises its last error."""
         self._deadline = asyncio.get_running_loop().time() + seconds
 
     async def _again(

@@ -1,7 +1,7 @@
-"""What a worker tells of itself when it is asked, in the fields and types of Celery's answers.
+"""The answers of a worker to ``celery inspect``, in the fields and types of Celery's answers.
 
-Rules: nothing here changes anything. Lists are cut at ``MOST`` entries; arguments that are large, or that JSON cannot
-carry, are told as text.
+Rules: no method here changes anything. Lists are cut at ``MOST`` entries. Arguments that are large, or that JSON cannot
+carry, are answered as text.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ except ModuleNotFoundError:  # Windows: clients import this too, workers do not 
     getrusage = None  # type: ignore[assignment]
 
 MOST = 1000
-"""Entries of a list that is answered."""
+"""The most entries of a list in an answer."""
 
 LARGE = 4096
-"""Bytes of arguments above which they are told as text."""
+"""Bytes of arguments above which an answer has them as text."""
 
 CELERY = "5.7.0"
 """The version of Celery whose answers these are."""
@@ -76,11 +76,11 @@ class Counts(Listener):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What is known of the worker that is asked.
+    """The facts that the answers are made of.
 
-    :param queues: those it takes from, now.
-    :param concurrency: how many tasks it runs at once, now.
-    :param running: the attempts whose bodies run, now.
+    :param queues: returns the queues that the worker takes from now.
+    :param concurrency: returns how many tasks the worker runs at once now.
+    :param running: returns the attempts whose bodies run now.
     :param pool: the kind of its pool.
     """
 
@@ -111,7 +111,7 @@ class Inspecting:
         return {"clock": self._facts.clock.value}
 
     async def hello(self, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
-        """Greet a worker that starts; what is revoked here is kept in the broker."""
+        """Greet a worker that starts. It is sent no revocations, because workers read those from the broker."""
         if from_node == self._facts.node:
             return None
         return {"revoked": [], "clock": self._facts.clock.forward()}
@@ -121,7 +121,7 @@ class Inspecting:
         return [self._of_attempt(attempt, safe=bool(safe)) for attempt in self._facts.running()[:MOST]]
 
     async def reserved(self, **_: Any) -> list[dict[str, Any]]:
-        """Tell which tasks were taken and do not run yet: none, since what is held ready is not known here."""
+        """Return an empty list: messages that the subscription holds ready are not decoded yet."""
         return []
 
     async def scheduled(self, **_: Any) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class Judge:
         attempt.decision = judge(attempt.message, ending, context.children, terms, context.joiners)
 
     def abandon(self, attempt: Attempt) -> None:
-        """Decide for a body that cannot be stopped, of a message that is not to run twice."""
+        """Decide for a body that cannot be stopped, and whose message must not run a second time."""
         attempt.ending = Raised(WorkerLost(CUT_SHORT))
         self.end(attempt)
 
@@ -68,12 +68,12 @@ class Judge:
     def fail(self, attempt: Attempt, error: Exception) -> None:
         """Decide for a message on which the worker itself failed.
 
-        It is not given back: it would come round without end.
+        The message is not requeued: it would make workers fail again and again, without end.
         """
         attempt.decision = failed(attempt.message, error, self._terms(attempt, None), settle=Settle.BURY)
 
     def fail_instead(self, attempt: Attempt, error: EncodeError) -> None:
-        """Decide that the task fails of what its ending would have stored or sent."""
+        """Decide that the task fails, because its result or a follow-up cannot be encoded."""
         children = attempt.context.children if attempt.context is not None else None
         attempt.decision = failed(attempt.message, error, self._terms(attempt, None), children=children)
 

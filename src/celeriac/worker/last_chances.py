@@ -1,9 +1,9 @@
-"""Keeps apart the messages that are delivered for the last time, so that who kills its worker takes no other along.
+"""Runs messages on their last delivery one at a time, so that a message that kills its worker harms no other.
 
-A worker that dies had many messages, and nobody knows of which one it died: all of them count one delivery more.
-Rules: of those that have no further delivery left one runs in a worker at a time; it begins when all others of their
-kind have been given back for a while. Nothing is reserved beside it: that would be lost with the worker, and would have
-one delivery more without ever having run.
+A dying worker held many messages, and no one can tell which of them killed it: each of them counts one delivery more.
+Rules: among the messages that may not be delivered again, a worker runs one at a time, and starts it once the others
+were given back to the broker for a while. The worker reserves no messages meanwhile: they would lose a delivery with
+the worker's death, without ever having run.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from celeriac.worker.insist import Insist
 from celeriac.worker.reserving import Reserving
 
 QUIET = 0.1
-"""Seconds before it begins: what came back together is taken within that time, and given back."""
+"""Seconds before such a message begins: others that a dead worker held are taken, and given back, within this time."""
 
 LEAST, SPACING = 0.5, 0.2
-"""Seconds for which another is given back, and between the returns of two."""
+"""Seconds for which another such message is parked at least, and seconds between the due times of two of them."""
 
 logger = logging.getLogger("celeriac.worker")
 
 
 class LastChances:
-    """Who may run in one worker of those that are delivered for the last time.
+    """Decides which of the messages on their last delivery runs in one worker.
 
     :param now: seconds since the epoch.
     """
@@ -43,7 +43,7 @@ class LastChances:
         self._last_return = 0.0
 
     async def enter(self, message: TaskMessage, delivery: Delivery) -> Run | Hold:
-        """Return whether the message runs now, and nothing of its kind beside it; ``leave`` must follow."""
+        """Return ``Run`` if no other message on its last delivery runs here, else ``Hold``; ``leave`` must follow."""
         if self._running is not None:
             self._leaving[id(delivery)] = delivery
             logger.warning(
@@ -63,7 +63,7 @@ class LastChances:
         return Run(message)
 
     def leave(self, delivery: Delivery) -> None:
-        """Note that a message is settled, or another's; no matter whether it had entered."""
+        """Note that a message is done with here; it need not have entered."""
         if self._running is delivery:
             self._running = None
             self._reserving.resume()

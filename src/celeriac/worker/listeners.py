@@ -1,7 +1,7 @@
-"""Who watches a worker: the log, the tally, and whoever the app lets listen.
+"""Tells listeners what a worker does: the log, the tally, and the listeners of the app.
 
-Rules: a listener hears what it has a method of its own for, and nothing is called for what nobody hears; one that
-raises is logged once and hurts nothing.
+Rules: a listener is called for the events whose method it overrides, and an event that no listener overrides costs no
+call. A listener that raises is logged once, and changes nothing for the task.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ class Listener:
         """The worker holds its queues."""
 
     def child_started(self, node: str, pid: int) -> None:
-        """A process of the pool lives."""
+        """A process of the pool was started."""
 
     def child_stopped(self, node: str, pid: int) -> None:
-        """A process of the pool is gone, however it ended."""
+        """A process of the pool has ended, by itself or killed."""
 
     def worker_stopping(self, node: str) -> None:
-        """The worker takes no more."""
+        """The worker takes no more messages."""
 
     def worker_stopped(self, node: str) -> None:
-        """The worker has settled or given back all it had."""
+        """The worker has settled or given back all its messages."""
 
 
 Telling = Callable[..., None]
@@ -95,7 +95,7 @@ class Listeners:
         }
 
     def settled(self, attempt: Attempt) -> None:
-        """Tell of what was decided, now that it has landed."""
+        """Call the event of an attempt's decision, which has landed."""
         assert attempt.decision is not None
         kind = attempt.decision.kind
         if kind is Kind.ENDED:  # almost always; the hash of an enum's member is slow
@@ -105,7 +105,7 @@ class Listeners:
 
 
 def _chain(listeners: Sequence[Listener], event: str) -> Telling:
-    """Return what tells everybody who has a method of their own for this event."""
+    """Return a function that calls this event's method of each listener that overrides it."""
     silent = getattr(Listener, event)
     hearing = [getattr(one, event) for one in listeners if getattr(type(one), event) is not silent]
     if not hearing:
@@ -125,4 +125,4 @@ def _chain(listeners: Sequence[Listener], event: str) -> Telling:
 
 
 def _nobody(*_: Any) -> None:
-    """Tell nobody."""
+    """Stand in for an event that no listener overrides."""

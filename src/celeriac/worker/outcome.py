@@ -1,6 +1,6 @@
-"""Decides what an ending means: for the result, for what follows, for the message.
+"""Decides what an ending means for the result, the follow-ups and the message.
 
-Rules: pure; a value that cannot be encoded becomes a FAILURE here, before any effect.
+Rules: this module is pure. A value that cannot be encoded becomes a FAILURE here, before any effect.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ DEFAULT_RETRY_DELAY = 180.0
 
 
 MANY_LOST = 100
-"""Later steps that a task may have and each of them keep its traceback."""
+"""Later steps of a failed task up to which each step's record keeps the traceback; beyond, their sum is too large."""
 
 LONGEST_ERROR = 1024
-"""Characters of an error that more of them keep."""
+"""Characters of the error that each record keeps where the steps are more than ``MANY_LOST``."""
 
 NOTHING = Advance()
 
 
 class Settle(Enum):
-    """What becomes of the message."""
+    """How the message is settled."""
 
     ACK = "ack"
     REQUEUE = "requeue"
@@ -70,7 +70,7 @@ class Settle(Enum):
 
 
 class Kind(Enum):
-    """What a decision is about: an ending, or a verdict against running."""
+    """The occasion of a decision: an ending, or a verdict against running."""
 
     ENDED = "ended"
     PARKED = "parked"
@@ -91,24 +91,25 @@ class Raised(msgspec.Struct, frozen=True):
 
 
 class Stopped(msgspec.Struct, frozen=True):
-    """The body was stopped since its task was revoked."""
+    """The body was stopped because its task was revoked."""
 
 
 Ending: TypeAlias = Returned | Raised | Stopped
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What to do about an ending.
+    """All that follows from an ending or a verdict.
 
     :param state: the state the caller sees, ``None`` where nothing is recorded.
     :param openings: the chords that must be known before the follow-ups go out.
-    :param joined: ids of follow-ups that are further parts of the chord ``joins``.
-    :param parts: what is counted in chords once the results are stored.
+    :param joined: ids of follow-ups that become further parts of the chord ``joins``.
+    :param parts: the parts that chords count once the results are stored.
     :param once: the key under which the follow-ups are published once, however often the message is delivered.
-    :param publish_first: follow-ups go out before the results, as Celery does on success, so that whoever sees the
-        result finds its children; a retry only where an earlier delivery may have sent it, whose result is to stay.
+    :param publish_first: whether follow-ups go out before the results: on success, as in Celery, so that a caller that
+        sees the result finds its children; on a retry only where an earlier delivery may have sent the same retry,
+        whose result must not be overwritten.
     :param until: when the message is due again, in seconds since the epoch; for ``PARK``.
-    :param error: what the log tells, ``None`` on success.
+    :param error: the error for the log, ``None`` on success.
     """
 
     state: str | None
@@ -128,7 +129,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What judging depends on besides the ending.
+    """The facts that a decision depends on besides the ending.
 
     :param keep_result: whether results of this message are stored.
     :param queue: where the message came from; a retry goes back there.
@@ -138,10 +139,10 @@ class Terms(msgspec.Struct, frozen=True):
     :param worker: the node's name.
     :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
     :param tag: names the message's publication; the same for every delivery of it.
-    :param redelivered: an earlier delivery may have done all this already.
-    :param require_same: raises ``EncodeError`` for a value that would arrive as another one; ``None`` where none can.
-    :param put_off: counts a rejection of the message of this id; returns the seconds until it is to be queued again.
-    :param gone: the message was acknowledged before the run, so that only a new one can bring it back.
+    :param redelivered: whether the message was delivered before, so that the earlier delivery may have done all this.
+    :param require_same: raises ``EncodeError`` for a value that JSON would change; ``None`` where it changes none.
+    :param put_off: counts a rejection of the message with this id; returns the seconds until it is queued again.
+    :param gone: whether the message was acknowledged before the run, so that only a new message can repeat it.
     """
 
     retry: Retry | None
@@ -167,10 +168,10 @@ def judge(
     terms: Terms,
     joiners: Sequence[dict[str, Any]] = (),
 ) -> Decision:
-    """Return what the ending of an attempt means.
+    """Return the decision that follows from the ending of an attempt.
 
     :param children: Celery result tuples of the tasks that the body sent.
-    :param joiners: signatures that the body added to the chord which its task is a part of.
+    :param joiners: signatures that the body added to the chord of its task.
     """
     if isinstance(ending, Returned):
         return _succeeded(message, ending.value, children, terms, joiners)
@@ -199,11 +200,11 @@ def failed(
     settle: Settle = Settle.ACK,
     kind: Kind = Kind.ENDED,
 ) -> Decision:
-    """Return what it means that the task failed for good."""
+    """Return the decision for a task that failed for good."""
     traceback = format_traceback(shorten(error))
     records, parts = _lost_with(message, FAILURE, describe(error), terms, traceback, children)
     advance = after_failure(message, terms.inline)
-    # What is buried may be retried by hand, and then has errbacks of its own.
+    # A dead letter may be retried by hand, and its errbacks must then go out again: under a key they would be dropped.
     return Decision(
         FAILURE,
         results=records,
@@ -219,14 +220,14 @@ def failed(
 
 
 def revoked(message: TaskMessage, reason: str, terms: Terms, kind: Kind = Kind.ENDED) -> Decision:
-    """Return what it means that the task may not run any more (Celery: ``TaskRevokedError``)."""
+    """Return the decision for a task that may not run any more (Celery: ``TaskRevokedError``)."""
     error = TaskRevoked(reason)
     records, parts = _lost_with(message, REVOKED, describe(error), terms)
     return Decision(REVOKED, results=records, parts=parts, error=error, reason=reason, kind=kind)
 
 
 def declined(verdict: Decline, terms: Terms) -> Decision:
-    """Return what it means that a message does not run now."""
+    """Return the decision for a message that does not run now."""
     message = verdict.message
     match verdict:
         case Hold(until=until):
@@ -247,12 +248,12 @@ def _lost_with(
     traceback: str | None = None,
     children: list[Any] | None = None,
 ) -> tuple[list[EncodedResult], list[EncodedPart]]:
-    """Return the records and the parts of a task that failed and of all that will now never run."""
+    """Return the records and the parts of a failed task and of the later steps that now never run."""
     lost = casualties(message)
     own = _record(message, state, failure, terms, traceback=traceback, children=children)
     records = [terms.encode(own)] if terms.keep_result else []
     if len(lost) > MANY_LOST:
-        # The same in each of them: what is large once would be too large for all.
+        # Each of them stores this failure, so a large one would make the sum of all too large.
         traceback, failure = None, _shortened(failure)
     records += [
         terms.encode(
@@ -386,7 +387,7 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
 
 
 def _sent_again(message: TaskMessage, terms: Terms) -> FollowUp:
-    """Return the message for the queue that it came from, written as it was: its arguments stay what they are."""
+    """Return the same message for the queue that it came from; its content is copied unchanged."""
     return FollowUp(
         message,
         queue=terms.queue,
@@ -396,15 +397,16 @@ def _sent_again(message: TaskMessage, terms: Terms) -> FollowUp:
 
 
 def _key(message: TaskMessage, terms: Terms, what: str) -> str | None:
-    """Return the key under which what follows this very message is published.
+    """Return the key under which the follow-ups of this very message are published.
 
-    One publication may stand in several queues, and is run from each: what follows from one run is not the other's.
+    One publication may be in several queues and run once from each, so the key names the queue: the follow-ups of one
+    run must not be dropped as repeats of the other run's.
     """
     return None if terms.tag is None else f"{message.id}.{terms.tag}.{terms.queue}.{what}"
 
 
 def _ignored(message: TaskMessage, ignore: Ignore, terms: Terms) -> Decision:
-    """Record nothing; but a chord that the task, or a later step of its chain, is a part of must learn that it ends."""
+    """Record nothing, but count the part of a chord that the task or a later step of its chain is: it waits for it."""
     parts = _parts_lost_with(message, casualties(message), FAILURE, describe(ignore))
     return Decision(None, parts=_encoded(parts, terms))
 
@@ -416,7 +418,7 @@ def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
 
 
 def _put_back(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
-    """Queue the message again: at once the first time, later each time that it is rejected."""
+    """Requeue the message: at once the first time, after a longer delay each further time that it is rejected."""
     delay = terms.put_off(message.id)
     due = terms.now + timedelta(seconds=delay)
     again = msgspec.structs.replace(message, eta=due) if delay else message

@@ -10,10 +10,10 @@ from contextlib import suppress
 from typing import Any
 
 LAST_JOIN = 1.0
-"""Seconds that the thread has to end once its work is over: a coroutine that refuses to be cancelled would hold it."""
+"""Seconds that the thread has to end once its work is over; a coroutine that ignores cancellation would hold it up."""
 
 Work = Callable[[Future[None], asyncio.Event], Coroutine[Any, Any, None]]
-"""Work, given what to set when it has begun and what is set when it is to end."""
+"""The work: it sets the future when it has begun, and ends when the event is set."""
 
 
 class OwnThread:
@@ -28,7 +28,7 @@ class OwnThread:
         self._thread: threading.Thread | None = None
 
     def start(self, patience: float) -> None:
-        """Return when the work has begun, or after ``patience`` seconds; raise what ended it before."""
+        """Return when the work has begun, or after ``patience`` seconds; raise the error that ended it before that."""
         began: Future[None] = Future()
         thread = threading.Thread(target=self._run, args=(began,), name=self._name, daemon=True)
         thread.start()
@@ -38,7 +38,7 @@ class OwnThread:
         self._thread = thread
 
     def stop(self) -> None:
-        """Ask it to stop, and return when it has."""
+        """Ask the work to stop, and return when it has stopped."""
         if self._loop is not None and self._stop_asked is not None:
             with suppress(RuntimeError):  # it has ended by itself, and its loop with it
                 self._loop.call_soon_threadsafe(self._stop_asked.set)

@@ -1,4 +1,4 @@
-"""Which methods remote control has, by Celery's names and aliases, and how one worker gets them."""
+"""The methods of remote control, under Celery's names and aliases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALIASES = {
     "dump_schedule": "scheduled",
     "dump_tasks": "registered",
 }
-"""Names that Celery keeps for older clients."""
+"""Older names of some methods, which Celery still accepts."""
 
 
 def methods_of(inspecting: Inspecting, steering: Steering) -> Mapping[str, Method]:

@@ -1,4 +1,4 @@
-"""Turns what a task raised into what its caller and the log are shown."""
+"""Turns an exception of a task into the form that its caller and the log get."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ELSEWHERE = "In the child process:\n"
 def as_exception(error: BaseException) -> Exception:
     """Return an ordinary exception for whatever a task raised.
 
-    ``SystemExit``, ``KeyboardInterrupt`` and ``GeneratorExit`` mean something to the event loop and to coroutines that
-    a task may not say; they become a ``TaskAborted`` that has them as its cause.
+    ``SystemExit``, ``KeyboardInterrupt`` and ``GeneratorExit`` would stop the event loop or confuse a coroutine, which
+    a task must not do; each becomes the cause of a ``TaskAborted``.
     """
     if isinstance(error, Exception):
         return shorten(in_task(error))
@@ -36,7 +36,7 @@ def as_exception(error: BaseException) -> Exception:
 def in_task(error: E) -> E:
     """Cut the worker's frames above the task's function off the traceback.
 
-    All stay where there are no others, unless a note tells where else it was raised.
+    Where the traceback has no other frames, all stay, unless a note says that the error was raised in another process.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OWN):
@@ -47,9 +47,9 @@ def in_task(error: E) -> E:
 
 
 def shorten(error: E) -> E:
-    """Cut off what an error of celeriac went through in celeriac, here and in what it was raised from or within.
+    """Remove celeriac's own frames from an error of celeriac, and from its causes and contexts.
 
-    What is left are the user's frames and the error's own line, which tells the cause.
+    The user's frames and the error's own line stay, which tell the cause.
     """
     for each in _chain(error):
         if isinstance(each, CeleriacError):
@@ -87,7 +87,7 @@ def _is_own(trace: TracebackType) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception, and all that it was raised from or within."""
+    """Yield an exception with its causes and contexts."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
@@ -103,17 +103,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def forget_frames(error: BaseException) -> None:
-    """Cut an exception, and every other that it carries, off the frames that it came through.
+    """Remove the frames from an exception, its causes and its contexts.
 
-    A frame holds the variables of its function, and often the exception too (``last = error``). Such a circle would
-    keep all of them until the collector of cyclic garbage comes by.
+    A frame holds its function's variables, often the exception among them (``last = error``). Such a cycle would keep
+    all of them in memory until the next collection of cyclic garbage.
     """
     for each in _chain(error):
         BaseException.with_traceback(each, None)  # a class of the user's may refuse to be set attributes
 
 
 def place_of(raised: BaseException) -> str:
-    """Return a note on where it was raised, since frames do not travel between processes."""
+    """Return a note that says where an exception was raised, since frames do not travel between processes."""
     return ELSEWHERE + format_traceback(raised).rstrip()
 
 

@@ -1,16 +1,16 @@
-"""How long a message waits that its task rejects again and again, asking for it to be queued.
+"""Delays a message that its task rejects again and again with ``requeue=True``.
 
-Rules: the first time it goes back at once, perhaps to another worker; after that each time twice as long as the last,
-since a message that comes back at once would keep a processor busy for nothing.
+Rules: the first rejection requeues the message at once, perhaps for another worker. Each further rejection doubles the
+delay, since a message that came back at once every time would keep a core busy for nothing.
 """
 
 from __future__ import annotations
 
 FIRST, LONGEST = 0.1, 60.0
-"""Seconds that the second rejection makes it wait, and that any does at the most."""
+"""Seconds of delay after the second rejection, and the longest delay."""
 
 MOST = 50_000
-"""Messages remembered; the one that was rejected longest ago is forgotten first."""
+"""The most messages that are remembered; the one whose rejection is the oldest is forgotten first."""
 
 
 class Rejections:
@@ -20,7 +20,7 @@ class Rejections:
         self._counts: dict[str, int] = {}
 
     def note(self, message_id: str) -> float:
-        """Count one more; return the seconds until the message should be queued again."""
+        """Count one rejection; return the seconds until the message should be queued again."""
         before = self._counts.pop(message_id, 0)
         self._counts[message_id] = before + 1
         if len(self._counts) > MOST:

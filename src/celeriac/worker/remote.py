@@ -1,8 +1,8 @@
-"""Answers what Celery's remote control asks: ``celery inspect``, ``celery control``, Flower.
+"""Answers requests of Celery's remote control: ``celery inspect``, ``celery control``, Flower.
 
-Rules: no request can stop the worker or hold it up: what cannot be read is dropped, what raises is answered with its
-error, what lasts too long is given up, and only a few are worked on at once. Where the broker refuses to let the worker
-listen, remote control is off, with a warning, and the worker goes on.
+Rules: no bad request can stop the worker or hold it up. A request that cannot be read is dropped, one whose method
+raises is answered with the error, one that lasts too long is abandoned, and only a few are worked on at once. Where the
+broker refuses to let the worker listen, the log has a warning, remote control is off, and the worker runs on.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from celeriac.wire.envelope import Envelope
 logger = logging.getLogger("celeriac.worker")
 
 AT_ONCE, WAITING = 4, 1000
-"""Requests that are worked on at once, and that wait for their turn; further ones are dropped."""
+"""The most requests that are worked on at once, and the most that wait for their turn; further ones are dropped."""
 
 PATIENCE = 5.0
 """Seconds that a method may take."""
 
 LATE = 10.0
-"""Seconds after its expiry at which a request is dropped: clocks differ."""
+"""Seconds after its expiry at which a request is dropped; until then a clock that differs may be the reason."""
 
 LAST_ANSWERS = 1.0
-"""Seconds that answers have when the worker ends."""
+"""Seconds that the last answers have to go out when the worker ends."""
 
 LARGEST = 1024 * 1024
-"""Bytes of an answer."""
+"""The most bytes of an answer."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
@@ -48,11 +48,11 @@ class LogicalClock:
         self.value = 1
 
     def adjust(self, other: int) -> None:
-        """Go on to after another's time."""
+        """Advance to the time after ``other``, if that is ahead."""
         self.value = max(self.value, other) + 1
 
     def forward(self) -> int:
-        """Go on by one and return the time."""
+        """Advance by one and return the time."""
         self.value += 1
         return self.value
 
@@ -61,7 +61,7 @@ class Remote:
     """The remote control of one worker.
 
     :param node: the worker's name.
-    :param methods: what can be asked for, by name; called with the arguments of the request.
+    :param methods: the methods by name; each is called with the arguments of the request.
     :param now: seconds since the epoch.
     """
 
@@ -84,7 +84,7 @@ class Remote:
         self._requests: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Listen and answer until cancelled; outlives every outage of the broker."""
+        """Listen and answer until cancelled; survive every outage of the broker."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         try:
             while True:
@@ -97,7 +97,7 @@ class Remote:
             logger.warning("%s cannot be asked or steered from elsewhere: %s", self._node, error)
 
     async def finish(self) -> None:
-        """Let what was asked be answered, for a moment; to be called when ``run`` was cancelled."""
+        """Give the requests in hand a moment to be answered; call this after ``run`` was cancelled."""
         if self._requests:
             await asyncio.wait(set(self._requests), timeout=LAST_ANSWERS)
         for request in self._requests:

@@ -1,4 +1,4 @@
-"""How many messages a worker holds that cannot start yet."""
+"""Sets how many messages a worker reserves: it holds them, but they cannot start yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celeriac.broker import Subscription
 class Reserving:
     """Sets the ``prefetch`` of the subscription that the worker has at the time.
 
-    :param most: how many may be held, but for when something is to run with nothing held beside it.
+    :param most: how many messages may be held, except during a pause.
     """
 
     def __init__(self, most: int) -> None:
@@ -17,17 +17,17 @@ class Reserving:
         self._subscription: Subscription | None = None
 
     def follow(self, subscription: Subscription) -> None:
-        """Take charge of this subscription."""
+        """Set the prefetch of this subscription from now on."""
         self._subscription = subscription
         self._set()
 
     def pause(self) -> None:
-        """Let no more be held until ``resume``."""
+        """Reserve no further messages until ``resume``."""
         self._pauses += 1
         self._set()
 
     async def let_go(self) -> None:
-        """Give back what is held now. Raises ``BrokerUnavailable``."""
+        """Requeue the messages that are held now. Raises ``BrokerUnavailable``."""
         if self._subscription is not None:
             await self._subscription.let_go()
 

@@ -1,7 +1,8 @@
-"""What this worker knows of revoked tasks.
+"""A worker's copy of the list of revoked tasks.
 
-Rules: the list lives with the broker; a copy is loaded when its revision has changed, which every take tells. While
-bodies run, it is asked for once a second, so that a running task is stopped within about that time.
+Rules: the broker keeps the list. Each take reports its revision, and the worker loads the list again when the revision
+has changed. While bodies run, the worker also asks for the revision once a second, so that a revoked task that runs is
+stopped within about a second.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from celeriac.errors import BrokerError
 logger = logging.getLogger("celeriac.worker")
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks while something runs."""
+"""Seconds between two looks at the revision while a body runs."""
 
 
 class RevocationList:
@@ -27,7 +28,7 @@ class RevocationList:
         self.revoked = Revoked()
 
     async def refresh(self, revision: int) -> None:
-        """Load the list again if ``revision`` is not that of the copy. Raises ``BrokerError``."""
+        """Load the list again unless the copy has this revision. Raises ``BrokerError``."""
         if revision != self.revoked.revision:
             self.revoked = await self._source.load()
 

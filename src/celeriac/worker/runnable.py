@@ -1,4 +1,4 @@
-"""The contract of what a worker can call."""
+"""The contract of everything that a worker can call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from celeriac.context import Context
 
 
 class Runnable(Protocol):
-    """What a worker can call: an app's task, a built-in one, an errback."""
+    """A task that a worker can call: one of the app, a built-in one, or an errback."""
 
     @property
     def name(self) -> str:
@@ -20,26 +20,26 @@ class Runnable(Protocol):
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What runs."""
+        """The user's function."""
         ...
 
     @property
     def options(self) -> TaskOptions:
-        """What was said at the definition."""
+        """The options that the task was defined with."""
         ...
 
     @property
     def arguments(self) -> Arguments:
-        """What the function takes."""
+        """Checks and converts the function's arguments."""
         ...
 
     @property
     def returns(self) -> Returns:
-        """What the function returns."""
+        """Converts the function's return value."""
         ...
 
     def require_same(self, value: Any) -> None:
-        """Raise ``EncodeError`` where a record in the value would arrive in JSON as another one."""
+        """Raise ``EncodeError`` for a value that holds a record which JSON would change on its way."""
         ...
 
     @property

@@ -1,8 +1,9 @@
-"""SIGTERM and SIGINT: the first stops warmly, the second gives back at once.
+"""Handles SIGTERM and SIGINT: the first one stops the worker gracefully, the second makes it give back its messages.
 
-Rules: they are for this process alone. What a task forks inherits its handlers and the pipe that wakes its event loop:
-a signal to such a child would stop the worker, and not end the child. A wrapper (uv, npm, mise) passes Ctrl-C on, which
-the terminal has sent to all of them already: two signals at the same moment are one.
+Rules: the handlers are for this process alone. A process that a task forks would inherit the handlers and the pipe that
+wakes the worker's event loop, so that a signal to it would stop the worker instead; so the child gets other handlers.
+Two signals at the same moment count as one: a wrapper (uv, npm, mise) passes Ctrl-C on, though the terminal has sent it
+to the worker already.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any, Self
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 APART = 0.3
-"""Seconds between two signals that somebody sent on purpose."""
+"""Seconds that lie at least between two signals that a person sends on purpose."""
 
 
 class Inheritance:
-    """What the processes that this one forks do on signals, in place of what this one does.
+    """Gives processes that this one forks signal handlers of their own.
 
     :param handlers: for each signal, as ``signal.signal`` takes it.
     """
@@ -36,7 +37,7 @@ class Inheritance:
         )
 
     def end(self) -> None:
-        """From now on they inherit what this one does."""
+        """Let forked processes inherit this process's handlers from now on."""
         self._handlers.clear()
 
     def _hold_back(self) -> None:
@@ -54,7 +55,7 @@ class Inheritance:
             signal.set_wakeup_fd(-1)
             waiting = signal.sigpending()
             for number, handler in self._handlers.items():
-                # What a handler raises in here is dropped, so a signal that came already has to do without.
+                # An exception of a handler would be dropped in here, so a signal that came already calls no handler.
                 came = number in waiting and handler is not signal.SIG_IGN
                 signal.signal(number, signal.SIG_DFL if came else handler)
         self._let_through()
@@ -99,7 +100,7 @@ class Signals:
 
 
 def _default(number: signal.Signals) -> Any:
-    """Return what a program does on a signal that it says nothing of; one that was started deaf to it stays so."""
+    """Return the default handler of a signal; a program that was started ignoring the signal keeps ignoring it."""
     if signal.getsignal(number) is signal.SIG_IGN:
         return signal.SIG_IGN
     return signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL

@@ -1,4 +1,4 @@
-"""How much may run at once."""
+"""Counts how many bodies run at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 
 
 class Slots:
-    """Counts free places. A place is held while a task's body runs, not while its result and ack are on their way.
+    """Counts free slots. An attempt has a slot while its body runs, and not while its result and acknowledgement land.
 
     :param total: how many bodies may run at once.
-    :param settling: how many attempts may be on their way out besides, so that a store that is away cannot make
-        memory grow without end.
+    :param settling: how many further attempts may be landing. Without this limit, memory would grow for as long as the
+        result store is away.
     """
 
     def __init__(self, total: int, settling: int) -> None:
@@ -24,12 +24,12 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many more may start now."""
+        """How many more attempts may start now."""
         room = self._settling_limit - self.settling
         return max(0, min(self.total - self.running, room))
 
     async def wait_free(self) -> int:
-        """Return how many places are free, waiting until there is one; 0 after ``close``."""
+        """Wait until a slot is free; return how many are. After ``close``, return 0 at once."""
         while not self._closed and (free := self.free) == 0:
             self._changed.clear()
             self._awaited = True
@@ -37,22 +37,22 @@ class Slots:
         return 0 if self._closed else free
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End every wait for a free slot."""
         self._closed = True
         self._wake()
 
     def resize(self, total: int) -> None:
-        """Let so many bodies run at once; those above it that run already go on."""
+        """Change how many bodies run at once; bodies above the new number run to their end."""
         self.total = total
         self._wake()
 
     def take(self) -> Place:
-        """Occupy a place."""
+        """Occupy a slot."""
         self.running += 1
         return Place(self)
 
     def body_done(self) -> None:
-        """Count a place as free; its attempt has its result and acknowledgement still to come."""
+        """Count a slot as free; the result and the acknowledgement of its attempt are still to land."""
         self.running -= 1
         self.settling += 1
         if self._awaited:
@@ -70,7 +70,7 @@ class Slots:
 
 
 class Place:
-    """One attempt's place."""
+    """The slot of one attempt."""
 
     __slots__ = ("_held", "_slots")
 
@@ -79,13 +79,13 @@ class Place:
         self._held = True
 
     def body_done(self) -> None:
-        """Free the place for another body."""
+        """Free the slot for another body."""
         if self._held:
             self._held = False
             self._slots.body_done()
 
     def leave(self) -> None:
-        """Free the place: the attempt is over."""
+        """Free the slot: the attempt is over."""
         if self._held:
             self.body_done()
         self._slots.settled()

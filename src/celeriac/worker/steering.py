@@ -1,4 +1,4 @@
-"""What a worker does when it is told to from elsewhere, answered in Celery's words."""
+"""Carries out the commands of ``celery control``, and answers them in Celery's words."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ ERROR_OF_EVENTS = {"error": "event dispatcher unavailable"}
 
 
 class Ending:
-    """Ends the worker, where somebody waits to be told."""
+    """Asks the worker to stop, if it is run by ``serve()`` or ``start()``."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Event | None = None
 
     def ask(self) -> None:
-        """Begin the graceful stop. Raises ``ValueError`` where only the program around the worker can."""
+        """Begin the graceful stop. Raises ``ValueError`` for a worker that only its program can stop."""
         if self.asked is None:
             raise ValueError("this worker is part of a program, which alone can end it")
         self.asked.set()
 
 
 class Levers(msgspec.Struct, frozen=True):
-    """What can be changed."""
+    """The parts of a worker that commands act on."""
 
     connections: Connections
     clock: Clock
@@ -100,12 +100,12 @@ class Steering:
         return {"ok": f"no longer consuming from {queue}"}
 
     async def pool_grow(self, n: int = 1, **_: Any) -> dict[str, str]:
-        """Run so many more tasks at once."""
+        """Run ``n`` more tasks at once."""
         await self._levers.grow(n)
         return {"ok": "pool will grow"}
 
     async def pool_shrink(self, n: int = 1, **_: Any) -> dict[str, str]:
-        """Run so many fewer tasks at once."""
+        """Run ``n`` fewer tasks at once."""
         await self._levers.shrink(n)
         return {"ok": "pool will shrink"}
 

@@ -1,7 +1,7 @@
-"""Keeps several worker processes running that share nothing.
+"""Keeps several worker processes running, which share nothing.
 
-Rules: a child that ends unasked is started again, later each time it does not last; a signal is passed on once, as
-SIGTERM; children see the supervisor's end as the end of their standard input, so none outlives it.
+Rules: a child that ends unasked is started again, after a longer pause each time that it did not last. A signal is
+passed on once, as SIGTERM. When the supervisor ends, its children reach the end of their standard input, and stop.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Child(msgspec.Struct, frozen=True):
         return f"<{type(self).__name__} {self.name}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return []  # what prints fields one by one prints none
+        return []  # the environment may hold passwords, so no field is printed
 
 
 class Supervisor:
@@ -67,7 +67,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run until a signal comes, or a child cannot be started; return 0 when all have ended as they were asked."""
-        # Twice as far apart: they reach the children a moment later, which must tell them apart too.
+        # Twice as far apart: a signal reaches the children later than us, and they must tell two signals apart, too.
         async with Signals(2 * APART) as signals:
             passing_on = [
                 asyncio.create_task(self._pass_on(signals.first)),
@@ -84,7 +84,7 @@ class Supervisor:
             started = self._clock.monotonic()
             code = await self._run_once(child)
             if self._stopping.is_set():
-                # One that was told before it could listen has taken nothing yet.
+                # A child that SIGTERM killed had no handlers yet, so it has taken no messages either.
                 return 0 if code == -signal.SIGTERM else code
             if code in self._hopeless:
                 self._stop()
@@ -98,7 +98,7 @@ class Supervisor:
                 return 0
 
     async def _run_once(self, child: Child) -> int:
-        # A session of its own: Ctrl-C reaches this process alone, which passes it on, so that it counts once.
+        # The child gets a session of its own, so that Ctrl-C reaches this process alone: passed on, it counts once.
         process = await asyncio.create_subprocess_exec(
             *child.command, stdin=PIPE, start_new_session=True, env={**os.environ, **child.environment}
         )

@@ -44,7 +44,7 @@ DEFAULT_CONCURRENCY = 100
 
 
 def _nothing() -> None:
-    """Nobody asked to be told."""
+    """Stand in for a callback that was not given."""
 
 
 class Worker:
@@ -115,11 +115,11 @@ class Worker:
     async def __aenter__(self) -> Self:
         await self._open()
         try:
-            with suppress(TimeoutError):  # the broker is away, and tried again
+            with suppress(TimeoutError):  # the broker is away; the worker goes on trying
                 async with asyncio.timeout(self._app.settings.publish_timeout):
                     await self.ready()
         except BaseException:
-            with suppress(BrokerError, BackendError):  # it is raised already
+            with suppress(BrokerError, BackendError):  # the same error is being raised already
                 await self._close()
             raise
         return self
@@ -199,17 +199,18 @@ class Worker:
         """Take from this queue too, from now on (Celery: ``add_consumer``).
 
         This, and the other methods that change a running worker, may be awaited in any event loop. Raises
-        ``BrokerError`` where the queue cannot be taken from, ``ConfigError`` for what is no name, and where the worker
-        does not run; then nothing has changed.
+        ``BrokerError`` where the broker refuses, ``ConfigError`` for a bad name, or if the worker does not run; then
+        nothing has changed.
         """
         _checked_queues([queue])
         await self._at_home(lambda consumer: consumer.add_queue(queue))
 
     async def drop_queue(self, queue: str) -> None:
-        """Take from this queue no longer (Celery: ``cancel_consumer``); what was taken of it goes on.
+        """Stop taking from this queue (Celery: ``cancel_consumer``); messages that were taken from it run on.
 
-        Nothing happens where it takes from no such queue. Raises ``BrokerUnavailable`` where what is held ready of it
-        could not be given back now: that runs here, or goes back with its lease. ``ConfigError`` as ``add_queue``.
+        A queue that the worker does not take from is ignored. Raises ``BrokerUnavailable`` if messages that the worker
+        holds ready could not be given back now: they run here, or return to the queue when their lease ends. Raises
+        ``ConfigError`` as ``add_queue``.
         """
         await self._at_home(lambda consumer: consumer.drop_queue(queue))
 
@@ -230,7 +231,7 @@ class Worker:
         return await self._at_home(lambda consumer: self._resize(consumer, max(1, self._concurrency - by)))
 
     async def _at_home(self, act: Callable[[Consumer], Coroutine[Any, Any, T]]) -> T:
-        """Do this in the event loop that the worker runs in."""
+        """Await ``act`` in the event loop that the worker runs in."""
         consumer, home = self._consumer, self._home
         if consumer is None or home is None:
             raise ConfigError(f"worker {self.name} does not run; start it before you change it")
@@ -246,7 +247,7 @@ class Worker:
         return concurrency
 
     async def _first_of(self, signal: asyncio.Event) -> None:
-        """Return when the signal came; raise what ended the intake, should that end by itself."""
+        """Return when the signal came; if the intake ends first, raise its error."""
         assert self._running is not None
         waiting = asyncio.create_task(signal.wait())
         try:
@@ -315,7 +316,7 @@ class Worker:
         if self._lifespans is not None:
             await self._lifespans.aclose()
         self._listeners.worker_stopped(self.name)
-        await self._running  # raises what ended the intake, should that have ended by itself
+        await self._running  # if the intake has ended by itself, this raises its error
 
     async def _work_until_asked(self, began: Future[None], asked: asyncio.Event) -> None:
         self._ending.asked = asked
@@ -362,15 +363,15 @@ def _make_remote(
 
 
 async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:
-    with suppress(BrokerError, BackendError):  # what runs the worker raises it
+    with suppress(BrokerError, BackendError):  # ``serve`` raises it
         await worker.ready()
         on_ready()
 
 
 async def _take_in(consumer: Consumer, backend: Backend) -> None:
-    """Take in messages until the stop, once the result store was looked at.
+    """Check the result store, then take messages until the stop.
 
-    A store that is away is waited for by each result; one that refuses would take none, ever.
+    A store that is away is no error here, since each result waits for it. A store that refuses would never take any.
     """
     with suppress(BackendUnavailable):
         tell(await backend.examine())

@@ -1,9 +1,9 @@
-"""Sends what follows from a task, and sees chords to their end.
+"""Sends the follow-ups of a task, and completes chords.
 
-Rules: a chord is known to the result backend before any of its parts is published; a body is sent by whoever holds the
-claim, which is renewed before every try; who finds a claim held waits until the chord is done or the claim is free, so
-that a redelivered last part is not settled before the body is out. Bodies and errbacks are published under a key, so
-that who takes over from a worker that died after publishing them publishes nothing.
+Rules: a chord is known to the result store before any of its parts is published. The worker that holds the claim sends
+the body, and renews the claim before every try. A worker that finds the claim held waits until the chord is done or the
+claim is free: otherwise it could settle a redelivered last part before the body is out. Bodies and errbacks are
+published under a key, so that they are not sent twice if a worker died after publishing them and another takes over.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ from celeriac.worker.insist import UNAVAILABLE, Insist
 from celeriac.worker.outcome import NOTHING, Decision
 
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
-"""Seconds between looks at a claim that another worker has."""
+"""The shortest and the longest pause, in seconds, between two looks at a claim that another worker holds."""
 
 logger = logging.getLogger("celeriac.worker")
 
 
 class Workflows:
-    """The way on from a task's end, for one worker.
+    """Sends follow-ups and the bodies of chords, for one worker.
 
     :param defaults: the options of a task's calls.
     :param budget: how much one message, or one chord, may send.
-    :ivar copies: what tells the copies of what is sent apart, where there may be any.
+    :ivar copies: recognises second copies of messages, where the broker may repeat them; else ``None``.
     """
 
     def __init__(
@@ -77,30 +77,30 @@ class Workflows:
         self._budget = budget
 
     async def follow_up(self, decision: Decision) -> bool:
-        """Send what follows from a decision; return whether anything was sent, and not by an earlier delivery.
+        """Send a decision's follow-ups; return ``False`` where there are none, or an earlier delivery has sent them.
 
-        Raises ``EncodeError`` before anything is sent, but not for errbacks: of those the log tells.
+        Raises ``EncodeError`` before anything is sent. An errback that cannot be encoded is only logged.
         """
         prepared = await self._messages_of(decision)
         await self._join(decision)
         return await self._send(decision, prepared, decision.once)
 
     async def prepare(self, decision: Decision) -> Sequence[tuple[Envelope, Route]]:
-        """Make known the chords that follow from a decision; return the messages that do, encoded and routed."""
+        """Open the chords that a decision starts in the result store; return its follow-ups, encoded and routed."""
         messages = await self._messages_of(decision)
         await self._join(decision)
         await self._open(decision)
         return messages
 
     async def forget(self, decision: Decision) -> None:
-        """Let go of the key under which what follows was sent, now that its message is settled."""
+        """Forget the key under which the follow-ups were sent, now that the message is settled."""
         if decision.once is not None and decision.follow_ups:
             await self._forget_once(decision.once)
 
     async def count(self, parts: Sequence[EncodedPart], standings: Sequence[Standing] = ()) -> None:
-        """Count parts of chords; send the bodies that are due, and fail those that will never be.
+        """Count parts of chords; send each body that is due, and fail each body that can never run.
 
-        :param standings: how the chords stand of the parts that were counted already.
+        :param standings: the standings of the chords whose parts were counted already, in the order of the parts.
         """
         pending = deque(zip_longest(parts, standings))
         while pending:
@@ -112,9 +112,10 @@ class Workflows:
     async def unlock(
         self, message: TaskMessage, chord_id: str, body: dict[str, Any], records: list[Any]
     ) -> None:
-        """Send the body of a chord that the result backend did not count.
+        """Send the body of a chord that the result store did not count.
 
-        :param message: of the task that watched the header; :param records: of its members, in lists as they nest.
+        :param message: the message of the task that watched the header.
+        :param records: the records of the header's members, in lists that nest as the members do.
         """
         root_id = message.root_id or message.id
         part = Part(
@@ -132,7 +133,7 @@ class Workflows:
             await self._send(launched, prepared, _body_of(chord_id))
 
     async def give_up(self, message: TaskMessage, chord_id: str, body: dict[str, Any], reason: str) -> None:
-        """Fail the body of a chord that the result backend did not count, and whose header is waited for no longer."""
+        """Fail the body of a chord that the result store did not count, and whose header did not end in time."""
         root_id = message.root_id or message.id
         part = Part(
             chord_id, message.id, None, FAILURE, None, body, root_id, message.priority, message.protocol
@@ -171,7 +172,7 @@ class Workflows:
         return await self._publisher.prepare(follow_ups, self._defaults, self._budget) if follow_ups else ()
 
     async def _after_parts(self, part: Part, values: Sequence[Any]) -> Advance:
-        """Return what a complete chord sends. Raises ``MalformedMessage`` where that is too much."""
+        """Return the messages that a complete chord sends. Raises ``MalformedMessage`` for more than the budget."""
 
         def launched() -> Advance:
             with_values = [_value(value) for value in values]
@@ -191,19 +192,19 @@ class Workflows:
         return await self._insist(publishing, f"publishing {sent.follow_ups[0].message.task}")
 
     async def _claim(self, encoded: EncodedPart, standing: Standing | None) -> Claim | None:
-        """Count a part; return the claim of the body, ``None`` when nothing is left to be done here."""
+        """Count a part; return the claim to the body if this worker is to send it, else ``None``."""
         backoff = Backoff(FIRST_LOOK, LONGEST_LOOK)
         while True:
             if standing is None:
                 standing = await self._insist(partial(self._store.count, encoded), "counting a chord's part")
             if standing.held_for is None:
                 return standing.claim
-            # Whoever has the claim is mostly done in a moment; if it died, its claim ends.
+            # The worker that holds the claim is mostly done in a moment. If it died, its claim ends by itself.
             await asyncio.sleep(min(backoff.pause(), standing.held_for))
             standing = None
 
     async def _complete(self, part: Part, claim: Claim) -> list[EncodedPart]:
-        """Send the body, or fail it; return the parts of other chords that this makes."""
+        """Send the body, or fail it; return the parts of other chords that end with it."""
         others: list[EncodedPart] = []
         try:
             await self._send_body(part, claim)
@@ -231,13 +232,13 @@ class Workflows:
             await self._publisher.publish_prepared(prepared, _body_of(claim.chord_id))
 
     async def _forget_once(self, key: str) -> None:
-        with suppress(CeleriacError):  # then it ends by itself, a day later
+        with suppress(CeleriacError):  # a key that is not forgotten expires by itself, a day later
             await self._publisher.broker.forget_once(key)
             if self.copies is not None:
                 await self.copies.forget(key)
 
     async def _lose(self, part: Part, error: ChordError, cause: Failure) -> list[EncodedPart]:
-        """Fail the body and all after it: store, call errbacks; return the parts that it is of other chords."""
+        """Store failures of the body and all later steps, and call errbacks; return their parts of other chords."""
         logger.warning("chord %s: %s", part.chord_id, error)
         messages, lost = body_lost(part)
         # Celery: each member of a group fails with what the part raised, any other body with the ChordError.
@@ -265,7 +266,7 @@ class Workflows:
             await self._send(sent, prepared, once)
 
     async def _store_failure(self, task_id: str, failure: Failure, children: Sequence[Any]) -> None:
-        """Store what became of a task that never ran; its errbacks are its children, as Celery has it."""
+        """Store the failure of a task that never ran, with its errbacks as its children, as Celery does."""
         record = ResultRecord(
             task_id=task_id,
             status=FAILURE,
@@ -277,12 +278,12 @@ class Workflows:
 
 
 def _body_of(chord_id: str) -> str:
-    """Return the key under which the body of a chord is published, once."""
+    """Return the key under which the body of a chord is published."""
     return f"{chord_id}.body"
 
 
 def _alone(part: Part) -> TaskMessage:
-    """Return a message that nothing but the body of the chord follows."""
+    """Return a message whose only follow-up is the body of the chord."""
     return TaskMessage(id=part.task_id, task="", chord=part.body)
 
 
@@ -308,6 +309,6 @@ def _value(part: Any) -> Any:
 
 
 def _copies(backend: Backend) -> Copies | None:
-    """Return what tells copies apart, if the results are kept where that can be known."""
+    """Return the memory of taken copies, if the result store has a board to keep it on."""
     marks = backend.board.marks if backend.board is not None else None
     return Copies(marks) if marks is not None else None
