@@ -22,6 +22,7 @@ from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
+from celeriac.worker.mending import Mending
 from celeriac.worker.pool import Pool
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
@@ -84,8 +85,9 @@ def assemble(
         reserving,
     )
     effects = Effects(backend, connections.settlements, workflows, errbacks, insist)
+    mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
-        settings, backend, tasks, admission, bodies, judge, effects, listeners, insist, node, state
+        settings, backend, tasks, admission, bodies, judge, effects, listeners, mending, insist, node, state
     )
     on_ready = partial(listeners.worker_ready, node)
     consumer = Consumer(

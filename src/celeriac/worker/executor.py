@@ -14,14 +14,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from celeriac.backend import Backend
 from celeriac.canvas.budget import is_light
 from celeriac.errors import CeleriacError, DeliveryLost, EncodeError, ReplaceRequested
 from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings
-from celeriac.wire.preview import preview
 from celeriac.wire.result import STARTED, ResultRecord
 from celeriac.worker.admission import Admission
 from celeriac.worker.attempt import SPENT, Attempt, Reports
@@ -30,6 +27,7 @@ from celeriac.worker.effects import Effects
 from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
+from celeriac.worker.mending import Mending
 from celeriac.worker.outcome import Raised
 from celeriac.worker.runnable import Runnable
 
@@ -49,6 +47,7 @@ class Executor:
         judge: Judge,
         effects: Effects,
         listeners: Listeners,
+        mending: Mending,
         insist: Insist,
         node: str,
         state: Mapping[str, Any],
@@ -61,6 +60,7 @@ class Executor:
         self._judge = judge
         self._effects = effects
         self._listeners = listeners
+        self._mending = mending
         self._insist = insist
         self._loop = asyncio.get_running_loop()
         self._node = node
@@ -85,14 +85,14 @@ class Executor:
             try:
                 await self._effects.land(attempt)
             except EncodeError as error:
-                await self._land_failure(attempt, error)
+                await self._mending.land_failure(attempt, error)
             self._listeners.settled(attempt)
         except DeliveryLost as lost:
             self._listeners.lost(attempt, lost)
         except asyncio.CancelledError:
             await self._effects.give_back(attempt.delivery)
         except Exception as error:  # noqa: BLE001 - a fault of ours costs this message alone
-            await self._set_aside(attempt, error)
+            await self._mending.set_aside(attempt, error)
         finally:
             self._admission.leave(attempt)
             attempt.forget_frames()
@@ -137,37 +137,6 @@ class Executor:
             )
             reports(record)
         self._listeners.started(attempt)
-
-    async def _land_failure(self, attempt: Attempt, error: EncodeError) -> None:
-        """Fail the task, because the servers cannot carry its result or its follow-ups.
-
-        If they cannot carry the failure either, it is recorded without the arguments, which may be too large.
-        """
-        self._judge.fail_instead(attempt, error)
-        try:
-            await self._effects.land(attempt)
-        except EncodeError as again:
-            attempt.message = msgspec.structs.replace(attempt.message, args=[], kwargs={})
-            self._judge.fail_instead(attempt, again)
-            await self._effects.land(attempt)
-
-    async def _set_aside(self, attempt: Attempt, error: Exception) -> None:
-        """Bury a message on which the worker itself failed, and give its caller a failure."""
-        self._listeners.failed(attempt, error)
-        told = await self._tell_of(attempt, error)
-        await self._effects.bury(attempt.delivery, f"the worker failed: {preview(error)}")
-        if not told:
-            await self._tell_of(attempt, error)
-
-    async def _tell_of(self, attempt: Attempt, error: Exception) -> bool:
-        """Store a failure for the caller; return ``False`` where that fails, too."""
-        with suppress(Exception):
-            self._admission.read_again(attempt)
-            self._judge.fail(attempt, error)
-            assert attempt.decision is not None
-            await self._effects.tell(attempt.decision)
-            return True
-        return False
 
 
 def _has_much_to_follow(attempt: Attempt) -> bool:
