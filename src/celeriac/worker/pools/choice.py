@@ -1,4 +1,4 @@
-"""Which pool a worker has, and how it is made."""
+"""The choice of a worker's pool, and how the pool is made."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ START_METHODS = ("forkserver", "spawn")
 
 
 class PoolChoice(msgspec.Struct, frozen=True):
-    """What is said of a worker's pool. Raises ``ConfigError`` for what cannot be.
+    """The options of a worker's pool. Raises ``ConfigError`` for a value that is not allowed.
 
     :param name: one of ``POOLS``.
     :param max_tasks: calls after which a child process is replaced.
-    :param max_memory: KiB of peak memory after which it is replaced.
-    :param start_method: one of ``START_METHODS``, or ``None`` for what suits the system.
+    :param max_memory: KiB of peak memory after which a child process is replaced.
+    :param start_method: one of ``START_METHODS``, or ``None`` for the one that suits the system.
     :param begin: prepares a child process; it can be pickled.
     """
 
@@ -49,7 +49,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
     def make(
         self, app: App, concurrency: int, attachments: Attachments, listeners: Listeners, node: str
     ) -> Pool:
-        """Return the pool of a worker of that name, for so many calls at once."""
+        """Return a pool that runs ``limit`` calls at once, for the worker of that name."""
         if self.name == "solo":
             return Solo()
         if self.name == "threads":

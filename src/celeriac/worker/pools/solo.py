@@ -1,6 +1,6 @@
 """Runs plain functions in the event loop's own thread, one at a time; the loop waits for each.
 
-Rules: nothing can interrupt a function here, so no time limit does.
+Rules: nothing can interrupt a function here, so time limits have no effect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Solo:
         return call.task.function(*call.args, **call.kwargs)
 
     def resize(self, limit: int) -> None:
-        """Go on with one at a time."""
+        """Do nothing: this pool always runs one function at a time."""
 
     async def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: this pool has nothing to stop."""

@@ -1,11 +1,12 @@
 """Runs plain functions in threads.
 
-Rules: one queue for all threads, so that a job never waits behind another while a thread is free; finished jobs come
-back to the loop in batches, one wake-up for all that ended meanwhile; threads are started when a job finds none idle,
-and a job for which none can be started waits for one to be free. Each job has context variables of its own, as a
-coroutine has: those of its attempt, and what it sets is gone with it.
-A thread cannot be stopped: the soft limit is raised between two bytecodes of its function, so never inside a blocking
-call; a call that is given up goes on by itself, and another thread takes its place.
+Rules: all threads share one queue, so that a job never waits behind another while a thread is free. Finished jobs come
+back to the loop in batches, with one wake-up for all that ended meanwhile. A job that finds no idle thread starts one;
+if the system allows no more threads, it waits until one is free. Each job has context variables of its own, as a
+coroutine has: it gets a copy of its attempt's, and the variables that it sets end with it.
+
+A thread cannot be stopped. The soft limit is raised between two bytecodes of the function, so never inside a blocking
+call. A call that is abandoned runs on, and another thread takes the place of its thread.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from celeriac.worker.raised import as_exception, forget_frames
 logger = logging.getLogger("celeriac.worker")
 
 TRY_AGAIN = 1.0
-"""Seconds after which a thread that could not be started is tried again."""
+"""Seconds after a thread could not be started, until the pool tries again."""
 
 
 class _Job:
@@ -68,7 +69,7 @@ class _Job:
                 self.value = self.context.run(_call, call)
             else:
                 self._run_interruptibly(call)
-        except BaseException as error:  # noqa: BLE001 - a task may not end the thread that runs the others
+        except BaseException as error:  # noqa: BLE001 - an exception must not end a thread that runs other jobs, too
             self.error = as_exception(error)
 
     def interrupt(self) -> None:
@@ -88,7 +89,7 @@ class _Job:
         finally:
             with self._lock:
                 self._interruptible = False
-                # What was raised in the last moment must not hit the next job of this thread.
+                # A limit that was raised at the last moment must not hit the next job of this thread.
                 _raise_in(self.thread, None)
 
 
@@ -98,7 +99,7 @@ def _call(call: Call) -> Any:
 
 
 class Threads:
-    """A pool of at most ``limit`` daemon threads, besides those that run a call that was given up."""
+    """A pool of at most ``limit`` daemon threads, besides those that run an abandoned call."""
 
     can_stop = False
 
@@ -115,7 +116,7 @@ class Threads:
         self._told = False
 
     async def call(self, call: Call) -> Any:
-        """Run the function in a thread; on cancellation the thread goes on and what it returns is dropped."""
+        """Run the function in a thread; after a cancellation the thread runs on, and its return value is dropped."""
         job = _Job(call, self._loop.create_future())
         self._unfinished += 1
         self._jobs.put(job)
@@ -133,7 +134,7 @@ class Threads:
                 timer.cancel()
 
     def resize(self, limit: int) -> None:
-        """Have at most so many threads; surplus ones end when they are free."""
+        """Have at most ``limit`` threads; surplus ones end when they are free."""
         self._limit = limit
         surplus = self._threads - (limit + self._lost)
         for _ in range(surplus):
@@ -142,7 +143,7 @@ class Threads:
         self._start_threads()
 
     async def close(self) -> None:
-        """Let idle threads end; those that are busy end with the process."""
+        """End the idle threads; busy threads end with the process."""
         if self._retry is not None:
             self._retry.cancel()
         for _ in range(self._threads):
@@ -188,12 +189,12 @@ class Threads:
     def _finished(self, job: _Job) -> None:
         self._done.append(job)
         if not self._wake_up_sent:
-            # Set before the call: the loop clears it before it looks, so no job is left behind.
+            # The flag is set before the call and the loop clears it before it collects, so that no job is missed.
             self._wake_up_sent = True
             try:
                 self._loop.call_soon_threadsafe(self._collect)
             except RuntimeError:
-                return  # the loop is closed: nobody waits any more
+                return  # the loop is closed, so that no caller waits any more
 
     def _collect(self) -> None:
         self._wake_up_sent = False
@@ -217,7 +218,7 @@ class Threads:
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Make the thread raise before its next bytecode, or forget what it was to raise."""
+    """Make the thread raise before its next bytecode; ``None`` takes back an exception that it has not raised yet."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(error) if error else None
     )

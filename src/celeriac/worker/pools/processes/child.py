@@ -1,7 +1,7 @@
 """A child of the pool: it runs one call after the other until the worker ends it.
 
-Rules: it ignores SIGINT and SIGTERM, which reach all of a group: the worker says when it ends. It ends with the worker,
-however that ends: what it ran is run by another.
+Rules: a child ignores SIGINT and SIGTERM, which a terminal sends to all processes of a group, since the worker decides
+when it ends. When the worker ends, in whatever way, so do its children; another worker runs their calls again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ logger = logging.getLogger("celeriac.worker")
 
 
 def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
-    """Run calls until the worker wants no more of them.
+    """Run calls until the worker closes the socket.
 
     :param server: the process that started this one.
-    :param forked: what the server has entered already.
+    :param forked: the setup and the tasks that the server has loaded already; ``None`` in a program of its own.
     """
     Inheritance({signal.SIGTERM: signal.SIG_DFL})
     die_with(server)
@@ -62,7 +62,7 @@ def _answer(line: Line, running: Running) -> None:
 
 @contextmanager
 def _lifespans(setup: Setup) -> Iterator[Mapping[str, Any]]:
-    """Run the lifespans around the calls; one that raises at the end is logged, since the calls are over."""
+    """Run the lifespans around the calls; an error of one at its end is only logged, since the calls are over."""
     state: dict[str, Any] = {}
     with ExitStack() as begun:
         for lifespan in pickle.loads(setup.lifespans):  # noqa: S301 - our own bytes
@@ -78,4 +78,4 @@ def main() -> NoReturn:
 
 
 def _hear(number: int, frame: object) -> None:
-    """Go on."""
+    """Ignore the signal."""

@@ -1,4 +1,4 @@
-"""How a call goes to a child, and how its ending comes back."""
+"""The form in which a call goes to a child, and in which its ending comes back."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Told(NamedTuple):
 
 
 class Ended(msgspec.Struct):
-    """How a call ended that did more than return a value.
+    """The ending of a call that did more than return a value.
 
-    :param value: what it returned, pickled.
-    :param request: a request for a retry or a replacement that it raised, pickled.
-    :param error: what else it raised.
-    :param cause: what a request for a retry is about.
-    :param place: where it was raised.
-    :param children: what it sent.
+    :param value: the value that it returned, pickled.
+    :param request: the request for a retry or a replacement that it raised, pickled.
+    :param error: any other exception that it raised.
+    :param cause: the exception for which a retry was requested.
+    :param place: the place where the exception was raised.
+    :param children: Celery result tuples of the tasks that it sent.
     """
 
     value: bytes = b""
@@ -86,12 +86,12 @@ def read(body: bytes | bytearray | memoryview) -> Told:
 
 
 def message_of(told: Told) -> TaskMessage:
-    """Return the message of a call; to make it takes longer than the rest."""
+    """Return the message of a call. Making it takes longer than all else, so it is made only on demand."""
     return TaskMessage(**dict(zip(_FIELDS, told.message, strict=True)))
 
 
 def pickled_value(name: str, value: Any) -> bytes:
-    """Return what a task returned as bytes. Raises ``EncodeError``."""
+    """Return the pickle of a task's value. Raises ``EncodeError``."""
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # noqa: BLE001 - the value may refuse in any way
@@ -99,7 +99,7 @@ def pickled_value(name: str, value: Any) -> bytes:
 
 
 def unpickled_value(task: Runnable, value: bytes | bytearray | memoryview) -> Any:
-    """Return the value. Raises ``EncodeError`` where it can be read in the child alone."""
+    """Return the value. Raises ``EncodeError`` where only the child could unpickle it."""
     try:
         return pickle.loads(value)  # noqa: S301 - our own bytes
     except Exception as error:
@@ -109,7 +109,7 @@ def unpickled_value(task: Runnable, value: bytes | bytearray | memoryview) -> An
 
 
 def note(ended: Ended, error: Exception) -> None:
-    """Note what a call raised in a form that survives the way to the worker."""
+    """Put the exception of a call into its ending, in a form that survives the way to the worker."""
     raised: BaseException = error
     if isinstance(error, RetryRequested):
         # Neither cause nor context of an exception is pickled.

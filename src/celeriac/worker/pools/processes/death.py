@@ -1,4 +1,4 @@
-"""Ends a process with the one that started it."""
+"""Ends a process together with its parent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SET_DEATH_SIGNAL = 1
 
 
 def die_with(parent: int) -> None:
-    """Let the end of the parent kill this process on Linux, whatever it does, and whoever holds the parent's sockets.
+    """Have Linux kill this process when the parent ends, even if another process still holds the parent's sockets.
 
-    Elsewhere it ends when it sees the end of its socket, or is killed by the process that is left.
+    On other systems this process ends when it reads the end of its socket, or the surviving process kills it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)

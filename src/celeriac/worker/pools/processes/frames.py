@@ -1,8 +1,6 @@
-"""What a worker and its child say to each other: frames of a kind, a length and that many bytes.
+"""The frames in which a worker and its child talk: a kind, a length and that many bytes.
 
 Rules: a child answers each call with one ``VALUE`` or ``ENDED`` before it gets the next, so no frame carries a number.
-Between a call and its answer there is room for more: a child that must keep its call open until its record has landed
-sends one kind more and waits for the one that tells it to go on.
 """
 
 from __future__ import annotations
@@ -14,34 +12,34 @@ from typing import TypeAlias
 HEAD = struct.Struct("<BQ")
 
 SETUP, CALL, VALUE, ENDED = range(4)
-"""To the child: what it begins with, a call. From the child: what a call returned, or all that became of it."""
+"""To the child: its setup, or a call. From the child: the value of a call, or an ending that is more than a value."""
 
 WORN = 16
-"""Added to the kind of an answer: the child has grown too large and is to be replaced."""
+"""A flag on the kind of an answer: the child uses too much memory, and should be replaced."""
 
 START, KILL = range(2)
-"""To the server, in place of a frame: start, or kill, the child whose number stands where the length does."""
+"""To the server: start or kill a child. These are heads of frames with the child's number in place of the length."""
 
 STARTED, FAILED, GONE = range(3)
 """From the server, about one child."""
 
 CHUNK = 256 * 1024
-"""Bytes that are read at once."""
+"""The most bytes that one read gets."""
 
 JOINED = 64 * 1024
-"""A shorter body is copied behind its head, which costs less than to send two pieces."""
+"""Bytes up to which a body is copied behind its head, since that costs less than sending two pieces."""
 
 Frame: TypeAlias = tuple[int, bytes | bytearray | memoryview]
 
 
 def pieces(kind: int, body: bytes) -> list[bytes]:
-    """Return what is to be sent for a frame."""
+    """Return the pieces of bytes that make up a frame."""
     head = HEAD.pack(kind, len(body))
     return [head + body] if len(body) < JOINED else [head, body]
 
 
 class Inbox:
-    """Makes frames of what was read, however it was cut."""
+    """Joins the pieces that were read to whole frames."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -62,7 +60,7 @@ class Inbox:
             end = HEAD.size + length
             if len(self._rest) < end:
                 break
-            # What is large is not copied once more.
+            # The collected bytes are the frame itself, so a large body is not copied once more.
             whole, self._rest = self._rest, self._rest[end:]
             frames.append((kind, memoryview(whole)[HEAD.size : end]))
         return frames
@@ -86,13 +84,13 @@ class Line:
         return self._frames.pop(0)
 
     def send(self, kind: int, body: bytes) -> None:
-        """Send a frame. Raises ``OSError`` where nobody is left to read it."""
+        """Send a frame. Raises ``OSError`` when the other side is gone."""
         for piece in pieces(kind, body):
             self._end.sendall(piece)
 
 
 def read_exactly(end: socket.socket, size: int) -> bytes:
-    """Read so many bytes and none more. Raises ``EOFError``."""
+    """Read exactly ``size`` bytes. Raises ``EOFError`` if the socket ends before."""
     data = bytearray()
     while len(data) < size:
         read = end.recv(size - len(data))

@@ -20,9 +20,9 @@ class NotStarted(Exception):
 class Handle:
     """One child: its socket, and the call that it runs.
 
-    :param number: what the server calls it.
+    :param number: the server's number for the child.
     :param end: this side of its socket.
-    :param on_lost: called when it can be reached no more, while it may still live.
+    :param on_lost: called when the child can no longer be reached; it may still live.
     """
 
     def __init__(self, number: int, end: socket.socket, on_lost: Callable[[Handle], None]) -> None:
@@ -47,7 +47,7 @@ class Handle:
         return self._answer is not None
 
     def ask(self, kind: int, body: bytes) -> asyncio.Future[Frame]:
-        """Send a call; the future has what the child answers, or ``ChildEnded`` or ``NotStarted``."""
+        """Send a call; the future gets the child's answer, or raises ``ChildEnded`` or ``NotStarted``."""
         self.calls += 1
         self._answer = answer = self._loop.create_future()
         self.send(kind, body)
@@ -71,7 +71,7 @@ class Handle:
                 return
 
     def close(self, error: Exception) -> None:
-        """Let go of a child that is gone. What it had answered counts; without an answer its call gets the error."""
+        """Close the socket of a child that is gone. An answer that it had sent counts; else its call gets the error."""
         if not self.is_lost:
             self._read_rest()
             self._let_go()
@@ -81,7 +81,7 @@ class Handle:
         self._answer = None
 
     def _read_rest(self) -> None:
-        """Read until the end, or until nothing is left of what a dead process had sent."""
+        """Read everything that a dead process had sent."""
         try:
             while data := self._end.recv(CHUNK):
                 self._take(data)
@@ -113,7 +113,7 @@ class Handle:
             sent = self._end.send(piece)
         except (BlockingIOError, InterruptedError):
             sent = 0
-        except OSError:  # the reader sees that it is gone
+        except OSError:  # the reader notices that the child is gone
             return None
         return piece[sent:] if sent < len(piece) else None
 

@@ -29,16 +29,16 @@ from celeriac.worker.pools.processes.setup import program
 from celeriac.worker.signals import SIGNALS
 
 END_WITHIN = 5.0
-"""Seconds that children and server have to end when they are told to."""
+"""Seconds that the children and the server have to end after they were told to."""
 
 
 class Launcher:
     """One server and the children that it started.
 
-    :param setup: what each of them is told first.
+    :param setup: the setup that each of them gets first.
     :param how: ``forkserver`` or ``spawn``.
-    :param on_started: called when a child lives.
-    :param on_gone: called when a child is gone, with its exit code, ``None`` where nobody knows.
+    :param on_started: called when a child has started.
+    :param on_gone: called when a child is gone, with its exit code, or ``None`` where that is unknown.
 
     Raises ``OSError`` where the system has no room for the server.
     """
@@ -163,7 +163,7 @@ class Launcher:
 
 
 def _started(command: list[str], end: socket.socket) -> subprocess.Popen[Any]:
-    """Start the server deaf to the signals that reach a whole group, until it can say itself that it ignores them."""
+    """Start the server with SIGINT and SIGTERM blocked, until its own handlers ignore those signals."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[end.fileno()])  # noqa: S603

@@ -1,4 +1,4 @@
-"""The pool: which child runs which call."""
+"""The process pool: gives each call to a child."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ TRY_AGAIN = 1.0
 
 
 class Processes:
-    """A pool of processes, each started when it is first needed, up to one for each call at once.
+    """A pool of processes, each started when it is first needed; each runs one call at a time.
 
     :param tasks: the app's tasks; every plain function among them must be reachable as ``module.name``.
     :param limit: how many idle children are kept at the most.
     :param max_tasks: calls after which a child is replaced, ``None`` for never (Celery: ``max_tasks_per_child``).
     :param max_memory: peak resident KiB after which a child is replaced (Celery: ``max_memory_per_child``).
-    :param places: URLs of broker and backend, for what the functions send and report.
-    :param begin: prepares a process before it looks for tasks: its logging, the modules that must come first; pickled.
+    :param places: URLs of broker and result store, for tasks that a function sends and progress that it reports.
+    :param begin: prepares a process before it imports tasks (logging, modules that must come first); is pickled.
     :param lifespans: generator functions that run around the calls of each child.
     :param start: ``forkserver`` imports the app once and forks the children from there; ``spawn`` starts each as a
         program of its own. ``None`` is ``spawn`` on macOS, whose libraries may not be used after a fork.
-    :param on_started: called with the process id of a child that lives, ``on_stopped`` of one that is gone.
+    :param on_started: called with the process id of a child that has started.
+    :param on_stopped: called with the process id of a child that is gone.
 
-    Raises ``ConfigError`` naming a task or a lifespan that a child process could not find.
+    Raises ``ConfigError`` naming a task or a lifespan that a child process could not import.
     """
 
     can_stop = True
@@ -73,7 +74,7 @@ class Processes:
         self._freed = asyncio.Event()
         self._told = False
         self._launcher: Launcher | None = None
-        with suppress(OSError):  # the first call tries again, and tells
+        with suppress(OSError):  # the first call tries again, and logs the error
             self._launch()
 
     async def call(self, call: Call) -> Any:
@@ -95,13 +96,13 @@ class Processes:
                 return self._ended(call, child, kind, answer)
 
     def resize(self, limit: int) -> None:
-        """Keep so many idle children at the most; those that run a call end it first."""
+        """Keep at most ``limit`` idle children; a child that is busy ends its call first."""
         self._limit = limit
         while self._idle and self._count > limit:
             self._retire(self._idle.pop(0))
 
     async def close(self) -> None:
-        """Kill what still runs and end the children."""
+        """Kill the children that still run a call, and end the others."""
         self._idle.clear()
         if self._launcher is not None:
             await self._launcher.close()
@@ -151,7 +152,7 @@ class Processes:
         self._launcher = Launcher(self._setup, self._how, self._child_started, self._child_gone)
 
     async def _wait_for_room(self, error: Exception) -> None:
-        """Wait for a child to be free, or for the time to try again."""
+        """Wait until a child is free, or until it is time to try to start one again."""
         if not self._told:
             self._told = True
             logger.warning(
@@ -171,7 +172,7 @@ class Processes:
         asyncio.get_running_loop().call_later(END_WITHIN, self._kill, child)
 
     def _count_out(self, child: Handle) -> None:
-        """Count a child no more, which may still be on its way out."""
+        """Stop counting a child, which may not have ended yet."""
         if not child.is_retired:
             child.is_retired = True
             self._count -= 1

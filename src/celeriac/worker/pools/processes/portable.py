@@ -1,9 +1,9 @@
-"""How an exception travels from a child process to the worker.
+"""Brings an exception from a child process to the worker.
 
-Rules: it arrives as an instance of its class, since retry policies go by the class. Its class, its arguments and its
-attributes travel each by itself and it is made of them without its constructor, which may want what its arguments do
-not tell, or add to its text once more; only a class that says itself how it is pickled is taken at its word. A class
-that cannot be imported is replaced by one of the same name below those of its base classes that can.
+Rules: an exception arrives as an instance of its class, since retry policies go by the class. Its class, arguments and
+attributes travel separately, and the worker builds it of them without calling its constructor, which might need other
+arguments or extend its text a second time. Only a class that defines its own pickling is pickled as it says. A class
+that the worker cannot import is replaced by one of the same name, derived from those base classes that it can import.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from celeriac.wire.preview import preview
 
 
 class Likeness(msgspec.Struct):
-    """What stands for an exception. All that is bytes is pickled by itself, and may fail by itself.
+    """Stands for an exception. Each field of bytes is a pickle of its own, so that one that fails spoils no other.
 
-    :param whole: it as its class says that it is pickled; ``None`` where that loses something, or it says nothing.
-    :param kinds: its class and those above it.
-    :param exact: the first of them is its very class.
-    :param arguments: its ``args``; what cannot be pickled is replaced by its repr.
-    :param attributes: those that can be pickled.
-    :param text: what ``str`` says of it.
+    :param whole: the exception pickled as its class defines; ``None`` if that loses something, or defines nothing.
+    :param kinds: its class and the base classes.
+    :param exact: whether the first of them is the exception's own class.
+    :param arguments: its ``args``; an argument that cannot be pickled is replaced by its repr.
+    :param attributes: the attributes that can be pickled.
+    :param text: the exception as ``str`` returns it.
     """
 
     whole: bytes | None
@@ -41,7 +41,7 @@ class Likeness(msgspec.Struct):
 
 
 def portable(error: Exception) -> Likeness:
-    """Return what is to be sent for an exception."""
+    """Return the likeness that is sent in place of an exception."""
     kind = type(error)
     attributes = {name: portable_value(value) for name, value in vars(error).items()}
     likeness = Likeness(
@@ -60,7 +60,7 @@ def portable(error: Exception) -> Likeness:
 
 
 def portable_value(value: Any) -> bytes | None:
-    """Return a value pickled, exceptions in it as their likenesses; ``None`` where it cannot be."""
+    """Return the pickle of a value, with exceptions in it replaced by likenesses; ``None`` where pickling fails."""
     data = _pickled(value)
     if data is None and isinstance(value, Exception):
         data = pickle.dumps(portable(value))
@@ -71,13 +71,13 @@ def portable_value(value: Any) -> bytes | None:
 
 
 class _Items(msgspec.Struct):
-    """Stands for a list of which not all can be pickled as it is."""
+    """Stands for a list in which some items cannot be pickled directly."""
 
     items: bytes
 
 
 def restored(sent: Likeness) -> Exception:
-    """Return the exception for what was sent in its place."""
+    """Return the exception that a likeness stands for."""
     if sent.whole is not None and isinstance(whole := _unpickled(sent.whole), Exception):
         return whole
     kinds = [kind for data in sent.kinds if isinstance(kind := _unpickled(data), type)]
@@ -103,7 +103,7 @@ def _value(data: bytes) -> Any:
 
 
 def _stand_in(sent: Likeness, kinds: Sequence[type[Exception]]) -> type[Exception]:
-    """Return a class of the same name whose instances say what the exception said."""
+    """Return a class of the same name whose instances have the text of the exception."""
     lowest = [
         kind for kind in kinds if not any(other is not kind and issubclass(other, kind) for other in kinds)
     ]
@@ -129,7 +129,7 @@ def _bare(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[st
 
 
 def _is_plain(kind: type[Exception]) -> bool:
-    """Whether arguments and attributes are all there is of it, and it says nothing of how it is pickled."""
+    """Whether an instance is only arguments and attributes, and its class defines no pickling of its own."""
     return (
         isinstance(kind.__init__, FunctionType)
         and kind.__reduce__ is BaseException.__reduce__
@@ -159,7 +159,7 @@ def _pickled(value: Any) -> bytes | None:
 
 
 def _unpickled(data: bytes) -> Any:
-    """Return the value; where only the child can make it, say so."""
+    """Return the value, or a text that says that only the child could unpickle it."""
     try:
         return pickle.loads(data)  # noqa: S301 - our own bytes
     except Exception as error:  # noqa: BLE001 - its module cannot be imported here

@@ -1,4 +1,4 @@
-"""One call in a child: the function, its soft limit, and what became of it."""
+"""Runs one call in a child: the function, its soft limit, and its ending."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ except ModuleNotFoundError:  # Windows: clients import this too, workers do not 
 
 
 class _ContextThere(Context):
-    """A context in a child: its message is made when the function asks for it, which most do not."""
+    """A context in a child. Its message is made when the function asks for it, since most functions never do."""
 
     __slots__ = ("_made", "_told")
 
@@ -65,14 +65,14 @@ class _ContextThere(Context):
 
     @message.setter
     def message(self, message: TaskMessage) -> None:
-        """Do without: it is known from the call."""
+        """Ignore the message: it can be made from the call at any time."""
 
 
 class Running:
     """Runs the calls of one child.
 
-    :param tasks: those that were found so far, by reference.
-    :param state: what the child's lifespans yielded.
+    :param tasks: the tasks that were imported so far, by reference.
+    :param state: the state that the child's lifespans yielded.
     """
 
     def __init__(self, setup: Setup, tasks: Mapping[bytes, Any], state: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ class Running:
             self._know(reference, task)
 
     def answer(self, body: bytes | bytearray | memoryview) -> tuple[int, bytes]:
-        """Run a call, with context variables of its own; return what the worker is told of it."""
+        """Run a call, with context variables of its own; return the kind and the body of the answer."""
         try:
             told = read(body)
             task = self._tasks.get(told.reference)

@@ -1,8 +1,9 @@
 """The process that starts the children.
 
-Rules: it imports what the children need once, runs no task, has one thread and waits for nothing but its worker and
-its children, so that it can always fork, kill and bury. A module that starts threads when it is imported cannot be
-forked: then each child is a program of its own, as with ``spawn``. It ends all children when the worker is gone.
+Rules: the server imports the modules that children need once, and runs no task. It has one thread and waits for nothing
+but its worker and its children, so that it can fork, kill and reap them at any time. A process with further threads
+cannot be forked safely: if a module starts threads on import, each child is a program of its own, as with ``spawn``.
+When the worker is gone, the server ends all children.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Server:
     """Starts, kills and reaps children as the worker says.
 
     :param worker: the socket to it.
-    :param forked: what children that are forked begin with; ``None`` where each is a program of its own.
+    :param forked: the setup and the tasks of forked children; ``None`` where each child is a program of its own.
     """
 
     def __init__(self, worker: socket.socket, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> None:
@@ -57,7 +58,7 @@ class Server:
         self._woken = woken
 
     def run(self) -> NoReturn:
-        """Obey until the worker is gone."""
+        """Carry out the worker's orders until the worker is gone."""
         signal.signal(signal.SIGCHLD, _hear)
         signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         while True:
@@ -119,7 +120,7 @@ class Server:
             os._exit(1)
 
     def _kill(self, number: int) -> None:
-        if number in self._children:  # otherwise its number may be another's by now
+        if number in self._children:  # a reaped child's process id may belong to another process by now
             os.kill(self._children[number], signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -170,12 +171,12 @@ def main() -> NoReturn:
 
 
 def be_deaf() -> None:
-    """Hear none of the signals that reach a whole group: the worker says when this process ends."""
+    """Ignore SIGINT and SIGTERM, which reach a whole group of processes: the worker decides when this process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A function and not SIG_IGN, which the programs that a task starts would inherit.
+    # The handler is a function and not SIG_IGN, because programs that a task starts would inherit SIG_IGN.
     signal.signal(signal.SIGTERM, _hear)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
-    """Go on."""
+    """Do nothing: a signal only has to wake the server."""

@@ -1,4 +1,4 @@
-"""What a child is told before its first call."""
+"""The setup: what a worker sends to a child before its first call."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Begin = Callable[[], None]
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What the worker tells its children.
+    """The setup of a worker's children.
 
-    :param begin: prepares a process before it looks for tasks: its logging, the modules that must come first.
+    :param begin: prepares a process before it imports tasks (logging, modules that must come first).
     :param references: the plain tasks of the app, each pickled by itself.
-    :param places: URLs of broker and result store, for what the functions send and report.
+    :param places: URLs of broker and result store, for tasks that a function sends and progress that it reports.
     :param lifespans: pickled generator functions, run around the calls of each child.
-    :param weighs: a child says when it used more than ``max_memory`` KiB.
+    :param weighs: whether a child reports that it used more than ``max_memory`` KiB.
     """
 
     begin: Begin | None
@@ -33,17 +33,17 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 def written(setup: Setup) -> bytes:
-    """Return a setup as a process reads it that has no idea yet where modules are."""
+    """Return a setup as bytes. The import paths come first, since a new process needs them to read the rest."""
     about = spawn.get_preparation_data(multiprocessing.current_process().name)
-    # A key of its own class, which refuses to be pickled outside of multiprocessing.
+    # The key's own class refuses to be pickled outside of multiprocessing.
     about["authkey"] = bytes(about["authkey"])
     return pickle.dumps((about, pickle.dumps(setup)))
 
 
 def entered(data: bytes | bytearray | memoryview) -> tuple[Setup, Mapping[bytes, Any]]:
-    """Make this process one of the worker's: its paths, its main module, its tasks; return those by their references.
+    """Give this process the worker's import paths, main module and tasks; return the setup and the tasks by reference.
 
-    What a module of a task raises is left to the calls of that task.
+    A task whose module cannot be imported is left out: each call of it tries again, and fails with the error.
     """
     about, rest = pickle.loads(data)  # noqa: S301 - our own bytes
     spawn.prepare(about)
