@@ -1,7 +1,8 @@
-"""What follows when a task has ended: callbacks, the next step of a chain, errbacks, the body of a chord.
+"""Finds the follow-ups of an ended task: callbacks, the next step of a chain, errbacks, the body of a chord.
 
-Rules: pure; ids are fixed here, derived from the ended task's id, so that a repeat after a redelivery carries the same
-ids and can be recognised. What cannot be advanced is named by ``obstacle`` before the task runs, never dropped.
+Rules: this module is pure. Ids of follow-ups are derived from the ended task's id, so that a repeat after a redelivery
+has the same ids and can be recognised. A message whose follow-ups cannot be sent is found by ``obstacle`` before its
+task runs, so that no follow-up is dropped silently.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from celeriac.wire.task import TaskMessage
 
 
 class Advance(msgspec.Struct, frozen=True):
-    """What is to be sent, and what of it goes on record as the ended task's children.
+    """The messages to send, and those of them that are recorded as the ended task's children.
 
     :param children: Celery's result tuples.
-    :param ends: ids of the tasks that each workflow ends in.
+    :param ends: for each workflow, the ids of the tasks that it ends in.
     """
 
     follow_ups: Sequence[FollowUp] = ()
@@ -37,12 +38,12 @@ class Advance(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One part of a chord, ended.
+    """A part of a chord that ended.
 
     :param value: what the task returned, or the ``Failure`` it ended with.
     :param body: the signature of the chord's body.
-    :param root_id: of the workflow that the body belongs to.
-    :param protocol: that the body is sent in.
+    :param root_id: the root id of the workflow that the body belongs to.
+    :param protocol: the message protocol that the body is sent in.
     """
 
     chord_id: str
@@ -63,7 +64,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Casualty(msgspec.Struct, frozen=True):
-    """A task that will never run since another one failed."""
+    """A task that will never run, because another one failed."""
 
     task_id: str
     chord_id: str | None = None
@@ -72,7 +73,7 @@ class Casualty(msgspec.Struct, frozen=True):
 
 
 def obstacle(message: TaskMessage, budget: Budget = Budget()) -> str | None:  # noqa: B008 - it is frozen
-    """Say why what follows this message cannot be sent on from here, or ``None``."""
+    """Return the reason why the follow-ups of this message cannot be sent; ``None`` if they can."""
     if not (message.callbacks or message.errbacks or message.chain or message.chord):
         return None
     if message.chord is not None and message.group is None:
@@ -91,9 +92,9 @@ def obstacle(message: TaskMessage, budget: Budget = Budget()) -> str | None:  # 
 
 
 def after_success(message: TaskMessage, value: Any) -> Advance:
-    """Return the callbacks and the next step of the chain (Celery: order of a successful trace).
+    """Return the callbacks and the next step of the chain, in the order in which Celery sends them on success.
 
-    Of several callbacks, groups go out one by one and all others as one group, as Celery sends them.
+    Of several callbacks, each group goes out by itself, and all others go out as one group, as Celery sends them.
     """
     launch = Launch(_origin(message))
     ids = derived_ids(f"{message.id}/{message.retries}/callback")
@@ -113,7 +114,7 @@ def after_success(message: TaskMessage, value: Any) -> Advance:
 def after_failure(message: TaskMessage, inline: Callable[[str], bool]) -> Advance:
     """Return the errbacks that go out as messages: they get the failed task's id as first argument.
 
-    :param inline: tells of a task name whether that errback is called here with request, exception and traceback.
+    :param inline: tells whether an errback with this task name is called in the worker itself, without a message.
     """
     errbacks = tuple(
         node
@@ -132,7 +133,7 @@ def after_failure(message: TaskMessage, inline: Callable[[str], bool]) -> Advanc
 def replacing(message: TaskMessage, signature: dict[str, Any]) -> Advance:
     """Return the workflow that runs in the task's place: under its id, in its chain, group and chord.
 
-    Raises ``MalformedMessage`` for what cannot: nothing at all, or what is part of a chord already.
+    Raises ``MalformedMessage`` for an empty workflow, and for one that is part of another chord already.
     """
     node = from_dict(signature)
     if isinstance(node, Chain) and not node.steps:
@@ -158,9 +159,9 @@ def replacing(message: TaskMessage, signature: dict[str, Any]) -> Advance:
 
 
 def joining(message: TaskMessage, signatures: Sequence[dict[str, Any]]) -> Advance:
-    """Return the tasks that join the chord which this one is a part of; each is one more part.
+    """Return the tasks that become further parts of the chord that this task is a part of.
 
-    Raises ``MalformedMessage`` when it is part of none.
+    Raises ``MalformedMessage`` when this task is part of no chord.
     """
     if message.chord is None or message.group is None:
         raise MalformedMessage(
@@ -179,7 +180,7 @@ def joining(message: TaskMessage, signatures: Sequence[dict[str, Any]]) -> Advan
 
 
 def part_of(message: TaskMessage, state: str, value: Any) -> list[Part]:
-    """Return the part that the ended task is of a chord, if it is one."""
+    """Return the ended task as a part of its chord; empty where it is part of none."""
     if message.chord is None or message.group is None:
         return []
     root_id = message.root_id or message.id
@@ -201,7 +202,7 @@ def part_of(message: TaskMessage, state: str, value: Any) -> list[Part]:
 def casualties(message: TaskMessage) -> list[Casualty]:
     """Return the later steps of a failed task's chain: they will never run.
 
-    In protocol 1 a chain is written as callbacks, each with the one after it as its own: there they are all its steps.
+    In protocol 1 a chain is written as nested callbacks: the callback of each step is the next step.
     """
     linked = message.protocol == 1
     steps = [*reversed(message.chain), *(message.callbacks if linked else ())]
@@ -209,17 +210,17 @@ def casualties(message: TaskMessage) -> list[Casualty]:
 
 
 def after_parts(part: Part, values: list[Any]) -> Advance:
-    """Return the body of a chord whose parts have all come; ``part`` is the last one."""
+    """Return the body of a chord whose parts have all ended; ``part`` is the last one."""
     launch = Launch(_body_origin(part))
     launch.add(_body(part), [values])
     return Advance(launch.follow_ups, launch.openings)
 
 
 def body_lost(part: Part) -> tuple[list[TaskMessage], list[Casualty]]:
-    """Return what it means that a chord's body will never run.
+    """Return the messages and the casualties of a chord whose body will never run.
 
-    The first: the messages that the body, or each member of a group, would have been, for their errbacks. The second:
-    every task that will not run, those included.
+    The messages are those of the body, or of each member if it is a group: their errbacks are called. The casualties
+    are all tasks that will never run, the body included.
     """
     if number_of(part.body) > MAX_FOLLOW_UPS:
         return [], []
@@ -238,7 +239,7 @@ def lost_parts(
     priority: int = 0,
     protocol: Literal[1, 2] = 2,
 ) -> list[Part]:
-    """Return the parts that casualties are of chords that run already."""
+    """Return the parts of running chords that will never come, because these casualties would have been them."""
     return [
         Part(one.chord_id, one.task_id, one.index, state, failure, one.body, root_id, priority, protocol)
         for one in lost
@@ -277,7 +278,7 @@ def _as_sent_together(nodes: list[Node[Any]]) -> list[Node[Any]]:
 
 
 def _next_step(chain: Sequence[dict[str, Any]]) -> tuple[Node[Any], Sequence[dict[str, Any]]]:
-    """Return the next step, and the rest in wire order; a group is given what collects it."""
+    """Return the next step and the rest of the chain in wire order; a group with steps after it becomes a chord."""
     node, rest = from_dict(chain[-1]), chain[:-1]
     while rest and _ends_in_group(node):
         node, rest = Chain((node, from_dict(rest[-1]))), rest[:-1]
@@ -296,9 +297,9 @@ def _ends_in_group(node: Node[Any]) -> bool:
 
 
 def _lost(node: Node[Any], *, linked: bool = False) -> Iterator[Casualty]:
-    """Yield every task of a workflow that has an id to be waited for; in a chord the header's too.
+    """Yield every task of a workflow that has an id to wait for, the header of a chord included.
 
-    :param linked: what is linked to a task is a step after it.
+    :param linked: whether callbacks are steps of a chain, as in protocol 1.
     """
     for leaf in leaves(node):
         options = leaf.options
@@ -312,7 +313,7 @@ def _lost(node: Node[Any], *, linked: bool = False) -> Iterator[Casualty]:
 
 
 def _ends(node: Node[Any]) -> Iterator[Signature[Any]]:
-    """Yield the tasks of a chord's body whose errbacks are called for it: those that run first; of a chord its body."""
+    """Yield the tasks of a chord's body whose errbacks are called: those that would run first; of a chord, its body."""
     match node:
         case Signature():
             yield node
@@ -326,7 +327,7 @@ def _ends(node: Node[Any]) -> Iterator[Signature[Any]]:
 
 
 def _nested(node: Node[Any], nesting: int) -> Node[Any]:
-    """Return the workflow with every task marked as having come in place of another so many times."""
+    """Return the workflow with the number of replacements so far noted on every task."""
     match node:
         case Signature():
             return node.over({"replaced_task_nesting": nesting})
@@ -342,9 +343,9 @@ def _nested(node: Node[Any], nesting: int) -> Node[Any]:
 
 
 def _understood(signatures: Iterable[Any]) -> Iterator[Node[Any]]:
-    """Yield the nodes of these signatures but for what is none: a refused task's message may hold anything.
+    """Yield the nodes of those signatures that can be read: the message of a refused task may hold anything.
 
-    What is too many tasks is left out too.
+    A signature of too many tasks is left out, too.
     """
     left = MAX_FOLLOW_UPS
     for signature in signatures:

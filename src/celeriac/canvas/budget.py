@@ -1,7 +1,7 @@
-"""How much one message may be made to send: counted before anything of it is built.
+"""Limits how much one message may send on, before any of it is built.
 
-Rules: pure; a bound from above, read off the dictionaries as they came. What one signature holds for several tasks (the
-options of a group, the body of a chord, the call of chunks) counts once for each of them.
+Rules: this module is pure. It computes an upper bound from the dictionaries as they arrived. A field that one signature
+holds for several tasks (the options of a group, the body of a chord, the call of chunks) counts once for each of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from celeriac.wire.steps import Steps
 from celeriac.wire.task import TaskMessage
 
 LIGHT = 500
-"""Values in signatures that are gone through in a moment."""
+"""Values in signatures up to which reading them is quick enough for the event loop."""
 
 _VALUE = 16
 """Bytes of JSON that a value takes."""
@@ -25,34 +25,34 @@ MAX_FOLLOW_UP_BYTES = 128 * 1024 * 1024
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What one message may send on.
+    """The limits on what one message may send on.
 
-    :param messages: their number.
-    :param size: bytes of their bodies together.
+    :param messages: the most messages.
+    :param size: the most bytes of all their bodies together.
     """
 
     messages: int = MAX_FOLLOW_UPS
     size: int = MAX_FOLLOW_UP_BYTES
 
     def excess(self, message: TaskMessage) -> str | None:
-        """Say what is too much of what follows the message, or ``None``.
+        """Return which limit the follow-ups of the message exceed; ``None`` where they exceed none.
 
-        What comes after that, in messages of its own, is counted when those come. Raises ``RecursionError``.
+        Messages that the follow-ups send in turn are counted when those arrive. Raises ``RecursionError``.
         """
         next_steps = [_weigh(callback) for callback in message.callbacks]
         if message.chain:
-            # The rest of the chain goes along with each message that the next step is sent as.
+            # Each message of the next step carries the rest of the chain.
             next_steps.append(_weigh(message.chain[-1]).each(_size(message.chain[:-1])))
         stamps = _size(message.stamps)
         errbacks = [_weigh(errback) for errback in message.errbacks]
         return self._excess(next_steps, stamps) or self._excess(errbacks, stamps)
 
     def excess_of(self, signature: Any) -> str | None:
-        """Say what is too much of what a signature is sent as, or ``None``. Raises ``RecursionError``."""
+        """Return which limit the messages of a signature exceed, or ``None``. Raises ``RecursionError``."""
         return self._excess([_weigh(signature)], 0)
 
     def exceeded(self, messages: int, size: int) -> str | None:
-        """Say what is too much of so many messages of so many bytes together, or ``None``."""
+        """Return which limit this number of messages, or of bytes, exceeds; ``None`` where it exceeds none."""
         if messages > self.messages:
             return f"{messages} messages are more than max_follow_ups={self.messages}"
         if size > self.size:
@@ -65,7 +65,7 @@ class Budget(msgspec.Struct, frozen=True):
 
 
 def is_light(message: TaskMessage) -> bool:
-    """Whether what follows the message is read in a moment, so that an event loop need not leave it to a thread."""
+    """Whether the follow-ups of the message are read so quickly that no thread is needed to keep the loop free."""
     if not (message.callbacks or message.errbacks or message.chain or message.chord):
         return True
     chain = message.chain
@@ -87,7 +87,7 @@ def is_light(message: TaskMessage) -> bool:
 
 
 def number_of(signature: Any) -> int:
-    """Return how many messages a signature is sent as, at the most."""
+    """Return an upper bound of how many messages a signature is sent as."""
     try:
         return _weigh(signature).messages
     except RecursionError:
@@ -99,7 +99,7 @@ class _Load(msgspec.Struct, frozen=True):
     size: int = 0
 
     def each(self, shared: int) -> _Load:
-        """Return the same with so many bytes more in each message."""
+        """Return the same load with ``shared`` more bytes in each message."""
         return _Load(self.messages, self.size + self.messages * shared)
 
 
@@ -135,7 +135,7 @@ def _weigh_members(members: Any) -> _Load:
 
 
 def _weigh_chain(signature: Mapping[str, Any], kwargs: Mapping[str, Any]) -> _Load:
-    """Count the first step that is not empty; all others go along with each of its messages."""
+    """Count the messages of the first step that is not empty; each of them carries all other steps."""
     steps = kwargs.get("tasks")
     if not isinstance(steps, list | tuple):
         return _Load(1, _size(signature))
@@ -153,7 +153,7 @@ def _size_without(signature: Mapping[str, Any], kwargs: Mapping[str, Any], left_
 
 
 def _size(value: Any) -> int:
-    """Return about how many bytes a value is when it is written."""
+    """Return about how many bytes a value takes in a message."""
     if isinstance(value, Steps):
         return len(value.as_json())
     size = 0

@@ -1,8 +1,9 @@
-"""Nodes from Celery's dictionary form, whichever Celery wrote it.
+"""Reads nodes from Celery's dictionary form, as any version of Celery writes it.
 
-Rules: options of a composite go where Celery applies them: ``task_id``, ``link``, ``chord`` and the place in a group to
-what gives its value, ``link_error`` to every step or member, the rest to a chain's first step, a group's members, a
-chord's header. ``MalformedMessage`` names what cannot be understood.
+Rules: the options of a composite go where Celery applies them. ``task_id``, ``link``, ``chord`` and the place in a
+group go to the part that gives the composite's value, and ``link_error`` goes to every step or member. All others go to
+the first step of a chain, the members of a group, or the header of a chord. ``MalformedMessage`` names a signature that
+cannot be read.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _APART = frozenset({*_FOR_THE_END, "link", "link_error", "chain", "root_id", "pa
 
 
 def from_dict(signature: Any) -> Node[Any]:
-    """Return the node of a signature. Raises ``MalformedMessage`` for what is none, or nests too deeply."""
+    """Return the node of a signature. Raises ``MalformedMessage`` for anything else, and for one nested too deeply."""
     try:
         return _node(signature)
     except RecursionError:
@@ -101,7 +102,7 @@ def _chord(wire: WireSignature) -> Node[Any]:
 
 
 def _partial(kwargs: Any) -> Mapping[str, Any] | None:
-    """Return the header's keyword arguments; Celery 4 wraps them once more each time it writes a chord."""
+    """Return the header's keyword arguments, unwrapped: Celery 4 wraps them once more each time it writes a chord."""
     while (
         isinstance(kwargs, Mapping) and kwargs.keys() == {"kwargs"} and isinstance(kwargs["kwargs"], Mapping)
     ):
@@ -129,13 +130,13 @@ def _chunks(wire: WireSignature) -> Node[Any]:
 
 
 def _with_arguments(node: Node[Any], wire: WireSignature) -> Node[Any]:
-    """Give a composite's own arguments to what runs first."""
+    """Give a composite's own arguments to the tasks that run first."""
     node = node.clone(wire.args)
     return node.set(immutable=True) if wire.immutable else node
 
 
 def _ended(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
-    """Put what concerns the end of a workflow there, and its errbacks on every step."""
+    """Put the options that concern the end of a workflow on its end, and its errbacks on every step."""
     place = {name: options[name] for name in _FOR_THE_END if options.get(name) is not None}
     return _linked(placed(node, place), options)
 
@@ -148,15 +149,16 @@ def _linked(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
 
 
 def _followed(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
-    """Append the rest of the chain that Celery put into the options of this part of it; the next step is the last."""
+    """Append the rest of the chain, which Celery puts into an option of this step; the next step is last in it."""
     rest = as_list(options.get("chain"))
     return chain(node, *(_node(step) for step in reversed(rest))) if rest else node
 
 
 def placed(node: Node[Any], place: Mapping[str, Any]) -> Node[Any]:
-    """Return the node whose end has these options, where it has none of its own.
+    """Return the node with these options on its end, except those that the end has already.
 
-    A chord is always this one: Celery 4 writes it into the header before its size and what follows it are known.
+    The option ``chord`` always replaces one that is there: Celery 4 writes a chord into its header before it knows the
+    chord's size and its later steps.
     """
     if not place:
         return node
@@ -175,7 +177,7 @@ def placed(node: Node[Any], place: Mapping[str, Any]) -> Node[Any]:
 
 
 def _over(node: Node[Any], options: Mapping[str, Any]) -> Node[Any]:
-    """Return the node with these options in all that a composite hands them to."""
+    """Return the node with these options on every part to which a composite passes them."""
     match node:
         case _ if not options:
             return node

@@ -1,6 +1,7 @@
-"""A workflow as text that Mermaid or Graphviz draws.
+"""Writes a workflow as text that Mermaid or Graphviz draws.
 
-Rules: pure; a node of the drawing is a task, named by its id where the workflow is frozen, so that states can be shown.
+Rules: this module is pure. Each node of the drawing is a task. In a frozen workflow it is named by its id, so that its
+state can be shown.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _COLOURS = {SUCCESS: "#c8e6c9", FAILURE: "#ffcdd2", REVOKED: "#e0e0e0"}
 
 
 class _Drawing(msgspec.Struct, frozen=True):
-    """Ids of what begins and what ends a part."""
+    """The ids of the tasks that a part begins with, and of those that it ends with."""
 
     begins: Sequence[str]
     ends: Sequence[str]

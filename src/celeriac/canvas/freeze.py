@@ -1,8 +1,9 @@
-"""Gives a workflow its ids and its one regular form, before anything of it is sent.
+"""Gives a workflow its ids and its one regular form, before any of it is sent.
 
-Rules: pure; what has an id keeps it. In the regular form no chain stands in a chain, no group in a group, no group
-before the end of a chain (it has become a chord with what follows), and the body of a chord is one signature, a group
-or a chord. Every member of a chord's header ends in one task, so that it counts as one part.
+Rules: this module is pure. A task that has an id keeps it. In the regular form no chain is directly inside a chain, and
+no group inside a group. A group is only at the end of a chain: a group before the end becomes a chord with the step
+after it. The body of a chord is one signature, a group or a chord. Every member of a chord's header ends in one task,
+so that it counts as one part.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def freeze(node: Node[Any], new_id: NewId) -> Node[Any]:
 
 
 def with_id(node: Node[Any], task_id: str) -> Node[Any]:
-    """Return the workflow, in its regular form or not, whose value will be the result of ``task_id``."""
+    """Return the workflow with this id on the task that gives its value; it need not be in the regular form."""
     match node:
         case Signature():
             return node.over({"task_id": task_id})
@@ -89,7 +90,7 @@ def _frozen_group(group: Group[Any], new_id: NewId, *, counted: bool = False) ->
 
 
 def _is_counted(node: Node[Any]) -> bool:
-    """Whether a chord counts the parts of this already: Celery numbered and launched it so."""
+    """Whether this member carries its chord already, as in a workflow that Celery has frozen."""
     match node:
         case Signature():
             return node.options.get("chord") is not None
@@ -114,7 +115,7 @@ def _numbered(node: Node[Any], index: int) -> Node[Any]:
 
 
 def _spliced(group: Group[Any]) -> Iterator[Node[Any]]:
-    """Yield the members; a group in a group is spliced in, a chain of one is that one, an empty chain is nothing."""
+    """Yield the members; a group is replaced by its members, a chain of one by its step, an empty chain by nothing."""
     for member in group.members:
         alone = _spliced_steps(member.steps) if isinstance(member, Chain) else [member]
         if len(alone) == 1 and isinstance(alone[0], Group):
@@ -129,7 +130,7 @@ def _frozen_chain(steps: Iterable[Node[Any]], new_id: NewId) -> Node[Any]:
     for step in regular:
         if isinstance(step, Chord):
             header = _frozen_group(step.header, new_id, counted=True)
-            # The body is a signature, a group or a chord here, and stays that.
+            # Here the body is a signature, a group or a chord, and freezing keeps it so.
             frozen.append(Chord(header, freeze(step.body, new_id)))
         else:
             frozen.append(freeze(step, new_id))
@@ -155,7 +156,7 @@ def _spliced_steps(steps: Iterable[Node[Any]]) -> list[Node[Any]]:
 
 
 def _regular(steps: list[Node[Any]]) -> list[Node[Any]]:
-    """Make a chord of every group and what follows it, and let only the first step of a chord's body be its body."""
+    """Make a chord of every group and the step after it, and move all but the first step out of a chord's body."""
     regular: deque[Node[Any]] = deque()
     for step in reversed(steps):
         body = None

@@ -1,7 +1,7 @@
-"""What is to be sent so that a frozen workflow runs: its first messages, the chords they are counted in.
+"""Turns a frozen workflow into its first messages, and the chords that count their tasks.
 
-Rules: pure; the order of the messages is the order of the workflow. What runs later travels inside the messages, as
-Celery has it: the rest of a chain in ``chain``, next step last; the body of a chord in every member's ``chord``.
+Rules: this module is pure. The messages are in the order of the workflow. Later tasks travel inside the messages, as in
+Celery: the rest of a chain in ``chain``, the next step last, and the body of a chord in every member's ``chord``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from celeriac.wire.steps import as_steps
 from celeriac.wire.task import TaskMessage
 
 SENDING = ("queue", "exchange", "routing_key", "countdown", "serializer", "compression")
-"""Options that say where and how a message goes, and are taken as they are."""
+"""Options that say where and how a message goes; a follow-up takes them unchanged."""
 
 
 class FollowUp(msgspec.Struct, frozen=True):
-    """A message to publish, and how.
+    """A message to publish, with options of its sending.
 
-    :param queue: the queue asked for; ``None`` leaves it to the task's options and the routes.
-    :param countdown: seconds from now until it is due, for signatures that carry one.
+    :param queue: the queue that the signature names; ``None`` leaves it to the task's options and the routes.
+    :param countdown: seconds from now until it is due, if the signature has a countdown.
     :param expires: seconds from now, or the time, after which it must not run.
     """
 
@@ -46,7 +46,7 @@ class FollowUp(msgspec.Struct, frozen=True):
 class Opening(msgspec.Struct, frozen=True):
     """A chord that must be known to the result backend before its parts are published.
 
-    :param size: how many parts end it.
+    :param size: how many parts the chord waits for.
     """
 
     chord_id: str
@@ -54,10 +54,10 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Who sends: what every message of a workflow inherits.
+    """The sender of a workflow: the fields that every message of the workflow inherits.
 
-    :param root_id: ``None`` makes the first task the root, and of a group or chord its id.
-    :param source: goes into the header ``origin``.
+    :param root_id: the root id; with ``None`` it is the id of the first task, or of a group or chord that is first.
+    :param source: the value of the header ``origin``.
     """
 
     parent_id: str | None = None
@@ -71,7 +71,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Launch:
-    """What is to be sent, collected part by part."""
+    """Collects the messages and chords of a workflow, part by part."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -81,8 +81,8 @@ class Launch:
     def add(self, node: Node[Any], args: Sequence[Any] = (), rest: Sequence[dict[str, Any]] = ()) -> None:
         """Add a frozen workflow.
 
-        :param args: values for what runs first.
-        :param rest: what follows in the chain that it is a step of, in wire order.
+        :param args: values for the tasks that run first.
+        :param rest: the later steps of the chain that the workflow is a step of, in wire order.
         """
         if args:
             node = node.clone(args)
@@ -126,7 +126,7 @@ def followed_by(node: Node[Any], rest: Sequence[dict[str, Any]]) -> Node[Any]:
             own = as_steps(options.get("chain"))
             return node.over({"chain": [*rest, *own] if own else rest})
         case Chain(steps=(first, *later)):
-            # All in one list: Celery drops what a later step carries in a list of its own.
+            # All steps are in one list, since Celery drops a further list that a later step carries.
             return followed_by(first, [*rest, *(step.to_dict() for step in reversed(later))])
         case Chord(header=header, body=body):
             return Chord(header, followed_by(body, rest))
@@ -134,7 +134,7 @@ def followed_by(node: Node[Any], rest: Sequence[dict[str, Any]]) -> Node[Any]:
 
 
 def _parts(member: Node[Any]) -> int:
-    """How many parts a frozen member of a header gives: one, unless Celery counts those of a group at its end."""
+    """Return how many parts a frozen member of a header counts as: one, or the members of a group that Celery froze."""
     match member:
         case Chain(steps=(*_, last)):
             return _parts(last)

@@ -1,8 +1,9 @@
-"""The parts that workflows are made of: a signature, a chain, a group, a chord.
+"""The nodes of workflows: a signature, a chain, a group, a chord.
 
-Rules: values, never changed in place: ``set``, ``link`` and the others return a changed copy. Options belong to
-signatures; what is said of a composite goes to the parts it concerns at once. Nothing here has an id yet: see
-``freeze``. A node may know the outlet of the app that made it, so that it can be sent; it never travels.
+Rules: a node is never changed in place; ``set``, ``link`` and the others return a changed copy. Only signatures have
+options: an option that is set on a composite goes to the signatures inside that it concerns. A node has no id until
+``freeze``. It may hold the outlet of the app that made it, so that it can be sent; the outlet is never part of a
+message.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return Celery's dictionary form. Raises ``EncodeError`` never: values are not looked at."""
+        """Return Celery's dictionary form. Arguments are not checked here, so no ``EncodeError`` is raised."""
         raise NotImplementedError
 
     def clone(
@@ -59,42 +60,42 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
     ) -> Node[R]:
         """Return a copy with ``args`` before its own, ``kwargs`` over its own, and further options.
 
-        In a composite the arguments go to what runs first. A part that is immutable takes none.
+        In a composite the arguments go to the tasks that run first. An immutable signature takes none.
         """
         raise NotImplementedError
 
     def set(self, *, immutable: bool | None = None, **options: Any) -> Node[R]:
-        """Return a copy with these send options; ``immutable=True`` makes it take no value from what ran before.
+        """Return a copy with these send options; with ``immutable=True`` it takes no value from the task before it.
 
-        Of a composite: delays (``countdown``, ``eta``) go to what runs first, ``task_id`` to what gives the value,
-        everything else to every part. Raises ``ConfigError`` for an unknown option.
+        In a composite, delays (``countdown``, ``eta``) go to the tasks that run first, ``task_id`` to the task that
+        gives the value, and all other options to every part. Raises ``ConfigError`` for an unknown option.
         """
         raise NotImplementedError
 
     def link(self, *callbacks: Node[Any]) -> Node[R]:
-        """Return a copy after whose success the callbacks are sent with its value.
+        """Return a copy that sends these callbacks, with its value, when it has succeeded.
 
-        Of a chain this is its last step, of a chord its body, of a group every member, each with its own value.
+        In a chain the callbacks follow the last step, in a chord the body, in a group every member, with its own value.
         """
         raise NotImplementedError
 
     def link_error(self, *errbacks: Node[Any]) -> Node[R]:
-        """Return a copy after whose failure the errbacks are called.
+        """Return a copy that calls these errbacks when it has failed.
 
-        Of a chain this is every step, of a group every member, of a chord its body, which fails when its header does;
-        a group that a chain goes on after is such a header.
+        In a chain the errbacks belong to every step, in a group to every member, and in a chord to the body, which
+        fails when a member of the header does. A group with a step after it in a chain is the header of a chord.
         """
         raise NotImplementedError
 
     def stamp(self, **stamps: Any) -> Node[R]:
         """Return a copy whose every task carries these stamps (Celery: stamping).
 
-        So do callbacks, errbacks and what replaces a task; but not what a task sends itself.
+        Callbacks, errbacks and a workflow that replaces a task get them, too; calls that a task sends itself do not.
         """
         raise NotImplementedError
 
     def __or__(self, other: Node[S]) -> Node[S]:
-        """Run ``other`` with the value of this. Raises ``ConfigError`` for what is no part of a workflow."""
+        """Run ``other`` with the value of this node. Raises ``ConfigError`` for an object that is no node."""
         return chain(self, other)
 
     def __ror__(self, other: Node[Any]) -> Node[R]:
@@ -104,9 +105,9 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
         return str(self)
 
     def send(self) -> Coroutine[Any, Any, Any]:
-        """Send the workflow; to be awaited. Returns a ``Result``, or a ``GroupResult`` where the end is a group.
+        """Send the workflow; to be awaited. Returns a ``Result``, or a ``GroupResult`` if it ends in a group.
 
-        Raises as ``Task.send``, and ``ConfigError`` where a chord cannot be counted by the result backend.
+        Raises as ``Task.send``, and ``ConfigError`` for a chord that the result backend cannot count.
         """
         return self._outlet().send_workflow(self)
 
@@ -126,10 +127,10 @@ class Node(msgspec.Struct, Generic[R], frozen=True):
 class Signature(Node[R], frozen=True):
     """One call of one task; made by ``task.s``, ``task.si`` and ``app.signature``.
 
-    :param args: what comes before it in a workflow gives its value as a further, first argument.
-    :param options: how it is sent, by the names that Celery gives signatures' options on the wire.
-    :param immutable: it takes no value.
-    :param convert: makes the return type of the decoded value, where the task is known here.
+    :param args: the arguments; the value of the task before it in a workflow is put in front of them.
+    :param options: the options of its sending, under Celery's names for them in messages.
+    :param immutable: whether it takes no value from the task before it.
+    :param convert: converts the decoded value to the task's return type, if the task is known here.
     """
 
     task: str
@@ -199,7 +200,7 @@ class Signature(Node[R], frozen=True):
         return msgspec.structs.replace(self, options={**self.options, **options}) if options else self
 
     def under(self, options: Mapping[str, Any]) -> Signature[R]:
-        """Return a copy with these options where it has none of its own."""
+        """Return a copy with these options, except those that it has already."""
         return msgspec.structs.replace(self, options={**options, **self.options}) if options else self
 
     def _linked(self, name: str, nodes: Sequence[Node[Any]]) -> Signature[R]:
@@ -208,7 +209,7 @@ class Signature(Node[R], frozen=True):
 
 
 class Chain(Node[R], frozen=True):
-    """Steps that run one after the other, each with the value of the one before; gives the value of the last."""
+    """Steps that run one after the other, each with the value of the step before; its value is the last step's."""
 
     steps: tuple[Node[Any], ...] = ()
 
@@ -259,11 +260,11 @@ class Chain(Node[R], frozen=True):
 
 
 class Group(Node[list[R]], Generic[R], frozen=True):
-    """Members that run side by side; gives the list of their values, in their order.
+    """Members that run side by side; its value is the list of their values, in their order.
 
-    A group in a group is spliced into it, as Celery does. After a group comes what makes it a chord.
+    The members of a group inside become members of the outer one, as in Celery. A step after a group makes a chord.
 
-    :param id: the group's id; made up when it is frozen.
+    :param id: the group's id; without one it gets a new id when it is frozen.
     """
 
     members: tuple[Node[R], ...] = ()
@@ -316,7 +317,7 @@ class Group(Node[list[R]], Generic[R], frozen=True):
 
 
 class Chord(Node[R], frozen=True):
-    """A group, and a body that runs once with the list of its members' values; gives the value of the body.
+    """A group, and a body that runs once with the list of its members' values; the chord's value is the body's.
 
     When a member fails, the body fails with ``ChordError``.
     """
@@ -364,7 +365,7 @@ Nodes: TypeAlias = Node[Any] | Iterable[Node[Any]]
 
 
 def chain(*steps: Nodes) -> Chain[Any]:
-    """Return a chain of these steps; one iterable of them is as welcome. Chains inside become part of it."""
+    """Return a chain of these steps, or of the steps in one iterable. Chains inside become part of it."""
     flat: list[Node[Any]] = []
     for step in _nodes(steps):
         flat += step.steps if isinstance(step, Chain) else [step]
@@ -372,7 +373,7 @@ def chain(*steps: Nodes) -> Chain[Any]:
 
 
 def group(*members: Nodes) -> Group[Any]:
-    """Return a group of these members; one iterable of them is as welcome."""
+    """Return a group of these members, or of the members in one iterable."""
     return Group(tuple(_nodes(members)))
 
 
@@ -392,7 +393,7 @@ def leaves(node: Node[Any]) -> Iterator[Signature[Any]]:
 
 
 def has_chord(node: Node[Any]) -> bool:
-    """Whether something in the workflow is collected."""
+    """Whether the workflow has a chord, whose parts the result store must count."""
     pending = [node]
     while pending:
         found = pending.pop()
@@ -417,7 +418,7 @@ def last_id(node: Node[Any]) -> str | None:
 
 
 def _linked_amid(node: Node[Any], errbacks: Sequence[Node[Any]]) -> Node[Any]:
-    """Return a step that others follow with errbacks: a group at its end becomes a header, which has none."""
+    """Return a step before the last one with these errbacks; a group at its end becomes a header, which takes none."""
     match node:
         case Group(members=(member,)):
             return Group((_linked_amid(member, errbacks),), node.id)
@@ -431,7 +432,7 @@ def _linked_amid(node: Node[Any], errbacks: Sequence[Node[Any]]) -> Node[Any]:
 
 
 def checked(node: Any) -> Node[Any]:
-    """Return what was given as a workflow or a part of one. Raises ``ConfigError`` for what is neither."""
+    """Return the node that was given. Raises ``ConfigError`` for an object that is no node."""
     if isinstance(node, Node):
         return node
     hint = "from_dict(...) makes one of Celery's dictionary" if isinstance(node, Mapping) else ""

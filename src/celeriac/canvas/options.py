@@ -1,6 +1,6 @@
-"""The options of signatures: which there are, which belong together, and where those of a composite go.
+"""The options of signatures: their names, those that belong together, and where a composite passes them.
 
-Rules: pure; names and meanings are Celery's.
+Rules: this module is pure. Names and meanings are Celery's.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ OPTIONS = frozenset(
         "reply_to", "root_id", "parent_id",
     }
 )  # fmt: skip
-"""What may be said of how a signature is sent; the meaning is that of ``SendOptions``."""
+"""The options of a signature's sending; their meaning is that of ``SendOptions``."""
 
 RESERVED = OPTIONS | MAKING_A_TASK | {
     "link", "link_error", "chain", "chord", "group_id", "group_index", "replaced_task_nesting", "stamped_headers",
 }  # fmt: skip
-"""What a stamp, which travels among the options, may not be called."""
+"""Names that a stamp may not have: stamps travel among the options, and would be taken for these."""
 
 DELAYS = frozenset({"countdown", "eta"})
-"""Options that hold a workflow back: they go to what runs first."""
+"""Options that delay a workflow: they go to the tasks that run first."""
 
 DESTINATION = frozenset({"queue", "exchange", "routing_key"})
-"""Options that are taken together: a queue given later does not go with an exchange given before."""
+"""Options that are replaced together: a queue that is set later must not be combined with an earlier exchange."""
 
 AT_HOME = frozenset({"retry", "protocol"})
-"""Options for whoever sends now; they have no form on the wire."""
+"""Options for the program that sends; messages do not carry them."""
 
 
 def shared_out(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return what of a composite's options goes to its first part, to its last, and to each."""
+    """Return those options of a composite that go to its first part, those for its last, and those for each part."""
     first = {name: value for name, value in options.items() if name in DELAYS}
     ending = {name: value for name, value in options.items() if name == "task_id"}
     rest = {name: value for name, value in options.items() if name not in DELAYS and name != "task_id"}
@@ -48,7 +48,7 @@ def shared_out(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
 
 
 def check_option(name: str, value: Any) -> None:
-    """Raise ``ConfigError`` for an option that there is not, or with a value that it cannot have."""
+    """Raise ``ConfigError`` for an unknown option, or a value that the option cannot have."""
     if name not in OPTIONS:
         near = get_close_matches(name, OPTIONS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(OPTIONS))}"
@@ -60,6 +60,6 @@ def check_option(name: str, value: Any) -> None:
 
 
 def check_stamp(name: str) -> None:
-    """Raise ``ConfigError`` for a stamp that would be taken for an option, or make a task of a result."""
+    """Raise ``ConfigError`` for a stamp that Celery would take for an option, or for a field of a task."""
     if name in RESERVED:
         raise ConfigError(f"stamp {name!r}: an option has that name, or a field of a task; choose another")

@@ -1,7 +1,7 @@
-"""What will be left of a workflow once it is sent: the ids of its results, and which came before which.
+"""The trail of a workflow: the ids of its results, and which result came before which.
 
-Rules: pure. A trail leads back from what gives the value: its parent is what ran before. Source: Celery, result tuples
-(``AsyncResult.as_tuple``, ``GroupResult.as_tuple``).
+Rules: this module is pure. A trail starts at the result that gives the workflow's value; its parent is the result of
+the step before. Source: Celery, result tuples (``AsyncResult.as_tuple``, ``GroupResult.as_tuple``).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature
 from celeriac.errors import MalformedMessage
 
 DEPTH = 50
-"""Steps that a result tuple holds: each is two levels of lists, and readers of JSON end at some hundreds."""
+"""The most steps in a result tuple: each nests two lists deeper, and readers of JSON allow some hundred levels."""
 
 
 class Trail(msgspec.Struct, frozen=True):
     """One result, or a group of them.
 
-    :param members: of a group; ``None`` for the result of one task.
+    :param members: the members of a group; ``None`` for the result of one task.
     :param node: the signature, where it is known.
     """
 
@@ -30,7 +30,7 @@ class Trail(msgspec.Struct, frozen=True):
     node: Signature[Any] | None = None
 
     def from_the_first(self) -> list[Trail]:
-        """Return what ran before, the first first, and this."""
+        """Return the results before this one, the earliest first, and then this one."""
         steps = [self]
         while (parent := steps[-1].parent) is not None:
             steps.append(parent)
@@ -46,9 +46,9 @@ class Trail(msgspec.Struct, frozen=True):
 
 
 def trail(node: Node[Any], before: Trail | None = None) -> Trail:
-    """Return the trail of a frozen workflow, from what gives its value back to what runs first.
+    """Return the trail of a frozen workflow, from the result that gives its value back to the first.
 
-    Raises ``MalformedMessage`` for a workflow of nothing.
+    Raises ``MalformedMessage`` for an empty workflow.
     """
     match node:
         case Signature():
