@@ -1,1 +1,1 @@
-"""What sends tasks and waits for results."""
+"""Sends tasks and waits for results."""

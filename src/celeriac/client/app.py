@@ -1,6 +1,6 @@
-"""The composition root: settings, tasks, connections of one app. Two apps share nothing.
+"""The app: it puts together settings, tasks and connections. Two apps share nothing.
 
-Rules: nothing connects before it is used; connections belong to the event loop that uses them.
+Rules: a connection is opened on its first use, and belongs to the event loop that uses it.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class App:
     """A set of tasks, a broker and a backend.
 
     :param name: names the app, and its file when no broker is given.
-    :param broker: a URL, or a broker of your own, which you close. Without it ``CELERIAC_BROKER`` or
-        ``CELERY_BROKER_URL`` of the environment, or else the file ``./<name>.db``.
-    :param backend: the same for results, with ``CELERIAC_BACKEND`` and ``CELERY_RESULT_BACKEND``. Without it the
-        broker's file or memory; with another broker no results are kept.
+    :param broker: a URL, or a broker of your own, which you close. The default is the URL in ``CELERIAC_BROKER`` or
+        ``CELERY_BROKER_URL`` of the environment, else the file ``./<name>.db``.
+    :param backend: the same for results. The default is the URL in ``CELERIAC_BACKEND`` or ``CELERY_RESULT_BACKEND``,
+        else the broker's file or memory; with any other broker no results are kept.
     :param run: runs coroutines for callers without an event loop.
     :param settings: all settings at once; otherwise each is a keyword of its own: see ``Settings``.
     :param clock: where the app gets the time.
@@ -151,8 +151,8 @@ class App:
     ) -> Task[..., Any]:
         """Make a task of a function, a coroutine function, a bound method, or an object with a ``run`` method.
 
-        An object keeps what it was made with, so a task may carry its dependencies. Raises ``ConfigError`` for
-        what cannot be called, and when the name is taken.
+        An object keeps its attributes, so a task may carry its dependencies. Raises ``ConfigError`` for an object that
+        cannot be called, and when the name is taken.
         """
         run = None if inspect.isroutine(target) else getattr(target, "run", None)
         return self._add(name, target if isinstance(target, type) or run is None else run, options, bind)
@@ -193,7 +193,7 @@ class App:
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendKeywords],
     ) -> Result[Any]:
-        """Send a call by name; the code need not be at hand. Where it is, arguments are checked. As ``Task.send``."""
+        """Send a call by name, as ``Task.send``. If this app has a task of that name, the arguments are checked."""
         return await self.outbox.send(self.call(name, args, kwargs, **options))
 
     def delay(self, name: str, /, *args: Any, **kwargs: Any) -> Result[Any]:
@@ -201,7 +201,7 @@ class App:
         return self.outbox.delay(self.call(name, args, kwargs))
 
     async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
-        """Send calls made by ``task.call(...)`` or ``app.call(...)`` in a few round trips; results in their order.
+        """Send calls made by ``task.call(...)`` or ``app.call(...)`` in a few round trips; the results are in their order.
 
         Raises as ``Task.send``; a broker has no transactions, so part of the calls may then have been sent.
         """
@@ -231,16 +231,16 @@ class App:
         return Call(name, args or (), kwargs, chosen, None, ignore_result)
 
     def defaults(self, name: str) -> SendOptions:
-        """Return what calls of this task are sent with when nothing is said."""
+        """Return the options with which calls of this task are sent when none are given."""
         task = self.tasks.get(name)
         return self.outbox.routes.match(name) if task is None else task.defaults
 
     def signature(self, name: str, *args: Any, **kwargs: Any) -> Signature[Any]:
-        """Describe a call by name as a part of a workflow; the code need not be at hand. As ``Task.s``.
+        """Describe a call by name as a part of a workflow, as ``Task.s``. This app need not have a task of that name.
 
-        With ``args=`` or ``kwargs=`` it is spelt as in Celery: a list of arguments, a mapping of those by name, and
-        beside them ``immutable=`` and options of sending, single or as ``options=``. Raises ``ArgumentError`` and
-        ``ConfigError`` for what these cannot be.
+        With ``args=`` or ``kwargs=`` the call is spelt as in Celery: a list of arguments, a mapping of those by name,
+        and beside them ``immutable=`` and options of sending, single or as ``options=``. Raises ``ArgumentError`` or
+        ``ConfigError`` for values that these cannot have.
         """
         if "args" in kwargs or "kwargs" in kwargs:
             return self._spelt_as_in_celery(name, args, **kwargs)
@@ -290,10 +290,10 @@ class App:
         terminate: bool = False,
         keep: float = KEEP,
     ) -> None:
-        """See to it that tasks do not run any more; as ``Result.cancel``, for many.
+        """Cancel several tasks, each as ``Result.cancel`` does.
 
-        :param roots: ids of the first tasks of workflows: every task that came of one of them is meant.
-        :param keep: seconds for which workers are told, counted from when the last parked task is due.
+        :param roots: ids of the first tasks of workflows: every task of those workflows is cancelled.
+        :param keep: seconds for which workers remember this, counted from when the last parked task is due.
         """
         await self.outbox.cancel(_names(ids), _names(roots), terminate=terminate, keep=keep)
 
@@ -313,12 +313,12 @@ class App:
     def connect_to(
         self, broker: str | None = None, backend: str | None = None, *, lease: float | None = None
     ) -> None:
-        """Use other URLs than those the app was made with, before it first connects; ``None`` keeps what was given.
+        """Replace the URLs that the app was made with, before it first connects; ``None`` keeps the one it has.
 
-        For programs that are told at their start where to connect, such as ``celeriac worker -b URL``. Raises
-        ``ConfigError`` for a URL that cannot be used.
+        This is for programs that get a URL at their start, such as ``celeriac worker -b URL``. Raises ``ConfigError``
+        for a URL that cannot be used.
 
-        :param lease: in place of the setting of that name.
+        :param lease: replaces the setting of that name.
         """
         if lease is not None:
             self.settings = msgspec.structs.replace(self.settings, lease=lease)
@@ -328,7 +328,7 @@ class App:
 
     @asynccontextmanager
     async def connected_to(self, broker: str | Broker, backend: str | Backend) -> AsyncIterator[Self]:
-        """Use these in place of the app's own within the block, in every loop; for tests.
+        """Replace the app's broker and result store within the block, in every event loop; for tests.
 
         Closes the running loop's connections before and after. Raises as ``connect_to``.
         """
@@ -354,7 +354,7 @@ class App:
         return self._opens()
 
     async def close(self) -> None:
-        """Close the running loop's connections. The end of the loop does so too."""
+        """Close the running loop's connections. They are also closed when the loop ends."""
         await self._table.close()
 
     async def __aenter__(self) -> Self:
@@ -365,7 +365,7 @@ class App:
 
 
 class _Opens:
-    """Opens an app's connections, once a loop: what is on one server shares them."""
+    """Opens an app's connections, once for each event loop; broker and results on one server share connections."""
 
     def __init__(self, broker: str | Broker | None, backend: str | Backend | None, app: App) -> None:
         self._app = app
@@ -400,7 +400,7 @@ class _Opens:
         return Connections(broker, backend, publisher, tuple(owned), settlements)
 
     def _results(self, broker: Broker, owned: list[Server]) -> Backend:
-        """Return the results of the broker's server, or those of a server of their own, which joins the owned."""
+        """Return the result store of the broker's server, or that of another server, which is added to the owned."""
         for server in tuple(owned):
             if (results := server.results(self._url)) is not None:
                 return results
@@ -413,7 +413,7 @@ class _Opens:
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """Return ``module.function``; a script's module is named after its file, as whoever imports it would see it."""
+    """Return ``module.function``. A script's module is named after its file, as in a program that imports it."""
     module = getattr(function, "__module__", None) or "celeriac"
     name = getattr(function, "__name__", type(function).__name__)
     return f"{_main_name() if module == '__main__' else module}.{name}"
@@ -448,7 +448,7 @@ def _chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend 
 
 
 def _default_file(name: str) -> str:
-    """Return the file that is used where none is named; it lies where others may have put a link."""
+    """Return the default file. Raises for a symbolic link, which another user may have put into this directory."""
     file = Path(f"{name}.db")
     if file.is_symlink():
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Runs coroutines for code that has no event loop: one background loop a process.
+"""Runs coroutines for code that has no event loop, in one background loop for each process.
 
-Rules: the thread is a daemon, started on first use and again after a fork; a blocking call blocks the thread that
-makes it, also when an event loop runs there, but never waits for that loop.
+Rules: the loop's thread is a daemon. It is started on first use, and again after a fork. A blocking call blocks the
+thread that makes it, even if an event loop runs in that thread, but never waits for that loop.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class BackgroundLoop:
         self._thread: threading.Thread | None = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
-        # Adapters that have threads need them for closing, and Python ends executors before it calls `atexit`.
+        # Brokers and stores need their executors' threads to close, and Python ends those before it calls `atexit`.
         getattr(threading, "_register_atexit", atexit.register)(self.stop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Return what the coroutine returns, raise what it raises; an interrupt of the wait cancels it."""
+        """Return or raise what the coroutine returns or raises. An interrupt of the wait cancels the coroutine."""
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError(

@@ -1,7 +1,7 @@
-"""Who an app talks to, in each event loop.
+"""The connections of an app in each event loop.
 
-Rules: a connection belongs to the loop and the process that opened it; the end of the loop closes it. Who opens
-closes: a broker or backend object handed in by the user is theirs.
+Rules: a connection belongs to the loop and the process that opened it, and is closed when the loop ends. The app closes
+only what it has opened: the user closes a broker or backend object that they handed in.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class RunBlocking(Protocol):
 
 
 class Connections(msgspec.Struct, frozen=True):
-    """One loop's connections, made lazily by the adapters themselves.
+    """The connections of one loop; broker and result store connect on their first use.
 
-    :param owned: the servers that are closed with them.
-    :param settlements: lands an ending in one step; ``None`` where broker and results are not on one server.
+    :param owned: the servers that ``close`` closes.
+    :param settlements: lands a decision in one step; ``None`` where broker and results are not on one server.
     """
 
     broker: Broker
@@ -50,12 +50,12 @@ class Connections(msgspec.Struct, frozen=True):
 
     @property
     def board(self) -> Board:
-        """What everybody who uses the broker shares beside messages."""
+        """The board of the broker's server."""
         return self.broker.board
 
     @property
     def revocations(self) -> Revocations:
-        """What must not run any more."""
+        """The revoked tasks."""
         return Revocations(self.broker.board, self.broker.schedule)
 
     async def close(self) -> None:
@@ -77,7 +77,7 @@ class ConnectionTable:
         entry = self._entries.get(loop)
         if entry is None or entry.pid != os.getpid():
             entry = self._entries[loop] = _Entry(self._open())
-            # A table that nobody holds any more closes what it opened.
+            # When the table itself is collected as garbage, the connections that it opened are closed.
             entry.abandoned = finalize(self, _close_soon, loop, entry)
             entry.abandoned.atexit = False
             _close_with(loop, entry)
@@ -113,10 +113,10 @@ class _Entry:
 
 
 class _ClosingFirst:
-    """Stands in a loop's place of ``close``: closes the connections that are left, then the loop.
+    """Replaces a loop's ``close``: closes the connections that are left, then the loop.
 
-    A program that makes its loop by hand often says ``loop.close()`` and never ``shutdown_asyncgens()``. Its
-    connections, and with SQLite their thread, would stay: nothing can close them once the loop is closed.
+    A program that makes its loop by hand often calls ``loop.close()`` and never ``shutdown_asyncgens()``. Its
+    connections, and with SQLite their thread, would then stay open, since nothing can close them after the loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -149,7 +149,7 @@ async def _close_quietly(entry: _Entry) -> None:
 def _close_with(loop: asyncio.AbstractEventLoop, entry: _Entry) -> None:
     """Have the entry closed by ``loop.close()``."""
     if not isinstance(loop.close, _ClosingFirst):
-        # A loop that takes no attributes goes without.
+        # A loop that allows no new attributes keeps its own ``close``.
         with suppress(AttributeError):
             loop.close = _ClosingFirst(loop)  # type: ignore[method-assign]
     if isinstance(loop.close, _ClosingFirst):

@@ -1,7 +1,7 @@
-"""Where to connect, as the environment says.
+"""Reads the URLs of broker and result store from the environment.
 
-Rules: what stands in the environment may be meant for others, Celery beside us most of all. So a URL from there that
-cannot be used is an error of whoever uses that connection, and of nobody else.
+Rules: a variable may be meant for another program, such as Celery on the same machine. So a URL that cannot be used
+raises its error on the first use of that connection, and not when the app is made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BACKEND_VARIABLES = ("CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")
 
 
 class Said:
-    """What the environment says of one connection.
+    """The URL of one connection in the environment.
 
     :param names: the variables; the first that is set is taken.
     """
@@ -29,9 +29,9 @@ class Said:
         self.url = os.environ.get(self.name, "").strip()
 
     def opener(self, make: Callable[[], OpenServer], argument: str) -> OpenServer:
-        """Return what opens the server of this URL, or what puts off the error to the first use of the connection.
+        """Return the opener of this URL's server; for a bad URL, one whose server raises the error on first use.
 
-        :param argument: the app's argument that would go before the variable.
+        :param argument: the app's argument that takes precedence over the variable.
         """
         try:
             return make()
@@ -55,11 +55,11 @@ class Unusable:
 
     @property
     def broker(self) -> Any:
-        """What raises ``ConfigError`` when it is used."""
+        """A broker that raises ``ConfigError`` when it is used."""
         return self._nothing
 
     def results(self, url: str) -> Any:
-        """Return what raises ``ConfigError`` when it is used."""
+        """Return a result store that raises ``ConfigError`` when it is used."""
         return self._nothing if self._keeps_results else None
 
     async def close(self) -> None:
@@ -67,7 +67,7 @@ class Unusable:
 
 
 class _Nothing:
-    """A broker or result store of which all that is asked raises ``ConfigError``."""
+    """A broker or result store whose every attribute raises ``ConfigError``."""
 
     replies = None
     """A sender may do without the results."""
@@ -81,7 +81,7 @@ class _Nothing:
         raise ConfigError(self._text)
 
     def settlements(self, results: object) -> None:
-        """Return nothing: no ending gets that far."""
+        """Return ``None``: without a broker no task ends."""
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -1,4 +1,4 @@
-"""Sends calls: makes the message of a call, publishes it, hands back the result's handle."""
+"""Sends calls: makes the message of a call, publishes it, and returns the handle on its result."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Call(msgspec.Struct, Generic[R_co], frozen=True, gc=False):
 
 USUAL_ARGS = (list, tuple, type(None))
 USUAL_KWARGS = (dict, type(None))
-"""Asked for first: to ask for an abstract class takes as long as the rest of a call's description."""
+"""Types that are checked first: an ``isinstance`` with an abstract class takes as long as all the rest of a call."""
 
 
 def check_call(name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> None:
-    """Raise ``ConfigError`` for what is no task name, ``ArgumentError`` for what are no arguments."""
+    """Raise ``ConfigError`` for a bad task name, ``ArgumentError`` for arguments that are no list or no mapping."""
     if not isinstance(name, str) or not name:
         raise ConfigError(f"task name {name!r}: give a text that is not empty")
     if not isinstance(args, USUAL_ARGS) and (isinstance(args, str | bytes) or not isinstance(args, Sequence)):
@@ -59,9 +59,9 @@ def check_call(name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] 
 
 
 class Outbox:
-    """The way out of an app.
+    """Sends the calls and workflows of an app.
 
-    :param defaults: what calls of a task are sent with when nothing is said.
+    :param defaults: returns the options of a task's calls where none are given.
     :param connect_to: makes the app use other URLs.
     """
 
@@ -110,10 +110,10 @@ class Outbox:
         return self._run(self.send_many(calls))
 
     async def send_workflow(self, node: Node[Any]) -> Any:
-        """Send a workflow; the result, or group of results, of what gives its value.
+        """Send a workflow; return the result, or the group of results, that gives its value.
 
-        Raises as ``Publisher.publish_many``, ``MalformedMessage`` for a chain of nothing, and ``ConfigError`` for no
-        workflow, or where the result backend cannot count the chords in it.
+        Raises as ``Publisher.publish_many``, ``MalformedMessage`` for an empty chain, and ``ConfigError`` for an object
+        that is no workflow, or for a chord that the result backend cannot count.
         """
         frozen = freeze(checked(node), new_id)
         left = trail(frozen)
@@ -144,11 +144,11 @@ class Outbox:
         self._run(self._store(record))
 
     async def cancel(self, ids: Sequence[str], roots: Sequence[str], *, terminate: bool, keep: float) -> None:
-        """Take back tasks; see ``revoking.revoke``."""
+        """Revoke tasks; see ``revoking.revoke``."""
         await revoke(self._connections.current(), ids, roots=roots, terminate=terminate, keep=keep)
 
     def revoke(self, ids: Sequence[str], roots: Sequence[str], *, terminate: bool, keep: float) -> None:
-        """Take back tasks and block until that is stored."""
+        """Revoke tasks and block until that is stored."""
         self._run(self.cancel(ids, roots, terminate=terminate, keep=keep))
 
     def result(self, task_id: str) -> Result[Any]:
@@ -231,7 +231,7 @@ class Outbox:
 
 
 async def _address(connections: Connections) -> str | None:
-    """Return where results are to be sent to, for backends that send them."""
+    """Return the address for results, if the backend sends results as messages; else ``None``."""
     replies = connections.backend.replies
     return None if replies is None else await replies.address()
 

@@ -1,7 +1,7 @@
 """Follows tasks through outages of their result store.
 
-Rules: an outage is no answer: whoever waits goes on waiting, within its own time; what the store refuses is raised. The
-log has one warning of an outage.
+Rules: a caller that waits goes on waiting through an outage, up to its own timeout. A refusal of the store is raised at
+once. The log has one warning for each outage.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class Outages:
         self._told = False
 
     def meet(self, error: BackendUnavailable) -> None:
-        """Somebody who waits could not ask."""
+        """Note that the store could not be asked."""
         if not self._told:
             self._told = True
             if not error.logged:
                 logger.warning("results are waited for, but cannot be asked for; going on: %s", error)
 
     def end(self) -> None:
-        """Somebody could."""
+        """Note that the store could be asked again."""
         self._told = False
 
 
 class Outlasting:
-    """What becomes of some tasks, asked of a store that may be away meanwhile.
+    """Follows some tasks in a store that may be away meanwhile.
 
     :param outages: shared by all who wait for results of one app.
     """
@@ -53,7 +53,7 @@ class Outlasting:
         """Why the store cannot be asked just now."""
 
     async def records(self) -> AsyncGenerator[ResultRecord, None]:
-        """Yield every record as ``Backend.follow`` does; after an outage the present one of each task comes again."""
+        """Yield every record as ``Backend.follow`` does. After an outage the latest record of each task comes again."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:

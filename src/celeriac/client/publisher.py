@@ -1,6 +1,6 @@
-"""Publishes task messages: times them, encodes them, routes them, hands them to the broker.
+"""Publishes task messages: sets their times, encodes them, routes them, and hands them to the broker.
 
-Rules: everything is encoded before anything is sent.
+Rules: all messages of a call are encoded before any is sent, so that an error of the last one leaves none half sent.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["Publisher", "SendOptions"]
 
 _WITHOUT_PAUSE = 100
 _BYTES_WITHOUT_PAUSE = 1024 * 1024
-"""Messages, and bytes of them, that are encoded before others in the event loop have their turn."""
+"""The most messages, and the most bytes, that are encoded before the event loop gets a turn."""
 
 
 class Publisher:
-    """The way of task messages to one broker.
+    """Publishes task messages on one broker.
 
-    Of ``SendOptions`` it heeds where (queue, exchange, routing key), how (serializer, compression, publish retries) and
-    when (countdown, eta, expires, where the message itself does not say); the rest is the message's own affair.
+    Of ``SendOptions`` it uses the place (queue, exchange, routing key), the form (serializer, compression, publish
+    retries), and the times (countdown, eta, expires) that the message does not have itself. It ignores the others.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Publisher:
     ) -> bool:
         """Publish the messages of a workflow in a few round trips, in order. Raises as ``publish_many``.
 
-        Return ``False`` where they had been published under the key before.
+        Return ``False`` if they were published under the key before.
 
-        :param defaults: the options of a task's calls; where a message is sent to no place of its own they say where.
-        :param once: the key under which they are published once, whoever else may try; see ``Broker.publish_once``.
+        :param defaults: returns the options of a task's calls; they place a message that has no place of its own.
+        :param once: the key under which they are published only once, however many try; see ``Broker.publish_once``.
         """
         if once is not None and follow_ups:
             prepared = [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
@@ -91,9 +91,9 @@ class Publisher:
     async def prepare(
         self, follow_ups: Sequence[FollowUp], defaults: Callable[[str], SendOptions], budget: Budget
     ) -> list[tuple[Envelope, Route]]:
-        """Encode and route the messages of a workflow, with pauses for others in the event loop.
+        """Encode and route the messages of a workflow, with pauses that give the event loop a turn.
 
-        Raises ``EncodeError`` where one cannot be written, or they are more than the budget.
+        Raises ``EncodeError`` if one cannot be encoded, or they exceed the budget.
         """
         prepared: list[tuple[Envelope, Route]] = []
         size = paused_at = 0
@@ -111,7 +111,7 @@ class Publisher:
     async def publish_prepared(
         self, prepared: Sequence[tuple[Envelope, Route]], once: str | None = None
     ) -> bool:
-        """Publish what ``prepare`` made; else as ``publish_workflow``."""
+        """Publish the messages that ``prepare`` returned; otherwise as ``publish_workflow``."""
         if once is not None:
             return await self.broker.publish_once(once, prepared)
         if len(prepared) == 1:

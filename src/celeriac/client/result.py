@@ -115,10 +115,10 @@ class Result(Generic[R_co]):
         await self.store.backend.forget([self.id])
 
     async def cancel(self, *, terminate: bool = False) -> None:
-        """See to it that the task does not run any more. ``revoke`` is the same for code without a loop.
+        """Cancel the task, so that it does not run any more. ``revoke`` is the same for code without a loop.
 
-        One that waits, or has its time yet to come, ends as REVOKED at once. One that runs is cancelled by its worker
-        if it is a coroutine; other functions run to their end.
+        A task that waits in its queue, or for its ETA, ends as REVOKED at once. A running coroutine is cancelled by its
+        worker; other functions run to their end.
 
         :param terminate: kill the process in which the task runs, where it has one (``-P processes``).
 
@@ -149,7 +149,7 @@ class Result(Generic[R_co]):
 
     @property
     def state(self) -> str:
-        """The state now; ``PENDING`` also for an id that nobody knows."""
+        """The state now; ``PENDING`` also for an unknown id."""
         return self._now("state").status
 
     @property
@@ -168,7 +168,7 @@ class Result(Generic[R_co]):
         block(self.store, "forget()", "await result.delete()", self.delete)
 
     def revoke(self, *, terminate: bool = False) -> None:
-        """See to it that the task does not run any more; as ``cancel``."""
+        """Cancel the task, as ``cancel`` does."""
         block(self.store, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
 
     # --- how
@@ -203,17 +203,17 @@ class Result(Generic[R_co]):
         return ResultTimeout(f"{self} was not ready within {timeout:g} s: last seen {seen}{hint}")
 
     def require_kept(self) -> None:
-        """Raise ``ResultMissing`` when nobody will ever know the result."""
+        """Raise ``ResultMissing`` when the result is not kept anywhere."""
         if self._ignored:
             raise ResultMissing(f"no result is kept of {self}: it was sent with ignore_result=True")
 
     @property
     def record(self) -> ResultRecord | None:
-        """The final record, where it is known here already."""
+        """The final record, if this handle has read it already."""
         return self._record
 
     def remember(self, record: ResultRecord) -> ResultRecord:
-        """Keep a final record, so that nobody needs to ask again; return it."""
+        """Keep a final record, so that the store is not asked again; return it."""
         if record.ready:
             self._record = record
         return record
@@ -229,7 +229,7 @@ class Result(Generic[R_co]):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a workflow is, of as many tasks as were known when it was sent."""
+    """How many tasks of a workflow have ended, of those that were known when it was sent."""
 
     total: int
     succeeded: int = 0
@@ -237,7 +237,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     @property
     def done(self) -> int:
-        """How many tasks have ended, one way or the other."""
+        """How many tasks have ended, with success or without."""
         return self.succeeded + self.failed
 
 
@@ -321,7 +321,7 @@ class GroupResult(Generic[R]):
             await self.store.backend.forget([result.id for result in self.leaves()])
 
     async def cancel(self, *, terminate: bool = False) -> None:
-        """See to it that the members do not run any more; as ``Result.cancel``."""
+        """Cancel the members, each as ``Result.cancel`` does."""
         ids = [result.id for result in self.leaves()]
         await revoke(self.store.connections.current(), ids, terminate=terminate)
 
@@ -369,7 +369,7 @@ class GroupResult(Generic[R]):
         block(self.store, "forget()", "await result.delete()", self.delete)
 
     def revoke(self, *, terminate: bool = False) -> None:
-        """See to it that the members do not run any more; as ``cancel``."""
+        """Cancel the members, as ``cancel`` does."""
         block(self.store, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
 
     def _counted(self, name: str) -> Progress:
@@ -385,12 +385,12 @@ async def _values(results: Sequence[Result[Any] | GroupResult[Any]]) -> list[Any
 
 
 async def workflow_progress(result: Result[Any] | GroupResult[Any]) -> Progress:
-    """Return how many of the tasks of a whole workflow have ended, from the first on; one round trip."""
+    """Return how many tasks of a whole workflow have ended, in one round trip."""
     return await _progress(list(_all_before(result)))
 
 
 def _all_before(result: Result[Any] | GroupResult[Any]) -> Iterator[Result[Any]]:
-    """Yield every result of a workflow, back from what gives its value."""
+    """Yield every result of a workflow, from the one that gives its value back to the first."""
     pending: list[Result[Any] | GroupResult[Any]] = [result]
     while pending:
         found = pending.pop()
@@ -418,7 +418,7 @@ def _known(results: Sequence[Result[Any]]) -> Progress:
 
 
 async def as_completed(results: Iterable[Result[R]]) -> AsyncIterator[Result[R]]:
-    """Yield the results in the order in which their tasks end; awaiting what is yielded takes no time.
+    """Yield the results in the order in which their tasks end; awaiting a yielded result returns at once.
 
     Raises ``ResultMissing`` for a result that is not kept, ``ValueError`` for results of more than one app.
     """
@@ -456,7 +456,8 @@ def block(
 ) -> T:
     """Run ``work`` for code without a loop; refuse where a loop would be blocked.
 
-    :param name: the call that would block, and :param instead: what to write in asyncio code.
+    :param name: the call that would block.
+    :param instead: the code to write in its place in asyncio code.
     """
     if _in_running_loop():
         raise CeleriacError(

@@ -1,4 +1,4 @@
-"""Where the results of an app are read."""
+"""Access to the results of an app."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class ResultStore(msgspec.Struct, frozen=True):
         return self.connections.current().backend
 
     def follow(self, task_ids: Collection[str]) -> Outlasting:
-        """Return what becomes of these tasks, through outages."""
+        """Return a follower of these tasks that survives outages."""
         return Outlasting(self.backend, task_ids, self.outages)

@@ -1,7 +1,8 @@
-"""Tasks that must not run any more: sets on the board of the broker, so that a worker that starts later knows them too.
+"""Revoked tasks: sets on the board of the broker, so that a worker that starts later knows them, too.
 
-Rules: a task is kept until what was parked when it was revoked is due. It is known first and kept for longer after
-that, so that what is parked in between is not missed: it is either seen to be parked, or meets the revocation.
+Rules: a revocation is kept until every message that was parked when it was made is due. It is stored first, then the
+parked messages are looked at, and its end is extended. So a message that is parked meanwhile is not missed: either the
+look finds it, or the worker that would park it finds the revocation.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ _IDS, _ROOTS, _TERMINATE = KINDS = ("ids", "roots", "terminate")
 
 
 class Revoked(msgspec.Struct, frozen=True):
-    """What was revoked, as of one revision.
+    """The revoked tasks, as of one revision.
 
-    :param ids: of tasks.
-    :param roots: of whole workflows: every task with that root id is meant.
-    :param terminate: those of the ids and roots whose running processes are to be killed too.
+    :param ids: ids of tasks.
+    :param roots: root ids of whole workflows: every task with such a root id is revoked.
+    :param terminate: those of the ids and roots whose running processes are to be killed, too.
     """
 
     revision: int = 0
@@ -31,7 +32,7 @@ class Revoked(msgspec.Struct, frozen=True):
 
 
 class Revocations:
-    """What was revoked with one broker."""
+    """The revoked tasks of one broker."""
 
     def __init__(self, board: Board, schedule: Schedule) -> None:
         self._sets = board.sets
@@ -40,7 +41,7 @@ class Revocations:
     async def add(
         self, ids: Sequence[str], *, roots: Sequence[str] = (), terminate: bool = False, keep: float = 86400.0
     ) -> None:
-        """Revoke, for ``keep`` seconds after the last of what is parked now is due; then the entry is dropped.
+        """Revoke until ``keep`` seconds after the last message that is parked now is due; then the entry expires.
 
         :param terminate: kill the process of a task that runs in a process pool; coroutines are cancelled anyway.
         """

@@ -1,7 +1,8 @@
-"""Takes back tasks that were sent.
+"""Revokes tasks that were sent.
 
-Rules: the broker knows first, so that what is taken from then on does not run; then the result store, so that who
-waits need not wait for a worker. What a worker reported of a running task is left to that worker.
+Rules: the revocation is stored with the broker first, so that messages that are taken from then on do not run. Then the
+results are set to REVOKED, so that a caller need not wait for a worker. The result of a task that a worker has reported
+as running is left to that worker.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ async def revoke(
     keep: float = KEEP,
     clock: Clock = SystemClock(),  # noqa: B008 - it has no state
 ) -> None:
-    """See to it that these tasks do not run any more.
+    """Revoke these tasks, so that they do not run any more.
 
-    :param roots: ids of first tasks of workflows: all that came of them is meant.
+    :param roots: ids of the first tasks of workflows: every task of those workflows is revoked.
     :param terminate: also kill the processes in which some of them run.
-    :param keep: seconds for which workers are told, counted from when the last parked task is due.
+    :param keep: seconds for which workers remember this, counted from when the last parked task is due.
 
-    Tasks that nobody runs, as far as is known, end as REVOKED at once (Celery 5.7: ``Control.revoke`` does so too);
-    members of a workflow known by its root alone end so when a worker takes them. Raises ``BrokerError`` when the
-    broker did not store it, ``BackendError`` when only the results could not be written.
+    Tasks that no worker has reported as running end as REVOKED at once, as with ``Control.revoke`` of Celery 5.7. Tasks
+    of a workflow of which only the root is given end as REVOKED when a worker takes them. Raises ``BrokerError`` if the
+    broker did not store the revocation, ``BackendError`` if only the results could not be written.
     """
     require("keep", keep, SECONDS)
     await connections.revocations.add(ids, roots=roots, terminate=terminate, keep=keep)
-    with suppress(ResultMissing):  # no results are kept, so nobody waits for one
+    with suppress(ResultMissing):  # no results are kept, so no caller waits for one
         await _tell(connections.backend, list(dict.fromkeys(ids)), datetime.fromtimestamp(clock.now(), UTC))
 
 

@@ -1,7 +1,7 @@
-"""A task: a function that can be called here and sent elsewhere.
+"""A task: a function that can be called here, and whose calls can be sent to workers.
 
-Rules: ``send``, ``delay`` and ``call`` take the function's own arguments, less the context; how they are sent is said
-in ``using``. Arguments are checked before anything is published.
+Rules: ``send``, ``delay`` and ``call`` take the function's own arguments without the context; ``using`` takes the
+options of sending. Arguments are checked before anything is published.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ AS_JSON = ("json", JSON)
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a task where it is defined; ``None`` leaves a matter to the app's settings.
+    """The options that a task is defined with; ``None`` leaves an option to the app's settings.
 
-    :param retry: which failures are run again, and when.
+    :param retry: the policy that says after which errors, and when, the task is run again.
     :param timeout: hard limit of a run, in seconds.
     :param soft_timeout: soft limit of a run, in seconds: the task is told and may clean up.
     :param ignore_result: store no result.
@@ -105,7 +105,7 @@ AS_SETTINGS: Mapping[str, str] = {
     "delivery": "delivery",
     "max_deliveries": "max_deliveries",
 }
-"""Options that may have the values of a setting, or none."""
+"""Options that take the same values as a setting, or ``None``."""
 
 CELERYS: Mapping[str, str] = {
     "acks_late": "it is so always, that is delivery='at_least_once'",
@@ -122,11 +122,11 @@ CELERYS: Mapping[str, str] = {
     "time_limit": "say timeout=",
     "typing": "it is so always; the setting strict_arguments switches it off",
 }
-"""What Celery's options are called here."""
+"""Celery's options, with the words to use here instead."""
 
 
 def unknown_option(given: Iterable[str]) -> str:
-    """Say which of these names is no option of a task, and which was meant."""
+    """Return the end of an error text: which of these names is no option of a task, and which was probably meant."""
     known = TaskOptions.__struct_fields__
     name = next(name for name in given if name not in known)
     if name in CELERYS:
@@ -188,9 +188,9 @@ class Task(Generic[P, R]):
     """A task of one app. Made by ``app.task`` and ``app.register``.
 
     :param name: the name that messages carry.
-    :param function: what runs.
-    :param options: what was said at the definition.
-    :param outbox: the app's way out.
+    :param function: the user's function.
+    :param options: the options that the task was defined with.
+    :param outbox: sends its calls.
     :param bind: the function gets its ``Context`` first, as Celery's bound tasks get themselves.
     """
 
@@ -272,13 +272,13 @@ class Task(Generic[P, R]):
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """Describe a call as a part of a workflow.
 
-        In a chain it gets the value before it as a further, first argument; so the arguments may be incomplete, and
-        are checked by the worker.
+        In a chain the value of the task before it becomes a further, first argument. So the arguments here may be
+        incomplete, and are checked by the worker.
         """
         return self.signature_with(self.defaults, args, kwargs)
 
     def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
-        """Describe a call as a part of a workflow that takes no value from what runs before it."""
+        """Describe a call as a part of a workflow that takes no value from the task before it."""
         return self.signature_with(self.defaults, args, kwargs, immutable=True)
 
     def map(self, items: Iterable[Any]) -> Signature[list[R]]:
@@ -303,7 +303,7 @@ class Task(Generic[P, R]):
         self._outbox.report(record)
 
     def connect_to(self, broker: str, backend: str) -> None:
-        """Make the app use these URLs; for child processes. An empty one leaves what the app was made with."""
+        """Make the app use these URLs; for child processes. An empty one keeps the app's own."""
         self._outbox.connect_to(broker or None, backend or None)
 
     def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -312,11 +312,11 @@ class Task(Generic[P, R]):
 
     @cached_property
     def defaults(self) -> SendOptions:
-        """What calls are sent with when nothing is said: the task's own options over those of its route."""
+        """The options of its calls where none are given: the task's own over those of its route."""
         return self._own.over(self._outbox.routes.match(self.name))
 
     def call_with(self, options: SendOptions, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call[R]:
-        """Describe a call with these options, complete as they are."""
+        """Describe a call with exactly these options; the task's own are not added."""
         self.arguments.check(args, kwargs, through=as_json if self._writes_json(options) else None)
         ignore_result = options.ignore_result
         if ignore_result is None:
@@ -347,7 +347,7 @@ class Task(Generic[P, R]):
         )
 
     def require_same(self, value: Any) -> None:
-        """Raise ``EncodeError`` when a record in the returned value would arrive in JSON as another one."""
+        """Raise ``EncodeError`` for a returned value that holds a record which JSON would change on its way."""
         self.returns.require_same(value, as_json)
 
     def _writes_json(self, options: SendOptions) -> bool:
@@ -387,7 +387,7 @@ def as_json(value: Any) -> Any:
 
 
 def signature_options(options: SendOptions) -> dict[str, Any]:
-    """Return send options by the names that signatures have for them."""
+    """Return send options under the names that signatures use."""
     return {name: value for name in OPTION_NAMES if (value := getattr(options, name)) is not None}
 
 
@@ -444,15 +444,15 @@ class Sender(Generic[P, R]):
 
 
 class Untyped:
-    """Nobody's argument: only a parameter without a type (or of type ``object``) takes it.
+    """A type that no caller passes: only a parameter without a type (or of type ``object``) accepts it.
 
-    It tells type checkers a first parameter that could be anything from a ``Context``; such a task's arguments are
-    not checked.
+    By it, type checkers tell a first parameter without a type from a ``Context``; they do not check the arguments of
+    such a task.
     """
 
 
 class TaskDecorator(Protocol):
-    """What ``app.task(...)`` returns: makes a task of a function, whose ``Context`` parameter is not the caller's."""
+    """The decorator that ``app.task(...)`` returns; the ``Context`` parameter is left out of the task's signature."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
@@ -473,7 +473,7 @@ class TaskDecorator(Protocol):
 
 
 class BoundTaskDecorator(Protocol):
-    """What ``app.task(bind=True)`` returns: the first parameter, whatever it is called, gets the context."""
+    """The decorator that ``app.task(bind=True)`` returns: the first parameter, whatever its name, gets the context."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
