@@ -201,7 +201,7 @@ class App:
         return self.outbox.delay(self.call(name, args, kwargs))
 
     async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
-        """Send calls made by ``task.call(...)`` or ``app.call(...)`` in a few round trips; the results are in their order.
+        """Send calls made by ``task.call(...)`` or ``app.call(...)`` in a few round trips; results are in their order.
 
         Raises as ``Task.send``; a broker has no transactions, so part of the calls may then have been sent.
         """

@@ -21,8 +21,8 @@ from celeriac.servers.redis.fanout import RedisFanout
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.results import RedisBackend
@@ -75,7 +75,7 @@ class RedisBroker:
         self._link.on_wrong_type = Strangers(self._link, self._keys).set_aside
         self._bindings = Bindings(self._link, self._keys)
         self._parking = Parking(self._link, self._keys)
-        self._outbox = Outbox(self._link, self._keys, self._bindings, self._parking)
+        self._publishing = Publishing(self._link, self._keys, self._bindings, self._parking)
         self._leases = Leases(self._link, self._keys, lease)
         self._settler = Settler(self._link, self._keys, self._leases)
         self._recovery = Recovery(
@@ -89,16 +89,16 @@ class RedisBroker:
         self._fanout = RedisFanout(self._link, self._keys, self._pushes)
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
-        await self._outbox.publish(envelope, route)
+        await self._publishing.publish(envelope, route)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        await self._outbox.publish_many(messages)
+        await self._publishing.publish_many(messages)
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        return await self._outbox.publish_once(key, messages)
+        return await self._publishing.publish_once(key, messages)
 
     async def forget_once(self, key: str) -> None:
-        await self._outbox.forget_once(key)
+        await self._publishing.forget_once(key)
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[RedisSubscription]:
@@ -106,7 +106,7 @@ class RedisBroker:
             self._link,
             self._pushes,
             self._keys,
-            self._outbox,
+            self._publishing,
             self._leases,
             self._settler,
             self._recovery,
@@ -169,7 +169,7 @@ class RedisBroker:
             return None
         if self._settlements is None:
             self._settlements = RedisSettlements(
-                self._link, self._keys, self._leases, self._outbox, self._parking, results
+                self._link, self._keys, self._leases, self._publishing, self._parking, results
             )
         return self._settlements
 
@@ -180,7 +180,7 @@ class RedisBroker:
         return await Trial(self._link).broker(self._keys, queues)
 
     async def close(self) -> None:
-        await self._outbox.drain()
+        await self._publishing.drain()
         await self._settler.drain()
         await self._board.drain()
         if self._settlements is not None:

@@ -19,8 +19,8 @@ from celeriac.servers.redis.chords import COUNTING
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link, Script
-from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import QUEUEING, Later, Parking
+from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.results import STORING, RedisBackend
 from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
 from celeriac.servers.redis.upload import LARGE
@@ -119,14 +119,14 @@ class RedisSettlements:
         link: Link,
         keys: Keys,
         leases: Leases,
-        outbox: Outbox,
+        publishing: Publishing,
         parking: Parking,
         results: RedisBackend,
     ) -> None:
         self._link = link
         self._keys = keys
         self._leases = leases
-        self._outbox = outbox
+        self._publishing = publishing
         self._parking = parking
         self._results = results
         self._heads = (
@@ -152,7 +152,7 @@ class RedisSettlements:
         await self._land.drain()
 
     async def _land_with_messages(self, landing: Landing) -> Sequence[Standing]:
-        later = await self._outbox.prepare(landing.messages)
+        later = await self._publishing.prepare(landing.messages)
         return await self._land(self._ending(landing, later))
 
     def _ending(self, landing: Landing, later: Sequence[Later]) -> _Ending:

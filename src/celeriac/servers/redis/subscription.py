@@ -19,8 +19,8 @@ from celeriac.servers.redis.doorbell import Doorbell
 from celeriac.servers.redis.keys import Keys, QueueLists
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.outbox import Outbox
 from celeriac.servers.redis.parking import Parking
+from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.scripts import RESERVE
@@ -58,7 +58,7 @@ class RedisSubscription:
         link: Link,
         pushes: Pushes,
         keys: Keys,
-        outbox: Outbox,
+        publishing: Publishing,
         leases: Leases,
         settler: Settler,
         recovery: Recovery,
@@ -67,7 +67,7 @@ class RedisSubscription:
     ) -> None:
         self._link = link
         self._keys = keys
-        self._outbox = outbox
+        self._publishing = publishing
         self._leases = leases
         self._settler = settler
         self._recovery = recovery
@@ -134,7 +134,7 @@ class RedisSubscription:
         await self._leave(self._queues)
 
     async def add_queue(self, queue: str) -> None:
-        await self._outbox.declare([queue])
+        await self._publishing.declare([queue])
         await self._parking.serve([queue], self._leases.lease * _SERVED)
         if queue not in self._queues:
             self._queues.append(queue)

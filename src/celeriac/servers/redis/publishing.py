@@ -37,7 +37,7 @@ _Name = tuple[str | None, str, str]
 _Trip = list[tuple[str, list[int], list[bytes]]]
 
 
-class Outbox:
+class Publishing:
     """Publishes for one broker."""
 
     def __init__(self, link: Link, keys: Keys, bindings: Bindings, parking: Parking) -> None:
