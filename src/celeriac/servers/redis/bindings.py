@@ -1,7 +1,7 @@
-"""Which queues an exchange leads to, by kombu's tables.
+"""Finds the queues of an exchange in kombu's tables of bindings.
 
-Rules: a member with a pattern is a topic binding, one without is direct; tables belong to every peer, so they are read
-anew for each batch.
+Rules: a member with a pattern is a topic binding, one without is direct. Every peer may change the tables, so they are
+read again for each batch.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Bindings:
 
 
 def _leads(bound_key: str, pattern: str, routing_key: str) -> bool:
-    """Whether a binding leads to its queue; of its pattern only whether there is one is believed.
+    """Whether a binding leads to its queue. The pattern is not used, except for whether there is one.
 
-    kombu writes the pattern out of the key, as a regular expression. A foreign one could take a processor for hours, so
-    the key is read instead: ``*`` is text that ends in no dot, ``#`` any text.
+    kombu makes the pattern from the key, as a regular expression. A pattern that someone else wrote could keep a core
+    busy for hours, so the key is matched instead: ``*`` stands for text that does not end in a dot, ``#`` for any text.
     """
     if not pattern:
         return bound_key == routing_key

@@ -1,7 +1,9 @@
-"""The board of one Redis: sorted sets of names, hashes of marks, a string a lease, a list of moments a window.
+"""The board of one Redis: sorted sets of names, hashes of marks, a string for each lease, a list of times for each
+window.
 
-Rules: each call is one script, and time is the server's. Every key gets an end in the step that writes it. A key of
-another type under one of these names is renamed, and a warning names it; a number that none of us wrote is none.
+Rules: each call is one script, and goes by the server's clock. The step that writes a key also sets its expiry. A key
+of another type under one of these names is renamed, and a warning names it. A revision or number that cannot be one of
+ours is ignored.
 """
 
 from __future__ import annotations

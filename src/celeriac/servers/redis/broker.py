@@ -1,4 +1,4 @@
-"""The broker of Redis: what belongs together, and the queries that need nobody else.
+"""The broker of Redis: puts its parts together, and answers simple queries itself.
 
 Rules: kombu's keys are kept as kombu keeps them, so Celery, its monitors and the other clients see the same queues.
 """
@@ -44,11 +44,11 @@ class RedisBroker:
     :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
     :param key_prefix: put in front of every key; Celery's ``global_keyprefix``. Overrides the URL's.
     :param lease: seconds after which a dead worker's messages go to another.
-    :param visibility_timeout: seconds after which messages held by a dead Celery worker do; as Celery's setting.
+    :param visibility_timeout: the same for a dead Celery worker's messages; as Celery's setting.
     :param timeout: seconds for any one call.
     :param priority_steps: as Celery's setting; every peer must use the same.
-    :param clock: tells when to look for dead workers; leases and due times go by the server's.
-    :param connections: those to this server, where there are some already; their timeout holds.
+    :param clock: tells when to look for dead workers; leases and due times go by the server's clock.
+    :param connections: connections to this server that exist already; their timeout applies.
     :ivar connections: for the result store on the same server.
     """
 
@@ -155,16 +155,16 @@ class RedisBroker:
 
     @property
     def board(self) -> RedisBoard:
-        """What all who use the broker share."""
+        """The board of this Redis."""
         return self._board
 
     @property
     def fanout(self) -> RedisFanout:
-        """Telling and asking everybody who listens."""
+        """Fanout by publish and subscribe."""
         return self._fanout
 
     def settlements(self, results: Backend) -> RedisSettlements | None:
-        """Return what lands endings in one step, where the results are on this server."""
+        """Return what lands decisions in one step, if the results are on this server."""
         if not isinstance(results, RedisBackend) or not results.shares(self._link.target):
             return None
         if self._settlements is None:

@@ -1,8 +1,9 @@
 """Chords counted in Redis, key for key as Celery 5.7 counts them, so that a mixed fleet counts one chord together.
 
-Rules: a part and what it completes are one script; the body is sent by whoever holds the claim. Celery 4 has the size
-in the body and neither ``.s`` nor the keys that tell repeats; what is missing is made up for. Sources: Celery, Redis
-result backend: ``celery-taskset-meta-<group>`` with ``.j .t .s .d .c``.
+Rules: one script counts a part and notices that the chord is complete. The worker that holds the claim sends the body.
+Celery 4 writes the size into the body, and writes neither ``.s`` nor the keys by which repeats are recognised; the
+script makes up for them. Sources: Celery, Redis result backend: ``celery-taskset-meta-<group>`` with ``.j .t .s .d
+.c``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from celeriac.wire.names import group_key
 from celeriac.wire.result import EXCEPTION_STATES, decode_stored, encode_part, take_long
 
 _CLAIM = 30.0
-"""Seconds that a claim holds unless it is renewed; a redelivered last part waits as long for a worker that died."""
+"""Seconds that a claim holds unless it is renewed. If its worker died, a redelivered last part waits that long."""
 
 _DONE = 300
 """Seconds for which Celery remembers that a chord is done."""
@@ -217,7 +218,7 @@ class RedisChords:
         return Standing(held_for=max(answer, 1) / 1000)
 
     def key(self, chord_id: str) -> str:
-        """Return the key that a chord's others begin with."""
+        """Return the key with which all keys of a chord begin."""
         return self._prefix + group_key(chord_id)
 
     def _decode(self, raw: bytes) -> PartValue:

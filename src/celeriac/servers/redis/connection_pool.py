@@ -1,7 +1,8 @@
-"""A process's connections to one Redis, whoever uses them and whichever database they use.
+"""The connections of one process to one Redis, shared by all its links, for all databases.
 
-Rules: a connection is opened on first use, for one database, and belongs to the event loop that opened it; one is kept
-idle for long, of whichever database; the last user that closes closes them all. The driver's errors go to the user.
+Rules: a connection is opened on first use, for one database, and belongs to the event loop that opened it. Only one
+idle connection is kept for long. When the last link closes, all connections are closed. Errors of the driver are raised
+to the link.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import BadFile, open_context
 
 _FRESH = 1.0
-"""Seconds within which an idle connection is used again without asking whether it still stands."""
+"""Seconds for which an idle connection is used again without a check that it is still open."""
 
 _SURPLUS = 5.0
 """Seconds after which an idle connection is closed where another one is idle too."""
@@ -33,7 +34,7 @@ class Unfit(Exception):
 class ConnectionPool:
     """Connections to one Redis.
 
-    :param target: where it is; of several that differ in their databases, any.
+    :param target: the place of the server; its database does not matter.
     :param timeout: seconds for any one call, connecting included.
     :ivar was_let_in: whether the server ever took our login.
     """
@@ -95,7 +96,7 @@ class ConnectionPool:
             await driver.disconnect()
 
     async def take(self, driver: Any) -> Any:
-        """Return a connection of this driver that stands."""
+        """Return an open connection of this driver."""
         for place in range(len(self._idle) - 1, -1, -1):
             if self._idle[place][0] is driver:
                 _, connection, since = self._idle.pop(place)
@@ -103,11 +104,11 @@ class ConnectionPool:
                     return connection
                 await driver.release(connection)
                 break
-        # The driver looks whether a connection still stands, which costs more than a round trip.
+        # The driver checks whether a connection is still open, which costs more than a round trip.
         return await driver.get_connection()
 
     async def give_back(self, driver: Any, connection: Any) -> None:
-        """Keep a connection for the next who needs one, unless it was cut or all were closed meanwhile."""
+        """Keep a connection for the next call, unless it was cut, or all were closed meanwhile."""
         if not connection.is_connected or driver not in self._drivers.values():
             await _drop(driver, connection)
             return
@@ -117,7 +118,7 @@ class ConnectionPool:
             self._tidying = loop.call_later(_SURPLUS, self._tidy)
 
     def _tidy(self) -> None:
-        """Close what was idle for long while others did the work; they are in the order in which they became idle."""
+        """Close connections that were not needed for long; the list is in the order in which they became idle."""
         self._tidying = None
         loop = asyncio.get_running_loop()
         while len(self._idle) > 1 and loop.time() - self._idle[0][2] >= _SURPLUS:

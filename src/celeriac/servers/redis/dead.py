@@ -74,9 +74,9 @@ class RedisDeadLetters:
         arguments: builtins.list[Any] = []
         for name, letter in letters.items():
             if not letter.queue:
-                continue  # no message, or nobody knows of which queue
+                continue  # the letter holds no message, or its queue is unknown
             keys.append(self._keys.list_of_tag(letter.queue, name))
-            # A poison message gets its attempts anew: somebody asked for it.
+            # A person asked for this retry, so a message that killed workers gets all its deliveries again.
             arguments += _bytes(name), mark_redelivered(letter.raw, deliveries=0)
         return int(await self._link.run(REVIVE, keys, arguments))
 

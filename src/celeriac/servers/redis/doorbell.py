@@ -1,10 +1,11 @@
 """Wakes a subscription when something changes in its queues, without polling.
 
-Rules: the server remembers which keys were looked at and pushes one note when any is written, by any client (``CLIENT
-TRACKING``, Redis "Server-assisted client side caching"); looking and remembering are one step, so nothing is missed.
-A server forgets what a connection looked at when that connection ends, and tells nobody: who waits must look again now
-and then, which shows whether the connection stands.
-Where the server refuses that, the wait is a poll with backoff, and the log says so once.
+Rules: the server remembers which keys a connection has read, and pushes a note when any client writes one of them
+(``CLIENT TRACKING``, Redis "Server-assisted client side caching"). Reading and remembering are one step, so no change
+is missed. When a connection is cut the server forgets its keys without a note: a wait must read again now and then,
+which also shows whether the connection is still open.
+
+Where the server refuses tracking, the wait polls with growing pauses, and the log says so once.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _log = logging.getLogger("celeriac.broker.redis")
 _FIRST_POLL = 0.01
 _LAST_POLL = 1.0
 _ALARM_PAUSE = 0.1
-"""Seconds in which changes of the due times alone are collected before they wake anybody."""
+"""Seconds for which changes of the due times alone are collected before they end a wait."""
 
 
 class Doorbell:
-    """Waits for a subscription.
+    """Ends a subscription's wait when one of its keys changes.
 
     :param pushes: the connection that the notes come over.
     :param alarm: the set of due times, whose changes may be noticed a little later than those of the queues.
@@ -104,7 +105,7 @@ class Doorbell:
         return True
 
     def found(self) -> None:
-        """Poll quickly again: there was something."""
+        """Note that messages were found, so that polling starts again with short pauses."""
         self._pause = _FIRST_POLL
 
     async def check(self) -> None:

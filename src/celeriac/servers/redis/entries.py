@@ -1,6 +1,6 @@
-"""What ``unacked`` says of a message: kombu's ``[message, exchange, routing_key]``, read whatever the message is.
+"""Reads the entries of ``unacked``: kombu's ``[message, exchange, routing_key]``, even with a broken message inside.
 
-Rules: nothing is raised, whatever stands there; what leads to no queue cannot be read.
+Rules: no entry raises an error, whatever it holds. An entry that names no queue counts as unreadable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 from celeriac.wire.names import is_text
 
 _END = b', "", "'
-"""What follows a message in an entry that a reserving script wrote, up to the queue."""
+"""The text between the message and the queue in an entry that a reserving script wrote."""
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -55,7 +55,7 @@ def _parse_leniently(value: bytes) -> Entry:
 
 
 def _unwrap(message: bytes) -> bytes:
-    """Return what was pushed: what is no object was written as text."""
+    """Return the message as it was pushed: unless it was an object, it stands in the entry as a string."""
     if not message.startswith(b'"'):
         return message
     text: str = json.loads(message.decode(errors="surrogateescape"), strict=False)

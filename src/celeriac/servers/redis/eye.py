@@ -15,11 +15,11 @@ from celeriac.servers.redis.link import Line, Link
 _log = logging.getLogger("celeriac.broker.redis")
 
 _LISTENER_GONE = "redirect to does not exist"
-"""What the server says of tracking for a connection that was cut a moment ago: it is no refusal to push."""
+"""The server's error if the connection that gets the notes was just cut: it does not mean that tracking is refused."""
 
 
 class Eye:
-    """Looks for one link, over a connection that is opened by the first look."""
+    """Reads tracked keys for one link, over a connection that the first look opens."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

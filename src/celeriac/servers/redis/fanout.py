@@ -1,8 +1,8 @@
-"""Telling and asking everybody who listens, over publish and subscribe.
+"""Fanout over publish and subscribe: sends to all listeners, and asks them.
 
-Rules: channels, bindings and lists of answers are kombu's (``/<db>.<exchange>/<key>``), so Celery's workers
-and monitors hear us and we hear them; listening shares the broker's subscribed connection; a list of answers gets its
-time to live in the step that makes it, since whoever asked may have died meanwhile.
+Rules: channels, bindings and lists of answers are kombu's (``/<db>.<exchange>/<key>``), so that Celery's workers and
+monitors receive our messages, and we theirs. All listeners share the broker's subscribed connection. The step that
+makes a list of answers also sets its expiry, since the process that asked may have died meanwhile.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class RedisFanout:
             asked = int(await self._link.run(_ASK, tables, (member, name, _BINDING_LASTS, *question)))
             yield self._answers(answers, asked if expect is None else min(expect, asked))
         finally:
-            with suppress(BrokerError):  # what is left ends by itself
+            with suppress(BrokerError):  # the keys that are left expire by themselves
                 await asyncio.shield(self._link.run(_UNBIND, (*tables, answers), (member, name)))
 
     async def close(self) -> None:
@@ -168,7 +168,7 @@ class _Listening:
         self._tending = asyncio.create_task(self._tend(), name="celeriac-fanout")
 
     async def close(self) -> None:
-        """End it: nothing is heard, and whoever reads is told."""
+        """Stop listening, and raise ``BrokerUnavailable`` in the task that reads."""
         tending, self._tending = self._tending, None
         if tending is not None:
             tending.cancel()

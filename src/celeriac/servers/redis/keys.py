@@ -1,8 +1,8 @@
 """The names of a broker's keys, and the form of an entry in ``unacked``.
 
-Rules: kombu's names come from ``wire.names``; ours begin with ``celeriac.`` and every one has an owner or an end:
-leases and due times go with the message they are about, dead letters stay until somebody deals with them, which queues
-are served, what was revoked and what was published once expire.
+Rules: kombu's names come from ``wire.names``; ours begin with ``celeriac.``. None of our keys grows for ever: leases
+and due times are removed with their message, dead letters stay until a person retries or deletes them, and the lists of
+served queues, revoked tasks and messages published once expire.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Keys:
 
     :param prefix: put in front of every key as it is (Celery: ``global_keyprefix``).
     :param steps: kombu's ``priority_steps``; every peer must use the same.
-    :ivar kinds: the Redis type of every key that is the broker's own; no queue has such a name.
+    :ivar kinds: the Redis type of every key of the broker itself; no queue may have such a name.
     """
 
     def __init__(self, prefix: str, steps: Sequence[int]) -> None:
@@ -69,7 +69,7 @@ class Keys:
         }
 
     def once(self, key: str, batch: int) -> str:
-        """Return what says that a batch of messages was published under a key."""
+        """Return the key that marks a batch of messages as published under ``key``."""
         return f"{self.prefix}celeriac.once.{key}.{batch}"
 
     def list_for(self, queue: str, priority: int) -> str:

@@ -1,7 +1,7 @@
 """Sends values that a server may find too large.
 
-Rules: what is larger than the server takes is not sent, since the server closes the connection over it, often without a
-word, and whatever else was on it would fail too; the one who sent it hears both sizes.
+Rules: a value larger than the server's limit is not sent: the server would close the connection, often without an
+error, and all other calls on it would fail, too. The error names both sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class LargeValues:
-    """The way of large values to one Redis."""
+    """Sends large values to one Redis."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -89,7 +89,7 @@ class LargeValues:
         return _read(answers)
 
     async def _is_to_blame(self, error: CeleriacError) -> bool:
-        """Whether it was what was sent, and nothing else, that the server closed the connection over."""
+        """Whether the server closed the connection because of the value that was sent, and for no other reason."""
         if not isinstance(error.__cause__, LinkDown):
             return False
         try:

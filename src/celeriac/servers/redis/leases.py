@@ -1,4 +1,4 @@
-"""Keeps what this process holds from being taken for lost.
+"""Renews the leases of the messages that this process holds, so that no peer takes them for lost.
 
 Rules: a second process renews (``renewer``), by the owner's name in each tag, so neither a busy event loop
 nor a task that keeps the interpreter lock stops it, and a stopped process (``SIGSTOP``) keeps what it holds, since it
@@ -59,13 +59,13 @@ class Leases:
         self.second_look = lease * _SECOND_LOOK
 
     def number(self, count: int) -> int:
-        """Return the first of so many serials that nobody had before."""
+        """Return the first of ``count`` new serials."""
         first = self._serial
         self._serial += count
         return first
 
     def hold(self, tags: Iterable[str]) -> bool:
-        """See to it that these are renewed; return whether renewals were under way already."""
+        """Renew the leases of these tags from now on; return whether renewals were under way already."""
         self._held.update(tags)
         kept, self._kept = self._kept, True
         if not kept:
@@ -73,17 +73,17 @@ class Leases:
         return kept
 
     def release(self, tags: Iterable[str]) -> None:
-        """Learn that these are not held any more."""
+        """Stop renewing these tags: their messages were settled."""
         self._held.difference_update(tags)
 
     async def rest(self) -> None:
-        """Ask nothing of the server, and need no process, while nothing is held."""
+        """Stop renewing, and end the second process, while no message is held."""
         if self._kept and not self._held:
             self._kept = False
             await self._renewer.close()
 
     def lose(self, first: int, count: int) -> None:
-        """Never renew these serials: if the server gave them out, nobody got them."""
+        """Never renew these serials: the answer that gave out their messages was lost."""
         if self._lost and self._lost[-1][1] == first - 1:
             earlier, _ = self._lost.pop()
         else:

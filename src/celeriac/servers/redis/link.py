@@ -1,8 +1,8 @@
 """One database of a Redis as the broker or a result store uses it.
 
-Rules: one call is one round trip with one deadline; the driver's errors end here, translated into those of the owner
-and chained; no retry is made here, since only the caller knows what may be done twice. Links of one server may share
-their connections.
+Rules: one call is one round trip with one deadline. The driver's errors are translated here into those of the broker or
+the result store, with the original chained. A link never retries, since only its caller knows which calls may run
+twice. Links to one server may share connections.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Link:
 
     :param target: which database.
     :param pool: the connections to its server.
-    :param unavailable: what to raise when another try may help.
-    :param refused: what to raise when it will not.
+    :param unavailable: the error to raise when another try may help.
+    :param refused: the error to raise when another try will not help.
     :ivar on_wrong_type: called when a script met a key of the wrong type; the script runs again if it returns true. A
         script that is run so changes nothing before it has looked at the types of its keys.
     """
@@ -142,7 +142,7 @@ class Link:
             return Line(self, await dial(self._pool.open(self, self.target.db), protocol), protocol)
 
     async def check_door(self) -> None:
-        """Make a connection and drop it; raise what keeps others from making one."""
+        """Make a connection and drop it; raise the error that keeps peers, too, from connecting."""
         async with self.deadline():
             connection = await dial(self._pool.open(self, self.target.db))
             try:
@@ -179,7 +179,7 @@ class Link:
         text = str(error) or type(error).__name__
         if isinstance(error, OutOfMemoryError):
             text = f"OOM {text}"
-        # What was good once may be so again: a new password or certificate must not cost what runs meanwhile.
+        # A login that worked once may work again: a changed password or certificate must not end running tasks.
         kind = self.unavailable if self._pool.was_let_in else self.refused
         if reason := tls_refusal(error):
             return kind(f"{self.target} cannot be connected to: {reason}")
@@ -198,7 +198,7 @@ class Link:
         return self.unavailable(f"{self.target} is not available: {text}")
 
     async def _why_no_master(self, error: MasterNotFoundError) -> CeleriacError:
-        """Return the owner's error: sentinels that know no such master, or let nobody in, will not tomorrow either."""
+        """Return the error: an unknown master, or a sentinel that refuses the login, is no passing outage."""
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.target.master)
         try:
             async with asyncio.timeout(self.timeout):
@@ -262,7 +262,7 @@ class Link:
 
 
 class Line:
-    """One connection that nobody else uses; it may be subscribed or tracked.
+    """One connection with a single user; it may be subscribed or tracked.
 
     :ivar protocol: Redis's, 2 or 3.
     """

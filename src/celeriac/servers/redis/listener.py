@@ -1,8 +1,9 @@
-"""Tells every wait of a process about its results over one connection.
+"""Passes results to all waits of a process, over one connection.
 
-Rules: subscribe, have it confirmed, then look, so nothing is missed; a record is told once; the last wait of a key
-takes its subscription along. Writers that store without publishing (gocelery) are found by looking again, ever more
-rarely. A cut connection is made anew as long as somebody waits, and everything is looked at again.
+Rules: a wait subscribes, gets the confirmation, and then reads its keys, so that no record is missed. Each record is
+passed on once. When the last wait for a key ends, so does its subscription. Some writers store without publishing
+(gocelery); their records are found by reading again, less and less often. While any wait is left, a cut connection is
+replaced, and all keys are read again.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Wait:
                 raise StopAsyncIteration
             self._some.clear()
             await self._some.wait()
-        news = self._news[0]  # taken out once it is read: whoever waits may give up meanwhile
+        news = self._news[0]  # removed only after it was read, since the caller may be cancelled meanwhile
         if isinstance(news, tuple):
             news = await self._read_aside(*news)
         self._news.popleft()
@@ -69,11 +70,11 @@ class Wait:
         return news
 
     def told(self, key: bytes) -> bytes | None:
-        """Return what was last told of this key."""
+        """Return the record of this key that was last passed on."""
         return self._told.get(key)
 
     def tell(self, key: bytes, raw: bytes) -> None:
-        """Hand on a record, unless it was told before or the task is done."""
+        """Pass on a record, unless it was passed on before, or the task is done."""
         task_id = self.pending.get(key)
         if task_id is None or self._told.get(key) == raw:
             return
@@ -202,7 +203,7 @@ class Listener:
         return [None] * len(waits)
 
     async def _look(self, keys: Sequence[bytes], waits: Iterable[Wait]) -> None:
-        """Read the keys and tell these waits, unless a wait was told something newer meanwhile."""
+        """Read the keys and pass the records to these waits, unless a wait got something newer meanwhile."""
         before = [(wait, key, wait.told(key)) for wait in waits for key in wait.pending]
         commands = [("MGET", *keys[start : start + _BATCH]) for start in range(0, len(keys), _BATCH)]
         found: dict[bytes, bytes | None] = {}
@@ -268,7 +269,7 @@ class Listener:
             await line.close()
 
     async def _tend(self) -> None:
-        """Look again and reconnect, as long as somebody waits."""
+        """Read again and reconnect, while any wait is left."""
         pause = _TICK
         try:
             while self._all:
@@ -306,6 +307,6 @@ class Listener:
 
 
 def _ignore(future: asyncio.Future[None]) -> None:
-    """Take note of a failure that concerns nobody: whose connection is gone, its subscriptions are gone too."""
+    """Retrieve a failure that is of no use: with the connection, its subscriptions are gone, too."""
     if not future.cancelled():
         future.exception()

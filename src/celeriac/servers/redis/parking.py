@@ -1,8 +1,8 @@
-"""Messages for later: parked at their publication, so that they stand in no line.
+"""Parks messages that are due later when they are published, so that they take no place in a queue.
 
-Rules: a message is parked only where a celeriac worker serves its queue just now, which it says in a set of its own:
-nobody else would bring it back in time. Elsewhere it goes to its queue, and who takes it deals with its time. Both are
-decided and done in one step, by the server's time.
+Rules: a message is parked only if a celeriac worker serves its queue at that moment, which workers note in a set: only
+such a worker brings it back in time. Otherwise it goes to its queue, and the worker that takes it holds it. One step
+decides and does this, by the server's clock.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ return 1
 
 
 class Later(msgspec.Struct, frozen=True):
-    """A message whose time is yet to come, on its way to one queue.
+    """A message that is due later, on its way to one queue.
 
     :param position: of the message in its batch.
     :param key: the queue's list for this priority.
@@ -100,7 +100,7 @@ Addition = tuple[str, Sequence[Later]]
 
 
 class Parking:
-    """Parks for one broker, and says which queues are served."""
+    """Parks messages for one broker, and notes which queues are served."""
 
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
@@ -137,7 +137,7 @@ class Parking:
         return answer
 
     async def _add_once(self, additions: Sequence[Addition]) -> list[bool | BaseException]:
-        """Park or queue what is not done under its key yet; answer of each whether any was, or with what refused it."""
+        """Park or queue each addition unless its key is known; answer of each whether it was new, or its error."""
         batches = [
             (owner, self._keys.once(key, number), batch)
             for owner, (key, messages) in enumerate(additions)
@@ -165,12 +165,12 @@ class Parking:
         await self.forget_once.drain()
 
     async def serve(self, queues: Sequence[str], seconds: float) -> None:
-        """Say that what is parked for these queues is brought back, for so long."""
+        """Note for ``seconds`` that messages which are parked for these queues will be brought back."""
         if queues:
             await self._link.run(_SERVE, (self._keys.served,), (seconds, *queues))
 
     async def leave(self, queues: Sequence[str]) -> None:
-        """Take that back; who else serves them says so again by itself."""
+        """Remove that note; another worker that serves these queues writes its own again."""
         if queues:
             await self._link.call("ZREM", self._keys.served, *queues)
 

@@ -1,7 +1,7 @@
 """Publishes messages, many to a round trip.
 
-Rules: messages of one list go in one command and keep their order; a queue is declared before its first message; what
-cannot be routed is an error, never dropped; a call has its answer within the timeout, whatever the broker does.
+Rules: messages of one list go in one command and keep their order. A queue is declared before its first message. A
+message without a route is an error, and is never dropped. A call ends within the timeout, whatever the server does.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Publishing:
     async def publish_many(self, messages: Sequence[Message]) -> None:
         """Publish in order; raise the first refusal after the batch it was in.
 
-        What cannot be written, or is too large, is found before anything is sent.
+        A message that cannot be encoded, or is too large, is found before any is sent.
         """
         for _, route in messages:
             self._check(route)
@@ -83,7 +83,7 @@ class Publishing:
         return await self._large.send(max(sizes), _name(messages[largest.position]), add)
 
     async def prepare(self, messages: Sequence[Message]) -> list[Later]:
-        """Return what a script takes to publish these; their queues are declared. Raises the first refusal."""
+        """Declare the queues of these messages; return the form that scripts take. Raises the first refusal."""
         for _, route in messages:
             self._check(route)
         await self._declare(self._undeclared([route for _, route in messages]))
@@ -138,7 +138,7 @@ class Publishing:
             raise self._link.translate(error) from error
 
     async def _send_each(self, messages: Sequence[Message]) -> Answers:
-        """Send what can be sent; answer the rest with what is wrong with it."""
+        """Send each message that can be sent; the answer for any other is its error."""
         frames = [_pack_or_say(message, tag) for message, tag in zip(messages, _tags(messages), strict=True)]
         for place, frame in enumerate(frames):
             if isinstance(frame, bytes) and len(frame) >= LARGE:  # by its headers
@@ -163,9 +163,9 @@ class Publishing:
     async def _sort(
         self, messages: Sequence[Message], frames: Sequence[bytes | EncodeError], answers: Answers
     ) -> tuple[dict[str, list[tuple[int, bytes]]], list[Later]]:
-        """Return the frames of each list with their positions, and what is for later.
+        """Return the frames of each list with their positions, and the messages for later.
 
-        What cannot be sent is answered at once.
+        A message that cannot be sent gets its error at once.
         """
         lists: dict[str, list[tuple[int, bytes]]] = {}
         later: list[Later] = []
@@ -261,7 +261,7 @@ class Publishing:
 
 
 def _tags(messages: Sequence[Message]) -> list[str]:
-    """Return a tag that nobody else has for each."""
+    """Return a unique tag for each message."""
     digits = os.urandom(16 * len(messages)).hex()
     return [digits[start : start + 32] for start in range(0, len(digits), 32)]
 
@@ -275,7 +275,7 @@ async def _pack_all(messages: Sequence[Message]) -> list[bytes]:
             raise frame
         frames.append(frame)
         if len(frames) % _WITHOUT_PAUSE == 0:
-            await asyncio.sleep(0)  # others in the event loop have their turn
+            await asyncio.sleep(0)  # gives the event loop a turn
     return frames
 
 
@@ -295,7 +295,7 @@ def _name(message: Message) -> str:
 
 
 def _timed(route: Route) -> Route:
-    """Return the route with a time: what is due already is queued by the script that parks."""
+    """Return the route with a due time; the script that parks queues at once a message whose time has come."""
     return route if route.due is not None else msgspec.structs.replace(route, due=0.0)
 
 

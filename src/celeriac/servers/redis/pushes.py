@@ -1,9 +1,9 @@
-"""The connection on which a Redis speaks unasked: what is subscribed to is heard here, whoever asked for it.
+"""The connection over which Redis pushes messages and notes of changed keys.
 
-Rules: a broker has one such connection, however many listen; the first opens it, the last closes it. A subscription
-stands when the server has confirmed it. When the connection is cut, everybody who listened is told, and joins again.
-Redis's protocol 3 answers commands over the same connection, so it also looks at keys of which it is to tell changes;
-where the server refuses that protocol, another connection does (``Eye``).
+Rules: a broker has one such connection for all its listeners; the first listener opens it, the last closes it. A
+subscription counts once the server has confirmed it. When the connection is cut, each listener is told, and must join
+again. With protocol 3 the same connection also reads the keys whose changes are to be noted. A server that refuses
+protocol 3 needs another connection for that (``Eye``).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _SILENCE = 10.0
 
 
 class Ear(msgspec.Struct, eq=False):
-    """What one listener hears.
+    """One listener: its channels, and the functions that it is called by.
 
     :param hear: called with the name of a channel and what came there.
     :param lost: called once when the connection was cut: nothing is heard from then on.
     :param patterns: channels by glob pattern.
     :param changes: whether to hear of changes too: the channel is ``CHANGES`` then, and a list of keys comes, or
-        ``None`` where every key changed. The keys are those that anybody looked at (``Pushes.look``).
+        ``None`` where every key changed. The keys are those of every ``Pushes.look``.
     """
 
     hear: Callable[[bytes, Any], None]
@@ -48,7 +48,7 @@ class Ear(msgspec.Struct, eq=False):
 
 
 class _Awaited(msgspec.Struct, eq=False):
-    """What the server has yet to say: confirm one subscription, or answer some commands.
+    """A confirmation of one subscription, or the answers to some commands, that the server has yet to send.
 
     :param missing: how many confirmations or answers.
     """
@@ -66,13 +66,13 @@ class _Awaited(msgspec.Struct, eq=False):
         return self.missing == 0
 
     def fail(self, error: CeleriacError) -> None:
-        """Tell who waits for it."""
+        """Raise the error in the task that waits."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
 class _Subscription(_Awaited, eq=False):
-    """Is confirmed by pushes, and answered only where it is refused."""
+    """A subscription: the server confirms it by pushes, and answers only to refuse it."""
 
 
 class Pushes:
@@ -118,8 +118,8 @@ class Pushes:
     async def look(self, questions: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to commands that read; listeners are told once when what they read changes.
 
-        For who has joined. A refused command's answer is the link's error. Raises the link's errors where the server
-        does not tell of changes, and where the connection was cut.
+        Only a listener that has joined may call this. A refused command's answer is the link's error. Raises the link's
+        errors if the server does not push changes, and if the connection was cut.
         """
         if self.protocol == 2:
             if isinstance(self._number, CeleriacError):
@@ -172,7 +172,7 @@ class Pushes:
             except self._link.refused as error:
                 if isinstance(error, self._link.unavailable):
                     raise
-            # Either the protocol was refused, and 2 will do for good, or whatever else is refused again.
+            # If protocol 3 was refused, protocol 2 works from now on; any other refusal is raised again here.
         line = await self._link.open_line()
         self.protocol = 2
         try:
@@ -309,6 +309,6 @@ class Pushes:
 
 
 def _note(future: asyncio.Future[list[Any]]) -> None:
-    """Take note of a failure: who waited may have given up."""
+    """Retrieve a failure, since the task that waited for it may have been cancelled."""
     if not future.cancelled():
         future.exception()

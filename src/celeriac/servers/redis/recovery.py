@@ -1,10 +1,10 @@
-"""Gives back what dead workers held.
+"""Gives back the messages of dead workers.
 
-Rules: a celeriac peer's message is recognised by its lease and given back when two looks, some time apart, found its
-term ended and the server took writes and new connections: after an outage all terms have ended, and who lives renews
-within that time, over a connection that may have to be made; a message without lease is kombu's and is given back when
-kombu's own rule says so, the visibility timeout. The restoring script looks again, so any number of peers may recover
-at once, kombu's sweep among them. What cannot be read or goes to no queue is buried, so that nobody meets it again.
+Rules: a message of a celeriac worker has a lease. It is given back when two looks, some time apart, both find its term
+ended, while the server takes writes and new connections. One look is not enough: after an outage all terms have ended,
+and workers that live need time to reconnect and renew. A message without a lease is a Celery worker's, and is given
+back after kombu's visibility timeout. The restoring script checks again, so that any number of peers, and kombu, may
+restore at once. An entry that cannot be read, or names no queue, is buried, so that it is not found again and again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BATCH = 100
 
 
 class _Lapsed(msgspec.Struct):
-    """What nobody holds any more; ``entry`` is ``None`` where ``value`` cannot be read."""
+    """A message whose lease has ended; ``entry`` is ``None`` where ``value`` cannot be read."""
 
     tag: str
     value: bytes
@@ -67,7 +67,7 @@ class Recovery:
         self._shut = False
 
     async def run(self) -> int:
-        """Give back what has lapsed by now; return how many messages went back."""
+        """Give back the messages whose leases have ended; return how many."""
         restored = 0
         while True:
             lapsed = self._without_suspects(await self._find_believable())
@@ -83,11 +83,11 @@ class Recovery:
 
     @property
     def suspects(self) -> bool:
-        """Whether the last look found somebody whom the next may find dead."""
+        """Whether the last look found a worker that the next look may find dead."""
         return bool(self._suspects)
 
     def _without_suspects(self, lapsed: Sequence[_Lapsed]) -> list[_Lapsed]:
-        """Leave out what was held by owners whose end is not certain yet; note them."""
+        """Leave out the messages of workers whose death is not certain yet, and note those workers."""
         now = self._clock.monotonic()
         owners = {_owner(found.tag) for found in lapsed}
         self._suspects = {owner: self._suspects.get(owner, now) for owner in owners}
@@ -95,7 +95,7 @@ class Recovery:
         return [found for found in lapsed if not (owner := _owner(found.tag)) or owner in certain]
 
     async def _find_believable(self) -> list[_Lapsed]:
-        """Leave out the workers whose leases have lapsed while no connection can be made: theirs cannot be either."""
+        """Leave out workers with leases while no new connection can be made: they cannot reconnect and renew either."""
         found = await self._find()
         if not any(_owner(lapsed.tag) for lapsed in found):
             return found
@@ -146,7 +146,7 @@ class Recovery:
         return sum(answer == 1 for answer in answers)
 
     async def _bury(self, stuck: Sequence[tuple[_Lapsed, str]]) -> None:
-        """Set aside, as they stand, entries that nobody can give back."""
+        """Bury entries that no worker can give back, unchanged."""
         keys = self._keys
         arguments: list[Any] = []
         for found, why in stuck:
@@ -188,7 +188,7 @@ class Recovery:
 
 
 def _owner(tag: str) -> str:
-    """Return whose tag it is, ``""`` for a peer of kombu's kind."""
+    """Return the owner in a tag; ``""`` for the tag of a Celery worker."""
     owner, dot, _ = tag.partition(".")
     return owner if dot else ""
 

@@ -1,6 +1,6 @@
-"""Messages that are parked in Redis: their times in a set, themselves in ``unacked``.
+"""The parked messages of a Redis: due times are in a sorted set, the messages in ``unacked``.
 
-Rules: a message that is due is parked until the next worker looks, which those that wait do at that moment.
+Rules: a message that is due counts as parked until a worker looks. A waiting worker looks at the due time itself.
 """
 
 from __future__ import annotations

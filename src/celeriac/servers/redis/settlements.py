@@ -1,8 +1,8 @@
-"""Lands endings in one step: results, parts of chords, what follows, and the message itself.
+"""Lands decisions in one step: results, parts of chords, follow-ups, and the message.
 
-Rules: nothing of an ending is done unless its receipt stands; an ending that is refused in part is not settled, so that
-its message comes again; the endings of a batch do not know each other. The broker's keys and the results may be in two
-databases of one server: whoever may read and write both may change between them in a script.
+Rules: nothing is done for a void receipt. If a part of a decision is refused, its message is not settled and comes
+again. An error of one decision harms no other of its batch. The broker's keys and the results may be in two databases
+of one server: a user who may use both can switch between them in a script.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from celeriac.wire.result import SUCCESS
 _BATCH = 500
 
 _LINGER = 0.001
-"""Seconds that endings wait for others while the one before them was landing. Their places are free already: nothing
-but the caller waits, and a lone ending does not."""
+"""Seconds for which a decision that came while another one was landing waits for further ones. Its slot is free
+already, so that only its caller waits. A decision that comes alone does not wait."""
 
 _LAND = Script(
     STORING

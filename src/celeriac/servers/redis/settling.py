@@ -1,7 +1,7 @@
-"""How a delivery ends: acknowledged, given back, parked or buried.
+"""Settles deliveries: acknowledges, requeues, parks or buries their messages.
 
-Rules: endings of the same kind share a round trip; every ending asks whether the message is still ours, in the same
-script that makes the change.
+Rules: settlements of the same kind share a round trip. The script that settles a message first checks that it is still
+held by us.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Settler:
     async def give_back(self, receipts: Sequence[RedisReceipt]) -> None:
         """Put messages that never started back as they came, at the heads of their queues.
 
-        What was lost meanwhile is another's already. Raises ``BrokerError``.
+        A message that was lost meanwhile is left to its new worker. Raises ``BrokerError``.
         """
         while receipts:
             count = _count(receipts)
@@ -162,5 +162,5 @@ def _mark_given_back(raw: bytes) -> bytes:
 
 
 def lost_delivery(tag: str) -> DeliveryLost:
-    """Return what says that a receipt is void."""
+    """Return the error that says that a receipt is void."""
     return DeliveryLost(f"delivery {tag} is not ours any more: its lease ended or it was settled before")

@@ -1,7 +1,7 @@
-"""What stands under a name of ours and is of another Redis type: set aside, so that it ends nobody's work.
+"""Renames keys that have a name of ours but another Redis type, so that they cannot stop workers.
 
-Rules: nothing is deleted, it is renamed and named in one warning; a key that kombu's peers share is left for somebody
-to look at, and named in the error.
+Rules: such a key is never deleted, but renamed, with one warning. A key that Celery uses, too, is left as it is, and an
+error names it, so that a person decides.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ return found
 
 
 class Strangers:
-    """Keeps the keys of one broker free."""
+    """Renames foreign keys under the names of one broker."""
 
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link

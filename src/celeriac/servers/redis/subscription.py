@@ -1,7 +1,7 @@
-"""Takes messages from queues: hand out what is held, reserve what there is, else wait to be woken.
+"""Takes messages from queues: hands out held messages first, then reserves new ones, else waits until it is woken.
 
-Rules: a message is on record in ``unacked`` and under our lease in the same step that removes it from its list; client
-and server number the deliveries alike, so tags are never sent back; the queue that comes first changes every time.
+Rules: the step that removes a message from its list also writes it to ``unacked``, under our lease. Client and server
+number the deliveries in the same way, so that the server need not send the tags. Each take begins with another queue.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _log = logging.getLogger("celeriac.broker.redis")
 _MOST_AT_ONCE = 1000
 
 _REVOKED_SINCE = 0.05
-"""Seconds after which it is asked anew what was revoked, before messages start that were reserved earlier."""
+"""Seconds after which the revision is asked for again before messages that were reserved earlier start."""
 
 _TROUBLED = 1.0
-"""Seconds between looks while a list cannot be read: it may be there all the same, which ends every other wait."""
+"""Seconds between looks while a key of a queue is no list: as it exists, it would end every other wait at once."""
 
 
 _LONGEST_WAIT = 15.0
-"""Seconds for which a wait believes that it will be woken; then it looks, over the connections that it depends on."""
+"""Seconds after which a wait looks by itself: a connection that was cut without notice would never wake it."""
 
 _MOST_COMPLAINTS = 100
-"""Different troubles with queues that are said: names may come from whoever writes to the server."""
+"""The most different troubles with queues that are logged: any client may make up names without end."""
 
 _SERVED = 2.0
-"""Leases for which a queue counts as served after its worker was last heard of."""
+"""For how many leases a queue counts as served after its worker's last sign of life."""
 
 
 class RedisSubscription:
@@ -148,7 +148,7 @@ class RedisSubscription:
             await self._reserve.let_go(lambda delivery: delivery.queue == queue)
 
     async def _leave(self, queues: Sequence[str]) -> None:
-        with suppress(BrokerError):  # it ends by itself too
+        with suppress(BrokerError):  # the note also expires by itself
             await self._parking.leave(queues)
 
     def _plan(self) -> None:
@@ -218,7 +218,7 @@ class RedisSubscription:
         for number, raws in zip(batches[::2], batches[1::2], strict=True):
             kept &= self._deliver(deliveries, order, number, raws, serial + len(deliveries))
         if not kept and self._clock.monotonic() > asked + self._leases.term / 2:
-            await self._give_back(deliveries)  # nobody renewed them while the answer lay unread
+            await self._give_back(deliveries)  # their leases were not renewed while the answer lay unread
             deliveries = []
         return deliveries
 
@@ -253,7 +253,7 @@ class RedisSubscription:
 
 
 class _Round:
-    """What one order of the queues asks of the reserving script."""
+    """The reserving script's keys and arguments for one order of the queues."""
 
     __slots__ = ("ends", "keys", "places")
 

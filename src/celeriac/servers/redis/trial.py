@@ -1,8 +1,8 @@
-"""Tries what clients and workers need of a Redis, and nothing that they do not.
+"""Tries the commands, keys and channels that clients and workers need on a Redis.
 
-Rules: what is written has names of its own, expires, and is deleted at once; other keys are only tried with commands
-that change nothing. What is refused is told by the name of the command, the key or the channel, so that an operator
-can allow it.
+Rules: the trial writes only keys with names of their own, which expire and are deleted at once; other keys are tried
+only with commands that change nothing. An error names the refused command, key or channel, so that an operator can
+allow it.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Trial:
         return [*await self._evicts(), *self._lowered()]
 
     async def _plain(self) -> None:
-        """Try commands that no script can: a script that the server knows already takes another one than a new one."""
+        """Try commands outside of scripts: a known script is run by another command than a new one."""
         for command in (("EVAL", "return 1", 0), ("PING",)):
             await self._link.call(*command)
 
@@ -201,7 +201,7 @@ class Trial:
         ]
 
     async def _evicts(self) -> list[Finding]:
-        """Say whether a full memory makes the server drop what it must not; nothing where it does not say so."""
+        """Return a finding if a full memory makes the server drop our keys; none if it does not tell its policy."""
         try:
             facts = await self._link.call("INFO", "memory")
         except self._link.refused as error:

@@ -1,4 +1,4 @@
-"""Sends what takes its time: the deadline of an upload follows its progress, so that a slow line is no outage."""
+"""Sends large commands: the deadline is put off while bytes move, so that a slow network is not taken for an outage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from redis.exceptions import (
 )
 
 LARGE = 1024 * 1024
-"""Bytes from which on something is large: every Redis takes less, and any line in no time."""
+"""Bytes from which on a value is large: every Redis takes smaller ones, and any network carries them in no time."""
 
 _PIECE = 64 * 1024
 _LOOKS = 4
@@ -60,7 +60,7 @@ class _Watch:
         self._next = self._loop.call_later(patience / _LOOKS, self._look)
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._next.cancel()
 
     def _look(self) -> None:
