@@ -10,6 +10,7 @@ import pytest
 
 from celeriac import Celeriac, Retry
 from celeriac.errors import BrokerError, BrokerUnavailable, TaskNotFound
+from celeriac.servers.rabbitmq import AmqpBroker
 from tests.docs.pages import ROOT
 from tests.servers import RabbitServer
 
@@ -77,3 +78,61 @@ async def test_a_user_with_the_documented_right_more_can_be_asked(rabbit_server:
 
         assert await asyncio.to_thread(ping) == [{"shop@here": {"ok": "pong"}}]
         asking.close()
+
+
+def make_limited(rabbit_server: RabbitServer, configure: str, write: str, read: str) -> tuple[str, str]:
+    """Make a user with these rights in a vhost of its own; return the URLs of the user and of one who may do all."""
+    name = f"shop-{uuid.uuid4().hex}"
+    rabbit_server.control("add_vhost", name)
+    rabbit_server.control("add_user", name, "password")
+    rabbit_server.control("set_permissions", "-p", name, name, configure, write, read)
+    rabbit_server.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    url = rabbit_server.url(name)
+    return url.replace("guest:guest", f"{name}:password"), url
+
+
+async def examine(url: str, queue: str = "celery") -> list[str]:
+    broker = AmqpBroker(url)
+    try:
+        return [finding.text for finding in await broker.examine([queue])]
+    finally:
+        await broker.close()
+
+
+async def test_the_trial_of_rights_leaves_nothing_behind(rabbit_server: RabbitServer):
+    url, _ = make_limited(rabbit_server, ".*", ".*", ".*")
+    assert await examine(url) == []
+    vhost = url.rpartition("/")[2]
+    for listed in ("list_queues", "list_exchanges"):
+        assert "celer" not in rabbit_server.control("-q", listed, "-p", vhost, "name")
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_each_right_that_no_task_can_do_without_is_named(rabbit_server: RabbitServer, there: bool):
+    url, owner = make_limited(rabbit_server, "^$", "^$", "^$")
+    if there:
+        async with Celeriac("owner", owner, "disabled://") as app:
+            await app.send_task("a.task")
+    with pytest.raises(BrokerError) as raised:
+        await examine(url)
+    assert not isinstance(raised.value, BrokerUnavailable)
+    assert f"'celery' ({'read' if there else 'configure, write, read'}), 'amq.default' (write)" in str(
+        raised.value
+    )
+
+
+async def test_what_works_without_a_right_is_told_with_what_it_costs(rabbit_server: RabbitServer):
+    url, _ = make_limited(rabbit_server, "^celery$", r"^(celery|amq\.default)$", "^celery$")
+    delays, ledger, dead = await examine(url)
+    assert "celery_delayed" in delays
+    assert "later" in delays
+    assert "celeriac.ledger" in ledger
+    assert "revoked" in ledger
+    assert "celeriac.dead" in dead
+    assert "set aside" in dead
+
+
+async def test_a_queue_that_may_not_be_made_is_named(rabbit_server: RabbitServer):
+    url, _ = make_limited(rabbit_server, ".*", ".*", ".*")
+    with pytest.raises(BrokerError, match=r"'celery'.*declare=never"):
+        await examine(f"{url}?declare=never")

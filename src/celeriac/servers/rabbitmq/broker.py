@@ -32,6 +32,7 @@ from celeriac.servers.rabbitmq.schedule import AmqpSchedule
 from celeriac.servers.rabbitmq.subscription import AmqpSubscription
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import QueueOptions, Topology
+from celeriac.servers.rabbitmq.trial import Trial
 from celeriac.settings import PRIORITIES, Priorities
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
@@ -83,6 +84,7 @@ class AmqpBroker:
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
         self._board = AmqpBoard(self.link, self._ledger, clock, prefix)
         self._fanout = AmqpFanout(self.link)
+        self._trial = Trial(self.link, self._topology, f"{prefix}ledger", dead)
         self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -191,7 +193,7 @@ class AmqpBroker:
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
         with self.link.translated(BrokerUnavailable, BrokerError):
-            return await self.link.examine()
+            return [*await self.link.examine(), *await self._trial.examine(queues)]
 
     async def close(self) -> None:
         await self._fanout.close()

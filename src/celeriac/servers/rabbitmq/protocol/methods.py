@@ -32,6 +32,9 @@ class _DeclareQueue(_AnyName, commands.Queue.Declare): ...
 class _BindQueue(_AnyName, commands.Queue.Bind): ...
 
 
+class _UnbindQueue(_AnyName, commands.Queue.Unbind): ...
+
+
 class _PurgeQueue(_AnyName, commands.Queue.Purge): ...
 
 
@@ -83,6 +86,11 @@ def declare_lease(queue: str, milliseconds: int) -> Frame:
 def bind_queue(queue: str, exchange: str, routing_key: str) -> Frame:
     """Let what an exchange gets with this key go to the queue."""
     return _BindQueue(queue=queue, exchange=exchange, routing_key=routing_key)
+
+
+def unbind_queue(queue: str, exchange: str, routing_key: str) -> Frame:
+    """Undo a binding; where there is none, nothing happens."""
+    return _UnbindQueue(queue=queue, exchange=exchange, routing_key=routing_key)
 
 
 def purge_queue(queue: str) -> Frame:
