@@ -54,7 +54,7 @@ class Standing(msgspec.Struct, frozen=True):
     """How a chord stands after a part of it was counted. Neither field set: parts are missing, or all is done.
 
     :param claim: this caller is to send the body.
-    :param held_for: seconds for which somebody else has the claim; then it can be had by counting the part again.
+    :param held_for: seconds for which another worker has the claim; after that, counting the part again gives it.
     """
 
     claim: Claim | None = None
@@ -103,7 +103,7 @@ class ChordStore(Protocol):
         ...
 
     async def renew(self, claim: Claim) -> bool:
-        """Prolong a claim; ``False`` when it is somebody else's by now."""
+        """Prolong a claim; return ``False`` if another worker has it by now."""
         ...
 
     async def finish(self, claim: Claim) -> None:
@@ -124,12 +124,12 @@ class Backend(Protocol):
 
     @property
     def chords(self) -> ChordStore | None:
-        """What counts chords here; ``None`` where results are kept in a way that cannot."""
+        """The counter of chords; ``None`` where this way of keeping results cannot count them."""
         ...
 
     @property
     def board(self) -> Board | None:
-        """What all who use the store share beside results; ``None`` where nothing can be kept so."""
+        """The board of the store's server; ``None`` where it can have none."""
         ...
 
     @property
@@ -142,7 +142,7 @@ class Backend(Protocol):
         ...
 
     async def store(self, encoded: EncodedResult) -> None:
-        """Keep the record and tell those who wait. Concurrent calls share round trips, in the order of the calls."""
+        """Keep the record and pass it to its followers. Concurrent calls share round trips, in their order."""
         ...
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
@@ -166,7 +166,7 @@ class Backend(Protocol):
         ...
 
     async def examine(self) -> Sequence[Finding]:
-        """Try what clients and workers need; return what works and may harm all the same.
+        """Try what clients and workers need; return findings about settings that work but may cause harm.
 
         Leaves nothing behind. Raises ``BackendError`` naming what is refused, ``BackendUnavailable`` in an outage.
         """

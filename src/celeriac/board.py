@@ -21,7 +21,7 @@ LONGEST_WAIT = 604800.0
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """What the sets of one name held, as of one revision.
+    """The members of the sets of one name, as of one revision.
 
     :param sets: of each set its members, and until when (seconds since the epoch).
     """
@@ -86,7 +86,7 @@ class Leases(Protocol):
     async def hold(self, name: str, holder: str, seconds: float) -> bool:
         """Take a lease that is free, or renew one's own; return whether the holder has it, for so long from now.
 
-        On RabbitMQ a lease ends with its holder's connection, too: somebody else may have it then before its time.
+        On RabbitMQ a lease also ends with its holder's connection: another holder may then get it before its time.
         """
         ...
 
@@ -110,21 +110,21 @@ class Windows(Protocol):
 
 
 class Board(Protocol):
-    """What one server keeps for all who use it."""
+    """The small state that all users of one server share."""
 
     @property
     def sets(self) -> Sets:
-        """What everybody is to know."""
+        """Sets of names that every worker knows, such as the revoked tasks."""
         ...
 
     @property
     def marks(self) -> Marks | None:
-        """What is decided once."""
+        """Marks: the first of several tries to put one wins."""
         ...
 
     @property
     def leases(self) -> Leases | None:
-        """Who may do what one at a time does."""
+        """Leases: rights that one holder at a time has."""
         ...
 
     @property

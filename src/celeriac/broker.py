@@ -194,7 +194,7 @@ class Schedule(Protocol):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """Where a copy of each message goes to everybody who listens; nothing is kept for who does not.
+    """An exchange that sends a copy of each message to every listener, and keeps nothing for later ones.
 
     :param by_key: listeners choose by the keys of their bindings (AMQP: a durable ``topic`` exchange, such as Celery's
         ``celeryev``); else each gets everything (a ``fanout`` exchange, such as ``celery.pidbox``).
@@ -208,9 +208,9 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """What is listened for.
 
     :param key: of the messages; one that ends in ``#`` stands for every key that begins so.
-    :param queue: names the queue of the listener on RabbitMQ, which nobody else may listen with at the same time.
+    :param queue: the name of the listener's queue on RabbitMQ; no other listener may use it at the same time.
     :param message_ttl: seconds that RabbitMQ keeps a message for a listener that does not take it.
-    :param expires: seconds that RabbitMQ keeps the queue when nobody takes from it.
+    :param expires: seconds that RabbitMQ keeps the queue while no listener takes from it.
     """
 
     exchange: Exchange
@@ -224,7 +224,7 @@ class ReplyTo(msgspec.Struct, frozen=True):
     """Where the answers to a question go: to the queue ``<key>.<exchange>``, as kombu names it.
 
     :param exchange: of the answers, such as ``reply.celery.pidbox``.
-    :param key: of the asker, which nobody else has.
+    :param key: the asker's routing key, which is unique.
     """
 
     exchange: str
@@ -237,16 +237,16 @@ class ReplyTo(msgspec.Struct, frozen=True):
 
 
 class Fanout(Protocol):
-    """Tells everybody who listens, and asks them (kombu: fanout exchanges, ``pidbox``).
+    """Sends messages to all listeners, and asks them for answers (kombu: fanout exchanges, ``pidbox``).
 
     Messages of one publisher come in the order they were published. Every method raises ``BrokerUnavailable`` when the
     broker is away, and ``BrokerError`` when it refuses.
     """
 
     async def publish(self, exchange: Exchange, envelope: Envelope, key: str = "") -> int | None:
-        """Send to everybody who listens now; return how many they are, ``None`` where there are some, uncounted.
+        """Send to every present listener; return their number, or ``None`` where there are some, uncounted.
 
-        A listener that died without a word may be counted until its lease ends. Costs nothing where nobody listens.
+        A listener that died without leaving counts until its lease ends. Without listeners nothing is sent.
         """
         ...
 
@@ -262,7 +262,7 @@ class Fanout(Protocol):
         ...
 
     async def answer(self, reply_to: ReplyTo, envelope: Envelope, keep: float = 10.0) -> bool:
-        """Send to who asked, if that is still there; return whether it is.
+        """Send to the asker, if it still listens; return whether it does.
 
         :param keep: seconds after which an answer that was not fetched is dropped.
         """
@@ -315,7 +315,7 @@ class Broker(Protocol):
 
     @property
     def may_repeat(self) -> bool:
-        """Whether what is published once may come as several copies; who takes them is to tell them apart."""
+        """Whether a message that is published once may come as several copies; the worker must then drop repeats."""
         ...
 
     async def forget_once(self, key: str) -> None:
@@ -354,12 +354,12 @@ class Broker(Protocol):
 
     @property
     def board(self) -> Board:
-        """What all who use the broker share beside messages."""
+        """The board of the broker's server."""
         ...
 
     @property
     def fanout(self) -> Fanout | None:
-        """Telling and asking everybody who listens; ``None`` where the broker cannot."""
+        """Messages to all listeners; ``None`` where the broker cannot send any."""
         ...
 
     async def ping(self) -> str:
@@ -367,7 +367,7 @@ class Broker(Protocol):
         ...
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
-        """Try what clients, and workers of these queues, need; return what works and may harm all the same.
+        """Try what clients, and workers of these queues, need; return findings that work but may cause harm.
 
         Leaves nothing behind. Raises ``BrokerError`` naming what is refused, ``BrokerUnavailable`` in an outage.
         """

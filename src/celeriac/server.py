@@ -20,7 +20,7 @@ from celeriac.wire.envelope import Envelope, Route
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What an app asks of every server that it uses."""
+    """The contract of a server that an app uses."""
 
     settings: Settings
     codecs: Codecs

@@ -83,7 +83,7 @@ class Coalescer(Generic[T, R]):
             self._runner = None
 
     def _count(self) -> int:
-        """Return how many of those who wait go in the next round trip."""
+        """Return how many of the waiting items go into the next round trip."""
         count = min(len(self._waiting), self._limit)
         if self._weigh is None:
             return count

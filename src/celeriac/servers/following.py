@@ -1,4 +1,4 @@
-"""Hands stored records to those who follow tasks; what every result store's ``follow`` is made of.
+"""Passes stored records to the followers of their tasks; every result store's ``follow`` uses this.
 
 Rules: a follower gets each state of a task once, however often the store looks; what cannot be read fails the
 follower of that task and nobody else; nothing is kept for tasks that nobody follows.
@@ -77,7 +77,7 @@ async def _read_aside(read: Callable[[], ResultRecord]) -> ResultRecord | Except
 
 
 class Following:
-    """Who follows what, in one result store."""
+    """The followers of one result store, by task."""
 
     def __init__(self) -> None:
         self._followers: dict[str, set[Follower]] = {}
@@ -90,7 +90,7 @@ class Following:
 
     @property
     def pending(self) -> list[str]:
-        """Ids of the tasks that somebody still waits for."""
+        """Ids of the tasks that are still followed."""
         return [
             task_id
             for task_id, followers in self._followers.items()
@@ -98,14 +98,14 @@ class Following:
         ]
 
     def fail(self, error: Exception) -> None:
-        """Raise the error in everyone who follows something."""
+        """Raise the error in every follower."""
         for follower in {follower for followers in self._followers.values() for follower in followers}:
             follower.fail(error)
 
     def offer(
         self, task_id: str, version: Hashable, read: Callable[[], ResultRecord], *, slow: bool = False
     ) -> None:
-        """Hand the record to everyone who follows the task."""
+        """Pass the record to every follower of the task."""
         for follower in self._followers.get(task_id, ()):
             follower.offer(task_id, version, read, slow=slow)
 

@@ -1,4 +1,4 @@
-"""What a listener has heard and not read yet; what every broker's ``listen`` and ``ask`` hand out.
+"""The inbox: the messages that a listener has yet to read. Every broker's ``listen`` and ``ask`` return one.
 
 Rules: it holds ``MOST`` messages and drops the oldest, so that a slow reader cannot make memory grow without end.
 """

@@ -1,8 +1,9 @@
 """Bodies: serializers, compression, and which of them a reader accepts.
 
-Rules: names and content types are kombu's; what is not accepted, or lacks its library, is ``ContentRefused`` before a
-byte of it is interpreted; what is accepted and broken, or grows beyond the limits, is ``MalformedMessage``; nothing
-else escapes. No limit holds for pickle: who accepts it runs the sender's code.
+Rules: names and content types are kombu's. A body that is not accepted, or whose library is missing, raises
+``ContentRefused`` before a byte of it is interpreted. An accepted body that is broken, or exceeds the limits, raises
+``MalformedMessage``. No other error is raised. The limits do not apply to pickle: a reader that accepts pickle runs the
+sender's code anyway.
 """
 
 from __future__ import annotations

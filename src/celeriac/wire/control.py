@@ -1,7 +1,8 @@
 """Requests of remote control and their answers (Celery: ``pidbox``).
 
-Rules: pure. What cannot be read as a request is ``MalformedMessage`` or ``ContentRefused``; a field of another type is
-an absent one. Whoever asks may choose nodes by a pattern; one that could take long to match is none.
+Rules: this module is pure. A message that is no request raises ``MalformedMessage`` or ``ContentRefused``. A field of
+an unexpected type counts as absent. A request may choose nodes by a pattern; a pattern that could take long to match is
+ignored.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     :param reply_to: exchange and routing key for the answer; ``None`` where none is wanted.
     :param ticket: names the request in its answers.
     :param clock: the asker's logical clock.
-    :param expires: seconds since the epoch after which nobody waits for the answer; 0 for never.
+    :param expires: seconds since the epoch until which the asker waits for the answer; 0 for no end.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""What a broker carries, whatever the broker.
+"""The envelope and the route: a message as every broker carries it, and where it goes.
 
 Rules: an ``Envelope`` is content plus the properties that AMQP carries natively and that kombu's JSON frame carries
 on Redis and SQL. Bytes that cannot be read as one are an ``Unreadable``, never an exception.
@@ -19,7 +19,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     :param routing_key: the routing key; with the default exchange this is the queue's name.
     :param exchange: ``""`` is the default exchange, as Celery 4 and newer use it for direct queues.
     :param queue: the queue to declare before the first publish; ``None`` when only exchange and key are known.
-    :param due: seconds since the epoch before which nobody needs it; it is the sender's hint, not part of the message.
+    :param due: seconds since the epoch until which the broker may park it; this is a hint, not part of the message.
     """
 
     routing_key: str

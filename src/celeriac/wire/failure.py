@@ -1,8 +1,8 @@
 """An exception as Celery stores it, without ever importing what it reads.
 
-Rules: neither direction raises, whatever the exception or the stored form; celeriac's own endings are stored under the
-names that a stock Celery client knows, and come back as celeriac's; what would end the reader's process or confuse its
-event loop comes back as ``RemoteError``.
+Rules: neither writing nor reading raises, whatever the exception or the stored form. Celeriac's own exceptions are
+stored under names that a Celery client knows, and are read as celeriac's again. An exception that would end the
+reader's process, or confuse its event loop, is read as ``RemoteError``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CELERY_NAMES: dict[type[BaseException], tuple[str, str]] = {
 _OWN_CLASSES = {name: own for own, (_, name) in _CELERY_NAMES.items() if own is not Reject}
 _CELERY_MODULES = frozenset({"celery.exceptions", "billiard.exceptions", None})
 _OWN = ("__init__", "__new__", "__str__", "__reduce__", "__reduce_ex__", "__getattr__")
-"""What a class defines that makes of its arguments something else."""
+"""Methods by which a class may change its arguments; one that defines none of them is made again from its ``args``."""
 
 _TRACEBACK_LIMIT = 64 * 1024
 

@@ -169,7 +169,7 @@ def mark_redelivered(raw: bytes, deliveries: int | None = None) -> bytes:
         return raw
     headers = frame.get("headers")
     if deliveries is not None and not isinstance(headers, dict):
-        headers = frame["headers"] = {}  # what else it is, nobody reads
+        headers = frame["headers"] = {}  # headers that are no object are never read
     if isinstance(headers, dict):
         headers["redelivered"] = True
         if deliveries is not None:

@@ -1,7 +1,7 @@
-"""What is published once, though several may try: the next step of a task that was run twice, the body of a chord.
+"""Messages that are published once, though several workers may try, such as the next step of a task that ran twice.
 
-Rules: it is published under a key. A broker that cannot keep the key sends each try as a copy that says so, and who
-takes a second copy drops it.
+Rules: such a message is published under a key. A broker that cannot keep keys sends each try as a marked copy, and the
+worker that takes a second copy drops it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ ONCE = 86400
 """Seconds for which it is known what was published, or taken, under a key."""
 
 ONCE_SETTLED = 60
-"""The same, from when the message that it followed from is settled: for a worker that stood still meanwhile."""
+"""Seconds for which a key is kept after the message before it was settled: a worker that was suspended may try yet."""
 
 COPY_HEADER = "x-celeriac-copy"
-"""Names the copy that a message is."""
+"""The header that marks a message as a copy."""
 
 
 class Copy(msgspec.Struct, frozen=True, gc=False):

@@ -1,7 +1,7 @@
-"""Which exceptions a record may be turned into.
+"""Tells which exceptions of a stored result may be raised in the caller's process.
 
-Rules: a class whose raising steers something else than the caller's own ``except`` is refused: cancellation, what
-futures, queues, threads and debuggers say to each other, and how a task chooses its ending, here and in Celery.
+Rules: a class that means more than a failure is refused, since raising it would steer other code: cancellation, signals
+of futures, queues, threads and debuggers, and the exceptions by which a task chooses its ending, here and in Celery.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from celeriac.errors import DeliveryLost, EndingRequested
 _REFUSED = (DeliveryLost, EndingRequested, StopAsyncIteration, StopIteration)
 
 _CANCELLATION = frozenset({"Cancelled", "CancelledError"})
-"""What libraries call their cancellation."""
+"""The names of classes by which libraries cancel."""
 
 _CONTROL: Mapping[str, frozenset[str]] = {
     "_queue": frozenset({"Empty"}),

@@ -43,7 +43,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class ResultRecord(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a task's outcome (Celery: the result meta object).
+    """The record of a task's state and value (Celery: the result meta object).
 
     ``result`` is the value, or a ``Failure`` in an exception state, or the meta of a custom state. ``children`` holds
     Celery's result tuples. The fields from ``name`` on are written where results are extended; ``reply_to`` never is:

@@ -18,7 +18,7 @@ from celeriac.quantities import FARTHEST
 CHAIN, GROUP, CHORD, CHUNKS = "chain", "group", "chord", "chunks"
 
 COMPOSITE_NAMES = {CHAIN: "celery.chain", GROUP: "celery.group", CHORD: "celery.chord"}
-"""The task names that signatures of several tasks carry; nobody runs tasks of these names."""
+"""The task names in signatures of composites; no task of such a name ever runs."""
 
 MAP, STARMAP, ACCUMULATE = "celery.map", "celery.starmap", "celery.accumulate"
 """Tasks that every Celery worker has: call a task with each item, with each list of arguments; return an argument."""

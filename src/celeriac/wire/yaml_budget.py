@@ -1,4 +1,4 @@
-"""What a YAML document may ask of its reader, checked before anything is built of it.
+"""Limits what a YAML document may make its reader build, and checks that before any of it is built.
 
 Rules: the document is read as a stream of events, which takes no recursion: the library builds values recursively, and
 deep nesting ends the process. Aliases count with all that they stand for. A long number in base 60 takes minutes.

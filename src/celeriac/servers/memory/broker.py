@@ -143,7 +143,7 @@ class MemoryBroker:
 
     @property
     def fanout(self) -> MemoryFanout:
-        """Telling and asking everybody who listens."""
+        """Fanout inside this process."""
         return self._fanout
 
     async def ping(self) -> str:

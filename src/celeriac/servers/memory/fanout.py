@@ -1,4 +1,4 @@
-"""Telling and asking everybody who listens, inside one process."""
+"""Fanout inside one process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The board of one SQLite file, in tables of its own.
 
-Rules: each call is one transaction, which others may share. What has ended is dropped by whoever writes there next; an
-end that is no number, or never comes, counts as over.
+Rules: each call is one transaction, which other calls may share. A write first deletes the expired rows of its table.
+An expiry that is no number, or is infinite, counts as past.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from celeriac.servers.sqlite.reading import scalar
 from celeriac.servers.sqlite.tables import BOARD
 
 _Facts = dict[str, Any]
-"""What a statement is about."""
+"""The values of a statement's parameters."""
 
 _BATCH = 500
 """Marks that are written by one job."""
@@ -37,7 +37,7 @@ _REMOVE = """
 _LOAD = """
     SELECT kind, CAST(member AS TEXT), expires FROM celeriac_member
     WHERE name = :name AND kind IN (SELECT value FROM json_each(:kinds)) AND expires > :now AND expires < 9e999"""
-# What is no number of ours counts as none.
+# A revision that is no number counts as 0.
 _ADVANCE = """
     INSERT INTO celeriac_revision (name, number) VALUES (:name, 1) ON CONFLICT (name) DO UPDATE SET number = 1 +
         CASE WHEN typeof(number) = 'integer' AND number BETWEEN 0 AND 9007199254740991 THEN number ELSE 0 END"""
@@ -53,7 +53,7 @@ _PUT = """
 _TAKE_DOWN = (
     "DELETE FROM celeriac_mark WHERE key = :key AND name = :name AND value = :value AND expires > :now"
 )
-# The name of nobody's mark keeps the end of a key that has no other.
+# A key without marks keeps its expiry under the name of a mark that no caller puts.
 _MARK_KEY = """
     INSERT INTO celeriac_mark (key, name, value, expires) VALUES (:key, char(0), '', :expires)
     ON CONFLICT (key, name) DO NOTHING"""

@@ -1,6 +1,6 @@
 """A broker in one SQLite file, shared by any number of processes of one machine.
 
-Rules: nothing here waits for the disk in the event loop; the queries that need nobody else are here.
+Rules: the event loop never waits for the disk. Simple queries are answered here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
 _BULK = 5000
-"""Messages of ``publish_many`` that share a transaction: others must get their turn."""
+"""The most messages of ``publish_many`` in one transaction: a larger one would keep other processes waiting."""
 
 
 class SqliteBroker:
@@ -34,7 +34,7 @@ class SqliteBroker:
 
     :param path: the database file; made when missing.
     :param lease: seconds after which the messages of a process that died are given to others.
-    :param group: let the file's group read and write what is made here too; else only its owner may.
+    :param group: whether the file's group may read and write the files that are made here; else only the owner may.
     """
 
     may_repeat = False
@@ -107,16 +107,16 @@ class SqliteBroker:
 
     @property
     def board(self) -> SqliteBoard:
-        """What all who use the file share."""
+        """The board of this file."""
         return self._board
 
     @property
     def fanout(self) -> SqliteFanout:
-        """Telling and asking everybody who listens."""
+        """Fanout by two tables of this file."""
         return self._fanout
 
     def settlements(self, results: Backend) -> SqliteSettlements | None:
-        """Return what lands endings in one step, where the results are in this file."""
+        """Return what lands decisions in one step, if the results are in this file."""
         if not isinstance(results, SqlBackend) or results.path.resolve() != self._file.link.path.resolve():
             return None
         for made in self._settlements:
@@ -130,7 +130,7 @@ class SqliteBroker:
         return f"SQLite file {self._file.link.path}, {counted(len(known), 'queue')}"
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
-        await self._file.link.write(lambda _: None)  # a file that may only be read serves nobody
+        await self._file.link.write(lambda _: None)  # raises for a file that may only be read
         return ()
 
     async def close(self) -> None:

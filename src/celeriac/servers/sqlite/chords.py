@@ -1,7 +1,8 @@
 """Chords counted in two tables of celeriac's own, beside Celery's.
 
-Rules: a part and what it completes are one transaction. Only chords that celeriac opened are counted: Celery has no
-counters in a database, and sends ``celery.chord_unlock`` with each chord, which looks until the header is ready.
+Rules: one transaction counts a part and notices that the chord is complete. Only chords that celeriac opened are
+counted: Celery has no counters in a database, and sends ``celery.chord_unlock`` with each chord, a task that looks
+again and again until the header is ready.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _CLAIM = 30.0
 """Seconds that a claim holds unless it is renewed."""
 
 _DONE = 300.0
-"""Seconds for which it is remembered that a chord is done."""
+"""Seconds for which a chord is remembered as done."""
 
 _BATCH = 500
 _LAST = 1 << 62

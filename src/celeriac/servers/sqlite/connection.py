@@ -1,8 +1,8 @@
-"""The connection to one SQLite file: transactions that jobs share, wake-ups after them, a file that was replaced.
+"""The connection to one SQLite file: runs jobs in shared transactions, wakes listeners, and notices a replaced file.
 
-Rules: everything here runs in the thread of the file; what is written is committed before anybody hears of it; what a
-job wrote is undone where it raises, and what others wrote in the same transaction stays; SQLite's errors leave here as
-celeriac's.
+Rules: everything here runs in the file's thread. A write is committed before its caller or any listener learns of it.
+If a job raises, its own writes are undone, and those of other jobs in the same transaction stay. SQLite's errors are
+translated into celeriac's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WHERE topic IN (SELECT value FROM json_each(:topics)) AND name <> :own AND typeo
 Work = Callable[[sqlite3.Connection], T]
 Topics = Callable[[], Collection[str]]
 Answer = tuple[Any, BaseException | None]
-"""What a job returned, or what it raised."""
+"""The value that a job returned, and the error that it raised; one of the two is ``None``."""
 
 _as_json = msgspec.json.Encoder().encode
 
@@ -59,7 +59,7 @@ _as_json = msgspec.json.Encoder().encode
 class Job(msgspec.Struct, frozen=True):
     """Something to be done in a transaction.
 
-    :param topics: asked, when it is done, for what listeners are to be told of.
+    :param topics: called when the job is done; returns the topics whose listeners are woken.
     """
 
     work: Work[Any]
@@ -101,7 +101,7 @@ class FileConnection:
         """The listener that is not poked: it is this process's own."""
 
     def require(self, schema: str) -> None:
-        """See to it that these tables are there too before the next job is done."""
+        """Make these tables, if they are missing, before the next job runs."""
         if schema not in self._schemas:
             self._schemas.append(schema)
             self._has_tables = False
@@ -117,7 +117,7 @@ class FileConnection:
             with self._translated():
                 connection = self._opened()
                 answers, names = _in_transaction(connection, jobs, self.own)
-        except Exception as error:  # noqa: BLE001 - it goes to who waits for the job
+        except Exception as error:  # noqa: BLE001 - the caller of the job gets it
             if len(jobs) == 1 or isinstance(error, self._away):
                 return [(None, error)] * len(jobs)
             return [answer for job in jobs for answer in self.write([job])]
@@ -127,7 +127,7 @@ class FileConnection:
         return [(value, self._as_ours(error)) for value, error in answers]
 
     def forget(self, names: Collection[str]) -> None:
-        """Delete these listeners. Where that fails, the next who pokes them does it."""
+        """Delete these listeners. If that fails, the next process that pokes them tries again."""
         rows = [(name,) for name in names]
         if self._connection is not None:
             with suppress(CeleriacError), self._translated():
@@ -176,7 +176,7 @@ class FileConnection:
         return (found.st_dev, found.st_ino) != self._identity
 
     def _leave_old(self, old: sqlite3.Connection) -> None:
-        """Close the file that was opened: nobody else would see what is written to it."""
+        """Close the replaced file: no other process would see what is written to it."""
         _logger.warning(
             "database file %r was removed or replaced while it was in use: it is opened anew, and what only the old "
             "one held is lost",

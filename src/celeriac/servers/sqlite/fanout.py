@@ -1,7 +1,7 @@
-"""Telling and asking everybody who listens, by two tables of a SQLite file: who listens, and what was said.
+"""Fanout by two tables of a SQLite file: one of the listeners, one of the messages.
 
-Rules: nothing is written where nobody listens; a listener is known until it leaves or its lease ends, and what was
-said until its time is over; whoever writes here deletes both. Answers go the same way as questions do.
+Rules: without listeners no message is written. A listener is kept until it leaves or its lease ends, and a message
+until it expires; each write deletes expired rows of both tables. Answers go the same way as questions.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from celeriac.wire.frame import pack, unpack
 _log = logging.getLogger("celeriac.broker.sqlite")
 
 _LEASE = 30.0
-"""Seconds that a listener counts for without renewing."""
+"""Seconds after its last renewal until a listener no longer counts."""
 
 _KEEP = 60.0
 """Seconds that a message is kept for those who listen."""
 
 _BETWEEN_LOOKS = 0.02
-"""Seconds between looks at the file: every message of a busy queue rings, and has nothing for those who listen."""
+"""Seconds between looks at the file: every message of a busy queue wakes listeners, mostly for nothing."""
 
 _SWEEP = (
     "DELETE FROM celeriac_binding WHERE expires <= :now",
@@ -141,7 +141,7 @@ class _Listening:
         self._reading = asyncio.create_task(self._read(), name="celeriac-fanout")
 
     async def close(self) -> None:
-        """End it: nothing is heard, and whoever reads is told."""
+        """Stop listening, and raise ``BrokerUnavailable`` in the task that reads."""
         reading, self._reading = self._reading, None
         if reading is None:
             return
@@ -177,7 +177,7 @@ class _Listening:
             self.inbox.put(unpack(frame))
 
     def _begin(self, connection: sqlite3.Connection) -> int:
-        """Note that it listens; return the number of the last message that is none of its own."""
+        """Write down this listener; return the number of the last message before it, which it does not get."""
         self._bind(connection)
         return int(scalar(connection, _LAST) or 0)
 
@@ -195,7 +195,7 @@ class _Listening:
         connection.execute(_UNBIND, {"listener": self._listener})
 
     def _news(self, connection: sqlite3.Connection) -> list[tuple[int, bytes]]:
-        """Return what was said since the last look that it listens for."""
+        """Return the messages since the last look that match its bindings."""
         exchanges = as_json(sorted({binding.exchange.name for binding in self._bindings}))
         facts = {"last": self._last, "now": self._file.clock.now(), "exchanges": exchanges}
         return [

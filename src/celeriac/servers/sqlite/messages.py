@@ -1,4 +1,4 @@
-"""The messages of a SQLite broker: statements, and what is done with them inside one transaction.
+"""The messages of a SQLite broker: the statements, and the operations that run them inside one transaction.
 
 Rules: everything here runs in the link's thread, on the connection it is given, in the transaction of its caller. A
 message that is taken belongs to an *owner* (see ``owners``); when the owner is dead, the next process that looks puts
@@ -136,7 +136,7 @@ _DELETE_DEAD = "DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_ea
 
 _BY_DETAIL = {"park": _PARK, "bury": _BURY}
 _BY_ID = {"ack": _DELETE, "requeue": _GIVE_BACK, "return": _RETURN, "bury": _DELETE}
-"""What each verb does, with what it is told of each message, and then with their ids alone."""
+"""For each verb of a settlement, the statement that takes only the ids of the messages."""
 
 Verb = Literal["ack", "requeue", "return", "park", "bury"]
 
@@ -169,14 +169,14 @@ class TakenMessage(msgspec.Struct, frozen=True):
 
     @property
     def envelope(self) -> Envelope | Unreadable:
-        """What the frame holds, marked as redelivered where it is."""
+        """The envelope in the frame, marked as redelivered if the message was taken before."""
         if self.redelivered:
             return unpack(mark_redelivered(self.frame, self.deliveries or None))
         return unpack(self.frame)
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What becomes of a taken message; ``detail`` is the time it is due or the reason why it is dead."""
+    """How a taken message is settled; ``detail`` is the time when it is due, or the reason why it is dead."""
 
     verb: Verb
     id: int
@@ -223,7 +223,7 @@ _read_ids = msgspec.json.Decoder(list[int]).decode
 class SqliteMessages:
     """What one process does with the messages of a file.
 
-    :param owners: who holds what is taken.
+    :param owners: the owners of taken messages.
     """
 
     def __init__(self, clock: Clock, owners: Owners) -> None:
@@ -373,7 +373,7 @@ class SqliteMessages:
         return connection.execute(_DELETE_DEAD, {"ids": as_json(ids)}).rowcount
 
     def _recover(self, connection: sqlite3.Connection) -> list[str]:
-        """Put back what is held by nobody who lives; return the queues that got something."""
+        """Put back the messages of dead owners; return the queues that got some."""
         owners = column(connection, _SEE_OWNERS)
         numbers = [owner for owner in owners if isinstance(owner, int)]
         queues: list[str] = []

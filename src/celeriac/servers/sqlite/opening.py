@@ -1,7 +1,7 @@
 """Opens a SQLite file: makes it with the wanted rights, puts it in WAL mode, makes the tables that are missing.
 
-Rules: ``synchronous=NORMAL``, so what was committed survives the death of any process, and the last moments before a
-power cut may be lost; nothing that a schema of somebody else names is called.
+Rules: with ``synchronous=NORMAL``, a commit survives the death of any process, but the last commits before a power cut
+may be lost. Functions that the schema of a foreign file names are not called.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def open_file(path: Path, mode: int, busy: float) -> sqlite3.Connection:
     )
     try:
         connection.text_factory = _text
-        # What a schema that somebody else wrote may call is harmless then.
+        # The schema of a file from elsewhere can then call harmless functions only.
         connection.execute("PRAGMA trusted_schema=OFF")
         _use_wal(connection, int(busy / _WAL_PAUSE))
         connection.execute("PRAGMA synchronous=NORMAL")

@@ -1,4 +1,4 @@
-"""Who holds the messages that were taken, and whether they live.
+"""The owners of taken messages: gives this process its number, and tells which owners have died.
 
 Rules: whoever holds messages has a lock (``flock``) on a file of its own beside the database. The system takes the
 lock back when the process ends, however it ends, and never before: a process that is busy or suspended keeps it,
@@ -35,7 +35,7 @@ _log = logging.getLogger("celeriac.broker.sqlite")
 
 _LONGEST_LOOK = 1.0
 _LOOK = 1 / 3
-"""Seconds between looks at whether others live; the part of a lease that it is at the most."""
+"""The longest pause between two looks at whether other owners live: in seconds, and as a part of the lease."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _NO_FILE = {errno.ENOENT, errno.ELOOP, errno.ENXIO}
@@ -73,7 +73,7 @@ class Owners:
         return self._lock.number
 
     def let_go(self) -> None:
-        """Hold nothing any more: what still bears our number is others'. Idempotent."""
+        """Give up the lock, so that others take back messages that still bear our number. Idempotent."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()
@@ -91,7 +91,7 @@ class Owners:
         return self._clock.now() + max(0.0, self._look_at - self._clock.monotonic())
 
     def dead_among(self, numbers: Collection[int]) -> list[int]:
-        """Return those who have ended."""
+        """Return the owners that have died."""
         return [number for number in numbers if number != self.own and not self._lives(number)]
 
     def _lives(self, number: int) -> bool:
@@ -114,7 +114,7 @@ class _Lock:
     """A file that is locked for as long as this process holds messages under its number."""
 
     def __init__(self, database: Path) -> None:
-        # A number that nobody else has, even when the transaction is rolled back.
+        # A random number stays unique even if a transaction is rolled back; a counter in the file would not.
         self.number = secrets.randbits(62)
         self._place = _lock_file(database, self.number)
         self._descriptor: int | None = _make_locked(self._place, stat.S_IMODE(database.stat().st_mode))
@@ -143,7 +143,7 @@ class _Lock:
 
 
 def _lock(database: Path) -> _Lock:
-    """Make a lock, and delete the files of those who died while they held nothing."""
+    """Make a lock, and delete the files of owners that died while they held no messages."""
     try:
         for place in database.parent.glob(f"{glob.escape(database.name)}.*.owner"):
             if _is_ours(place, database):
@@ -186,7 +186,7 @@ def _make_locked(place: Path, mode: int) -> int:
 
 
 def _is_locked(place: Path) -> bool:
-    """Return whether somebody has locked the file; delete it otherwise. Raises ``OSError`` where that is not known."""
+    """Return whether a process has locked the file; delete it if none has. Raises ``OSError`` if that is unknown."""
     if not HAS_LOCKS:
         return True
     try:

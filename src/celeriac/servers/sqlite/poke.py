@@ -1,9 +1,9 @@
 """Wakes another process on this machine at once: an empty datagram on a Unix socket that lies beside a file.
 
-Rules: a poke carries nothing and may get lost (full buffers, a listener that died), so listeners also look now and
-then; it never blocks and never raises; the first process that pokes a listener which is gone deletes its socket file.
-Names of listeners come out of a file that others write: a name that is not of our form is nobody's, and a file that is
-no socket is never deleted.
+Rules: a poke carries no data and may get lost (full buffers, a listener that died), so listeners also look now and
+then. A poke never blocks and never raises. The first process that pokes a dead listener deletes its socket file. Other
+programs may write names of listeners into the file: a name that is not of our form is ignored, and a file that is no
+socket is never deleted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Listener:
     """A socket that others poke. ``fileno`` is for the event loop; ``drain`` after it turned readable.
 
     :param file: the file beside which the socket is made.
-    :param mode: who may poke it.
+    :param mode: the rights of the socket file: they say which users may poke it.
     :raises OSError: no such socket can be made here (no Unix sockets, a directory that cannot be written).
     """
 
@@ -72,7 +72,7 @@ class Poker:
         self._socket: socket.socket | None = None
 
     def poke(self, names: Collection[str]) -> list[str]:
-        """Poke the listeners of these names; return those who are gone for good."""
+        """Poke the listeners of these names; return the names of those that are dead."""
         return [name for name in names if not (self._form.fullmatch(name) and self._reaches(name))]
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The queues of one SQLite file, as one process works with them: it adds, takes, settles, and wakes who waits.
+"""The queues of one SQLite file, as one process uses them: adds, takes and settles messages, and wakes subscriptions.
 
-Rules: publishes and settlements of concurrent callers share transactions; a change that makes a message ready wakes
-those who wait for its queue, in this process and in the others.
+Rules: publishes and settlements of concurrent callers share transactions. A change that makes a message ready wakes the
+subscriptions of its queue, in this process and in the others.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _STAYS = {"requeue", "return", "park"}
 """How a message is settled that stays in its queue."""
 
 POLL = 1.0
-"""Seconds between looks at the file for what was not poked: it makes up for a lost poke."""
+"""Seconds between looks at the file, which make up for lost pokes."""
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """What a take found.
+    """The result of a take.
 
     :param revision: of the revocations, where messages were found.
     :param look_again: seconds since the epoch, where none were.
@@ -83,7 +83,7 @@ class QueueFile:
         await self.hear(event, [queue])
 
     async def hear(self, event: asyncio.Event, topics: Collection[str]) -> None:
-        """Set the event whenever somebody, in any process, has news for one of the topics; a queue's name is one."""
+        """Set the event whenever any process has news for one of the topics; the name of a queue is a topic."""
         async with self._beginning:
             if not self._attending:
                 await self.link.listen(self.ring_all, POLL)
@@ -114,7 +114,7 @@ class QueueFile:
             self._add(connection, messages, {message.queue for message in messages} - self._known)
 
     def published(self, queues: Collection[str]) -> None:
-        """Note that these queues exist now, and wake those who wait for them."""
+        """Note that these queues exist now, and wake their subscriptions."""
         self._known.update(queues)
         self.ring(queues)
 
@@ -176,7 +176,7 @@ class QueueFile:
         return len(queues)
 
     def ring(self, topics: Collection[str]) -> None:
-        """Wake those in this process who wait for one of the topics."""
+        """Set the events of this process that wait for one of the topics."""
         for topic in topics:
             for event in self._waiting.get(topic, ()):
                 event.set()
@@ -190,7 +190,7 @@ class QueueFile:
         await self.forget_once.drain()
         await self.settle.drain()
         if self.link.is_open:
-            with suppress(BrokerError):  # what is held comes back when others find nobody who holds it
+            with suppress(BrokerError):  # others put our messages back once they find our lock gone
                 await self._release()
         await self.link.close()
         self._owners.let_go()

@@ -30,9 +30,9 @@ class SqliteReceipt:
         await self._settle("bury", reason)
 
     def spend(self, verb: Verb, detail: float | str | None = None) -> Settlement:
-        """Return what settles the message, and let nothing else do so. Raises ``DeliveryLost`` where something did.
+        """Return the settlement of the message, and make this receipt void. Raises ``DeliveryLost`` if it is void already.
 
-        The same process may take a message again that it gave back: the file would take the old receipt for the new.
+        A process may take a message again that it gave back. The file cannot tell its old receipt from the new one.
         """
         message = self._message
         if self._spent:
@@ -41,12 +41,12 @@ class SqliteReceipt:
         return self.settlement(verb, detail)
 
     def settlement(self, verb: Verb, detail: float | str | None = None) -> Settlement:
-        """Return what settles the message, where nobody else has this receipt."""
+        """Return the settlement of the message; the receipt stays as it is, so the caller must own it alone."""
         message = self._message
         return Settlement(verb, message.id, message.owner, message.queue, detail)
 
     def restore(self) -> None:
-        """Let the message be settled after all: nothing came of it."""
+        """Make the receipt valid again, because the settlement failed."""
         self._spent = False
 
     async def _settle(self, verb: Verb, detail: float | str | None = None) -> None:

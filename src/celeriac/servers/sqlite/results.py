@@ -34,7 +34,7 @@ _BATCH = 1000
 """Calls that share one transaction."""
 
 _POLL = 0.05
-"""Seconds between looks at the file for what a Celery worker wrote, which pokes nobody; only while somebody waits."""
+"""Seconds between looks at the file while any task is followed: Celery workers write results without a poke."""
 
 RESULT_TOPIC = "result"
 """What followers listen for."""
@@ -119,7 +119,7 @@ class SqlBackend:
         return row
 
     def stored(self, rows: Sequence[EncodedRow]) -> None:
-        """Wake those in this process who follow what was written."""
+        """Wake the followers, in this process, of the tasks that were written."""
         if self._following and any(row.record.task_id in self._following for row in rows):
             self._changed.set()
 
@@ -191,7 +191,7 @@ class SqlBackend:
             self._watch = asyncio.create_task(self._watch_file())
 
     async def _watch_file(self) -> None:
-        """Offer what others stored, for as long as somebody follows."""
+        """Pass on the records that others stored, for as long as any task is followed."""
         while self._following:
             try:
                 await self._look()
@@ -205,7 +205,7 @@ class SqlBackend:
 
     async def _stop_hearing(self) -> None:
         self._hears = False
-        with suppress(BackendError):  # who pokes it finds nobody interested
+        with suppress(BackendError):  # a poke that is not wanted does no harm
             await self._link.ignore([RESULT_TOPIC])
 
     async def _look(self) -> None:

@@ -10,7 +10,7 @@ LISTENERS = """
 CREATE TABLE celeriac_listener (name TEXT NOT NULL, topic TEXT NOT NULL, PRIMARY KEY (name, topic));
 CREATE INDEX ix_celeriac_listener_topic ON celeriac_listener (topic);
 """
-"""Who wants to be woken: the ``name`` of a socket file, and the ``topic`` that it wants to hear of."""
+"""The listeners: the ``name`` of each one's socket file, and a ``topic`` that it wants to be woken for."""
 
 QUEUES = """
 CREATE TABLE celeriac_queue (name TEXT NOT NULL PRIMARY KEY);
