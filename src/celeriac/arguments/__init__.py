@@ -1,1 +1,1 @@
-"""Type hints of tasks: what they check, what they convert."""
+"""Checks and converts the arguments and return values of tasks by their type hints."""

@@ -1,7 +1,7 @@
 """The constraints in ``Annotated[...]``, as msgspec checks them.
 
-Rules: neither annotated-types nor pydantic is imported, their constraints are known by their attributes. What msgspec
-cannot check, such as a predicate, or a bound of a ``Decimal``, is not checked.
+Rules: neither annotated-types nor pydantic is imported; their constraints are recognised by their attributes. A
+constraint that msgspec cannot check, such as a predicate or a bound of a ``Decimal``, is not checked.
 """
 
 from __future__ import annotations

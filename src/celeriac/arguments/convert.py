@@ -1,6 +1,6 @@
 """Fits the arguments of a call to the task's signature and type hints.
 
-Rules: pure; compiled once a task; what is wrong with a call is said in one line that names task and parameter.
+Rules: this module is pure. Each task's hints are compiled once. An error is one line that names task and parameter.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 Shape = type[msgspec.Struct] | None
-"""What a list of so many arguments is converted to at once; ``None`` where there is nothing to convert."""
+"""A struct that a whole list of arguments is converted to at once; ``None`` where no argument needs conversion."""
 
 
 class Arguments:
     """The parameters of a task's function.
 
-    :param function: what runs; a method counts without its ``self``.
-    :param bound: the first parameter is the context (``bind=True``), whatever its annotation.
+    :param function: the user's function; the ``self`` of a method is no parameter.
+    :param bound: whether the first parameter is the context (``bind=True``), whatever its annotation.
     :param name: the task's name, for messages.
     :param injected: the class whose parameter is filled by the worker and never sent.
-    :param strict: without it nothing is checked or converted.
-    :param supplied: how many of the first parameters somebody else fills.
-    :param some_named: parameters without a default may be missing, since somebody else fills them by name.
+    :param strict: whether arguments are checked and converted at all.
+    :param supplied: how many of the first parameters a decorator of the function fills.
+    :param some_named: whether parameters without a default may be missing, because a decorator fills them by name.
     :ivar context_parameter: name of the parameter that gets the context, or ``None``.
     """
 

@@ -1,7 +1,7 @@
-"""Turns decoded values into what a type hint asks for.
+"""Converts decoded values to the types that hints ask for.
 
-Rules: pure; msgspec does the converting, this module says which hints it can do and what to make of the others. What
-cannot be checked passes.
+Rules: this module is pure. msgspec converts; this module knows which hints msgspec supports, and handles the others. A
+value whose hint cannot be checked passes unchanged.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Hint:
     """One type hint, compiled once.
 
     :param hint: the annotation, resolved.
-    :ivar native: what msgspec may be given in its place; ``Any`` where it cannot do the whole of it.
-    :ivar names_records: values may hold records, which travel without the name of their class.
+    :ivar native: the hint that msgspec gets in its place; ``Any`` where msgspec does not support all of it.
+    :ivar names_records: whether values may hold records, which travel without the name of their class.
     """
 
     __slots__ = ("_alternatives", "_sure", "checked", "hint", "names_records", "native")

@@ -1,6 +1,6 @@
 """Finds the records (dataclasses, structs, pydantic models) that would arrive as another class than they were sent as.
 
-Rules: pure; what is no record is not looked at, since a type hint may turn a list into a tuple on purpose.
+Rules: this module is pure. Only records are compared, since a type hint may turn a list into a tuple on purpose.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_flat(kind: Any) -> bool:
 
 
 def changed(sent: Any, found: Any, path: str) -> str | None:
-    """Say which record arrives as something else, and where; ``None`` when all are what they were.
+    """Return which record arrives changed, and where; ``None`` if all arrive as they were sent.
 
     :param found: what the receiver makes of it.
     """

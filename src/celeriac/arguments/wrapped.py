@@ -1,8 +1,8 @@
 """The arguments of a function that stands behind decorators (``functools.wraps``).
 
-Rules: a decorator that passes on whatever it is given may supply arguments itself, at the front or by name. What fits
-the function, with some of its parameters supplied, is converted by its type hints; what fits in no such way is the
-decorator's to know and passes as it is, as in Celery.
+Rules: a decorator that passes on all its arguments may add some itself, at the front or by name. Arguments that fit the
+function with some of its parameters added are converted by its type hints. Arguments that fit in no such way may have a
+meaning for the decorator, and pass unchanged, as in Celery.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class WrappedArguments(Arguments):
     def check_part(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], through: Through, *, complete: bool
     ) -> None:
-        """Check nothing: which parameters a part of the arguments is for is not known."""
+        """Check nothing, because it is unknown which parameters these arguments are for."""
 
     def inject(self, context: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
         (self._reading(args, kwargs) or self._plain).inject(context, args, kwargs)

@@ -134,7 +134,7 @@ async def _send(
 
 
 def _note_unknown(app: App, name: str) -> None:
-    """Say that the name looks mistyped; it is sent all the same, since other workers may know it."""
+    """Warn that the name looks mistyped. The call is still sent, since other workers may have that task."""
     near = get_close_matches(name, app.tasks, n=1, cutoff=0.8) if name not in app.tasks else []
     if near:
         say(f"note: {app.name} has no task {name}; did you mean {near[0]}? It is sent as it is.", err=True)

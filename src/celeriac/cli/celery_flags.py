@@ -1,4 +1,4 @@
-"""What Celery's command line has and this one has not, with what to use in its place."""
+"""Celery's flags that this command line does not have, with the words to use in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes passwords out of what ``ps`` shows of this process to every user of the machine.
+"""Hides passwords in this process's command line, which ``ps`` shows to every user of the machine.
 
 Rules: only this process's own memory is written; where that cannot be done, nothing is, and the command goes on.
 """
@@ -13,7 +13,7 @@ from celeriac.servers.url_parts import masked
 
 _URL = re.compile(r"[a-z][\w+.-]*://.*", re.IGNORECASE | re.DOTALL)
 _LOGIN = re.compile(r"[^=]*:.*@.*", re.DOTALL)
-"""What was meant to be a URL, and lost its scheme."""
+"""Matches an argument that is a URL without its scheme."""
 
 _ARG_START, _ARG_END = 45, 46
 """Places of the two addresses behind the process's name in ``/proc/<pid>/stat`` (proc(5))."""

@@ -256,5 +256,5 @@ async def _letters(app: App, takes: Callable[[Letter], bool]) -> AsyncIterator[L
 def _time(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):  # the list may hold what nobody of us wrote
+    except (ValueError, OverflowError, OSError):  # another program may have written the entry
         return "?"

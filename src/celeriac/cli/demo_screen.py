@@ -1,4 +1,4 @@
-"""What ``celeriac demo`` shows: bars on a terminal, plain lines anywhere else; tables on both."""
+"""The output of ``celeriac demo``: bars on a terminal, plain lines anywhere else; tables on both."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEXT_STEPS = """\
 
 
 UNBOUNDED = 1000
-"""Columns where nobody counts them: a table is only as wide as what stands in it."""
+"""Columns of output that is no terminal; a table is only as wide as its content."""
 
 
 class Kind(msgspec.Struct):

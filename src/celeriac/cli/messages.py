@@ -1,4 +1,4 @@
-"""What a person wants to know of a message."""
+"""Describes messages to people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celeriac.wire.task import Malformed, decode
 
 LONGEST = 200
 SHORTEST = 4
-"""Characters of an id that stand for the whole of it: fewer would be somebody else's by chance."""
+"""The fewest characters of an id that may stand for the whole; fewer could fit another message's id by chance."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,7 +78,7 @@ queues.add_command(scheduled)
 
 
 def confirm(question: str) -> None:
-    """Ask before something is lost. Raises ``CommandFailed`` where nobody can answer, ``Abort`` on a no."""
+    """Ask before messages are deleted. Raises ``CommandFailed`` without a terminal, ``Abort`` on a no."""
     if not sys.stdin.isatty():
         raise CommandFailed(f"{question} Nobody is here to ask: confirm with -y", Exit.USAGE)
     if not ask(question):

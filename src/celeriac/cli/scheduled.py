@@ -141,5 +141,5 @@ def _facts(entry: Entry, now: float) -> dict[str, Any]:
 def _date(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):  # it may be what nobody of us wrote
+    except (ValueError, OverflowError, OSError):  # another program may have written the message
         return "never"

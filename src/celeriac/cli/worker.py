@@ -44,7 +44,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a worker on the command line."""
+    """The options of a worker on the command line."""
 
     queues: str | None
     concurrency: int | None
@@ -161,7 +161,7 @@ def worker(
 
 
 def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
-    """Print who the worker is, where it connects, and what it runs."""
+    """Print the worker's name, its servers, and its tasks."""
     workers = f" in each of {processes} processes" if processes > 1 else ""
     rows = {
         "broker": broker_place(app),
@@ -220,7 +220,7 @@ def _serve(made: Worker, chosen: WorkerOptions) -> None:
 
 
 async def _end_the_rest() -> None:
-    """Cancel what is left in the event loop; end the process here and now if some of that goes on all the same."""
+    """Cancel the asyncio tasks that are left; if one of them ignores that, end the process at once."""
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
         task.cancel()

@@ -31,7 +31,7 @@ INDENT = "  "
 
 
 class LogStyle(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of the log on the command line.
+    """The options of the log on the command line.
 
     :param level: the least level to write, in any case.
     :param form: ``None`` is text, where the user's module has not made arrangements of its own.

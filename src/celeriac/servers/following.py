@@ -58,7 +58,8 @@ class Follower:
             if not self._unread:
                 self._fed.clear()
                 await self._fed.wait()
-            record = self._unread[0]  # taken out once it is read: whoever waits may give up meanwhile
+            # Removed only after it was read, since the caller may be cancelled meanwhile.
+            record = self._unread[0]
             if not isinstance(record, ResultRecord | Exception):
                 record = await _read_aside(record)
             self._unread.popleft()

@@ -1,4 +1,4 @@
-"""What every result store does, sentence by sentence of its contract."""
+"""The suite that every result store passes: a test for each sentence of its contract."""
 
 from __future__ import annotations
 

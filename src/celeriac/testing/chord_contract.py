@@ -1,4 +1,4 @@
-"""What every store of chords does, sentence by sentence of its contract."""
+"""The suite that every store of chords passes: a test for each sentence of its contract."""
 
 from __future__ import annotations
 

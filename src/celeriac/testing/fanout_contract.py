@@ -1,4 +1,4 @@
-"""How every broker tells and asks everybody who listens, sentence by sentence of its contract."""
+"""The suite of fanout that every broker passes: a test for each sentence of the contract."""
 
 from __future__ import annotations
 

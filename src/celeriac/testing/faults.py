@@ -1,7 +1,8 @@
 """Faults on purpose, at named points of a real broker and result store.
 
-Rules: the adapter stays the real one; a fault happens before its method is called or after its effect has landed;
-points are named as the methods of the contracts; the faults of a point happen in the order they were asked for.
+Rules: the broker or store stays the real one. A fault happens before its method is called, or after its effect has
+landed. Points have the names of the contracts' methods. The faults of a point happen in the order in which they were
+set.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Pause:
         self.resumed = asyncio.Event()
 
     def resume(self) -> None:
-        """Let those who wait go on, and nobody wait here again."""
+        """Let the waiting calls go on, and hold no further ones."""
         self.resumed.set()
 
     async def hold(self) -> None:
@@ -66,7 +67,7 @@ class Pause:
 
 
 class _Fault(msgspec.Struct):
-    """What happens to the next ``times`` calls that come by; ``None`` is for ever."""
+    """A fault of the next ``times`` calls; ``None`` is for ever."""
 
     happen: Callable[[], Awaitable[None]]
     times: int | None
@@ -84,8 +85,8 @@ class _Fault(msgspec.Struct):
 class Faults:
     """A script of faults; the wrappers that share it play it.
 
-    Every method returns at once; what it asks for happens when a call comes to the point. ``passed`` counts the calls
-    that came to each ``(point, when)``, those that met a fault included. A point that is none raises ``ValueError``.
+    Every method returns at once; its fault happens when a call comes to the point. ``passed`` counts the calls that
+    came to each ``(point, when)``, those with a fault included. An unknown point raises ``ValueError``.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ class Faults:
         :param when: ``after`` lets the effect land and loses the answer.
         :param error: "unavailable", of the broker or the result store, where not given.
 
-        Raises ``ValueError`` for ``take`` with ``after``: the adapter would hold what nobody knows of.
+        Raises ``ValueError`` for ``take`` with ``after``: the broker would hold messages that the worker never got.
         """
         if (point, when) == ("take", "after"):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What every broker does with what is to be published once, sentence by sentence of its contract."""
+"""The suite of messages published once that every broker passes: a test for each sentence of the contract."""
 
 from __future__ import annotations
 

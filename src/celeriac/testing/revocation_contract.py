@@ -1,4 +1,4 @@
-"""What is revoked with a broker: its board keeps it, its takes tell of it, and it outlasts what is parked."""
+"""The suite of revocations: the board keeps them, takes report them, and they outlast parked messages."""
 
 from __future__ import annotations
 

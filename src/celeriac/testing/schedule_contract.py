@@ -1,4 +1,4 @@
-"""What every broker does with messages for later, sentence by sentence of its contract."""
+"""The suite of parked messages that every broker passes: a test for each sentence of the contract."""
 
 from __future__ import annotations
 

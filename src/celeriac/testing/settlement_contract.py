@@ -1,4 +1,4 @@
-"""What every server that lands endings in one step does, sentence by sentence of its contract."""
+"""The suite of every server that lands decisions in one step: a test for each sentence of the contract."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import SUCCESS, ResultRecord
 
 _NO_NAME = "lone \ud800"
-"""What no server can write."""
+"""A result that no server can write."""
 
 
 class SettlementContract:
@@ -36,7 +36,7 @@ class SettlementContract:
 
     @pytest.fixture
     def settlements(self, broker: Broker, results: Backend) -> Settlements:
-        """What lands."""
+        """The settlements under test."""
         assert isinstance(broker, Settling)
         made = broker.settlements(results)
         assert made is not None

@@ -17,7 +17,7 @@ PATIENCE = 10.0
 
 
 def fresh_queue() -> str:
-    """Return a queue name that nobody else has."""
+    """Return a unique queue name."""
     return f"q-{uuid.uuid4().hex[:12]}"
 
 

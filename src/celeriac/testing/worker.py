@@ -54,7 +54,7 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class RunningWorker:
-    """What a test has of its worker; see ``running``.
+    """The worker of a test; see ``running``.
 
     :param faults: the script that the worker's broker and result store play.
     """

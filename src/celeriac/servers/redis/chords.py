@@ -48,7 +48,7 @@ end
 )
 
 COUNTING = """
--- Returns 'claimed', 'open', or the milliseconds for which somebody else has the claim.
+-- Returns 'claimed', 'open', or the milliseconds for which another worker has the claim.
 local function count(seconds, claim, base, id, score, part, told, token)
   if redis.call('GET', base .. '.c') == 'done' then return 'open' end
   local parts, seen = base .. '.j', base .. '.d'

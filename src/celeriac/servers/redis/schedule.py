@@ -58,7 +58,7 @@ return deleted
 
 
 class RedisSchedule:
-    """What is parked with one broker; see ``celeriac.broker.Schedule``."""
+    """The parked messages of one broker; see ``celeriac.broker.Schedule``."""
 
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link

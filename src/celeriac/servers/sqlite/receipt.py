@@ -30,7 +30,7 @@ class SqliteReceipt:
         await self._settle("bury", reason)
 
     def spend(self, verb: Verb, detail: float | str | None = None) -> Settlement:
-        """Return the settlement of the message, and make this receipt void. Raises ``DeliveryLost`` if it is void already.
+        """Return the settlement of the message, and make this receipt void. Raises ``DeliveryLost`` if it is void.
 
         A process may take a message again that it gave back. The file cannot tell its old receipt from the new one.
         """

@@ -25,7 +25,7 @@ _DELETE = """
 
 
 class SqliteSchedule:
-    """What is parked with one broker; see ``celeriac.broker.Schedule``."""
+    """The parked messages of one broker; see ``celeriac.broker.Schedule``."""
 
     def __init__(self, file: QueueFile) -> None:
         self._file = file

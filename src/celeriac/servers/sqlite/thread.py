@@ -119,7 +119,7 @@ class JobThread:
 
 
 class _Periodic(msgspec.Struct, eq=False):
-    """What the thread does again and again."""
+    """The loop of the thread."""
 
     period: float
     act: Act
@@ -151,7 +151,7 @@ def _tell(answers: Sequence[_Told]) -> None:
         for answer in answers:
             _tell([answer])
         return
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    with contextlib.suppress(RuntimeError):  # the loop is closed, so that no caller waits any more
         loop.call_soon_threadsafe(_settle, answers)
 
 
