@@ -4,6 +4,8 @@ import json
 import logging
 import re
 
+import pytest
+
 from celeriac import Celeriac
 from tests.cli.project import TASKS, Project
 
@@ -82,6 +84,25 @@ def test_dict_config_silences_neither_a_worker_nor_its_child_processes(project: 
     assert re.search(rf"ERROR   shop\.boom\[{failed}\] failed: ValueError", worker.output)
     for text in ("inside", "told as well"):
         assert re.search(rf"INFO    shop\.inside\[{inside}\] {text}", worker.output), worker.output
+
+
+@pytest.mark.parametrize("root", ["{}", '{"root": {"level": "WARNING", "handlers": []}}'])
+def test_a_task_that_sets_up_logging_silences_no_worker(project: Project, root: str):
+    silencing = (
+        "\nimport logging.config\n"
+        '@app.task(name="shop.set_up")\n'
+        "def set_up() -> None:\n"
+        f'    logging.config.dictConfig({{"version": 1, **{root}}})\n'
+        '@app.task(name="shop.after")\n'
+        "def after() -> None:\n"
+        '    raise ValueError("seen")\n'
+    )
+    project.write(TASKS + silencing)
+    with project.worker() as worker:
+        set_up, failed = call(project, "shop.set_up"), call(project, "shop.after")
+        assert worker.stop() == 0
+    assert worker.output.count(f"[{set_up}] succeeded") == 1, worker.output
+    assert worker.output.count(f"[{failed}] failed: ValueError('seen')") == 1, worker.output
 
 
 def test_handlers_of_the_users_root_logger_are_left_alone(project: Project):

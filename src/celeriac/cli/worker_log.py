@@ -1,8 +1,9 @@
 """The worker's log lines, as text or as JSON.
 
-Rules: the root logger gets a handler and the level unless the user's module has hung handlers there; then only the
-logger ``celeriac`` gets one, and records still reach whatever the user hung there. Where a handler of the user writes a
-record to the terminal, this one is silent, so no line comes twice. A record is one line, its traceback is indented
+Rules: the logger ``celeriac`` gets a handler of its own, so that a task which sets up logging anew does not silence the
+worker. The root logger gets another one and the level, unless the user's module has hung handlers there; records still
+reach whatever the user hung there. Where a handler of the user writes a record to the terminal, these are silent, so no
+line comes twice. A record is one line, its traceback is indented
 below it: nothing that a message brings along can begin a line that looks like another record.
 """
 
@@ -60,25 +61,45 @@ def set_up_logging(style: LogStyle, node: str) -> None:
 def handle_lines(style: LogStyle, node: str) -> None:
     """Do so without a word; for child processes, too."""
     own, root = logging.getLogger(LOGGER), logging.getLogger()
-    _enable_loggers()
+    _keep_loggers_enabled()
     own.setLevel(style.level.upper())
-    handler = _handler(style, node)
-    handler.setFormatter(_formatter(style, node))
-    if root.handlers or not own.propagate:
-        own.addHandler(handler)
+    own.addHandler(_handler(style, node))
     if not root.handlers:
         root.setLevel(style.level.upper())
-        root.addHandler(handler)
+        users = _handler(style, node)
+        users.addFilter(lambda record: not _is_own(record.name))
+        root.addHandler(users)
 
 
-def _enable_loggers() -> None:
-    """Undo what ``dictConfig`` and ``fileConfig`` do to every logger that they do not name."""
+class _EnabledLogger(logging.Logger):
+    """Cannot be disabled, as ``dictConfig`` and ``fileConfig`` do to every logger that they do not name."""
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        """Leave it enabled."""
+
+
+def _keep_loggers_enabled() -> None:
     for name, logger in logging.Logger.manager.loggerDict.items():
-        if isinstance(logger, logging.Logger) and (name == LOGGER or name.startswith(f"{LOGGER}.")):
-            logger.disabled = False
+        if isinstance(logger, logging.Logger) and _is_own(name):
+            logger.__class__ = _EnabledLogger
+
+
+def _is_own(name: str) -> bool:
+    return name == LOGGER or name.startswith(f"{LOGGER}.")
 
 
 def _handler(style: LogStyle, node: str) -> logging.Handler:
+    handler = _open(style, node)
+    handler.setFormatter(_formatter(style, node))
+    return handler
+
+
+def _open(style: LogStyle, node: str) -> logging.Handler:
     if style.file is None:
         return WorkerHandler(sys.stderr)
     name, _, host = node.partition("@")
