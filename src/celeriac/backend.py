@@ -35,7 +35,7 @@ class EncodedResult(msgspec.Struct, frozen=True, gc=False):
 class EncodedPart(msgspec.Struct, frozen=True):
     """A part of a chord whose value is already bytes; made by the chord store that counts it.
 
-    :param token: proves the claim that counting this may give, so that a repeated call gets it again.
+    :param token: identifies the claim that counting this part may give: a repeated call gets the same claim again.
     """
 
     part: Part

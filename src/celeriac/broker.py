@@ -205,9 +205,9 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
-    """What is listened for.
+    """The messages that a listener gets from one exchange.
 
-    :param key: of the messages; one that ends in ``#`` stands for every key that begins so.
+    :param key: the routing key of the messages; one that ends in ``#`` stands for every key that begins so.
     :param queue: the name of the listener's queue on RabbitMQ; no other listener may use it at the same time.
     :param message_ttl: seconds that RabbitMQ keeps a message for a listener that does not take it.
     :param expires: seconds that RabbitMQ keeps the queue while no listener takes from it.
@@ -279,9 +279,9 @@ class Fanout(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[Envelope | Unreadable]]:
         """Publish, and within the block receive the answers as they come; set the deadline around it.
 
-        :param reply_to: what the message tells those who answer.
-        :param expect: answers after which the iterator ends; as many as heard the question when not given, and
-            where the broker cannot count them, it does not end.
+        :param reply_to: the address for answers that the message carries.
+        :param expect: the number of answers after which the iterator ends. The default is the number of listeners; if
+            the broker cannot count those, the iterator does not end.
         """
         ...
 
@@ -349,7 +349,7 @@ class Broker(Protocol):
 
     @property
     def schedule(self) -> Schedule:
-        """What is parked."""
+        """The parked messages."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""What a running task may know and do.
+"""The context: facts that a running task may ask for, and actions that it may take.
 
 Rules: nothing here waits, so all of it may be called from a coroutine and from a thread alike.
 """
@@ -87,7 +87,7 @@ class Context:
         self.deadline = deadline
         self.redelivered = redelivered
         self.state = state
-        """What the worker's lifespans yielded, by name: a database pool, a client. Read it, do not change it."""
+        """The objects that the worker's lifespans yielded, by name, such as a database pool. Do not change it."""
         self.children: list[Any] = []
         """Celery result tuples of the tasks that were sent from this one."""
         self.joiners: list[dict[str, Any]] = []
@@ -223,7 +223,7 @@ class Context:
         :param args: other positional arguments for the next run.
         :param kwargs: other keyword arguments for the next run.
 
-        Raises ``ConfigError`` for a delay, a number or a cause that is none.
+        Raises ``ConfigError`` for a delay or number out of range, and for a cause that is no exception.
         """
         require("retry(countdown={})", countdown, or_none(DELAY))
         require("retry(max_attempts={})", max_attempts, or_none(whole(1)))
@@ -240,7 +240,7 @@ class Context:
     def replace(self, workflow: Node[Any]) -> NoReturn:
         """End this run and run a workflow in the task's place; raises ``ReplaceRequested``.
 
-        It takes over the task's id, so that whoever waits for the task gets the workflow's value, and its place in a
+        The workflow takes over the task's id, so that the caller gets the workflow's value, and the task's place in a
         chain, group or chord. A group's value is the list of its members' values.
         """
         raise ReplaceRequested(checked(workflow).to_dict())

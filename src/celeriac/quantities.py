@@ -1,7 +1,7 @@
-"""Numbers and times that users give: what each may be, checked in one way wherever it is given.
+"""Checks the numbers and times that users give.
 
-Rules: pure; the number itself is given, never a text or a ``timedelta``; nothing passes that a clock, a timer or a
-``datetime`` cannot hold, since it would fail far from where it was given.
+Rules: this module is pure. Only numbers pass, never a text or a ``timedelta``. A value that a clock, a timer or a
+``datetime`` cannot hold is refused here, since it would otherwise fail far from where it was given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from celeriac.errors import ConfigError
 
 Check: TypeAlias = tuple[str, Callable[[Any], bool]]
-"""What to give, and whether a value is that."""
+"""A check: the words of its error that say what to give, and a function that tells whether a value passes."""
 
 FARTHEST = 1e11
 """Seconds, 3,000 years: from more, no ``datetime`` can be made."""

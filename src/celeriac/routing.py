@@ -21,7 +21,7 @@ from celeriac.retry import Retry
 from celeriac.wire.envelope import Route
 
 Link: TypeAlias = Mapping[str, Any] | Node[Any]
-"""What follows a task: a workflow, or Celery's dictionary of one."""
+"""A callback or errback of a task: a workflow, or Celery's dictionary of one."""
 
 
 class SendOptions(msgspec.Struct, frozen=True, kw_only=True):

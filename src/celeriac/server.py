@@ -20,7 +20,7 @@ from celeriac.wire.envelope import Envelope, Route
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """The contract of a server that an app uses."""
+    """The app's settings that each of its servers goes by."""
 
     settings: Settings
     codecs: Codecs
@@ -56,16 +56,16 @@ class OnServer(Protocol):
 
     @property
     def connections(self) -> object | None:
-        """What the servers of the broker's own kind know; ``None`` where nothing can be shared."""
+        """An object that only servers of the broker's own kind understand; ``None`` if nothing can be shared."""
         ...
 
 
 class Landing(msgspec.Struct, frozen=True):
-    """What one ending changes on the server.
+    """The changes that one decision makes on a server.
 
-    :param receipt: of the message that ended; settled with the rest.
+    :param receipt: the receipt of the message, which is settled in the same step.
     :param buried: why the message goes to the dead-letter list; ``None`` acknowledges it.
-    :param held: store and count only: the caller publishes and settles with a second landing.
+    :param held: whether to store and count only; the caller then publishes and settles with a second landing.
     """
 
     receipt: Receipt
@@ -103,5 +103,5 @@ class Settling(Protocol):
     """A broker whose server may keep results too."""
 
     def settlements(self, results: Backend) -> Settlements | None:
-        """Return what lands endings in one step; ``None`` where these results are not on the broker's server."""
+        """Return what lands decisions in one step; ``None`` if these results are not on the broker's server."""
         ...

@@ -145,7 +145,7 @@ class Hint:
 
 
 def foreign(kind: Any, value: Any) -> Any:
-    """Convert to a class that msgspec does not know: a pydantic model, a path, or anything it is an instance of."""
+    """Convert to a class that msgspec does not know: a pydantic model or a path. An instance passes unchanged."""
     if _is_instance(value, kind):
         return value
     if is_model(kind):

@@ -35,11 +35,11 @@ class Outlet(Protocol):
     """Sends workflows: the way out of an app."""
 
     def send_workflow(self, node: Node[Any]) -> Coroutine[Any, Any, Any]:
-        """Send; to be awaited."""
+        """Send the workflow; to be awaited."""
         ...
 
     def delay_workflow(self, node: Node[Any]) -> Any:
-        """Send and block until the broker has it."""
+        """Send the workflow and block until the broker has it."""
         ...
 
 

@@ -1,8 +1,8 @@
 """Turns many concurrent calls into few round trips.
 
-Rules: whatever queued up while the last flush was under way goes in the next; a lone call waits for no timer, it is
-sent in the same turn of the loop. An item is answered by its own future, so cancelling one caller cancels
-nobody else. A batch that is refused is tried item by item, so that only the guilty one hears of it.
+Rules: the items that queue up during one flush go into the next. A lone call is sent in the same turn of the loop,
+without a timer. Each item has a future of its own, so that cancelling one caller cancels no other. If a batch is
+refused, each item is tried alone, so that only the faulty one fails.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Coalescer(Generic[T, R]):
         is raised in the caller it belongs to. When ``flush`` itself raises, every caller of the batch gets that where
         the service is away; otherwise each item is flushed alone.
     :param limit: how many items go in one round trip at the most.
-    :param linger: seconds that a flush waits for a crowd, where others queued up during the one before it: what nobody
-        waits for then takes few round trips, however few callers there are at once.
+    :param linger: seconds that a flush waits for further items, if some queued up during the one before it. Items whose
+        callers are in no hurry then take fewer round trips.
     :param weigh: tells an item's bytes, where items may be large; a batch has ``TRIP_BYTES`` at the most, or one item.
     """
 

@@ -26,7 +26,7 @@ from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import SUCCESS, ResultRecord
 
 _NO_NAME = "lone \ud800"
-"""A result that no server can write."""
+"""A name that no server can write."""
 
 
 class SettlementContract:

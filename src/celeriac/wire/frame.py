@@ -84,7 +84,7 @@ _write = msgspec.json.Encoder().encode
 
 
 def pack(envelope: Envelope, *, delivery_tag: str | None = None, route: Route | None = None) -> bytes:
-    """Return the frame of an envelope (kombu: virtual transports, WIRE form of Celery's messages on Redis).
+    """Return the frame of an envelope, as kombu's virtual transports write Celery's messages on Redis.
 
     :param delivery_tag: overrides the envelope's; one of the two is needed, and unique.
     :param route: overrides the exchange and routing key of the envelope.

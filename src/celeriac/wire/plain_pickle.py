@@ -84,7 +84,7 @@ def read_plain_pickle(raw: bytes) -> Any:
 
 
 def _look_through(raw: bytes) -> None:
-    """Raise ``MalformedMessage`` for a pickle that asks for more than its bytes are worth, ``ValueError`` for none."""
+    """Raise ``MalformedMessage`` for a pickle that takes too much to load, ``ValueError`` for bytes that are none."""
     kept = names = shared = 0
     costly: set[int] = set()
     before = ""

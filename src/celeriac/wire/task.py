@@ -225,7 +225,7 @@ class _JsonEmbed(_Embed, gc=False):
 
 
 class _JsonCall(_Call, gc=False, array_like=True, forbid_unknown_fields=True):
-    """The same, with the steps of a chain left as they are."""
+    """The body of protocol 2 in JSON; the steps of a chain stay JSON text, since most are only sent on."""
 
     embed: _JsonEmbed | None
 

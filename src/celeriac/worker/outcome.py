@@ -406,7 +406,7 @@ def _key(message: TaskMessage, terms: Terms, what: str) -> str | None:
 
 
 def _ignored(message: TaskMessage, ignore: Ignore, terms: Terms) -> Decision:
-    """Record nothing, but count the part of a chord that the task or a later step of its chain is: it waits for it."""
+    """Record nothing, but count a part of a chord that ends with this task: the chord would wait for it for ever."""
     parts = _parts_lost_with(message, casualties(message), FAILURE, describe(ignore))
     return Decision(None, parts=_encoded(parts, terms))
 

@@ -1,6 +1,6 @@
 """The board of one process.
 
-Rules: what has ended is dropped when its place is next used, or when the table has doubled since it was last cleaned.
+Rules: an expired entry is deleted when its key is next used, or when the table has doubled since the last cleaning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A broker inside one process, for tests and for programs that need no other.
 
-Rules: messages take the real way through frames, so what cannot travel elsewhere does not travel here; two brokers
-share nothing; nothing outlives the process. The next message of a queue is the one with the lowest priority number,
+Rules: messages are encoded as frames, so that a message which no other broker could carry fails here, too. Two brokers
+share nothing. No message outlives the process. The next message of a queue is the one with the lowest priority number,
 then the one published first, so a message that comes back is ahead of those that were never taken.
 """
 

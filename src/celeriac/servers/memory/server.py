@@ -24,7 +24,7 @@ class MemoryServer:
         return self._broker
 
     def results(self, url: str) -> MemoryBackend | None:
-        """Return the one result store."""
+        """Return this server's result store; ``None`` for a URL of another kind of server."""
         return self._results if scheme_of(url) == "memory" else None
 
     async def close(self) -> None:

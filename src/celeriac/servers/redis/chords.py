@@ -189,7 +189,7 @@ class RedisChords:
         await self._link.run(_FINISH, [self.key(claim.chord_id)], [claim.token, _DONE])
 
     async def drain(self) -> None:
-        """Return when what was counted is counted."""
+        """Return when all parts that were handed in are counted."""
         await self._count.drain()
 
     async def _count_alone(self, encoded: EncodedPart) -> Standing:

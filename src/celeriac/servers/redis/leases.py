@@ -28,7 +28,7 @@ _TERM, _LOOK, _SECOND_LOOK, _RENEWAL = 0.45, 0.25, 0.15, 0.1
 """Parts of a lease: the term; from look to look; to the second look at who was not renewed; between renewals."""
 
 _MOST_LOST = 32
-"""Batches remembered as never arrived; one outage of the server makes one."""
+"""The most lost batches that are remembered: their answers never came. One outage of the server loses one batch."""
 
 _OWNER = 52
 """Characters of an owner's name, so that its tags are longer than 64 bytes: Redis keeps sorted sets of short members as

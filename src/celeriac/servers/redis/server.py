@@ -16,7 +16,7 @@ class RedisServer:
     """One Redis; see ``celeriac.server.Server``.
 
     :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
-    :param connections: a broker's, used where they lead to this server.
+    :param connections: connections of a broker, which are shared if they lead to this server.
     """
 
     def __init__(self, url: str, terms: Terms, connections: object | None = None) -> None:

@@ -101,7 +101,7 @@ class SqlChords:
         await self._link.write(partial(self._finish, claim=claim))
 
     async def drain(self) -> None:
-        """Return when what was counted is counted."""
+        """Return when all parts that were handed in are counted."""
         await self._count.drain()
 
     # --- in the file's thread ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Messages as a SQLite file keeps them, made from envelopes and routes.
 
-Rules: what cannot be kept is refused before anything is written. A file knows queues only: an exchange is none here, so
-a message goes to the queue of its route, or to that of its routing key.
+Rules: a message that the file cannot keep is refused before any is written. A file has queues and no exchanges, so a
+message goes to the queue of its route, or to the queue that its routing key names.
 """
 
 from __future__ import annotations

@@ -98,13 +98,13 @@ class Row(msgspec.Struct, frozen=True):
 
     @property
     def blobs(self) -> list[bytes]:
-        """What is serialized."""
+        """The serialized columns."""
         every = self.result, self.children, self.args, self.kwargs, self.stamps
         return [blob for blob in every if blob is not None]
 
     @property
     def version(self) -> Hashable:
-        """What differs when the row was written anew."""
+        """A value that changes whenever the row is written again."""
         return self.status, self.date_done, self.result, self.children
 
 

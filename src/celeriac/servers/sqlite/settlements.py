@@ -1,8 +1,8 @@
-"""Lands endings in one step: results, parts of chords, what follows, and the message itself, in one transaction.
+"""Lands decisions in one transaction each: results, parts of chords, follow-ups, and the message.
 
-Rules: nothing of an ending is done unless its message is still held; a part that gives a claim, or finds one held,
-keeps the rest of its ending for later; a batch that the file refuses is landed ending by ending, so that only the
-guilty one hears of it; what is refused in part is undone, so that its message comes again.
+Rules: nothing is done for a message that is no longer held. If a part gives a claim, or finds one held, the follow-ups
+and the settlement of its decision wait for a second landing. If the file refuses a batch, each decision is landed
+alone, so that only the faulty one fails. A decision that is refused in part is undone, so that its message comes again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Takes messages from a SQLite file: hand out what is held, reserve what there is, else wait to be woken.
+"""Takes messages from a SQLite file: hands out held messages first, then reserves new ones, else waits to be woken.
 
-Rules: the order of the queues turns with every look at the file; what is being taken when the subscription stops is
-still handed out, and what is held goes back.
+Rules: each look at the file begins with another queue. A take that is under way when the subscription stops still
+returns its messages; the messages that are held go back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST_WAIT = 15.0
 """Seconds for which a wait believes that it will be woken; then it looks at the file."""
 
 _REVOKED_SINCE = 0.05
-"""Seconds after which it is asked anew what was revoked, before messages start that were reserved earlier."""
+"""Seconds after which the revision is asked for again before messages that were reserved earlier start."""
 
 
 class SqliteSubscription:

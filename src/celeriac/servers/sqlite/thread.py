@@ -47,7 +47,7 @@ class JobThread:
         return self._thread is not None
 
     def do(self, job: Job | Act) -> asyncio.Future[Any]:
-        """Have it done; the future has what comes of it."""
+        """Queue the job; the future gets its answer."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._thread is None:
             self._thread = threading.Thread(
@@ -119,7 +119,7 @@ class JobThread:
 
 
 class _Periodic(msgspec.Struct, eq=False):
-    """The loop of the thread."""
+    """A job that the thread repeats periodically."""
 
     period: float
     act: Act
