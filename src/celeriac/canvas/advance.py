@@ -278,7 +278,7 @@ def _as_sent_together(nodes: list[Node[Any]]) -> list[Node[Any]]:
 
 
 def _next_step(chain: Sequence[dict[str, Any]]) -> tuple[Node[Any], Sequence[dict[str, Any]]]:
-    """Return the next step and the rest of the chain in wire order; a group with steps after it becomes a chord."""
+    """Return the next step, and the rest of the chain in wire order. A group comes with the step that collects it."""
     node, rest = from_dict(chain[-1]), chain[:-1]
     while rest and _ends_in_group(node):
         node, rest = Chain((node, from_dict(rest[-1]))), rest[:-1]

@@ -252,7 +252,7 @@ def _windows(board: Board) -> Windows:
 
 
 async def _until_free(board: Board, key: str, name: str) -> None:
-    """Return once a mark has ended. Nothing tells of that, so it is looked for."""
+    """Return once a mark has expired. No signal tells of that, so this tries again and again."""
     async with asyncio.timeout(PATIENCE):
         while await _marks(board).put(key, name, "free", LONG) != "free":  # noqa: ASYNC110
             await asyncio.sleep(0.02)

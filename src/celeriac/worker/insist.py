@@ -1,8 +1,8 @@
 """Repeats an effect that must land while its service is away.
 
-Rules: only an "unavailable" error leads to another try; every other error is raised to the caller, ``DeliveryLost`` (a
-void receipt) included. At shutdown there is a deadline. The log has one warning at the start of an outage and one more
-each half minute, however many effects wait for its end.
+Rules: unless the caller names other errors, only an "unavailable" error leads to another try. Every other error is
+raised to the caller, ``DeliveryLost`` (a void receipt) included. At shutdown there is a deadline. The log has one
+warning at the start of an outage and one more each half minute, however many effects wait for its end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Insist:
     ) -> R:
         """Await ``effect()`` until it does not raise "unavailable"; ``what`` names it in the log, or returns its name.
 
-        :param passing: further classes of errors after which the effect is tried again.
+        :param passing: the classes of errors after which the effect is tried again; other errors are raised.
         """
         try:
             return await effect()

@@ -51,7 +51,7 @@ class _Member(msgspec.Struct):
 
 
 class _Known(msgspec.Struct):
-    """What is known of the sets of one name."""
+    """The known members of the sets of one name."""
 
     revision: int = 0
     numbers: dict[int, None] = {}
@@ -217,5 +217,5 @@ class AmqpBoard:
 
     @property
     def leases(self) -> AmqpLeases | None:
-        """Who may do what one at a time does; ``None`` where nothing may be declared."""
+        """Leases: rights that one holder at a time has; ``None`` where nothing may be declared."""
         return self._leases if self._declares else None

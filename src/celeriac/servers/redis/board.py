@@ -39,7 +39,7 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local aside = {}
 
--- Frees the name of a key of another type. Told at the end, so that it can be said.
+-- Renames a key of another type. The script returns the new names at its end, so that they are logged.
 local function own(key, kind)
   local found = redis.call('TYPE', key).ok
   if found ~= 'none' and found ~= kind then
@@ -147,7 +147,7 @@ _HOLD = r"""
 own(KEYS[1], 'string')
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
-  -- One without an end is nobody's.
+  -- A lease without an expiry is not one of ours; it gets one here, so that it ends.
   if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
   return {0, aside}
 end

@@ -1,14 +1,14 @@
 """Renews the leases of the messages that this process holds, so that no peer takes them for lost.
 
-Rules: a second process renews (``renewer``), by the owner's name in each tag, so neither a busy event loop
-nor a task that keeps the interpreter lock stops it, and a stopped process (``SIGSTOP``) keeps what it holds, since it
-lives. It is started when something is first held. What was reserved in a batch whose answer never came is renewed no
-more, so that it comes back.
+Rules: a second process renews (``renewer``), by the owner's name in each tag. So neither a busy event loop nor a task
+that keeps the interpreter lock stops the renewals, and a suspended worker (``SIGSTOP``), which lives, keeps its
+messages. The process is started when a message is first held. A batch whose answer never came is not renewed, so that
+its messages come back.
 
-When this process has died, the second one ends its leases before it ends itself. Where both die at once, as with their
-machine, peers of the dead worker wait for a lease at most. Its first part is the term, which is renewed; the rest is
-for peers to see twice that it was not: after an outage every term has ended, and who lives must have time to say so.
-In kombu's index the time of what is held is always in the future, so that no visibility timeout ends it.
+When this process has died, the second one ends its leases and then itself. If both die at once, as with their machine,
+peers wait for one lease at most. The first part of a lease is its term, which is renewed. In the rest, peers look twice
+whether it was renewed: after an outage every term has ended, and living workers need time to renew. Held messages have
+a time in the future in kombu's index, so that no visibility timeout ends them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from celeriac.servers.redis.scripts import END, RENEW
 from celeriac.servers.redis.url import RedisTarget
 
 _TERM, _LOOK, _SECOND_LOOK, _RENEWAL = 0.45, 0.25, 0.15, 0.1
-"""Parts of a lease: the term; from look to look; to the second look at who was not renewed; between renewals."""
+"""Parts of a lease: its term; the time between two looks; the time until the second look at a worker whose term had
+ended; the time between two renewals."""
 
 _MOST_LOST = 32
 """The most lost batches that are remembered: their answers never came. One outage of the server loses one batch."""

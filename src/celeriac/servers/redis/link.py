@@ -321,7 +321,7 @@ class Line:
 
     @asynccontextmanager
     async def _standing(self) -> AsyncIterator[None]:
-        """Use the connection as long as it stands: the driver would make it anew, without what it was subscribed to."""
+        """Use the connection unless it was cut: the driver would replace it, without its subscriptions."""
         cut = self._link.translate(LinkDown("the connection was cut"))
         if not self._connection.is_connected:
             raise cut
@@ -329,7 +329,7 @@ class Line:
             async with self._link.deadline():
                 yield
         except AttributeError as error:
-            # The driver stumbles when whoever reads this line finds it cut just before this is written.
+            # The driver fails if the task that reads this connection finds it cut just before this write.
             if self._connection.is_connected:
                 raise
             raise cut from error

@@ -134,9 +134,9 @@ class Pushes:
         return answers
 
     async def check(self) -> None:
-        """Ask whether the connection stands, where nothing was heard for a while; to be called now and then.
+        """Ask the server for a sign of life after a silence; call this now and then.
 
-        Raises the link's error when the answer to the last such question never came.
+        Raises the link's error if the answer to the last such question never came.
         """
         line, now = self._line, asyncio.get_running_loop().time()
         if line is None or now - self._heard_at < _SILENCE:

@@ -1,8 +1,9 @@
-"""The Lua that makes each change of the broker's keys whole.
+"""The Lua scripts of the broker: each makes one change of its keys in one step.
 
-Rules: a message is at every moment in one list or on record in ``unacked``, never in neither; a command that may be
-refused comes before those that remove, and a key of the wrong type ends a script before anything is changed; time is
-the server's; of a message's content nothing is read but its ETA; a time or a tag that is not of our form is nobody's.
+Rules: at every moment a message is in a list or in ``unacked``, so that none is lost. Commands that the server may
+refuse come before those that remove, and a key of the wrong type ends a script before it has changed anything. Scripts
+go by the server's clock. Of a message's content they read only ETA, expiry and ids. A lease time that cannot be
+ours counts as ended; a tag that is not of our form counts as a Celery worker's.
 
 Keys, beside kombu's (``unacked``: tag to ``[message, exchange, routing_key]``, ``unacked_index``: tag to time):
 ``celeriac.leases`` tag to the end of its term (see ``leases``), ``celeriac.due`` tag to the time it is parked until,
@@ -30,7 +31,7 @@ redis.call('ZCARD', KEYS[3])
 """
 
 _LEASE_END = """
--- Whether a lease has ended; one that lasts for more than a week was made by none of us.
+-- Whether a lease has ended; one that lasts for more than a week cannot be ours, and counts as ended.
 local function ended(lease) return lease <= now or lease > now + 604800 end
 """
 
@@ -54,7 +55,7 @@ local function seconds(text)
   return days * 86400 + hour * 3600 + minute * 60 + second + (tonumber('0' .. fraction) or 0) - zone
 end
 
--- When a message of protocol 2 is due, if nobody has to be told of it before; else nil.
+-- When a message of protocol 2 is due; nil where a worker must see it at once (it is due, expired or revoked).
 local function due_of(raw, now, prefix)
   if not string.find(raw, '"eta": "', 1, true) then return nil end
   local readable, frame = pcall(cjson.decode, raw)
@@ -65,7 +66,7 @@ local function due_of(raw, now, prefix)
   local expires = seconds(headers.expires)
   if expires and expires <= now then return nil end
   for _, told in ipairs({{'ids', headers.id}, {'roots', headers.root_id}}) do
-    -- Also where that cannot be known: who takes the message finds out.
+    -- Also if the set cannot be read: the worker that takes the message then finds out.
     if type(told[2]) == 'string' and redis.pcall('ZSCORE', prefix .. 'celeriac.revoked.' .. told[1], told[2]) then
       return nil
     end
@@ -83,8 +84,8 @@ RESERVE = Script(
 -- KEYS: unacked, index, leases, due, then lists in the order they are taken from
 -- ARGV: how many can start now, how many more to reserve, term, lease, owner, first serial, key prefix, then for each
 -- list: how its entries end, its step.
--- Returns seconds to the next due time or '', what went wrong, the revision of what was revoked, the time, then for
--- each list its number and messages. What is for later stands in nobody's way: it is parked here.
+-- Returns seconds to the next due time or '', what went wrong, the revision of the revocations, the time, then for
+-- each list its number and messages. Messages that are due later are parked here, so that they take no slot.
 local unacked, index, leases, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local startable, term, lease = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local left = startable + ARGV[2]
@@ -354,8 +355,8 @@ LAPSED = Script(
     + _NOW
     + r"""
 -- KEYS: unacked, index, leases, due. ARGV: visibility timeout, limit.
--- Newest first, so that the oldest is put back last and taken first; what is on record nowhere is forgotten.
--- Returns tag and entry of what a dead celeriac peer held, and of what a dead peer of kombu's kind held too long.
+-- Newest first, so that the oldest is put back last and taken first; leases without an entry are deleted.
+-- Returns tag and entry of messages of dead celeriac workers, and of those that a Celery worker held for too long.
 local reply = {}
 redis.call('ZCARD', KEYS[4])
 local lapsed = redis.call('ZREVRANGEBYSCORE', KEYS[3], now, '-inf', 'LIMIT', 0, ARGV[2])
@@ -363,7 +364,7 @@ if not lapsed[1] then
   lapsed = redis.call('ZREVRANGEBYSCORE', KEYS[3], '+inf', '(' .. now + 604800, 'LIMIT', 0, ARGV[2])
 end
 if lapsed[1] then
-  -- Changes nothing, and is refused where renewing is (OOM, READONLY, ...), so that nobody is suspected then.
+  -- Changes nothing, and is refused where renewing is (OOM, READONLY, ...): then no worker is suspected.
   redis.call('ZADD', KEYS[3], 'XX', redis.call('ZSCORE', KEYS[3], lapsed[1]), lapsed[1])
 end
 for _, tag in ipairs(lapsed) do

@@ -34,7 +34,7 @@ end
 _WORK = Script(
     _TRY
     + """
--- KEYS: five that nobody has. Returns the server's version, and each command that was refused, with the reason.
+-- KEYS: five unused ones. Returns the server's version, and each command that was refused, with the reason.
 local hash, sorted, list, set, text = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 try('TIME')
 try('HSET', hash, 'a', 1)
@@ -71,7 +71,7 @@ return {redis.REDIS_VERSION or '', refused}
 _RESULTS = Script(
     _TRY
     + """
--- KEYS: five that nobody has. Returns as above.
+-- KEYS: five unused ones. Returns as above.
 local text, sorted, set, hash, other = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 try('SET', text, '1', 'PX', 60000)
 try('GET', text)

@@ -1,11 +1,11 @@
 """The owners of taken messages: gives this process its number, and tells which owners have died.
 
-Rules: whoever holds messages has a lock (``flock``) on a file of its own beside the database. The system takes the
-lock back when the process ends, however it ends, and never before: a process that is busy or suspended keeps it,
-whatever the clock says. The file is locked before the first message bears its number. A process that gets the lock of
-another has found it dead, and deletes the file. A forked process closes its copy, since it would hold the lock of a
-worker that died. All processes are on one machine, as SQLite's write-ahead log has it too: locks of network file
-systems are not relied on.
+Rules: a process that holds messages has a lock (``flock``) on a file of its own beside the database. The system frees
+the lock when the process ends, in whatever way, and never before: a busy or suspended process keeps it. The file is
+locked before the first message bears its number. A process that gets the lock of another one's file knows that the
+other is dead, and deletes the file. A forked process closes its copy of the descriptor, since it would otherwise keep
+the lock of a worker that died. All processes must be on one machine, as SQLite's write-ahead log demands, too, because
+locks of network file systems are not reliable.
 """
 
 from __future__ import annotations

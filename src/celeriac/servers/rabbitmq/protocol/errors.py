@@ -49,7 +49,7 @@ _NOT_YET = "is down or inaccessible"
 
 
 def of_reply(code: int, text: str) -> AmqpError:
-    """Return the error for a close that the server sent: it may come back, or it will not have it."""
+    """Return the error for a close that the server sent: one that says that it is away, or that it refuses."""
     if code in {CONNECTION_FORCED, INTERNAL_ERROR} or (code == NOT_FOUND and _NOT_YET in text):
         return Unavailable(f"{text} ({code})")
     return Refused(f"{text} ({code})", code)
