@@ -172,6 +172,10 @@ async def test_what_is_for_later_is_told(app: Celeriac, client: celery.Celery) -
         assert entry["eta"].endswith("+00:00")
         assert (await ask(client, "query_task", ids=result.id))[result.id][0] == "scheduled"
         await ask(client, "revoke", task_id=result.id)
+        # A message that is left behind would be parked for every later test on this server.
+        schedule = app.connections().broker.schedule
+        mine = [one.id for one in await schedule.list(10_000) if one.queue == app.settings.default_queue]
+        assert await schedule.delete(mine) == 1
 
 
 async def test_the_worker_itself_is_described(app: Celeriac, client: celery.Celery, place: str) -> None:
