@@ -98,9 +98,12 @@ async def test_a_port_without_tls(rabbit_server: RabbitServer):
 
 async def test_a_certificate_that_the_server_wants_of_us(tmp_path: Path):
     certificate, key = stranger(tmp_path)
-    with RedisServer(tls=True, arguments=["--tls-auth-clients", "yes"]) as server:
+    # TLS 1.3 refuses our certificate after the handshake, where a first write may find the connection reset instead.
+    wanted = ["--tls-auth-clients", "yes", "--tls-protocols", "TLSv1.2"]
+    with RedisServer(tls=True, arguments=wanted) as server:
         for ours in ("", f"&ssl_certfile={certificate}&ssl_keyfile={key}"):
-            assert "does not take our certificate" in str(await refusal(server.tls_url() + ours))
+            told = "does not take our certificate" if ours else "it wants a certificate of ours"
+            assert told in str(await refusal(server.tls_url() + ours))
 
 
 async def test_checks_that_were_lowered_let_it_connect(url: Url, trusted: Path):

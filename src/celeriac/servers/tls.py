@@ -144,5 +144,7 @@ def _reason(error: ssl.SSLError) -> str:
     if _OUR_CERTIFICATE.search(reason):
         return f"it does not take our certificate ({reason}): check ssl_certfile and ssl_keyfile"
     if _NO_AGREEMENT.search(reason):
-        return f"it and this program have no TLS version or cipher in common ({reason})"
+        return (
+            f"it and we have no TLS version or cipher in common, or it wants a certificate of ours ({reason})"
+        )
     return ""
