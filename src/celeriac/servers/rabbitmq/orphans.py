@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+from celeriac.retry import Backoff
 from celeriac.servers.rabbitmq.delivery import AmqpReceipt
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.notices import Notices
@@ -168,7 +169,7 @@ class Orphans:
 
     async def _tell(self) -> None:
         """Give notice of work and of its ends, again and again while there are orphans."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while self._orphans or self._untold:
             try:
                 await self._tell_once()
@@ -178,10 +179,9 @@ class Orphans:
                 )
                 return
             except AmqpError:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(backoff.pause())
             else:
-                pause = _FIRST_PAUSE
+                backoff.reset()
                 await asyncio.sleep(TERM / 3)
 
     async def _tell_once(self) -> None:
