@@ -132,6 +132,17 @@ class Scene:
             while await self._has_messages(app) or (worker._consumer and worker._consumer.attempts):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
 
+    async def nothing_comes_back(self, app: Celeriac) -> None:
+        """Return when a worker that stopped left nothing but dead messages.
+
+        RabbitMQ does not count what a worker holds or what moves from one queue to another: `nothing_to_do` may
+        look at such a moment, and the message waits again when the worker has stopped.
+        """
+        async with asyncio.timeout(PATIENCE):
+            while await self._has_messages(app):
+                async with app.worker() as worker:
+                    await self.nothing_to_do(app, worker)
+
     async def _has_messages(self, app: Celeriac) -> bool:
         left = await self.place.left(app)
         return any(number for where, number in left.items() if where != "dead")
@@ -346,6 +357,7 @@ class Stage:
         async with app.worker() as worker:
             caller = await scene.heard(result)
             await scene.nothing_to_do(app, worker)
+        await scene.nothing_comes_back(app)
         return await scene.outcome(app, caller)
 
     async def _child_killed(self, scene: Scene) -> Outcome:
@@ -374,6 +386,7 @@ class Stage:
                 await caller
                 await scene.has_run()
                 await scene.nothing_to_do(app, worker)
+            await scene.nothing_comes_back(app)
             return await scene.outcome(app, caller.result())
 
     @asynccontextmanager
