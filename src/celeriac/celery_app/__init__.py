@@ -1,0 +1,1 @@
+"""Runs an app of Celery's as it is; the only package that imports Celery."""

@@ -1,0 +1,347 @@
+"""Celery's settings as celeriac's: what each becomes, and what is to be said of those that become nothing.
+
+Rules: pure; every name that Celery knows is in ``catalogue``; a value that would make something else of the app than
+Celery makes is said, and where it would do harm the worker does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from celeriac.celery_app.catalogue import HARMLESS, HONOURED, WARNED
+from celeriac.celery_app.findings import Finding
+from celeriac.celery_app.urls import Place, broker_url, note_options, result_url, scheme_in
+from celeriac.errors import ConfigError
+from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES
+from celeriac.settings import MOST_AHEAD, Settings
+from celeriac.wire.content import COMPRESSIONS
+from celeriac.wire.names import PRIORITY_STEPS
+
+N = TypeVar("N", int, float)
+
+SERIALIZERS: Mapping[str, str] = {
+    "json": "json",
+    "application/json": "json",
+    "msgpack": "msgpack",
+    "application/x-msgpack": "msgpack",
+    "yaml": "yaml",
+    "application/x-yaml": "yaml",
+    "pickle": "pickle",
+    "application/x-python-serialize": "pickle",
+}
+"""Celery's names and content types of serializers, and ours."""
+
+POOLS: Mapping[str, str] = {
+    "prefork": "processes",
+    "processes": "processes",
+    "celery.concurrency.prefork:TaskPool": "processes",
+    "threads": "threads",
+    "celery.concurrency.thread:TaskPool": "threads",
+    "solo": "solo",
+    "celery.concurrency.solo:TaskPool": "solo",
+}
+"""Celery's names of pools, and ours."""
+
+_TRANSPORT = frozenset(
+    {"visibility_timeout", "priority_steps", "sep", "queue_order_strategy", "queue_name_prefix"}
+)
+_FANOUT = {"fanout_prefix": True, "fanout_patterns": True}
+_SQL_TABLES = (
+    "database_engine_callback", "database_table_schemas", "database_table_names", "database_short_lived_sessions",
+)  # fmt: skip
+"""Settings that only Celery's own store of results in a database goes by."""
+
+
+class WorkerDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is like where its command line leaves it open.
+
+    :param concurrency: ``None`` is one for each core.
+    :param soft_shutdown: seconds that tasks have to end after the second signal; 0: none.
+    :param direct: whether it takes from a queue of its own.
+    """
+
+    pool: str = "processes"
+    concurrency: int | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+    start_method: Literal["spawn"] | None = None
+    soft_shutdown: float = 0.0
+    direct: bool = False
+
+
+class Mapped(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a Celery app's settings.
+
+    :param broker: the broker's URL.
+    :param backend: the URL of results; ``""`` where they are kept in a store that Celery alone knows.
+    :param findings: what is to be said. One that refuses is for the worker; what only looks may go on.
+    """
+
+    settings: Settings
+    broker: str
+    backend: str
+    worker: WorkerDefaults
+    findings: Sequence[Finding] = ()
+
+
+def map_settings(conf: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapped:
+    """Return celeriac's settings for those of a Celery app.
+
+    :param conf: the value of each of Celery's settings, under its new name in small letters.
+    :param defaults: Celery's own values, to tell what was set.
+
+    Raises ``ConfigError`` for a value that celeriac cannot use, with the name of the setting.
+    """
+    return _Mapping(conf, defaults).map()
+
+
+def unclassified(names: Iterable[str]) -> list[str]:
+    """Return those of Celery's settings of which nothing is known here: a newer Celery may have brought them."""
+    return [name for name in names if not any(name in fates for fates in (HONOURED, HARMLESS, WARNED))]
+
+
+class _Mapping:
+    """One walk through the settings, which collects what is to be said."""
+
+    def __init__(self, conf: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self._conf = conf
+        self._defaults = defaults
+        self._findings: dict[Finding, None] = {}
+
+    def map(self) -> Mapped:
+        """Return everything."""
+        self._note_warned()
+        broker, backend = self._broker(), self._backend()
+        settings = self._settings()
+        return Mapped(
+            settings=settings,
+            broker=broker,
+            backend=backend,
+            worker=self._worker(),
+            findings=tuple(self._findings),
+        )
+
+    def _note_warned(self) -> None:
+        for name in WARNED:
+            if self._is_set(name):
+                self._warn(name, f"has no effect here: {WARNED[name]}")
+        for name in unclassified(self._conf):
+            if self._is_set(name):
+                self._warn(
+                    name, "is not known to this version of celeriac: look whether the app relies on it"
+                )
+
+    # --- servers
+
+    def _broker(self) -> str:
+        conf = self._conf
+        options = conf.get("broker_transport_options") or {}
+        place = Place(
+            name="broker_url",
+            options=options,
+            options_name="broker_transport_options",
+            tls=conf.get("broker_use_ssl"),
+            tls_name="broker_use_ssl",
+            scheme=conf.get("broker_transport") or "",
+            host=conf.get("broker_host") or "",
+            port=self._whole("broker_port"),
+            username=conf.get("broker_user") or "",
+            password=conf.get("broker_password") or "",
+            path=conf.get("broker_vhost") or "",
+            heartbeat=self._seconds("broker_heartbeat") or 0,
+        )
+        given = conf.get("broker_read_url") or conf.get("broker_url")
+        url = broker_url(given, place, self._note)
+        if not url:
+            schemes = ", ".join(f"{name}://" for name in BROKER_SCHEMES)
+            self._refuse(
+                "broker_url", f"celeriac does not take from {_scheme_of(given)}://: known are {schemes}"
+            )
+        note_options(place, (*_TRANSPORT, *_FANOUT), self._note)
+        self._check_order(options, scheme_in(url))
+        return url
+
+    def _check_order(self, options: Mapping[str, Any], scheme: str) -> None:
+        """Refuse what makes other workers and senders write where this worker does not read."""
+        name = "broker_transport_options"
+        if scheme not in REDIS_SCHEMES:
+            return
+        if tuple(options.get("priority_steps") or PRIORITY_STEPS) != tuple(PRIORITY_STEPS):
+            text = (
+                f"priority_steps must be {list(PRIORITY_STEPS)}: messages in other lists would not be found"
+            )
+            self._refuse(name, text)
+        if options.get("sep", "\x06\x16") != "\x06\x16":
+            self._refuse(name, "sep must be left at its default: messages in other lists would not be found")
+        if options.get("queue_order_strategy", "round_robin") != "round_robin":
+            self._warn(name, "queue_order_strategy has no effect: priority goes before the order of queues")
+        for option, default in _FANOUT.items():
+            if options.get(option, default) != default:
+                self._warn(
+                    name, f"{option} must be left at its default for remote control to reach this worker"
+                )
+
+    def _backend(self) -> str:
+        """Return the URL of results, ``""`` for a store of Celery's own."""
+        conf = self._conf
+        given = conf.get("result_backend")
+        if not given or not isinstance(given, str):
+            return "" if given else "disabled://"
+        alias = given if "://" not in given else ""
+        if alias in ("disabled", "rpc", "redis"):
+            given = f"{alias}://"
+        if scheme_in(given) == "db+sqlite" and any(self._is_set(name) for name in _SQL_TABLES):
+            return ""
+        if (
+            scheme_in(given) not in BACKEND_SCHEMES
+            or scheme_in(given) in AMQP_SCHEMES
+            or ("://" not in given)
+        ):
+            return ""
+        is_redis = scheme_in(given) in REDIS_SCHEMES
+        options = conf.get("result_backend_transport_options") or {}
+        tls = conf.get("redis_backend_use_ssl") if is_redis else conf.get("broker_use_ssl")
+        place = Place(
+            name="result_backend",
+            options=options,
+            options_name="result_backend_transport_options",
+            tls=tls,
+            tls_name="redis_backend_use_ssl" if is_redis else "broker_use_ssl",
+            host=(conf.get("redis_host") or "") if is_redis else "",
+            port=self._whole("redis_port") if is_redis else None,
+            username=(conf.get("redis_username") or "") if is_redis else "",
+            password=(conf.get("redis_password") or "") if is_redis else "",
+            path=str(conf.get("redis_db") or "") if is_redis else "",
+        )
+        note_options(place, ("visibility_timeout", *_TRANSPORT), self._note)
+        return result_url(given, place, self._note)
+
+    # --- the app
+
+    def _settings(self) -> Settings:
+        conf = self._conf
+        serializer = self._serializer("task_serializer")
+        result_serializer = self._serializer("result_serializer")
+        transport = conf.get("broker_transport_options") or {}
+        return _checked(
+            default_queue=conf.get("task_default_queue") or "celery",
+            serializer=serializer,
+            result_serializer=result_serializer,
+            accept_content=self._accepted(serializer, result_serializer),
+            protocol=1 if conf.get("task_protocol") == 1 else 2,
+            compression=self._compression(),
+            result_expires=self._seconds("result_expires"),
+            result_extended=bool(conf.get("result_extended")),
+            ignore_result=bool(conf.get("task_ignore_result")),
+            # STARTED is stored by Celery's own code, where the task says so.
+            track_started=False,
+            delivery="at_least_once" if conf.get("task_acks_late") else "at_most_once",
+            prefetch=self._prefetch(),
+            visibility_timeout=float(transport.get("visibility_timeout") or 3600),
+            soft_time_limit=self._seconds("task_soft_time_limit"),
+            time_limit=self._seconds("task_time_limit"),
+            remote_control=bool(conf.get("worker_enable_remote_control", True)),
+            # Celery's functions check their arguments themselves.
+            strict_arguments=False,
+        )
+
+    def _serializer(self, name: str) -> str:
+        given = self._conf.get(name) or "json"
+        if given in SERIALIZERS:
+            return SERIALIZERS[given]
+        reason = "celeriac signs no messages" if given == "auth" else "celeriac does not know it"
+        self._refuse(name, f"{given!r}: {reason}; use json, msgpack, yaml or pickle")
+        return "json"
+
+    def _accepted(self, *written: str) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for setting in ("accept_content", "result_accept_content"):
+            for given in self._conf.get(setting) or ():
+                if given in SERIALIZERS:
+                    found[SERIALIZERS[given]] = None
+                else:
+                    self._warn(
+                        setting, f"messages in {given!r} are not read: write json, msgpack, yaml or pickle"
+                    )
+        for name in written:
+            if name not in found:
+                # Celery's own workers would refuse what their own tasks write.
+                self._warn("accept_content", f"{name} is read too, since the app writes it: add it there")
+        return tuple(dict.fromkeys((*found, *written)))
+
+    def _compression(self) -> str | None:
+        given = self._conf.get("task_compression")
+        if not given or given in COMPRESSIONS or given in COMPRESSIONS.values():
+            return given or None
+        self._warn("task_compression", f"{given!r} is not known: messages are written without compression")
+        return None
+
+    def _prefetch(self) -> int:
+        """Celery: "Prefetch Limits". A multiplier of 1 is set by those who want a long task to hold nothing back."""
+        multiplier = self._conf.get("worker_prefetch_multiplier")
+        return 0 if multiplier == 1 or self._conf.get("worker_disable_prefetch") else MOST_AHEAD
+
+    # --- the worker
+
+    def _worker(self) -> WorkerDefaults:
+        conf = self._conf
+        pool = conf.get("worker_pool") or "prefork"
+        known = POOLS.get(str(pool))
+        if known is None:
+            text = f"there is no pool {pool} here: use -P threads, or -P processes, which is the default"
+            self._refuse("worker_pool", text)
+        return WorkerDefaults(
+            pool=known or "processes",
+            concurrency=self._whole("worker_concurrency") or None,
+            max_tasks_per_child=self._whole("worker_max_tasks_per_child"),
+            max_memory_per_child=self._whole("worker_max_memory_per_child"),
+            start_method="spawn" if conf.get("worker_pool_start_method") == "spawn" else None,
+            soft_shutdown=self._seconds("worker_soft_shutdown_timeout") or 0.0,
+            direct=bool(conf.get("worker_direct")),
+        )
+
+    def _whole(self, name: str) -> int | None:
+        return self._number(name, int)
+
+    def _seconds(self, name: str) -> float | None:
+        """Return seconds; ``None`` for what Celery takes as no limit."""
+        value = self._conf.get(name)
+        return value.total_seconds() if isinstance(value, timedelta) else self._number(name, float) or None
+
+    def _number(self, name: str, kind: Callable[[Any], N]) -> N | None:
+        value = self._conf.get(name)
+        try:
+            return None if value is None or value == "" else kind(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"the Celery app's {name}={value!r} is not a number") from None
+
+    # --- what is said
+
+    def _is_set(self, name: str) -> bool:
+        value, default = self._conf.get(name), self._defaults.get(name)
+        return value != default and not (not value and not default)
+
+    def _note(self, finding: Finding) -> None:
+        self._findings[finding] = None
+
+    def _warn(self, about: str, text: str) -> None:
+        self._note(Finding("warn", about, text))
+
+    def _refuse(self, about: str, text: str) -> None:
+        self._note(Finding("refuse", about, text))
+
+
+def _checked(**given: Any) -> Settings:
+    try:
+        return Settings(**given)
+    except ConfigError as error:
+        raise ConfigError(f"a setting of the Celery app cannot be used: {error}") from error
+
+
+def _scheme_of(given: Any) -> str:
+    first = given if isinstance(given, str) else next(iter(given or ()), "")
+    return scheme_in(first)
