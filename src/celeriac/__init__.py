@@ -1,80 +1,25 @@
-"""An asyncio-native client and worker for the Celery distributed task queue."""
+"""An asyncio-native client and worker for the Celery distributed task queue.
 
-from celeriac.canvas.celery_form import from_dict
-from celeriac.canvas.diagram import graphviz, mermaid
-from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, chain, chord, group
-from celeriac.celeriac import Celeriac
-from celeriac.client.outbox import Call
-from celeriac.client.result import GroupResult, Progress, Result, as_completed, workflow_progress
-from celeriac.client.task import Task
-from celeriac.context import Context, current_context
-from celeriac.errors import (
-    ArgumentError,
-    BackendError,
-    BackendUnavailable,
-    BrokerError,
-    BrokerUnavailable,
-    CeleriacError,
-    ChordError,
-    ConfigError,
-    Ignore,
-    Reject,
-    RemoteError,
-    ResultMissing,
-    ResultTimeout,
-    SoftTimeLimitExceeded,
-    TaskError,
-    TaskNotFound,
-    TaskRevoked,
-    TimeLimitExceeded,
-    WorkerLost,
-)
-from celeriac.retry import Retry
-from celeriac.settings import Settings
-from celeriac.worker.listeners import Listener
+The public names are imported when the first of them is used: the command line starts without them.
+"""
 
-__all__ = [
-    "ArgumentError",
-    "BackendError",
-    "BackendUnavailable",
-    "BrokerError",
-    "BrokerUnavailable",
-    "Call",
-    "Celeriac",
-    "CeleriacError",
-    "Chain",
-    "Chord",
-    "ChordError",
-    "ConfigError",
-    "Context",
-    "Group",
-    "GroupResult",
-    "Ignore",
-    "Listener",
-    "Node",
-    "Progress",
-    "Reject",
-    "RemoteError",
-    "Result",
-    "ResultMissing",
-    "ResultTimeout",
-    "Retry",
-    "Settings",
-    "Signature",
-    "SoftTimeLimitExceeded",
-    "Task",
-    "TaskError",
-    "TaskNotFound",
-    "TaskRevoked",
-    "TimeLimitExceeded",
-    "WorkerLost",
-    "as_completed",
-    "chain",
-    "chord",
-    "current_context",
-    "from_dict",
-    "graphviz",
-    "group",
-    "mermaid",
-    "workflow_progress",
-]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from celeriac.public import *
+
+
+def __getattr__(name: str) -> object:
+    import celeriac.public
+
+    public = celeriac.public
+    if name != "__all__" and name not in public.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(public, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    import celeriac.public
+
+    return sorted({*globals(), *celeriac.public.__all__})

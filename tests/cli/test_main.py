@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
+from celeriac.cli.commands import Commands
 from celeriac.cli.main import celeriac
 from tests.cli.project import Project
 
@@ -33,12 +34,25 @@ def test_version(project: Project):
     assert project.run("--version").output == f"celeriac {version('celeriac')}\n"
 
 
-def test_help_imports_no_driver():
+def test_the_list_of_commands_says_what_the_commands_say():
+    commands = celeriac.commands
+    assert isinstance(commands, Commands)
+    own = {name: command.get_short_help_str(100) for name, command in sorted(commands.items())}
+    assert commands.short_texts() == own
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-h"], ["nosuch"]])
+def test_what_runs_no_command_imports_nothing_for_one(arguments: list[str]):
     seen = (
-        "import sys, celeriac.cli.main; print({'redis', 'sqlalchemy', 'celery', 'kombu'} & set(sys.modules))"
+        "import sys, celeriac.cli.main as it\n"
+        "try: it.main()\n"
+        "finally: print(sorted({'asyncio', 'msgspec', 'rich', 'sqlite3', 'celeriac.client'} & set(sys.modules)))"
     )
-    output = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True).stdout
-    assert output == "set()\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", seen, *arguments], capture_output=True, text=True, check=False
+    )
+    needed = "['msgspec']" if arguments == ["nosuch"] else "[]"
+    assert ended.stdout.splitlines()[-1] == needed, ended.stderr
 
 
 def test_app_stands_before_or_after_the_command(project: Project):

@@ -13,9 +13,10 @@ import msgspec
 
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.loading import load, run_with
 from celeriac.cli.outcome import show_outcome
 from celeriac.cli.places import absolute_file
-from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.source import Source, takes_source
 from celeriac.cli.watching import watch
 from celeriac.client.app import App
 from celeriac.errors import ConfigError
@@ -97,7 +98,7 @@ def call(
     read = [read_argument(text, literal=place >= literal) for place, text in enumerate(arguments)]
     args = [*_list(args_json), *read]
     keywords = _object(kwargs)
-    app = source.load()
+    app = load(source)
     waits = wait or patience(timeout) is not None
     if waits and app.backend_url == "disabled://":
         raise ConfigError("--wait needs a result backend, and the app has none: name one with --backend URL")

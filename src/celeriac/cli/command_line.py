@@ -9,8 +9,6 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from celeriac.servers.url_parts import masked
-
 _URL = re.compile(r"[a-z][\w+.-]*://.*", re.IGNORECASE | re.DOTALL)
 _LOGIN = re.compile(r"[^=]*:.*@.*", re.DOTALL)
 """Matches an argument that is a URL without its scheme."""
@@ -40,4 +38,6 @@ def _shown(argument: bytes) -> bytes:
     url = _URL.search(text) or _LOGIN.search(text)
     if url is None:
         return argument
+    from celeriac.servers.url_parts import masked  # most command lines hold no URL
+
     return f"{text[: url.start()]}{masked(url.group())}".encode(errors="surrogateescape")

@@ -7,20 +7,15 @@ cannot act on the terminal, and cannot begin a line of its own where one line is
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
-import msgspec
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
-from rich.text import Text
 
 from celeriac.cli.visible import visible, visible_lines
 
 
-class Styled(msgspec.Struct, frozen=True):
+class Styled(NamedTuple):
     """A part of a line, with the look that it has on a terminal (click: ``style``)."""
 
     text: str
@@ -45,27 +40,6 @@ def say_lines(*parts: str | Styled, err: bool = False) -> None:
 def ask(question: str) -> bool:
     """Ask for yes or no. Raises ``click.Abort`` when there is no answer."""
     return click.confirm(visible(question), err=True)
-
-
-def cell(text: str, style: str = "") -> Text:
-    """Return a text for tables and bars, on one line."""
-    return Text(visible(text), style)
-
-
-def console(*, err: bool = False, **options: Any) -> VisibleConsole:
-    """Return what draws tables and bars."""
-    return VisibleConsole(stderr=err, highlight=False, **options)
-
-
-class VisibleConsole(Console):
-    """A console that makes control characters visible in whatever it draws."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            if segment.control or segment.text.isprintable():
-                yield segment
-            else:
-                yield Segment(visible_lines(segment.text), segment.style)
 
 
 def write_anything() -> None:

@@ -13,10 +13,11 @@ import msgspec
 from celeriac.broker import DeadLetter
 from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import CommandFailed
+from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.messages import SHORTEST, Summary, summary_of, too_short
 from celeriac.cli.outcome import as_json
 from celeriac.cli.queues import confirm
-from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
 from celeriac.wire.envelope import Envelope
@@ -101,7 +102,7 @@ def list_command(source: Source, task: str | None, error: str | None, limit: int
 @takes_source
 def show_command(source: Source, id: str) -> None:
     """Show everything that is known of the message ID, which may be its task's id."""
-    app = source.load_existing()
+    app = load_existing(source)
     for letter in run_with(app, _find(app, Choice(ids=[id]))):
         for label, text in _facts(letter).items():
             say(styled(f"{label:<12}", dim=True), f" {text}")
@@ -116,7 +117,7 @@ def retry_command(
     source: Source, ids: Sequence[str], task: str | None, error: str | None, every: bool
 ) -> None:
     """Put messages back on the queues that they came from."""
-    app = source.load_existing()
+    app = load_existing(source)
     choice = _choice(ids, task, error, every=every)
 
     async def retry() -> int:
@@ -138,7 +139,7 @@ def delete_command(
     source: Source, ids: Sequence[str], task: str | None, error: str | None, every: bool, yes: bool
 ) -> None:
     """Delete messages for good."""
-    app = source.load_existing()
+    app = load_existing(source)
     letters = run_with(app, _find(app, _choice(ids, task, error, every=every)))
     _tell_of(letters)
     if letters and not yes:
@@ -167,7 +168,7 @@ def _tell_of(letters: Sequence[Letter]) -> None:
 
 
 def _list(source: Source, choice: Choice, limit: int, *, as_objects: bool) -> None:
-    app = source.load_existing()
+    app = load_existing(source)
     letters = run_with(app, _find(app, choice))
     shown = letters[:limit]
     if as_objects:

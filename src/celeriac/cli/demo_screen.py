@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
-from celeriac.cli.console import VisibleConsole, cell, console
+from celeriac.cli.drawing import VisibleConsole, cell, console
 from celeriac.cli.outcome import as_json, ending
 from celeriac.client.outbox import Call
 from celeriac.wire.result import SUCCESS, ResultRecord

@@ -18,9 +18,10 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import Exit
+from celeriac.cli.loading import load_or_default, run_with
 from celeriac.cli.outcome import as_json
 from celeriac.cli.places import absolute_file, backend_place, broker_place
-from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES
 from celeriac.errors import (
@@ -67,7 +68,7 @@ def doctor(source: Source, as_objects: bool) -> int:
     """
     checks = [_software(), _extras()]
     try:
-        app = source.load_or_default()
+        app = load_or_default(source)
     except ConfigError as error:
         checks.append(Check("fail", "app", str(error)))
     else:

@@ -5,25 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from traceback import format_exception
 from typing import Any, NoReturn
 
 import click
 
-from celeriac.cli.call import call
 from celeriac.cli.celery_flags import COMMANDS
 from celeriac.cli.command_line import hide_passwords
+from celeriac.cli.commands import Commands, commands
 from celeriac.cli.console import say, say_lines, styled, write_anything
-from celeriac.cli.dead import dead
-from celeriac.cli.demo import demo
-from celeriac.cli.doctor import doctor
-from celeriac.cli.exits import EXIT_CODES, Exit, ending_of
-from celeriac.cli.queues import queues
-from celeriac.cli.result import result
-from celeriac.cli.revoke import revoke
+from celeriac.cli.exits import EXIT_CODES, Exit
 from celeriac.cli.source import Source, takes_source
-from celeriac.cli.worker import worker
 
 
 class CommandLine(click.Group):
@@ -46,7 +38,7 @@ class CommandLine(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(Exit.FAILED)
         except BaseException as error:
-            ending = ending_of(error)
+            ending = _ending_of(error)
             if ending is None:
                 if not isinstance(error, Exception):
                     raise
@@ -63,6 +55,18 @@ class CommandLine(click.Group):
             raise click.UsageError(f"there is no command {args[0]} here: {COMMANDS[args[0]]}", ctx)
         return super().resolve_command(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        assert isinstance(self.commands, Commands)
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.commands.short_texts().items()))
+
+
+def _ending_of(error: BaseException) -> tuple[Exit, str] | None:
+    from celeriac.cli.endings import ending_of  # it knows the errors of everything that a command may import
+
+    return ending_of(error)
+
 
 HELP = """\
 Client and worker for Celery's tasks: on Redis beside Celery, or alone on one file.
@@ -77,18 +81,15 @@ Client and worker for Celery's tasks: on Redis beside Celery, or alone on one fi
 @click.group(
     "celeriac",
     cls=CommandLine,
+    commands=commands(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help=HELP,
     epilog=EXIT_CODES,
 )
-@click.version_option(version("celeriac"), "--version", message="%(prog)s %(version)s")
+@click.version_option(None, "--version", package_name="celeriac", message="%(prog)s %(version)s")
 @takes_source
 def celeriac(source: Source) -> None:
     """Client and worker for Celery's tasks."""
-
-
-for _command in (demo, worker, call, result, revoke, queues, dead, doctor):
-    celeriac.add_command(_command)
 
 
 def main() -> NoReturn:

@@ -10,10 +10,11 @@ import click
 
 from celeriac.cli.console import ask, say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
 from celeriac.cli.scheduled import scheduled
-from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
 from celeriac.wire.preview import counted
@@ -44,7 +45,7 @@ def list_command(source: Source, as_objects: bool) -> None:
 @takes_source
 def peek_command(source: Source, queue: str, limit: int, as_objects: bool) -> None:
     """Show the tasks that QUEUE would hand out next, and leave them there."""
-    app = source.load_existing()
+    app = load_existing(source)
     waiting = run_with(app, _peek(app, queue, limit))
     if as_objects:
         say_lines(as_json(waiting))
@@ -64,7 +65,7 @@ def peek_command(source: Source, queue: str, limit: int, as_objects: bool) -> No
 @takes_source
 def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
     """Delete the tasks that wait in these queues. Those that run, or have their time yet to come, are kept."""
-    app = source.load_existing()
+    app = load_existing(source)
     depths = run_with(app, _depths(app, names))
     waiting = sum(depths.values())
     if not yes:
@@ -86,7 +87,7 @@ def confirm(question: str) -> None:
 
 
 def _list(source: Source, *, as_objects: bool) -> None:
-    app = source.load_existing()
+    app = load_existing(source)
     depths = run_with(app, _depths(app))
     if as_objects:
         say_lines(as_json(depths))

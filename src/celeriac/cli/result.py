@@ -9,10 +9,12 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from celeriac.cli.console import cell, console, say_lines, styled
+from celeriac.cli.console import say_lines, styled
+from celeriac.cli.drawing import cell, console
 from celeriac.cli.exits import Exit
+from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.outcome import as_json, ending
-from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.source import Source, takes_source
 from celeriac.cli.watching import progress_of, watch
 from celeriac.client.app import App
 from celeriac.errors import ConfigError
@@ -36,7 +38,7 @@ def result(
 
     Ends with 0 when the task succeeded, 1 when it failed, 4 when it is not done.
     """
-    app = source.load_existing()
+    app = load_existing(source)
     if app.backend_url == "disabled://":
         raise ConfigError("the app keeps no results: name its result backend with --backend URL")
     record = run_with(app, _find(app, task_id, timeout, wait=wait or timeout is not None))

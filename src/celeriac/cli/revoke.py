@@ -8,8 +8,9 @@ from datetime import datetime
 import click
 
 from celeriac.cli.console import say
+from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.messages import summary_of
-from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.client.revoking import KEEP
 from celeriac.servers.url_parts import scheme_of
@@ -31,7 +32,7 @@ def revoke(source: Source, ids: Sequence[str], root: bool, terminate: bool) -> N
     Those that wait end as REVOKED at once; coroutines that run are cancelled; other functions run to their end, unless
     they run in a process and --terminate is given.
     """
-    app = source.load_existing()
+    app = load_existing(source)
     strangers = run_with(app, _revoke(app, ids, root=root, terminate=terminate))
     until = datetime.fromtimestamp(app.clock.now() + KEEP).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     for id in strangers:

@@ -13,9 +13,10 @@ import msgspec
 from celeriac.broker import Parked
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed
+from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.messages import SHORTEST, Summary, summary_of, too_short
 from celeriac.cli.outcome import as_json
-from celeriac.cli.source import Source, run_with, takes_source
+from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
 from celeriac.wire.preview import counted
@@ -42,7 +43,7 @@ def scheduled(source: Source, limit: int, cancelled: Sequence[str], as_objects: 
 
     ID is a task's, or the beginning of it. Who waits for a cancelled task is told that it was revoked.
     """
-    app = source.load_existing()
+    app = load_existing(source)
     if cancelled:
         gone = run_with(app, _cancel(app, cancelled))
         _show_table(gone, app.clock.now(), err=True)

@@ -1,31 +1,21 @@
 """The options that say which app, and where it connects; taken before and after the command.
 
-Rules: what stands after the command wins; a command that needs no code does with a URL alone.
+Rules: what stands after the command wins. ``loading.py`` makes an app of what they say: this module is imported for
+every command line, and costs nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
-import msgspec
-
-from celeriac.celeriac import Celeriac
-from celeriac.cli.places import absolute_file
-from celeriac.cli.target import load_app
-from celeriac.client.app import App
-from celeriac.client.environment import BROKER_VARIABLES
-from celeriac.errors import ConfigError
-from celeriac.servers.url_parts import masked
 
 T = TypeVar("T")
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(NamedTuple):
     """Where the app of a command comes from.
 
     :param target: ``module[:attribute]``.
@@ -46,31 +36,6 @@ class Source(msgspec.Struct, frozen=True):
     def over(self, outer: Source) -> Source:
         """Return this, with what it leaves open taken from what stood before the command."""
         return Source(self.target or outer.target, self.broker or outer.broker, self.backend or outer.backend)
-
-    def load(self) -> App:
-        """Return the app. Raises ``ConfigError`` when nothing says where to connect, and as ``load_app``."""
-        if self.target is None and self.broker is None and not any(map(os.environ.get, BROKER_VARIABLES)):
-            raise ConfigError(
-                "which broker? Name your app (-A module), or a URL (-b redis://host), or set CELERIAC_BROKER"
-            )
-        return self.load_or_default()
-
-    def load_existing(self) -> App:
-        """Return the app, for a look at what is there. Raises ``ConfigError`` where a file is missing, too."""
-        app = self.load()
-        for url in (app.broker_url, app.backend_url):
-            if (path := absolute_file(url)) is not None and not path.exists():
-                raise ConfigError(
-                    f"{masked(url)} names no file that exists: {path}; is this the directory that it is seen from?"
-                )
-        return app
-
-    def load_or_default(self) -> App:
-        """Return the app; without any hint one on the embedded default."""
-        app: App = load_app(self.target) if self.target is not None else Celeriac()
-        if self.broker is not None or self.backend is not None:
-            app.connect_to(self.broker, self.backend)
-        return app
 
 
 def takes_source(function: Callable[..., T]) -> Callable[..., T]:
@@ -107,13 +72,3 @@ OPTIONS = (
         help="Use this result backend in place of its own.",
     ),
 )
-
-
-def run_with(app: App, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a loop of its own and close the app's connections after it."""
-
-    async def closing() -> T:
-        async with app:
-            return await work
-
-    return asyncio.run(closing())

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from celeriac.cli.console import cell, console, say
+from celeriac.cli.console import say
+from celeriac.cli.drawing import cell, console
 from celeriac.cli.visible import visible
 
 

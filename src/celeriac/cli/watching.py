@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from celeriac.cli.console import console, say
+from celeriac.cli.console import say
+from celeriac.cli.drawing import console
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.visible import visible
 from celeriac.client.result import Result

@@ -21,6 +21,7 @@ from celeriac.celeriac import Celeriac
 from celeriac.cli.celery_flags import HARMLESS, PoolName, WorkerCommand, takes_harmless_flags
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
+from celeriac.cli.loading import load
 from celeriac.cli.loops import LOOPS, loop_factory
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, takes_source
@@ -140,7 +141,7 @@ def worker(
     chosen = msgspec.convert(options, WorkerOptions)
     if supervised:
         source = _handed_down(source)
-    app = source.load()
+    app = load(source)
     app.connect_to(lease=chosen.lease)
     style = LogStyle(
         level=chosen.loglevel, form=chosen.log_format, file=chosen.logfile, one_of_many=supervised

@@ -1,0 +1,60 @@
+"""From the options that say which app to the app, and a loop to use it in.
+
+Rules: a command that needs no code does with a URL alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from celeriac.celeriac import Celeriac
+from celeriac.cli.places import absolute_file
+from celeriac.cli.source import Source
+from celeriac.cli.target import load_app
+from celeriac.client.app import App
+from celeriac.client.environment import BROKER_VARIABLES
+from celeriac.errors import ConfigError
+from celeriac.servers.url_parts import masked
+
+T = TypeVar("T")
+
+
+def load(source: Source) -> App:
+    """Return the app. Raises ``ConfigError`` when nothing says where to connect, and as ``load_app``."""
+    if source.target is None and source.broker is None and not any(map(os.environ.get, BROKER_VARIABLES)):
+        raise ConfigError(
+            "which broker? Name your app (-A module), or a URL (-b redis://host), or set CELERIAC_BROKER"
+        )
+    return load_or_default(source)
+
+
+def load_existing(source: Source) -> App:
+    """Return the app, for a look at what is there. Raises ``ConfigError`` where a file is missing, too."""
+    app = load(source)
+    for url in (app.broker_url, app.backend_url):
+        if (path := absolute_file(url)) is not None and not path.exists():
+            raise ConfigError(
+                f"{masked(url)} names no file that exists: {path}; is this the directory that it is seen from?"
+            )
+    return app
+
+
+def load_or_default(source: Source) -> App:
+    """Return the app; without any hint one on the embedded default."""
+    app: App = load_app(source.target) if source.target is not None else Celeriac()
+    if source.broker is not None or source.backend is not None:
+        app.connect_to(source.broker, source.backend)
+    return app
+
+
+def run_with(app: App, work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a loop of its own and close the app's connections after it."""
+
+    async def closing() -> T:
+        async with app:
+            return await work
+
+    return asyncio.run(closing())
