@@ -13,7 +13,7 @@ LONGEST := 500
 TESTERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos fuzz clean celery-4.4 redis-server rabbitmq-server file-length
+.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench: venv redis-server rabbitmq-server  ## measure, side by side with Celery o
 
 chaos: venv redis-server  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+schedules: venv  ## compare crontabs with a walk over every minute around every change of clocks (ARGS='--count 100')
+	$(BIN)/python -m tests.schedule $(ARGS)
 
 fuzz: venv redis-server rabbitmq-server  ## look for inputs that break a promise (ARGS='--seed 7 --seconds 60 decode', ARGS=--help)
 	$(BIN)/python -m tests.fuzz $(ARGS)

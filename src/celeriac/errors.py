@@ -19,6 +19,10 @@ class ConfigError(CeleriacError):
     """A setting, URL or option cannot be used as given."""
 
 
+class ScheduleError(ConfigError, ValueError):
+    """A schedule cannot be read, or names a day that never comes. Celery raises ``ValueError`` for these."""
+
+
 class WireError(CeleriacError):
     """Bytes and objects could not be turned into each other."""
 
