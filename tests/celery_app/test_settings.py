@@ -27,7 +27,7 @@ def mapped(**given: Any) -> Mapped:
 
 
 def said(found: Mapped) -> dict[str, str]:
-    return {finding.about: f"{finding.level}: {finding.text}" for finding in found.findings}
+    return {departure.about: f"{departure.level}: {departure.text}" for departure in found.departures}
 
 
 def test_every_setting_of_the_installed_celery_is_classified_once() -> None:

@@ -77,16 +77,6 @@ def test_what_is_no_app(project: Project, name: str):
     assert "is no app but a int; its apps: app" in refusal(f"{name}:number")
 
 
-def test_a_celery_app_is_told_apart(project: Project, name: str):
-    project.write("import celery\napp = celery.Celery('old')\n", name)
-    assert "is a Celery app; make it a celeriac.Celeriac" in refusal(f"{name}:app")
-
-
-def test_a_module_with_a_celery_app_alone(project: Project, name: str):
-    project.write("from celery import Celery\nproject = Celery('x')\n", name)
-    assert "the app in it is Celery's" in refusal(name)
-
-
 def test_a_setting_that_cannot_be_is_found_in_the_users_line(project: Project, name: str):
     project.write("from celeriac import Celeriac\napp = Celeriac('x', default_queu='y')\n", name)
     assert f"{name}.py:2: unknown setting 'default_queu': did you mean default_queue?" in refusal(name)

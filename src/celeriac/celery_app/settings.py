@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from celeriac.celery_app.catalogue import HARMLESS, HONOURED, WARNED
-from celeriac.celery_app.findings import Finding
+from celeriac.celery_app.departures import Departure
 from celeriac.celery_app.urls import Place, broker_url, note_options, result_url, scheme_in
 from celeriac.errors import ConfigError
 from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES
@@ -78,14 +78,14 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
 
     :param broker: the broker's URL.
     :param backend: the URL of results; ``""`` where they are kept in a store that Celery alone knows.
-    :param findings: what is to be said. One that refuses is for the worker; what only looks may go on.
+    :param departures: what is to be said. One that refuses is for the worker; what only looks may go on.
     """
 
     settings: Settings
     broker: str
     backend: str
     worker: WorkerDefaults
-    findings: Sequence[Finding] = ()
+    departures: Sequence[Departure] = ()
 
 
 def map_settings(conf: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapped:
@@ -110,7 +110,7 @@ class _Mapping:
     def __init__(self, conf: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         self._conf = conf
         self._defaults = defaults
-        self._findings: dict[Finding, None] = {}
+        self._findings: dict[Departure, None] = {}
 
     def map(self) -> Mapped:
         """Return everything."""
@@ -122,7 +122,7 @@ class _Mapping:
             broker=broker,
             backend=backend,
             worker=self._worker(),
-            findings=tuple(self._findings),
+            departures=tuple(self._findings),
         )
 
     def _note_warned(self) -> None:
@@ -325,14 +325,14 @@ class _Mapping:
         value, default = self._conf.get(name), self._defaults.get(name)
         return value != default and not (not value and not default)
 
-    def _note(self, finding: Finding) -> None:
-        self._findings[finding] = None
+    def _note(self, departure: Departure) -> None:
+        self._findings[departure] = None
 
     def _warn(self, about: str, text: str) -> None:
-        self._note(Finding("warn", about, text))
+        self._note(Departure("warn", about, text))
 
     def _refuse(self, about: str, text: str) -> None:
-        self._note(Finding("refuse", about, text))
+        self._note(Departure("refuse", about, text))
 
 
 def _checked(**given: Any) -> Settings:

@@ -1,7 +1,7 @@
 """From Celery's URLs, TLS dictionaries and transport options to celeriac's URLs.
 
 Rules: pure; a URL is taken apart as kombu does, and written anew with every part quoted, so what Celery connects to is
-what celeriac connects to; an option that is not understood becomes a finding and is left out, never guessed.
+what celeriac connects to; an option that is not understood becomes a departure and is left out, never guessed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from kombu.utils.url import url_to_parts, urlparts
 
-from celeriac.celery_app.findings import Finding
+from celeriac.celery_app.departures import Departure
 from celeriac.servers.tls import OPTIONS as TLS_OPTIONS
 from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES
 
@@ -75,7 +75,7 @@ _AMQP_IN_URLS = frozenset({"heartbeat", "connection_name", "declare", "queue_typ
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one server besides its URLs.
 
-    :param name: the setting to name in findings.
+    :param name: the setting to name in departures.
     :param options: the transport options, which are left to the settings where they are no part of a URL.
     :param tls: Celery's ``broker_use_ssl`` or ``redis_backend_use_ssl``.
     :param host: what the URL leaves open, as ``broker_host`` and its like say it.
@@ -95,15 +95,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: float | None = None
 
 
-def broker_url(urls: str | Sequence[str] | None, place: Place, note: Callable[[Finding], None]) -> str:
-    """Return the URL of a broker, ``""`` where celeriac has none of that kind; each finding is noted."""
+def broker_url(urls: str | Sequence[str] | None, place: Place, note: Callable[[Departure], None]) -> str:
+    """Return the URL of a broker, ``""`` where celeriac has none of that kind; each departure is noted."""
     if not urls and not place.host:
         urls = "" if place.scheme else DEFAULT_BROKER
     return _url(_listed(urls), place, BROKER_SCHEMES, note)
 
 
-def result_url(urls: str | Sequence[str], place: Place, note: Callable[[Finding], None]) -> str:
-    """Return the URL of a result store, ``""`` where celeriac has none of that kind; each finding is noted."""
+def result_url(urls: str | Sequence[str], place: Place, note: Callable[[Departure], None]) -> str:
+    """Return the URL of a result store, ``""`` where celeriac has none of that kind; each departure is noted."""
     return _url(_listed(urls), place, BACKEND_SCHEMES, note)
 
 
@@ -117,7 +117,7 @@ def _listed(urls: str | Sequence[str] | None) -> list[str]:
     return [url.strip() for url in given if url.strip()] or [""]
 
 
-def _url(urls: Sequence[str], place: Place, known: Iterable[str], note: Callable[[Finding], None]) -> str:
+def _url(urls: Sequence[str], place: Place, known: Iterable[str], note: Callable[[Departure], None]) -> str:
     scheme = scheme_in(urls[0]) if "://" in urls[0] else place.scheme.lower() or "amqp"
     if scheme not in known:
         return ""
@@ -129,7 +129,7 @@ def _url(urls: Sequence[str], place: Place, known: Iterable[str], note: Callable
         text = (
             f"{place.name} names {len(parts)} Redis servers: the first is used; for failover name sentinels"
         )
-        note(Finding("warn", place.name, text))
+        note(Departure("warn", place.name, text))
         parts = parts[:1]
     options = _options(scheme, parts, place, note)
     if (scheme in _WITH_TLS and place.tls) or scheme in _TLS_SCHEMES:
@@ -160,7 +160,7 @@ def _written(scheme: str, part: urlparts, place: Place) -> str:
 
 
 def _options(
-    scheme: str, parts: Sequence[urlparts], place: Place, note: Callable[[Finding], None]
+    scheme: str, parts: Sequence[urlparts], place: Place, note: Callable[[Departure], None]
 ) -> dict[str, str]:
     """Return what goes into the URL's query: its own options, and those transport options that belong there."""
     found: dict[str, str] = {}
@@ -171,7 +171,7 @@ def _options(
             if name in allowed:
                 found[name] = _mode(value) if name == "ssl_cert_reqs" else value
             elif name not in _LEFT_TO_US:
-                note(Finding("warn", place.name, f"the option {name} of its URL is not known: take it out"))
+                note(Departure("warn", place.name, f"the option {name} of its URL is not known: take it out"))
     if is_amqp:
         if place.heartbeat is not None and place.name != "result_backend":
             found.setdefault("heartbeat", f"{place.heartbeat:g}")
@@ -190,7 +190,7 @@ def _redis_options(options: Mapping[str, Any], *, with_sentinels: bool) -> dict[
     return found
 
 
-def _tls_options(place: Place, note: Callable[[Finding], None]) -> dict[str, str]:
+def _tls_options(place: Place, note: Callable[[Departure], None]) -> dict[str, str]:
     """Return a TLS dictionary of kombu's, with or without ``ssl_`` before its names, as options of a URL."""
     if not isinstance(place.tls, Mapping):
         return {}
@@ -207,7 +207,7 @@ def _tls_options(place: Place, note: Callable[[Finding], None]) -> dict[str, str
             found[name] = str(value)
         else:
             text = f"{given!r} in it is not known: known are {', '.join(TLS_OPTIONS)}"
-            note(Finding("warn", place.tls_name, text))
+            note(Departure("warn", place.tls_name, text))
     return found
 
 
@@ -215,9 +215,9 @@ def _mode(value: Any) -> str:
     return _MODES.get(value, "") if isinstance(value, int) else str(value).lower().removeprefix("cert_")
 
 
-def note_options(place: Place, known: Iterable[str], note: Callable[[Finding], None]) -> None:
+def note_options(place: Place, known: Iterable[str], note: Callable[[Departure], None]) -> None:
     """Note the transport options that nothing here goes by."""
     understood = {*known, *_LEFT_TO_US, "global_keyprefix", "client_name", "master_name", "sentinel_kwargs"}
     for name in place.options:
         if name not in understood:
-            note(Finding("warn", place.options_name, f"{name!r} in it has no effect: take it out"))
+            note(Departure("warn", place.options_name, f"{name!r} in it has no effect: take it out"))

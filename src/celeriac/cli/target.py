@@ -1,7 +1,8 @@
 """From what ``-A`` names to an app; the one place that imports by name.
 
 Rules: the current directory comes first, as Celery has it; an error inside the user's module is told apart from a
-module that is not there, and says where it is.
+module that is not there, and says where it is. Where a module holds an app of Celery's and none of celeriac's, it is
+found as Celery finds it.
 """
 
 from __future__ import annotations
@@ -10,23 +11,57 @@ import importlib
 import pkgutil
 import sys
 import traceback
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from celeriac.client.app import App
 from celeriac.errors import ConfigError
 
+if TYPE_CHECKING:
+    from celery import Celery
+
 OWN = str(Path(__file__).parent.parent)
 
 
-def load_app(target: str) -> App:
+def load_app(target: str, include: Sequence[str] = ()) -> App:
     """Return the app that ``module`` or ``module:attribute`` names.
 
-    :param target: without an attribute the module must hold exactly one app.
+    :param target: without an attribute the module must hold exactly one app. An app of Celery's is found as by Celery.
+    :param include: further modules to import.
 
-    Raises ``ConfigError``: no such module or attribute, the module cannot be imported, it holds no app or several.
+    Raises ``ConfigError``: no such module or attribute, a module cannot be imported, it holds no app or several; or a
+    setting of a Celery app cannot be used.
     """
+    app = find(target)
+    if not isinstance(app, App):
+        return _standing_for(app, target, include)
+    for module in include:
+        try:
+            _import(module)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"-I {module}: {error}") from error
+    return app
+
+
+def _standing_for(celery: Celery, target: str, include: Sequence[str]) -> App:
+    """Return the app that stands for one of Celery's, which reads its settings only now."""
+    from celeriac.celery_app.found import Found
+    from celeriac.celery_app.found import include as let_import
+
+    try:
+        let_import(celery, include)
+        return Found(celery, target)
+    except ConfigError as error:
+        raise ConfigError(f"-A {target}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise _broken(target, error) from error
+
+
+def find(target: str) -> App | Celery:
+    """Return the app that ``module`` or ``module:attribute`` names, of whichever kind. Raises as ``load_app``."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -58,13 +93,13 @@ def _import(name: str) -> ModuleType:
         raise _broken(name, error) from error
 
 
-def _named_by_dots(name: str, missing: str) -> App | None:
+def _named_by_dots(name: str, missing: str) -> App | Celery | None:
     """Return the app of ``module.attribute``, as Celery's users write it."""
     parent = missing.rpartition(".")[0]
-    found: object = sys.modules.get(parent)
+    found: Any = sys.modules.get(parent)
     for part in name.removeprefix(f"{parent}.").split("."):
         found = getattr(found, part, None)
-    return found if isinstance(found, App) else None
+    return found if isinstance(found, App) or _is_celerys(found) else None
 
 
 def _not_found(name: str, missing: str) -> str:
@@ -105,24 +140,23 @@ def _last_line(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-def _attribute(module: ModuleType, path: str) -> App:
-    found: object = module
+def _attribute(module: ModuleType, path: str) -> App | Celery:
+    found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
             near = get_close_matches(part, [*_apps(module), *dir(found)], n=1)
             hint = f"did you mean {near[0]}?" if near else _suggestion(module)
             raise ConfigError(f"-A {module.__name__}:{path}: there is no {part}; {hint}")
         found = getattr(found, part)
-    if not isinstance(found, App):
-        if _is_celerys(found):
-            raise ConfigError(f"-A {module.__name__}:{path} is a Celery app; make it a celeriac.Celeriac")
+    if not isinstance(found, App) and not _is_celerys(found):
         raise ConfigError(
             f"-A {module.__name__}:{path} is no app but a {type(found).__name__}; {_suggestion(module)}"
         )
-    return found
+    app: App | Celery = found
+    return app
 
 
-def _only_app(module: ModuleType) -> App:
+def _only_app(module: ModuleType) -> App | Celery:
     apps = _apps(module)
     different = list({id(app): app for app in apps.values()}.values())
     if len(different) == 1:
@@ -130,12 +164,19 @@ def _only_app(module: ModuleType) -> App:
     if different:
         names = " or ".join(f"-A {module.__name__}:{name}" for name in apps)
         raise ConfigError(f"-A {module.__name__}: there are {len(different)} apps in it; choose {names}")
+    if any(_is_celerys(value) for value in vars(module).values()):
+        return _as_celery_finds_it(module.__name__)
     inner = _celery_module(module)
     if inner is not None:
         return _only_app(inner)
-    if any(_is_celerys(value) for value in vars(module).values()):
-        raise ConfigError(f"-A {module.__name__}: the app in it is Celery's; make it a celeriac.Celeriac")
     raise ConfigError(f"-A {module.__name__}: there is no app in it; {_suggestion(module)}")
+
+
+def _as_celery_finds_it(name: str) -> Celery:
+    """Return the app of a module that holds several, or holds it under another name than ``app``, by Celery's rules."""
+    from celery.app.utils import find_app
+
+    return find_app(name)
 
 
 def _celery_module(package: ModuleType) -> ModuleType | None:
@@ -152,6 +193,7 @@ def _celery_module(package: ModuleType) -> ModuleType | None:
 
 
 def _is_celerys(value: object) -> bool:
+    """Whether it is a ``celery.Celery``; told by its class's name, so that Celery is imported only where it is used."""
     return any(kind.__module__ == "celery.app.base" for kind in type(value).__mro__)
 
 

@@ -142,6 +142,7 @@ def worker(
     if supervised:
         source = _handed_down(source)
     app = load(source)
+    app.require_runnable()
     app.connect_to(lease=chosen.lease)
     style = LogStyle(
         level=chosen.loglevel, form=chosen.log_format, file=chosen.logfile, one_of_many=supervised

@@ -341,6 +341,9 @@ class App:
             await self.close()
             self._connect_to(*given)
 
+    def require_runnable(self) -> None:
+        """Raise ``ConfigError`` where a worker of this app cannot run its tasks."""
+
     def connections(self) -> Connections:
         """Return the running loop's broker, backend and publisher; they connect when they are first used."""
         return self._table.current()

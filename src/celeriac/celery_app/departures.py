@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Departure(msgspec.Struct, frozen=True):
     """One thing about an app that is not as in Celery.
 
     :param level: ``warn`` says that the worker goes on; ``refuse`` that it does not start, since it would do harm.

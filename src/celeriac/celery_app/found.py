@@ -1,0 +1,83 @@
+"""From a Celery app to the app of celeriac's that stands for it: its settings mapped, what is not followed noted.
+
+Rules: the Celery app itself stays as it is, but for what the command line says in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+from celery.app.defaults import NAMESPACES, flatten
+
+from celeriac.celery_app.departures import Departure
+from celeriac.celery_app.settings import Mapped, map_settings
+from celeriac.client.app import App
+from celeriac.client.blocking import BACKGROUND
+from celeriac.errors import ConfigError
+
+
+class Found(App):
+    """Stands for a Celery app: connects to where its settings say, and sends as they say.
+
+    :ivar celery: the app that it stands for.
+    :ivar target: what ``-A`` names it by; child processes find it by that.
+    :ivar mapped: what became of its settings.
+    """
+
+    def __init__(self, celery: Celery, target: str) -> None:
+        self.celery = celery
+        self.target = target
+        self.mapped = settings_of(celery)
+        super().__init__(
+            celery.main or "celery",
+            self._broker(),
+            self.mapped.backend or "disabled://",
+            run=BACKGROUND.run,
+            settings=self.mapped.settings,
+        )
+
+    @property
+    def departures(self) -> Sequence[Departure]:
+        """What is to be said of its settings."""
+        return self.mapped.departures
+
+    def require_runnable(self) -> None:
+        """Raise ``ConfigError`` where a worker of this app would do harm."""
+        if not self.tasks:
+            raise ConfigError(
+                "celeriac can send for a Celery app, not run its tasks yet; make it a celeriac.Celeriac"
+            )
+        refused = [str(departure) for departure in self.departures if departure.level == "refuse"]
+        if refused:
+            raise ConfigError("; ".join(refused))
+
+    def connect_to(
+        self, broker: str | None = None, backend: str | None = None, *, lease: float | None = None
+    ) -> None:
+        """As ``App.connect_to``; what its tasks send goes there too, as with Celery's ``--broker``."""
+        super().connect_to(broker, backend, lease=lease)
+        if broker is not None:
+            self.celery.conf.broker_url = broker
+            self.celery.conf.broker_read_url = self.celery.conf.broker_write_url = None
+        if backend is not None:
+            self.celery.conf.result_backend = backend
+
+    def _broker(self) -> str:
+        if not self.mapped.broker:
+            said = next(departure for departure in self.departures if departure.about == "broker_url")
+            raise ConfigError(said.text)
+        return self.mapped.broker
+
+
+def settings_of(celery: Celery) -> Mapped:
+    """Return what becomes of an app's settings. Raises ``ConfigError`` for a value that cannot be used."""
+    defaults: dict[str, Any] = {name: option.default for name, option in flatten(NAMESPACES)}
+    return map_settings({name: getattr(celery.conf, name) for name in defaults}, defaults)
+
+
+def include(celery: Celery, modules: Sequence[str]) -> None:
+    """Let the app import further modules with its own, as ``celery worker --include`` does."""
+    if modules:
+        celery.conf.include = (*(celery.conf.include or ()), *modules)
