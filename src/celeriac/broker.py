@@ -236,6 +236,19 @@ class ReplyTo(msgspec.Struct, frozen=True):
         return f"{self.key}.{self.exchange}"
 
 
+class Answers(Protocol):
+    """The answers to a question, as they come.
+
+    :ivar listeners: how many heard the question; ``None`` where the broker cannot count them.
+    """
+
+    listeners: int | None
+
+    def __aiter__(self) -> AsyncIterator[Envelope | Unreadable]: ...
+
+    async def __anext__(self) -> Envelope | Unreadable: ...
+
+
 class Fanout(Protocol):
     """Sends messages to all listeners, and asks them for answers (kombu: fanout exchanges, ``pidbox``).
 
@@ -276,12 +289,12 @@ class Fanout(Protocol):
         *,
         key: str = "",
         expect: int | None = None,
-    ) -> AbstractAsyncContextManager[AsyncIterator[Envelope | Unreadable]]:
+    ) -> AbstractAsyncContextManager[Answers]:
         """Publish, and within the block receive the answers as they come; set the deadline around it.
 
         :param reply_to: the address for answers that the message carries.
         :param expect: the number of answers after which the iterator ends. The default is the number of listeners; if
-            the broker cannot count those, the iterator does not end.
+            the broker cannot count those, the iterator does not end. Where nobody listens it ends at once.
         """
         ...
 

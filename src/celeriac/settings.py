@@ -16,6 +16,7 @@ from celeriac.errors import ConfigError
 from celeriac.quantities import SECONDS, Check, number, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
+from celeriac.wire.control import CELERYS
 
 MOST_AHEAD = 64
 """Messages that a worker may hold before they can start: more would save no further round trips."""
@@ -57,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param soft_time_limit: seconds, for tasks that have none.
     :param time_limit: seconds, for tasks that have none.
     :param remote_control: let workers answer Celery's remote control: ``celery inspect``, ``celery control``, Flower.
+    :param control_exchange: what the exchanges of remote control are named after (Celery: ``control_exchange``); only
+        those who use the same name hear each other.
     :param strict_arguments: check and convert arguments by the task's signature and type hints.
     """
 
@@ -88,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: float | None = None
     time_limit: float | None = None
     remote_control: bool = False
+    control_exchange: str = CELERYS
     strict_arguments: bool = True
 
     def __post_init__(self) -> None:
@@ -169,5 +173,9 @@ ALLOWED: Mapping[str, Check] = {
     "soft_time_limit": or_none(SECONDS),
     "time_limit": or_none(SECONDS),
     "remote_control": FLAG,
+    "control_exchange": (
+        "a name of 1 to 100 ASCII characters",
+        lambda value: isinstance(value, str) and 0 < len(value) <= 100 and value.isascii(),
+    ),
     "strict_arguments": FLAG,
 }

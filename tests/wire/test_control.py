@@ -42,7 +42,7 @@ def test_a_request_of_celery() -> None:
 
 
 def test_an_answer_as_celery_writes_it() -> None:
-    answer = write_answer("celery@host", {"ok": "pong"}, "cc7e", 3)
+    answer = write_answer(Codecs().encode({"celery@host": {"ok": "pong"}}, "json"), "cc7e", 3)
     assert json.loads(answer.body) == {"celery@host": {"ok": "pong"}}
     assert (answer.content_type, answer.content_encoding) == ("application/json", "utf-8")
     assert (answer.headers, answer.delivery_mode) == ({"ticket": "cc7e", "clock": 3}, 1)

@@ -19,6 +19,7 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.canvas.nodes import Node, Signature
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
+from celeriac.client.control import Control
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said
 from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.publisher import Publisher
@@ -93,6 +94,7 @@ class App:
         self._connect_to(broker, backend)
         self._table = ConnectionTable(self._open)
         self.outbox = Outbox(self.settings, self._table, run, self.defaults, self.connect_to)
+        self.control = Control(self._table, self.settings, self.codecs, self.clock, run)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

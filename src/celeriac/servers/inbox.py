@@ -21,9 +21,11 @@ class Inbox:
     """An iterator over what is put in.
 
     :param expect: messages after which it ends; ``None`` for never.
+    :ivar listeners: how many heard the question that these messages answer, where they are counted.
     """
 
     def __init__(self, expect: int | None = None, most: int = MOST) -> None:
+        self.listeners: int | None = None
         self._left = expect
         self._heard: deque[Heard] = deque(maxlen=most)
         self._error: Exception | None = None
@@ -34,9 +36,10 @@ class Inbox:
         self._heard.append(heard)
         self._news.set()
 
-    def expect(self, count: int | None) -> None:
-        """Let it end after so many messages."""
-        self._left = count
+    def expect(self, count: int | None, listeners: int | None) -> None:
+        """Let it end after so many answers, by default one of each listener; at once where nobody listens."""
+        self.listeners = listeners
+        self._left = answers_of(count, listeners)
         self._news.set()
 
     def fail(self, error: Exception) -> None:
@@ -59,6 +62,14 @@ class Inbox:
                 raise self._error
             self._news.clear()
             await self._news.wait()
+
+
+def answers_of(expect: int | None, listeners: int | None) -> int | None:
+    """Return after how many answers ``ask`` ends.
+
+    Where more are expected than listen, one connection may stand for several listeners.
+    """
+    return listeners if expect is None or listeners == 0 else expect
 
 
 def hears(binding: Binding, exchange: str, key: str) -> bool:

@@ -14,17 +14,16 @@ from typing import Any, TypeGuard
 import msgspec
 
 from celeriac.errors import MalformedMessage
-from celeriac.wire.content import JSON, Codecs
+from celeriac.wire.content import Codecs, Content
 from celeriac.wire.envelope import Envelope
-from celeriac.wire.extended_json import encode_json
 
-REQUESTS = "celery.pidbox"
-"""The exchange that every worker listens to."""
+CELERYS = "celery"
+"""What the exchanges of requests are named after, unless the setting ``control_exchange`` says otherwise."""
 
 _LONGEST_PATTERN, _MOST_QUANTIFIERS = 100, 4
 _QUANTIFIER = re.compile(r"[*+?{]")
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
-_TRANSIENT = 1
+_TRANSIENT, _PERSISTENT = 1, 2
 _LONGEST_NAME = 200
 """Bytes that leave room for what is put before or after it; a name of AMQP has 255."""
 
@@ -58,6 +57,46 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return True
 
 
+def requests_exchange(namespace: str) -> str:
+    """Return the name of the exchange that every worker listens to."""
+    return f"{namespace}.pidbox"
+
+
+def answers_exchange(namespace: str) -> str:
+    """Return the name of the exchange of answers."""
+    return f"reply.{namespace}.pidbox"
+
+
+def write_request(request: Request, codecs: Codecs, serializer: str) -> Envelope:
+    """Return the message of a request. Raises ``EncodeError`` for arguments that the serializer cannot carry."""
+    body: dict[str, Any] = {
+        "method": request.method,
+        "arguments": request.arguments,
+        "destination": None if request.destination is None else list(request.destination),
+        "pattern": request.pattern,
+        "matcher": request.matcher,
+    }
+    if request.reply_to is not None:
+        exchange, key = request.reply_to
+        body |= {"ticket": request.ticket, "reply_to": {"exchange": exchange, "routing_key": key}}
+    content = codecs.encode(body, serializer)
+    return Envelope(
+        body=content.body,
+        content_type=content.content_type,
+        content_encoding=content.content_encoding,
+        headers={"clock": request.clock, "expires": request.expires},
+        delivery_mode=_PERSISTENT,
+    )
+
+
+def read_answers(envelope: Envelope, codecs: Codecs) -> tuple[str | None, dict[str, Any]]:
+    """Return the ticket and the values by node. Raises ``MalformedMessage`` or ``ContentRefused``."""
+    body = codecs.decode(envelope.body, envelope.content_type, envelope.content_encoding)
+    if not isinstance(body, dict) or not all(isinstance(node, str) for node in body):
+        raise MalformedMessage("an answer is an object of values by the names of nodes")
+    return _text(envelope.headers.get("ticket")), body
+
+
 def read_request(envelope: Envelope, codecs: Codecs) -> Request:
     """Return the request that a message holds. Raises ``MalformedMessage`` or ``ContentRefused``."""
     body = codecs.decode(envelope.body, envelope.content_type, envelope.content_encoding)
@@ -80,12 +119,15 @@ def read_request(envelope: Envelope, codecs: Codecs) -> Request:
     )
 
 
-def write_answer(node: str, value: Any, ticket: str | None, clock: int) -> Envelope:
-    """Return the message that answers a request. Raises ``EncodeError`` for a value that JSON cannot carry."""
+def write_answer(content: Content, ticket: str | None, clock: int) -> Envelope:
+    """Return the message that answers a request.
+
+    :param content: a mapping of the node's name to the value.
+    """
     return Envelope(
-        body=encode_json({node: value}),
-        content_type=JSON,
-        content_encoding="utf-8",
+        body=content.body,
+        content_type=content.content_type,
+        content_encoding=content.content_encoding,
         headers={"ticket": ticket, "clock": clock},
         delivery_mode=_TRANSIENT,
     )

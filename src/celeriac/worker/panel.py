@@ -38,4 +38,5 @@ def methods_of(inspecting: Inspecting, steering: Steering) -> Mapping[str, Metho
 def make_remote(fanout: Fanout, facts: Facts, levers: Levers) -> Remote:
     """Return the remote control of one worker."""
     methods = methods_of(Inspecting(facts), Steering(levers))
-    return Remote(fanout, facts.node, methods, facts.app.codecs, facts.clock, facts.app.clock.now)
+    app = facts.app
+    return Remote(fanout, facts.node, app.settings, methods, app.codecs, facts.clock, app.clock.now)

@@ -15,8 +15,9 @@ from typing import Any
 from celeriac.broker import Binding, Exchange, Fanout, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError, WireError
 from celeriac.retry import Backoff
+from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
-from celeriac.wire.control import REQUESTS, Request, read_request, write_answer
+from celeriac.wire.control import Request, read_request, requests_exchange, write_answer
 from celeriac.wire.envelope import Envelope
 
 logger = logging.getLogger("celeriac.worker")
@@ -69,6 +70,7 @@ class Remote:
         self,
         fanout: Fanout,
         node: str,
+        settings: Settings,
         methods: Mapping[str, Method],
         codecs: Codecs,
         clock: LogicalClock,
@@ -76,6 +78,8 @@ class Remote:
     ) -> None:
         self._fanout = fanout
         self._node = node
+        self._exchange = requests_exchange(settings.control_exchange)
+        self._serializer = settings.serializer
         self._methods = methods
         self._codecs = codecs
         self._clock = clock
@@ -104,7 +108,7 @@ class Remote:
             request.cancel()
 
     async def _listen(self) -> None:
-        binding = Binding(exchange=Exchange(REQUESTS), queue=f"{self._node}.{REQUESTS}")
+        binding = Binding(exchange=Exchange(self._exchange), queue=f"{self._node}.{self._exchange}")
         async with self._fanout.listen([binding]) as heard:
             async for message in heard:
                 if isinstance(message, Envelope) and len(self._requests) < WAITING:
@@ -139,12 +143,13 @@ class Remote:
 
     async def _answer(self, request: Request, reply_to: ReplyTo, value: Any) -> None:
         try:
-            answer = write_answer(self._node, value, request.ticket, self._clock.forward())
-            if len(answer.body) > LARGEST:
-                raise EncodeError(f"the answer has {len(answer.body)} bytes, and {LARGEST} are allowed")
+            content = self._codecs.encode({self._node: value}, self._serializer)
+            if len(content.body) > LARGEST:
+                raise EncodeError(f"the answer has {len(content.body)} bytes, and {LARGEST} are allowed")
         except EncodeError as error:
-            answer = write_answer(self._node, {"error": repr(error)}, request.ticket, self._clock.forward())
+            content = self._codecs.encode({self._node: {"error": repr(error)}}, self._serializer)
         try:
+            answer = write_answer(content, request.ticket, self._clock.forward())
             await self._fanout.answer(reply_to, answer)
         except CeleriacError as error:
             logger.debug("request %.100r could not be answered: %s", request.method, error)

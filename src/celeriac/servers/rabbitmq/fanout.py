@@ -80,7 +80,7 @@ class AmqpFanout:
         answers = Binding(exchange=Exchange(reply_to.exchange), key=reply_to.key, queue=reply_to.queue)
         async with self._listen([_Queue(answers, "direct", False)], lasting=False) as inbox:
             asked = await self.publish(exchange, envelope, key)
-            inbox.expect(expect if asked is None else asked)
+            inbox.expect(expect, asked)
             yield inbox
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from celeriac.broker import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.retry import Backoff
-from celeriac.servers.inbox import Inbox
+from celeriac.servers.inbox import Inbox, answers_of
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.pushes import Ear, Pushes
@@ -108,14 +108,14 @@ class RedisFanout:
         *,
         key: str = "",
         expect: int | None = None,
-    ) -> AsyncIterator[AsyncIterator[Envelope | Unreadable]]:
+    ) -> AsyncIterator[_Answers]:
         tables = self._keys.binding(reply_to.exchange), self._keys.binding_deadlines
         answers, name = self._keys.prefix + reply_to.queue, reply_to.exchange
         question = (self._channel(exchange, key), _frame(envelope, exchange.name, key))
         member = _member(reply_to)
         try:
             asked = int(await self._link.run(_ASK, tables, (member, name, _BINDING_LASTS, *question)))
-            yield self._answers(answers, asked if expect is None else min(expect, asked))
+            yield _Answers(self._link, answers, asked, answers_of(expect, asked) or 0)
         finally:
             with suppress(BrokerError):  # the keys that are left expire by themselves
                 await asyncio.shield(self._link.run(_UNBIND, (*tables, answers), (member, name)))
@@ -124,14 +124,6 @@ class RedisFanout:
         """End all listening. Idempotent."""
         for listening in tuple(self._listening):
             await listening.close()
-
-    async def _answers(self, answers: str, count: int) -> AsyncIterator[Envelope | Unreadable]:
-        pause = self._link.timeout / 2
-        while count:
-            popped = await self._link.call("BRPOP", answers, pause)
-            if popped is not None:
-                count -= 1
-                yield unpack(popped[1])
 
     def _channel(self, exchange: Exchange, key: str) -> str:
         self._link.check_name(exchange.name + key)
@@ -149,6 +141,30 @@ class RedisFanout:
             else:
                 channels.append(self._channel(binding.exchange, binding.key))
         return list(dict.fromkeys(channels)), list(dict.fromkeys(patterns))
+
+
+class _Answers:
+    """The answers of one ``ask`` block.
+
+    :param left: answers after which it ends.
+    """
+
+    def __init__(self, link: Link, name: str, listeners: int, left: int) -> None:
+        self.listeners: int | None = listeners
+        self._link = link
+        self._name = name
+        self._left = left
+
+    def __aiter__(self) -> _Answers:
+        return self
+
+    async def __anext__(self) -> Envelope | Unreadable:
+        while self._left:
+            popped = await self._link.call("BRPOP", self._name, self._link.timeout / 2)
+            if popped is not None:
+                self._left -= 1
+                return unpack(popped[1])
+        raise StopAsyncIteration
 
 
 class _Listening:

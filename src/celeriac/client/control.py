@@ -1,0 +1,193 @@
+"""Asks and steers the workers of a broker: ``app.control`` (Celery: ``app.control``, ``pidbox``).
+
+Rules: a request goes to every worker, those of Celery too, and each decides by the request whether it is meant. An
+answer that cannot be read counts as none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any, Literal
+
+import msgspec
+
+from celeriac.broker import Answers, Exchange, Fanout, ReplyTo
+from celeriac.client.connections import ConnectionTable, RunBlocking
+from celeriac.clock import Clock
+from celeriac.errors import ConfigError, WireError
+from celeriac.quantities import SECONDS, require
+from celeriac.settings import Settings
+from celeriac.wire.content import Codecs
+from celeriac.wire.control import Request, answers_exchange, read_answers, requests_exchange, write_request
+from celeriac.wire.envelope import Envelope
+
+Matcher = Literal["glob", "pcre"]
+
+TIMEOUT = 1.0
+"""Seconds that answers are waited for, as in Celery."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What one worker answered.
+
+    :param node: its name.
+    :param value: as in Celery; ``{"error": text}`` where the worker could not do it.
+    """
+
+    node: str
+    value: Any
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What became of a question.
+
+    :param answers: in the order they came.
+    :param listeners: how many workers heard it, those that were not meant too; ``None`` where the broker cannot count
+        them (RabbitMQ).
+    :param complete: whether everyone answered who was waited for, rather than that the time was up.
+    """
+
+    answers: tuple[Answer, ...]
+    listeners: int | None
+    complete: bool
+
+    @property
+    def by_node(self) -> dict[str, Any]:
+        """The values by the name of the worker."""
+        return {answer.node: answer.value for answer in self.answers}
+
+
+class Control:
+    """Asks and steers the workers of an app's broker.
+
+    The parameters of its methods:
+
+    :param method: a name of Celery's remote control, such as ``ping``, ``active``, ``add_consumer``.
+    :param arguments: those of the method, by name.
+    :param destination: the workers that are meant; all, where nothing says which.
+    :param pattern: names of workers that are meant: ``celery@web*`` with the matcher ``glob``, the beginning of a
+        regular expression with ``pcre``.
+    :param timeout: seconds to wait for answers.
+    """
+
+    def __init__(
+        self, connections: ConnectionTable, settings: Settings, codecs: Codecs, clock: Clock, run: RunBlocking
+    ) -> None:
+        self._connections = connections
+        self._requests = Exchange(requests_exchange(settings.control_exchange))
+        self._answers = answers_exchange(settings.control_exchange)
+        self._serializer = settings.serializer
+        self._codecs = codecs
+        self._clock = clock
+        self._run = run
+        self._times = count(1)
+
+    async def ask(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        destination: Sequence[str] | None = None,
+        pattern: str | None = None,
+        matcher: Matcher = "glob",
+        timeout: float = TIMEOUT,
+    ) -> Asked:
+        """Ask workers, and return when all have answered, or the time is up.
+
+        The time is always waited for where it is not known how many will answer: on RabbitMQ without ``destination``,
+        and with ``pattern``. Raises ``BrokerUnavailable``, ``EncodeError`` for arguments that the serializer
+        cannot carry, and ``ConfigError`` for a broker without remote control.
+        """
+        require("timeout", timeout, SECONDS)
+        reply_to, ticket = ReplyTo(self._answers, str(uuid.uuid4())), str(uuid.uuid4())
+        question = self._request(
+            method,
+            arguments,
+            destination,
+            pattern,
+            matcher,
+            reply_to=(reply_to.exchange, reply_to.key),
+            ticket=ticket,
+            expires=self._clock.now() + timeout,
+        )
+        expect = None if question.destination is None else len(set(question.destination))
+        fanout, message, got = self._fanout(), self._message(question), list[Answer]()
+        async with fanout.ask(self._requests, message, reply_to, expect=expect) as answers:
+            complete = False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._collect(answers, ticket, got)
+                    complete = True
+            return Asked(tuple(got), answers.listeners, complete)
+
+    async def tell(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        destination: Sequence[str] | None = None,
+        pattern: str | None = None,
+        matcher: Matcher = "glob",
+    ) -> int | None:
+        """Steer workers without an answer; return as ``Asked.listeners``. Raises as ``ask``."""
+        request = self._request(method, arguments, destination, pattern, matcher)
+        return await self._fanout().publish(self._requests, self._message(request))
+
+    def broadcast(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        destination: Sequence[str] | None = None,
+        pattern: str | None = None,
+        matcher: Matcher = "glob",
+        timeout: float = TIMEOUT,
+    ) -> Asked:
+        """Do as ``ask`` for code without an event loop."""
+        return self._run(
+            self.ask(
+                method, arguments, destination=destination, pattern=pattern, matcher=matcher, timeout=timeout
+            )
+        )
+
+    def _request(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None,
+        destination: Sequence[str] | None,
+        pattern: str | None,
+        matcher: Matcher,
+        **answering: Any,
+    ) -> Request:
+        if isinstance(destination, str):
+            raise ConfigError(f"destination={destination!r}: give a list of names, such as [{destination!r}]")
+        return Request(
+            method=method,
+            arguments=dict(arguments or {}),
+            destination=None if destination is None else tuple(destination),
+            pattern=pattern,
+            matcher=matcher if pattern else None,
+            clock=next(self._times),
+            **answering,
+        )
+
+    def _message(self, request: Request) -> Envelope:
+        return write_request(request, self._codecs, self._serializer)
+
+    def _fanout(self) -> Fanout:
+        fanout = self._connections.current().broker.fanout
+        if fanout is None:
+            raise ConfigError("this broker cannot send a message to all workers, so they cannot be asked")
+        return fanout
+
+    async def _collect(self, answers: Answers, ticket: str, got: list[Answer]) -> None:
+        async for message in answers:
+            with suppress(WireError):
+                if isinstance(message, Envelope):
+                    of, values = read_answers(message, self._codecs)
+                    if of == ticket:
+                        got.extend(Answer(node, value) for node, value in values.items())
