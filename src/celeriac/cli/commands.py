@@ -74,6 +74,12 @@ def _doctor() -> click.Command:
     return doctor
 
 
+def _probe() -> click.Command:
+    from celeriac.cli.probe import probe
+
+    return probe
+
+
 def _queues() -> click.Command:
     from celeriac.cli.queues import queues
 
@@ -106,6 +112,7 @@ def commands() -> Commands:
             "dead": ("List, run again or delete messages that were set aside.", _dead),
             "demo": ("See it work; needs nothing.", _demo),
             "doctor": ("Say what would be connected to, and what to fix.", _doctor),
+            "probe": ("Ask a worker of this machine whether it lives.", _probe),
             "queues": ("List the queues, look into one, empty one.", _queues),
             "result": ("Show what is known of a task.", _result),
             "revoke": ("Take back tasks that were sent.", _revoke),

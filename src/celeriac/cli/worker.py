@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Literal
@@ -23,12 +23,14 @@ from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.loading import load
 from celeriac.cli.loops import LOOPS, loop_factory
+from celeriac.cli.observation import FamilyObservation, Observation, split_shown, takes_shown
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.target import load_app
 from celeriac.cli.worker_log import LogFormat, LogStyle, handle_lines, set_up_logging
 from celeriac.client.app import App
 from celeriac.wire.preview import counted
+from celeriac.worker.attachments import Attachments
 from celeriac.worker.pools.choice import POOLS, START_METHODS
 from celeriac.worker.supervisor import Child, Supervisor
 from celeriac.worker.worker import Worker
@@ -125,6 +127,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--loop", type=click.Choice(LOOPS), default="auto", help="auto takes uvloop where it is installed."
 )
+@takes_shown
 @click.option("--supervised", is_flag=True, hidden=True)
 @takes_harmless_flags
 @click.pass_context
@@ -135,31 +138,55 @@ def worker(
 
     The first signal stops gracefully, a second gives running tasks back to the queue at once.
     """
-    target = source.target
-    if target is None:
+    if source.target is None:
         raise click.UsageError("name the app whose tasks to run: celeriac worker -A module")
+    shown = split_shown(options)
     chosen = msgspec.convert(options, WorkerOptions)
-    if supervised:
-        source = _handed_down(source)
+    if processes > 1:
+        with FamilyObservation(shown, processes) as observing:
+            _load(context, source, chosen, _attached, processes)
+            children = _children(source, chosen, observing)
+            return asyncio.run(Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE]).run())
+    with Observation(shown) as observation:
+        if supervised:
+            source = _handed_down(source)
+        made = _load(
+            context, source, chosen, lambda app: observation.attachments(app, _attached(app)), 1, supervised
+        )
+        observation.follow(made)
+        if supervised:
+            _end_with_standard_input()
+        _serve(made, chosen)
+    return Exit.OK
+
+
+def _load(
+    context: click.Context,
+    source: Source,
+    chosen: WorkerOptions,
+    attachments: Callable[[App], Attachments | None],
+    processes: int,
+    supervised: bool = False,
+) -> Worker:
+    """Import the app, set up logging, show the banner; return the worker of the app."""
+    assert source.target is not None
     app = load(source)
     app.require_runnable()
     app.connect_to(lease=chosen.lease)
     style = LogStyle(
         level=chosen.loglevel, form=chosen.log_format, file=chosen.logfile, one_of_many=supervised
     )
-    made = _make(app, chosen, partial(_begin_child, target, style))
+    made = _make(app, chosen, attachments(app), partial(_begin_child, source.target, style))
     set_up_logging(style, made.name)
     for text in context.meta.get(HARMLESS, ()):
         logger.warning("%s", text)
     if not supervised and chosen.log_format != "json":
         show_banner(app, made, chosen.pool, processes)
-    if processes > 1:
-        hopeless = [Exit.USAGE, Exit.UNREACHABLE]
-        return asyncio.run(Supervisor(_children(source, chosen, processes), hopeless=hopeless).run())
-    if supervised:
-        _end_with_standard_input()
-    _serve(made, chosen)
-    return Exit.OK
+    return made
+
+
+def _attached(app: App) -> Attachments | None:
+    return app.attachments if isinstance(app, Celeriac) else None
 
 
 def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
@@ -181,7 +208,9 @@ def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
 POOL_TEXTS = {"threads": "threads", "processes": "child processes", "solo": "the event loop, one at a time"}
 
 
-def _make(app: App, chosen: WorkerOptions, begin_child: Callable[[str], None]) -> Worker:
+def _make(
+    app: App, chosen: WorkerOptions, attachments: Attachments | None, begin_child: Callable[[str], None]
+) -> Worker:
     queues = [name.strip() for name in (chosen.queues or "").split(",") if name.strip()]
     return Worker(
         app,
@@ -193,7 +222,7 @@ def _make(app: App, chosen: WorkerOptions, begin_child: Callable[[str], None]) -
         max_tasks_per_child=chosen.max_tasks_per_child,
         max_memory_per_child=chosen.max_memory_per_child,
         start_method=chosen.start_method,
-        attachments=app.attachments if isinstance(app, Celeriac) else None,
+        attachments=attachments,
         child_log=begin_child,
     )
 
@@ -231,9 +260,10 @@ async def _end_the_rest() -> None:
         os._exit(Exit.OK)
 
 
-def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Child]:
+def _children(source: Source, chosen: WorkerOptions, observing: Sequence[Sequence[str]]) -> list[Child]:
+    """Return the processes to run, one for each of the lists of options by which they are observed."""
     stem, at, host = (chosen.name or "celeriac").partition("@")
-    names = [f"{stem}-{number}{at}{host}" for number in range(1, processes + 1)]
+    names = [f"{stem}-{number}{at}{host}" for number in range(1, len(observing) + 1)]
     given = {
         "-A": source.target,
         "-Q": chosen.queues,
@@ -254,7 +284,10 @@ def _children(source: Source, chosen: WorkerOptions, processes: int) -> list[Chi
     # Arguments are shown to every user of the machine, the environment to this one alone.
     urls = {SUPERVISED_BROKER: source.broker, SUPERVISED_BACKEND: source.backend}
     given_urls = {variable: url for variable, url in urls.items() if url is not None}
-    return [Child(name, [*command, "-n", name], given_urls) for name in names]
+    return [
+        Child(name, [*command, "-n", name, *its_own], given_urls)
+        for name, its_own in zip(names, observing, strict=True)
+    ]
 
 
 def _handed_down(source: Source) -> Source:

@@ -139,6 +139,11 @@ class Worker:
         """The queues that it takes from; see ``add_queue`` and ``drop_queue``."""
         return tuple(self._queues)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it takes no more messages: it was stopped, or broker or result store refused it."""
+        return self._running is not None and self._running.done()
+
     async def ready(self) -> None:
         """Return when the worker holds its queues, however long the broker is away.
 
