@@ -13,7 +13,7 @@ LONGEST := 500
 TESTERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server file-length
+.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ $(OLD_CELERY)/.installed: $(OLD_CELERY_NEEDS) | venv
 demo: venv  ## start a worker on a file, send it a few hundred tasks, show what happened
 	$(BIN)/celeriac demo
 
-test: venv celery-4.4 redis-server rabbitmq-server  ## run every test (ARGS='-k name' passes options to pytest)
+test: venv celery-4.4 redis-server rabbitmq-server postgresql  ## run every test (ARGS='-k name' passes options to pytest)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 # The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
@@ -63,6 +63,18 @@ rabbitmq-server:
 	    exit 1; \
 	fi
 
+# And PostgreSQL, of which Debian puts the server's programs off the PATH; the tests start one of their own.
+postgresql:
+	@command -v postgres >/dev/null && exit 0; \
+	[ -n "$$(ls /usr/lib/postgresql/*/bin/postgres /opt/homebrew/opt/postgresql*/bin/postgres 2>/dev/null)" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "postgresql is missing: installing it with apt-get"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; \
+	else \
+	    echo "error: the tests need PostgreSQL; install it (Debian: sudo apt-get install postgresql, macOS: brew install postgresql) and run make test again" >&2; \
+	    exit 1; \
+	fi
+
 check: venv file-length  ## formatting, lint, types, import rules, links of the documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -79,10 +91,10 @@ format: venv  ## put every file into the one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-bench: venv redis-server rabbitmq-server  ## measure, side by side with Celery on the same Redis and RabbitMQ
+bench: venv redis-server rabbitmq-server postgresql  ## measure, side by side with Celery on the same Redis and RabbitMQ
 	$(BIN)/python -m bench
 
-chaos: venv redis-server  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')
+chaos: venv redis-server postgresql  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 schedules: venv  ## compare crontabs with a walk over every minute around every change of clocks (ARGS='--count 100')

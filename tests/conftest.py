@@ -1,4 +1,4 @@
-"""What every test may ask for: a private Redis and RabbitMQ, and names that nobody else uses."""
+"""What every test may ask for: a private Redis, RabbitMQ and PostgreSQL, and names that nobody else uses."""
 
 import signal
 import uuid
@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from tests.servers import RabbitServer, RedisSentinel, RedisServer
+from tests.servers import PostgresServer, RabbitServer, RedisSentinel, RedisServer
 
 
 def pytest_configure() -> None:
@@ -60,6 +60,36 @@ def rabbit_server() -> Iterator[RabbitServer]:
 def rabbit_url(rabbit_server: RabbitServer) -> str:
     """The URL of the shared RabbitMQ."""
     return rabbit_server.url()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The session's shared PostgreSQL. It is shared: use a schema of your own (`postgres_schema`), never stop it."""
+    with PostgresServer() as server:
+        with server.client() as connection:
+            # May use tables, may make none.
+            connection.execute("CREATE ROLE guest LOGIN")
+        yield server
+
+
+@pytest.fixture
+def postgres_schema(postgres_server: PostgresServer) -> Iterator[str]:
+    """A schema that holds nothing, dropped afterwards; the role `guest` may use what is made in it."""
+    schema = f"test_{uuid.uuid4().hex[:16]}"
+    with postgres_server.client() as connection:
+        connection.execute(
+            f"CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO guest;"
+            f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT ALL ON TABLES TO guest;"
+            f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT ALL ON SEQUENCES TO guest"
+        )
+        yield schema
+        connection.execute(f"SET lock_timeout = '20s'; DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer, postgres_schema: str) -> str:
+    """The URL of a schema that holds nothing."""
+    return postgres_server.url(postgres_schema)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class Outbox:
         if has_chord(frozen) and connections.backend.chords is None:
             raise ConfigError(
                 "this workflow collects the values of a group, which needs a result backend that can count them: "
-                "give the app backend='redis://…' or 'sqlite:///…'"
+                "give the app backend='redis://…', 'postgresql://…' or 'sqlite:///…'"
             )
         launch = Launch(self._origin(await _address(connections)))
         launch.add(frozen)

@@ -89,6 +89,10 @@ class Following:
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._followers
 
+    def followed_by_others(self, task_id: str) -> bool:
+        """Whether more than one follower follows the task."""
+        return len(self._followers.get(task_id, ())) > 1
+
     @property
     def pending(self) -> list[str]:
         """Ids of the tasks that are still followed."""

@@ -38,6 +38,7 @@ _SHOWN_OPTIONS = frozenset(
     {
         *("db", "virtual_host", "client_name", "global_keyprefix", "master_name", "sentinel_username"),
         *("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"),
+        *("schema", "application_name", "connect_timeout", "sslmode", "sslrootcert", "sslcert", "sslkey"),
         *("heartbeat", "connection_name", "declare", "queue_type", "max_priority"),
     }
 )

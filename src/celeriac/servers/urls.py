@@ -33,8 +33,19 @@ Wing: TypeAlias = Callable[[str, Terms], OpenServer]
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
+POSTGRES_SCHEMES = ("postgresql", "postgres")
 BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, *AMQP_SCHEMES, "memory")
-BACKEND_SCHEMES = ("sqlite", *REDIS_SCHEMES, "rpc", *AMQP_SCHEMES, "memory", "db+sqlite", "disabled")
+BACKEND_SCHEMES = (
+    "sqlite",
+    *REDIS_SCHEMES,
+    *POSTGRES_SCHEMES,
+    "rpc",
+    *AMQP_SCHEMES,
+    "memory",
+    "db+sqlite",
+    "db+postgresql",
+    "disabled",
+)
 
 
 def broker_server(url: str, terms: Terms) -> OpenServer:
@@ -48,7 +59,7 @@ def result_server(url: str, terms: Terms) -> OpenServer:
 
 
 def _opener(what: str, url: str, terms: Terms, schemes: tuple[str, ...]) -> OpenServer:
-    scheme = scheme_of(url)
+    scheme = _without_driver(scheme_of(url))
     if scheme not in schemes:
         raise _unknown(what, url, scheme, schemes)
     if scheme in FILE_SCHEMES:
@@ -86,6 +97,12 @@ def _sqlite() -> Wing:
     return opener
 
 
+def _postgres() -> Wing:
+    from celeriac.servers.postgres.server import opener
+
+    return opener
+
+
 def _memory() -> Wing:
     from celeriac.servers.memory.server import opener
 
@@ -112,6 +129,7 @@ _KINDS = {
     **dict.fromkeys(REDIS_SCHEMES, _Kind(_redis, "redis")),
     **dict.fromkeys((*AMQP_SCHEMES, "rpc"), _Kind(_rabbitmq, "amqp")),
     **dict.fromkeys(FILE_SCHEMES, _Kind(_sqlite)),
+    **dict.fromkeys((*POSTGRES_SCHEMES, "db+postgresql"), _Kind(_postgres, "postgres")),
     "memory": _Kind(_memory),
     "disabled": _Kind(_disabled),
 }
@@ -124,7 +142,17 @@ def _missing(extra: str, url: str, error: ModuleNotFoundError) -> ConfigError:
     )
 
 
+def _without_driver(scheme: str) -> str:
+    """Return the scheme without the driver that SQLAlchemy would use, as Celery's URLs name it."""
+    return "db+postgresql" if scheme.startswith("db+postgresql+") else scheme
+
+
 def _unknown(what: str, url: str, scheme: str, known: tuple[str, ...]) -> ConfigError:
+    if scheme.startswith(("sqla+", "sqlalchemy+")):
+        return ConfigError(
+            f"{scheme}:// is kombu's broker in a database, which loses what a worker holds when it dies and keeps "
+            "every row for ever: use postgresql:// or sqlite:///, whose tables are of another form"
+        )
     schemes = ", ".join(f"{name}://" for name in known)
     problem = (
         f"unknown scheme {scheme}:// for a {what}" if scheme else f"{what} URL {masked(url)!r} has no scheme"

@@ -13,18 +13,17 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, PartValue, Standing
+from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock
-from celeriac.errors import BackendError, WireError
+from celeriac.servers.chord_parts import read_part
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.reading import column
 from celeriac.wire.content import Codecs
-from celeriac.wire.failure import Failure, read_failure
-from celeriac.wire.result import EXCEPTION_STATES, decode_stored, encode_part, take_long
+from celeriac.wire.result import encode_part, take_long
 
 _CLAIM = 30.0
 """Seconds that a claim holds unless it is renewed."""
@@ -91,8 +90,8 @@ class SqlChords:
     async def collect(self, claim: Claim) -> list[Any]:
         rows = await self._link.read(lambda connection: column(connection, _PARTS, {"id": claim.chord_id}))
         if take_long(rows, self._codecs):
-            return await in_thread(lambda: [self._decode(raw) for raw in rows])
-        return [self._decode(raw) for raw in rows]
+            return await in_thread(lambda: [read_part(raw, self._codecs, self._serializer) for raw in rows])
+        return [read_part(raw, self._codecs, self._serializer) for raw in rows]
 
     async def renew(self, claim: Claim) -> bool:
         return await self._link.write(partial(self._renew, claim=claim))
@@ -155,15 +154,6 @@ class SqlChords:
         closing = {"id": claim.chord_id, "token": claim.token, "now": self._clock.now()}
         if connection.execute(_CLOSE, closing).rowcount:
             connection.execute(_DROP_PARTS, {"id": claim.chord_id})
-
-    def _decode(self, raw: bytes) -> PartValue:
-        try:
-            _, task_id, state, value = decode_stored(raw, self._codecs, self._serializer)
-        except (WireError, TypeError, ValueError) as error:
-            raise BackendError(f"a chord's part cannot be read: {error!s:.200}: {raw!r:.200}") from error
-        if state in EXCEPTION_STATES:
-            value = read_failure(value) or Failure("Exception", [repr(value)], "builtins")
-        return PartValue(task_id, state, value)
 
 
 def _put(

@@ -19,10 +19,11 @@ from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
+from celeriac.servers.result_rows import EncodedRow, Row, RowCodec
 from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.chords import SqlChords
 from celeriac.servers.sqlite.link import LARGE, SqliteLink
-from celeriac.servers.sqlite.result_rows import EncodedRow, ResultRows, Row, RowCodec
+from celeriac.servers.sqlite.result_rows import ResultRows
 from celeriac.servers.sqlite.tables import RESULTS
 from celeriac.servers.url_parts import file_of
 from celeriac.wire.content import Codecs

@@ -18,11 +18,11 @@ from celeriac.backend import EncodedPart, Standing
 from celeriac.errors import CeleriacError, DeliveryLost
 from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.result_rows import EncodedRow
 from celeriac.servers.sqlite.messages import BATCH_BYTES, NewMessage, Settlement, lost_delivery
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.receipt import SqliteReceipt
-from celeriac.servers.sqlite.result_rows import EncodedRow
 from celeriac.servers.sqlite.results import RESULT_TOPIC, SqlBackend
 from celeriac.servers.sqlite.tables import RESULTS
 

@@ -1,0 +1,1 @@
+"""PostgreSQL: queues, results and the board in one database."""

@@ -1,0 +1,256 @@
+"""The connections of one process to one database: two to work on, and one to listen on.
+
+Rules: a connection is opened when it is needed, and dropped when anything but an answer of the server ended its use.
+Who uses the connections says so, and with the last one they are closed. Behind a pooler that gives a server's
+session to one transaction at a time nothing is kept in a session: no prepared statement, no setting, no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+import msgspec
+
+from celeriac.servers.postgres.listening import Listening
+from celeriac.servers.postgres.migrations import prepare
+from celeriac.servers.postgres.url import Target
+
+_log = logging.getLogger("celeriac.postgres")
+
+T = TypeVar("T")
+
+Connection: TypeAlias = Any
+"""A connection of the driver, which ships no types."""
+
+_WORKING = 2
+"""Connections that work: one takes while the other settles."""
+
+_ANSWER = 30.0
+"""Seconds after which a statement that got no answer is given up."""
+
+# A plan that was made for an empty table would be kept when thousands of messages come.
+_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
+# A machine that vanishes is noticed within 25 seconds.
+_LISTENING_SETTINGS = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+
+_FACTS = """
+    SELECT pg_backend_pid() AS pid, current_schema() AS schema, current_user AS role,
+           current_setting('server_version') AS version, current_setting('server_version_num')::int AS number"""
+
+OLDEST = 130000
+"""The oldest version that is supported, as PostgreSQL numbers them."""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the database is.
+
+    :param pooled: whether a pooler is in between, so that a session is no session.
+    """
+
+    schema: str
+    role: str
+    version: str
+    pooled: bool
+
+
+class UnfitServer(Exception):
+    """The server, or what it lets us do, is not what is needed; the text says what to do."""
+
+
+class Connections:
+    """The connections of one process to one database.
+
+    :param target: which database.
+    :param role: what the connections are for, which the server's list of them shows.
+    :param connect_timeout: seconds after which an attempt to connect is given up.
+    """
+
+    def __init__(self, target: Target, role: str, connect_timeout: float) -> None:
+        self.target = target
+        self._role = role
+        self._connect_timeout = target.connect_timeout or connect_timeout
+        self._idle: list[Connection] = []
+        self._room = asyncio.Semaphore(_WORKING)
+        self._users: set[object] = set()
+        self._facts: Facts | None = None
+        self._ready: set[str] = set()
+        self._preparing = asyncio.Lock()
+        self._pooled = False
+        self.listening = Listening(self._connect_listening)
+
+    def join(self, user: object) -> None:
+        """Note that the user uses these connections until it leaves."""
+        self._users.add(user)
+
+    async def leave(self, user: object) -> None:
+        """Close the connections if nobody else uses them. They are opened again when they are used again."""
+        self._users.discard(user)
+        if self._users:
+            return
+        await self.listening.close()
+        self._ready.clear()
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await _close(connection)
+
+    @asynccontextmanager
+    async def session(self, *parts: str) -> AsyncIterator[Connection]:
+        """Have a connection for one statement, or one transaction.
+
+        :param parts: the parts of the tables that it needs.
+        """
+        async with self._room:
+            connection = await self._open()
+            try:
+                if not self._ready.issuperset(parts):
+                    await self._prepare(connection, parts)
+                if self._pooled:
+                    async with connection.transaction():
+                        await connection.execute(self._settings_text())
+                        yield connection
+                else:
+                    yield connection
+            except (asyncpg.PostgresError, asyncpg.DataError) as error:
+                if isinstance(error, asyncpg.UndefinedTableError):
+                    self._ready.clear()
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            finally:
+                if not connection.is_closed():
+                    self._idle.append(connection)
+
+    async def facts(self) -> Facts:
+        """Return what the database is."""
+        if self._facts is None:
+            async with self.session():
+                pass
+        assert self._facts is not None
+        return self._facts
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether there is a way to listen, and to hold a lock."""
+        return not self._pooled or self.target.listen is not None
+
+    def lock_class(self, schema: str) -> int:
+        """Return the first number of our advisory locks, which tells the tables of one schema from another's."""
+        return zlib.crc32(f"celeriac {schema}".encode()) - 2**31
+
+    # --- opening
+
+    async def _open(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        connection = await self._connect_working()
+        if self._facts is None:
+            await self._learn(connection)
+        return connection
+
+    async def _connect_working(self) -> Connection:
+        if not self._pooled:
+            try:
+                return await self._connect(self.target, dict(_SETTINGS))
+            except asyncpg.PostgresError as error:
+                if "startup parameter" not in str(error):
+                    raise
+                self._pooled = True  # pgbouncer takes no settings that it does not know
+        return await self._connect(self.target, None)
+
+    async def _connect_listening(self) -> Connection:
+        if not self.has_sessions:
+            raise UnfitServer(
+                f"behind the pooler at {self.target.place} nothing can be listened to, and no worker can show that it "
+                "lives: give the URL ?listen_url= with a direct address of the same database, percent-encoded"
+            )
+        return await self._connect(self.target.listen or self.target, _LISTENING_SETTINGS)
+
+    async def _connect(self, target: Target, settings: dict[str, str] | None) -> Connection:
+        name = target.application_name or f"celeriac {self._role}"
+        given = {"application_name": name[:63]}
+        if settings is not None:
+            given |= settings
+            if target.schema:
+                given["search_path"] = target.schema
+        connection: Connection = await asyncpg.connect(
+            dsn=target.dsn,
+            host=target.host,
+            port=target.port,
+            user=target.user,
+            password=target.password,
+            database=target.database,
+            timeout=self._connect_timeout,
+            command_timeout=_ANSWER,
+            statement_cache_size=0 if settings is None else 100,
+            server_settings=given,
+        )
+        return connection
+
+    async def _learn(self, connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute(self._settings_text())
+            row = await connection.fetchrow(_FACTS)
+        assert row is not None
+        if row["number"] < OLDEST:
+            raise UnfitServer(
+                f"PostgreSQL at {self.target.place} is {row['version']}: celeriac needs 13 or newer"
+            )
+        if row["schema"] is None:
+            raise UnfitServer(
+                f"there is no schema {self.target.schema or 'in the search path'!r} in {self.target.place}: make it, "
+                "or name another with ?schema="
+            )
+        if row["pid"] != connection.get_server_pid() and not self._pooled:
+            self._pooled = True
+            connection.terminate()
+            self._facts = None
+            raise ConnectionResetError(
+                "a pooler stands before the database: connecting anew without sessions"
+            )
+        if self._pooled and self.target.listen is None:
+            _log.warning(
+                "PostgreSQL at %s is behind a pooler: results are polled for, and no worker can take from it; give the "
+                "URL ?listen_url= with a direct address",
+                self.target.place,
+            )
+        self._facts = Facts(row["schema"], row["role"], row["version"], self._pooled)
+
+    def _settings_text(self) -> str:
+        path = f"; SET LOCAL search_path = {self.target.schema}" if self.target.schema else ""
+        return f"SET LOCAL plan_cache_mode = force_custom_plan{path}"
+
+    async def _prepare(self, connection: Connection, parts: tuple[str, ...]) -> None:
+        async with self._preparing:
+            for part in parts:
+                if part not in self._ready:
+                    await prepare(connection, part)
+                    self._ready.add(part)
+
+
+async def retried(work: Callable[[], Awaitable[T]]) -> T:
+    """Do work whose transaction the server undid because of another one, again."""
+    for _ in range(3):
+        with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            return await work()
+    return await work()
+
+
+async def _close(connection: Any) -> None:
+    try:
+        await connection.close(timeout=5.0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()

@@ -1,0 +1,270 @@
+"""A result store in Celery's own tables: a Celery client reads it as ``db+postgresql://``, and the other way round.
+
+Rules: stores of concurrent callers share statements. A store tells those who wait for its tasks, and nobody else.
+Celery's workers tell nobody, so what is waited for is also looked up twice a second. Tables keep no history: of states
+that follow each other faster than a follower looks, it sees the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from uuid import uuid4
+
+import msgspec
+
+from celeriac.backend import EncodedResult, Replies
+from celeriac.clock import Clock, SystemClock
+from celeriac.errors import BackendError, BackendUnavailable, Finding
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.following import Following
+from celeriac.servers.offload import in_thread
+from celeriac.servers.postgres.board import PostgresBoard
+from celeriac.servers.postgres.chords import PostgresChords
+from celeriac.servers.postgres.cleanup import Cleanup
+from celeriac.servers.postgres.connections import Connections
+from celeriac.servers.postgres.link import PostgresLink
+from celeriac.servers.postgres.result_rows import (
+    FORGET,
+    LOAD,
+    STORE,
+    check,
+    columns_of,
+    one_for_each,
+    read_row,
+    storable_ids,
+)
+from celeriac.servers.result_rows import EncodedRow, Row, RowCodec
+from celeriac.wire.content import Codecs
+from celeriac.wire.preview import counted
+from celeriac.wire.result import ResultRecord, take_long
+
+_BATCH = 500
+"""Calls that share one statement."""
+
+_POLL = 0.5
+"""Seconds between looks at the table while any task is followed: Celery's workers tell nobody."""
+
+_BLIND_POLL = 0.1
+"""The same where nothing can be listened to, at first; it grows to ``_POLL``."""
+
+_WAIT = """
+    INSERT INTO celeriac_waiting (task_id, channel) SELECT unnest($1::text[]), $2
+    ON CONFLICT (task_id, channel) DO UPDATE SET since = now()"""
+_WAIT_NO_MORE = "DELETE FROM celeriac_waiting WHERE channel = $2 AND task_id = ANY($1::text[])"
+
+_COUNT = "SELECT count(*) FROM celery_taskmeta"
+_LAST_ID = "SELECT last_value FROM task_id_sequence"
+_ID_TYPE = """
+    SELECT format_type(atttypid, atttypmod) FROM pg_attribute
+    WHERE attrelid = 'celery_taskmeta'::regclass AND attname = 'id'"""
+_HALF = 2**30
+
+_read_names = msgspec.json.Decoder(list[str]).decode
+
+
+class PostgresBackend:
+    """Keeps results in a PostgreSQL database.
+
+    :param connections: the connections to it, which may be shared.
+    :param codecs: the serializers that may be used.
+    :param serializer: writes the values; the one that reads them when Celery wrote (``result_serializer``).
+    :param expires: seconds after which a finished result may be deleted; ``None`` keeps it.
+    :param extended: keep name, arguments, worker, retries and queue too (``result_extended``).
+    """
+
+    replies: Replies | None = None
+
+    def __init__(
+        self,
+        connections: Connections,
+        codecs: Codecs,
+        *,
+        serializer: str = "json",
+        expires: float | None = 86400.0,
+        extended: bool = False,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+    ) -> None:
+        self.connections = connections
+        self._link = PostgresLink(
+            connections, "results", unavailable=BackendUnavailable, refused=BackendError
+        )
+        self._codecs = codecs
+        self._codec = RowCodec(codecs, serializer, extended)
+        self._clock = clock
+        self._chords = PostgresChords(self._link, codecs, serializer, expires)
+        self._board = PostgresBoard(self._link.needing("board"))
+        self._cleanup = Cleanup(self._link, expires, clock)
+        self._following = Following()
+        self._channel = f"celeriac_result_{uuid4().hex}"
+        self._watch: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
+        self._look_at_all = False
+        self._changed = asyncio.Event()
+        self._hears = False
+        self._storing: Coalescer[EncodedRow, None] = Coalescer(self._store, _BATCH, lambda row: row.size)
+        self._loading: Coalescer[Sequence[str], dict[str, Row]] = Coalescer(self._load, _BATCH)
+
+    @property
+    def chords(self) -> PostgresChords:
+        """What counts chords in this database."""
+        return self._chords
+
+    @property
+    def board(self) -> PostgresBoard:
+        return self._board
+
+    def encode(self, record: ResultRecord) -> EncodedResult:
+        return self._codec.encode(record)
+
+    async def store(self, encoded: EncodedResult) -> None:
+        await self._storing(self.checked(encoded))
+
+    def checked(self, encoded: EncodedResult) -> EncodedRow:
+        """Return the row; raise ``BackendError`` for what the table cannot keep."""
+        row = encoded if isinstance(encoded, EncodedRow) else self._codec.encode(encoded.record)
+        check(row)
+        return row
+
+    async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
+        rows = await self._loading(task_ids)
+        found = [rows.get(task_id) for task_id in task_ids]
+        if take_long([blob for row in found if row is not None for blob in row.blobs], self._codecs):
+            return await in_thread(
+                lambda: [None if row is None else self._codec.decode(row) for row in found]
+            )
+        return [None if row is None else self._codec.decode(row) for row in found]
+
+    @asynccontextmanager
+    async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
+        with self._following.register(task_ids) as follower:
+            ids = storable_ids(task_ids)
+            await self._keep_watch()
+            if ids:
+                await self._link.fetch(_WAIT, ids, self._channel)
+            try:
+                for row in (await self._loading(list(task_ids))).values():
+                    if row.task_id in follower.pending:
+                        self._offer(row)
+                yield follower.records()
+            finally:
+                await self._wait_no_more(ids)
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        await self._link.fetch(FORGET, storable_ids(task_ids))
+
+    async def ping(self) -> str:
+        stored = await self._link.value(_COUNT)
+        facts = await self._link.facts()
+        return f"PostgreSQL {facts.version}, {counted(stored, 'result')}"
+
+    async def examine(self) -> Sequence[Finding]:
+        await self._link.transact(lambda connection: connection.execute(FORGET, []))
+        last, kind = await self._link.value(_LAST_ID), await self._link.value(_ID_TYPE)
+        if last < _HALF or kind != "integer":
+            return ()
+        return [
+            Finding(
+                f"celery_taskmeta has used {last} ids of 2147483647: after the last one no result can be stored",
+                "ALTER TABLE celery_taskmeta ALTER COLUMN id TYPE bigint; Celery reads it as before",
+            )
+        ]
+
+    async def close(self) -> None:
+        await self._storing.drain()
+        await self._loading.drain()
+        await self._chords.drain()
+        await self._board.drain()
+        await self._cleanup.close()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.wait([watch])
+        if self._hears:
+            self._hears = False
+            await self._link.ignore(self._channel, self._hear)
+        await self.connections.leave(self)
+
+    # --- in batches ----------------------------------------------------------------------------------------
+
+    async def _store(self, rows: Sequence[EncodedRow]) -> list[None]:
+        self.connections.join(self)
+        await self._link.fetch(STORE, *columns_of(one_for_each(rows)))
+        self.stored()
+        return [None] * len(rows)
+
+    def stored(self) -> None:
+        """Note that results were stored: expired ones are deleted now and then."""
+        self._cleanup.start_if_due()
+
+    async def _load(self, requests: Sequence[Sequence[str]]) -> list[dict[str, Row]]:
+        self.connections.join(self)
+        wanted = storable_ids([task_id for request in requests for task_id in request])
+        found = await self._link.fetch(LOAD, wanted) if wanted else []
+        rows = {row["task_id"]: read_row(row) for row in found}
+        return [rows] * len(requests)
+
+    # --- following -----------------------------------------------------------------------------------------
+
+    async def _keep_watch(self) -> None:
+        self.connections.join(self)
+        await self._link.facts()
+        if not self._hears and self.connections.has_sessions:
+            self._hears = True
+            try:
+                await self._link.hear(self._channel, self._hear)
+            except BaseException:
+                self._hears = False
+                raise
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._watch_table(), name="celeriac-postgres-results")
+
+    def _hear(self, payload: str) -> None:
+        """Note which tasks have news; all of them where that is unknown."""
+        try:
+            self._told.update(_read_names(payload))
+        except msgspec.DecodeError:
+            self._look_at_all = True
+        self._changed.set()
+
+    async def _watch_table(self) -> None:
+        """Pass on the records that are stored, for as long as any task is followed."""
+        pause = _POLL if self._hears else _BLIND_POLL
+        while self._following:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+            started = self._clock.monotonic()
+            try:
+                await self._look()
+            except BackendUnavailable:
+                await asyncio.sleep(_BLIND_POLL)
+            except BackendError as error:
+                self._following.fail(error)
+            took = self._clock.monotonic() - started
+            # Reading thousands of pending ids again and again must leave room for their stores.
+            pause = max(_POLL, 10 * took) if self._hears else min(_POLL, 1.5 * pause)
+
+    async def _look(self) -> None:
+        """Read what is told to have changed, or else all that is pending."""
+        told, self._told = self._told, set()
+        look_at_all = self._look_at_all or not self._changed.is_set()
+        self._look_at_all = False
+        self._changed.clear()
+        wanted = (
+            self._following.pending if look_at_all else [name for name in told if name in self._following]
+        )
+        for row in (await self._loading(wanted)).values():
+            self._offer(row)
+
+    def _offer(self, row: Row) -> None:
+        slow = take_long(row.blobs, self._codecs)
+        self._following.offer(row.task_id, row.version, partial(self._codec.decode, row), slow=slow)
+
+    async def _wait_no_more(self, ids: Sequence[str]) -> None:
+        left = [task_id for task_id in ids if not self._following.followed_by_others(task_id)]
+        if left:
+            with suppress(BackendError):  # the rows are deleted with the next cleanup
+                await self._link.fetch(_WAIT_NO_MORE, left, self._channel)

@@ -1,0 +1,67 @@
+"""The server that is one PostgreSQL database."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from celeriac.broker import Broker
+from celeriac.errors import ConfigError
+from celeriac.server import Terms
+from celeriac.servers.postgres.connections import Connections
+from celeriac.servers.postgres.results import PostgresBackend
+from celeriac.servers.postgres.url import parse_postgres_url
+
+
+class PostgresServer:
+    """One PostgreSQL database; see ``celeriac.server.Server``.
+
+    :param url: see ``celeriac.servers.postgres.url.parse_postgres_url``.
+    :param connections: connections of a broker, which are shared if they lead to this database.
+    """
+
+    def __init__(self, url: str, terms: Terms, connections: object | None = None) -> None:
+        target = parse_postgres_url(url)
+        shared = (
+            connections
+            if isinstance(connections, Connections) and connections.target.leads_to(target)
+            else None
+        )
+        self._connections = shared or Connections(target, "celeriac", terms.settings.publish_timeout)
+        self._terms = terms
+        self._opened: list[PostgresBackend] = []
+
+    @property
+    def broker(self) -> Broker:
+        """Raise ``ConfigError``."""
+        raise ConfigError("PostgreSQL keeps results, and no queues: name another broker")
+
+    def results(self, url: str) -> PostgresBackend | None:
+        """Return the result store of the same database."""
+        try:
+            target = parse_postgres_url(url)
+        except ConfigError:
+            return None
+        if not self._connections.target.leads_to(target):
+            return None
+        settings = self._terms.settings
+        results = PostgresBackend(
+            self._connections,
+            self._terms.codecs,
+            serializer=settings.result_serializer,
+            expires=settings.result_expires,
+            extended=settings.result_extended,
+            clock=self._terms.clock,
+        )
+        self._opened.append(results)
+        return results
+
+    async def close(self) -> None:
+        """Close what was opened, the last first, and the connections with the last that uses them."""
+        for opened in reversed(self._opened):
+            await opened.close()
+
+
+def opener(url: str, terms: Terms) -> partial[PostgresServer]:
+    """Return what opens the server of a URL."""
+    parse_postgres_url(url)
+    return partial(PostgresServer, url, terms)

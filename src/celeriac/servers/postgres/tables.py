@@ -1,0 +1,130 @@
+"""The tables of a PostgreSQL database, as numbered SQL.
+
+Rules: a part of the tables has a version, which is the number of its last step; a step that was released is never
+changed, the next change is a step of its own. Celery's two tables are Celery's own, to the type of each column: the ids
+come from its sequences, and have no default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+VERSIONS = "CREATE TABLE IF NOT EXISTS celeriac_schema (part text PRIMARY KEY, version integer NOT NULL);"
+
+_RESULTS = """
+CREATE SEQUENCE IF NOT EXISTS task_id_sequence;
+CREATE TABLE IF NOT EXISTS celery_taskmeta (
+    id INTEGER NOT NULL,
+    task_id VARCHAR(155),
+    status VARCHAR(50),
+    result BYTEA,
+    date_done TIMESTAMP WITHOUT TIME ZONE,
+    traceback TEXT,
+    children BYTEA,
+    name VARCHAR(155),
+    args BYTEA,
+    kwargs BYTEA,
+    worker VARCHAR(155),
+    retries INTEGER,
+    queue VARCHAR(155),
+    stamps BYTEA,
+    PRIMARY KEY (id),
+    UNIQUE (task_id)
+);
+CREATE SEQUENCE IF NOT EXISTS taskset_id_sequence;
+CREATE TABLE IF NOT EXISTS celery_tasksetmeta (
+    id INTEGER NOT NULL,
+    taskset_id VARCHAR(155),
+    result BYTEA,
+    date_done TIMESTAMP WITHOUT TIME ZONE,
+    PRIMARY KEY (id),
+    UNIQUE (taskset_id)
+);
+
+-- A table of an older Celery lacks columns; one that lacks nothing may belong to another role.
+DO $$
+DECLARE wanted record;
+BEGIN
+    FOR wanted IN SELECT * FROM (VALUES
+        ('children', 'BYTEA'), ('name', 'VARCHAR(155)'), ('args', 'BYTEA'), ('kwargs', 'BYTEA'),
+        ('worker', 'VARCHAR(155)'), ('retries', 'INTEGER'), ('queue', 'VARCHAR(155)'), ('stamps', 'BYTEA'))
+        AS columns (name, type)
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'celery_taskmeta'::regclass
+                       AND attname = wanted.name AND NOT attisdropped) THEN
+            EXECUTE format('ALTER TABLE celery_taskmeta ADD COLUMN %I %s', wanted.name, wanted.type);
+        END IF;
+    END LOOP;
+    IF to_regclass('ix_celery_taskmeta_date_done') IS NULL THEN
+        CREATE INDEX ix_celery_taskmeta_date_done ON celery_taskmeta (date_done);
+    END IF;
+    IF to_regclass('ix_celery_tasksetmeta_date_done') IS NULL THEN
+        CREATE INDEX ix_celery_tasksetmeta_date_done ON celery_tasksetmeta (date_done);
+    END IF;
+END $$;
+
+-- Who waits for which result, and the channel to tell it through.
+CREATE UNLOGGED TABLE celeriac_waiting (
+    task_id text NOT NULL,
+    channel text NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (task_id, channel)
+);
+
+CREATE TABLE celeriac_chord (
+    id text PRIMARY KEY,
+    size integer NOT NULL,
+    ended integer NOT NULL DEFAULT 0,
+    joined integer NOT NULL DEFAULT 0,
+    token text,
+    claimed_until double precision,
+    done boolean NOT NULL DEFAULT false,
+    touched double precision NOT NULL
+);
+CREATE INDEX celeriac_chord_touched ON celeriac_chord (touched);
+CREATE TABLE celeriac_chord_part (
+    chord_id text NOT NULL,
+    task_id text NOT NULL,
+    place bigint NOT NULL,
+    joins boolean NOT NULL,
+    part bytea,
+    PRIMARY KEY (chord_id, task_id, place, joins)
+);
+"""
+
+_BOARD = """
+CREATE TABLE celeriac_member (
+    name text NOT NULL,
+    kind text NOT NULL,
+    member text NOT NULL,
+    expires double precision NOT NULL,
+    PRIMARY KEY (name, kind, member)
+);
+CREATE INDEX celeriac_member_expires ON celeriac_member (expires);
+CREATE TABLE celeriac_revision (name text PRIMARY KEY, number bigint NOT NULL);
+CREATE TABLE celeriac_mark (
+    key text NOT NULL,
+    name text NOT NULL,
+    value text NOT NULL,
+    expires double precision NOT NULL,
+    PRIMARY KEY (key, name)
+);
+CREATE INDEX celeriac_mark_expires ON celeriac_mark (expires);
+CREATE TABLE celeriac_lease (name text PRIMARY KEY, holder text NOT NULL, expires double precision NOT NULL);
+CREATE TABLE celeriac_turn (name text NOT NULL, at double precision NOT NULL, expires double precision NOT NULL);
+CREATE INDEX celeriac_turn_last ON celeriac_turn (name, at);
+CREATE INDEX celeriac_turn_expires ON celeriac_turn (expires);
+"""
+
+STEPS: Mapping[str, Sequence[str]] = {"results": (_RESULTS,), "board": (_BOARD,)}
+"""For each part of the tables its steps; the first is step 1."""
+
+
+def as_text(parts: Sequence[str] = tuple(STEPS)) -> str:
+    """Return the SQL that makes the tables in a database that has none of them, for a person to run."""
+    lines = [VERSIONS]
+    for part in parts:
+        for number, step in enumerate(STEPS[part], 1):
+            lines.append(f"\n-- {part}, step {number}{step}")
+        lines.append(f"INSERT INTO celeriac_schema (part, version) VALUES ('{part}', {len(STEPS[part])});")
+    return "\n".join(lines) + "\n"
