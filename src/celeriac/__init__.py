@@ -14,7 +14,9 @@ def __getattr__(name: str) -> object:
 
     public = celeriac.public
     if name != "__all__" and name not in public.__all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from celeriac.porting import MODULE, missing
+
+        raise missing(f"module {__name__!r}", name, MODULE)
     found = globals()[name] = getattr(public, name)
     return found
 

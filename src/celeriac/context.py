@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, Never, NoReturn
 
 from celeriac.canvas.nodes import Node, checked
 from celeriac.errors import ConfigError, Ignore, Reject, ReplaceRequested, RetryRequested
+from celeriac.porting import CONTEXT, RETRY, explains
 from celeriac.quantities import DELAY, number, or_none, require, whole
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
@@ -45,6 +46,7 @@ class TaskLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
 
+@explains("a context", CONTEXT)
 class Context:
     """One run of a task. A parameter annotated ``Context`` is filled with it; it is never sent.
 
@@ -214,6 +216,7 @@ class Context:
         max_attempts: int | None = None,
         args: tuple[Any, ...] | list[Any] | None = None,
         kwargs: dict[str, Any] | None = None,
+        **unknown: Never,
     ) -> NoReturn:
         """End this run and ask for another under the same id; raises ``RetryRequested``.
 
@@ -225,6 +228,9 @@ class Context:
 
         Raises ``ConfigError`` for a delay or number out of range, and for a cause that is no exception.
         """
+        for name in unknown:
+            instead = f"; in its place write {RETRY[name]}" if name in RETRY else ""
+            raise TypeError(f"ctx.retry() takes no {name}={instead}")
         require("retry(countdown={})", countdown, or_none(DELAY))
         require("retry(max_attempts={})", max_attempts, or_none(whole(1)))
         if cause is not None and not isinstance(cause, BaseException):

@@ -15,6 +15,7 @@ import msgspec
 
 from celeriac.canvas.options import AT_HOME, DESTINATION, check_option, check_stamp, shared_out
 from celeriac.errors import ConfigError, MalformedMessage
+from celeriac.porting import SIGNATURE, explains
 from celeriac.wire.preview import preview
 from celeriac.wire.signature import (
     CHAIN,
@@ -43,6 +44,7 @@ class Outlet(Protocol):
         ...
 
 
+@explains("a part of a workflow", SIGNATURE)
 class Node(msgspec.Struct, Generic[R], frozen=True):
     """A workflow or a part of one, which returns ``R``."""
 

@@ -25,6 +25,7 @@ from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.publisher import Publisher
 from celeriac.client.result import Result
 from celeriac.client.revoking import KEEP
+from celeriac.client.sending import Sending
 from celeriac.client.task import (
     BoundTaskDecorator,
     CoroutineTask,
@@ -41,6 +42,7 @@ from celeriac.client.task import (
 from celeriac.clock import Clock, SystemClock
 from celeriac.context import Context
 from celeriac.errors import ArgumentError, ConfigError
+from celeriac.porting import APP, explains
 from celeriac.routing import SendOptions, send_options
 from celeriac.server import OnServer, Server, Settling, Terms
 from celeriac.servers.url_parts import scheme_of
@@ -54,6 +56,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@explains("a celeriac app", APP)
 class App:
     """A set of tasks, a broker and a backend.
 
@@ -188,15 +191,17 @@ class App:
 
     # --- sending
 
-    async def send_task(
+    def send_task(
         self,
         name: str,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendKeywords],
-    ) -> Result[Any]:
-        """Send a call by name, as ``Task.send``. If this app has a task of that name, the arguments are checked."""
-        return await self.outbox.send(self.call(name, args, kwargs, **options))
+    ) -> Coroutine[Any, Any, Result[Any]]:
+        """Send a call by name, as ``Task.send``; to be awaited. The arguments are checked if this app has that task."""
+        call = self.call(name, args, kwargs, **options)
+        text = f"write await app.send_task({name!r}, ...), or app.delay({name!r}, ...) in code without an event loop"
+        return Sending(lambda: self.outbox.send(call), text)
 
     def delay(self, name: str, /, *args: Any, **kwargs: Any) -> Result[Any]:
         """Send a call by name and block until the broker has it. For code without an event loop."""

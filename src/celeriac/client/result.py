@@ -26,6 +26,7 @@ from celeriac.errors import (
     ResultTimeout,
     TaskRevoked,
 )
+from celeriac.porting import RESULT, explains
 from celeriac.quantities import patience
 from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.preview import counted
@@ -36,6 +37,7 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 
+@explains("a result", RESULT)
 class Result(Generic[R_co]):
     """The result of one call.
 
@@ -241,6 +243,7 @@ class Progress(msgspec.Struct, frozen=True):
         return self.succeeded + self.failed
 
 
+@explains("a group's result", RESULT)
 class GroupResult(Generic[R]):
     """The results of a group, in the order of its members.
 

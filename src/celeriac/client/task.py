@@ -34,6 +34,7 @@ from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.result import Result
 from celeriac.context import Context
 from celeriac.errors import ConfigError
+from celeriac.porting import TASK, explains
 from celeriac.quantities import PRIORITY, SECONDS, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
@@ -184,6 +185,7 @@ class SendKeywords(TypedDict, total=False):
     group_id: str
 
 
+@explains("a task", TASK)
 class Task(Generic[P, R]):
     """A task of one app. Made by ``app.task`` and ``app.register``.
 
