@@ -29,7 +29,6 @@ APP: Mapping[str, str] = {
     "connection": "app.connections()",
     "connection_for_read": "app.connections()",
     "connection_for_write": "app.connections()",
-    "control": "app.revoke(ids) or await app.cancel(ids), and the commands celeriac revoke and celery control",
     "current_task": "celeriac.current_context()",
     "finalize": "nothing: an app needs no finishing",
     "gen_task_name": "@app.task(name=...)",
@@ -126,7 +125,6 @@ SIGNATURE: Mapping[str, str] = {
 }
 
 MODULE: Mapping[str, str] = {
-    "AsyncResult": "app.result(task_id)",
     "Celery": "celeriac.Celeriac; a celery.Celery app runs as it is under `celeriac worker -A module`",
     "bugreport": "the command celeriac doctor",
     "chunks": "task.chunks(...)",
@@ -137,7 +135,6 @@ MODULE: Mapping[str, str] = {
     "signals": "a Listener, given to app.listen(...)",
     "signature": "app.signature(name, ...), or celeriac.from_dict(...)",
     "states": "the texts themselves, such as 'SUCCESS'",
-    "subtask": "task.s(...)",
     "uuid": "uuid.uuid4()",
     "xmap": "task.map(...)",
     "xstarmap": "task.starmap(...)",
