@@ -16,6 +16,12 @@ import msgspec
 REVOKED = "revoked"
 """The sets that say what must not run any more. Taking messages tells their revision (``Subscription.revision``)."""
 
+SLOT_KEPT = 400 * 86400
+"""Seconds for which the last slot of a periodic task is known: longer than a year, for a yearly task."""
+
+SLOT_AHEAD = 86400.0
+"""Seconds by which a last slot may be ahead of the server's clock: one that is further ahead is none of ours."""
+
 LONGEST_WAIT = 604800.0
 """Seconds ahead of which a turn may be booked: one that is further ahead was booked by none of us."""
 
@@ -95,6 +101,23 @@ class Leases(Protocol):
         ...
 
 
+class Slots(Protocol):
+    """Remembers which slot of each periodic task was the last that somebody ticked, for ``SLOT_KEPT`` seconds."""
+
+    async def advance(self, entry: str, slot: float) -> bool:
+        """Set an entry's last slot, if that is before this one or there is none; return whether it was set.
+
+        :param slot: seconds since the epoch.
+
+        Concurrent calls share round trips.
+        """
+        ...
+
+    async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
+        """Return the last slots of those entries that have one."""
+        ...
+
+
 class Windows(Protocol):
     """Counts turns, so that there are never more than a number of them within a window of time."""
 
@@ -125,6 +148,11 @@ class Board(Protocol):
     @property
     def leases(self) -> Leases | None:
         """Leases: rights that one holder at a time has."""
+        ...
+
+    @property
+    def slots(self) -> Slots | None:
+        """The last slots of periodic tasks."""
         ...
 
     @property

@@ -7,7 +7,7 @@ the broker until its receipt is settled; an optional ability is an optional obje
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -299,6 +299,30 @@ class Fanout(Protocol):
         ...
 
 
+class Beat(Protocol):
+    """Publishes the messages of periodic tasks, once for each slot.
+
+    Both methods raise ``BrokerUnavailable`` when the broker is away; the same call may then be made again.
+    """
+
+    async def tick(self, entry: str, slot: float, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        """Publish the messages, if the entry's last slot is before this one, which it then is; in one step.
+
+        Return whether that was so. Without messages the slot is only noted, and nothing is published for it or any
+        before it. Of several who tick the same slot one publishes. Concurrent calls share round trips; what is refused
+        for one harms no other.
+
+        :param slot: seconds since the epoch.
+
+        Raises ``EncodeError`` or ``BrokerError`` for messages that the broker refuses; the slot is then not noted.
+        """
+        ...
+
+    async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
+        """Return the last slots of those entries that have one, as ``Slots.last`` of the board."""
+        ...
+
+
 class Broker(Protocol):
     """A place that keeps messages in queues. Bound to the event loop that first used it."""
 
@@ -373,6 +397,11 @@ class Broker(Protocol):
     @property
     def fanout(self) -> Fanout | None:
         """Messages to all listeners; ``None`` where the broker cannot send any."""
+        ...
+
+    @property
+    def beat(self) -> Beat | None:
+        """Messages of periodic tasks; ``None`` where a slot and a message cannot be written in one step."""
         ...
 
     async def ping(self) -> str:

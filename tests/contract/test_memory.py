@@ -9,6 +9,7 @@ from celeriac.servers.memory.broker import MemoryBroker, _Message
 from celeriac.servers.memory.results import MemoryBackend
 from celeriac.testing.contracts import (
     BackendContract,
+    BeatContract,
     BoardContract,
     BrokerContract,
     ChordContract,
@@ -17,6 +18,7 @@ from celeriac.testing.contracts import (
     Plant,
     RevocationContract,
     ScheduleContract,
+    SlotsContract,
 )
 from celeriac.wire.content import Codecs
 
@@ -42,7 +44,7 @@ def plant(broker: MemoryBroker) -> Plant:
     return plant
 
 
-class TestMemoryBroker(BrokerContract, OnceContract):
+class TestMemoryBroker(BrokerContract, OnceContract, BeatContract):
     """Messages."""
 
 
@@ -58,7 +60,7 @@ class TestMemoryFanout(FanoutContract):
     """Telling and asking everybody who listens."""
 
 
-class TestMemoryBoard(BoardContract):
+class TestMemoryBoard(BoardContract, SlotsContract):
     """What the users of one object share."""
 
     @pytest.fixture

@@ -9,6 +9,7 @@ from celeriac.board import Board
 from celeriac.servers.redis import RedisBackend, RedisBroker
 from celeriac.testing.contracts import (
     BackendContract,
+    BeatContract,
     BoardContract,
     BrokerContract,
     ChordContract,
@@ -18,6 +19,7 @@ from celeriac.testing.contracts import (
     RevocationContract,
     ScheduleContract,
     SettlementContract,
+    SlotsContract,
 )
 from celeriac.wire.content import Codecs
 from tests.servers import RedisServer
@@ -51,7 +53,7 @@ def plant(redis_server: RedisServer, prefix: str) -> Plant:
     return plant
 
 
-class TestRedisBroker(BrokerContract, OnceContract):
+class TestRedisBroker(BrokerContract, OnceContract, BeatContract):
     """Messages."""
 
 
@@ -67,7 +69,7 @@ class TestRedisFanout(FanoutContract):
     """Telling and asking everybody who listens."""
 
 
-class TestRedisBoard(BoardContract):
+class TestRedisBoard(BoardContract, SlotsContract):
     """What a broker's and a result store's users share."""
 
     @pytest.fixture(params=["broker", "results"])

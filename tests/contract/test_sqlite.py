@@ -10,6 +10,7 @@ from celeriac.board import Board
 from celeriac.servers.sqlite import SqlBackend, SqliteBroker
 from celeriac.testing.contracts import (
     BackendContract,
+    BeatContract,
     BoardContract,
     BrokerContract,
     ChordContract,
@@ -19,6 +20,7 @@ from celeriac.testing.contracts import (
     RevocationContract,
     ScheduleContract,
     SettlementContract,
+    SlotsContract,
 )
 from celeriac.wire.content import Codecs
 
@@ -55,7 +57,7 @@ def plant(broker: SqliteBroker, file: Path) -> Plant:
     return plant
 
 
-class TestSqliteBroker(BrokerContract, OnceContract):
+class TestSqliteBroker(BrokerContract, OnceContract, BeatContract):
     """Messages."""
 
 
@@ -71,7 +73,7 @@ class TestSqliteFanout(FanoutContract):
     """Telling and asking everybody who listens."""
 
 
-class TestSqliteBoard(BoardContract):
+class TestSqliteBoard(BoardContract, SlotsContract):
     """What a broker's and a result store's users share."""
 
     @pytest.fixture(params=["broker", "results"])

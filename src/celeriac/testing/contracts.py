@@ -12,6 +12,7 @@ _SUITES = {
     f"celeriac.testing.{kind}_contract"
     for kind in (
         "backend",
+        "beat",
         "board",
         "broker",
         "chord",
@@ -25,6 +26,7 @@ _SUITES = {
 pytest.register_assert_rewrite(*(_SUITES - sys.modules.keys()))
 
 from celeriac.testing.backend_contract import BackendContract  # noqa: E402 - after the rewriting
+from celeriac.testing.beat_contract import BeatContract, SlotsContract  # noqa: E402
 from celeriac.testing.board_contract import (  # noqa: E402
     BoardContract,
     LeasesContract,
@@ -42,6 +44,7 @@ from celeriac.testing.settlement_contract import SettlementContract  # noqa: E40
 
 __all__ = [
     "BackendContract",
+    "BeatContract",
     "BoardContract",
     "BrokerContract",
     "ChordContract",
@@ -54,5 +57,6 @@ __all__ = [
     "ScheduleContract",
     "SetsContract",
     "SettlementContract",
+    "SlotsContract",
     "WindowsContract",
 ]

@@ -20,6 +20,7 @@ import msgspec
 from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
 from celeriac.board import Board
 from celeriac.broker import (
+    Beat,
     Broker,
     DeadLetters,
     Delivery,
@@ -243,6 +244,11 @@ class FaultyBroker:
     def fanout(self) -> Fanout | None:
         """That of the broker itself: nothing goes wrong there."""
         return self._broker.fanout
+
+    @property
+    def beat(self) -> Beat | None:
+        """That of the broker itself."""
+        return self._broker.beat
 
     @property
     def board(self) -> Board:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
 from typing import Generic, TypeVar
 
 import msgspec
@@ -171,6 +172,26 @@ class MemoryWindows:
         return at - now
 
 
+class MemorySlots:
+    """See ``celeriac.board.Slots``."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    async def advance(self, entry: str, slot: float) -> bool:
+        if not self.is_before(entry, slot):
+            return False
+        self._last[entry] = slot
+        return True
+
+    async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
+        return {entry: self._last[entry] for entry in entries if entry in self._last}
+
+    def is_before(self, entry: str, slot: float) -> bool:
+        """Whether the entry's last slot is before this one."""
+        return self._last.get(entry, -inf) < slot
+
+
 class MemoryBoard:
     """The board of one process; see ``celeriac.board.Board``."""
 
@@ -178,4 +199,5 @@ class MemoryBoard:
         self.sets = MemorySets(clock)
         self.marks = MemoryMarks(clock)
         self.leases = MemoryLeases(clock)
+        self.slots = MemorySlots()
         self.windows = MemoryWindows(clock)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from heapq import heappop, heappush, nsmallest
 from itertools import count, islice
@@ -146,6 +146,11 @@ class MemoryBroker:
         """Fanout inside this process."""
         return self._fanout
 
+    @property
+    def beat(self) -> MemoryBeat:
+        """Ticks of periodic tasks."""
+        return MemoryBeat(self)
+
     async def ping(self) -> str:
         return f"memory of this process, {counted(len(self._lines.waiting), 'queue')}"
 
@@ -162,6 +167,23 @@ class MemoryBroker:
         frame = pack(envelope, delivery_tag=envelope.delivery_tag or str(uuid.uuid4()), route=route)
         priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
         return _Message(priority, self._lines.next_serial(), route.queue or route.routing_key, frame)
+
+
+class MemoryBeat:
+    """See ``celeriac.broker.Beat``."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    async def tick(self, entry: str, slot: float, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        slots = self._broker.board.slots
+        if not slots.is_before(entry, slot):
+            return False
+        await self._broker.publish_many(messages)  # raises before it adds any, and never waits
+        return await slots.advance(entry, slot)
+
+    async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
+        return await self._broker.board.slots.last(entries)
 
 
 class _Lines:

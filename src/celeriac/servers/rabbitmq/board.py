@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from celeriac.board import Contents, Marks, Windows
+from celeriac.board import Contents, Marks, Slots, Windows
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.rabbitmq.ledger import MOST, NUMBERS, Change, Entry, Ledger, drop_oldest
@@ -208,6 +208,7 @@ class AmqpBoard:
     """
 
     marks: Marks | None = None
+    slots: Slots | None = None
     windows: Windows | None = None
 
     def __init__(self, link: Link, ledger: Ledger, clock: Clock, prefix: str) -> None:

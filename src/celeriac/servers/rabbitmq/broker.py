@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakSet
 
+from celeriac.broker import Beat
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import require
@@ -53,6 +54,7 @@ class AmqpBroker:
     """
 
     may_repeat = True
+    beat: Beat | None = None
 
     def __init__(
         self,

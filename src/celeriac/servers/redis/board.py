@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LONGEST_WAIT, Contents
+from celeriac.board import LONGEST_WAIT, SLOT_AHEAD, SLOT_KEPT, Contents
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.keys import revision_key, set_key
 from celeriac.servers.redis.link import Link, Script
@@ -33,8 +33,9 @@ _DIGITS = 16
 MARK_PREFIX = "celeriac.mark."
 _LEASE_PREFIX = "celeriac.lease."
 _WINDOW_PREFIX = "celeriac.window."
+_SLOT_PREFIX = "celeriac.slot."
 
-_START = r"""
+START = r"""
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local aside = {}
@@ -162,6 +163,43 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return {1, aside}
 """
 
+KNOWN_SLOT = r"""
+-- Returns an entry's last slot; what is no number, or too far ahead, is none of ours.
+local function last_slot(key, ahead)
+  own(key, 'string')
+  local text = redis.call('GET', key)
+  local slot = tonumber(text or '')
+  return slot and slot < now + ahead and text or false
+end
+
+local function advance(key, ahead, keep, slot)
+  local last = last_slot(key, ahead)
+  if last and tonumber(last) >= tonumber(slot) then return false end
+  redis.call('SET', key, slot, 'EX', keep)
+  return true
+end
+"""
+
+_ADVANCE = (
+    KNOWN_SLOT
+    + r"""
+-- KEYS: the slot of each entry. ARGV: seconds that one may be ahead, seconds to keep, then a slot for each.
+local answers = {}
+for i = 1, #KEYS do answers[i] = advance(KEYS[i], ARGV[1], ARGV[2], ARGV[i + 2]) and 1 or 0 end
+return {answers, aside}
+"""
+)
+
+_LAST = (
+    KNOWN_SLOT
+    + r"""
+-- KEYS: the slot of each entry. ARGV: seconds that one may be ahead. Returns each as text, or false.
+local answers = {}
+for i = 1, #KEYS do answers[i] = last_slot(KEYS[i], ARGV[1]) end
+return {answers, aside}
+"""
+)
+
 _TURN = r"""
 -- KEYS: the moments of the last turns. ARGV: most, window, wait, longest wait. Returns the seconds to the next one.
 own(KEYS[1], 'list')
@@ -180,7 +218,7 @@ return {tostring(at - now), aside}
 """
 
 
-class _Scripts:
+class BoardScripts:
     """Runs the scripts of a board, and says what they set aside."""
 
     def __init__(self, link: Link) -> None:
@@ -190,17 +228,21 @@ class _Scripts:
     async def run(self, text: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
         for key in keys:
             self.link.check_name(key)
-        script = self._known.get(text) or self._known.setdefault(text, Script(_START + text))
+        script = self._known.get(text) or self._known.setdefault(text, Script(START + text))
         answer, aside = await self.link.run(script, keys, arguments)
+        self.warn(aside)
+        return answer
+
+    def warn(self, aside: Sequence[bytes]) -> None:
+        """Log what a script set aside."""
         for key, kind, name in zip(*(map(_text, aside[part::3]) for part in range(3)), strict=True):
             _log.warning("the key %s of %s was a %s and is now called %s", key, self.link.target, kind, name)
-        return answer
 
 
 class RedisSets:
     """See ``celeriac.board.Sets``."""
 
-    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+    def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
         self._prefix = prefix
 
@@ -240,7 +282,7 @@ class _Mark(msgspec.Struct, frozen=True):
 class RedisMarks:
     """See ``celeriac.board.Marks``."""
 
-    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+    def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
         self._prefix = prefix
         self._put: Coalescer[_Mark, str] = Coalescer(self._put_all, _BATCH)
@@ -285,7 +327,7 @@ class RedisMarks:
 class RedisLeases:
     """See ``celeriac.board.Leases``."""
 
-    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+    def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
         self._prefix = prefix + _LEASE_PREFIX
 
@@ -296,10 +338,40 @@ class RedisLeases:
         await self._scripts.run(_RELEASE, [self._prefix + name], (holder,))
 
 
+class RedisSlots:
+    """See ``celeriac.board.Slots``."""
+
+    def __init__(self, scripts: BoardScripts, prefix: str) -> None:
+        self._scripts = scripts
+        self._prefix = prefix + _SLOT_PREFIX
+        self.advance_one: Coalescer[tuple[str, float], bool] = Coalescer(self._advance_all, _BATCH)
+
+    async def advance(self, entry: str, slot: float) -> bool:
+        return await self.advance_one((entry, slot))
+
+    async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
+        found: dict[str, float] = {}
+        for step in (entries[start : start + _STEP] for start in range(0, len(entries), _STEP)):
+            values = await self._scripts.run(_LAST, [self.key(entry) for entry in step], (SLOT_AHEAD,))
+            found.update((entry, float(value)) for entry, value in zip(step, values, strict=True) if value)
+        return found
+
+    def key(self, entry: str) -> str:
+        """Return the key of an entry's last slot."""
+        return self._prefix + entry
+
+    async def _advance_all(self, batch: Sequence[tuple[str, float]]) -> list[bool]:
+        keys = [self.key(entry) for entry, _ in batch]
+        slots = [slot for _, slot in batch]
+        return [
+            bool(set_) for set_ in await self._scripts.run(_ADVANCE, keys, (SLOT_AHEAD, SLOT_KEPT, *slots))
+        ]
+
+
 class RedisWindows:
     """See ``celeriac.board.Windows``."""
 
-    def __init__(self, scripts: _Scripts, prefix: str) -> None:
+    def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
         self._prefix = prefix + _WINDOW_PREFIX
 
@@ -316,15 +388,17 @@ class RedisBoard:
     """
 
     def __init__(self, link: Link, prefix: str) -> None:
-        scripts = _Scripts(link)
+        scripts = BoardScripts(link)
         self.sets = RedisSets(scripts, prefix)
         self.marks = RedisMarks(scripts, prefix)
         self.leases = RedisLeases(scripts, prefix)
+        self.slots = RedisSlots(scripts, prefix)
         self.windows = RedisWindows(scripts, prefix)
 
     async def drain(self) -> None:
         """Return when everything queued so far was answered."""
         await self.marks.drain()
+        await self.slots.advance_one.drain()
 
 
 def read_revision(text: bytes) -> int:

@@ -13,6 +13,7 @@ from celeriac.backend import Backend
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import SECONDS, require
+from celeriac.servers.redis.beat import RedisBeat
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.board import RedisBoard
 from celeriac.servers.redis.connection_pool import ConnectionPool
@@ -86,6 +87,7 @@ class RedisBroker:
         self._dead = RedisDeadLetters(self._link, self._keys)
         self._schedule = RedisSchedule(self._link, self._keys)
         self._board = RedisBoard(self._link, self._keys.prefix)
+        self._beat = RedisBeat(self._link, self._keys, self._publishing, self._parking, self._board.slots)
         self._fanout = RedisFanout(self._link, self._keys, self._pushes)
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -163,6 +165,11 @@ class RedisBroker:
         """Fanout by publish and subscribe."""
         return self._fanout
 
+    @property
+    def beat(self) -> RedisBeat:
+        """Ticks of periodic tasks."""
+        return self._beat
+
     def settlements(self, results: Backend) -> RedisSettlements | None:
         """Return what lands decisions in one step, if the results are on this server."""
         if not isinstance(results, RedisBackend) or not results.shares(self._link.target):
@@ -181,6 +188,7 @@ class RedisBroker:
 
     async def close(self) -> None:
         await self._publishing.drain()
+        await self._beat.drain()
         await self._settler.drain()
         await self._board.drain()
         if self._settlements is not None:

@@ -82,6 +82,13 @@ class Publishing:
         add = partial(self._parking.add_once_alone, (key, later))
         return await self._large.send(max(sizes), _name(messages[largest.position]), add)
 
+    async def prepare_small(self, messages: Sequence[Message]) -> list[Later]:
+        """Do as ``prepare``; raise ``EncodeError`` for a message that the server may not take."""
+        later = await self.prepare(messages)
+        sizes = [len(message.frame) for message in later]
+        await self._large.check(sizes, lambda place: _name(messages[later[place].position]))
+        return later
+
     async def prepare(self, messages: Sequence[Message]) -> list[Later]:
         """Declare the queues of these messages; return the form that scripts take. Raises the first refusal."""
         for _, route in messages:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from celeriac.board import LONGEST_WAIT, REVOKED, Contents
+from celeriac.board import LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
 from celeriac.clock import Clock
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.sqlite.link import SqliteLink
@@ -63,6 +63,15 @@ _HOLD = """
     INSERT INTO celeriac_lease (name, holder, expires) VALUES (:name, :holder, :expires)
     ON CONFLICT (name) DO UPDATE SET expires = excluded.expires WHERE holder = excluded.holder"""
 _RELEASE = "DELETE FROM celeriac_lease WHERE name = :name AND holder = :holder"
+
+# A last slot that is no number, or too far ahead, is none of ours.
+_ADVANCE_SLOT = """
+    INSERT INTO celeriac_slot (entry, last, expires) VALUES (:entry, :slot, :expires)
+    ON CONFLICT (entry) DO UPDATE SET last = excluded.last, expires = excluded.expires
+    WHERE NOT (typeof(last) IN ('real', 'integer') AND last < :ahead AND last >= excluded.last)"""
+_LAST_SLOTS = """
+    SELECT entry, last FROM celeriac_slot
+    WHERE entry IN (SELECT value FROM json_each(:entries)) AND typeof(last) IN ('real', 'integer') AND last < :ahead"""
 
 _MOMENT = """
     SELECT at {} FROM celeriac_turn
@@ -179,6 +188,33 @@ class SqliteLeases:
         await self._link.write(lambda connection: connection.execute(_RELEASE, facts).rowcount)
 
 
+class SqliteSlots:
+    """See ``celeriac.board.Slots``."""
+
+    def __init__(self, link: SqliteLink, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+        self._advance: Coalescer[tuple[str, float], bool] = Coalescer(self._advance_all, _BATCH)
+
+    async def advance(self, entry: str, slot: float) -> bool:
+        return await self._advance((entry, slot))
+
+    async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
+        facts = {"entries": as_json(list(entries)), "ahead": self._clock.now() + SLOT_AHEAD}
+        rows = await self._link.read(lambda connection: connection.execute(_LAST_SLOTS, facts).fetchall())
+        return dict(rows)
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self._advance.drain()
+
+    async def _advance_all(self, batch: Sequence[tuple[str, float]]) -> list[bool]:
+        def advance(connection: sqlite3.Connection) -> list[bool]:
+            return [advance_slot(connection, entry, slot, self._clock.now()) for entry, slot in batch]
+
+        return await self._link.write(advance)
+
+
 class SqliteWindows:
     """See ``celeriac.board.Windows``."""
 
@@ -209,11 +245,20 @@ class SqliteBoard:
         self.sets = SqliteSets(link, clock)
         self.marks = SqliteMarks(link, clock)
         self.leases = SqliteLeases(link, clock)
+        self.slots = SqliteSlots(link, clock)
         self.windows = SqliteWindows(link, clock)
 
     async def drain(self) -> None:
         """Return when everything queued so far was answered."""
         await self.marks.drain()
+        await self.slots.drain()
+
+
+def advance_slot(connection: sqlite3.Connection, entry: str, slot: float, now: float) -> bool:
+    """Set the last slot of an entry, unless it has this one or a later one; return whether it was set."""
+    _drop_ended(connection, "celeriac_slot", now)
+    facts = {"entry": entry, "slot": slot, "ahead": now + SLOT_AHEAD, "expires": now + SLOT_KEPT}
+    return connection.execute(_ADVANCE_SLOT, facts).rowcount == 1
 
 
 def read_revision(connection: sqlite3.Connection, name: str = REVOKED) -> int:

@@ -13,6 +13,7 @@ from celeriac.broker import DeadLetters, Schedule, Subscription
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
+from celeriac.servers.sqlite.beat import SqliteBeat
 from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.fanout import SqliteFanout
@@ -114,6 +115,11 @@ class SqliteBroker:
     def fanout(self) -> SqliteFanout:
         """Fanout by two tables of this file."""
         return self._fanout
+
+    @property
+    def beat(self) -> SqliteBeat:
+        """Ticks of periodic tasks."""
+        return SqliteBeat(self._file, self._board.slots)
 
     def settlements(self, results: Backend) -> SqliteSettlements | None:
         """Return what lands decisions in one step, if the results are in this file."""

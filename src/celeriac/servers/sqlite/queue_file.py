@@ -18,7 +18,7 @@ import msgspec
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
-from celeriac.servers.sqlite.board import read_revision
+from celeriac.servers.sqlite.board import advance_slot, read_revision
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import NewMessage, Settlement, SqliteMessages, TakenMessage
 from celeriac.servers.sqlite.owners import Owners
@@ -31,6 +31,9 @@ _BATCH = 1000
 
 Addition = tuple[str, Sequence[NewMessage]]
 """A key, and the messages that are published once under it."""
+
+Tick = tuple[str, float, Sequence[NewMessage]]
+"""An entry, its slot, and the messages of that slot."""
 
 _STAYS = {"requeue", "return", "park"}
 """How a message is settled that stays in its queue."""
@@ -69,6 +72,7 @@ class QueueFile:
         self.clock = clock
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
         self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
+        self.tick: Coalescer[Tick, bool] = Coalescer(self._tick_all, _BATCH)
         self.forget_once: Coalescer[str, None] = Coalescer(self._forget_once, _BATCH)
         self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
         self._known: set[str] = set()
@@ -132,6 +136,21 @@ class QueueFile:
         self.ring(queues)
         return new
 
+    async def _tick_all(self, ticks: Sequence[Tick]) -> list[bool]:
+        """Add the messages of each slot that is later than its entry's last one; return of each whether it was."""
+        queues = {message.queue for _, _, messages in ticks for message in messages}
+
+        def whole(connection: sqlite3.Connection) -> list[bool]:
+            now = self.clock.now()
+            new = [advance_slot(connection, entry, slot, now) for entry, slot, _ in ticks]
+            added = [messages for (_, _, messages), is_new in zip(ticks, new, strict=True) if is_new]
+            self._add(connection, list(chain.from_iterable(added)), queues)
+            return new
+
+        new = await self.link.write(whole, lambda: queues)
+        self.ring(queues)
+        return new
+
     async def _forget_once(self, keys: Sequence[str]) -> list[None]:
         await self.link.write(lambda connection: self.messages.forget_once(connection, keys))
         return [None] * len(keys)
@@ -187,6 +206,7 @@ class QueueFile:
     async def close(self) -> None:
         await self.publish.drain()
         await self.publish_once.drain()
+        await self.tick.drain()
         await self.forget_once.drain()
         await self.settle.drain()
         if self.link.is_open:

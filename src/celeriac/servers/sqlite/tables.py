@@ -136,8 +136,13 @@ CREATE INDEX celeriac_mark_expires ON celeriac_mark (expires);
 CREATE TABLE celeriac_lease (name TEXT NOT NULL PRIMARY KEY, holder TEXT NOT NULL, expires FLOAT NOT NULL);
 CREATE INDEX celeriac_lease_expires ON celeriac_lease (expires);
 
+CREATE TABLE celeriac_slot (entry TEXT NOT NULL PRIMARY KEY, last FLOAT NOT NULL, expires FLOAT NOT NULL);
+CREATE INDEX celeriac_slot_expires ON celeriac_slot (expires);
+
 CREATE TABLE celeriac_turn (name TEXT NOT NULL, at FLOAT NOT NULL, expires FLOAT NOT NULL);
 CREATE INDEX celeriac_turn_last ON celeriac_turn (name, at);
 CREATE INDEX celeriac_turn_expires ON celeriac_turn (expires);
 """
-"""What a board needs: sets of names and their revisions, marks, leases, and the turns of windows."""
+"""What a board needs: sets of names and their revisions, marks, leases, the last slots of periodic tasks,
+and the turns of windows.
+"""
