@@ -8,7 +8,7 @@ from celeriac.board import Board
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.url import parse_postgres_url
-from celeriac.testing.contracts import BackendContract, BoardContract, ChordContract
+from celeriac.testing.contracts import BackendContract, BoardContract, ChordContract, SlotsContract
 from celeriac.wire.content import Codecs
 from tests.servers import PostgresServer
 
@@ -42,7 +42,7 @@ class TestPostgresBackend(BackendContract, ChordContract):
     """Results."""
 
 
-class TestPostgresBoard(BoardContract):
+class TestPostgresBoard(BoardContract, SlotsContract):
     """What a broker's and a result store's users share."""
 
     @pytest.fixture

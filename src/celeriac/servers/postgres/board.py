@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LONGEST_WAIT, REVOKED, Contents
+from celeriac.board import LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres.connections import Connection
 from celeriac.servers.postgres.link import PostgresLink
@@ -68,6 +68,15 @@ _HOLD = f"""
     WHERE lease.holder = excluded.holder OR lease.expires <= {NOW}
     RETURNING 1"""
 _RELEASE = "DELETE FROM celeriac_lease WHERE name = $1 AND holder = $2"
+
+# A last slot that is too far ahead is none of ours.
+ADVANCE_SLOT = f"""
+    INSERT INTO celeriac_slot AS slot (entry, last, expires) VALUES ($1, $2, {NOW} + {SLOT_KEPT})
+    ON CONFLICT (entry) DO UPDATE SET last = excluded.last, expires = excluded.expires
+    WHERE slot.last < excluded.last OR slot.last >= {NOW} + {SLOT_AHEAD}
+    RETURNING 1"""
+_LAST_SLOTS = f"""
+    SELECT entry, last FROM celeriac_slot WHERE entry = ANY($1::text[]) AND last < {NOW} + {SLOT_AHEAD}"""
 
 _LOCK_WINDOW = "SELECT pg_advisory_xact_lock(hashtext('celeriac turn'), hashtext($1))"
 _NEXT_TURN = f"""
@@ -178,6 +187,36 @@ class PostgresLeases:
         await self._link.fetch(_RELEASE, name, holder)
 
 
+class PostgresSlots:
+    """See ``celeriac.board.Slots``."""
+
+    def __init__(self, link: PostgresLink) -> None:
+        self._link = link
+        self._advance: Coalescer[tuple[str, float], bool] = Coalescer(self._advance_all, _BATCH)
+
+    async def advance(self, entry: str, slot: float) -> bool:
+        return await self._advance((entry, slot))
+
+    async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
+        return {row["entry"]: row["last"] for row in await self._link.fetch(_LAST_SLOTS, list(entries))}
+
+    async def drain(self) -> None:
+        """Return when everything queued so far was answered."""
+        await self._advance.drain()
+
+    async def _advance_all(self, batch: Sequence[tuple[str, float]]) -> list[bool]:
+        answers = [False] * len(batch)
+
+        async def advance(connection: Connection) -> None:
+            await connection.execute(_OVER.format("celeriac_slot"))
+            # In one order, so that two who advance the same entries do not wait for each other.
+            for place in sorted(range(len(batch)), key=batch.__getitem__):
+                answers[place] = bool(await connection.fetchval(ADVANCE_SLOT, *batch[place]))
+
+        await self._link.transact(advance)
+        return answers
+
+
 class PostgresWindows:
     """See ``celeriac.board.Windows``."""
 
@@ -208,6 +247,7 @@ class PostgresBoard:
         self.sets = PostgresSets(link)
         self.marks = PostgresMarks(link)
         self.leases = PostgresLeases(link)
+        self.slots = PostgresSlots(link)
         self.windows = PostgresWindows(link)
         self._link = link
 
@@ -218,3 +258,4 @@ class PostgresBoard:
     async def drain(self) -> None:
         """Return when everything queued so far was answered."""
         await self.marks.drain()
+        await self.slots.drain()

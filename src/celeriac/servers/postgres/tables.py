@@ -116,7 +116,12 @@ CREATE INDEX celeriac_turn_last ON celeriac_turn (name, at);
 CREATE INDEX celeriac_turn_expires ON celeriac_turn (expires);
 """
 
-STEPS: Mapping[str, Sequence[str]] = {"results": (_RESULTS,), "board": (_BOARD,)}
+_SLOTS = """
+CREATE TABLE celeriac_slot (entry text PRIMARY KEY, last double precision NOT NULL, expires double precision NOT NULL);
+CREATE INDEX celeriac_slot_expires ON celeriac_slot (expires);
+"""
+
+STEPS: Mapping[str, Sequence[str]] = {"results": (_RESULTS,), "board": (_BOARD, _SLOTS)}
 """For each part of the tables its steps; the first is step 1."""
 
 
