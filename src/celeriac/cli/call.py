@@ -11,6 +11,7 @@ from uuid import uuid4
 import click
 import msgspec
 
+from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load, run_with
@@ -28,7 +29,9 @@ AFTER_DASHES = "celeriac.after_dashes"
 """Where the context keeps how many arguments stand after ``--``."""
 
 SEND_OPTIONS = (
-    click.option("-Q", "--queue", metavar="NAME", help="Send it to this queue."),
+    click.option(
+        "-Q", "--queue", metavar="NAME", shell_complete=complete_queues, help="Send it to this queue."
+    ),
     click.option("--exchange", metavar="NAME", help="Send it to this exchange."),
     click.option("--routing-key", metavar="KEY", help="With this routing key."),
     click.option("--countdown", type=float, metavar="SECONDS", help="Run it this much later."),

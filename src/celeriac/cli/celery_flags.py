@@ -57,14 +57,11 @@ HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
 COMMANDS: Mapping[str, str] = {
     "purge": "use celeriac queues purge QUEUE",
     "report": "use celeriac doctor",
-    "status": "use celeriac doctor",
     "multi": "use celeriac worker --processes N, under systemd or in containers",
     "list": "use celeriac queues",
     "shell": "use python, importing your module",
     "amqp": "use celeriac queues",
     "beat": "celery beat can send to celeriac workers",
-    "inspect": "workers cannot be asked yet; see celeriac queues and celeriac result",
-    "control": "workers take no orders yet; celeriac revoke takes tasks back",
     "events": "workers send no events yet; see their logs",
     "flower": "workers send no events yet; see celeriac queues and celeriac result",
 }

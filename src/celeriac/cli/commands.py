@@ -56,6 +56,12 @@ def _call() -> click.Command:
     return call
 
 
+def _control() -> click.Command:
+    from celeriac.cli.control import control
+
+    return control
+
+
 def _dead() -> click.Command:
     from celeriac.cli.dead import dead
 
@@ -80,6 +86,12 @@ def _probe() -> click.Command:
     return probe
 
 
+def _inspect() -> click.Command:
+    from celeriac.cli.inspect import inspect
+
+    return inspect
+
+
 def _queues() -> click.Command:
     from celeriac.cli.queues import queues
 
@@ -98,6 +110,12 @@ def _revoke() -> click.Command:
     return revoke
 
 
+def _status() -> click.Command:
+    from celeriac.cli.status import status
+
+    return status
+
+
 def _worker() -> click.Command:
     from celeriac.cli.worker import worker
 
@@ -109,13 +127,16 @@ def commands() -> Commands:
     return Commands(
         {
             "call": ("Send a task; wait for its value.", _call),
+            "control": ("Tell workers what to do.", _control),
             "dead": ("List, run again or delete messages that were set aside.", _dead),
             "demo": ("See it work; needs nothing.", _demo),
             "doctor": ("Say what would be connected to, and what to fix.", _doctor),
             "probe": ("Ask a worker of this machine whether it lives.", _probe),
+            "inspect": ("Ask workers what they do.", _inspect),
             "queues": ("List the queues, look into one, empty one.", _queues),
             "result": ("Show what is known of a task.", _result),
             "revoke": ("Take back tasks that were sent.", _revoke),
+            "status": ("List the workers that are online.", _status),
             "worker": ("Run the tasks of an app until SIGTERM or Ctrl-C.", _worker),
         }
     )

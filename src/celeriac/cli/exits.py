@@ -13,6 +13,7 @@ class Exit(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     TIMEOUT = 4
+    NO_ANSWER = 69
     INTERRUPTED = 130
 
 
@@ -24,6 +25,7 @@ Exit codes:
   2    wrong usage: an option, a name, a setting
   3    the broker or the result backend cannot be reached
   4    the result was not there (in time)
+  69   no worker answered (status, inspect, control)
   130  interrupted
 """
 

@@ -10,11 +10,11 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from celeriac.celeriac import Celeriac
 from celeriac.cli.places import absolute_file
 from celeriac.cli.source import Source
 from celeriac.cli.target import load_app
 from celeriac.client.app import App
+from celeriac.client.blocking import BACKGROUND
 from celeriac.client.environment import BROKER_VARIABLES
 from celeriac.errors import ConfigError
 from celeriac.servers.url_parts import masked
@@ -44,7 +44,7 @@ def load_existing(source: Source) -> App:
 
 def load_or_default(source: Source) -> App:
     """Return the app; without any hint one on the embedded default."""
-    app: App = load_app(source.target) if source.target is not None else Celeriac()
+    app: App = load_app(source.target) if source.target is not None else App(run=BACKGROUND.run)
     if source.broker is not None or source.backend is not None:
         app.connect_to(source.broker, source.backend)
     return app

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 import click
 
+from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import ask, say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load_existing, run_with
@@ -39,7 +40,7 @@ def list_command(source: Source, as_objects: bool) -> None:
 
 
 @queues.command("peek")
-@click.argument("queue")
+@click.argument("queue", shell_complete=complete_queues)
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
 @click.option("--json", "as_objects", is_flag=True, help="A JSON list of objects.")
 @takes_source
@@ -60,7 +61,7 @@ def peek_command(source: Source, queue: str, limit: int, as_objects: bool) -> No
 
 
 @queues.command("purge")
-@click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
+@click.argument("names", nargs=-1, required=True, metavar="QUEUE...", shell_complete=complete_queues)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @takes_source
 def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from celeriac.celeriac import Celeriac
 from celeriac.cli.celery_flags import HARMLESS, PoolName, WorkerCommand, takes_harmless_flags
+from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.loading import load
@@ -67,7 +68,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("worker", cls=WorkerCommand)
 @takes_source
 @click.option(
-    "-Q", "--queues", metavar="A,B", help="Take from these queues. [default: the app's default queue]"
+    "-Q",
+    "--queues",
+    metavar="A,B",
+    shell_complete=complete_queues,
+    help="Take from these queues. [default: the app's default queue]",
 )
 @click.option(
     "-c", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Tasks at once. [default: 100]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Any, Literal
@@ -61,6 +61,10 @@ class Asked(msgspec.Struct, frozen=True):
         return {answer.node: answer.value for answer in self.answers}
 
 
+def _nothing(_: Answer) -> None:
+    """Hear nothing."""
+
+
 class Control:
     """Asks and steers the workers of an app's broker.
 
@@ -95,8 +99,11 @@ class Control:
         pattern: str | None = None,
         matcher: Matcher = "glob",
         timeout: float = TIMEOUT,
+        hear: Callable[[Answer], None] = _nothing,
     ) -> Asked:
         """Ask workers, and return when all have answered, or the time is up.
+
+        :param hear: is called with each answer when it comes.
 
         The time is always waited for where it is not known how many will answer: on RabbitMQ without ``destination``,
         and with ``pattern``. Raises ``BrokerUnavailable``, ``EncodeError`` for arguments that the serializer
@@ -116,11 +123,16 @@ class Control:
         )
         expect = None if question.destination is None else len(set(question.destination))
         fanout, message, got = self._fanout(), self._message(question), list[Answer]()
+
+        def hear_one(answer: Answer) -> None:
+            got.append(answer)
+            hear(answer)
+
         async with fanout.ask(self._requests, message, reply_to, expect=expect) as answers:
             complete = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._collect(answers, ticket, got)
+                    await self._collect(answers, ticket, hear_one)
                     complete = True
             return Asked(tuple(got), answers.listeners, complete)
 
@@ -184,10 +196,11 @@ class Control:
             raise ConfigError("this broker cannot send a message to all workers, so they cannot be asked")
         return fanout
 
-    async def _collect(self, answers: Answers, ticket: str, got: list[Answer]) -> None:
+    async def _collect(self, answers: Answers, ticket: str, hear: Callable[[Answer], None]) -> None:
         async for message in answers:
             with suppress(WireError):
                 if isinstance(message, Envelope):
                     of, values = read_answers(message, self._codecs)
                     if of == ticket:
-                        got.extend(Answer(node, value) for node, value in values.items())
+                        for node, value in values.items():
+                            hear(Answer(node, value))
