@@ -11,7 +11,8 @@ from celeriac.errors import EncodeError, Ignore, Reject, RetryRequested
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, RETRY, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
-from celeriac.worker.outcome import Raised, Returned, Settle, Terms, judge
+from celeriac.worker.decision import Raised, Returned, Settle, Terms
+from celeriac.worker.outcome import judge
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MESSAGE = TaskMessage(id="1", task="add", args=[1], root_id="1")

@@ -111,15 +111,13 @@ def after_success(message: TaskMessage, value: Any) -> Advance:
     return Advance(launch.follow_ups, launch.openings, children)
 
 
-def after_failure(message: TaskMessage, inline: Callable[[str], bool]) -> Advance:
+def after_failure(message: TaskMessage, inline: Callable[[Signature[Any]], bool]) -> Advance:
     """Return the errbacks that go out as messages: they get the failed task's id as first argument.
 
-    :param inline: tells whether an errback with this task name is called in the worker itself, without a message.
+    :param inline: tells whether an errback with this signature is called in the worker itself, without a message.
     """
     errbacks = tuple(
-        node
-        for node in _understood(message.errbacks)
-        if not (isinstance(node, Signature) and inline(node.task))
+        node for node in _understood(message.errbacks) if not (isinstance(node, Signature) and inline(node))
     )
     if not errbacks:
         return Advance()

@@ -48,12 +48,12 @@ def load_app(target: str, include: Sequence[str] = ()) -> App:
 
 def _standing_for(celery: Celery, target: str, include: Sequence[str]) -> App:
     """Return the app that stands for one of Celery's, which reads its settings only now."""
-    from celeriac.celery_app.found import Found
+    from celeriac.celery_app.app import CeleryApp
     from celeriac.celery_app.found import include as let_import
 
     try:
         let_import(celery, include)
-        return Found(celery, target)
+        return CeleryApp(celery, target)
     except ConfigError as error:
         raise ConfigError(f"-A {target}: {error}") from error
     except (Exception, SystemExit) as error:

@@ -17,7 +17,6 @@ from typing import Literal
 import click
 import msgspec
 
-from celeriac.celeriac import Celeriac
 from celeriac.cli.celery_flags import HARMLESS, PoolName, WorkerCommand, takes_harmless_flags
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say, styled
@@ -191,7 +190,7 @@ def _load(
 
 
 def _attached(app: App) -> Attachments | None:
-    return app.attachments if isinstance(app, Celeriac) else None
+    return getattr(app, "attachments", None)
 
 
 def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:

@@ -30,6 +30,7 @@ import msgspec
 from celeriac.arguments.convert import Returns
 from celeriac.arguments.wrapped import arguments_of
 from celeriac.canvas.nodes import Group, Signature
+from celeriac.client.conduct import USUAL
 from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.result import Result
 from celeriac.context import Context
@@ -210,6 +211,7 @@ class Task(Generic[P, R]):
         self.options = options
         self.bind = bind
         self.is_coroutine = _is_coroutine(function)
+        self.conduct = USUAL
         strict = outbox.settings.strict_arguments
         self.arguments = arguments_of(function, bound=bind, name=name, injected=Context, strict=strict)
         self.__doc__ = function.__doc__

@@ -15,7 +15,8 @@ from celeriac.errors import CeleriacError
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
-from celeriac.worker.outcome import Decision, Ending, Raised
+from celeriac.worker.concluding import Conclusion, Paused
+from celeriac.worker.decision import Decision, Ending, Raised
 from celeriac.worker.raised import forget_frames
 from celeriac.worker.runnable import Runnable
 from celeriac.worker.slots import Place
@@ -100,6 +101,8 @@ class Attempt:
     :ivar receipt: settles the message; ``SPENT`` once the message was acknowledged before its run.
     :ivar task: the task that runs, ``None`` where none does.
     :ivar context: the context that the body gets.
+    :ivar conclusion: what the body itself says of its ending; ``None`` where it only returns or raises.
+    :ivar paused: the body, where it waits until its ending is on record; else ``None``.
     :ivar ending: how the body ended.
     :ivar decision: what follows from the ending, or from a verdict against running.
     :ivar revoked: whether the body was stopped because its task was revoked.
@@ -108,11 +111,13 @@ class Attempt:
     """
 
     __slots__ = (
+        "conclusion",
         "context",
         "decision",
         "delivery",
         "ending",
         "message",
+        "paused",
         "place",
         "receipt",
         "reports",
@@ -130,6 +135,8 @@ class Attempt:
         self.task: Runnable | None = None
         self.context: Context | None = None
         self.reports: Reports | None = None
+        self.conclusion: Conclusion | None = None
+        self.paused: Paused | None = None
         self.ending: Ending | None = None
         self.decision: Decision | None = None
         self.revoked = False
@@ -146,6 +153,11 @@ class Attempt:
         """Names the message's publication; the same for every delivery of it."""
         envelope = self.delivery.envelope
         return None if isinstance(envelope, Unreadable) else envelope.delivery_tag
+
+    @property
+    def is_concluded(self) -> bool:
+        """Whether the body itself decided its ending."""
+        return self.conclusion is not None and self.decision is self.conclusion.decision
 
     def begin(self, task: Runnable, reports: Reports, node: str, state: Mapping[str, Any]) -> None:
         """Set the task, and the context that its body gets."""

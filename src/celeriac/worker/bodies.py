@@ -12,8 +12,9 @@ from celeriac.errors import WorkerLost
 from celeriac.settings import Settings
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.calling import Calling
+from celeriac.worker.concluding import Conclusion, Paused
+from celeriac.worker.decision import Raised, Returned, Stopped
 from celeriac.worker.forks import FORKS, end_copy
-from celeriac.worker.outcome import Raised, Returned, Stopped
 from celeriac.worker.pool import Pool
 from celeriac.worker.raised import as_exception
 
@@ -40,7 +41,11 @@ class Bodies:
         assert running is not None
         self._running[running] = attempt
         try:
-            attempt.ending = Returned(await self._body(attempt))
+            value = await self._body(attempt)
+            if attempt.conclusion is None:
+                attempt.ending = Returned(value)
+            else:
+                _conclude(attempt, attempt.conclusion, value)
         except asyncio.CancelledError as error:
             if attempt.revoked:
                 running.uncancel()
@@ -94,7 +99,7 @@ class Bodies:
         soft, hard = self._limits(attempt)
         if soft is not None or hard is not None:
             context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
-        return self._calling(task, context, args, kwargs, soft, hard)
+        return self._calling(task, context, args, kwargs, soft, hard, attempt.conclusion)
 
     def _limits(self, attempt: Attempt) -> tuple[float | None, float | None]:
         """Return the soft and the hard time limit in seconds: the message's own, else the task's, else the app's."""
@@ -109,3 +114,10 @@ class Bodies:
         if hard is None:
             hard = options.timeout if options.timeout is not None else settings.time_limit
         return soft, hard
+
+
+def _conclude(attempt: Attempt, conclusion: Conclusion, value: Any) -> None:
+    """Take over what the body itself decided; a body that decided nothing has only returned."""
+    attempt.ending, attempt.decision = conclusion.ending or Returned(value), conclusion.decision
+    if isinstance(value, Paused):
+        attempt.paused = value

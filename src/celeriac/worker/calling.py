@@ -7,6 +7,7 @@ from types import CoroutineType
 from typing import Any
 
 from celeriac.context import CURRENT, Context
+from celeriac.worker.concluding import CONCLUSION, Conclusion
 from celeriac.worker.deadline import bounded
 from celeriac.worker.pool import Call, Pool
 from celeriac.worker.runnable import Runnable
@@ -41,18 +42,22 @@ class Calling:
         kwargs: dict[str, Any],
         soft: float | None = None,
         hard: float | None = None,
+        conclusion: Conclusion | None = None,
     ) -> Any:
         """Return what the function returns, or raise what it raises.
 
         :param soft: seconds after which the function is asked to end.
         :param hard: seconds after which the function is abandoned.
+        :param conclusion: lets the function hand over its ending; the answer may then be a ``Paused``.
         """
         asked = soft
         if task.is_coroutine:
             CURRENT.set(context)
+            if conclusion is not None:
+                CONCLUSION.set(conclusion)
             body = task.function(*args, **kwargs)
         else:
-            body = self._pool.call(Call(task, args, kwargs, context, soft))
+            body = self._pool.call(Call(task, args, kwargs, context, soft, conclusion))
             soft = None
         value = await body if soft is None and hard is None else await bounded(body, soft, hard)
         if type(value) is CoroutineType:

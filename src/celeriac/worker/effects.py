@@ -20,9 +20,9 @@ from celeriac.server import Landing, Settlements
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import RETRY, SUCCESS
 from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.decision import Decision, Settle
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import Insist
-from celeriac.worker.outcome import Decision, Settle
 from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
@@ -78,6 +78,21 @@ class Effects:
             rest = Landing(attempt.receipt, messages=messages, buried=buried)
             await self._insist(partial(settlements.land, rest), partial(_landing, decision))
 
+    async def record(self, attempt: Attempt) -> None:
+        """Perform the attempt's decision but for settling the message; ``settle`` is the rest of it."""
+        decision = attempt.decision
+        assert decision is not None
+        if attempt.reports is not None and attempt.reports.used:
+            await attempt.reports.done()
+        await self._follow_up_and_record(decision)
+
+    async def settle(self, attempt: Attempt) -> None:
+        """Settle the message of a decision that is recorded. Raises ``DeliveryLost`` for a void receipt."""
+        decision = attempt.decision
+        assert decision is not None
+        await self._settle(attempt.receipt, decision)
+        await self._workflows.forget(decision)
+
     async def tell(self, decision: Decision) -> None:
         """Land a decision without settling its message, which the caller does."""
         await self._follow_up_and_record(decision)
@@ -117,7 +132,7 @@ class Effects:
             await self._insist(partial(self._backend.store, result), partial(_storing, result))
         if decision.parts:
             await self._workflows.count(decision.parts)
-        if decision.follow_ups and not _goes_on_first(decision):
+        if decision.sends and not _goes_on_first(decision):
             await self._workflows.follow_up(decision)
 
     async def _settle(self, receipt: Receipt, decision: Decision) -> None:
@@ -135,12 +150,12 @@ class Effects:
 def _is_more_than_a_verb(decision: Decision) -> bool:
     """Whether a decision does more than settle the message, and settles it for good."""
     ends = decision.settle in (Settle.ACK, Settle.BURY)
-    return ends and bool(decision.results or decision.parts or decision.follow_ups)
+    return ends and bool(decision.results or decision.parts or decision.sends)
 
 
 def _leads_on(decision: Decision) -> bool:
     """Whether messages or chords follow from a decision."""
-    return bool(decision.follow_ups or decision.openings or decision.joined)
+    return bool(decision.sends or decision.openings or decision.joined)
 
 
 def _weight(decision: Decision, messages: Sequence[tuple[Envelope, Route]]) -> int:
@@ -161,7 +176,7 @@ def _goes_on_first(decision: Decision) -> bool:
     A large result is stored first: if the store refuses it, the task fails, and nothing may follow from its success.
     """
     large = decision.state == SUCCESS and any(len(result.payload) >= LARGE for result in decision.results)
-    return decision.publish_first and bool(decision.follow_ups) and not large
+    return decision.publish_first and decision.sends and not large
 
 
 def _storing(result: EncodedResult) -> str:

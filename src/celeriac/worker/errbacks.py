@@ -11,15 +11,21 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from celeriac.canvas.celery_form import from_dict
+from celeriac.canvas.nodes import Signature
 from celeriac.context import Context
+from celeriac.errors import MalformedMessage
+from celeriac.servers.offload import in_thread
 from celeriac.wire.failure import format_traceback
 from celeriac.wire.result import FAILURE
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.calling import Calling
-from celeriac.worker.outcome import Decision
+from celeriac.worker.decision import Decision
 from celeriac.worker.raised import forget_frames
 from celeriac.worker.runnable import Runnable
 
@@ -33,16 +39,20 @@ class Errbacks:
         self._tasks = tasks
         self._calling = calling
 
-    def is_inline(self, name: str) -> bool:
-        """Whether an errback of this task name is called here."""
-        task = self._tasks.get(name)
-        return task is not None and not _wants_context(task) and _takes_several(task)
+    def is_inline(self, errback: Signature[Any]) -> bool:
+        """Whether an errback with this signature is called here."""
+        task = self._tasks.get(errback.task)
+        if task is None:
+            return False
+        if task.conduct.errback is not None:
+            return task.conduct.errback(errback.to_dict()) is not None
+        return not _wants_context(task) and _takes_several(task)
 
     def concern(self, message: TaskMessage, decision: Decision) -> bool:
         """Whether any errback of a failed task is called here."""
         if decision.state != FAILURE or decision.error is None:
             return False
-        return any(self.is_inline(signature["task"]) for signature in message.errbacks)
+        return any(self._is_called(signature) for signature in message.errbacks)
 
     async def call(self, attempt: Attempt, decision: Decision) -> None:
         """Call the inline errbacks of a failed attempt, in order."""
@@ -55,11 +65,23 @@ class Errbacks:
     ) -> None:
         """Call the inline errbacks of a task that failed, or never ran, in order."""
         for signature in message.errbacks:
-            if self.is_inline(signature["task"]):
+            if self._is_called(signature):
                 await self._call_one(signature, context or Context(message), error)
+
+    def _is_called(self, signature: dict[str, Any]) -> bool:
+        with suppress(MalformedMessage):
+            node = from_dict(signature)
+            return isinstance(node, Signature) and self.is_inline(node)
+        return False
 
     async def _call_one(self, signature: Mapping[str, Any], context: Context, error: BaseException) -> None:
         task = self._tasks[signature["task"]]
+        if task.conduct.errback is not None and (errback := task.conduct.errback(signature)) is not None:
+            try:
+                await in_thread(partial(errback, context, error, format_traceback(error)))
+            except Exception:
+                logger.exception("errback %s of %s[%s] failed", task.name, context.task, context.id)
+            return
         args = list(signature.get("args") or [])
         if not signature.get("immutable"):
             args = [context, error, format_traceback(error), *args]

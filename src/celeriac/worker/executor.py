@@ -23,12 +23,13 @@ from celeriac.wire.result import STARTED, ResultRecord
 from celeriac.worker.admission import Admission
 from celeriac.worker.attempt import SPENT, Attempt, Reports
 from celeriac.worker.bodies import Bodies
+from celeriac.worker.concluding import Conclusion, Paused
+from celeriac.worker.decision import Raised
 from celeriac.worker.effects import Effects
 from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
-from celeriac.worker.outcome import Raised
 from celeriac.worker.runnable import Runnable
 
 logger = logging.getLogger("celeriac.worker")
@@ -77,15 +78,14 @@ class Executor:
                     await self._acknowledge(attempt)
                 self._say_started(attempt)
                 await self._bodies.call(attempt)
-                attempt.place.body_done()
-                if _has_much_to_follow(attempt):
-                    await in_thread(partial(self._judge.end, attempt))
-                else:
-                    self._judge.end(attempt)
-            try:
-                await self._effects.land(attempt)
-            except EncodeError as error:
-                await self._mending.land_failure(attempt, error)
+                if attempt.paused is None:
+                    attempt.place.body_done()
+                if attempt.decision is None:
+                    await self._decide(attempt)
+            if attempt.paused is None:
+                await self._land(attempt)
+            else:
+                await self._land_and_go_on(attempt, attempt.paused)
             self._listeners.settled(attempt)
         except DeliveryLost as lost:
             self._listeners.lost(attempt, lost)
@@ -112,9 +112,38 @@ class Executor:
                 else:
                     await self._insist(attempt.receipt.requeue, "giving a message back")
 
+    async def _decide(self, attempt: Attempt) -> None:
+        if _has_much_to_follow(attempt):
+            await in_thread(partial(self._judge.end, attempt))
+        else:
+            self._judge.end(attempt)
+
+    async def _land(self, attempt: Attempt) -> None:
+        try:
+            await self._effects.land(attempt)
+        except EncodeError as error:
+            await self._mending.land_failure(attempt, error)
+
+    async def _land_and_go_on(self, attempt: Attempt, paused: Paused) -> None:
+        """Record the ending of a body that waits for that, let it go on, and settle the message when it is done."""
+        refused: Exception | None = None
+        try:
+            await self._effects.record(attempt)
+        except EncodeError as error:
+            await self._mending.record_failure(attempt, error)
+            refused = error
+        finally:
+            with suppress(asyncio.CancelledError):  # what it still does is cut short; its ending is on record
+                await paused.resume(refused)
+            attempt.place.body_done()
+        await self._effects.settle(attempt)
+
     def _begin(self, attempt: Attempt) -> None:
         reports = Reports(self._backend, self._loop)
-        attempt.begin(self._tasks[attempt.message.task], reports, self._node, self._state)
+        task = self._tasks[attempt.message.task]
+        attempt.begin(task, reports, self._node, self._state)
+        if task.conduct.concludes:
+            attempt.conclusion = Conclusion(partial(self._judge.decide, attempt))
 
     def _runs_once_at_most(self, attempt: Attempt) -> bool:
         assert attempt.task is not None

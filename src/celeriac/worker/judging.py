@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celeriac.backend import Backend
+from celeriac.canvas.nodes import Signature
 from celeriac.client.task import AS_JSON
 from celeriac.errors import EncodeError, WorkerLost
 from celeriac.retry import Retry
 from celeriac.settings import Settings
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.bodies import CUT_SHORT
+from celeriac.worker.decision import Decision, Ending, Raised, Settle, Terms
 from celeriac.worker.gate import Decline
-from celeriac.worker.outcome import Raised, Settle, Terms, declined, failed, judge
+from celeriac.worker.outcome import declined, failed, judge
 from celeriac.worker.rejections import Rejections
 from celeriac.worker.runnable import Runnable
 
@@ -24,7 +26,7 @@ class Judge:
     """Gives attempts their decisions.
 
     :param now: seconds since the epoch.
-    :param inline: tells whether an errback of that name is called in this worker.
+    :param inline: tells whether an errback with that signature is called in this worker.
     :param node: the worker's name.
     """
 
@@ -33,7 +35,7 @@ class Judge:
         settings: Settings,
         backend: Backend,
         tasks: Mapping[str, Runnable],
-        inline: Callable[[str], bool],
+        inline: Callable[[Signature[Any]], bool],
         now: Callable[[], float],
         node: str,
     ) -> None:
@@ -48,13 +50,17 @@ class Judge:
 
     def end(self, attempt: Attempt) -> None:
         """Decide what the ending of the body means."""
-        task, context, ending = attempt.task, attempt.context, attempt.ending
+        assert attempt.ending is not None
+        attempt.decision = self.decide(attempt, attempt.ending)
+
+    def decide(self, attempt: Attempt, ending: Ending) -> Decision:
+        """Return what an ending of the body means; it changes nothing, so any thread may call it."""
+        task, context = attempt.task, attempt.context
         assert task is not None
         assert context is not None
-        assert ending is not None
         policy = task.options.retry or self._settings.default_retry
-        terms = self._terms(attempt, policy)
-        attempt.decision = judge(attempt.message, ending, context.children, terms, context.joiners)
+        terms = self._terms(attempt, policy, failed=isinstance(ending, Raised))
+        return judge(attempt.message, ending, context.children, terms, context.joiners)
 
     def abandon(self, attempt: Attempt) -> None:
         """Decide for a body that cannot be stopped, and whose message must not run a second time."""
@@ -77,12 +83,12 @@ class Judge:
         children = attempt.context.children if attempt.context is not None else None
         attempt.decision = failed(attempt.message, error, self._terms(attempt, None), children=children)
 
-    def _terms(self, attempt: Attempt, policy: Retry | None) -> Terms:
+    def _terms(self, attempt: Attempt, policy: Retry | None, *, failed: bool = True) -> Terms:
         message = attempt.message
         # In the order of the fields: looking the names up would cost as much again.
         return Terms(
             policy,
-            bool(message.id) and self._keeps_result(attempt),
+            bool(message.id) and self._keeps_result(attempt, failed=failed),
             attempt.delivery.queue,
             datetime.fromtimestamp(self._now(), UTC),
             self._encode,
@@ -102,11 +108,13 @@ class Judge:
             return None
         return task.require_same
 
-    def _keeps_result(self, attempt: Attempt) -> bool:
+    def _keeps_result(self, attempt: Attempt, *, failed: bool) -> bool:
         message = attempt.message
+        task = attempt.task or self._tasks.get(message.task)
+        if failed and task is not None and task.conduct.keep_errors:
+            return True
         if message.ignore_result is not None:
             return not message.ignore_result
-        task = attempt.task or self._tasks.get(message.task)
         if task is not None and task.options.ignore_result is not None:
             return not task.options.ignore_result
         return not self._settings.ignore_result

@@ -8,12 +8,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from celeriac.worker.attempt import Attempt
-from celeriac.worker.outcome import Kind
+from celeriac.worker.decision import Kind
 
 logger = logging.getLogger("celeriac.worker")
+
+
+class Made(Protocol):
+    """What a listener may ask of its worker."""
+
+    @property
+    def name(self) -> str:
+        """The node name."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many tasks it runs at once."""
+        ...
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The queues that it takes from."""
+        ...
+
+    @property
+    def pool(self) -> str:
+        """The name of its pool."""
+        ...
 
 
 class Listener:
@@ -46,6 +70,9 @@ class Listener:
 
     def lost(self, attempt: Attempt, error: Exception) -> None:
         """The receipt was void when the message was to be settled: another worker has it."""
+
+    def worker_made(self, worker: Made) -> None:
+        """A worker was made that will tell this listener what it does."""
 
     def worker_starting(self, node: str) -> None:
         """The worker connects."""
@@ -81,6 +108,7 @@ class Listeners:
         self.refused: Callable[[Attempt], None] = _chain(listeners, "refused")
         self.failed: Callable[[Attempt, Exception], None] = _chain(listeners, "failed")
         self.lost: Callable[[Attempt, Exception], None] = _chain(listeners, "lost")
+        self.worker_made: Callable[[Made], None] = _chain(listeners, "worker_made")
         self.worker_starting: Callable[[str], None] = _chain(listeners, "worker_starting")
         self.worker_ready: Callable[[str], None] = _chain(listeners, "worker_ready")
         self.child_started: Callable[[str, int], None] = _chain(listeners, "child_started")

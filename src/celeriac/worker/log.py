@@ -12,8 +12,8 @@ from time import perf_counter
 
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS
 from celeriac.worker.attempt import Attempt
+from celeriac.worker.decision import Settle
 from celeriac.worker.listeners import Listener
-from celeriac.worker.outcome import Settle
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -24,6 +24,8 @@ class Log(Listener):
     def ended(self, attempt: Attempt) -> None:
         decision = attempt.decision
         assert decision is not None
+        if attempt.is_concluded:
+            return  # the body has said it
         if decision.state == SUCCESS:
             if logger.isEnabledFor(logging.INFO):
                 seconds = perf_counter() - attempt.started

@@ -40,6 +40,16 @@ class Mending:
             self._judge.fail_instead(attempt, again)
             await self._effects.land(attempt)
 
+    async def record_failure(self, attempt: Attempt, error: EncodeError) -> None:
+        """Do as ``land_failure``, without settling the message."""
+        self._judge.fail_instead(attempt, error)
+        try:
+            await self._effects.record(attempt)
+        except EncodeError as again:
+            attempt.message = msgspec.structs.replace(attempt.message, args=[], kwargs={})
+            self._judge.fail_instead(attempt, again)
+            await self._effects.record(attempt)
+
     async def set_aside(self, attempt: Attempt, error: Exception) -> None:
         """Bury a message on which the worker itself failed, and give its caller a failure."""
         self._listeners.failed(attempt, error)

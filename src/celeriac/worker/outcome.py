@@ -5,10 +5,9 @@ Rules: this module is pure. A value that cannot be encoded becomes a FAILURE her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from enum import Enum
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -25,7 +24,7 @@ from celeriac.canvas.advance import (
     part_of,
     replacing,
 )
-from celeriac.canvas.launch import FollowUp, Opening
+from celeriac.canvas.launch import FollowUp
 from celeriac.errors import (
     EncodeError,
     Ignore,
@@ -35,12 +34,23 @@ from celeriac.errors import (
     RetryRequested,
     TaskRevoked,
 )
-from celeriac.retry import Retry
 from celeriac.wire.content import SERIALIZERS
 from celeriac.wire.failure import Failure, describe, format_traceback
 from celeriac.wire.preview import preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
+from celeriac.worker.decision import (
+    Decision,
+    Ending,
+    Kind,
+    Raised,
+    Replaced,
+    Resent,
+    Returned,
+    Settle,
+    Stopped,
+    Terms,
+)
 from celeriac.worker.gate import Decline, Discard, Drop, Hold, Refuse
 from celeriac.worker.raised import shorten
 
@@ -60,107 +70,6 @@ LONGEST_ERROR = 1024
 NOTHING = Advance()
 
 
-class Settle(Enum):
-    """How the message is settled."""
-
-    ACK = "ack"
-    REQUEUE = "requeue"
-    BURY = "bury"
-    PARK = "park"
-
-
-class Kind(Enum):
-    """The occasion of a decision: an ending, or a verdict against running."""
-
-    ENDED = "ended"
-    PARKED = "parked"
-    DECLINED = "declined"
-    REFUSED = "refused"
-
-
-class Returned(msgspec.Struct, frozen=True):
-    """The body returned a value."""
-
-    value: Any
-
-
-class Raised(msgspec.Struct, frozen=True):
-    """The body raised, or could not be run."""
-
-    error: BaseException
-
-
-class Stopped(msgspec.Struct, frozen=True):
-    """The body was stopped because its task was revoked."""
-
-
-Ending: TypeAlias = Returned | Raised | Stopped
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """All that follows from an ending or a verdict.
-
-    :param state: the state the caller sees, ``None`` where nothing is recorded.
-    :param openings: the chords that must be known before the follow-ups go out.
-    :param joined: ids of follow-ups that become further parts of the chord ``joins``.
-    :param parts: the parts that chords count once the results are stored.
-    :param once: the key under which the follow-ups are published once, however often the message is delivered.
-    :param publish_first: whether follow-ups go out before the results: on success, as in Celery, so that a caller that
-        sees the result finds its children; on a retry only where an earlier delivery may have sent the same retry,
-        whose result must not be overwritten.
-    :param until: when the message is due again, in seconds since the epoch; for ``PARK``.
-    :param error: the error for the log, ``None`` on success.
-    """
-
-    state: str | None
-    results: Sequence[EncodedResult] = ()
-    follow_ups: Sequence[FollowUp] = ()
-    openings: Sequence[Opening] = ()
-    joins: str | None = None
-    joined: Sequence[str] = ()
-    parts: Sequence[EncodedPart] = ()
-    once: str | None = None
-    publish_first: bool = False
-    settle: Settle = Settle.ACK
-    until: float = 0.0
-    error: BaseException | None = None
-    reason: str = ""
-    kind: Kind = Kind.ENDED
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """The facts that a decision depends on besides the ending.
-
-    :param keep_result: whether results of this message are stored.
-    :param queue: where the message came from; a retry goes back there.
-    :param inline: tells whether an errback of that name is called in this worker.
-    :param encode: makes the bytes of a record; raises ``EncodeError``.
-    :param random: gives the jitter, a float in [0, 1).
-    :param worker: the node's name.
-    :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
-    :param tag: names the message's publication; the same for every delivery of it.
-    :param redelivered: whether the message was delivered before, so that the earlier delivery may have done all this.
-    :param require_same: raises ``EncodeError`` for a value that JSON would change; ``None`` where it changes none.
-    :param put_off: counts a rejection of the message with this id; returns the seconds until it is queued again.
-    :param gone: whether the message was acknowledged before the run, so that only a new message can repeat it.
-    """
-
-    retry: Retry | None
-    keep_result: bool
-    queue: str
-    now: datetime
-    encode: Callable[[ResultRecord], EncodedResult]
-    random: Callable[[], float]
-    inline: Callable[[str], bool]
-    worker: str
-    encode_part: Callable[[Part], EncodedPart] | None = None
-    tag: str | None = None
-    redelivered: bool = False
-    gone: bool = False
-    require_same: Callable[[Any], None] | None = None
-    put_off: Callable[[str], float] = lambda message_id: 0.0
-
-
 def judge(
     message: TaskMessage,
     ending: Ending,
@@ -174,9 +83,11 @@ def judge(
     :param joiners: signatures that the body added to the chord of its task.
     """
     if isinstance(ending, Returned):
-        return _succeeded(message, ending.value, children, terms, joiners)
+        return _succeeded(message, ending, children, terms, joiners)
     if isinstance(ending, Stopped):
         return revoked(message, "terminated", terms)
+    if not isinstance(ending, Raised) or ending.sent is not None:
+        return _ended_and_wrote(message, ending, children, terms)
     error = ending.error
     if isinstance(error, RetryRequested):
         return _retry_requested(message, error, terms)
@@ -189,6 +100,32 @@ def judge(
     if terms.retry is not None and terms.retry.wants(error, message.retries + 1):
         return _retry(message, error, terms.retry.delay(message.retries + 1, terms.random), terms)
     return failed(message, error, terms, children=children)
+
+
+def _ended_and_wrote(
+    message: TaskMessage, ending: Raised | Resent | Replaced, children: list[Any], terms: Terms
+) -> Decision:
+    """Return the decision for a body that did not return, and has written its own follow-ups."""
+    if isinstance(ending, Resent):
+        return _resent(message, ending, terms)
+    if isinstance(ending, Replaced):
+        return Decision(None, written=ending.sent, once=_key(message, terms, "instead"))
+    error, sent = ending.error, ending.sent or ()
+    if isinstance(error, Ignore):
+        decision = _ignored(message, error, terms)
+    elif isinstance(error, Reject) and error.requeue:
+        decision = _put_back(message, error, terms)
+    else:
+        settle = Settle.BURY if isinstance(error, Reject) else Settle.ACK
+        records, parts = _lost_with(
+            message, FAILURE, describe(error), terms, ending.traceback or format_traceback(error), children
+        )
+        decision = Decision(
+            FAILURE, results=records, parts=parts, settle=settle, error=error, reason=preview(error)
+        )
+    if not sent:
+        return decision
+    return msgspec.structs.replace(decision, written=sent, once=decision.once or _key(message, terms, "sent"))
 
 
 def failed(
@@ -298,18 +235,19 @@ def _encoded(parts: Sequence[Part], terms: Terms) -> list[EncodedPart]:
 
 def _succeeded(
     message: TaskMessage,
-    value: Any,
+    ending: Returned,
     children: list[Any],
     terms: Terms,
     joiners: Sequence[dict[str, Any]],
 ) -> Decision:
+    value, sent = ending.value, ending.sent
     advance = joined = NOTHING
     if terms.require_same is not None:
         try:
             terms.require_same(value)
         except EncodeError as error:
             return failed(message, error, terms, children=children)
-    if message.callbacks or message.chain:
+    if sent is None and (message.callbacks or message.chain):
         advance = after_success(message, value)
         children = [*children, *advance.children]
     if joiners:
@@ -329,9 +267,10 @@ def _succeeded(
         results=results,
         follow_ups=[*joined.follow_ups, *advance.follow_ups],
         openings=[*joined.openings, *advance.openings],
+        written=sent or (),
         joins=message.group,
         joined=joined.ends,
-        once=_key(message, terms, "next") if advance.follow_ups or joined.follow_ups else None,
+        once=_key(message, terms, "next") if sent or advance.follow_ups or joined.follow_ups else None,
         parts=parts,
         publish_first=True,
     )
@@ -383,6 +322,21 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
         publish_first=terms.redelivered,
         error=error,
         reason=f"again in {delay:.3g} s: {preview(error)}",
+    )
+
+
+def _resent(message: TaskMessage, ending: Resent, terms: Terms) -> Decision:
+    """Return the decision for a retry that the body has written itself; without a cause, null is recorded."""
+    cause = None if ending.cause is None else describe(ending.cause)
+    record = _record(message, RETRY, cause, terms, traceback=ending.traceback)
+    return Decision(
+        RETRY,
+        results=[terms.encode(record)] if terms.keep_result else [],
+        written=ending.sent,
+        once=_key(message, terms, "retry"),
+        publish_first=terms.redelivered,
+        error=ending.cause,
+        reason=ending.reason,
     )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from celeriac.context import Context
+from celeriac.worker.concluding import Conclusion
 from celeriac.worker.runnable import Runnable
 
 
 class Call:
     """One call of a plain function.
 
-    :param soft: seconds after which ``SoftTimeLimitExceeded`` is raised in the function, ``None`` for never.
+    :param soft: seconds after which the task's ``soft_error`` is raised in the function, ``None`` for never.
+    :param conclusion: lets the function hand over its ending; ``None`` where the worker waits for it to return.
     """
 
-    __slots__ = ("args", "context", "kwargs", "soft", "task")
+    __slots__ = ("args", "conclusion", "context", "kwargs", "soft", "task")
 
     def __init__(
         self,
@@ -23,12 +25,14 @@ class Call:
         kwargs: dict[str, Any],
         context: Context,
         soft: float | None = None,
+        conclusion: Conclusion | None = None,
     ) -> None:
         self.task = task
         self.args = args
         self.kwargs = kwargs
         self.context = context
         self.soft = soft
+        self.conclusion = conclusion
 
 
 class Pool(Protocol):
@@ -40,7 +44,10 @@ class Pool(Protocol):
         ...
 
     async def call(self, call: Call) -> Any:
-        """Run the function and return its value or raise its exception; cancelling gives up waiting."""
+        """Run the function and return its value or raise its exception; cancelling gives up waiting.
+
+        Returns a ``Paused`` where the function has handed over its ending, and waits.
+        """
         ...
 
     def resize(self, limit: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from celeriac.arguments.convert import Arguments, Returns
+from celeriac.client.conduct import Conduct
 from celeriac.client.task import TaskOptions
 from celeriac.context import Context
 
@@ -26,6 +27,11 @@ class Runnable(Protocol):
     @property
     def options(self) -> TaskOptions:
         """The options that the task was defined with."""
+        ...
+
+    @property
+    def conduct(self) -> Conduct:
+        """The rules by which it ends."""
         ...
 
     @property

@@ -135,6 +135,11 @@ class Worker:
         return self._concurrency
 
     @property
+    def pool(self) -> str:
+        """The name of the pool that runs plain functions."""
+        return self._choice.name
+
+    @property
     def queues(self) -> Sequence[str]:
         """The queues that it takes from; see ``add_queue`` and ``drop_queue``."""
         return tuple(self._queues)
@@ -266,6 +271,7 @@ class Worker:
         counts = Counts()
         counting = [counts] if self._app.settings.remote_control else []
         self._listeners = Listeners([Counting(self.tally), Log(), *counting, *self._attachments.listeners])
+        self._listeners.worker_made(self)
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)
         connections = self._app.connections()

@@ -39,9 +39,10 @@ from celeriac.wire.failure import Failure, describe, rebuild
 from celeriac.wire.result import FAILURE, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.copies import Copies
+from celeriac.worker.decision import Decision
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import UNAVAILABLE, Insist
-from celeriac.worker.outcome import NOTHING, Decision
+from celeriac.worker.outcome import NOTHING
 
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0
 """The shortest and the longest pause, in seconds, between two looks at a claim that another worker holds."""
@@ -94,7 +95,7 @@ class Workflows:
 
     async def forget(self, decision: Decision) -> None:
         """Forget the key under which the follow-ups were sent, now that the message is settled."""
-        if decision.once is not None and decision.follow_ups:
+        if decision.once is not None and decision.sends:
             await self._forget_once(decision.once)
 
     async def count(self, parts: Sequence[EncodedPart], standings: Sequence[Standing] = ()) -> None:
@@ -161,12 +162,13 @@ class Workflows:
 
     async def _messages_of(self, decision: Decision) -> Sequence[tuple[Envelope, Route]]:
         try:
-            return await self._prepare(decision.follow_ups)
+            prepared = await self._prepare(decision.follow_ups)
         except EncodeError as error:
             if decision.state != FAILURE:
                 raise
             logger.error("errbacks cannot be sent: %s", error)
-            return ()
+            return decision.written
+        return [*prepared, *decision.written] if decision.written else prepared
 
     async def _prepare(self, follow_ups: Sequence[FollowUp]) -> Sequence[tuple[Envelope, Route]]:
         return await self._publisher.prepare(follow_ups, self._defaults, self._budget) if follow_ups else ()
@@ -189,7 +191,9 @@ class Workflows:
         if not prepared:
             return False
         publishing = partial(self._publisher.publish_prepared, prepared, once)
-        return await self._insist(publishing, f"publishing {sent.follow_ups[0].message.task}")
+        return await self._insist(
+            publishing, f"publishing {prepared[0][0].headers.get('task') or 'follow-ups'}"
+        )
 
     async def _claim(self, encoded: EncodedPart, standing: Standing | None) -> Claim | None:
         """Count a part; return the claim to the body if this worker is to send it, else ``None``."""

@@ -1,6 +1,7 @@
 """Runs plain functions in the event loop's own thread, one at a time; the loop waits for each.
 
-Rules: nothing can interrupt a function here, so time limits have no effect.
+Rules: nothing can interrupt a function here, so time limits have no effect. The loop stands still while a function
+runs, so what a function does after its ending comes before that is on record.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from celeriac.context import CURRENT
+from celeriac.worker.concluding import CONCLUSION
 from celeriac.worker.pool import Call
 
 
@@ -19,6 +21,8 @@ class Solo:
     async def call(self, call: Call) -> Any:
         """Run the function here and now."""
         CURRENT.set(call.context)
+        if call.conclusion is not None:
+            CONCLUSION.set(call.conclusion)
         return call.task.function(*call.args, **call.kwargs)
 
     def resize(self, limit: int) -> None:

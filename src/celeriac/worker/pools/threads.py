@@ -17,12 +17,13 @@ import ctypes
 import logging
 import threading
 from collections import deque
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from celeriac.context import CURRENT
-from celeriac.errors import SoftTimeLimitExceeded
 from celeriac.wire.preview import counted
+from celeriac.worker.concluding import CONCLUSION, Abandoned, Paused
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
 from celeriac.worker.raised import as_exception, forget_frames
@@ -38,13 +39,17 @@ class _Job:
         "_interruptible",
         "_lock",
         "abandoned",
+        "answer",
         "call",
         "context",
         "error",
         "future",
+        "gate",
+        "rest",
         "started",
         "thread",
         "value",
+        "waits",
     )
 
     def __init__(self, call: Call, future: asyncio.Future[Any]) -> None:
@@ -56,6 +61,10 @@ class _Job:
         self.started = False
         self.abandoned = False
         self.thread = 0
+        self.waits = False
+        self.gate: threading.Lock | None = None
+        self.answer: Exception | None = None
+        self.rest: asyncio.Future[None] | None = None
         self._lock = threading.Lock() if call.soft is not None else None
         self._interruptible = False
 
@@ -72,13 +81,19 @@ class _Job:
         except BaseException as error:  # noqa: BLE001 - an exception must not end a thread that runs other jobs, too
             self.error = as_exception(error)
 
+    def end_interrupts(self) -> None:
+        """Let the soft limit not be raised any more."""
+        if self._lock is not None:
+            with self._lock:
+                self._interruptible = False
+
     def interrupt(self) -> None:
         """Raise the soft limit in the function, if it is still running."""
         assert self._lock is not None
         with self._lock:
             if self._interruptible:
                 self._interruptible = False
-                _raise_in(self.thread, SoftTimeLimitExceeded)
+                _raise_in(self.thread, self.call.task.conduct.soft_error)
 
     def _run_interruptibly(self, call: Call) -> None:
         assert self._lock is not None
@@ -93,8 +108,34 @@ class _Job:
                 _raise_in(self.thread, None)
 
 
+class _Paused(Paused):
+    """A call whose function waits, in its thread, until its ending is on record."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+
+    def __del__(self) -> None:
+        job = self._job
+        if job.rest is None and job.gate is not None:  # nobody resumed it: a limit passed at that very moment
+            job.abandoned, job.started = True, False
+            job.gate.release()
+
+    async def resume(self, error: Exception | None) -> None:
+        """Let the function go on; return when it has returned, even if the attempt is cancelled meanwhile."""
+        job = self._job
+        assert job.gate is not None
+        job.rest = asyncio.get_running_loop().create_future()
+        job.answer = error
+        job.gate.release()
+        await job.rest
+
+
 def _call(call: Call) -> Any:
     CURRENT.set(call.context)
+    if call.conclusion is not None:
+        CONCLUSION.set(call.conclusion)
     return call.task.function(*call.args, **call.kwargs)
 
 
@@ -118,6 +159,8 @@ class Threads:
     async def call(self, call: Call) -> Any:
         """Run the function in a thread; after a cancellation the thread runs on, and its return value is dropped."""
         job = _Job(call, self._loop.create_future())
+        if call.conclusion is not None:
+            call.conclusion.wait = partial(self._pause, job)
         self._unfinished += 1
         self._jobs.put(job)
         self._start_threads()
@@ -128,6 +171,8 @@ class Threads:
             job.abandoned = True
             if job.started:
                 self._lost += 1
+            if job.gate is not None and not job.waits:
+                job.gate.release()  # what it handed over came too late
             raise
         finally:
             if timer is not None:
@@ -186,6 +231,28 @@ class Threads:
             finished(job)
             del job
 
+    def _pause(self, job: _Job) -> Exception | None:
+        """Wait in the job's thread until the ending of its body is on record; return what kept it from being so."""
+        job.end_interrupts()
+        if job.abandoned:
+            raise Abandoned
+        job.gate = threading.Lock()
+        job.gate.acquire()
+        job.waits = True
+        self._finished(job)
+        job.gate.acquire()
+        if job.abandoned:
+            raise Abandoned
+        return job.answer
+
+    def _hand_over(self, job: _Job) -> None:
+        assert job.gate is not None
+        job.waits = False
+        if job.abandoned or job.future.done():
+            job.gate.release()
+        else:
+            job.future.set_result(_Paused(job))
+
     def _finished(self, job: _Job) -> None:
         self._done.append(job)
         if not self._wake_up_sent:
@@ -201,7 +268,14 @@ class Threads:
         done = self._done
         while done:
             job = done.popleft()
+            if job.waits:
+                self._hand_over(job)
+                continue
             self._unfinished -= 1
+            if job.rest is not None:
+                if not job.rest.done():
+                    job.rest.set_result(None)
+                continue
             future = job.future
             if job.abandoned:
                 self._lost -= job.started

@@ -1,0 +1,77 @@
+"""A ``celery.Celery`` app, unmodified, as the app of a celeriac worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from celery import Celery
+
+from celeriac.celery_app.found import Found
+from celeriac.celery_app.life import Life
+from celeriac.celery_app.publishing import AppPublisher
+from celeriac.celery_app.run import Tracers
+from celeriac.celery_app.task import Repertory
+from celeriac.celery_app.writing import divert
+from celeriac.client.connections import Connections
+from celeriac.worker.attachments import Attachments
+from celeriac.worker.worker import Worker
+
+
+class CeleryApp(Found):
+    """Runs the tasks of a Celery app; settings, routes and tasks are the app's own, and Celery's code runs them."""
+
+    def __init__(self, celery: Celery, target: str) -> None:
+        super().__init__(celery, target)
+        self.attachments = Attachments()
+        self.attachments.listen(Life(celery))
+
+    def require_runnable(self) -> None:
+        """Import the modules of the app's tasks. Raises ``ConfigError`` where a worker of this app would do harm."""
+        self.load_tasks()
+        super().require_runnable()
+
+    def load_tasks(self) -> None:
+        """Import the modules of the app's tasks, as Celery's worker does."""
+        if not self.tasks:
+            self.celery.loader.import_default_modules()
+            self.celery.finalize()
+            divert(self.celery)
+            self.tasks = Repertory(self.celery, Tracers(self.celery), self.target)  # type: ignore[assignment]
+
+    def worker(
+        self,
+        *,
+        concurrency: int | None = None,
+        queues: Sequence[str] | None = None,
+        name: str | None = None,
+        pool: str | None = None,
+        grace: float = 30.0,
+        child_log: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Worker:
+        """Return a worker for this app's tasks: see ``Worker``; what is not given is as the app's settings say."""
+        self.require_runnable()
+        usual = self.mapped.worker
+        return Worker(
+            self,
+            concurrency=concurrency or usual.concurrency,
+            queues=queues or self.queues,
+            name=name,
+            pool=pool or usual.pool,
+            grace=grace,
+            attachments=self.attachments,
+            child_log=child_log,
+            **options,
+        )
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The queues that Celery's worker takes from where none are named."""
+        return list(self.celery.amqp.queues.consume_from) or [self.settings.default_queue]
+
+    def _open(self) -> Connections:
+        connections = super()._open()
+        publisher = AppPublisher(self.celery, connections.broker, self.codecs, self.settings, self.clock)
+        return msgspec.structs.replace(connections, publisher=publisher)

@@ -1,0 +1,143 @@
+"""A worker's life, and what becomes of its messages, as Celery's signals tell it.
+
+Rules: a signal is sent only where it has receivers; receivers run on the worker's event loop, as they run in the main
+thread of Celery's worker, and block it for as long as they take.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery, signals
+from celery._state import _set_task_join_will_block
+from celery.app.task import Context as Request
+from celery.app.trace import setup_worker_optimizations
+
+from celeriac.celery_app.received import Received
+from celeriac.celery_app.request import headers_of
+from celeriac.errors import TaskNotFound
+from celeriac.wire.result import FAILURE
+from celeriac.worker.attempt import Attempt
+from celeriac.worker.listeners import Listener, Made
+
+POOL_CLASSES = {
+    "processes": "celery.concurrency.prefork:TaskPool",
+    "threads": "celery.concurrency.thread:TaskPool",
+    "solo": "celery.concurrency.solo:TaskPool",
+}
+
+
+class WorkerFace:
+    """What receivers of the worker's signals look at (Celery: ``WorkController``)."""
+
+    def __init__(self, app: Celery, worker: Made) -> None:
+        self.app = app
+        self.hostname = worker.name
+        self.concurrency = worker.concurrency
+        self.queues = list(worker.queues)
+        # Django's fixup looks at these two, and closes connections by them.
+        self.pool_cls = POOL_CLASSES[worker.pool]
+        self.pid = os.getpid()
+
+    def __str__(self) -> str:
+        return self.hostname
+
+
+class ConsumerFace:
+    """What receivers of ``worker_ready`` and ``task_received`` get as sender (Celery: ``Consumer``)."""
+
+    def __init__(self, app: Celery, controller: WorkerFace) -> None:
+        self.app = app
+        self.controller = controller
+        self.hostname = controller.hostname
+        self.pid = controller.pid
+
+    def __str__(self) -> str:
+        return self.hostname
+
+
+class Life(Listener):
+    """Sends Celery's signals for what a worker does."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._made: Made | None = None
+        self._worker: WorkerFace | None = None
+        self._consumer: ConsumerFace | None = None
+
+    def worker_made(self, worker: Made) -> None:
+        self._made = worker
+
+    def worker_starting(self, node: str) -> None:
+        assert self._made is not None
+        app = self._app
+        self._worker = worker = WorkerFace(app, self._made)
+        self._consumer = ConsumerFace(app, worker)
+        app.loader.init_worker()
+        setup_worker_optimizations(app, node)
+        signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options={})
+        signals.worker_init.send(sender=worker)
+        signals.celeryd_after_setup.send(sender=node, instance=worker, conf=app.conf)
+        _set_task_join_will_block(True)
+        if self._made.pool != "processes":
+            begin_process(app, node)
+
+    def worker_ready(self, node: str) -> None:
+        signals.worker_ready.send(sender=self._consumer)
+
+    def worker_stopping(self, node: str) -> None:
+        signals.worker_shutting_down.send(sender=node, sig="SIGTERM", how="Warm", exitcode=0)
+
+    def worker_stopped(self, node: str) -> None:
+        signals.worker_shutdown.send(sender=self._worker)
+        _set_task_join_will_block(False)
+
+    def started(self, attempt: Attempt) -> None:
+        if signals.task_received.receivers:
+            assert self._worker is not None
+            request = Received(attempt, self._app, self._worker.hostname)
+            signals.task_received.send(sender=self._consumer, request=request)
+
+    def ended(self, attempt: Attempt) -> None:
+        decision = attempt.decision
+        if decision is None or decision.state != FAILURE or attempt.is_concluded:
+            return
+        message = attempt.message
+        signals.task_failure.send(
+            sender=dict.get(self._app.tasks, message.task),
+            task_id=message.id,
+            exception=decision.error,
+            args=message.args,
+            kwargs=message.kwargs,
+            traceback=None,
+            einfo=None,
+        )
+
+    def declined(self, attempt: Attempt) -> None:
+        decision, message = attempt.decision, attempt.message
+        if decision is None or decision.state is None:
+            return
+        signals.task_revoked.send(
+            sender=dict.get(self._app.tasks, message.task),
+            request=Request(headers_of(message), args=message.args, kwargs=message.kwargs),
+            terminated=False,
+            signum=None,
+            expired=decision.reason == "expired",
+        )
+
+    def refused(self, attempt: Attempt) -> None:
+        decision, message = attempt.decision, attempt.message
+        error: Any = None if decision is None else decision.error
+        if isinstance(error, TaskNotFound):
+            signals.task_unknown.send(
+                sender=self._consumer, message=None, exc=error, name=message.task, id=message.id
+            )
+        else:
+            signals.task_rejected.send(sender=self._consumer, message=None, exc=error)
+
+
+def begin_process(app: Celery, node: str) -> None:
+    """Announce a process that runs tasks."""
+    app.loader.init_worker_process()
+    signals.worker_process_init.send(sender=node)

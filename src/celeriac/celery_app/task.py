@@ -1,0 +1,121 @@
+"""A Celery task as celeriac's worker runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Celery
+from celery.app.task import Context as Request
+
+from celeriac.arguments.convert import Arguments, Returns
+from celeriac.celery_app.adapting import adapt
+from celeriac.celery_app.request import request_of
+from celeriac.celery_app.run import Tracers, is_inline
+from celeriac.client.conduct import Conduct, Errback
+from celeriac.client.task import TaskOptions
+from celeriac.context import CURRENT, Context
+from celeriac.wire.result import ResultRecord
+from celeriac.worker.concluding import CONCLUSION
+
+OWN_WAY = frozenset({"celery.accumulate", "celery.chord_unlock"})
+"""Built-in tasks of Celery's that celeriac runs its own way."""
+
+
+class CeleryTask:
+    """The worker's view of one Celery task."""
+
+    is_coroutine = False
+    bind = False
+
+    def __init__(self, task: Any, tracers: Tracers, target: str) -> None:
+        adapt(task)
+        self.name: str = task.name
+        self.task = task
+        self.target = target
+        self._tracers = tracers
+        self.function = self._run
+        self.arguments = Arguments(_anything, strict=False)
+        self.returns = Returns(_anything)
+        self.options = TaskOptions(
+            timeout=_positive(task.time_limit),
+            soft_timeout=_positive(task.soft_time_limit),
+            ignore_result=bool(task.ignore_result),
+            track_started=False,  # the tracer stores it
+            delivery="at_least_once" if task.acks_late else "at_most_once",
+        )
+        self.conduct = Conduct(
+            concludes=True,
+            soft_error=SoftTimeLimitExceeded,
+            keep_errors=bool(task.store_errors_even_if_ignored),
+            bury_failed=bool(task.acks_late and not task.acks_on_failure),
+            requeue_lost=bool(task.acks_late and task.reject_on_worker_lost),
+            requeue_late=bool(task.acks_late and not task.acks_on_timeout),
+            errback=self._errback,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Celery task {self.name}>"
+
+    def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Do nothing: a bound Celery task finds its request on a stack."""
+
+    def require_same(self, value: Any) -> None:
+        """Do nothing: Celery writes records as they are."""
+
+    def connect_to(self, broker: str, backend: str) -> None:
+        """Do nothing: the app knows where it connects to."""
+
+    def report(self, record: ResultRecord) -> None:
+        """Do nothing: Celery's own backend stores what ``update_state`` reports."""
+
+    def _run(self, *args: Any, **kwargs: Any) -> None:
+        context, conclusion = CURRENT.get(), CONCLUSION.get()
+        assert context is not None
+        assert conclusion is not None
+        self._tracers.run(self.task, context, conclusion, args, kwargs)
+
+    def _errback(self, signature: Mapping[str, Any]) -> Errback | None:
+        return partial(self._call_back, signature) if is_inline(self.task.app, signature) else None
+
+    def _call_back(
+        self, signature: Mapping[str, Any], context: Context, error: BaseException, traceback: str
+    ) -> Any:
+        return self.task.app.signature(dict(signature))(Request(request_of(context)), error, traceback)
+
+
+class Repertory(Mapping[str, CeleryTask]):
+    """The tasks of a Celery app, looked up when they are wanted: more may be registered at any time."""
+
+    def __init__(self, app: Celery, tracers: Tracers, target: str) -> None:
+        self._app = app
+        self._tracers = tracers
+        self._target = target
+        self._made: dict[str, CeleryTask] = {}
+
+    def __getitem__(self, name: str) -> CeleryTask:
+        made = self._made.get(name)
+        if made is None or made.task is not dict.get(self._app.tasks, name):
+            if name in OWN_WAY or name not in self._app.tasks:
+                raise KeyError(name)
+            made = self._made[name] = CeleryTask(self._app.tasks[name], self._tracers, self._target)
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        return name not in OWN_WAY and name in self._app.tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in list(self._app.tasks) if name not in OWN_WAY)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _anything(*args: Any, **kwargs: Any) -> Any:
+    """Take whatever was sent: Celery's function says itself what does not fit."""
+
+
+def _positive(seconds: float | None) -> float | None:
+    return float(seconds) if seconds else None

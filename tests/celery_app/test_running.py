@@ -1,0 +1,121 @@
+"""The tasks of a Celery app run on celeriac's worker as on Celery's own; a stock client sends and gets the values."""
+
+from typing import Any
+
+import pytest
+from celery import chain, chord, group
+from celery.exceptions import Reject as CelerysReject
+
+from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
+
+
+@pytest.fixture(scope="module", params=["threads"])
+def worker(client: Any, start_shop: StartShop, request: pytest.FixtureRequest) -> Shop:
+    return start_shop("-P", request.param, "-c", "3")
+
+
+def value(result: Any) -> Any:
+    return result.get(timeout=TIMEOUT, interval=0.02)
+
+
+def test_values_and_the_request(client: Any, worker: Shop):
+    assert value(client.add.delay(1, 2)) == 3
+    assert value(client.app.tasks["tests.celery_app.shop.multiply"].delay(3, 4)) == 12
+    assert value(client.counted.delay(1)) == 2
+    sent = client.request.apply_async(kwargs={}, headers={"color": "red"}, task_id="as-given")
+    seen = value(sent)
+    assert (seen["id"], seen["root_id"], seen["retries"]) == ("as-given", "as-given", 0)
+    assert seen["headers"] == {"color": "red"}
+    assert seen["hostname"].count("@") == 1
+    assert seen["delivery_info"]["routing_key"] == client.app.conf.task_default_queue
+    assert seen["delivery_info"]["redelivered"] is False
+    inside = client.applied_inside.delay()
+    assert value(inside) == [3, 7, inside.id]
+
+
+def test_retries(client: Any, worker: Shop):
+    assert value(client.flaky.delay(2)) == 2
+    with pytest.raises(ValueError, match="not before 9"):
+        value(client.flaky.delay(9))
+    with pytest.raises(KeyError, match="gone"):
+        value(client.autoretried.delay("gone"))
+    assert value(client.retried_twice_over.delay()) in {"first", "second"}
+
+
+def test_states_of_a_running_task(client: Any, worker: Shop, tmp_path):
+    states: list[Any] = []
+    go_on = tmp_path / "go-on"
+    result = client.progress.delay(str(go_on))
+
+    def see(meta: dict[str, Any]) -> None:
+        states.append((meta["status"], meta["result"]))
+        go_on.touch()
+
+    assert result.get(timeout=TIMEOUT, on_message=see) == "done"
+    assert states[0] == ("PROGRESS", {"done": 1})
+
+
+def test_failures(client: Any, worker: Shop):
+    failed = client.fail.apply_async(link_error=[client.call_back.s(), client.told.s()])
+    with pytest.raises(RuntimeError, match="as asked"):
+        value(failed)
+    assert "raise RuntimeError(text)" in failed.traceback
+    assert worker.noted("errback", failed.id) == [["errback", failed.id, "RuntimeError('as asked')", True]]
+    assert worker.noted("told", failed.id)
+    with pytest.raises(LookupError):
+        value(client.fail_as_expected.delay())
+    with pytest.raises(CelerysReject):
+        value(client.rejected.delay())
+    with pytest.raises(Exception, match=r"object|JSON"):
+        value(client.not_json.delay())
+
+
+def test_no_result_where_none_is_wanted(client: Any, worker: Shop):
+    forgotten, ignored = client.forgotten.delay(), client.ignored.delay()
+    assert value(client.add.delay(1, 1)) == 2
+    worker.noted("forgotten")
+    assert (client.app.AsyncResult(forgotten.id).state, ignored.state) == ("PENDING", "PENDING")
+
+
+def test_workflows(client: Any, worker: Shop):
+    add, multiply = client.add, client.app.tasks["tests.celery_app.shop.multiply"]
+    assert value(chain(add.s(1, 2), multiply.s(4), add.s(1)).apply_async()) == 13
+    assert value(group(add.s(i, i) for i in range(4)).apply_async()) == [0, 2, 4, 6]
+    assert value(chord([add.s(i, i) for i in range(4)])(client.total.s())) == 12
+    steps = add.s(1, 1) | group(add.s(i) for i in range(3)) | client.total.s() | multiply.s(2)
+    assert value(steps.apply_async()) == 18
+    assert value(add.starmap([(1, 2), (3, 4)]).delay()) == [3, 7]
+    linked = add.apply_async((1, 1), link=add.s(5))
+    assert value(linked) == 2
+    assert value(linked.children[0]) == 7
+    with pytest.raises(Exception, match="as asked"):
+        value(chord([add.s(1, 1), client.fail.s()])(client.total.s()))
+    parent = client.parent.delay()
+    assert value(parent) == parent.children[0].id
+    assert value(parent.children[0]) == 2
+
+
+def test_tasks_that_replace_themselves_and_join(client: Any, worker: Shop):
+    assert value(client.replaced.delay(1)) == 22
+    assert value((client.replaced.s(1) | client.add.s(100)).apply_async()) == 122
+    assert value(chord([client.replaced.s(1), client.add.s(1, 1)])(client.total.s())) == 24
+    assert value(chord([client.joined.s(1), client.add.s(1, 1)])(client.total.s())) == 104
+
+
+def test_hooks_run_in_the_thread_of_the_body_once_the_ending_is_stored(client: Any, worker: Shop):
+    assert value(client.hooked.delay("ok")) == 7
+    worker.noted("on_success", "SUCCESS", True, 7)
+    worker.noted("after_return", "SUCCESS", True, "SUCCESS")
+    with pytest.raises(ValueError, match="1"):
+        value(client.hooked.delay("fail"))
+    worker.noted("on_failure", "FAILURE", True, "ValueError(1)")
+    assert value(client.hooked.delay("retry")) == 7
+    worker.noted("on_retry", "RETRY", True)
+
+
+def test_what_follows_is_sent_by_the_tasks_own_apply_async(client: Any, worker: Shop):
+    tenant = client.tenant
+    assert value(tenant.delay()) == "blue"
+    assert value(tenant.delay("retry")) == "blue"
+    assert value((client.add.s(1, 1) | tenant.s()).apply_async()) == "blue"
+    assert value(chord([client.add.s(1, 1)])(tenant.s())) == "blue"
