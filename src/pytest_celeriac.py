@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from celeriac import Celeriac
+    from celeriac.testing.blocking import BlockingWorker
     from celeriac.testing.clock import ManualClock
     from celeriac.testing.faults import Faults
 
@@ -49,3 +52,12 @@ def celeriac_file_app(tmp_path: Path) -> Celeriac:
 
     url = f"sqlite:///{tmp_path / 'tasks.db'}"
     return Celeriac("test", broker=url, backend=url)
+
+
+@pytest.fixture
+def celeriac_testing() -> Iterator[Callable[..., BlockingWorker]]:
+    """Called with an app, runs its tasks until the test ends: see ``Celeriac.testing``, whose options it takes."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda app, **options: stack.enter_context(app.testing(**options))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
+from celeriac.client.connections import RunBlocking
 from celeriac.clock import Clock
 from celeriac.settings import Settings
 from celeriac.worker.attachments import Attachments, ChildLifespan, Lifespan
 from celeriac.worker.listeners import Listener
 from celeriac.worker.worker import Worker
 
+if TYPE_CHECKING:
+    from celeriac.testing.blocking import BlockingWorker
+    from celeriac.testing.faults import Faults
+
+T = TypeVar("T")
 F = TypeVar("F", bound=Lifespan)
 C = TypeVar("C", bound=ChildLifespan)
 
@@ -32,8 +39,20 @@ class Celeriac(App):
         clock: Clock | None = None,
         **given: Any,
     ) -> None:
-        super().__init__(name, broker, backend, run=BACKGROUND.run, settings=settings, clock=clock, **given)
+        self._run: RunBlocking = BACKGROUND.run
+        super().__init__(
+            name,
+            broker,
+            backend,
+            run=self._run_blocking,
+            settings=settings,
+            clock=clock,
+            **given,
+        )
         self.attachments = Attachments()
+
+    def _run_blocking(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._run(coroutine)
 
     def listen(self, listener: Listener) -> None:
         """Let a listener hear what this app's workers do, after those that were given before it.
@@ -64,6 +83,30 @@ class Celeriac(App):
         """
         self.attachments.live_in_children(function)
         return function
+
+    @contextmanager
+    def testing(self, *, eager: bool = True, faults: Faults | None = None) -> Iterator[BlockingWorker]:
+        """Run the app's tasks within the block, for a test that blocks: ``delay``, ``apply_async`` and ``get``.
+
+        Messages take the real way through Celery's format, to a worker with a broker and a result store in memory;
+        nothing of the app's own is touched. The tasks' functions run in the test's own thread, whenever that waits: so
+        they see its database transaction, as Django's ``TestCase`` needs it. Coroutines run on the background loop.
+
+        :param eager: what sends returns when the task, and what it sent in turn, has ended or waits until later;
+            otherwise tasks run while the test waits: for a result, in ``drain()``, and at the end of the block.
+        :param faults: a script of what is to go wrong.
+
+        Raises ``ConfigError`` in a coroutine, ``TimeoutError`` where what was sent does not end.
+        """
+        from celeriac.testing.blocking import running_here
+
+        before = self._run
+        with running_here(self, BACKGROUND, eager=eager, faults=faults) as (worker, run):
+            self._run = run
+            try:
+                yield worker
+            finally:
+                self._run = before
 
     def worker(
         self,

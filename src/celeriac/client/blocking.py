@@ -35,17 +35,21 @@ class BackgroundLoop:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return or raise what the coroutine returns or raises. An interrupt of the wait cancels the coroutine."""
-        if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise RuntimeError(
-                "a blocking call was made on celeriac's background loop; use its awaitable twin there"
-            )
-        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        future = self.submit(coroutine)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start the coroutine, and return the future of what it returns or raises."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError(
+                "a blocking call was made on celeriac's background loop; use its awaitable twin there"
+            )
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
 
     def stop(self) -> None:
         """Cancel what runs, close connections, end the thread. The next ``run`` starts another."""

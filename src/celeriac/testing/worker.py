@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
@@ -23,6 +24,7 @@ from celeriac.testing.faults import Faults, FaultyBackend, FaultyBroker
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.task import TaskMessage, decode
+from celeriac.worker.pool import Pool
 from celeriac.worker.worker import Worker
 
 PATIENCE = 10.0
@@ -69,13 +71,15 @@ class RunningWorker:
         """Everything that was published within the block, in order; a retry is published anew."""
         return tuple(self._witness.sent)
 
-    async def drain(self, timeout: float = PATIENCE) -> None:
+    async def drain(self, timeout: float = PATIENCE, *, running: int = 0) -> None:
         """Return when everything that was sent, and what that sent in turn, has ended or is parked until later.
+
+        :param running: how many tasks wait for this themselves.
 
         Raises ``TimeoutError`` when that takes longer than ``timeout`` seconds.
         """
         async with asyncio.timeout(timeout):
-            await self.faults.until(self._has_ended)
+            await self.faults.until(partial(self._has_ended, running))
 
     async def skip_waits(self) -> int:
         """Let everything that is parked (countdown, ETA, retry) be due now; return how many messages that were."""
@@ -94,8 +98,9 @@ class RunningWorker:
             await connections.publisher.publish(now, options)
         return len(parked)
 
-    async def _has_ended(self) -> bool:
-        return self._witness.unsettled() <= await self._app.connections().broker.schedule.count()
+    async def _has_ended(self, running: int) -> bool:
+        parked = await self._app.connections().broker.schedule.count()
+        return self._witness.unsettled() <= parked + running
 
 
 class Witness(FaultyBroker):
@@ -170,6 +175,7 @@ async def running(
     *,
     faults: Faults | None = None,
     concurrency: int = 10,
+    pool: str | Pool = "threads",
     broker: Broker | None = None,
     backend: Backend | None = None,
 ) -> AsyncIterator[RunningWorker]:
@@ -179,6 +185,7 @@ async def running(
 
     :param faults: a script of what is to go wrong.
     :param concurrency: how many tasks run at once.
+    :param pool: where plain functions run.
     :param broker: in place of one in memory; closed at the end, as is the ``backend``.
 
     Raises ``TimeoutError`` at the end when what was sent does not end.
@@ -188,7 +195,7 @@ async def running(
     store = FaultyBackend(backend or MemoryBackend(app.codecs, app.clock), script)
     try:
         async with app.connected_to(witness, store):
-            worker = Worker(app, concurrency=concurrency)
+            worker = Worker(app, concurrency=concurrency, pool=pool)
             async with worker:
                 await worker.ready()
                 running_worker = RunningWorker(app, witness, script)

@@ -59,7 +59,7 @@ class Worker:
     :param concurrency: how many tasks run at once. With ``processes`` it is also the number of processes.
     :param queues: the queues to take from; the app's default queue when not given.
     :param name: the node name, ``celeriac@<host>`` when not given; exactly one ``@`` (Celery: node names).
-    :param pool: ``threads``, ``processes`` or ``solo``: where plain functions run.
+    :param pool: ``threads``, ``processes`` or ``solo``: where plain functions run; or a pool of your own.
     :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
     :param max_tasks_per_child: calls after which a process of the pool is replaced.
     :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
@@ -78,7 +78,7 @@ class Worker:
         concurrency: int | None = None,
         queues: Sequence[str] | None = None,
         name: str | None = None,
-        pool: str = "threads",
+        pool: str | Pool = "threads",
         grace: float = 30.0,
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
@@ -136,8 +136,8 @@ class Worker:
 
     @property
     def pool(self) -> str:
-        """The name of the pool that runs plain functions."""
-        return self._choice.name
+        """The name of the pool that runs plain functions; of a pool of your own, that of its class."""
+        return self._choice.title
 
     @property
     def queues(self) -> Sequence[str]:
@@ -300,7 +300,7 @@ class Worker:
         fanout = connections.broker.fanout if self._app.settings.remote_control else None
         if fanout is not None:
             self._remote = _make_remote(
-                self, connections, self._app, parts, counts, self._ending, self._choice.name, fanout
+                self, connections, self._app, parts, counts, self._ending, self._choice.title, fanout
             )
             self._answering = asyncio.create_task(self._remote.run(), name="celeriac-remote")
 
@@ -389,7 +389,7 @@ async def _take_in(consumer: Consumer, backend: Backend) -> None:
     await consumer.run()
 
 
-def _checked_concurrency(concurrency: int | None, pool: str) -> int:
+def _checked_concurrency(concurrency: int | None, pool: str | Pool) -> int:
     if concurrency is None:
         return (os.cpu_count() or 1) if pool == "processes" else DEFAULT_CONCURRENCY
     require("concurrency", concurrency, whole(1))

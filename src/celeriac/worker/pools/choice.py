@@ -24,21 +24,21 @@ START_METHODS = ("forkserver", "spawn")
 class PoolChoice(msgspec.Struct, frozen=True):
     """The options of a worker's pool. Raises ``ConfigError`` for a value that is not allowed.
 
-    :param name: one of ``POOLS``.
+    :param name: one of ``POOLS``, or a pool that is ready.
     :param max_tasks: calls after which a child process is replaced.
     :param max_memory: KiB of peak memory after which a child process is replaced.
     :param start_method: one of ``START_METHODS``, or ``None`` for the one that suits the system.
     :param begin: prepares a child process; it can be pickled.
     """
 
-    name: str
+    name: str | Pool
     max_tasks: int | None = None
     max_memory: int | None = None
     start_method: str | None = None
     begin: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in POOLS:
+        if isinstance(self.name, str) and self.name not in POOLS:
             raise ConfigError(f"pool {self.name!r} is not known; choose one of {', '.join(POOLS)}")
         require("max_tasks_per_child", self.max_tasks, or_none(whole(1)))
         require("max_memory_per_child", self.max_memory, or_none(whole(1)))
@@ -46,10 +46,17 @@ class PoolChoice(msgspec.Struct, frozen=True):
             known = ", ".join(START_METHODS)
             raise ConfigError(f"start_method={self.start_method!r} is not known; choose one of {known}")
 
+    @property
+    def title(self) -> str:
+        """The name of the pool; of one that was ready, that of its class."""
+        return self.name if isinstance(self.name, str) else type(self.name).__name__
+
     def make(
         self, app: App, concurrency: int, attachments: Attachments, listeners: Listeners, node: str
     ) -> Pool:
         """Return a pool that runs ``limit`` calls at once, for the worker of that name."""
+        if not isinstance(self.name, str):
+            return self.name
         if self.name == "solo":
             return Solo()
         if self.name == "threads":
