@@ -1,0 +1,140 @@
+"""Sends events to whoever listens, in batches.
+
+Rules: taking an event in never waits and never fails. What comes up while a batch is under way goes with the next one.
+While the broker is away the newest events are kept and the oldest are dropped and counted. After a batch that nobody
+received, ``wanted`` is false, and whoever makes events is to make none until ``wake``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from time import monotonic
+
+from celeriac.broker import Exchange, Fanout
+from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.retry import Backoff
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.event import EVENTS, EventWriter, TaskEvent
+
+logger = logging.getLogger("celeriac.events")
+
+EXCHANGE = Exchange(EVENTS, by_key=True)
+
+BUFFERED = 10_000
+"""Events that are kept while the broker is away."""
+
+BATCH, BATCH_BYTES = 300, 64 * 1024
+"""Events of one message, as many as 100 tasks have, and the bytes after which no further one is added."""
+
+PAUSE = 0.02
+"""Seconds between batches that are not full: a message costs as much as the events of some tasks."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+
+class EventSender:
+    """Sends the events of one node under one routing key.
+
+    :param source: what cannot be seen where the broker refuses the events, for the log.
+    :ivar sent: events that reached somebody.
+    :ivar dropped: events that were forgotten because the broker was away for long.
+    :ivar listeners: how many received the last message; ``None`` for some, uncounted.
+    :ivar wanted: whether somebody may listen.
+    :ivar refused: whether the broker has refused to carry events; then none are sent any more.
+    """
+
+    def __init__(self, fanout: Fanout, writer: EventWriter, key: str, source: str) -> None:
+        self._fanout = fanout
+        self.writer = writer
+        self._key = key
+        self._source = source
+        self._buffer: deque[TaskEvent] = deque(maxlen=BUFFERED)
+        self._sending: asyncio.Task[None] | None = None
+        self._last_sent = 0.0
+        self.sent = self.dropped = 0
+        self.listeners: int | None = 0
+        self.wanted = True
+        self.refused = False
+
+    def put(self, event: TaskEvent) -> None:
+        """Take an event in."""
+        if len(self._buffer) == BUFFERED:
+            self.dropped += 1
+        self._buffer.append(event)
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_all(), name="celeriac-events")
+
+    def wake(self) -> None:
+        """Send events again: somebody may listen now."""
+        self.wanted = not self.refused
+
+    async def publish(self, envelope: Envelope, key: str) -> bool:
+        """Publish one message at once; return whether it reached somebody.
+
+        Raises ``BrokerUnavailable``. A refusal is logged, and ends all sending.
+        """
+        if self.refused:
+            return False
+        try:
+            self.listeners = await self._fanout.publish(EXCHANGE, envelope, key)
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            self.refused, self.wanted = True, False
+            logger.warning("monitors do not see %s: %s", self._source, error)
+            return False
+        return self.listeners != 0
+
+    async def finish(self, timeout: float) -> None:
+        """Send what is left, for ``timeout`` seconds at most; the rest is forgotten."""
+        sending = self._sending
+        if sending is not None:
+            await asyncio.wait([sending], timeout=timeout)
+            sending.cancel()
+
+    async def _send_all(self) -> None:
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        try:
+            while self._buffer:
+                if len(self._buffer) < BATCH and (left := self._last_sent + PAUSE - monotonic()) > 0:
+                    await asyncio.sleep(left)
+                batch, written = self._next_batch()
+                try:
+                    reached = await self.publish(self.writer.message(written), self._key)
+                except BrokerUnavailable as error:
+                    self._put_back(batch)
+                    logger.debug("events cannot be sent, and are tried again: %s", error)
+                    await asyncio.sleep(backoff.pause())
+                    continue
+                backoff.reset()
+                self._last_sent = monotonic()
+                if reached:
+                    self.sent += len(batch)
+                else:
+                    self.wanted = False
+                    self._buffer.clear()
+        finally:
+            self._sending = None
+
+    def _next_batch(self) -> tuple[list[TaskEvent], list[bytes]]:
+        buffer, batch, written, size = self._buffer, [], [], 0
+        while buffer and len(batch) < BATCH and size < BATCH_BYTES:
+            event = buffer.popleft()
+            text = self.writer.event(event)
+            if batch and size + len(text) > BATCH_BYTES:
+                buffer.appendleft(event)
+                break
+            batch.append(event)
+            written.append(text)
+            size += len(text)
+        return batch, written
+
+    def _put_back(self, batch: Sequence[TaskEvent]) -> None:
+        room = BUFFERED - len(self._buffer)
+        lost = max(0, len(batch) - room)
+        self.dropped += lost
+        self._buffer.extendleft(reversed(list(islice(batch, lost, None))))

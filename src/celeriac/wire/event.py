@@ -1,0 +1,266 @@
+"""Events: what workers and senders tell monitors (Celery: ``celeryev``).
+
+Rules: this module is pure. Events that we write have Celery's types and fields, and a few fields more, which Celery's
+readers keep. Writing never raises, whatever a text holds. Reading never raises; what is no event is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from celeriac.errors import WireError
+from celeriac.wire.content import JSON, Codecs
+from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.extended_json import encode_json
+
+EVENTS = "celeryev"
+"""The exchange that monitors listen to."""
+
+SENT_KEY, TASK_KEY = "task.sent", "task.multi"
+"""The routing keys of what senders tell, and of a list of what workers tell of tasks."""
+
+LONGEST_TRACEBACK = 16 * 1024
+"""Characters of a traceback that an event keeps, the last ones."""
+
+_TRANSIENT = 1
+
+
+class _Task(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
+    """An event of a task.
+
+    :param clock: the logical clock of its node.
+    :param timestamp: seconds since the epoch.
+    """
+
+    clock: int
+    timestamp: float
+    uuid: str
+
+
+class TaskSent(_Task, frozen=True, gc=False, tag="task-sent"):
+    """A message was published. ``args`` and ``kwargs`` are text, ``eta`` and ``expires`` ISO 8601."""
+
+    name: str
+    args: str
+    kwargs: str
+    root_id: str | None
+    parent_id: str | None
+    retries: int
+    eta: str | None
+    expires: str | None
+    queue: str | None
+    exchange: str
+    routing_key: str
+
+
+class TaskReceived(TaskSent, frozen=True, gc=False, tag="task-received"):
+    """A worker took the message, and does not put it back to wait."""
+
+
+class TaskStarted(_Task, frozen=True, gc=False, tag="task-started"):
+    """The task runs."""
+
+
+class TaskSucceeded(_Task, frozen=True, gc=False, tag="task-succeeded"):
+    """It returned. ``result`` is text, ``runtime`` seconds."""
+
+    result: str
+    runtime: float
+
+
+class TaskFailed(_Task, frozen=True, gc=False, omit_defaults=True, tag="task-failed"):
+    """It failed for good.
+
+    :param name: with ``args`` and ``kwargs`` only where no event told them before.
+    """
+
+    exception: str
+    traceback: str | None = None
+    name: str | None = None
+    args: str | None = None
+    kwargs: str | None = None
+
+
+class TaskRetried(_Task, frozen=True, gc=False, omit_defaults=True, tag="task-retried"):
+    """It failed and will run again."""
+
+    exception: str
+    traceback: str | None = None
+
+
+class TaskRevoked(_Task, frozen=True, gc=False, tag="task-revoked"):
+    """It was revoked or has expired. ``signum`` is the signal that ended it, if it ran."""
+
+    terminated: bool
+    signum: int | None
+    expired: bool
+
+
+class TaskRejected(_Task, frozen=True, gc=False, tag="task-rejected"):
+    """It refused its message."""
+
+    requeue: bool
+
+
+class TaskProgress(_Task, frozen=True, gc=False, tag="task-progress"):
+    """It reports how far it is. Celery has no such event; its monitors show the state PROGRESS."""
+
+    progress: float
+    total: float | None
+    message: str | None
+
+
+class _Worker(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"):
+    """An event of a worker.
+
+    :param freq: seconds between heartbeats; a monitor gives up a worker that is silent for twice as long.
+    :param active: tasks that run.
+    :param processed: tasks that were started since the worker began.
+    :param loadavg: of the machine, over 1, 5 and 15 minutes.
+    :param sampled: the share of tasks that events tell of, if that is not all of them.
+    :param dropped: events that the worker had to forget.
+    :param lag: seconds for which the worker's event loop has not answered.
+    """
+
+    clock: int
+    timestamp: float
+    freq: float
+    active: int
+    processed: int
+    loadavg: Sequence[float]
+    sw_ident: str
+    sw_ver: str
+    sw_sys: str
+    sampled: float | None = None
+    dropped: int = 0
+    lag: float | None = None
+
+
+class WorkerOnline(_Worker, frozen=True, omit_defaults=True, tag="worker-online"):
+    """A worker takes messages."""
+
+
+class WorkerHeartbeat(_Worker, frozen=True, omit_defaults=True, tag="worker-heartbeat"):
+    """A worker lives."""
+
+
+class WorkerOffline(_Worker, frozen=True, omit_defaults=True, tag="worker-offline"):
+    """A worker has ended."""
+
+
+TaskEvent: TypeAlias = (
+    TaskSent
+    | TaskReceived
+    | TaskStarted
+    | TaskSucceeded
+    | TaskFailed
+    | TaskRetried
+    | TaskRevoked
+    | TaskRejected
+    | TaskProgress
+)
+WorkerEvent: TypeAlias = WorkerOnline | WorkerHeartbeat | WorkerOffline
+
+
+class EventWriter:
+    """Writes the events of one node.
+
+    :param node: the name of the worker, or of the program that sends.
+    :param pid: its process.
+    :param utcoffset: hours by which the node's local time is behind UTC. Celery's readers move each timestamp by the
+        difference to their own, although it is in UTC already, and leave it alone where the field is absent. So
+        another offset than 0 is left out.
+    """
+
+    def __init__(self, node: str, pid: int, utcoffset: float = 0.0) -> None:
+        origin: dict[str, Any] = {"hostname": _written(node), "pid": pid}
+        if utcoffset == 0:
+            origin["utcoffset"] = 0.0
+        self._start = msgspec.json.encode(origin)[:-1] + b","
+        self._headers = {"hostname": _written(node)}
+        self._encode = msgspec.json.Encoder().encode
+
+    def event(self, event: TaskEvent | WorkerEvent) -> bytes:
+        """Return one event as JSON."""
+        try:
+            return self._start + self._encode(event)[1:]
+        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, a number of more than 64 bits
+            fields = {name: getattr(event, name) for name in event.__struct_fields__}
+            return self._start + encode_json({"type": event.__struct_config__.tag, **fields})[1:]
+
+    def message(self, events: Sequence[bytes]) -> Envelope:
+        """Return the message that holds a list of events."""
+        return self._envelope(b"[" + b",".join(events) + b"]")
+
+    def single(self, event: TaskEvent | WorkerEvent) -> Envelope:
+        """Return the message that holds one event, which is not in a list."""
+        return self._envelope(self.event(event))
+
+    def _envelope(self, body: bytes) -> Envelope:
+        return Envelope(
+            body=body,
+            content_type=JSON,
+            content_encoding="utf-8",
+            headers=self._headers,
+            delivery_mode=_TRANSIENT,
+        )
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event as it was heard.
+
+    :param type: such as ``task-succeeded`` or ``worker-heartbeat``.
+    :param node: the worker or program that tells it.
+    :param timestamp: seconds since the epoch, 0 where there is none.
+    :param fields: everything in it, these three included under ``type``, ``hostname`` and ``timestamp``.
+    """
+
+    type: str
+    node: str
+    timestamp: float
+    fields: dict[str, Any]
+
+    @property
+    def task_id(self) -> str | None:
+        """The id of the task; ``None`` for an event of a worker."""
+        uuid = self.fields.get("uuid")
+        return uuid if isinstance(uuid, str) else None
+
+
+def read_events(heard: Envelope | Unreadable, codecs: Codecs) -> list[Event]:
+    """Return the events that a message holds, one or a list of them; what is no event is left out."""
+    if isinstance(heard, Unreadable):
+        return []
+    try:
+        body = codecs.decode(heard.body, heard.content_type, heard.content_encoding)
+    except WireError:
+        return []
+    events: Iterable[Any] = body if isinstance(body, list) else (body,)
+    return [event for fields in events if (event := _event(fields)) is not None]
+
+
+def key_of(event_type: str) -> str:
+    """Return the routing key of events of a type."""
+    return event_type.replace("-", ".")
+
+
+def cut_traceback(text: str) -> str:
+    """Return the last part of a traceback, as much of it as an event keeps."""
+    return text if len(text) <= LONGEST_TRACEBACK else "..." + text[3 - LONGEST_TRACEBACK :]
+
+
+def _event(fields: Any) -> Event | None:
+    if not isinstance(fields, dict):
+        return None
+    kind, node, timestamp = fields.get("type"), fields.get("hostname"), fields.get("timestamp")
+    if not isinstance(kind, str) or not kind or not isinstance(node, str):
+        return None
+    is_number = isinstance(timestamp, int | float) and not isinstance(timestamp, bool)
+    return Event(kind, node, float(timestamp) if is_number else 0.0, fields)
+
+
+def _written(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,1 @@
+"""Events: what a worker tells monitors of its tasks and of itself."""

@@ -1,0 +1,45 @@
+"""The share of the tasks that events tell of: a monitor follows some thousand tasks a second, a worker may run more."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+WINDOW = 0.5
+"""Seconds over which tasks are counted."""
+
+
+class Share:
+    """Chooses tasks evenly, so many that there are about ``limit`` a second.
+
+    :param limit: tasks a second; ``None`` for all.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = limit
+        self._began = monotonic()
+        self._seen = 0
+        self._share = 1.0
+        self._due = 0.0
+
+    @property
+    def present(self) -> float:
+        """The share that is chosen just now, more than 0 and at most 1."""
+        return self._share if monotonic() < self._began + 2 * WINDOW else 1.0
+
+    def takes(self) -> bool:
+        """Whether the next task is among the chosen."""
+        if self._limit is None:
+            return True
+        now = monotonic()
+        if now >= self._began + WINDOW:
+            rate = self._seen / (now - self._began)
+            self._share = min(1.0, self._limit / rate) if rate else 1.0
+            self._began, self._seen = now, 0
+        self._seen += 1
+        if self._share == 1.0:
+            return True
+        self._due += self._share
+        if self._due < 1:
+            return False
+        self._due -= 1
+        return True
