@@ -120,6 +120,8 @@ class Celeriac(App):
         max_memory_per_child: int | None = None,
         start_method: str | None = None,
         collect: bool = True,
+        send_events: bool | None = None,
+        heartbeats: bool = True,
     ) -> Worker:
         """Return a worker for this app's tasks, to run inside this program: see ``Worker``."""
         return Worker(
@@ -133,5 +135,7 @@ class Celeriac(App):
             max_memory_per_child=max_memory_per_child,
             start_method=start_method,
             collect=collect,
+            send_events=send_events,
+            heartbeats=heartbeats,
             attachments=self.attachments,
         )

@@ -57,6 +57,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param default_retry: the retry policy of tasks that have none.
     :param soft_time_limit: seconds, for tasks that have none.
     :param time_limit: seconds, for tasks that have none.
+    :param send_events: let workers tell monitors of every task from their start (Celery: ``worker_send_task_events``);
+        otherwise they do so when a monitor asks for it.
+    :param send_sent_event: let senders tell monitors of every message (Celery: ``task_send_sent_event``).
+    :param event_rate_limit: tasks a second of which a worker tells monitors; of more it leaves whole ones out, evenly,
+        and says so. A failure is always told. ``None``: no limit.
     :param remote_control: let workers answer Celery's remote control: ``celery inspect``, ``celery control``, Flower.
     :param control_exchange: what the exchanges of remote control are named after (Celery: ``control_exchange``); only
         those who use the same name hear each other.
@@ -90,6 +95,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_retry: Retry | None = None
     soft_time_limit: float | None = None
     time_limit: float | None = None
+    send_events: bool = False
+    send_sent_event: bool = False
+    event_rate_limit: float | None = 5000.0
     remote_control: bool = False
     control_exchange: str = CELERYS
     strict_arguments: bool = True
@@ -172,6 +180,11 @@ ALLOWED: Mapping[str, Check] = {
     "default_retry": or_none(("a Retry", lambda value: isinstance(value, Retry))),
     "soft_time_limit": or_none(SECONDS),
     "time_limit": or_none(SECONDS),
+    "send_events": FLAG,
+    "send_sent_event": FLAG,
+    "event_rate_limit": or_none(
+        ("a number of tasks a second, more than 0", lambda value: number(0)[1](value) and value > 0)
+    ),
     "remote_control": FLAG,
     "control_exchange": (
         "a name of 1 to 100 ASCII characters",

@@ -17,13 +17,13 @@ PAGE = ROOT / "docs" / "how-to" / "secure.md"
 MakeUser = Callable[..., str]
 
 
-def documented() -> list[str]:
-    """The rules of the user on the page."""
+def documented(db: int = 0) -> list[str]:
+    """The rules of the user on the page, for a database."""
     found = re.search(r"<!-- acl -->\n```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found is not None
     command = found[1].split()
     assert command[:3] == ["ACL", "SETUSER", "celeriac"]
-    return [rule for rule in command[3:] if not rule.startswith(">")]
+    return [rule.replace("&/0.", f"&/{db}.") for rule in command[3:] if not rule.startswith(">")]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def make_user(redis_server: RedisServer, unique: Callable[[str], str]) -> Iterat
 
     def make(*rules: str, db: int = 11) -> str:
         name, password = unique("user"), secrets.token_hex(8)
-        client.execute_command("ACL", "SETUSER", name, f">{password}", *documented(), *rules)
+        client.execute_command("ACL", "SETUSER", name, f">{password}", *documented(db), *rules)
         made.append(name)
         return redis_server.url(db).replace("redis://", f"redis://{quote(name)}:{password}@")
 

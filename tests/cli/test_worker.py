@@ -269,16 +269,15 @@ def test_flags_of_celery_that_are_not_here(project: Project, flags: list[str], s
 
 
 def test_flags_of_celery_that_do_no_harm(project: Project):
-    flags = ["-E", "-Ofair", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    flags = ["-Ofair", "--without-gossip", "--without-mingle"]
     values = ["--prefetch-multiplier=4", "-s", "beat.db", "--heartbeat-interval", "2", "-S", "state.db"]
     with project.worker(*flags, *values) as worker:
         assert worker.stop() == 0
     for flag in (
-        "--task-events",
         "--optimization fair",
         "--without-gossip",
         "--without-mingle",
-        "--without-heartbeat",
+        "--heartbeat-interval 2",
         "--prefetch-multiplier 4",
         "--schedule beat.db",
     ):

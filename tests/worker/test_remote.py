@@ -261,7 +261,10 @@ async def test_what_cannot_be_done_is_answered_in_celerys_words(app: Celeriac, c
             "error": "ValueError('Autoscale not enabled')"
         }
         assert await ask(client, "pool_restart") == {"error": "ValueError('Pool restarts not enabled')"}
-        assert await ask(client, "enable_events") == {"error": "event dispatcher unavailable"}
+        assert await ask(client, "enable_events") == {"ok": "task events enabled"}
+        assert await ask(client, "enable_events") == {"ok": "task events already enabled"}
+        assert await ask(client, "disable_events") == {"ok": "task events disabled"}
+        assert await ask(client, "disable_events") == {"ok": "task events already disabled"}
         assert await ask(client, "heartbeat") is None
         assert "TypeError" in (await ask(client, "add_consumer", bogus=1))["error"]
         assert "ConfigError" in (await ask(client, "pool_grow", n=-1))["error"]

@@ -33,10 +33,8 @@ HARMLESS = "celeriac.harmless_flags"
 """Where a command's context keeps what is to be said of the flags without effect that were given."""
 
 HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
-    ("-E", "--task-events"): "workers send no events yet",
     ("--without-gossip",): "there is no gossip",
     ("--without-mingle",): "there is no mingling",
-    ("--without-heartbeat",): "workers send no heartbeat events",
     ("--pool-restarts",): "workers take no orders yet",
 }
 """Flags of Celery's worker that ask for nothing which is missed."""
@@ -47,7 +45,7 @@ HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
         "--optimization",
     ): "a worker holds what it starts within 20 ms; with prefetch=0 in the app, nothing",
     ("--prefetch-multiplier",): "the app's setting prefetch says what a worker may hold",
-    ("--heartbeat-interval",): "workers send no heartbeat events",
+    ("--heartbeat-interval",): "a heartbeat goes out every 2 s",
     ("-s", "--schedule-filename", "--schedule"): "periodic tasks are not part of the worker",
     ("--scheduler",): "periodic tasks are not part of the worker",
     ("-S", "--statedb"): "what is revoked is kept with the broker",

@@ -62,6 +62,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     logfile: str | None
     log_format: LogFormat | None
     loop: str
+    send_events: bool
+    without_heartbeat: bool
 
 
 @click.command("worker", cls=WorkerCommand)
@@ -131,6 +133,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--loop", type=click.Choice(LOOPS), default="auto", help="auto takes uvloop where it is installed."
 )
+@click.option("-E", "--task-events", "send_events", is_flag=True, help="Tell monitors of every task.")
+@click.option("--without-heartbeat", is_flag=True, help="Do not tell monitors that the worker lives.")
 @takes_shown
 @click.option("--supervised", is_flag=True, hidden=True)
 @takes_harmless_flags
@@ -226,6 +230,8 @@ def _make(
         max_tasks_per_child=chosen.max_tasks_per_child,
         max_memory_per_child=chosen.max_memory_per_child,
         start_method=chosen.start_method,
+        send_events=chosen.send_events or None,
+        heartbeats=not chosen.without_heartbeat,
         attachments=attachments,
         child_log=begin_child,
     )
@@ -283,7 +289,9 @@ def _children(source: Source, chosen: WorkerOptions, observing: Sequence[Sequenc
         "--log-format": chosen.log_format,
         "--loop": chosen.loop,
     }
+    flags = {"-E": chosen.send_events, "--without-heartbeat": chosen.without_heartbeat}
     options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    options += [flag for flag, is_given in flags.items() if is_given]
     command = [sys.executable, "-m", "celeriac", "worker", "--supervised", *options]
     # Arguments are shown to every user of the machine, the environment to this one alone.
     urls = {SUPERVISED_BROKER: source.broker, SUPERVISED_BACKEND: source.backend}

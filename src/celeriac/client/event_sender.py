@@ -121,7 +121,9 @@ class EventSender:
             self._sending = None
 
     def _next_batch(self) -> tuple[list[TaskEvent], list[bytes]]:
-        buffer, batch, written, size = self._buffer, [], [], 0
+        buffer, size = self._buffer, 0
+        batch: list[TaskEvent] = []
+        written: list[bytes] = []
         while buffer and len(batch) < BATCH and size < BATCH_BYTES:
             event = buffer.popleft()
             text = self.writer.event(event)

@@ -68,6 +68,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param serializer: of its arguments.
     :param compression: of its messages.
     :param expires: seconds after which a call must not run any more.
+    :param send_events: ``False``: workers tell monitors nothing of its runs.
     """
 
     retry: Retry | None = None
@@ -84,6 +85,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     serializer: str | None = None
     compression: str | None = None
     expires: float | None = None
+    send_events: bool | None = None
 
     def __post_init__(self) -> None:
         for name, setting in AS_SETTINGS.items():
@@ -106,6 +108,7 @@ AS_SETTINGS: Mapping[str, str] = {
     "track_started": "track_started",
     "delivery": "delivery",
     "max_deliveries": "max_deliveries",
+    "send_events": "send_events",
 }
 """Options that take the same values as a setting, or ``None``."""
 
@@ -156,6 +159,7 @@ class TaskKeywords(TypedDict, total=False):
     serializer: str | None
     compression: str | None
     expires: float | None
+    send_events: bool | None
 
 
 class SendKeywords(TypedDict, total=False):

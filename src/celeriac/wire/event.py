@@ -258,8 +258,7 @@ def _event(fields: Any) -> Event | None:
     kind, node, timestamp = fields.get("type"), fields.get("hostname"), fields.get("timestamp")
     if not isinstance(kind, str) or not kind or not isinstance(node, str):
         return None
-    is_number = isinstance(timestamp, int | float) and not isinstance(timestamp, bool)
-    return Event(kind, node, float(timestamp) if is_number else 0.0, fields)
+    return Event(kind, node, float(timestamp) if isinstance(timestamp, int | float) else 0.0, fields)
 
 
 def _written(text: str) -> str:

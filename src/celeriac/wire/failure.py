@@ -82,6 +82,11 @@ def describe(error: BaseException) -> Failure:
     return Failure(name, _storable(arguments), module, text)
 
 
+def name_of(kind: type[BaseException]) -> str:
+    """Return the name that a Celery client knows the class by."""
+    return _CELERY_NAMES[kind][1] if kind in _CELERY_NAMES else kind.__name__
+
+
 def rebuild(failure: Any) -> Exception:
     """Return the exception that a stored form stands for, to be raised.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -50,13 +50,18 @@ class Reports:
     """Stores the progress reports of a running task, in order, without making the task wait.
 
     While one report is on its way to the store, only the latest of the following ones is kept: older ones are stale.
+
+    :param tell: called on the loop with each report.
     """
 
-    __slots__ = ("_backend", "_latest", "_loop", "_running", "used")
+    __slots__ = ("_backend", "_latest", "_loop", "_running", "_tell", "used")
 
-    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, backend: Backend, loop: asyncio.AbstractEventLoop, tell: Callable[[ResultRecord], None]
+    ) -> None:
         self._backend = backend
         self._loop = loop
+        self._tell = tell
         self._latest: EncodedResult | None = None
         self._running: asyncio.Task[None] | None = None
         self.used = False
@@ -76,6 +81,7 @@ class Reports:
             await asyncio.wait([self._running])
 
     def _submit(self, encoded: EncodedResult) -> None:
+        self._tell(encoded.record)
         self._latest = encoded
         if self._running is None:
             self._running = self._loop.create_task(self._store())
@@ -106,6 +112,7 @@ class Attempt:
     :ivar ending: how the body ended.
     :ivar decision: what follows from the ending, or from a verdict against running.
     :ivar revoked: whether the body was stopped because its task was revoked.
+    :ivar left_out: whether events tell of it only if it fails, because there are too many tasks.
     :ivar started: when the attempt began, in seconds of ``time.perf_counter``.
     :ivar running: the asyncio task in which the attempt runs.
     """
@@ -116,6 +123,7 @@ class Attempt:
         "decision",
         "delivery",
         "ending",
+        "left_out",
         "message",
         "paused",
         "place",
@@ -140,6 +148,7 @@ class Attempt:
         self.ending: Ending | None = None
         self.decision: Decision | None = None
         self.revoked = False
+        self.left_out = False
         self.started = perf_counter()
         self.running: asyncio.Task[None] | None = None
 

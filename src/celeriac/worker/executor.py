@@ -139,7 +139,7 @@ class Executor:
         await self._effects.settle(attempt)
 
     def _begin(self, attempt: Attempt) -> None:
-        reports = Reports(self._backend, self._loop)
+        reports = Reports(self._backend, self._loop, self._listeners.reported)
         task = self._tasks[attempt.message.task]
         attempt.begin(task, reports, self._node, self._state)
         if task.conduct.concludes:

@@ -27,6 +27,7 @@ from celeriac.wire.extended_json import encode_json
 from celeriac.wire.preview import preview
 from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.events.events import Events
 from celeriac.worker.listeners import Listener
 from celeriac.worker.remote import LogicalClock
 
@@ -93,6 +94,7 @@ class Facts(msgspec.Struct, frozen=True):
     pool: str
     counts: Counts
     clock: LogicalClock
+    events: Events | None = None
 
 
 class Inspecting:
@@ -201,6 +203,7 @@ class Inspecting:
             "celeriac": {
                 "pool": facts.pool,
                 "slots": {"running": running, "free": max(0, concurrency - running)},
+                "events": None if facts.events is None else facts.events.numbers(),
             },
         }
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from celeriac.wire.result import ResultRecord
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.decision import Kind
 
@@ -52,6 +53,9 @@ class Listener:
 
     def started(self, attempt: Attempt) -> None:
         """The body is about to run."""
+
+    def reported(self, record: ResultRecord) -> None:
+        """A running task reported how far it is, or another state: ``record.status``, with ``record.result``."""
 
     def ended(self, attempt: Attempt) -> None:
         """The body ended, and all that follows from it has landed; the state is ``attempt.decision.state``."""
@@ -102,6 +106,7 @@ class Listeners:
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.received: Callable[[Attempt], None] = _chain(listeners, "received")
         self.started: Callable[[Attempt], None] = _chain(listeners, "started")
+        self.reported: Callable[[ResultRecord], None] = _chain(listeners, "reported")
         self.ended: Callable[[Attempt], None] = _chain(listeners, "ended")
         self.parked: Callable[[Attempt], None] = _chain(listeners, "parked")
         self.declined: Callable[[Attempt], None] = _chain(listeners, "declined")

@@ -13,6 +13,7 @@ from celeriac.client.revoking import revoke
 from celeriac.clock import Clock
 from celeriac.quantities import SECONDS, or_none, require
 from celeriac.worker.bodies import Bodies
+from celeriac.worker.events.events import Events
 
 ERROR_OF_EVENTS = {"error": "event dispatcher unavailable"}
 """Celery's answer where no events are sent."""
@@ -43,6 +44,7 @@ class Levers(msgspec.Struct, frozen=True):
     grow: Callable[[int], Awaitable[int]]
     shrink: Callable[[int], Awaitable[int]]
     ending: Ending
+    events: Events | None = None
 
 
 class Steering:
@@ -118,15 +120,21 @@ class Steering:
         raise ValueError("Pool restarts not enabled")
 
     async def enable_events(self) -> dict[str, str]:
-        """Refuse, as Celery's worker does that sends no events."""
-        return ERROR_OF_EVENTS
+        """Tell monitors of every task from now on."""
+        if self._levers.events is None:
+            return ERROR_OF_EVENTS
+        return {"ok": f"task events {'enabled' if self._levers.events.enable() else 'already enabled'}"}
 
     async def disable_events(self) -> dict[str, str]:
-        """Refuse, as Celery's worker does that sends no events."""
-        return ERROR_OF_EVENTS
+        """Tell monitors of tasks no longer."""
+        if self._levers.events is None:
+            return ERROR_OF_EVENTS
+        return {"ok": f"task events {'disabled' if self._levers.events.disable() else 'already disabled'}"}
 
     async def heartbeat(self) -> None:
-        """Do nothing, as Celery's worker does that sends no events."""
+        """Send a heartbeat now, for a monitor that has just come."""
+        if self._levers.events is not None:
+            await self._levers.events.beat()
 
     async def election(self, **_: Any) -> None:
         """Do nothing, as Celery's worker does without gossip."""

@@ -23,6 +23,7 @@ from celeriac.worker.assembly import Parts, assemble
 from celeriac.worker.attachments import Attachments, begin
 from celeriac.worker.collecting import Collecting
 from celeriac.worker.consumer import LAST_WORDS, Consumer, tell
+from celeriac.worker.events.events import Events
 from celeriac.worker.insist import Insist
 from celeriac.worker.inspecting import Counts, Facts
 from celeriac.worker.listeners import Listeners
@@ -67,6 +68,8 @@ class Worker:
         forked from it; ``spawn``: each is a program of its own, as it is on macOS when nothing is given.
     :param collect: collect cyclic garbage seldom, and whenever memory has grown, while the worker runs; only where the
         program left that to the interpreter.
+    :param send_events: tell monitors of every task from the start (Celery: ``-E``); the app's setting if not given.
+    :param heartbeats: tell monitors every 2 seconds that the worker lives (Celery: ``--without-heartbeat``).
     :param attachments: the listeners and lifespans of the app.
     :param child_log: begins a process of the pool (imports, logging), given the node name; it can be pickled.
     """
@@ -84,6 +87,8 @@ class Worker:
         max_memory_per_child: int | None = None,
         start_method: str | None = None,
         collect: bool = True,
+        send_events: bool | None = None,
+        heartbeats: bool = True,
         attachments: Attachments | None = None,
         child_log: Callable[[str], None] | None = None,
     ) -> None:
@@ -109,6 +114,8 @@ class Worker:
         self.tally = Tally()
         self._listeners = Listeners(())
         self._ending = Ending()
+        self._says = (app.settings.send_events if send_events is None else send_events, heartbeats)
+        self._events: Events | None = None
         self._remote: Remote | None = None
         self._answering: asyncio.Task[None] | None = None
 
@@ -270,7 +277,12 @@ class Worker:
     async def _open(self) -> None:
         counts = Counts()
         counting = [counts] if self._app.settings.remote_control else []
-        self._listeners = Listeners([Counting(self.tally), Log(), *counting, *self._attachments.listeners])
+        clock = LogicalClock()
+        self._events = self._make_events(clock)
+        telling = [self._events, self._events.announcer] if self._events is not None else []
+        self._listeners = Listeners(
+            [Counting(self.tally), Log(), *counting, *telling, *self._attachments.listeners]
+        )
         self._listeners.worker_made(self)
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)
@@ -291,6 +303,8 @@ class Worker:
             state,
             _nothing if self._collecting is None else self._collecting.look,
         )
+        if self._events is not None:
+            self._events.heart.active = lambda: len(parts.bodies.running())
         consumer, bodies, revocations = parts.consumer, parts.bodies, parts.revocations
         self._consumer, self._home = consumer, asyncio.get_running_loop()
         self._running = asyncio.create_task(_take_in(consumer, connections.backend))
@@ -300,7 +314,16 @@ class Worker:
         fanout = connections.broker.fanout if self._app.settings.remote_control else None
         if fanout is not None:
             self._remote = _make_remote(
-                self, connections, self._app, parts, counts, self._ending, self._choice.title, fanout
+                self,
+                connections,
+                self._app,
+                parts,
+                counts,
+                self._ending,
+                self._choice.title,
+                fanout,
+                clock,
+                self._events,
             )
             self._answering = asyncio.create_task(self._remote.run(), name="celeriac-remote")
 
@@ -320,6 +343,8 @@ class Worker:
             self._answering.cancel()
             await self._remote.finish()
             await asyncio.wait([self._answering])
+        if self._events is not None:
+            await self._events.finish()
         await self._pool.close()
         self._consumer = None
         if self._collecting is not None:
@@ -328,6 +353,14 @@ class Worker:
             await self._lifespans.aclose()
         self._listeners.worker_stopped(self.name)
         await self._running  # if the intake has ended by itself, this raises its error
+
+    def _make_events(self, clock: LogicalClock) -> Events | None:
+        """Return what tells monitors of this worker, ``None`` where nobody is to be told, or can be."""
+        sends, beats = self._says
+        fanout = self._app.connections().broker.fanout
+        if fanout is None or not (sends or beats or self._app.settings.remote_control):
+            return None
+        return Events(self._app, fanout, self.name, clock, task_events=sends, heartbeats=beats)
 
     async def _work_until_asked(self, began: Future[None], asked: asyncio.Event) -> None:
         self._ending.asked = asked
@@ -347,6 +380,8 @@ def _make_remote(
     ending: Ending,
     pool: str,
     fanout: Fanout,
+    clock: LogicalClock,
+    events: Events | None,
 ) -> Remote:
     facts = Facts(
         worker.name,
@@ -357,7 +392,8 @@ def _make_remote(
         parts.bodies.running,
         pool,
         counts,
-        LogicalClock(),
+        clock,
+        events,
     )
     levers = Levers(
         connections,
@@ -369,6 +405,7 @@ def _make_remote(
         worker.grow,
         worker.shrink,
         ending,
+        events,
     )
     return make_remote(fanout, facts, levers)
 

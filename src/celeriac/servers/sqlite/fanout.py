@@ -101,17 +101,26 @@ class SqliteFanout:
             await self._file.link.check_size(len(frame), f"a message to {exchange.name}")
         topics: list[str] = []
 
+        def who(connection: sqlite3.Connection) -> int:
+            known = connection.execute(_WHO_LISTENS, {"exchange": exchange.name}).fetchall()
+            return len(
+                {listener for listener, bound in known if not exchange.by_key or leads(str(bound), key)}
+            )
+
         def say(connection: sqlite3.Connection) -> int:
             now = self._file.clock.now()
             _sweep(connection, now)
-            known = connection.execute(_WHO_LISTENS, {"exchange": exchange.name}).fetchall()
-            hearing = {listener for listener, bound in known if not exchange.by_key or leads(str(bound), key)}
+            hearing = who(connection)
             if hearing:
                 facts = {"exchange": exchange.name, "key": key, "expires": now + keep, "frame": frame}
                 connection.execute(_SAY, facts)
                 topics.append(_topic(exchange.name))
-            return len(hearing)
+            return hearing
 
+        if not await self._file.link.read(
+            who
+        ):  # heartbeats are mostly heard by nobody, and need no transaction
+            return 0
         count = await self._file.link.write(say, lambda: topics)
         self._file.ring(topics)
         return count

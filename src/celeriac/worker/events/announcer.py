@@ -7,7 +7,6 @@ that. An event keeps no value of a task alive, only short text. A failure is alw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from time import monotonic, perf_counter
 
 from celeriac.client.event_sender import EventSender
@@ -25,7 +24,7 @@ from celeriac.wire.event import (
     TaskSucceeded,
     cut_traceback,
 )
-from celeriac.wire.failure import format_traceback
+from celeriac.wire.failure import format_traceback, name_of
 from celeriac.wire.preview import LIMIT, preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
@@ -206,9 +205,11 @@ class Announcer(Listener):
 
 
 def error_text(error: BaseException) -> str:
-    """Return the ``repr`` of an exception, which begins with its class: monitors read the class off it."""
-    text, name = preview(error), type(error).__name__
-    return text if text.startswith(name) else f"{name}({text})"
+    """Return the ``repr`` of an exception, which begins with its class, by Celery's name: monitors read it off there."""
+    text, own, told = preview(error), type(error).__name__, name_of(type(error))
+    if not text.startswith(own):
+        return f"{told}({text})"
+    return text if own == told else told + text[len(own) :]
 
 
 def _call(message: TaskMessage) -> tuple[str, str, str]:
@@ -233,8 +234,3 @@ def _error_texts(attempt: Attempt) -> tuple[str, str | None]:
         return error_text(error), None
     stored = decision.results[0].record.traceback if decision.results else None
     return error_text(error), cut_traceback(stored or format_traceback(shorten(error)))
-
-
-def iso(moment: float) -> str:
-    """Return a moment as ISO 8601."""
-    return datetime.fromtimestamp(moment, UTC).isoformat()
