@@ -205,7 +205,7 @@ class Announcer(Listener):
 
 
 def error_text(error: BaseException) -> str:
-    """Return the ``repr`` of an exception, which begins with its class, by Celery's name: monitors read it off there."""
+    """Return the ``repr`` of an exception, which begins with its class, as Celery calls it: monitors read it there."""
     text, own, told = preview(error), type(error).__name__, name_of(type(error))
     if not text.startswith(own):
         return f"{told}({text})"
