@@ -29,9 +29,9 @@ from celeriac.wire.preview import LIMIT, preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import Attempt
+from celeriac.worker.decision import Returned, Settle
 from celeriac.worker.events.share import Share
 from celeriac.worker.listeners import Listener
-from celeriac.worker.outcome import Returned, Settle
 from celeriac.worker.raised import shorten
 from celeriac.worker.remote import LogicalClock
 
