@@ -236,6 +236,21 @@ class ReplyTo(msgspec.Struct, frozen=True):
         return f"{self.key}.{self.exchange}"
 
 
+class Listening(Protocol):
+    """The messages that a listener gets, as they come; an asynchronous iterator.
+
+    :ivar dropped: how many came and were dropped since they were not read in time.
+    :ivar cuts: how often the connection was lost; what was published meanwhile is lost, too.
+    """
+
+    dropped: int
+    cuts: int
+
+    def __aiter__(self) -> AsyncIterator[Envelope | Unreadable]: ...
+
+    async def __anext__(self) -> Envelope | Unreadable: ...
+
+
 class Answers(Protocol):
     """The answers to a question, as they come.
 
@@ -263,9 +278,7 @@ class Fanout(Protocol):
         """
         ...
 
-    def listen(
-        self, bindings: Sequence[Binding]
-    ) -> AbstractAsyncContextManager[AsyncIterator[Envelope | Unreadable]]:
+    def listen(self, bindings: Sequence[Binding]) -> AbstractAsyncContextManager[Listening]:
         """Hear, within the block, what is published to any of the bindings.
 
         Entering returns when everything published from then on is heard. A connection that is cut is made anew by

@@ -17,6 +17,7 @@ from celeriac.quantities import SECONDS, Check, number, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
 from celeriac.wire.control import CELERYS
+from celeriac.wire.event import EVENTS
 
 MOST_AHEAD = 64
 """Messages that a worker may hold before they can start: more would save no further round trips."""
@@ -57,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param default_retry: the retry policy of tasks that have none.
     :param soft_time_limit: seconds, for tasks that have none.
     :param time_limit: seconds, for tasks that have none.
+    :param event_exchange: the exchange of events (Celery: ``event_exchange``); only those who use the same hear them.
     :param send_events: let workers tell monitors of every task from their start (Celery: ``worker_send_task_events``);
         otherwise they do so when a monitor asks for it.
     :param send_sent_event: let senders tell monitors of every message (Celery: ``task_send_sent_event``).
@@ -95,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_retry: Retry | None = None
     soft_time_limit: float | None = None
     time_limit: float | None = None
+    event_exchange: str = EVENTS
     send_events: bool = False
     send_sent_event: bool = False
     event_rate_limit: float | None = 5000.0
@@ -180,6 +183,7 @@ ALLOWED: Mapping[str, Check] = {
     "default_retry": or_none(("a Retry", lambda value: isinstance(value, Retry))),
     "soft_time_limit": or_none(SECONDS),
     "time_limit": or_none(SECONDS),
+    "event_exchange": NAME,
     "send_events": FLAG,
     "send_sent_event": FLAG,
     "event_rate_limit": or_none(

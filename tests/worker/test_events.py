@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac, Context, Retry
-from celeriac.broker import Binding, Exchange
-from celeriac.client.event_sender import EXCHANGE, EventSender
+from celeriac.broker import Exchange
+from celeriac.client.event_reader import EventStream
+from celeriac.client.event_sender import EventSender
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.wire.envelope import Envelope
-from celeriac.wire.event import Event, EventWriter, TaskStarted, read_events
+from celeriac.wire.event import EVENTS, Event, EventWriter, TaskStarted
 from celeriac.worker.events.share import Share
 
 NODE = "ours@here"
@@ -46,16 +47,14 @@ class Heard:
 @asynccontextmanager
 async def listening(app: Celeriac) -> AsyncIterator[Heard]:
     heard = Heard()
-    fanout = app.connections().broker.fanout
-    assert fanout is not None
 
-    async def take(messages: AsyncIterator[Any]) -> None:
-        async for message in messages:
-            heard.events += read_events(message, app.codecs)
+    async def take(events: EventStream) -> None:
+        async for event in events:
+            heard.events.append(event)
             heard.came.set()
 
-    async with fanout.listen([Binding(exchange=EXCHANGE, key="#")]) as messages:
-        taking = asyncio.create_task(take(messages))
+    async with app.events.listen() as events:
+        taking = asyncio.create_task(take(events))
         yield heard
         taking.cancel()
         await asyncio.wait([taking])
@@ -178,7 +177,7 @@ class FakeFanout:
 
 
 def sender_to(fanout: FakeFanout) -> EventSender:
-    return EventSender(fanout, EventWriter(NODE, 1), "task.multi", NODE)  # type: ignore[arg-type]
+    return EventSender(fanout, EVENTS, EventWriter(NODE, 1), "task.multi", NODE)  # type: ignore[arg-type]
 
 
 def started(number: int, size: int = 1) -> TaskStarted:

@@ -60,8 +60,7 @@ COMMANDS: Mapping[str, str] = {
     "shell": "use python, importing your module",
     "amqp": "use celeriac queues",
     "beat": "celery beat can send to celeriac workers",
-    "events": "workers send no events yet; see their logs",
-    "flower": "workers send no events yet; see celeriac queues and celeriac result",
+    "flower": "run Flower itself beside the workers: celery -b URL flower",
 }
 
 POOLS: Mapping[str, str] = {

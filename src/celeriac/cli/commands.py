@@ -80,6 +80,12 @@ def _doctor() -> click.Command:
     return doctor
 
 
+def _events() -> click.Command:
+    from celeriac.cli.events import events
+
+    return events
+
+
 def _probe() -> click.Command:
     from celeriac.cli.probe import probe
 
@@ -131,6 +137,7 @@ def commands() -> Commands:
             "dead": ("List, run again or delete messages that were set aside.", _dead),
             "demo": ("See it work; needs nothing.", _demo),
             "doctor": ("Say what would be connected to, and what to fix.", _doctor),
+            "events": ("Watch what workers do, as it happens.", _events),
             "probe": ("Ask a worker of this machine whether it lives.", _probe),
             "inspect": ("Ask workers what they do.", _inspect),
             "queues": ("List the queues, look into one, empty one.", _queues),

@@ -21,6 +21,7 @@ from celeriac.canvas.nodes import Node, Signature
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.client.control import Control
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said
+from celeriac.client.event_reader import EventReader
 from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.publisher import Publisher
 from celeriac.client.result import Result
@@ -98,6 +99,7 @@ class App:
         self._table = ConnectionTable(self._open)
         self.outbox = Outbox(self.settings, self._table, run, self.defaults, self.connect_to)
         self.control = Control(self._table, self.settings, self.codecs, self.clock, run)
+        self.events = EventReader(self._table, self.settings, self.codecs, self.control)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

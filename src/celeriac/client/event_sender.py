@@ -18,11 +18,9 @@ from celeriac.broker import Exchange, Fanout
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.retry import Backoff
 from celeriac.wire.envelope import Envelope
-from celeriac.wire.event import EVENTS, EventWriter, TaskEvent
+from celeriac.wire.event import EventWriter, TaskEvent
 
 logger = logging.getLogger("celeriac.events")
-
-EXCHANGE = Exchange(EVENTS, by_key=True)
 
 BUFFERED = 10_000
 """Events that are kept while the broker is away."""
@@ -47,8 +45,9 @@ class EventSender:
     :ivar refused: whether the broker has refused to carry events; then none are sent any more.
     """
 
-    def __init__(self, fanout: Fanout, writer: EventWriter, key: str, source: str) -> None:
+    def __init__(self, fanout: Fanout, exchange: str, writer: EventWriter, key: str, source: str) -> None:
         self._fanout = fanout
+        self.exchange = Exchange(exchange, by_key=True)
         self.writer = writer
         self._key = key
         self._source = source
@@ -80,7 +79,7 @@ class EventSender:
         if self.refused:
             return False
         try:
-            self.listeners = await self._fanout.publish(EXCHANGE, envelope, key)
+            self.listeners = await self._fanout.publish(self.exchange, envelope, key)
         except BrokerUnavailable:
             raise
         except BrokerError as error:

@@ -21,11 +21,14 @@ class Inbox:
     """An iterator over what is put in.
 
     :param expect: messages after which it ends; ``None`` for never.
+    :ivar dropped: how many were dropped since they were not read in time.
+    :ivar cuts: how often the connection was lost.
     :ivar listeners: how many heard the question that these messages answer, where they are counted.
     """
 
     def __init__(self, expect: int | None = None, most: int = MOST) -> None:
         self.listeners: int | None = None
+        self.dropped = self.cuts = 0
         self._left = expect
         self._heard: deque[Heard] = deque(maxlen=most)
         self._error: Exception | None = None
@@ -33,6 +36,8 @@ class Inbox:
 
     def put(self, heard: Heard) -> None:
         """Add what was heard."""
+        if len(self._heard) == self._heard.maxlen:
+            self.dropped += 1
         self._heard.append(heard)
         self._news.set()
 

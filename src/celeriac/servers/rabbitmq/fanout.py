@@ -230,6 +230,7 @@ class _Listening:
         if self._closed or channel is not self._channel:
             return
         self._channel = None
+        self.inbox.cuts += 1
         if self._lasting:
             self._reopening = asyncio.create_task(self._reopen(), name="celeriac-fanout")
         else:

@@ -198,6 +198,7 @@ class _Listening:
         self._inbox.put(unpack(content))
 
     def _lose(self, error: CeleriacError) -> None:
+        self._inbox.cuts += 1
         self._cut.set()
 
     async def _tend(self) -> None:

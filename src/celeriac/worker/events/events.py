@@ -39,7 +39,13 @@ class Events(Listener):
         heartbeats: bool,
     ) -> None:
         share = Share(app.settings.event_rate_limit)
-        self._sender = EventSender(fanout, EventWriter(node, os.getpid(), utcoffset()), TASK_KEY, node)
+        self._sender = EventSender(
+            fanout,
+            app.settings.event_exchange,
+            EventWriter(node, os.getpid(), utcoffset()),
+            TASK_KEY,
+            node,
+        )
         self.announcer = Announcer(self._sender, app.tasks, clock, app.clock.now, share, task_events)
         self.heart = Heart(node, self._sender, clock, app.clock.now, share, self.announcer)
         self._heartbeats = heartbeats

@@ -12,8 +12,8 @@ import logging
 import threading
 from time import monotonic
 
+from celeriac.broker import Exchange
 from celeriac.client.app import App
-from celeriac.client.event_sender import EXCHANGE
 from celeriac.errors import CeleriacError
 from celeriac.wire.event import EventWriter, key_of
 from celeriac.worker.events.heart import FREQUENCY, Heart
@@ -70,11 +70,12 @@ class StandIn:
     async def _beat(self) -> None:
         """Beat until the worker's loop answers."""
         fanout = self._app.connections().broker.fanout
+        exchange = Exchange(self._app.settings.event_exchange, by_key=True)
         writer = EventWriter(self._node, self._heart.pid)
         try:
             while fanout is not None and not self._ended.is_set():
                 beat = self._heart.describe(lag=round(monotonic() - self._heart.last, 1))
-                await fanout.publish(EXCHANGE, writer.single(beat), key_of("worker-heartbeat"))
+                await fanout.publish(exchange, writer.single(beat), key_of("worker-heartbeat"))
                 if await asyncio.to_thread(self._answers, FREQUENCY):
                     return
         finally:
