@@ -79,6 +79,7 @@ def test_settings_keep_their_meaning() -> None:
         task_soft_time_limit=20,
         worker_enable_remote_control=False,
         worker_prefetch_multiplier=1,
+        worker_send_task_events=True,
         broker_transport_options={"visibility_timeout": 7200},
     ).settings
     assert settings.delivery == "at_least_once"
@@ -89,7 +90,7 @@ def test_settings_keep_their_meaning() -> None:
     assert (settings.result_expires, settings.result_extended, settings.ignore_result) == (7200.0, True, True)
     assert (settings.time_limit, settings.soft_time_limit) == (30.0, 20.0)
     assert (settings.remote_control, settings.prefetch) == (False, 0)
-    assert settings.visibility_timeout == 7200.0
+    assert (settings.visibility_timeout, settings.send_events) == (7200.0, True)
 
 
 @pytest.mark.parametrize("forever", [None, 0])

@@ -252,11 +252,11 @@ def test_children_end_with_their_parent(project: Project):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["-B"], "celeriac has no -B: periodic tasks"),
-        (["--autoscale=10,3"], "with -c"),
+        (["-B"], "celeriac has no -B: run celery beat"),
+        (["--autoscale=3,10"], "the most tasks at once and the least"),
         (["-D"], "systemd"),
         (["-P", "gevent"], "use -P threads"),
-        (["-P", "prefork"], "use -P processes"),
+        (["-P", "custom"], "use -P threads, processes or solo"),
         (["-n", "a@b@c"], "exactly one '@'"),
         (["-c", "0"], "is not in the range"),
     ],
@@ -269,17 +269,10 @@ def test_flags_of_celery_that_are_not_here(project: Project, flags: list[str], s
 
 
 def test_flags_of_celery_that_do_no_harm(project: Project):
-    flags = ["-Ofair", "--without-gossip", "--without-mingle"]
-    values = ["--prefetch-multiplier=4", "-s", "beat.db", "--heartbeat-interval", "2", "-S", "state.db"]
+    flags = ["--without-gossip", "--without-mingle"]
+    values = ["-s", "beat.db", "--heartbeat-interval", "2", "-S", "state.db"]
     with project.worker(*flags, *values) as worker:
         assert worker.stop() == 0
-    for flag in (
-        "--optimization fair",
-        "--without-gossip",
-        "--without-mingle",
-        "--heartbeat-interval 2",
-        "--prefetch-multiplier 4",
-        "--schedule beat.db",
-    ):
+    for flag in ("--without-gossip", "--without-mingle", "--heartbeat-interval 2", "--schedule beat.db"):
         [line] = [line for line in worker.lines if f" {flag} has no effect: " in line]
         assert " WARNING " in line

@@ -71,8 +71,17 @@ HONOURED: Mapping[str, str] = {
     "worker_concurrency": "--concurrency",
     "worker_direct": "a queue of the worker's own",
     "worker_enable_remote_control": "remote_control",
+    "worker_hijack_root_logger": "read by Celery's own set-up of logging",
+    "worker_log_color": "read by Celery's own set-up of logging",
+    "worker_log_datefmt": "read by Celery's own set-up of logging",
+    "worker_log_format": "read by Celery's own set-up of logging",
+    "worker_redirect_stdouts": "read by Celery's own set-up of logging",
+    "worker_redirect_stdouts_level": "read by Celery's own set-up of logging",
+    "worker_task_log_datefmt": "read by Celery's own set-up of logging",
+    "worker_task_log_format": "read by Celery's own set-up of logging",
     "worker_max_memory_per_child": "--max-memory-per-child",
     "worker_max_tasks_per_child": "--max-tasks-per-child",
+    "worker_send_task_events": "send_events",
     "worker_pool": "--pool: prefork is processes, threads and solo are themselves",
     "worker_pool_start_method": "--start-method: spawn is spawn, fork is forkserver, which loads the app once",
     "worker_prefetch_multiplier": "prefetch: 1 takes only what can start, as does a disabled prefetch",
@@ -196,7 +205,6 @@ HARMLESS: Mapping[str, str] = {
 """Settings that change nothing here which anybody relies on, with the reason."""
 
 _KEEP_DEFAULT = "leave it at its default, so that workers of both kinds see the same"
-_LOG = "celeriac writes its own log lines: see --log-format, and logging in the signal setup_logging"
 _RATES = "rate limits are not enforced: limit the tasks at once with a queue and -c of their own"
 _SIGNING = "signed messages are neither written nor checked: use json over TLS"
 
@@ -229,15 +237,6 @@ WARNED: Mapping[str, str] = {
     "worker_disable_rate_limits": _RATES,
     "worker_deduplicate_successful_tasks": "a task that ended already is run again if its message is: make it "
     "idempotent, or give task_acks_late=False",
-    "worker_hijack_root_logger": _LOG,
-    "worker_log_color": _LOG,
-    "worker_log_datefmt": _LOG,
-    "worker_log_format": _LOG,
-    "worker_redirect_stdouts": _LOG,
-    "worker_redirect_stdouts_level": _LOG,
-    "worker_send_task_events": "workers send no events yet",
-    "worker_task_log_datefmt": _LOG,
-    "worker_task_log_format": _LOG,
     "worker_timer": "the worker's timer is celeriac's own: take it out",
 }
 """Settings that are not followed, with what to do about a value of one's own."""

@@ -5,7 +5,7 @@ Rules: the Celery app itself stays as it is, but for what the command line says 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Celery
@@ -42,6 +42,36 @@ class Found(App):
     def departures(self) -> Sequence[Departure]:
         """What is to be said of its settings."""
         return self.mapped.departures
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """The departures that a worker lives with."""
+        return [str(departure) for departure in self.departures if departure.level == "warn"]
+
+    @property
+    def worker_options(self) -> Mapping[str, Any]:
+        """What the settings say of workers."""
+        usual = self.mapped.worker
+        options = {
+            "pool": usual.pool,
+            "concurrency": usual.concurrency,
+            "max_tasks_per_child": usual.max_tasks_per_child,
+            "max_memory_per_child": usual.max_memory_per_child,
+            "start_method": usual.start_method,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def set_up_logging(self, level: str, file: str | None, node: str) -> bool:
+        """Log as Celery's worker does: its formats, the signals by which apps set up logging, prints as log lines."""
+        conf = self.celery.conf
+        self.celery.log.setup(
+            level.upper(),
+            file,
+            redirect_stdouts=conf.worker_redirect_stdouts,
+            redirect_level=conf.worker_redirect_stdouts_level,
+            hostname=node,
+        )
+        return True
 
     def require_runnable(self) -> None:
         """Raise ``ConfigError`` where a worker of this app would do harm."""

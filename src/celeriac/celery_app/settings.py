@@ -245,6 +245,7 @@ class _Mapping:
             soft_time_limit=self._seconds("task_soft_time_limit"),
             time_limit=self._seconds("task_time_limit"),
             remote_control=bool(conf.get("worker_enable_remote_control", True)),
+            send_events=bool(conf.get("worker_send_task_events")),
             # Celery's functions check their arguments themselves.
             strict_arguments=False,
         )

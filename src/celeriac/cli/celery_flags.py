@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -9,24 +10,14 @@ from typing import Any
 import click
 
 WORKER_FLAGS: Mapping[str, str] = {
-    "-B": "periodic tasks are not part of the worker",
-    "--beat": "periodic tasks are not part of the worker",
-    "--autoscale": "coroutines need no scaling: give the most that may run at once with -c",
+    "-B": "run celery beat, which sends to celeriac's workers",
+    "--beat": "run celery beat, which sends to celeriac's workers",
     "-D": "leave the process to systemd, a container or `&`",
     "--detach": "leave the process to systemd, a container or `&`",
-    "--pidfile": "leave the process to systemd or a container",
-    "--uid": "leave the process to systemd or a container",
-    "--gid": "leave the process to systemd or a container",
-    "--umask": "leave the process to systemd or a container",
-    "--workdir": "change the directory before the start",
-    "-I": "import those modules in the module of the app",
-    "--include": "import those modules in the module of the app",
-    "-X": "name the queues to take from with -Q",
-    "--exclude-queues": "name the queues to take from with -Q",
-    "--time-limit": "give it to the task, @app.task(timeout=...), or the app, time_limit=...",
-    "--soft-time-limit": "give it to the task, @app.task(soft_timeout=...), or the app, soft_time_limit=...",
-    "--purge": "empty the queue first: celeriac queues purge QUEUE",
-    "--discard": "empty the queue first: celeriac queues purge QUEUE",
+    "--executable": "leave the process to systemd, a container or `&`",
+    "--uid": "start it as that user: leave that to systemd or a container",
+    "--gid": "start it as that group: leave that to systemd or a container",
+    "--umask": "set it in the shell that starts it, or leave that to systemd",
 }
 
 HARMLESS = "celeriac.harmless_flags"
@@ -40,11 +31,6 @@ HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
 """Flags of Celery's worker that ask for nothing which is missed."""
 
 HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
-    (
-        "-O",
-        "--optimization",
-    ): "a worker holds what it starts within 20 ms; with prefetch=0 in the app, nothing",
-    ("--prefetch-multiplier",): "the app's setting prefetch says what a worker may hold",
     ("--heartbeat-interval",): "a heartbeat goes out every 2 s",
     ("-s", "--schedule-filename", "--schedule"): "periodic tasks are not part of the worker",
     ("--scheduler",): "periodic tasks are not part of the worker",
@@ -64,7 +50,7 @@ COMMANDS: Mapping[str, str] = {
 }
 
 POOLS: Mapping[str, str] = {
-    "prefork": "processes",
+    "custom": "threads, processes or solo",
     "gevent": "threads, or write the tasks as coroutines (async def)",
     "eventlet": "threads, or write the tasks as coroutines (async def)",
 }
@@ -98,16 +84,63 @@ def takes_harmless_flags(function: Any) -> Any:
     return function
 
 
+ENVIRONMENT: Mapping[tuple[str, ...], tuple[str, str | None]] = {
+    ("--config",): ("CELERY_CONFIG_MODULE", None),
+    ("--loader",): ("CELERY_LOADER", None),
+    ("--skip-checks",): ("CELERY_SKIP_CHECKS", "true"),
+    ("-C", "--no-color"): ("NO_COLOR", "1"),
+    ("-q", "--quiet"): ("CELERY_QUIET", "1"),
+}
+"""Celery's options before the command, with the variable that each of them sets, and its value if it takes none."""
+
+
+def takes_environment_flags(function: Any) -> Any:
+    """Accept Celery's options that stand before the command, for apps that go by them."""
+    for names, (variable, fixed) in ENVIRONMENT.items():
+        function = click.option(
+            *names,
+            f"sets_{variable.lower()}",
+            is_flag=fixed is not None,
+            hidden=True,
+            expose_value=False,
+            is_eager=True,
+            callback=partial(_set_variable, variable, fixed),
+        )(function)
+    return function
+
+
+def _set_variable(
+    variable: str, fixed: str | None, _: click.Context, __: click.Parameter, value: str | bool | None
+) -> None:
+    if value:
+        os.environ[variable] = fixed or str(value)
+
+
 def _note(why: str, context: click.Context, option: click.Parameter, value: str | bool | None) -> None:
     if value:
         given = f"{option.opts[-1]} {value}" if isinstance(value, str) else option.opts[-1]
         context.meta.setdefault(HARMLESS, []).append(f"{given} has no effect: {why}")
 
 
+class LogLevel(click.Choice[str]):
+    """A level of logging, ours; ``fatal`` is Celery's word for critical."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert("critical" if str(value).lower() == "fatal" else value, param, ctx)
+
+
+class StartMethod(click.Choice[str]):
+    """How child processes start; Celery's ``fork`` is forkserver, which loads the app once as well."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert("forkserver" if value == "fork" else value, param, ctx)
+
+
 class PoolName(click.Choice[str]):
     """The name of a pool, ours."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        value = "processes" if value == "prefork" else value
         if value in POOLS:
             self.fail(f"there is no pool {value} here: use -P {POOLS[value]}", param, ctx)
         return super().convert(value, param, ctx)

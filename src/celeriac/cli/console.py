@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from io import TextIOWrapper
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import click
 
@@ -29,12 +29,12 @@ def styled(text: str, **look: Any) -> Styled:
 
 def say(*parts: str | Styled, err: bool = False) -> None:
     """Print one line of these parts; newlines and control characters in them are made visible."""
-    click.echo("".join(_drawn(part, lines=False) for part in parts), err=err)
+    click.echo("".join(_drawn(part, lines=False) for part in parts), file=_stream(err=err))
 
 
 def say_lines(*parts: str | Styled, err: bool = False) -> None:
     """Print text that has several lines, such as a traceback; control characters in it are made visible."""
-    click.echo("".join(_drawn(part, lines=True) for part in parts), err=err)
+    click.echo("".join(_drawn(part, lines=True) for part in parts), file=_stream(err=err))
 
 
 def ask(question: str) -> bool:
@@ -47,6 +47,13 @@ def write_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _stream(*, err: bool) -> TextIO:
+    """Return where to print: past the log that Celery makes of whatever a Celery app's tasks print."""
+    now, first = (sys.stderr, sys.__stderr__) if err else (sys.stdout, sys.__stdout__)
+    is_celerys = type(now).__module__.startswith("celery.")
+    return first if is_celerys and first is not None else now
 
 
 def _drawn(part: str | Styled, *, lines: bool) -> str:

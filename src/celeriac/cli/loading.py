@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from celeriac.cli.places import absolute_file
@@ -22,13 +22,18 @@ from celeriac.servers.url_parts import masked
 T = TypeVar("T")
 
 
-def load(source: Source) -> App:
-    """Return the app. Raises ``ConfigError`` when nothing says where to connect, and as ``load_app``."""
+def load(source: Source, include: Sequence[str] = ()) -> App:
+    """Return the app.
+
+    :param include: modules to import beside that of the app.
+
+    Raises ``ConfigError`` when nothing says where to connect, and as ``load_app``.
+    """
     if source.target is None and source.broker is None and not any(map(os.environ.get, BROKER_VARIABLES)):
         raise ConfigError(
             "which broker? Name your app (-A module), or a URL (-b redis://host), or set CELERIAC_BROKER"
         )
-    return load_or_default(source)
+    return load_or_default(source, include)
 
 
 def load_existing(source: Source) -> App:
@@ -42,9 +47,9 @@ def load_existing(source: Source) -> App:
     return app
 
 
-def load_or_default(source: Source) -> App:
+def load_or_default(source: Source, include: Sequence[str] = ()) -> App:
     """Return the app; without any hint one on the embedded default."""
-    app: App = load_app(source.target) if source.target is not None else App(run=BACKGROUND.run)
+    app: App = load_app(source.target, include) if source.target is not None else App(run=BACKGROUND.run)
     if source.broker is not None or source.backend is not None:
         app.connect_to(source.broker, source.backend)
     return app

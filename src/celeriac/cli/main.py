@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from celeriac.cli.celery_flags import COMMANDS
+from celeriac.cli.celery_flags import COMMANDS, takes_environment_flags
 from celeriac.cli.command_line import hide_passwords
 from celeriac.cli.commands import Commands, commands
 from celeriac.cli.console import say, say_lines, styled, write_anything
@@ -87,6 +87,7 @@ Client and worker for Celery's tasks: on Redis beside Celery, or alone on one fi
     epilog=EXIT_CODES,
 )
 @click.version_option(None, "--version", package_name="celeriac", message="%(prog)s %(version)s")
+@takes_environment_flags
 @takes_source
 def celeriac(source: Source) -> None:
     """Client and worker for Celery's tasks."""

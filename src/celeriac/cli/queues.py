@@ -72,7 +72,7 @@ def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
     if not yes:
         listing = ", ".join(f"{depth} in {name}" for name, depth in depths.items())
         confirm(f"Delete {counted(waiting, 'waiting task')} ({listing})?")
-    deleted = run_with(app, _purge(app, names))
+    deleted = run_with(app, purge(app, names))
     say(f"{counted(deleted, 'task')} deleted")
 
 
@@ -111,7 +111,8 @@ async def _peek(app: App, queue: str, limit: int) -> list[Summary]:
     return [summary_of(content, app) for content in await broker.peek(queue, limit)]
 
 
-async def _purge(app: App, names: Sequence[str]) -> int:
+async def purge(app: App, names: Sequence[str]) -> int:
+    """Delete what waits in these queues; return how many messages that were."""
     broker = app.connections().broker
     return sum([await broker.purge(name) for name in names])
 

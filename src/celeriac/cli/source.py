@@ -6,6 +6,7 @@ every command line, and costs nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
@@ -61,8 +62,24 @@ def takes_source(function: Callable[..., T]) -> Callable[..., T]:
     return result
 
 
+def _change_directory(_: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        try:
+            os.chdir(value)
+        except OSError as error:
+            raise click.BadParameter(f"{value}: {error.strerror}", param=option) from error
+
+
 OPTIONS = (
     click.option("-A", "--app", "target", metavar="MODULE[:ATTR]", help="The app, as Python imports it."),
+    click.option(
+        "--workdir",
+        metavar="DIRECTORY",
+        is_eager=True,
+        expose_value=False,
+        callback=_change_directory,
+        help="Change to this directory first.",
+    ),
     click.option("-b", "--broker", metavar="URL", help="Use this broker in place of the app's own."),
     click.option(
         "--backend",

@@ -17,14 +17,24 @@ from typing import Literal
 import click
 import msgspec
 
-from celeriac.cli.celery_flags import HARMLESS, PoolName, WorkerCommand, takes_harmless_flags
+from celeriac.cli.celery_flags import (
+    HARMLESS,
+    LogLevel,
+    PoolName,
+    StartMethod,
+    WorkerCommand,
+    takes_harmless_flags,
+)
+from celeriac.cli.celery_options import CeleryOptions, split_celery, takes_celery_options
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
-from celeriac.cli.loading import load
+from celeriac.cli.loading import load, run_with
 from celeriac.cli.loops import LOOPS, loop_factory
 from celeriac.cli.observation import FamilyObservation, Observation, split_shown, takes_shown
+from celeriac.cli.pidfile import pidfile
 from celeriac.cli.places import backend_place, broker_place
+from celeriac.cli.queues import purge
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.target import load_app
 from celeriac.cli.worker_log import LogFormat, LogStyle, handle_lines, set_up_logging
@@ -51,9 +61,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     queues: str | None
     concurrency: int | None
-    pool: Literal["threads", "processes", "solo"]
+    pool: Literal["threads", "processes", "solo"] | None
     name: str | None
-    grace: float
+    grace: float | None
     lease: float | None
     max_tasks_per_child: int | None
     max_memory_per_child: int | None
@@ -73,18 +83,20 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     "--queues",
     metavar="A,B",
     shell_complete=complete_queues,
-    help="Take from these queues. [default: the app's default queue]",
+    help="Take from these queues. [default: the app's]",
 )
 @click.option(
-    "-c", "--concurrency", type=click.IntRange(min=1), metavar="N", help="Tasks at once. [default: 100]"
+    "-c",
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tasks at once. [default: 100; with processes one for each core]",
 )
 @click.option(
     "-P",
     "--pool",
     type=PoolName(POOLS),
-    default="threads",
-    help="Where plain functions run.",
-    show_default=True,
+    help="Where plain functions run. [default: threads; for a Celery app as it says, else processes]",
 )
 @click.option("-n", "--hostname", "name", metavar="NAME", help="Node name; %h, %n, %d as in Celery.")
 @click.option(
@@ -97,10 +109,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
-    default=30.0,
-    show_default=True,
     metavar="SECONDS",
-    help="How long running tasks may take to end after SIGTERM or Ctrl-C.",
+    help="How long running tasks may take to end after SIGTERM or Ctrl-C. [default: 30]",
 )
 @click.option(
     "--lease",
@@ -109,7 +119,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     help="How long after its death a worker's tasks run elsewhere. [default: the app's setting, 30]",
 )
 @click.option(
-    "-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="info", show_default=True
+    "-l", "--loglevel", type=LogLevel(LEVELS, case_sensitive=False), default="info", show_default=True
 )
 @click.option(
     "--max-tasks-per-child",
@@ -125,7 +135,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option(
     "--start-method",
-    type=click.Choice(START_METHODS),
+    "--pool-start-method",
+    "start_method",
+    type=StartMethod(START_METHODS),
     help="With -P processes: fork children from a process that imported the app, or start each anew.",
 )
 @click.option("-f", "--logfile", metavar="FILE", help="Write the log there in place of stderr.")
@@ -133,8 +145,11 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--loop", type=click.Choice(LOOPS), default="auto", help="auto takes uvloop where it is installed."
 )
-@click.option("-E", "--task-events", "send_events", is_flag=True, help="Tell monitors of every task.")
+@click.option(
+    "-E", "--task-events", "--events", "send_events", is_flag=True, help="Tell monitors of every task."
+)
 @click.option("--without-heartbeat", is_flag=True, help="Do not tell monitors that the worker lives.")
+@takes_celery_options
 @takes_shown
 @click.option("--supervised", is_flag=True, hidden=True)
 @takes_harmless_flags
@@ -148,23 +163,31 @@ def worker(
     """
     if source.target is None:
         raise click.UsageError("name the app whose tasks to run: celeriac worker -A module")
-    shown = split_shown(options)
+    shown, celerys = split_shown(options), split_celery(options)
     chosen = msgspec.convert(options, WorkerOptions)
     if processes > 1:
         with FamilyObservation(shown, processes) as observing:
-            _load(context, source, chosen, _attached, processes)
-            children = _children(source, chosen, observing)
-            return asyncio.run(Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE]).run())
+            made = _load(context, source, chosen, celerys, _attached, processes)
+            children = _children(source, chosen, celerys, observing)
+            with pidfile(celerys.pidfile, made.name):
+                return asyncio.run(Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE]).run())
     with Observation(shown) as observation:
         if supervised:
             source = _handed_down(source)
         made = _load(
-            context, source, chosen, lambda app: observation.attachments(app, _attached(app)), 1, supervised
+            context,
+            source,
+            chosen,
+            celerys,
+            lambda app: observation.attachments(app, _attached(app)),
+            1,
+            supervised,
         )
         observation.follow(made)
         if supervised:
             _end_with_standard_input()
-        _serve(made, chosen)
+        with pidfile(None if supervised else celerys.pidfile, made.name):
+            _serve(made, chosen)
     return Exit.OK
 
 
@@ -172,24 +195,31 @@ def _load(
     context: click.Context,
     source: Source,
     chosen: WorkerOptions,
+    celerys: CeleryOptions,
     attachments: Callable[[App], Attachments | None],
     processes: int,
     supervised: bool = False,
 ) -> Worker:
     """Import the app, set up logging, show the banner; return the worker of the app."""
     assert source.target is not None
-    app = load(source)
+    app = load(source, celerys.include)
     app.require_runnable()
     app.connect_to(lease=chosen.lease)
+    if changes := celerys.settings():
+        app.adjust(**changes)
     style = LogStyle(
         level=chosen.loglevel, form=chosen.log_format, file=chosen.logfile, one_of_many=supervised
     )
-    made = _make(app, chosen, attachments(app), partial(_begin_child, source.target, style))
-    set_up_logging(style, made.name)
-    for text in context.meta.get(HARMLESS, ()):
+    begin_child = partial(_begin_child, source.target, celerys.include, style)
+    made = _make(app, chosen, celerys, attachments(app), begin_child)
+    _log(app, style, made.name)
+    for text in (*context.meta.get(HARMLESS, ()), *app.remarks):
         logger.warning("%s", text)
     if not supervised and chosen.log_format != "json":
-        show_banner(app, made, chosen.pool, processes)
+        show_banner(app, made, processes)
+    if celerys.purge and not supervised:
+        deleted = run_with(app, purge(app, made.queues))
+        logger.warning("--purge: %s deleted from %s", counted(deleted, "task"), ", ".join(made.queues))
     return made
 
 
@@ -197,14 +227,15 @@ def _attached(app: App) -> Attachments | None:
     return getattr(app, "attachments", None)
 
 
-def show_banner(app: App, made: Worker, pool: str, processes: int) -> None:
+def show_banner(app: App, made: Worker, processes: int) -> None:
     """Print the worker's name, its servers, and its tasks."""
     workers = f" in each of {processes} processes" if processes > 1 else ""
+    where = POOL_TEXTS.get(made.pool, made.pool)
     rows = {
         "broker": broker_place(app),
         "backend": backend_place(app),
         "queues": ", ".join(made.queues),
-        "at once": f"{counted(made.concurrency, 'task')}{workers}, plain functions in {POOL_TEXTS[pool]}",
+        "at once": f"{counted(made.concurrency, 'task')}{workers}, plain functions in {where}",
         "tasks": ", ".join(sorted(app.tasks)) or "none: does the app's module import them?",
     }
     title = f"celeriac {version('celeriac')}  {made.name}"
@@ -217,30 +248,45 @@ POOL_TEXTS = {"threads": "threads", "processes": "child processes", "solo": "the
 
 
 def _make(
-    app: App, chosen: WorkerOptions, attachments: Attachments | None, begin_child: Callable[[str], None]
+    app: App,
+    chosen: WorkerOptions,
+    celerys: CeleryOptions,
+    attachments: Attachments | None,
+    begin_child: Callable[[str], None],
 ) -> Worker:
-    queues = [name.strip() for name in (chosen.queues or "").split(",") if name.strip()]
+    given = {
+        "concurrency": celerys.autoscale[0] if celerys.autoscale else chosen.concurrency,
+        "pool": chosen.pool,
+        "grace": chosen.grace,
+        "max_tasks_per_child": chosen.max_tasks_per_child,
+        "max_memory_per_child": chosen.max_memory_per_child,
+        "start_method": chosen.start_method,
+    }
+    options = {**app.worker_options, **{name: value for name, value in given.items() if value is not None}}
     return Worker(
         app,
-        concurrency=chosen.concurrency,
-        queues=queues or None,
+        autoscale=celerys.autoscale[1] if celerys.autoscale else None,
+        queues=celerys.queues(chosen.queues, app.queues),
         name=chosen.name,
-        pool=chosen.pool,
-        grace=chosen.grace,
-        max_tasks_per_child=chosen.max_tasks_per_child,
-        max_memory_per_child=chosen.max_memory_per_child,
-        start_method=chosen.start_method,
         send_events=chosen.send_events or None,
         heartbeats=not chosen.without_heartbeat,
         attachments=attachments,
         child_log=begin_child,
+        **options,
     )
 
 
-def _begin_child(target: str, style: LogStyle, node: str) -> None:
+def _log(app: App, style: LogStyle, node: str) -> None:
+    """Log as the app wants it, or as the command line says."""
+    if style.form == "json" or not app.set_up_logging(style.level, style.file, node):
+        set_up_logging(style, node)
+
+
+def _begin_child(target: str, include: Sequence[str], style: LogStyle, node: str) -> None:
     """Let a process of the pool import what its worker did, and log as it does, whatever that module did to logging."""
-    load_app(target)
-    handle_lines(style, node)
+    app = load_app(target, include)
+    if style.form == "json" or not app.set_up_logging(style.level, style.file, node):
+        handle_lines(style, node)
 
 
 def _serve(made: Worker, chosen: WorkerOptions) -> None:
@@ -270,7 +316,9 @@ async def _end_the_rest() -> None:
         os._exit(Exit.OK)
 
 
-def _children(source: Source, chosen: WorkerOptions, observing: Sequence[Sequence[str]]) -> list[Child]:
+def _children(
+    source: Source, chosen: WorkerOptions, celerys: CeleryOptions, observing: Sequence[Sequence[str]]
+) -> list[Child]:
     """Return the processes to run, one for each of the lists of options by which they are observed."""
     stem, at, host = (chosen.name or "celeriac").partition("@")
     names = [f"{stem}-{number}{at}{host}" for number in range(1, len(observing) + 1)]
@@ -290,6 +338,7 @@ def _children(source: Source, chosen: WorkerOptions, observing: Sequence[Sequenc
         "--loop": chosen.loop,
     }
     flags = {"-E": chosen.send_events, "--without-heartbeat": chosen.without_heartbeat}
+    given |= celerys.handed_down()
     options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     options += [flag for flag, is_given in flags.items() if is_given]
     command = [sys.executable, "-m", "celeriac", "worker", "--supervised", *options]

@@ -350,6 +350,33 @@ class App:
             await self.close()
             self._connect_to(*given)
 
+    def adjust(self, **changes: Any) -> None:
+        """Replace settings before the app first connects; for programs that are told them at their start.
+
+        Raises ``ConfigError`` for a bad value.
+        """
+        self.settings = settings_from({**msgspec.structs.asdict(self.settings), **changes})
+        self._connect_to(*self._given)
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The queues that its workers take from where none are named."""
+        return [self.settings.default_queue]
+
+    @property
+    def worker_options(self) -> Mapping[str, Any]:
+        """The options of its workers where neither their maker nor the command line says any."""
+        return {}
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a starting worker is to say about the app."""
+        return ()
+
+    def set_up_logging(self, level: str, file: str | None, node: str) -> bool:
+        """Set up logging for a worker of that node name as the app wants it; return whether it wants it its way."""
+        return False
+
     def require_runnable(self) -> None:
         """Raise ``ConfigError`` where a worker of this app cannot run its tasks."""
 

@@ -17,7 +17,7 @@ from celeriac.backend import Backend
 from celeriac.broker import Fanout
 from celeriac.client.app import App, Connections
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
-from celeriac.quantities import GRACE, require, whole
+from celeriac.quantities import GRACE, or_none, require, whole
 from celeriac.wire.preview import counted
 from celeriac.worker.assembly import Parts, assemble
 from celeriac.worker.attachments import Attachments, begin
@@ -33,6 +33,7 @@ from celeriac.worker.panel import make_remote
 from celeriac.worker.pool import Pool
 from celeriac.worker.pools.choice import PoolChoice
 from celeriac.worker.remote import LogicalClock, Remote
+from celeriac.worker.scaling import Scaling
 from celeriac.worker.signals import Signals
 from celeriac.worker.steering import Ending, Levers
 from celeriac.worker.tally import Counting, Tally
@@ -58,6 +59,7 @@ class Worker:
     result store refuses.
 
     :param concurrency: how many tasks run at once. With ``processes`` it is also the number of processes.
+    :param autoscale: the least tasks at once; their number then follows what there is to do, up to ``concurrency``.
     :param queues: the queues to take from; the app's default queue when not given.
     :param name: the node name, ``celeriac@<host>`` when not given; exactly one ``@`` (Celery: node names).
     :param pool: ``threads``, ``processes`` or ``solo``: where plain functions run; or a pool of your own.
@@ -79,6 +81,7 @@ class Worker:
         app: App,
         *,
         concurrency: int | None = None,
+        autoscale: int | None = None,
         queues: Sequence[str] | None = None,
         name: str | None = None,
         pool: str | Pool = "threads",
@@ -93,7 +96,11 @@ class Worker:
         child_log: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
-        self._concurrency = _checked_concurrency(concurrency, pool)
+        self._most = _checked_concurrency(concurrency, pool)
+        require("autoscale", autoscale, or_none(whole(0)))
+        self._concurrency = self._most if autoscale is None else min(max(autoscale, 1), self._most)
+        self._scales = autoscale is not None
+        self._scaling: asyncio.Task[None] | None = None
         self._queues = _checked_queues(queues) if queues else [app.settings.default_queue]
         self.name = _checked_name(name)
         require("grace", grace, GRACE)
@@ -263,6 +270,16 @@ class Worker:
         self._pool.resize(concurrency)
         return concurrency
 
+    def _scale(self, consumer: Consumer) -> Scaling:
+        return Scaling(
+            self._concurrency,
+            self._most,
+            busy=lambda: consumer.attempts,
+            size=lambda: self._concurrency,
+            grow=self.grow,
+            shrink=self.shrink,
+        )
+
     async def _first_of(self, signal: asyncio.Event) -> None:
         """Return when the signal came; if the intake ends first, raise its error."""
         assert self._running is not None
@@ -311,6 +328,8 @@ class Worker:
         self._watching = asyncio.create_task(
             revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
         )
+        if self._scales:
+            self._scaling = asyncio.create_task(self._scale(consumer).run(), name="celeriac-scaling")
         fanout = connections.broker.fanout if self._app.settings.remote_control else None
         if fanout is not None:
             self._remote = _make_remote(
@@ -331,6 +350,8 @@ class Worker:
         if self._consumer is None or self._running is None or self._watching is None or self._pool is None:
             return
         self._listeners.worker_stopping(self.name)
+        if self._scaling is not None:
+            self._scaling.cancel()
         giving_up = asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
         await self._consumer.stop()
         await asyncio.wait([self._running])
