@@ -20,7 +20,7 @@ from celeriac.broker import Broker
 from celeriac.canvas.nodes import Node, Signature
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.client.control import Control
-from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said
+from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said, chosen_urls
 from celeriac.client.event_reader import EventReader
 from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.publisher import Publisher
@@ -46,7 +46,6 @@ from celeriac.errors import ArgumentError, ConfigError
 from celeriac.porting import APP, explains
 from celeriac.routing import SendOptions, send_options
 from celeriac.server import OnServer, Server, Settling, Terms
-from celeriac.servers.url_parts import scheme_of
 from celeriac.servers.urls import OpenServer, broker_server, result_server
 from celeriac.settings import Settings, settings_from
 from celeriac.wire.content import Codecs
@@ -385,7 +384,7 @@ class App:
         return self._table.current()
 
     def _connect_to(self, broker: str | Broker | None, backend: str | Backend | None) -> None:
-        self.broker_url, self.backend_url = _chosen_urls(self.name, broker, backend)
+        self.broker_url, self.backend_url = chosen_urls(self.name, broker, backend)
         self._opens = _Opens(broker, backend, self)
         self._given = (broker, backend)
 
@@ -473,28 +472,6 @@ def _main_name() -> str:
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
     return Path(file).stem if file else "__main__"
-
-
-def _chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend | None) -> tuple[str, str]:
-    broker_url = broker if isinstance(broker, str) else ""
-    if broker is None:
-        broker_url = Said(BROKER_VARIABLES).url or f"sqlite:///{_default_file(name)}"
-    backend_url = backend if isinstance(backend, str) else ""
-    if backend is None:
-        local = scheme_of(broker_url) in ("sqlite", "memory")
-        backend_url = Said(BACKEND_VARIABLES).url or (broker_url if local else "disabled://")
-    return broker_url, backend_url
-
-
-def _default_file(name: str) -> str:
-    """Return the default file. Raises for a symbolic link, which another user may have put into this directory."""
-    file = Path(f"{name}.db")
-    if file.is_symlink():
-        raise ConfigError(
-            f"{str(file.absolute())!r}, the file that is used where no broker is given, is a symbolic link and is not "
-            f"followed: name the file, broker={'sqlite:///' + str(file.resolve())!r}"
-        )
-    return str(file)
 
 
 def _where(function: Callable[..., Any]) -> str:

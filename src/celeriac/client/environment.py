@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
+from celeriac.backend import Backend
+from celeriac.broker import Broker
 from celeriac.errors import ConfigError
+from celeriac.servers.url_parts import scheme_of
 from celeriac.servers.urls import OpenServer
 
 BROKER_VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL")
@@ -41,6 +45,32 @@ class Said:
                 f"{self._own} or the app's {argument}= would go before it"
             )
         return lambda connections=None, /: Unusable(text, keeps_results=argument == "backend")
+
+
+def chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend | None) -> tuple[str, str]:
+    """Return the URLs of broker and results: what was given, else the environment's, else the file of that name.
+
+    Empty for an object in place of a URL. Raises ``ConfigError`` where the file is a symbolic link.
+    """
+    broker_url = broker if isinstance(broker, str) else ""
+    if broker is None:
+        broker_url = Said(BROKER_VARIABLES).url or f"sqlite:///{_default_file(name)}"
+    backend_url = backend if isinstance(backend, str) else ""
+    if backend is None:
+        local = scheme_of(broker_url) in ("sqlite", "memory")
+        backend_url = Said(BACKEND_VARIABLES).url or (broker_url if local else "disabled://")
+    return broker_url, backend_url
+
+
+def _default_file(name: str) -> str:
+    """Return the default file. Raises for a symbolic link, which another user may have put into this directory."""
+    file = Path(f"{name}.db")
+    if file.is_symlink():
+        raise ConfigError(
+            f"{str(file.absolute())!r}, the file that is used where no broker is given, is a symbolic link and is not "
+            f"followed: name the file, broker={'sqlite:///' + str(file.resolve())!r}"
+        )
+    return str(file)
 
 
 class Unusable:
