@@ -13,7 +13,7 @@ LONGEST := 500
 TESTERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql file-length
+.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ $(OLD_CELERY)/.installed: $(OLD_CELERY_NEEDS) | venv
 demo: venv  ## start a worker on a file, send it a few hundred tasks, show what happened
 	$(BIN)/celeriac demo
 
-test: venv celery-4.4 redis-server rabbitmq-server postgresql  ## run every test (ARGS='-k name' passes options to pytest)
+test: venv celery-4.4 redis-server rabbitmq-server postgresql chromium  ## run every test (ARGS='-k name' passes options to pytest)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 # The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
@@ -72,6 +72,17 @@ postgresql:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; \
 	else \
 	    echo "error: the tests need PostgreSQL; install it (Debian: sudo apt-get install postgresql, macOS: brew install postgresql) and run make test again" >&2; \
+	    exit 1; \
+	fi
+
+# The dashboard's pages are looked at in a real browser.
+chromium:
+	@command -v chromium >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "chromium is missing: installing it with apt-get"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; \
+	else \
+	    echo "error: the tests need chromium on the PATH; install it (Debian: sudo apt-get install chromium) and run make test again" >&2; \
 	    exit 1; \
 	fi
 

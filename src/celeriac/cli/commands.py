@@ -122,6 +122,12 @@ def _status() -> click.Command:
     return status
 
 
+def _web() -> click.Command:
+    from celeriac.cli.web import web
+
+    return web
+
+
 def _worker() -> click.Command:
     from celeriac.cli.worker import worker
 
@@ -144,6 +150,7 @@ def commands() -> Commands:
             "result": ("Show what is known of a task.", _result),
             "revoke": ("Take back tasks that were sent.", _revoke),
             "status": ("List the workers that are online.", _status),
+            "web": ("Show the fleet in a browser: tasks, errors, queues, workers.", _web),
             "worker": ("Run the tasks of an app until SIGTERM or Ctrl-C.", _worker),
         }
     )

@@ -1,0 +1,127 @@
+"""``celeriac web``: the dashboard, served alone."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from celeriac.cli.console import say
+from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.loading import load_existing
+from celeriac.cli.source import Source, takes_source
+from celeriac.errors import ConfigError
+
+if TYPE_CHECKING:
+    from celeriac.web.access import Authorize, User
+
+ROLES = "read, write"
+
+
+@click.command("web", short_help="Show the fleet in a browser: tasks, errors, queues, workers.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
+)
+@click.option("-p", "--port", type=click.IntRange(0, 65535), default=5555, show_default=True, metavar="PORT")
+@click.option(
+    "--history",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("celeriac-history.db"),
+    show_default=True,
+    metavar="FILE",
+    help="Keeps what became of tasks.",
+)
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    metavar="NAME:ROLE:HASH",
+    help=f"Somebody who may come in; roles are {ROLES}; --hash-password makes the hash.",
+)
+@click.option("--trust-header", metavar="NAME", help="The header in which a proxy names the user.")
+@click.option(
+    "--host-allowed", "hosts", multiple=True, metavar="HOST", help="A name that browsers may use for it."
+)
+@click.option("--read-only", is_flag=True, help="Nobody may change anything.")
+@click.option(
+    "--hash-password", is_flag=True, help="Ask for a password, print what to give to --user, and end."
+)
+@takes_source
+def web(
+    source: Source,
+    host: str,
+    port: int,
+    history: Path,
+    users: Sequence[str],
+    trust_header: str | None,
+    hosts: Sequence[str],
+    read_only: bool,
+    hash_password: bool,
+) -> None:
+    """Serve the dashboard until stopped: for an app, or for any fleet of Celery's by its URLs.
+
+    Without users only this machine is answered.
+    """
+    try:
+        from celeriac.web import access
+        from celeriac.web.serving import serve
+    except ImportError as error:
+        raise CommandFailed(
+            f"the dashboard needs {error.name}: pip install 'celeriac[web]'", Exit.USAGE
+        ) from error
+    if hash_password:
+        say(access.hash_password(click.prompt("Password", hide_input=True, confirmation_prompt=True)))
+        return
+    authorize = _authorize([_user(text) for text in users], trust_header)
+    if authorize is None and not _is_loopback(host):
+        raise ConfigError(
+            f"--host {host} can be reached by others: say who may come in with --user or --trust-header,"
+            " or listen on 127.0.0.1"
+        )
+    app = load_existing(source)
+    listens = tuple(hosts) if hosts or authorize is None else None
+    asyncio.run(
+        serve(
+            app,
+            host=host,
+            port=port,
+            history=history,
+            authorize=authorize,
+            hosts=listens,
+            read_only=read_only,
+            ready=lambda address: say(f"dashboard at http://{address}/ (stop with Ctrl-C)"),
+        )
+    )
+
+
+def _authorize(users: Sequence[User], trust_header: str | None) -> Authorize | None:
+    from celeriac.web import access
+
+    if users and trust_header:
+        raise ConfigError("--user and --trust-header cannot be used together: one of them says who comes in")
+    if trust_header:
+        return access.by_header(trust_header)
+    return access.by_users(users) if users else None
+
+
+def _user(text: str) -> User:
+    from celeriac.web.access import Access, User, is_password
+
+    name, _, rest = text.partition(":")
+    role, _, hashed = rest.partition(":")
+    roles = {"read": Access.READ, "write": Access.WRITE}
+    if not name or role not in roles:
+        raise ConfigError(f"--user {name}:{role}:...: give NAME:ROLE:HASH; roles are {ROLES}")
+    is_password("", hashed)  # a text that is no hash is told now, rather than at every request
+    return User(name, hashed, roles[role])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,162 @@
+"""Who may see and who may change something.
+
+Rules: without an ``authorize`` of the user only the machine itself is answered, by a name of the loopback. Whatever
+changes something must come from a page of the dashboard: the browser says so by ``Sec-Fetch-Site`` or ``Origin``,
+with or without a password. A request whose ``Host`` is not allowed is refused, so that a foreign name that leads here
+(DNS rebinding) reaches nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import IntEnum
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.requests import HTTPConnection
+
+from celeriac.errors import ConfigError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Hosts that are always allowed."""
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_COST = {"n": 2**14, "r": 8, "p": 1}
+
+
+class Access(IntEnum):
+    """What one may do; each includes the ones before."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
+Authorize = Callable[[HTTPConnection], Access | Awaitable[Access]]
+"""Says what the sender of a request may do. Its name for the log is ``connection.scope["celeriac_user"]``, if set."""
+
+
+class User(msgspec.Struct, frozen=True):
+    """A person with a password.
+
+    :param hashed: what ``hash_password`` returned.
+    """
+
+    name: str
+    hashed: str
+    access: Access
+
+
+def hash_password(password: str) -> str:
+    """Return what to keep in place of a password (scrypt)."""
+    salt = os.urandom(16)
+    digest = hashlib.scrypt(password.encode(), salt=salt, **_COST)
+    return f"scrypt:{salt.hex()}:{digest.hex()}"
+
+
+def is_password(password: str, hashed: str) -> bool:
+    """Whether this password was hashed so. Raises ``ConfigError`` for a text that is no hash."""
+    kind, _, rest = hashed.partition(":")
+    salt, _, digest = rest.partition(":")
+    try:
+        if kind != "scrypt":
+            raise ValueError(kind)
+        made = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **_COST)
+        return hmac.compare_digest(made, bytes.fromhex(digest))
+    except ValueError as error:
+        raise ConfigError(
+            "a password's hash has the form scrypt:salt:digest; make one with: celeriac web --hash-password"
+        ) from error
+
+
+def by_users(users: Sequence[User]) -> Authorize:
+    """Return an ``authorize`` that asks for a name and a password (HTTP Basic)."""
+    known = {user.name: user for user in users}
+    proven = dict[bytes, User]()
+
+    def authorize(connection: HTTPConnection) -> Access:
+        given = _basic(connection.headers.get("authorization", ""))
+        if given is None:
+            return Access.NONE
+        name, password = given
+        # A hash takes its time on purpose; the same words need it once.
+        key = hashlib.blake2b(f"{name}\0{password}".encode(), digest_size=32, key=_KEY).digest()
+        user = proven.get(key)
+        if user is None:
+            user = known.get(name)
+            if user is None or not is_password(password, user.hashed):
+                return Access.NONE
+            proven[key] = user
+        connection.scope["celeriac_user"] = user.name
+        return user.access
+
+    return authorize
+
+
+def by_header(name: str, writers: Sequence[str] = ()) -> Authorize:
+    """Return an ``authorize`` that trusts a proxy's header with the name of the user.
+
+    :param writers: users who may change something; empty for all.
+    """
+
+    def authorize(connection: HTTPConnection) -> Access:
+        user = connection.headers.get(name, "")
+        if not user:
+            return Access.NONE
+        connection.scope["celeriac_user"] = user
+        return Access.WRITE if not writers or user in writers else Access.READ
+
+    return authorize
+
+
+def everybody(connection: HTTPConnection) -> Access:
+    """Let everybody do everything: for a loopback address without users."""
+    del connection
+    return Access.WRITE
+
+
+def refusal(method: str, headers: Mapping[str, str], allowed: Sequence[str] | None) -> str | None:
+    """Return why a request is refused whoever sends it; ``None`` where it is not.
+
+    :param headers: by names in lower case.
+    :param allowed: hosts besides the loopback's that may be asked for; ``None`` for any, where a program that the
+        dashboard is part of looks at that itself.
+    """
+    host = headers.get("host", "")
+    if allowed is not None and _name(host) not in {*LOOPBACK, *allowed}:
+        return f"the host {host!r:.100} is not allowed here: see --host-allowed"
+    if method in _SAFE:
+        return None
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return None if site == "same-origin" else "a request from another site changes nothing here"
+    origin = headers.get("origin")
+    if origin is not None:
+        return None if urlsplit(origin).netloc == host else "a request from another site changes nothing here"
+    if headers.get("authorization", "").startswith("Bearer "):
+        return None
+    return "a request that changes something must say where it comes from (Sec-Fetch-Site or Origin)"
+
+
+def _name(host: str) -> str:
+    """Return a ``Host`` without its port."""
+    return (urlsplit(f"//{host}").hostname or "") if host else ""
+
+
+def _basic(header: str) -> tuple[str, str] | None:
+    kind, _, coded = header.partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(coded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return (name, password) if colon else None
+
+
+_KEY = os.urandom(32)

@@ -1,0 +1,41 @@
+"""A fleet of Celery's with a dashboard, shared by the tests of this folder."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from tests.servers import LoggedProcess, RedisServer
+from tests.web.site import Site
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="package")
+def fleet() -> Iterator[str]:
+    """The URL of a Redis with one worker of Celery's on it, which tells of its tasks."""
+    with RedisServer() as server:
+        environment = {**os.environ, "WEB_TESTS_REDIS": server.url(), "C_FORCE_ROOT": "1"}
+        command = [sys.executable, "-m", "celery", "-A", "tests.web.shop", "worker", "-c", "1", "-E"]
+        command += ["-n", "shop@test", "--without-gossip", "--without-mingle", "-l", "INFO"]
+        worker = LoggedProcess(command, env=environment, cwd=ROOT)
+        worker.wait_for("shop@test ready.", timeout=60)
+        yield server.url()
+        worker.kill()
+
+
+@pytest.fixture(scope="package")
+def shop(fleet: str) -> Celery:
+    """A client of that fleet."""
+    return Celery("client", broker=fleet, backend=fleet, set_as_current=False)
+
+
+@pytest.fixture(scope="package")
+def site(fleet: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The dashboard of that fleet."""
+    with Site(fleet, tmp_path_factory.mktemp("site")) as site:
+        site.shows("workers", "shop@test")
+        yield site

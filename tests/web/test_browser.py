@@ -1,0 +1,120 @@
+"""The pages in a real Chromium: as others see them, without scripts, by keys, in both themes."""
+
+import html
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from celery import Celery
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from celeriac.web.pages import PAGES
+from tests.web.site import PATIENCE, Site
+
+SIZES = {"wide": (1280, 800), "narrow": (390, 800)}
+PATHS = [path.lstrip("/") for path in PAGES if "{" not in path]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    where = shutil.which("chromium")
+    assert where, "the tests need chromium on the PATH; run make test, or: sudo apt-get install chromium"
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE * 1000)
+        browser = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def failed(site: Site, shop: Celery) -> str:
+    """The id of a task that failed."""
+    id = shop.send_task("tests.web.shop.fail", ["<script>document.title = 'taken'</script> \u202e"]).id
+    site.shows(f"tasks/{id}", "FAILURE")
+    return str(id)
+
+
+def opened(chromium: Browser, site: Site, path: str, **options: object) -> tuple[Page, list[str]]:
+    """A page, and what its console says of errors."""
+    page = chromium.new_page(**options)  # type: ignore[arg-type]
+    page.set_default_timeout(PATIENCE * 1000)
+    errors = list[str]()
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"http://127.0.0.1:{site.port}/{path}")
+    return page, errors
+
+
+# Contrast is the theme's matter, and what fits the width's.
+@pytest.mark.parametrize(("scheme", "size"), [("light", "wide"), ("dark", "narrow")])
+def test_every_page_is_accessible_and_says_nothing_on_the_console(
+    chromium: Browser, site: Site, failed: str, scheme: str, size: str
+):
+    width, height = SIZES[size]
+    viewport = {"width": width, "height": height}
+    for path in [*PATHS, f"tasks/{failed}", "queues/celery", "workers/shop@test"]:
+        page, errors = opened(chromium, site, path, color_scheme=scheme, viewport=viewport)
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert errors == [], path
+        page.close()
+
+
+def test_data_of_tasks_is_only_text(chromium: Browser, site: Site, failed: str):
+    for path in ("errors", f"tasks/{failed}", "tasks"):
+        page, errors = opened(chromium, site, path)
+        assert page.title() != "taken"
+        assert errors == []
+        page.close()
+    assert "<script>document.title" in html.unescape(site.page(f"tasks/{failed}"))
+
+
+def test_without_scripts_a_task_runs_again(chromium: Browser, site: Site, shop: Celery):
+    text = uuid.uuid4().hex
+    id = shop.send_task("tests.web.shop.fail", [text]).id
+    site.shows(f"tasks/{id}", "FAILURE")
+    page, _ = opened(chromium, site, f"tasks/{id}", java_script_enabled=False)
+    page.get_by_role("button", name="Run again").first.click()
+    assert "1 task sent again" in page.get_by_role("status").inner_text()
+    page.close()
+    site.when(f"tasks?text={text}", lambda page: page.count("FAILURE</span>") == 2, "two tasks that failed")
+
+
+def test_an_open_page_follows_and_a_chosen_task_stays_chosen(chromium: Browser, site: Site, shop: Celery):
+    text = uuid.uuid4().hex
+    page, errors = opened(chromium, site, f"tasks?text={text}")
+    for _ in range(2):
+        shop.send_task("tests.web.shop.fail", [text])
+    expect(page.locator("tbody input")).to_have_count(2)
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    shop.send_task("tests.web.shop.fail", [text])
+    site.when(f"tasks?text={text}", lambda page: page.count("FAILURE</span>") == 3, "three tasks that failed")
+    assert page.locator("tbody input:checked").count() == 1
+    assert errors == []
+    page.close()
+
+
+def test_the_theme_is_remembered(chromium: Browser, site: Site):
+    page, _ = opened(chromium, site, "")
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.close()
+
+
+def test_a_page_is_small(chromium: Browser, site: Site):
+    page = chromium.new_page()
+    sizes = list[int]()
+    page.on(
+        "response",
+        lambda response: sizes.append(len(response.body())) if "live" not in response.url else None,
+    )
+    page.goto(f"http://127.0.0.1:{site.port}/about")
+    page.wait_for_load_state("load")
+    assert 0 < sum(sizes) < 200_000
+    page.close()

@@ -1,0 +1,144 @@
+"""What the pages show of a real fleet of Celery's, and what their buttons do."""
+
+import html
+import http.client
+import uuid
+
+from celery import Celery, chord, signature
+
+from celeriac.monitor.masking import HIDDEN
+from celeriac.web.pages import PAGES
+from tests.web.site import Site
+
+
+def test_every_page_of_the_menu(site: Site):
+    for path in PAGES:
+        if "{" not in path:
+            assert "<h1>" in site.page(path.lstrip("/"))
+
+
+def test_a_task_that_ended_well(site: Site, shop: Celery):
+    result = shop.send_task("tests.web.shop.add", [20, 22])
+    page = site.shows(f"tasks/{result.id}", "SUCCESS")
+    assert "tests.web.shop.add" in page
+    assert "<code>20</code>" in page
+    assert "<code>42</code>" in page
+    assert "shop@test" in page
+
+
+def test_a_task_that_failed_is_found_by_its_error(site: Site, shop: Celery):
+    text = f"no such order {uuid.uuid4().hex}"
+    result = shop.send_task("tests.web.shop.fail", [text], {"password": "hunter2"})
+    page = html.unescape(site.shows(f"tasks/{result.id}", "FAILURE"))
+    assert f"ValueError('{text}')" in page
+    assert "raise ValueError(text)" in page
+    assert "hunter2" not in page
+    assert HIDDEN in page
+    listed = site.page(f"tasks?text={text.replace(' ', '+')}")
+    assert result.id in listed
+    assert result.id not in site.page("tasks?text=something+else")
+    assert "ValueError" in site.page("errors")
+
+
+def test_a_task_runs_again_with_its_arguments(site: Site, shop: Celery):
+    number = uuid.uuid4().int % 10**9
+    result = shop.send_task("tests.web.shop.decline", [number])
+    site.shows(f"tasks/{result.id}", "FAILURE")
+    said = site.post("do/tasks", action="retry", id=result.id, back=f"tasks/{result.id}")
+    assert said.startswith(f"../tasks/{result.id}?said=1%20task%20sent%20again")
+    page = site.when(
+        f"tasks?text={number}", lambda page: page.count("FAILURE</span>") == 2, "two tasks that failed"
+    )
+    assert page.count(f"LookupError({number})") == 2
+    assert f"retry {result.id}" in site.page("about")
+
+
+def test_a_task_whose_arguments_are_hidden_is_not_run_again_with_stars(site: Site, shop: Celery):
+    result = shop.send_task("tests.web.shop.fail", ["x"], {"password": "hunter2"})
+    site.shows(f"tasks/{result.id}", "FAILURE")
+    said = site.post("do/tasks", action="retry", id=result.id, back="tasks")
+    assert "not%20known%20whole" in said
+    said = site.post(
+        "do/change", id=result.id, args="['x']", kwargs=f"{{'password': '{HIDDEN}'}}", back="tasks"
+    )
+    assert "write%20the%20value%20itself" in said
+
+
+def test_a_task_runs_again_with_changes(site: Site, shop: Celery):
+    result = shop.send_task("tests.web.shop.fail", ["x"])
+    site.shows(f"tasks/{result.id}", "FAILURE")
+    text = uuid.uuid4().hex
+    said = site.post("do/change", id=result.id, args=f"['{text}']", kwargs="{}", back="tasks")
+    assert "sent%20again%20as" in said
+    site.shows(f"tasks?text={text}&state=FAILURE", f"ValueError('{text}')")
+    assert "cannot%20be%20read" in site.post("do/change", id=result.id, args="open('x')", back="tasks")
+
+
+def test_all_errors_of_one_kind_run_again(site: Site, shop: Celery):
+    number = uuid.uuid4().int % 10**9
+    for part in range(3):
+        shop.send_task("tests.web.shop.decline", [f"{number}-{part}"])
+    site.when(f"tasks?text={number}", lambda page: page.count("FAILURE</span>") == 3, "three failures")
+    said = site.post("do/tasks", action="retry", all="yes", text=str(number), state="FAILURE", back="tasks")
+    assert "3%20tasks%20sent%20again" in said
+    site.when(f"tasks?text={number}", lambda page: page.count("FAILURE</span>") == 6, "six failures")
+
+
+def test_a_workflow_is_drawn(site: Site, shop: Celery):
+    parts = [signature("tests.web.shop.add", (part, 1), app=shop) for part in range(12)]
+    result = chord(parts, app=shop)(signature("tests.web.shop.total", app=shop))
+    assert result.get(timeout=60) == 78
+    page = site.shows(f"tasks/{result.id}", "SUCCESS")
+    assert 'class="graph"' in page
+    assert "total" in page
+
+
+def test_a_queue(site: Site, shop: Celery):
+    name = f"orders-{uuid.uuid4().hex}"
+    sent = [shop.send_task("shop.<b>ship</b>", [part], queue=name) for part in range(3)]
+    page = site.shows("queues", name)
+    page = site.page(f"queues/{name}")
+    assert "3 tasks wait" in page
+    assert sent[0].id in page
+    assert "shop.&lt;b&gt;ship&lt;/b&gt;" in page
+    assert "3%20waiting%20tasks" in site.post("do/queues", action="purge", queue=name, back="queues")
+    assert "0 tasks wait" in site.page(f"queues/{name}")
+
+
+def test_a_worker_is_asked_only_on_its_own_page(site: Site):
+    page = site.shows("workers/shop@test", "Its own figures")
+    assert "prefetch_count" in page
+    assert "celery" in page
+
+
+def test_a_task_that_only_the_results_know(site: Site, shop: Celery):
+    id = uuid.uuid4().hex
+    shop.backend.store_result(id, {"sum": 42}, "SUCCESS")
+    page = site.page(f"tasks/{id}")
+    assert "SUCCESS" in page
+    assert "<code>42</code>" in page
+
+
+def test_what_is_not_known(site: Site):
+    for path in ("tasks/none", "queues/none", "nothing"):
+        status, _, _ = site.ask("GET", path)
+        assert status == 404
+
+
+def test_an_open_page_is_told_of_changes(site: Site, shop: Celery):
+    text = uuid.uuid4().hex
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
+    connection.request("GET", f"/live?path=tasks%3Ftext%3D{text}")
+    response = connection.getresponse()
+    assert response.headers["content-type"].startswith("text/event-stream")
+    shop.send_task("tests.web.shop.fail", [text])
+    while text not in response.readline().decode():
+        pass
+    connection.close()
+
+
+def test_nothing_leads_out_of_the_dashboard(site: Site):
+    for back in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"):
+        location = site.post("do/tasks", action="none", back=back)
+        assert location.startswith("../")
+        assert "//" not in location
