@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import msgspec
 from celery import Celery
 
+from celeriac.celery_app.children import live_in_child
 from celeriac.celery_app.found import Found
 from celeriac.celery_app.life import Life
 from celeriac.celery_app.publishing import AppPublisher
-from celeriac.celery_app.run import Tracers
+from celeriac.celery_app.run import is_inline
 from celeriac.celery_app.task import Repertory
 from celeriac.celery_app.writing import divert
 from celeriac.client.connections import Connections
 from celeriac.worker.attachments import Attachments
+from celeriac.worker.judging import Judge
+from celeriac.worker.listeners import Made
 from celeriac.worker.worker import Worker
 
 
@@ -25,7 +29,8 @@ class CeleryApp(Found):
     def __init__(self, celery: Celery, target: str) -> None:
         super().__init__(celery, target)
         self.attachments = Attachments()
-        self.attachments.listen(Life(celery))
+        self.attachments.listen(Life(celery, self._live_with))
+        self.repertory = Repertory(self)
 
     def require_runnable(self) -> None:
         """Import the modules of the app's tasks. Raises ``ConfigError`` where a worker of this app would do harm."""
@@ -38,7 +43,7 @@ class CeleryApp(Found):
             self.celery.loader.import_default_modules()
             self.celery.finalize()
             divert(self.celery)
-            self.tasks = Repertory(self.celery, Tracers(self.celery), self.target)  # type: ignore[assignment]
+            self.tasks = self.repertory = Repertory(self)  # type: ignore[assignment]
 
     def worker(
         self,
@@ -70,6 +75,23 @@ class CeleryApp(Found):
     def queues(self) -> Sequence[str]:
         """The queues that Celery's worker takes from where none are named."""
         return list(self.celery.amqp.queues.consume_from) or [self.settings.default_queue]
+
+    @cached_property
+    def judge(self) -> Judge:
+        """What decides the endings of tasks in a child process."""
+        backend = super()._open().backend  # of which nothing but its encoding is used
+        return Judge(
+            self.settings,
+            backend,
+            self.repertory,
+            lambda errback: is_inline(self.celery, errback.to_dict()),
+            self.clock.now,
+            "",
+        )
+
+    def _live_with(self, worker: Made) -> None:
+        """Let the processes of a worker announce themselves."""
+        self.attachments.child_lifespans[:] = [partial(live_in_child, self.target, worker.name)]
 
     def _open(self) -> Connections:
         connections = super()._open()

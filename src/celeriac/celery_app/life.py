@@ -7,6 +7,7 @@ thread of Celery's worker, and block it for as long as they take.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, signals
@@ -14,6 +15,7 @@ from celery._state import _set_task_join_will_block
 from celery.app.task import Context as Request
 from celery.app.trace import setup_worker_optimizations
 
+from celeriac.celery_app.children import begin_process
 from celeriac.celery_app.received import Received
 from celeriac.celery_app.request import headers_of
 from celeriac.errors import TaskNotFound
@@ -58,16 +60,21 @@ class ConsumerFace:
 
 
 class Life(Listener):
-    """Sends Celery's signals for what a worker does."""
+    """Sends Celery's signals for what a worker does.
 
-    def __init__(self, app: Celery) -> None:
+    :param on_made: called with the worker, before it starts.
+    """
+
+    def __init__(self, app: Celery, on_made: Callable[[Made], None]) -> None:
         self._app = app
+        self._on_made = on_made
         self._made: Made | None = None
         self._worker: WorkerFace | None = None
         self._consumer: ConsumerFace | None = None
 
     def worker_made(self, worker: Made) -> None:
         self._made = worker
+        self._on_made(worker)
 
     def worker_starting(self, node: str) -> None:
         assert self._made is not None
@@ -135,9 +142,3 @@ class Life(Listener):
             )
         else:
             signals.task_rejected.send(sender=self._consumer, message=None, exc=error)
-
-
-def begin_process(app: Celery, node: str) -> None:
-    """Announce a process that runs tasks."""
-    app.loader.init_worker_process()
-    signals.worker_process_init.send(sender=node)

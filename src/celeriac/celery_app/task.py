@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
-from celery import Celery
 from celery.app.task import Context as Request
 
 from celeriac.arguments.convert import Arguments, Returns
 from celeriac.celery_app.adapting import adapt
+from celeriac.celery_app.children import task_of
 from celeriac.celery_app.request import request_of
 from celeriac.celery_app.run import Tracers, is_inline
 from celeriac.client.conduct import Conduct, Errback
 from celeriac.client.task import TaskOptions
 from celeriac.context import CURRENT, Context
 from celeriac.wire.result import ResultRecord
-from celeriac.worker.concluding import CONCLUSION
+from celeriac.worker.concluding import CONCLUSION, Conclusion
+from celeriac.worker.decision import Decision, Ending
+
+if TYPE_CHECKING:
+    from celeriac.celery_app.app import CeleryApp
 
 OWN_WAY = frozenset({"celery.accumulate", "celery.chord_unlock"})
 """Built-in tasks of Celery's that celeriac runs its own way."""
@@ -30,11 +34,11 @@ class CeleryTask:
     is_coroutine = False
     bind = False
 
-    def __init__(self, task: Any, tracers: Tracers, target: str) -> None:
+    def __init__(self, task: Any, tracers: Tracers, app: CeleryApp) -> None:
         adapt(task)
         self.name: str = task.name
         self.task = task
-        self.target = target
+        self._app = app
         self._tracers = tracers
         self.function = self._run
         self.arguments = Arguments(_anything, strict=False)
@@ -65,8 +69,21 @@ class CeleryTask:
     def require_same(self, value: Any) -> None:
         """Do nothing: Celery writes records as they are."""
 
+    def __reduce__(self) -> Any:
+        return task_of, (self._app.target, self.name)
+
     def connect_to(self, broker: str, backend: str) -> None:
-        """Do nothing: the app knows where it connects to."""
+        """Use these URLs, in a child process of a worker that was told to."""
+        if (broker, backend) != (self._app.broker_url, self._app.backend_url):
+            self._app.connect_to(broker, backend)
+
+    def conclusion(self, context: Context, tag: str | None, *, gone: bool) -> Conclusion:
+        """Return what decides for a run in a child process."""
+
+        def decide(ending: Ending) -> Decision:
+            return self._app.judge.decide_for(self, context, ending, tag, gone=gone)
+
+        return Conclusion(decide, tag, gone=gone)
 
     def report(self, record: ResultRecord) -> None:
         """Do nothing: Celery's own backend stores what ``update_state`` reports."""
@@ -89,10 +106,10 @@ class CeleryTask:
 class Repertory(Mapping[str, CeleryTask]):
     """The tasks of a Celery app, looked up when they are wanted: more may be registered at any time."""
 
-    def __init__(self, app: Celery, tracers: Tracers, target: str) -> None:
-        self._app = app
-        self._tracers = tracers
-        self._target = target
+    def __init__(self, app: CeleryApp) -> None:
+        self._standing = app
+        self._app = app.celery
+        self._tracers = Tracers(app.celery)
         self._made: dict[str, CeleryTask] = {}
 
     def __getitem__(self, name: str) -> CeleryTask:
@@ -100,7 +117,7 @@ class Repertory(Mapping[str, CeleryTask]):
         if made is None or made.task is not dict.get(self._app.tasks, name):
             if name in OWN_WAY or name not in self._app.tasks:
                 raise KeyError(name)
-            made = self._made[name] = CeleryTask(self._app.tasks[name], self._tracers, self._target)
+            made = self._made[name] = CeleryTask(self._app.tasks[name], self._tracers, self._standing)
         return made
 
     def __contains__(self, name: object) -> bool:

@@ -21,14 +21,20 @@ class Conclusion:
     """The ending of one body, as the body itself decides it.
 
     :param decide: returns what an ending means; any thread may call it.
+    :param tag: the message's publication, by which a child process decides as the worker would.
+    :param gone: whether the message is acknowledged already.
     :ivar wait: hands the decision over and returns when it is on record; ``None`` where the pool cannot wait. Returns
         the error for which it could not be recorded. The pool sets it. Raises ``Abandoned``.
     """
 
-    __slots__ = ("_decide", "decision", "ending", "wait")
+    __slots__ = ("_decide", "decision", "ending", "gone", "tag", "wait")
 
-    def __init__(self, decide: Callable[[Ending], Decision]) -> None:
+    def __init__(
+        self, decide: Callable[[Ending], Decision], tag: str | None = None, *, gone: bool = False
+    ) -> None:
         self._decide = decide
+        self.tag = tag
+        self.gone = gone
         self.ending: Ending | None = None
         self.decision: Decision | None = None
         self.wait: Callable[[], Exception | None] | None = None

@@ -143,7 +143,8 @@ class Executor:
         task = self._tasks[attempt.message.task]
         attempt.begin(task, reports, self._node, self._state)
         if task.conduct.concludes:
-            attempt.conclusion = Conclusion(partial(self._judge.decide, attempt))
+            gone = self._runs_once_at_most(attempt)
+            attempt.conclusion = Conclusion(partial(self._judge.decide, attempt), attempt.tag, gone=gone)
 
     def _runs_once_at_most(self, attempt: Attempt) -> bool:
         assert attempt.task is not None

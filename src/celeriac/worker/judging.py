@@ -10,9 +10,11 @@ from typing import Any
 from celeriac.backend import Backend
 from celeriac.canvas.nodes import Signature
 from celeriac.client.task import AS_JSON
+from celeriac.context import Context
 from celeriac.errors import EncodeError, WorkerLost
 from celeriac.retry import Retry
 from celeriac.settings import Settings
+from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.bodies import CUT_SHORT
 from celeriac.worker.decision import Decision, Ending, Raised, Settle, Terms
@@ -58,9 +60,17 @@ class Judge:
         task, context = attempt.task, attempt.context
         assert task is not None
         assert context is not None
+        return self.decide_for(task, context, ending, attempt.tag, gone=attempt.receipt is SPENT)
+
+    def decide_for(
+        self, task: Runnable, context: Context, ending: Ending, tag: str | None, *, gone: bool
+    ) -> Decision:
+        """Do as ``decide`` where there is no attempt, as in a child process."""
+        message = context.message
         policy = task.options.retry or self._settings.default_retry
-        terms = self._terms(attempt, policy, failed=isinstance(ending, Raised))
-        return judge(attempt.message, ending, context.children, terms, context.joiners)
+        keeps = self._keeps_result(message, task, failed=isinstance(ending, Raised))
+        terms = self._terms(task, context.queue, tag, context.redelivered, gone, keeps, policy)
+        return judge(message, ending, context.children, terms, context.joiners)
 
     def abandon(self, attempt: Attempt) -> None:
         """Decide for a body that cannot be stopped, and whose message must not run a second time."""
@@ -69,37 +79,58 @@ class Judge:
 
     def decline(self, attempt: Attempt, verdict: Decline) -> None:
         """Decide what a verdict against running means."""
-        attempt.decision = declined(verdict, self._terms(attempt, None))
+        attempt.decision = declined(verdict, self._terms_of(attempt))
 
     def fail(self, attempt: Attempt, error: Exception) -> None:
         """Decide for a message on which the worker itself failed.
 
         The message is not requeued: it would make workers fail again and again, without end.
         """
-        attempt.decision = failed(attempt.message, error, self._terms(attempt, None), settle=Settle.BURY)
+        attempt.decision = failed(attempt.message, error, self._terms_of(attempt), settle=Settle.BURY)
 
     def fail_instead(self, attempt: Attempt, error: EncodeError) -> None:
         """Decide that the task fails, because its result or a follow-up cannot be encoded."""
         children = attempt.context.children if attempt.context is not None else None
-        attempt.decision = failed(attempt.message, error, self._terms(attempt, None), children=children)
+        attempt.decision = failed(attempt.message, error, self._terms_of(attempt), children=children)
 
-    def _terms(self, attempt: Attempt, policy: Retry | None, *, failed: bool = True) -> Terms:
+    def _terms_of(self, attempt: Attempt) -> Terms:
+        """Return the terms for an attempt that did not run, or on which the worker itself failed."""
         message = attempt.message
+        return self._terms(
+            attempt.task,
+            attempt.delivery.queue,
+            attempt.tag if attempt.task is not None else None,
+            attempt.delivery.redelivered,
+            attempt.receipt is SPENT,
+            bool(message.id) and self._keeps_result(message, attempt.task, failed=True),
+            None,
+        )
+
+    def _terms(
+        self,
+        task: Runnable | None,
+        queue: str,
+        tag: str | None,
+        redelivered: bool,
+        gone: bool,
+        keeps_result: bool,
+        policy: Retry | None,
+    ) -> Terms:
         # In the order of the fields: looking the names up would cost as much again.
         return Terms(
             policy,
-            bool(message.id) and self._keeps_result(attempt, failed=failed),
-            attempt.delivery.queue,
+            keeps_result,
+            queue,
             datetime.fromtimestamp(self._now(), UTC),
             self._encode,
             random.random,
             self._inline,
             self._node,
             self._encode_part,
-            attempt.tag if attempt.task is not None else None,
-            attempt.delivery.redelivered,
-            attempt.receipt is SPENT,
-            self._checks_value(attempt.task),
+            tag,
+            redelivered,
+            gone,
+            self._checks_value(task),
             self._put_off,
         )
 
@@ -108,9 +139,8 @@ class Judge:
             return None
         return task.require_same
 
-    def _keeps_result(self, attempt: Attempt, *, failed: bool) -> bool:
-        message = attempt.message
-        task = attempt.task or self._tasks.get(message.task)
+    def _keeps_result(self, message: TaskMessage, task: Runnable | None, *, failed: bool) -> bool:
+        task = task or self._tasks.get(message.task)
         if failed and task is not None and task.conduct.keep_errors:
             return True
         if message.ignore_result is not None:

@@ -42,7 +42,7 @@ def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, An
     code = 0
     try:
         with _lifespans(setup) as state:
-            _answer(line, Running(setup, tasks, state))
+            _answer(line, Running(setup, tasks, state, line))
     except OSError:  # the worker is gone
         code = 1
     except BaseException:

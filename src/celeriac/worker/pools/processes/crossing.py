@@ -27,6 +27,7 @@ class Told(NamedTuple):
 
     :param reference: the task, pickled by itself.
     :param message: the fields of the message.
+    :param concludes: the tag of the message and whether it is acknowledged, where the child decides the ending itself.
     """
 
     reference: bytes
@@ -38,6 +39,7 @@ class Told(NamedTuple):
     deadline: float | None
     redelivered: bool
     soft: float | None
+    concludes: tuple[str | None, bool] | None
 
 
 class Ended(msgspec.Struct):
@@ -73,7 +75,9 @@ def written(call: Call, reference: bytes) -> bytes:
     message = msgspec.structs.astuple(context.message)
     told = (reference, args, kwargs, message, context.queue, context.worker, context.deadline)
     try:
-        return pickle.dumps((*told, context.redelivered, call.soft), pickle.HIGHEST_PROTOCOL)
+        conclusion = call.conclusion
+        concludes = None if conclusion is None else (conclusion.tag, conclusion.gone)
+        return pickle.dumps((*told, context.redelivered, call.soft, concludes), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         raise EncodeError(
             f"task {call.task.name}: its arguments cannot go to a child process: {error}"

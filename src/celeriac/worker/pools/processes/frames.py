@@ -1,6 +1,7 @@
 """The frames in which a worker and its child talk: a kind, a length and that many bytes.
 
-Rules: a child answers each call with one ``VALUE`` or ``ENDED`` before it gets the next, so no frame carries a number.
+Rules: a child answers each call with one ``VALUE``, ``ENDED``, ``DONE`` or ``CONCLUDED`` before it gets the next, so no
+frame carries a number.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import TypeAlias
 
 HEAD = struct.Struct("<BQ")
 
-SETUP, CALL, VALUE, ENDED = range(4)
-"""To the child: its setup, or a call. From the child: the value of a call, or an ending that is more than a value."""
+SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED = range(8)
+"""To the child: its setup, a call, or that the ending of a call which waits is on record. From the child: the value of
+a call, or an ending that is more than a value. Of a call that decides its ending itself: the ending, after which it
+waits, and that it is done; or an ending for which it does not wait."""
 
 WORN = 16
 """A flag on the kind of an answer: the child uses too much memory, and should be replaced."""

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from celeriac.worker.pools.processes.frames import CHUNK, Frame, Inbox, pieces
+from celeriac.worker.pools.processes.frames import CALL, CHUNK, Frame, Inbox, pieces
 
 
 class ChildEnded(Exception):
@@ -47,8 +47,12 @@ class Handle:
         return self._answer is not None
 
     def ask(self, kind: int, body: bytes) -> asyncio.Future[Frame]:
-        """Send a call; the future gets the child's answer, or raises ``ChildEnded`` or ``NotStarted``."""
-        self.calls += 1
+        """Send a call, or what it waits for; the future gets the child's answer.
+
+        The future raises ``ChildEnded`` or ``NotStarted``.
+        """
+        if kind == CALL:
+            self.calls += 1
         self._answer = answer = self._loop.create_future()
         self.send(kind, body)
         return answer

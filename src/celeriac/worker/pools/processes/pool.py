@@ -8,15 +8,19 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from celeriac.client.task import Task
 from celeriac.errors import ConfigError, WorkerLost
+from celeriac.worker.concluding import Paused
 from celeriac.worker.pool import Call
+from celeriac.worker.pools.processes.concluded import read as read_conclusion
 from celeriac.worker.pools.processes.crossing import raised_there, unpickled_value, written
-from celeriac.worker.pools.processes.frames import CALL, VALUE, WORN
+from celeriac.worker.pools.processes.frames import CALL, CONCLUDED, PAUSED, RESUME, VALUE, WORN
 from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
 from celeriac.worker.pools.processes.launcher import END_WITHIN, Launcher
+from celeriac.worker.pools.processes.portable import portable
 from celeriac.worker.pools.processes.setup import Setup
 from celeriac.worker.pools.processes.setup import written as written_setup
 
@@ -93,6 +97,9 @@ class Processes:
                 self._kill(child)
                 raise
             else:
+                if kind == PAUSED and call.conclusion is not None:
+                    read_conclusion(answer, call.conclusion)
+                    return _Paused(child, partial(self._free, child))
                 return self._ended(call, child, kind, answer)
 
     def resize(self, limit: int) -> None:
@@ -107,15 +114,22 @@ class Processes:
         if self._launcher is not None:
             await self._launcher.close()
 
-    def _ended(self, call: Call, child: Handle, kind: int, answer: Any) -> Any:
+    def _free(self, child: Handle, kind: int) -> None:
+        """Let a child that has answered run another call, unless it is worn."""
         if kind >= WORN or child.calls == self._max_tasks or self._count > self._limit:
-            kind &= ~WORN
             self._retire(child)
         elif not child.is_lost:
             self._idle.append(child)
             self._freed.set()
+
+    def _ended(self, call: Call, child: Handle, kind: int, answer: Any) -> Any:
+        self._free(child, kind)
+        kind &= ~WORN
         if kind == VALUE:
             return unpickled_value(call.task, answer)
+        if kind == CONCLUDED and call.conclusion is not None:
+            read_conclusion(answer, call.conclusion)
+            return None
         ended = pickle.loads(answer)  # noqa: S301 - our own bytes
         call.context.children.extend(ended.children)
         call.context.joiners.extend(ended.joiners)
@@ -197,6 +211,30 @@ class Processes:
         if self._tasks.get(task.name) is task and task.name in self._references:
             return self._references[task.name]
         return _reference(task)
+
+
+class _Paused(Paused):
+    """A call whose child waits until its ending is on record.
+
+    :param free: called when the child is done, with the kind of its answer.
+    """
+
+    def __init__(self, child: Handle, free: Callable[[int], None]) -> None:
+        self._child = child
+        self._free = free
+
+    async def resume(self, error: Exception | None) -> None:
+        """Let the child go on; return when it is done, or has died."""
+        told = b"" if error is None else pickle.dumps(portable(error))
+        if self._child.is_lost:
+            logger.warning("a process died after the ending of its task was recorded")
+            return
+        try:
+            kind, _ = await self._child.ask(RESUME, told)
+        except ChildEnded as ended:
+            logger.warning("a process %s after the ending of its task was recorded", ended)
+        else:
+            self._free(kind)
 
 
 def _reference(task: Any) -> bytes:

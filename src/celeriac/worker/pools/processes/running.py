@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import pickle
 import signal
 import sys
@@ -14,11 +15,12 @@ from types import CoroutineType, FrameType
 from typing import Any
 
 from celeriac.context import CURRENT, Context
-from celeriac.errors import SoftTimeLimitExceeded
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import UNREAD
+from celeriac.worker.concluding import CONCLUSION, Abandoned, Conclusion
 from celeriac.worker.forks import FORKS, end_copy
+from celeriac.worker.pools.processes.concluded import written
 from celeriac.worker.pools.processes.crossing import (
     ContextHere,
     Ended,
@@ -28,7 +30,8 @@ from celeriac.worker.pools.processes.crossing import (
     pickled_value,
     read,
 )
-from celeriac.worker.pools.processes.frames import ENDED, VALUE, WORN
+from celeriac.worker.pools.processes.frames import CONCLUDED, DONE, ENDED, PAUSED, VALUE, WORN, Line
+from celeriac.worker.pools.processes.portable import restored
 from celeriac.worker.pools.processes.setup import Setup
 from celeriac.worker.raised import as_exception, forget_frames
 
@@ -36,6 +39,9 @@ try:
     import resource
 except ModuleNotFoundError:  # Windows: clients import this too, workers do not run there
     resource = None  # type: ignore[assignment]
+
+
+logger = logging.getLogger("celeriac.worker")
 
 
 class _ContextThere(Context):
@@ -73,9 +79,13 @@ class Running:
 
     :param tasks: the tasks that were imported so far, by reference.
     :param state: the state that the child's lifespans yielded.
+    :param line: by which a call hands over its ending before it is done.
     """
 
-    def __init__(self, setup: Setup, tasks: Mapping[bytes, Any], state: Mapping[str, Any]) -> None:
+    def __init__(
+        self, setup: Setup, tasks: Mapping[bytes, Any], state: Mapping[str, Any], line: Line
+    ) -> None:
+        self._line = line
         self._places = setup.places
         self._max_memory = setup.max_memory
         self._tasks: dict[bytes, Any] = {}
@@ -100,6 +110,8 @@ class Running:
     def _run(self, task: Any, told: Told) -> tuple[int, bytes]:
         context = _ContextThere(told, task.report, self._state)
         CURRENT.set(context)
+        if told.concludes is not None:
+            return self._run_to_conclusion(task, told, context, *told.concludes)
         ended = Ended(children=context.children, joiners=context.joiners)
         forks = FORKS.count
         try:
@@ -116,6 +128,24 @@ class Running:
             return VALUE, ended.value
         return ENDED, pickle.dumps(ended)
 
+    def _run_to_conclusion(
+        self, task: Any, told: Told, context: Context, tag: str | None, gone: bool
+    ) -> tuple[int, bytes]:
+        """Run a call that decides its ending itself."""
+        conclusion: Conclusion = task.conclusion(context, tag, gone=gone)
+        conclusion.wait = wait = _Wait(self._line, conclusion)
+        CONCLUSION.set(conclusion)
+        try:
+            _called(task, told, context)
+        except BaseException as error:
+            if wait.over:
+                logger.exception("task %s failed after its end", task.name)
+            elif conclusion.decision is None:
+                ended = Ended()
+                note(ended, as_exception(error))
+                return ENDED, pickle.dumps(ended)
+        return (DONE, b"") if wait.over else (CONCLUDED, written(conclusion))
+
     def _know(self, reference: bytes, task: Any) -> Any:
         task.connect_to(*self._places)
         self._tasks[reference] = task
@@ -123,6 +153,28 @@ class Running:
 
     def _is_worn(self) -> bool:
         return self._max_memory is not None and _peak_memory() > self._max_memory
+
+
+class _Wait:
+    """Hands the ending of a call over to the worker.
+
+    :ivar over: whether the worker has it.
+    """
+
+    def __init__(self, line: Line, conclusion: Conclusion) -> None:
+        self._line = line
+        self._conclusion = conclusion
+        self.over = False
+
+    def __call__(self) -> Exception | None:
+        """Return when it is on record; return what kept it from being so."""
+        signal.setitimer(signal.ITIMER_REAL, 0)  # the soft limit is for the body
+        self.over = True
+        self._line.send(PAUSED, written(self._conclusion))
+        frame = self._line.receive()
+        if frame is None:
+            raise Abandoned
+        return restored(pickle.loads(frame[1])) if frame[1] else None  # noqa: S301 - our own bytes
 
 
 def _called(task: Any, told: Told, context: Context) -> Any:
@@ -137,18 +189,18 @@ def _called(task: Any, told: Told, context: Context) -> Any:
     if told.soft is None:
         value = task.function(*args, **kwargs)
         return asyncio.run(value) if type(value) is CoroutineType else value
-    with _soft_limit(told.soft):
+    with _soft_limit(told.soft, task.conduct.soft_error):
         value = task.function(*args, **kwargs)
         # A plain function around a coroutine function.
         return asyncio.run(value) if type(value) is CoroutineType else value
 
 
 @contextmanager
-def _soft_limit(seconds: float) -> Iterator[None]:
-    """Raise ``SoftTimeLimitExceeded`` in the block, also inside a blocking call, after so many seconds."""
+def _soft_limit(seconds: float, error: type[Exception]) -> Iterator[None]:
+    """Raise the error in the block, also inside a blocking call, after so many seconds."""
 
     def passed(number: int, frame: FrameType | None) -> None:
-        raise SoftTimeLimitExceeded(seconds)
+        raise error(seconds)
 
     signal.signal(signal.SIGALRM, passed)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,0 +1,52 @@
+"""A process of the pool that runs a Celery app's tasks: it finds the app by what ``-A`` named, and announces itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from celery import Celery, signals
+from celery._state import _set_task_join_will_block
+from celery.app.trace import setup_worker_optimizations
+from celery.app.utils import find_app
+
+if TYPE_CHECKING:
+    from celeriac.celery_app.app import CeleryApp
+    from celeriac.celery_app.task import CeleryTask
+
+_ATTRIBUTE = "_celeriac"
+
+
+def app_of(target: str) -> CeleryApp:
+    """Return the app that stands for the Celery app of that name; it is made once, and found on the Celery app."""
+    from celeriac.celery_app.app import CeleryApp  # noqa: PLC0415 - tasks of the app lead here
+
+    celery = find_app(target)
+    made: CeleryApp | None = vars(celery).get(_ATTRIBUTE)
+    if made is None:
+        made = CeleryApp(celery, target)
+        setattr(celery, _ATTRIBUTE, made)
+    made.load_tasks()
+    return made
+
+
+def task_of(target: str, name: str) -> CeleryTask:
+    """Return a task of an app, which is how a task is pickled."""
+    return app_of(target).repertory[name]
+
+
+def live_in_child(target: str, node: str) -> Iterator[None]:
+    """Announce a process that runs tasks, and its end; a lifespan of each child."""
+    app = app_of(target).celery
+    setup_worker_optimizations(app, node)
+    _set_task_join_will_block(True)
+    begin_process(app, node)
+    yield
+    signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+
+
+def begin_process(app: Celery, node: str) -> None:
+    """Announce a process that runs tasks."""
+    app.loader.init_worker_process()
+    signals.worker_process_init.send(sender=node)

@@ -1,0 +1,104 @@
+"""The form in which an ending that a child itself decided comes to the worker.
+
+Rules: what has to be stored and published comes as bytes that are ready; the value itself does not travel.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, NamedTuple
+
+import msgspec
+
+from celeriac.backend import EncodedPart, EncodedResult
+from celeriac.wire.preview import preview
+from celeriac.wire.result import EXCEPTION_STATES, SUCCESS
+from celeriac.worker.concluding import Conclusion
+from celeriac.worker.decision import Decision, Ending, Kind, Raised, Returned, Settle
+from celeriac.worker.pools.processes.portable import Likeness, portable, restored
+from celeriac.worker.raised import as_exception
+
+
+class Shown:
+    """Stands for a value that stayed in the child; it looks the same in a log."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class Concluded(NamedTuple):
+    """A decision on its way to the worker; its fields are those of ``Decision``."""
+
+    state: str | None
+    results: list[EncodedResult]
+    parts: list[EncodedPart]
+    written: list[Any]
+    once: str | None
+    publish_first: bool
+    settle: str
+    until: float
+    reason: str
+    error: Likeness | None
+    traceback: str | None
+    shown: str
+
+
+def written(conclusion: Conclusion) -> bytes:
+    """Return the decision of a conclusion as bytes."""
+    decision, ending = conclusion.decision, conclusion.ending
+    assert decision is not None
+    error = decision.error
+    concluded = Concluded(
+        decision.state,
+        [_without_value(result) for result in decision.results],
+        [_light_part(part) for part in decision.parts],
+        list(decision.written),
+        decision.once,
+        decision.publish_first,
+        decision.settle.value,
+        decision.until,
+        decision.reason,
+        None if error is None else portable(as_exception(error)),
+        getattr(ending, "traceback", None),
+        preview(ending.value) if isinstance(ending, Returned) else "",
+    )
+    return pickle.dumps(tuple(concluded), pickle.HIGHEST_PROTOCOL)
+
+
+def read(body: bytes | bytearray | memoryview, conclusion: Conclusion) -> None:
+    """Put what a child decided into the worker's conclusion."""
+    concluded = Concluded(*pickle.loads(body))  # noqa: S301 - our own bytes
+    error = None if concluded.error is None else restored(concluded.error)
+    ending: Ending
+    if concluded.state == SUCCESS or error is None:
+        ending = Returned(Shown(concluded.shown), ())
+    else:
+        ending = Raised(error, (), concluded.traceback)
+    conclusion.ending = ending
+    conclusion.decision = Decision(
+        concluded.state,
+        results=concluded.results,
+        parts=concluded.parts,
+        written=concluded.written,
+        once=concluded.once,
+        publish_first=concluded.publish_first,
+        settle=Settle(concluded.settle),
+        until=concluded.until,
+        reason=concluded.reason,
+        error=error,
+        kind=Kind.ENDED,
+    )
+
+
+def _without_value(result: EncodedResult) -> EncodedResult:
+    record = msgspec.structs.replace(result.record, result=None, args=[], kwargs={}, children=[])
+    return msgspec.structs.replace(result, record=record)
+
+
+def _light_part(part: EncodedPart) -> EncodedPart:
+    if part.part.state in EXCEPTION_STATES:
+        return part
+    return msgspec.structs.replace(part, part=msgspec.structs.replace(part.part, value=None))
