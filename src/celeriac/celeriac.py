@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from celeriac.backend import Backend
+from celeriac.beat.declaring import EntryKeywords
+from celeriac.beat.lifespan import with_ticking
+from celeriac.beat.schedules import Schedules
 from celeriac.broker import Broker
 from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
 from celeriac.client.connections import RunBlocking
+from celeriac.client.task import Task
 from celeriac.clock import Clock
+from celeriac.errors import ConfigError
+from celeriac.schedule.crontab import Crontab
+from celeriac.schedule.interval import Interval
+from celeriac.schedule.solar import Solar
 from celeriac.settings import Settings
 from celeriac.worker.attachments import Attachments, ChildLifespan, Lifespan
 from celeriac.worker.listeners import Listener
@@ -50,6 +59,45 @@ class Celeriac(App):
             **given,
         )
         self.attachments = Attachments()
+        self.schedules = Schedules(self)
+
+    def schedule(
+        self,
+        name: str,
+        task: Task[..., Any] | str,
+        schedule: float | timedelta | str | Crontab | Interval | Solar,
+        **given: Unpack[EntryKeywords],
+    ) -> None:
+        """Declare a periodic task: see ``Schedules.add`` for the parameters.
+
+        Whatever process of the app ticks, each slot of the schedule gets one message. Raises ``ConfigError`` for a
+        value that cannot be used, and for a name that is taken.
+        """
+        self.schedules.declare(name, task, schedule, **given)
+
+    def periodic(
+        self,
+        schedule: float | timedelta | str | Crontab | Interval | Solar | None = None,
+        *,
+        every: float | timedelta | None = None,
+        name: str | None = None,
+        **given: Unpack[EntryKeywords],
+    ) -> Callable[[T], T]:
+        """Declare that a task runs periodically; a decorator, above ``@app.task``. Otherwise as ``schedule``.
+
+        :param every: seconds between two runs, in place of a schedule.
+        :param name: the entry's name; the default is the task's.
+        """
+        if (schedule is None) == (every is None):
+            raise ConfigError("app.periodic: give a schedule such as crontab(hour=7), or every=, the seconds")
+
+        def declare(task: T) -> T:
+            if not isinstance(task, Task):
+                raise ConfigError(f"{task!r:.100} is no task: write @app.periodic(...) above @app.task")
+            self.schedules.declare(name or task.name, task, schedule if every is None else every, **given)
+            return task
+
+        return declare
 
     def _run_blocking(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._run(coroutine)
@@ -122,8 +170,13 @@ class Celeriac(App):
         collect: bool = True,
         send_events: bool | None = None,
         heartbeats: bool = True,
+        beat: bool | None = None,
     ) -> Worker:
-        """Return a worker for this app's tasks, to run inside this program: see ``Worker``."""
+        """Return a worker for this app's tasks, to run inside this program: see ``Worker``.
+
+        :param beat: whether it ticks the app's periodic tasks too; the default is to do so if the code declares any.
+        """
+        ticks = bool(self.schedules.declared) if beat is None else beat
         return Worker(
             self,
             concurrency=concurrency,
@@ -137,5 +190,5 @@ class Celeriac(App):
             collect=collect,
             send_events=send_events,
             heartbeats=heartbeats,
-            attachments=self.attachments,
+            attachments=with_ticking(self.attachments, self.schedules) if ticks else self.attachments,
         )

@@ -30,6 +30,8 @@ from celeriac.errors import (
     WorkerLost,
 )
 from celeriac.retry import Retry
+from celeriac.schedule.crontab import crontab
+from celeriac.schedule.solar import solar
 from celeriac.settings import Settings
 from celeriac.worker.listeners import Listener
 
@@ -71,10 +73,12 @@ __all__ = [
     "as_completed",
     "chain",
     "chord",
+    "crontab",
     "current_context",
     "from_dict",
     "graphviz",
     "group",
     "mermaid",
+    "solar",
     "workflow_progress",
 ]

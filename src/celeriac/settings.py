@@ -15,6 +15,7 @@ from celeriac.canvas.budget import MAX_FOLLOW_UP_BYTES, MAX_FOLLOW_UPS
 from celeriac.errors import ConfigError
 from celeriac.quantities import SECONDS, Check, number, or_none, require, whole
 from celeriac.retry import Retry
+from celeriac.schedule.days import zone_of
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
 from celeriac.wire.control import CELERYS
 from celeriac.wire.event import EVENTS
@@ -67,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param remote_control: let workers answer Celery's remote control: ``celery inspect``, ``celery control``, Flower.
     :param control_exchange: what the exchanges of remote control are named after (Celery: ``control_exchange``); only
         those who use the same name hear each other.
+    :param timezone: the time zone of schedules that have none of their own (Celery: ``timezone``).
     :param strict_arguments: check and convert arguments by the task's signature and type hints.
     """
 
@@ -103,11 +105,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     event_rate_limit: float | None = 5000.0
     remote_control: bool = False
     control_exchange: str = CELERYS
+    timezone: str = "UTC"
     strict_arguments: bool = True
 
     def __post_init__(self) -> None:
         for name, check in ALLOWED.items():
             require(f"setting {name}", getattr(self, name), check)
+        zone_of(self.timezone)
         for name in ("serializer", "result_serializer"):
             # This very app would refuse to read what it wrote.
             if (value := getattr(self, name)) not in self.accept_content:
@@ -194,5 +198,6 @@ ALLOWED: Mapping[str, Check] = {
         "a name of 1 to 100 ASCII characters",
         lambda value: isinstance(value, str) and 0 < len(value) <= 100 and value.isascii(),
     ),
+    "timezone": NAME,
     "strict_arguments": FLAG,
 }

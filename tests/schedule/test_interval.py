@@ -22,6 +22,12 @@ def test_slots_are_whole_multiples_after_the_anchor():
     assert every.next(50.0, 100.0) == 130.0  # nothing before the entry was first seen
 
 
+def test_the_first_slot_is_a_whole_step_after_an_anchor_of_any_precision():
+    for digits in range(8):
+        anchor = round(1_795_938_360.44681273, digits)
+        assert interval(60).next(0.0, anchor) == round(anchor + 60, 6)
+
+
 def test_a_grid_does_not_drift_wherever_the_search_begins():
     every, anchor = interval(0.1), 1_790_000_000.123456
     slots = list(slots_between(every, anchor, anchor + 100, anchor))

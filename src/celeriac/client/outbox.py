@@ -21,6 +21,7 @@ from celeriac.context import CURRENT
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import NO_OPTIONS, Link, Routes, SendOptions
 from celeriac.settings import Settings
+from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 
@@ -100,6 +101,10 @@ class Outbox:
         messages = [self._message(call, reply_to) for call in calls]
         await connections.publisher.publish_many(zip(messages, (call.options for call in calls), strict=True))
         return [self._sent(call, message) for message, call in zip(messages, calls, strict=True)]
+
+    def prepare(self, call: Call[Any]) -> tuple[Envelope, Route]:
+        """Return the message of a call as the broker takes it. Raises ``EncodeError``; nothing is sent."""
+        return self._connections.current().publisher.prepare_one(self._message(call, None), call.options)
 
     def delay(self, call: Call[R]) -> Result[R]:
         """Send and block until the broker has the message."""

@@ -29,7 +29,7 @@ class Interval(msgspec.Struct, frozen=True, tag="interval", dict=True):
     tz: str | None = None
 
     def __str__(self) -> str:
-        return f"every {timedelta(seconds=self.every)}" + (", on the full unit" if self.relative else "")
+        return f"every {self.every:g} s" + (", on the full unit" if self.relative else "")
 
     def next(self, after: float, anchor: float = 0.0) -> float | None:
         """Return the first slot after a moment.
@@ -39,7 +39,7 @@ class Interval(msgspec.Struct, frozen=True, tag="interval", dict=True):
         if self.relative and self.every >= DAY:
             return self._next_day(after, anchor)
         start, step = self._grid(anchor)
-        number = max(floor((after - start) / step), 0)
+        number = max(floor((after - start) / step), 1)
         # Rounded, so that each place computes the same number whatever it began with.
         while (slot := round(start + number * step, 6)) <= max(after, anchor):
             number += 1

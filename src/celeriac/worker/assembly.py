@@ -10,6 +10,7 @@ import msgspec
 
 from celeriac.canvas.budget import Budget
 from celeriac.client.app import App, Connections
+from celeriac.client.periodic import RunMarks, beat_board
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock
@@ -84,7 +85,9 @@ def assemble(
         budget,
         reserving,
     )
-    effects = Effects(backend, connections.settlements, workflows, errbacks, insist)
+    marks = beat_board(connections).marks
+    runs = None if marks is None else RunMarks(marks)
+    effects = Effects(backend, connections.settlements, workflows, errbacks, insist, runs)
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
         settings, backend, tasks, admission, bodies, judge, effects, listeners, mending, insist, node, state

@@ -15,6 +15,7 @@ from functools import partial
 
 from celeriac.backend import Backend, EncodedResult
 from celeriac.broker import Delivery, Receipt
+from celeriac.client.periodic import RunMarks, entry_alone
 from celeriac.errors import BrokerError, CeleriacError
 from celeriac.server import Landing, Settlements
 from celeriac.wire.envelope import Envelope, Route
@@ -34,6 +35,7 @@ LARGE = 1024 * 1024
 class Effects:
     """The effects of one worker.
 
+    :param runs: the marks of periodic tasks whose runs must not overlap.
     :param settlements: lands a decision in one step; ``None`` where queue and results are on two servers.
     """
 
@@ -44,12 +46,14 @@ class Effects:
         workflows: Workflows,
         errbacks: Errbacks,
         insist: Insist,
+        runs: RunMarks | None = None,
     ) -> None:
         self._backend = backend
         self._settlements = settlements
         self._workflows = workflows
         self._errbacks = errbacks
         self._insist = insist
+        self._runs = runs
 
     async def land(self, attempt: Attempt) -> None:
         """Perform the attempt's decision, in one step where the servers allow that.
@@ -58,6 +62,10 @@ class Effects:
         """
         decision = attempt.decision
         assert decision is not None
+        await self._land(attempt, decision)
+        await self._end_run(attempt, decision)
+
+    async def _land(self, attempt: Attempt, decision: Decision) -> None:
         if attempt.reports is not None and attempt.reports.used:
             await attempt.reports.done()
         settlements = self._settlements
@@ -92,6 +100,15 @@ class Effects:
         assert decision is not None
         await self._settle(attempt.receipt, decision)
         await self._workflows.forget(decision)
+        await self._end_run(attempt, decision)
+
+    async def _end_run(self, attempt: Attempt, decision: Decision) -> None:
+        """Let the next run of a periodic task begin whose runs must not overlap, after the final ending of this one."""
+        message = attempt.message
+        if self._runs is not None and (entry := entry_alone(message.headers)) and _is_final(decision):
+            await self._insist(
+                partial(self._runs.remove, entry, message.id), "ending a run of a periodic task"
+            )
 
     async def tell(self, decision: Decision) -> None:
         """Land a decision without settling its message, which the caller does."""
@@ -145,6 +162,11 @@ class Effects:
                 await self._insist(partial(receipt.bury, decision.reason), "dead-lettering a message")
             case Settle.PARK:
                 await self._insist(partial(receipt.park, decision.until), "parking a message until its ETA")
+
+
+def _is_final(decision: Decision) -> bool:
+    """Whether no further attempt follows: neither a retry nor another delivery."""
+    return decision.settle in (Settle.ACK, Settle.BURY) and decision.state != RETRY
 
 
 def _is_more_than_a_verb(decision: Decision) -> bool:

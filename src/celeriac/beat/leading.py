@@ -1,0 +1,103 @@
+"""Who leads among the ticking processes of an app, and since when there has always been one.
+
+Rules: a leader that dies is followed within ``LEASE`` seconds, or the app's lease where that is shorter. Each ticking
+process adopts the moment from which the others say that there was always one, and keeps it on the board while it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+
+from celeriac.beat.places import Places
+from celeriac.clock import Clock
+from celeriac.errors import BackendError, BrokerError
+
+LEASE = 5.0
+"""Seconds within which another process ticks when the leader has died."""
+
+_ALIVE = "since"
+
+
+class Leading:
+    """The part of one process in this.
+
+    :param app: the app's name.
+    :param lease: the app's lease, in seconds.
+    """
+
+    def __init__(self, places: Places, app: str, clock: Clock, lease: float) -> None:
+        self._places = places
+        self._name = f"beat.{app}"
+        self._set = f"beat-alive.{app}"
+        self._holder = uuid.uuid4().hex
+        self._clock = clock
+        lease = min(lease, LEASE)
+        # Held for so long, and tried so often, that both together are a lease.
+        self._hold, self._pause = lease * 0.68, lease * 0.3
+        self._alive_for, self._alive_pause = 2 * lease, 0.6 * lease
+        self._until = self._again = self._alive_again = 0.0
+        self.alive_since = clock.now()
+        self._adopted = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process holds the lease now."""
+        return self._clock.monotonic() < self._until
+
+    @property
+    def rest(self) -> float:
+        """Seconds until the lease is to be renewed, or tried for."""
+        return max(0.0, self._again - self._clock.monotonic())
+
+    async def renew(self) -> None:
+        """Try for the lease, or renew it, and give the sign of life, if it is time for that."""
+        now = self._clock.monotonic()
+        if now >= self._alive_again and not self._places.alone:
+            await self._show_life()
+            self._alive_again = now + self._alive_pause
+        if now >= self._again:
+            held = await self._places.leases.hold(self._name, self._holder, self._hold)
+            self._until = now + self._hold if held else 0.0
+            self._again = now + self._pause
+
+    async def look_back(self) -> float:
+        """Return since when there was always a process that ticks, as far as anybody knows."""
+        if self._places.alone:
+            return self._clock.now()
+        await self._adopt()
+        return self.alive_since
+
+    def hurry(self) -> None:
+        """Try for the lease at once."""
+        self._again = 0.0
+
+    def lose(self) -> None:
+        """Count as no leader until the lease is renewed: the server is away."""
+        self._until = self._again = 0.0
+
+    async def release(self) -> None:
+        """Let another lead, at once."""
+        self._until = 0.0
+        with suppress(BrokerError, BackendError, TimeoutError):
+            async with asyncio.timeout(LEASE):
+                await self._places.leases.release(self._name, self._holder)
+
+    async def _show_life(self) -> None:
+        if not self._adopted:
+            await self._adopt()
+            self._adopted = True
+        await self._places.board.sets.add(self._set, {_ALIVE: [repr(self.alive_since)]}, self._alive_for)
+
+    async def _adopt(self) -> None:
+        members = (await self._places.board.sets.load(self._set, [_ALIVE])).sets[_ALIVE]
+        told = [float(text) for text in members if _is_moment(text)]
+        self.alive_since = min([self.alive_since, *told])
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1e11
+    except ValueError:
+        return False

@@ -1,0 +1,37 @@
+"""Ticking as a part of a worker: a lifespan that runs the ticker beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from celeriac.beat.schedules import Schedules
+from celeriac.worker.attachments import Attachments, Lifespan
+
+_LAST_WORDS = 10.0
+"""Seconds that a ticker has to end what it ticks when its worker stops."""
+
+
+def ticking(schedules: Schedules) -> Lifespan:
+    """Return the lifespan of a worker that ticks these periodic tasks."""
+
+    async def tick() -> AsyncIterator[None]:
+        ticker = schedules.ticker()
+        running = asyncio.create_task(ticker.run(), name="celeriac-beat")
+        try:
+            yield
+        finally:
+            ticker.stop()
+            await asyncio.wait([running], timeout=_LAST_WORDS)
+            running.cancel()
+
+    return tick
+
+
+def with_ticking(attachments: Attachments, schedules: Schedules) -> Attachments:
+    """Return these attachments with the lifespan of a worker that ticks."""
+    more = Attachments()
+    more.listeners = [*attachments.listeners]
+    more.lifespans = [*attachments.lifespans, ticking(schedules)]
+    more.child_lifespans = [*attachments.child_lifespans]
+    return more
