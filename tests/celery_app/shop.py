@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -203,6 +204,38 @@ def applied_inside(self):
     return [add.apply((1, 2)).result, add(3, 4), self.request.id]
 
 
+@app.task(base=Hooked, bind=True)
+def sleep(self, seconds):
+    """Sleep in small steps, so that a soft time limit finds it in threads too."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@app.task
+def leave():
+    raise SystemExit(3)
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def die_once(mark):
+    """Kill its process the first time."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+@app.task(bind=True, acks_late=True)
+def late(self):
+    return self.request.delivery_info["redelivered"]
+
+
+@app.task
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def watch_signals():
     """Note every signal about a task, with what it is about."""
     for name in (
@@ -213,13 +246,14 @@ def watch_signals():
         "task_retry",
         "task_received",
     ):
-        signal = getattr(signals, name)
+        sent = getattr(signals, name)
 
         def receive(sender=None, task_id=None, request=None, _name=name, **facts):
-            subject = task_id or getattr(request, "id", None) or getattr(sender.request, "id", None)
-            note(_name, subject, facts.get("state"))
+            subject = task_id or getattr(request, "id", None) or sender.request.id
+            stored = app.AsyncResult(subject).state if _name != "task_received" else None
+            note(_name, subject, facts.get("state"), stored, threading.get_ident())
 
-        signal.connect(receive, weak=False)
+        sent.connect(receive, weak=False)
 
 
 def watch_worker():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery import chain, chord, group
 from celery.exceptions import Reject as CelerysReject
 
@@ -72,6 +73,28 @@ def test_failures(client: Any, worker: Shop):
         value(client.rejected.delay())
     with pytest.raises(Exception, match=r"object|JSON"):
         value(client.not_json.delay())
+
+
+def test_time_limits(client: Any, worker: Shop):
+    with pytest.raises(SoftTimeLimitExceeded):
+        value(client.sleep.apply_async((30,), soft_time_limit=0.1))
+    late = client.sleep.apply_async(
+        (1.5,), time_limit=0.2, link_error=[client.call_back.s(), client.told.s()]
+    )
+    with pytest.raises(TimeLimitExceeded):
+        value(late)
+    [[_, state, _, error]] = [note for note in worker.noted("on_failure", count=2) if "TimeLimit" in note[3]][
+        -1:
+    ]
+    assert (state, error.startswith("TimeLimitExceeded")) == ("FAILURE", True)
+    worker.noted("errback", late.id)
+    worker.noted("told", late.id)
+
+
+def test_tasks_that_end_their_process(client: Any, worker: Shop):
+    with pytest.raises(WorkerLostError, match="SystemExit"):
+        value(client.leave.delay())
+    assert value(client.late.delay()) is False
 
 
 def test_no_result_where_none_is_wanted(client: Any, worker: Shop):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from signal import SIGTERM
 from typing import Any
 
 from celery import Celery, signals
@@ -18,8 +19,9 @@ from celery.app.trace import setup_worker_optimizations
 from celeriac.celery_app.children import begin_process
 from celeriac.celery_app.received import Received
 from celeriac.celery_app.request import headers_of
+from celeriac.celery_app.run import as_celerys
 from celeriac.errors import TaskNotFound
-from celeriac.wire.result import FAILURE
+from celeriac.wire.result import FAILURE, REVOKED
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.listeners import Listener, Made
 
@@ -108,13 +110,19 @@ class Life(Listener):
 
     def ended(self, attempt: Attempt) -> None:
         decision = attempt.decision
-        if decision is None or decision.state != FAILURE or attempt.is_concluded:
+        if decision is None or attempt.is_concluded:
             return
+        if decision.state == REVOKED:
+            self._say_revoked(attempt, terminated=True)
+        elif decision.state == FAILURE and decision.error is not None:
+            self._say_failed(attempt, as_celerys(decision.error))
+
+    def _say_failed(self, attempt: Attempt, error: BaseException) -> None:
         message = attempt.message
         signals.task_failure.send(
             sender=dict.get(self._app.tasks, message.task),
             task_id=message.id,
-            exception=decision.error,
+            exception=error,
             args=message.args,
             kwargs=message.kwargs,
             traceback=None,
@@ -122,15 +130,17 @@ class Life(Listener):
         )
 
     def declined(self, attempt: Attempt) -> None:
+        if attempt.decision is not None and attempt.decision.state == REVOKED:
+            self._say_revoked(attempt, terminated=False)
+
+    def _say_revoked(self, attempt: Attempt, *, terminated: bool) -> None:
         decision, message = attempt.decision, attempt.message
-        if decision is None or decision.state is None:
-            return
         signals.task_revoked.send(
             sender=dict.get(self._app.tasks, message.task),
             request=Request(headers_of(message), args=message.args, kwargs=message.kwargs),
-            terminated=False,
-            signum=None,
-            expired=decision.reason == "expired",
+            terminated=terminated,
+            signum=SIGTERM if terminated else None,
+            expired=decision is not None and decision.reason == "expired",
         )
 
     def refused(self, attempt: Attempt) -> None:

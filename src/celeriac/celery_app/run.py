@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import celery.app.trace
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals, states
 from celery.app.task import Context as Request
 from celery.app.trace import task_has_custom
@@ -25,12 +27,19 @@ from celeriac.celery_app.capture import RUN
 from celeriac.celery_app.request import request_of
 from celeriac.celery_app.writing import KEPT, keeping
 from celeriac.context import Context
-from celeriac.errors import EncodeError, Ignore, Reject
+from celeriac.errors import EncodeError, Ignore, Reject, TaskAborted, WorkerLost
+from celeriac.errors import TimeLimitExceeded as OurTimeLimitExceeded
 from celeriac.wire.result import FAILURE
 from celeriac.worker.concluding import Conclusion
 from celeriac.worker.decision import Decision, Raised, Replaced, Resent, Returned, Written
 
 logger = logging.getLogger("celeriac.celery")
+
+CELERYS: Mapping[type[BaseException], type[BaseException]] = {
+    OurTimeLimitExceeded: TimeLimitExceeded,
+    WorkerLost: WorkerLostError,
+}
+"""Errors of celeriac's, and Celery's for the same."""
 
 
 class Run:
@@ -129,6 +138,31 @@ class Run:
             _call_errbacks(self._task, request, inline, rejection, None)
             _say_failed(self._task, self._context, rejection)
 
+    def fail_outside(self, error: BaseException) -> Callable[[], None]:
+        """Decide for a failure outside of the tracer, as Celery's main process does; return what comes after."""
+        if isinstance(error, TaskAborted):  # it raised SystemExit, which ends a process of Celery's
+            error = WorkerLost(str(error))
+        decision = self._conclusion.judge(Raised(error))
+        if decision.state != FAILURE:
+            return _nothing
+        request = Request(request_of(self._context))
+        known = as_celerys(error)
+        inline = self._write_errbacks(known, None, request)
+        self._conclusion.judge(Raised(error, self._follow_ups))
+        return partial(self._after_failure_outside, request, inline, known)
+
+    def _after_failure_outside(self, request: Any, inline: Sequence[Any], error: BaseException) -> None:
+        task, message = self._task, self._context.message
+        _call_errbacks(task, request, inline, error, None)
+        if isinstance(error, TimeLimitExceeded):
+            try:
+                raise error
+            except TimeLimitExceeded:
+                einfo = ExceptionInfo()
+            task.on_failure(error, message.id, message.args, message.kwargs, einfo)
+            if task_has_custom(task, "after_return"):
+                task.after_return(states.FAILURE, error, message.id, message.args, message.kwargs, None)
+
     def _decide_unsaid(self, state: str | None, ending: Any) -> None:
         if isinstance(ending, CelerysReject):
             self.reject(ending)
@@ -204,6 +238,18 @@ class Tracers:
         finally:
             KEPT.set(None)
             RUN.reset(token)
+
+
+def as_celerys(error: BaseException) -> BaseException:
+    """Return an error of celeriac's as the one that users of Celery know."""
+    for ours, theirs in CELERYS.items():
+        if isinstance(error, ours):
+            return theirs(*error.args)
+    return error
+
+
+def _nothing() -> None:
+    """Do nothing: the message goes back to its queue."""
 
 
 def is_inline(app: Celery, errback: Mapping[str, Any]) -> bool:

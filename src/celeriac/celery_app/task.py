@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from celeriac.arguments.convert import Arguments, Returns
 from celeriac.celery_app.adapting import adapt
 from celeriac.celery_app.children import task_of
 from celeriac.celery_app.request import request_of
-from celeriac.celery_app.run import Tracers, is_inline
+from celeriac.celery_app.run import Run, Tracers, is_inline
 from celeriac.client.conduct import Conduct, Errback
 from celeriac.client.task import TaskOptions
 from celeriac.context import CURRENT, Context
@@ -58,6 +58,7 @@ class CeleryTask:
             requeue_lost=bool(task.acks_late and task.reject_on_worker_lost),
             requeue_late=bool(task.acks_late and not task.acks_on_timeout),
             errback=self._errback,
+            outside=self._fail_outside,
         )
 
     def __repr__(self) -> str:
@@ -93,6 +94,11 @@ class CeleryTask:
         assert context is not None
         assert conclusion is not None
         self._tracers.run(self.task, context, conclusion, args, kwargs)
+
+    def _fail_outside(
+        self, context: Context, error: BaseException, conclusion: Conclusion
+    ) -> Callable[[], None]:
+        return Run(self.task, context, conclusion).fail_outside(error)
 
     def _errback(self, signature: Mapping[str, Any]) -> Errback | None:
         return partial(self._call_back, signature) if is_inline(self.task.app, signature) else None

@@ -13,6 +13,11 @@ from celeriac.errors import SoftTimeLimitExceeded
 Errback: TypeAlias = Callable[[Context, BaseException, str], Any]
 """Called in a thread with the context of the failed task, the error and the text of its traceback."""
 
+Outside: TypeAlias = Callable[[Context, BaseException, Any], Callable[[], None]]
+"""Called in a thread with the context of a task, the error by which it failed outside of its function (a time limit, a
+lost process), and the conclusion to put the ending in; returns what is to be done, in a thread, once that is on record.
+"""
+
 
 class Conduct(msgspec.Struct, frozen=True):
     """The rules by which a task ends.
@@ -25,6 +30,7 @@ class Conduct(msgspec.Struct, frozen=True):
     :param requeue_late: whether it goes back when the hard time limit passed.
     :param errback: returns what to call for a signature of this task that stands among the errbacks of another one;
         ``None`` where it is sent as a message. Without it, tasks of several parameters are called.
+    :param outside: decides for a task that concludes, but failed outside of its function.
     """
 
     concludes: bool = False
@@ -34,6 +40,7 @@ class Conduct(msgspec.Struct, frozen=True):
     requeue_lost: bool = False
     requeue_late: bool = False
     errback: Callable[[Mapping[str, Any]], Errback | None] | None = None
+    outside: Outside | None = None
 
 
 USUAL = Conduct()

@@ -139,6 +139,8 @@ class Terms(msgspec.Struct, frozen=True):
     :param tag: names the message's publication; the same for every delivery of it.
     :param redelivered: whether the message was delivered before, so that the earlier delivery may have done all this.
     :param require_same: raises ``EncodeError`` for a value that JSON would change; ``None`` where it changes none.
+    :param back: errors after which the message goes back to its queue.
+    :param bury: whether the message of a failed task goes to the dead letters.
     :param put_off: counts a rejection of the message with this id; returns the seconds until it is queued again.
     :param gone: whether the message was acknowledged before the run, so that only a new message can repeat it.
     """
@@ -156,4 +158,6 @@ class Terms(msgspec.Struct, frozen=True):
     redelivered: bool = False
     gone: bool = False
     require_same: Callable[[Any], None] | None = None
+    back: tuple[type[BaseException], ...] = ()
+    bury: bool = False
     put_off: Callable[[str], float] = lambda message_id: 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -113,6 +113,15 @@ class Executor:
                     await self._insist(attempt.receipt.requeue, "giving a message back")
 
     async def _decide(self, attempt: Attempt) -> None:
+        task, context, ending = attempt.task, attempt.context, attempt.ending
+        assert task is not None
+        assert context is not None
+        outside = task.conduct.outside
+        if outside is not None and isinstance(ending, Raised):
+            conclusion = Conclusion(partial(self._judge.decide, attempt))
+            rest = await in_thread(partial(outside, context, ending.error, conclusion))
+            attempt.decision, attempt.paused = conclusion.decision, _Rest(rest)
+            return
         if _has_much_to_follow(attempt):
             await in_thread(partial(self._judge.end, attempt))
         else:
@@ -167,6 +176,20 @@ class Executor:
             )
             reports(record)
         self._listeners.started(attempt)
+
+
+class _Rest(Paused):
+    """What is to be done in a thread once the ending of a body is on record."""
+
+    def __init__(self, rest: Callable[[], None]) -> None:
+        self._rest = rest
+
+    async def resume(self, error: Exception | None) -> None:
+        """Do it."""
+        try:
+            await in_thread(self._rest)
+        except Exception:
+            logger.exception("what follows the end of a task failed")
 
 
 def _has_much_to_follow(attempt: Attempt) -> bool:

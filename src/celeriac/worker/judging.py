@@ -9,9 +9,10 @@ from typing import Any
 
 from celeriac.backend import Backend
 from celeriac.canvas.nodes import Signature
+from celeriac.client.conduct import USUAL, Conduct
 from celeriac.client.task import AS_JSON
 from celeriac.context import Context
-from celeriac.errors import EncodeError, WorkerLost
+from celeriac.errors import EncodeError, TimeLimitExceeded, WorkerLost
 from celeriac.retry import Retry
 from celeriac.settings import Settings
 from celeriac.wire.task import TaskMessage
@@ -131,6 +132,8 @@ class Judge:
             redelivered,
             gone,
             self._checks_value(task),
+            () if task is None or task.conduct is USUAL else _back(task.conduct),
+            task is not None and task.conduct.bury_failed,
             self._put_off,
         )
 
@@ -148,3 +151,8 @@ class Judge:
         if task is not None and task.options.ignore_result is not None:
             return not task.options.ignore_result
         return not self._settings.ignore_result
+
+
+def _back(conduct: Conduct) -> tuple[type[BaseException], ...]:
+    lost = (WorkerLost,) if conduct.requeue_lost else ()
+    return (*lost, TimeLimitExceeded) if conduct.requeue_late else lost

@@ -86,6 +86,8 @@ def judge(
         return _succeeded(message, ending, children, terms, joiners)
     if isinstance(ending, Stopped):
         return revoked(message, "terminated", terms)
+    if isinstance(ending, Raised) and not terms.gone and isinstance(ending.error, terms.back):
+        return _put_back(message, Reject(preview(ending.error), requeue=True), terms)
     if not isinstance(ending, Raised) or ending.sent is not None:
         return _ended_and_wrote(message, ending, children, terms)
     error = ending.error
@@ -116,7 +118,7 @@ def _ended_and_wrote(
     elif isinstance(error, Reject) and error.requeue:
         decision = _put_back(message, error, terms)
     else:
-        settle = Settle.BURY if isinstance(error, Reject) else Settle.ACK
+        settle = Settle.BURY if isinstance(error, Reject) or (terms.bury and not terms.gone) else Settle.ACK
         records, parts = _lost_with(
             message, FAILURE, describe(error), terms, ending.traceback or format_traceback(error), children
         )
