@@ -12,6 +12,7 @@ from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 
 from celeriac.celery_app.departures import Departure
+from celeriac.celery_app.results import CeleryResults
 from celeriac.celery_app.settings import Mapped, map_settings
 from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
@@ -33,7 +34,7 @@ class Found(App):
         super().__init__(
             celery.main or "celery",
             self._broker(),
-            self.mapped.backend or "disabled://",
+            self.mapped.backend or CeleryResults(celery),
             run=BACKGROUND.run,
             settings=self.mapped.settings,
         )

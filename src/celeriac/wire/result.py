@@ -140,7 +140,7 @@ def decode(raw: bytes, codecs: Codecs, task_id: str, serializer: str = "json") -
         result=_read_value(get("result"), status),
         traceback=_text(get("traceback")),
         children=list(children) if isinstance(children, (list, tuple)) else None,
-        date_done=_read_date(get("date_done")),
+        date_done=read_date(get("date_done")),
         group_id=_text(get("group_id")),
         parent_id=_text(get("parent_id")),
         name=_text(get("name")),
@@ -360,7 +360,7 @@ def _read_value(result: Any, status: str) -> Any:
     return (read_failure(result) or result) if status in EXCEPTION_STATES else result
 
 
-def _read_date(value: Any) -> datetime | None:
+def read_date(value: Any) -> datetime | None:
     """Return the time that a writer noted; one without an offset is UTC (Celery 4). What is no time is none."""
     if isinstance(value, str):
         try:

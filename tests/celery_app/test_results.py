@@ -1,0 +1,117 @@
+"""Results in stores that only Celery knows: by celeriac and by Celery's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from celery import Celery
+from sqlalchemy.exc import OperationalError
+
+from celeriac.celery_app.results import CeleryResults
+from celeriac.errors import BackendError, BackendUnavailable, EncodeError
+from celeriac.wire.failure import Failure
+from celeriac.wire.result import FAILURE, PENDING, SUCCESS, ResultRecord
+
+
+def celery_app(backend: str, **conf: Any) -> Celery:
+    app = Celery("results", backend=backend, broker="memory://", set_as_current=False)
+    app.conf.update(conf)
+    return app
+
+
+@pytest.fixture(scope="module", params=["db", "file"])
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Celery:
+    """A database with tables of its own names, and a directory."""
+    place = tmp_path_factory.mktemp("results")
+    names = {"task": "own_tasks", "group": "own_groups"}
+    if request.param == "file":
+        return celery_app(f"file://{place}")
+    return celery_app(f"db+sqlite:///{place}/results.db", database_table_names=names)
+
+
+@pytest.fixture
+async def results(app: Celery) -> AsyncIterator[CeleryResults]:
+    made = CeleryResults(app)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def task_id() -> str:
+    return str(uuid.uuid4())
+
+
+async def store(results: CeleryResults, task_id: str, status: str, result: Any, **more: Any) -> None:
+    await results.store(results.encode(ResultRecord(task_id=task_id, status=status, result=result, **more)))
+
+
+async def test_what_celeriac_stores_celery_reads(results: CeleryResults, app: Celery, task_id: str) -> None:
+    children = [[["child", None], None]]
+    await store(results, task_id, SUCCESS, {"a": [1, "grüße"]}, children=children)
+    assert app.AsyncResult(task_id).get(timeout=30) == {"a": [1, "grüße"]}
+    [record, missing] = await results.load([task_id, "missing"])
+    assert missing is None
+    assert record is not None
+    assert (record.task_id, record.status, record.result) == (task_id, SUCCESS, {"a": [1, "grüße"]})
+    assert (record.children, record.date_done is not None) == (children, True)
+    await results.forget([task_id])
+    assert app.AsyncResult(task_id).state == PENDING
+
+
+async def test_failures(results: CeleryResults, app: Celery, task_id: str) -> None:
+    failure = Failure("ValueError", ["boom", 2], "builtins")
+    await store(results, task_id, FAILURE, failure, traceback="Traceback …")
+    with pytest.raises(ValueError, match="boom"):
+        app.AsyncResult(task_id).get(timeout=30)
+    [record] = await results.load([task_id])
+    assert record is not None
+    assert (record.result, record.traceback) == (failure, "Traceback …")
+
+
+async def test_states_are_followed_to_the_end(results: CeleryResults, app: Celery, task_id: str) -> None:
+    ids = [task_id, f"{task_id}-2"]
+    seen: list[tuple[str, str]] = []
+    async with results.follow(ids) as records:
+        app.backend.store_result(task_id, {"at": 1}, "PROGRESS")
+        async with asyncio.timeout(30):
+            async for record in records:
+                seen.append((record.task_id, record.status))
+                if record.status == "PROGRESS":
+                    for name in ids:
+                        await store(results, name, SUCCESS, 1)
+    assert sorted(seen) == sorted([(task_id, "PROGRESS"), *((name, SUCCESS) for name in ids)])
+
+
+async def test_what_cannot_be_written_is_said_before(results: CeleryResults, task_id: str) -> None:
+    with pytest.raises(EncodeError, match="object"):
+        results.encode(ResultRecord(task_id=task_id, status=SUCCESS, result=object()))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ConnectionRefusedError("refused"), BackendUnavailable),
+        (OperationalError("SELECT 1", {}, Exception("gone away")), BackendUnavailable),
+        (ValueError("no such option"), BackendError),
+    ],
+)
+async def test_an_outage_is_told_from_a_refusal(
+    results: CeleryResults, error: Exception, kind: type[Exception]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(kind, match=type(error).__name__) as caught:
+        await results.call(fail)
+    assert type(caught.value) is kind
+
+
+async def test_a_store_that_is_not_there() -> None:
+    unknown = CeleryResults(celery_app("nonsense://host"))
+    with pytest.raises(BackendError, match="nonsense"):
+        await unknown.ping()
+    await unknown.close()
