@@ -5,10 +5,24 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from celeriac.board import Board
+from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.url import parse_postgres_url
-from celeriac.testing.contracts import BackendContract, BoardContract, ChordContract, SlotsContract
+from celeriac.testing.contracts import (
+    BackendContract,
+    BeatContract,
+    BoardContract,
+    BrokerContract,
+    ChordContract,
+    FanoutContract,
+    OnceContract,
+    Plant,
+    RevocationContract,
+    ScheduleContract,
+    SettlementContract,
+    SlotsContract,
+)
 from celeriac.wire.content import Codecs
 from tests.servers import PostgresServer
 
@@ -21,6 +35,68 @@ def connect(postgres_server: PostgresServer, postgres_schema: str) -> Connect:
     return lambda role: Connections(
         parse_postgres_url(postgres_server.url(postgres_schema, user=role)), "test", 20.0
     )
+
+
+@pytest.fixture
+async def broker(connect: Connect) -> AsyncIterator[PostgresBroker]:
+    broker = PostgresBroker(connect("postgres"))
+    await broker.ping()
+    yield broker
+    await broker.close()
+
+
+class TestPostgresBroker(BrokerContract, OnceContract):
+    """Messages."""
+
+    @pytest.fixture
+    async def second(self, connect: Connect, broker: PostgresBroker) -> AsyncIterator[PostgresBroker]:
+        second = PostgresBroker(connect("guest"))
+        yield second
+        await second.close()
+
+    @pytest.fixture
+    def plant(self, broker: PostgresBroker, postgres_server: PostgresServer, postgres_schema: str) -> Plant:
+        async def plant(queue: str, raw: bytes) -> None:
+            with postgres_server.client(postgres_schema) as connection:
+                connection.execute(
+                    "INSERT INTO celeriac_message (queue, priority, frame) VALUES (%s, 0, %s)", (queue, raw)
+                )
+
+        return plant
+
+
+class TestPostgresBeat(BeatContract):
+    """Periodic tasks."""
+
+    second = TestPostgresBroker.second
+
+
+class TestPostgresSchedule(ScheduleContract):
+    """What is for later."""
+
+    second = TestPostgresBroker.second
+
+
+class TestPostgresRevocations(RevocationContract):
+    """What must not run."""
+
+    second = TestPostgresBroker.second
+
+
+class TestPostgresFanout(FanoutContract):
+    """Telling and asking everybody who listens."""
+
+    second = TestPostgresBroker.second
+
+
+class TestPostgresSettlements(SettlementContract):
+    """Endings, with connections of their own for the results."""
+
+    @pytest.fixture
+    async def results(self, connect: Connect) -> AsyncIterator[PostgresBackend]:
+        results = PostgresBackend(connect("postgres"), Codecs())
+        yield results
+        await results.close()
 
 
 @pytest.fixture
@@ -51,5 +127,6 @@ class TestPostgresBoard(BoardContract, SlotsContract):
         return backend.board
 
     @pytest.fixture
-    def other(self, second: PostgresBackend, board: Board) -> Board:
+    async def other(self, second: PostgresBackend, board: Board) -> Board:
+        await second.board.sets.revision("")
         return second.board

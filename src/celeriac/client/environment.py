@@ -57,7 +57,7 @@ def chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend |
         broker_url = Said(BROKER_VARIABLES).url or f"sqlite:///{_default_file(name)}"
     backend_url = backend if isinstance(backend, str) else ""
     if backend is None:
-        local = scheme_of(broker_url) in ("sqlite", "memory")
+        local = scheme_of(broker_url) in ("sqlite", "memory", "postgresql", "postgres")
         backend_url = Said(BACKEND_VARIABLES).url or (broker_url if local else "disabled://")
     return broker_url, backend_url
 

@@ -34,7 +34,7 @@ Wing: TypeAlias = Callable[[str, Terms], OpenServer]
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 POSTGRES_SCHEMES = ("postgresql", "postgres")
-BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, *AMQP_SCHEMES, "memory")
+BROKER_SCHEMES = ("sqlite", *REDIS_SCHEMES, *POSTGRES_SCHEMES, *AMQP_SCHEMES, "memory")
 BACKEND_SCHEMES = (
     "sqlite",
     *REDIS_SCHEMES,

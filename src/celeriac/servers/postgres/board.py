@@ -70,7 +70,7 @@ _HOLD = f"""
 _RELEASE = "DELETE FROM celeriac_lease WHERE name = $1 AND holder = $2"
 
 # A last slot that is too far ahead is none of ours.
-ADVANCE_SLOT = f"""
+_ADVANCE_SLOT = f"""
     INSERT INTO celeriac_slot AS slot (entry, last, expires) VALUES ($1, $2, {NOW} + {SLOT_KEPT})
     ON CONFLICT (entry) DO UPDATE SET last = excluded.last, expires = excluded.expires
     WHERE slot.last < excluded.last OR slot.last >= {NOW} + {SLOT_AHEAD}
@@ -205,16 +205,17 @@ class PostgresSlots:
         await self._advance.drain()
 
     async def _advance_all(self, batch: Sequence[tuple[str, float]]) -> list[bool]:
-        answers = [False] * len(batch)
+        return await self._link.transact(lambda connection: advance_slots(connection, batch))
 
-        async def advance(connection: Connection) -> None:
-            await connection.execute(_OVER.format("celeriac_slot"))
-            # In one order, so that two who advance the same entries do not wait for each other.
-            for place in sorted(range(len(batch)), key=batch.__getitem__):
-                answers[place] = bool(await connection.fetchval(ADVANCE_SLOT, *batch[place]))
 
-        await self._link.transact(advance)
-        return answers
+async def advance_slots(connection: Connection, batch: Sequence[tuple[str, float]]) -> list[bool]:
+    """Set the last slots of entries within the transaction of the caller; return of each whether it was set."""
+    await connection.execute(_OVER.format("celeriac_slot"))
+    answers = [False] * len(batch)
+    # In one order, so that two who advance the same entries do not wait for each other.
+    for place in sorted(range(len(batch)), key=batch.__getitem__):
+        answers[place] = bool(await connection.fetchval(_ADVANCE_SLOT, *batch[place]))
+    return answers
 
 
 class PostgresWindows:

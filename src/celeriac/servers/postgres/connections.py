@@ -121,7 +121,8 @@ class Connections:
                         yield connection
                 else:
                     yield connection
-            except (asyncpg.PostgresError, asyncpg.DataError) as error:
+            except (asyncpg.PostgresError, asyncpg.DataError, asyncio.CancelledError) as error:
+                # After a cancellation the driver asks the server to give up, and waits for that before the next use.
                 if isinstance(error, asyncpg.UndefinedTableError):
                     self._ready.clear()
                 raise
@@ -131,6 +132,14 @@ class Connections:
             finally:
                 if not connection.is_closed():
                     self._idle.append(connection)
+
+    async def aside(self, statement: str) -> None:
+        """Run a statement on a connection that is opened for it, for as long as it takes."""
+        connection = await self._connect(self.target.listen or self.target, {})
+        try:
+            await connection.execute(statement, timeout=3600.0)
+        finally:
+            await _close(connection)
 
     async def facts(self) -> Facts:
         """Return what the database is."""
@@ -158,7 +167,11 @@ class Connections:
                 return connection
         connection = await self._connect_working()
         if self._facts is None:
-            await self._learn(connection)
+            try:
+                await self._learn(connection)
+            except BaseException:
+                connection.terminate()
+                raise
         return connection
 
     async def _connect_working(self) -> Connection:
@@ -216,8 +229,6 @@ class Connections:
             )
         if row["pid"] != connection.get_server_pid() and not self._pooled:
             self._pooled = True
-            connection.terminate()
-            self._facts = None
             raise ConnectionResetError(
                 "a pooler stands before the database: connecting anew without sessions"
             )

@@ -82,6 +82,11 @@ class PostgresLink:
 
         return await self.run(whole)
 
+    async def aside(self, statement: str) -> None:
+        """Run a statement that may take long, and that no transaction may hold, on a connection of its own."""
+        async with self.translated():
+            await self.connections.aside(statement)
+
     async def hear(self, channel: str, wake: Callable[[str], None]) -> None:
         """Have ``wake`` called for what is said on the channel."""
         async with self.translated():

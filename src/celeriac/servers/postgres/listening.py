@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -42,10 +42,15 @@ class Listening:
         self._connect = connect
         self._connection: Any = None
         self._heard: dict[str, set[Wake]] = {}
-        self._opening = asyncio.Lock()
+        self._busy = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
         self._cut = asyncio.Event()
         self.on_open: Opened | None = None
+
+    @property
+    def connection(self) -> Any:
+        """The connection, ``None`` where none was opened yet."""
+        return self._connection
 
     @property
     def is_open(self) -> bool:
@@ -54,28 +59,30 @@ class Listening:
 
     async def hear(self, channel: str, wake: Wake) -> None:
         """Have ``wake`` called for what is said on the channel from now on."""
-        connection = await self.open()
-        known = channel in self._heard
-        self._heard.setdefault(channel, set()).add(wake)
-        if not known:
-            try:
-                await connection.add_listener(channel, self._tell)
-            except BaseException:
-                self._forget(channel, wake)
-                raise
+        async with self.use() as connection:
+            known = channel in self._heard
+            self._heard.setdefault(channel, set()).add(wake)
+            if not known:
+                try:
+                    await connection.add_listener(channel, self._tell)
+                except BaseException:
+                    self._forget(channel, wake)
+                    raise
 
     async def ignore(self, channel: str, wake: Wake) -> None:
         """Call it no longer."""
-        if self._forget(channel, wake) and self.is_open:
-            with suppress(*DOWN):
-                await self._connection.remove_listener(channel, self._tell)
+        async with self._busy:
+            if self._forget(channel, wake) and self.is_open:
+                with suppress(*DOWN):
+                    await self._connection.remove_listener(channel, self._tell)
 
-    async def open(self) -> Any:
-        """Return the connection, which is opened if there is none. Raises what the driver raises."""
-        async with self._opening:
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Any]:
+        """Have the connection alone; it is opened if there is none. Raises what the driver raises."""
+        async with self._busy:
             if not self.is_open:
                 await self._open()
-            return self._connection
+            yield self._connection
 
     async def close(self) -> None:
         """Close the connection, and hear nothing any more. Idempotent."""
@@ -137,18 +144,20 @@ class Listening:
 
     async def _answers(self) -> bool:
         connection = self._connection
-        try:
-            await connection.execute("SELECT 1", timeout=_PULSE / 2)
-        except DOWN:
-            connection.terminate()
-            return False
+        async with self._busy:
+            try:
+                await connection.execute("SELECT 1", timeout=_PULSE / 2)
+            except DOWN:
+                connection.terminate()
+                return False
         return True
 
     async def _open_anew(self) -> None:
         backoff = Backoff(0.02, 2.0)
         while True:
             try:
-                await self.open()
+                async with self.use():
+                    pass
             except DOWN as error:
                 _log.debug("PostgreSQL cannot be listened to, which is tried again: %s", error)
                 await asyncio.sleep(backoff.pause())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
-from celeriac.broker import Broker
 from celeriac.errors import ConfigError
 from celeriac.server import Terms
+from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.url import parse_postgres_url
@@ -28,12 +28,14 @@ class PostgresServer:
         )
         self._connections = shared or Connections(target, "celeriac", terms.settings.publish_timeout)
         self._terms = terms
-        self._opened: list[PostgresBackend] = []
+        self._opened: list[PostgresBroker | PostgresBackend] = []
 
-    @property
-    def broker(self) -> Broker:
-        """Raise ``ConfigError``."""
-        raise ConfigError("PostgreSQL keeps results, and no queues: name another broker")
+    @cached_property
+    def broker(self) -> PostgresBroker:
+        """The queues in the database."""
+        broker = PostgresBroker(self._connections, clock=self._terms.clock, lease=self._terms.settings.lease)
+        self._opened.append(broker)
+        return broker
 
     def results(self, url: str) -> PostgresBackend | None:
         """Return the result store of the same database."""

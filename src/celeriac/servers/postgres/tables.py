@@ -121,7 +121,70 @@ CREATE TABLE celeriac_slot (entry text PRIMARY KEY, last double precision NOT NU
 CREATE INDEX celeriac_slot_expires ON celeriac_slot (expires);
 """
 
-STEPS: Mapping[str, Sequence[str]] = {"results": (_RESULTS,), "board": (_BOARD, _SLOTS)}
+_QUEUES = """
+CREATE TABLE celeriac_queue (name text PRIMARY KEY);
+
+CREATE TABLE celeriac_message (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    queue text NOT NULL,
+    priority smallint NOT NULL CHECK (priority BETWEEN 0 AND 9),
+    owner integer,
+    due_at double precision,
+    redelivered boolean NOT NULL DEFAULT false,
+    deliveries integer NOT NULL DEFAULT 0,
+    frame bytea NOT NULL
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+        autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX celeriac_message_waiting ON celeriac_message (queue, priority, id)
+    WHERE owner IS NULL AND due_at IS NULL;
+CREATE INDEX celeriac_message_due ON celeriac_message (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX celeriac_message_owner ON celeriac_message (owner) WHERE owner IS NOT NULL;
+
+-- The processes that hold messages; each keeps an advisory lock with its number.
+CREATE SEQUENCE celeriac_owner_number AS integer CYCLE;
+CREATE TABLE celeriac_owner (id integer PRIMARY KEY);
+
+-- Who sleeps until a queue gets a message, and the channel to wake it through.
+CREATE UNLOGGED TABLE celeriac_sleeper (
+    queue text NOT NULL,
+    process text NOT NULL,
+    channel text NOT NULL,
+    until double precision NOT NULL,
+    PRIMARY KEY (queue, process)
+) WITH (fillfactor = 50);
+
+CREATE TABLE celeriac_dead (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    reason text NOT NULL,
+    died_at double precision NOT NULL,
+    frame bytea NOT NULL
+);
+
+CREATE TABLE celeriac_once (key text PRIMARY KEY, expires double precision NOT NULL);
+CREATE INDEX celeriac_once_expires ON celeriac_once (expires);
+
+CREATE UNLOGGED TABLE celeriac_binding (
+    listener text NOT NULL,
+    exchange text NOT NULL,
+    key text NOT NULL,
+    expires double precision NOT NULL,
+    PRIMARY KEY (listener, exchange, key)
+);
+CREATE UNLOGGED TABLE celeriac_broadcast (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    exchange text NOT NULL,
+    key text NOT NULL,
+    expires double precision NOT NULL,
+    frame bytea NOT NULL
+);
+
+-- When each kind of housekeeping was done last.
+CREATE TABLE celeriac_round (name text PRIMARY KEY, at double precision NOT NULL);
+"""
+
+STEPS: Mapping[str, Sequence[str]] = {"results": (_RESULTS,), "board": (_BOARD, _SLOTS), "queues": (_QUEUES,)}
 """For each part of the tables its steps; the first is step 1."""
 
 

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Sequence
 
 from celeriac.broker import DeadLetter
-from celeriac.servers.sqlite.messages import row_ids
+from celeriac.servers.queue_rows import row_ids
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.wire.frame import unpack
 

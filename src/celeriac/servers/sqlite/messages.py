@@ -15,26 +15,29 @@ import sqlite3
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import Literal
 
 import msgspec
 
 from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
+from celeriac.servers.queue_rows import (
+    AHEAD_BYTES,
+    BATCH_BYTES,
+    DeadMessage,
+    NewMessage,
+    Settlement,
+    TakenMessage,
+    Verb,
+    lost_delivery,
+    split_by_size,
+)
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.reading import column, scalar
-from celeriac.wire.envelope import Envelope, Unreadable
-from celeriac.wire.frame import MOST_DELIVERIES, mark_redelivered, unpack
+from celeriac.wire.frame import MOST_DELIVERIES
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 LAST_MOMENT = 253402300799
 """Seconds since the epoch of the last moment that has a date."""
-
-BATCH_BYTES = 32 * 1024 * 1024
-"""Bytes of frames that go through one statement, if there is more than one frame."""
-
-AHEAD_BYTES = 1024 * 1024
-"""Bytes of frames that are taken although they cannot start yet."""
 
 _FORMS = {
     "count": f"CASE WHEN typeof(deliveries) = 'integer' AND deliveries BETWEEN 0 AND {MOST_DELIVERIES}"
@@ -138,62 +141,6 @@ _BY_DETAIL = {"park": _PARK, "bury": _BURY}
 _BY_ID = {"ack": _DELETE, "requeue": _GIVE_BACK, "return": _RETURN, "bury": _DELETE}
 """For each verb of a settlement, the statement that takes only the ids of the messages."""
 
-Verb = Literal["ack", "requeue", "return", "park", "bury"]
-
-
-class NewMessage(msgspec.Struct, frozen=True):
-    """A message to be added.
-
-    :param due: with it, the message is parked until then (seconds since the epoch).
-    """
-
-    queue: str
-    priority: int
-    frame: bytes
-    due: float | None = None
-
-
-class TakenMessage(msgspec.Struct, frozen=True):
-    """A message that was taken.
-
-    :param owner: whom it belongs to until it is settled.
-    :param deliveries: how often an owner died while it held this message.
-    """
-
-    id: int
-    owner: int
-    queue: str
-    redelivered: bool
-    deliveries: int
-    frame: bytes
-
-    @property
-    def envelope(self) -> Envelope | Unreadable:
-        """The envelope in the frame, marked as redelivered if the message was taken before."""
-        if self.redelivered:
-            return unpack(mark_redelivered(self.frame, self.deliveries or None))
-        return unpack(self.frame)
-
-
-class Settlement(msgspec.Struct, frozen=True):
-    """How a taken message is settled; ``detail`` is the time when it is due, or the reason why it is dead."""
-
-    verb: Verb
-    id: int
-    owner: int
-    queue: str
-    detail: float | str | None = None
-
-
-class DeadMessage(msgspec.Struct, frozen=True):
-    """A message that was set aside."""
-
-    id: int
-    queue: str
-    reason: str
-    died_at: float
-    frame: bytes
-
 
 class _Place(msgspec.Struct, array_like=True):
     """Where a waiting message stands in its line."""
@@ -240,7 +187,7 @@ class SqliteMessages:
 
     def add(self, connection: sqlite3.Connection, messages: Sequence[NewMessage]) -> None:
         """Append the messages to their queues, in order."""
-        for batch in _split_by_size(messages):
+        for batch in split_by_size(messages):
             facts: list[tuple[str, int, float | None, int, int]] = []
             start = 1
             for message in batch:
@@ -413,11 +360,6 @@ class SqliteMessages:
             connection.execute(_BY_ID[verb], {"ids": as_json([settlement.id for settlement in settlements])})
 
 
-def row_ids(ids: Sequence[str]) -> list[int]:
-    """Return the ids that can be a row's."""
-    return [int(name) for name in ids if name.isdecimal()]
-
-
 def as_json(value: object) -> str:
     """Return the JSON that a statement takes a list or table as."""
     return _write_bytes(value).decode()
@@ -435,19 +377,6 @@ def _cut(facts: Sequence[_Fact], frames: bytes) -> Iterator[tuple[_Fact, bytes]]
         start += fact.size
 
 
-def _split_by_size(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
-    batch: list[NewMessage] = []
-    size = 0
-    for message in messages:
-        if batch and size + len(message.frame) > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(message)
-        size += len(message.frame)
-    if batch:
-        yield batch
-
-
 def _take_turns(lines: list[deque[_Place]]) -> Iterator[_Place]:
     """Yield by priority over all the lines; among equals, one of each line in turn."""
     turns = deque(line for line in lines if line)
@@ -459,10 +388,3 @@ def _take_turns(lines: list[deque[_Place]]) -> Iterator[_Place]:
             turns.append(line)
     for line in turns:
         yield from line
-
-
-def lost_delivery(settlement: Settlement) -> DeliveryLost:
-    """Return what says that a receipt is void."""
-    return DeliveryLost(
-        f"message {settlement.id} of queue {settlement.queue!r} is not held any more: it was settled or is another's"
-    )

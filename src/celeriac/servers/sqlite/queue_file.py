@@ -18,9 +18,10 @@ import msgspec
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.queue_rows import NewMessage, Settlement, TakenMessage
 from celeriac.servers.sqlite.board import advance_slot, read_revision
 from celeriac.servers.sqlite.link import SqliteLink
-from celeriac.servers.sqlite.messages import NewMessage, Settlement, SqliteMessages, TakenMessage
+from celeriac.servers.sqlite.messages import SqliteMessages
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.tables import QUEUES
 

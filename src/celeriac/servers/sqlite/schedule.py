@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from celeriac.broker import Parked
-from celeriac.servers.sqlite.messages import as_json, row_ids
+from celeriac.servers.queue_rows import row_ids
+from celeriac.servers.sqlite.messages import as_json
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.reading import scalar
 from celeriac.wire.frame import unpack

@@ -18,11 +18,11 @@ from celeriac.backend import EncodedPart, Standing
 from celeriac.errors import CeleriacError, DeliveryLost
 from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.queue_rows import BATCH_BYTES, NewMessage, Settlement, lost_delivery
 from celeriac.servers.result_rows import EncodedRow
-from celeriac.servers.sqlite.messages import BATCH_BYTES, NewMessage, Settlement, lost_delivery
+from celeriac.servers.row_receipt import RowReceipt
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
-from celeriac.servers.sqlite.receipt import SqliteReceipt
 from celeriac.servers.sqlite.results import RESULT_TOPIC, SqlBackend
 from celeriac.servers.sqlite.tables import RESULTS
 
@@ -48,7 +48,7 @@ class SqliteSettlements:
 
     async def land(self, landing: Landing) -> Sequence[Standing]:
         receipt = landing.receipt
-        assert isinstance(receipt, SqliteReceipt), "this receipt is another broker's"
+        assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
         rows = [await self.results.checked(result) for result in landing.results]
         messages = await new_messages(self._file.link, landing.messages) if landing.messages else ()
         settlement = receipt.spend("ack" if landing.buried is None else "bury", landing.buried)

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from celeriac.broker import Delivery
+from celeriac.servers.queue_rows import TakenMessage
 from celeriac.servers.reserve import Reserve
+from celeriac.servers.row_receipt import RowReceipt
 from celeriac.servers.sqlite.board import read_revision
-from celeriac.servers.sqlite.messages import TakenMessage
 from celeriac.servers.sqlite.queue_file import QueueFile, Taken
-from celeriac.servers.sqlite.receipt import SqliteReceipt
 
 _LONGEST_WAIT = 15.0
 """Seconds for which a wait believes that it will be woken; then it looks at the file."""
@@ -109,7 +109,7 @@ class SqliteSubscription:
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         receipts = [delivery.receipt for delivery in deliveries]
         await self._file.give_back(
-            [one.settlement("return") for one in receipts if isinstance(one, SqliteReceipt)]
+            [one.settlement("return") for one in receipts if isinstance(one, RowReceipt)]
         )
 
     async def _look_for_revocations(self) -> None:
@@ -131,5 +131,5 @@ class SqliteSubscription:
 
 
 def _delivery(file: QueueFile, message: TakenMessage) -> Delivery:
-    receipt = SqliteReceipt(file, message)
+    receipt = RowReceipt(file, message)
     return Delivery(message.envelope, message.queue, receipt, message.redelivered, message.deliveries + 1)

@@ -1,19 +1,36 @@
-"""The right to settle one message that was taken from a SQLite file."""
+"""The right to settle one message that was taken from a table."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import Protocol
+
 from celeriac.errors import BrokerError, DeliveryLost
-from celeriac.servers.sqlite.messages import Settlement, TakenMessage, Verb
-from celeriac.servers.sqlite.queue_file import QueueFile
+from celeriac.servers.queue_rows import Settlement, TakenMessage, Verb
 
 
-class SqliteReceipt:
+class Keeper(Protocol):
+    """What keeps the message."""
+
+    @property
+    def settle(self) -> Settle:
+        """Settles messages."""
+        ...
+
+
+class Settle(Protocol):
+    """Settles one message; calls at the same time share round trips."""
+
+    def __call__(self, settlement: Settlement, /) -> Awaitable[None]: ...
+
+
+class RowReceipt:
     """See ``celeriac.broker.Receipt``."""
 
-    __slots__ = ("_file", "_message", "_spent")
+    __slots__ = ("_keeper", "_message", "_spent")
 
-    def __init__(self, file: QueueFile, message: TakenMessage) -> None:
-        self._file = file
+    def __init__(self, keeper: Keeper, message: TakenMessage) -> None:
+        self._keeper = keeper
         self._message = message
         self._spent = False
 
@@ -32,7 +49,7 @@ class SqliteReceipt:
     def spend(self, verb: Verb, detail: float | str | None = None) -> Settlement:
         """Return the settlement of the message, and make this receipt void. Raises ``DeliveryLost`` if it is void.
 
-        A process may take a message again that it gave back. The file cannot tell its old receipt from the new one.
+        A process may take a message again that it gave back. The database cannot tell its old receipt from the new one.
         """
         message = self._message
         if self._spent:
@@ -52,7 +69,7 @@ class SqliteReceipt:
     async def _settle(self, verb: Verb, detail: float | str | None = None) -> None:
         settlement = self.spend(verb, detail)
         try:
-            await self._file.settle(settlement)
+            await self._keeper.settle(settlement)
         except BrokerError:
             self.restore()
             raise

@@ -1,0 +1,155 @@
+"""A broker in one PostgreSQL database, shared by any number of processes on any number of machines.
+
+Rules: what waits, what is parked and what is held are rows of one table. Simple queries are answered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from celeriac.backend import Backend
+from celeriac.broker import DeadLetters, Schedule, Subscription
+from celeriac.clock import Clock, SystemClock
+from celeriac.errors import Finding
+from celeriac.quantities import SECONDS, require
+from celeriac.servers.postgres import messages as sql
+from celeriac.servers.postgres.beat import PostgresBeat
+from celeriac.servers.postgres.board import PostgresBoard
+from celeriac.servers.postgres.connections import Connections
+from celeriac.servers.postgres.dead import PostgresDeadLetters
+from celeriac.servers.postgres.fanout import PostgresFanout
+from celeriac.servers.postgres.outgoing import new_messages
+from celeriac.servers.postgres.queues import Queues
+from celeriac.servers.postgres.results import PostgresBackend
+from celeriac.servers.postgres.schedule import PostgresSchedule
+from celeriac.servers.postgres.settlements import PostgresSettlements
+from celeriac.servers.postgres.subscription import PostgresSubscription
+from celeriac.wire.envelope import Envelope, Route, Unreadable
+from celeriac.wire.preview import counted
+
+_BULK = 5000
+"""The most messages of ``publish_many`` in one statement."""
+
+
+class PostgresBroker:
+    """Keeps messages in a PostgreSQL database.
+
+    :param connections: the connections to it, which may be shared.
+    :param lease: seconds after which the messages of a process that died are given to others, at the latest.
+    """
+
+    may_repeat = False
+
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+        lease: float = 30.0,
+    ) -> None:
+        require("lease", lease, SECONDS)
+        self.connections = connections
+        self._queues = Queues(connections, clock, lease)
+        self._board = PostgresBoard(self._queues.link)
+        self._fanout = PostgresFanout(self._queues)
+        self._subscriptions: set[PostgresSubscription] = set()
+        self._settlements: list[PostgresSettlements] = []
+
+    async def publish(self, envelope: Envelope, route: Route) -> None:
+        (new,) = new_messages([(envelope, route)])
+        await self._queues.publish(new)
+
+    async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
+        new = new_messages(messages)
+        for start in range(0, len(new), _BULK):
+            await self._queues.add(new[start : start + _BULK])
+
+    async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
+        return await self._queues.publish_once((key, new_messages(messages)))
+
+    async def forget_once(self, key: str) -> None:
+        await self._queues.forget_once(key)
+
+    @asynccontextmanager
+    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
+        subscription = PostgresSubscription(self._queues)
+        self._subscriptions.add(subscription)
+        try:
+            for queue in queues:
+                await subscription.add_queue(queue)
+            yield subscription
+        finally:
+            await subscription.stop()
+            self._subscriptions.discard(subscription)
+
+    async def queues(self) -> list[str]:
+        return sorted(row["name"] for row in await self._queues.link.fetch(sql.QUEUES))
+
+    async def depth(self, queue: str) -> int:
+        await self._queues.revive()
+        return int(await self._queues.link.value(sql.DEPTH, queue))
+
+    async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
+        await self._queues.revive()
+        rows = await self._queues.link.fetch(sql.PEEK, queue, limit)
+        return [sql.taken_message(row, 0).envelope for row in rows]
+
+    async def purge(self, queue: str) -> int:
+        await self._queues.revive()
+        return await self._queues.link.count(sql.PURGE, queue)
+
+    @property
+    def dead(self) -> DeadLetters:
+        return PostgresDeadLetters(self._queues)
+
+    @property
+    def schedule(self) -> Schedule:
+        return PostgresSchedule(self._queues)
+
+    @property
+    def board(self) -> PostgresBoard:
+        """The board of this database."""
+        return self._board
+
+    @property
+    def fanout(self) -> PostgresFanout:
+        """Fanout by two tables of this database."""
+        return self._fanout
+
+    @property
+    def beat(self) -> PostgresBeat:
+        """Ticks of periodic tasks."""
+        return PostgresBeat(self._queues, self._board.slots)
+
+    def settlements(self, results: Backend) -> PostgresSettlements | None:
+        """Return what lands decisions in one step, if the results are in this database."""
+        if not isinstance(results, PostgresBackend):
+            return None
+        if not results.connections.target.leads_to(self.connections.target):
+            return None
+        for made in self._settlements:
+            if made.results is results:
+                return made
+        self._settlements.append(PostgresSettlements(self._queues, results))
+        return self._settlements[-1]
+
+    async def ping(self) -> str:
+        self.connections.join(self._queues)
+        known = await self.queues()
+        facts = await self._queues.link.facts()
+        return f"PostgreSQL {facts.version}, {counted(len(known), 'queue')}"
+
+    async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
+        await self._queues.examine()
+        return ()
+
+    async def close(self) -> None:
+        """Stop the subscriptions, give back what is held, and close the connections if nobody else uses them."""
+        for subscription in list(self._subscriptions):
+            await subscription.stop()
+        await self._fanout.close()
+        for settlements in self._settlements:
+            await settlements.drain()
+        await self._board.drain()
+        await self._queues.close()

@@ -1,0 +1,96 @@
+"""Housekeeping of the tables of messages: vacuuming between the rounds of autovacuum, and sweeping.
+
+Rules: one process at a time in the whole database does each kind, told by a row that says when it was done last.
+Autovacuum comes once a minute, in which 200,000 messages leave half a gigabyte. A role that may not vacuum leaves it
+to autovacuum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError
+from celeriac.servers.postgres.board import NOW
+from celeriac.servers.postgres.connections import Connection
+from celeriac.servers.postgres.link import PostgresLink
+
+_log = logging.getLogger("celeriac.broker.postgres")
+
+_SETTLED = 20_000
+"""Settlements of this process after which it asks for a vacuum."""
+
+_BETWEEN = 10.0
+"""Seconds between two vacuums, and between two sweeps, at the least."""
+
+_CLAIM = f"""
+    INSERT INTO celeriac_round AS round (name, at) VALUES ($1, {NOW})
+    ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE round.at <= {NOW} - $2 RETURNING 1"""
+_MAY_VACUUM = """
+    SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'celeriac_message'::regclass"""
+_VACUUM = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON) celeriac_message"
+_SWEEP = (
+    f"DELETE FROM celeriac_sleeper WHERE until < {NOW} - 60",
+    f"DELETE FROM celeriac_binding WHERE expires < {NOW}",
+    f"DELETE FROM celeriac_broadcast WHERE expires < {NOW}",
+)
+
+
+class Housekeeping:
+    """What one process does for the tables that all share."""
+
+    def __init__(self, link: PostgresLink, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+        self._settled = 0
+        self._next_sweep = 0.0
+        self._next_vacuum = 0.0
+        self._may_vacuum = True
+        self._running: asyncio.Task[None] | None = None
+
+    def settled(self, count: int) -> None:
+        """Note that so many messages are gone, or were written again; vacuum after a great many."""
+        self._settled += count
+        if self._settled < _SETTLED or not self._may_vacuum or self._running is not None:
+            return
+        now = self._clock.monotonic()
+        if now >= self._next_vacuum:
+            self._next_vacuum = now + _BETWEEN
+            self._settled = 0
+            self._running = asyncio.create_task(self._vacuum(), name="celeriac-postgres-vacuum")
+
+    async def sweeps(self) -> bool:
+        """Sweep, if it is time and no other process does; return whether it did."""
+        now = self._clock.monotonic()
+        if now < self._next_sweep:
+            return False
+        self._next_sweep = now + _BETWEEN
+
+        async def sweep(connection: Connection) -> bool:
+            if not await connection.fetchval(_CLAIM, "sweep", _BETWEEN):
+                return False
+            for statement in _SWEEP:
+                await connection.execute(statement)
+            return True
+
+        return await self._link.run(sweep)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        running = self._running
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running])
+
+    async def _vacuum(self) -> None:
+        try:
+            if not await self._link.value(_MAY_VACUUM):
+                self._may_vacuum = False
+                _log.info("this role may not vacuum celeriac_message, which is left to autovacuum")
+            elif await self._link.value(_CLAIM, "vacuum", _BETWEEN):
+                await self._link.aside(_VACUUM)
+        except BrokerError as error:
+            _log.debug("celeriac_message could not be vacuumed, which is tried again: %s", error)
+        finally:
+            self._running = None

@@ -1,0 +1,214 @@
+"""The statements about messages.
+
+Rules: a take chooses its messages in a subselect that is computed once, and updates them by their ids: PostgreSQL
+then cannot choose more than the limit, nor walk over the table for each. A take begins where the last one of the same
+queue and priority began (its floor), because what lies before is mostly gone, but not yet vacuumed. The clock that
+counts is the server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from celeriac.board import REVOKED
+from celeriac.errors import BrokerError
+from celeriac.servers.postgres.board import NOW
+from celeriac.servers.postgres.sleeping import WAKE
+from celeriac.servers.queue_rows import AHEAD_BYTES, BATCH_BYTES, NewMessage, Settlement, TakenMessage
+
+SOON = 2.0
+"""Seconds ahead of which a message is due so soon that sleepers must be told."""
+
+_GIVEN = (
+    "unnest($1::text[], $2::smallint[], $3::float8[], $4::bytea[]) AS given (queue, priority, due_at, frame)"
+)
+
+_LATER = f"CASE WHEN due_at > {NOW} THEN due_at END"
+
+# Parked messages are looked for by those who sleep before long.
+ADD = f"""
+    WITH added AS (
+        INSERT INTO celeriac_message (queue, priority, due_at, frame)
+        SELECT queue, priority, {_LATER}, frame FROM {_GIVEN}),
+    known AS (
+        INSERT INTO celeriac_queue (name) SELECT unnest($5::text[]) ON CONFLICT DO NOTHING)
+    {WAKE.format(queues=f"(SELECT queue FROM {_GIVEN} WHERE due_at IS NULL OR due_at < {NOW} + {SOON})")}"""
+
+DECLARE = "INSERT INTO celeriac_queue (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
+QUEUES = "SELECT name FROM celeriac_queue UNION SELECT DISTINCT queue FROM celeriac_message"
+
+TAKE = f"""
+    WITH found AS MATERIALIZED (
+        SELECT message.id, message.size
+        FROM unnest($2::text[], $3::smallint[], $4::bigint[]) AS place (queue, priority, floor)
+        CROSS JOIN LATERAL (
+            SELECT id, octet_length(frame) AS size FROM celeriac_message
+            WHERE queue = place.queue AND priority = place.priority AND id >= place.floor
+              AND owner IS NULL AND due_at IS NULL
+            ORDER BY id LIMIT $5 FOR UPDATE SKIP LOCKED) AS message
+        LIMIT $5),
+    counted AS (
+        SELECT id, row_number() OVER line AS number, sum(size) OVER line AS bytes,
+               coalesce(sum(size) FILTER (WHERE place > $6) OVER line, 0) AS bytes_ahead
+        FROM (SELECT id, size, row_number() OVER () AS place FROM found) AS numbered
+        WINDOW line AS (ORDER BY place)),
+    chosen AS (
+        SELECT id FROM counted
+        WHERE bytes_ahead <= {AHEAD_BYTES} AND (number = 1 OR bytes <= {BATCH_BYTES}))
+    UPDATE celeriac_message SET owner = $1 WHERE id = ANY(ARRAY(SELECT id FROM chosen))
+    RETURNING id, queue, priority, redelivered, deliveries, frame, {NOW} AS now,
+              (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision"""
+
+# What there is to do besides taking: parked messages that are due, owners whose lock is free, messages that wait.
+LOOK = f"""
+    SELECT {NOW} AS now,
+           (SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL) AS due,
+           ARRAY(SELECT id FROM celeriac_owner
+                 WHERE id <> $1 AND pg_try_advisory_xact_lock_shared($2, id)) AS unlocked,
+           extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8 AS up,
+           EXISTS (SELECT FROM celeriac_message
+                   WHERE queue = ANY($3::text[]) AND owner IS NULL AND due_at IS NULL) AS waiting"""
+
+COME_DUE = f"""
+    WITH due AS (
+        UPDATE celeriac_message SET due_at = NULL WHERE id = ANY(ARRAY(
+            SELECT id FROM celeriac_message WHERE due_at <= {NOW} ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
+        RETURNING queue)
+    SELECT queue FROM (SELECT DISTINCT queue FROM due) AS changed
+    UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM due)")}) AS woken"""
+
+# The lock keeps the owner, if it lives after all, from going on under this number until it can see that it is gone.
+RECOVER = f"""
+    WITH dead AS MATERIALIZED (
+        SELECT id FROM unnest($1::integer[]) AS given (id) WHERE pg_try_advisory_xact_lock($2, id)),
+    gone AS (DELETE FROM celeriac_owner WHERE id IN (SELECT id FROM dead)),
+    freed AS (
+        UPDATE celeriac_message SET owner = NULL, redelivered = true, deliveries = deliveries + 1
+        WHERE owner IN (SELECT id FROM dead) RETURNING queue)
+    SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
+    UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
+
+# A take may have been on its way while its owner was taken for dead.
+RECOVER_UNOWNED = f"""
+    WITH freed AS (
+        UPDATE celeriac_message SET owner = NULL, redelivered = true, deliveries = deliveries + 1
+        WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM celeriac_owner) RETURNING queue)
+    SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
+    UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
+
+RELEASE = f"""
+    WITH freed AS (
+        UPDATE celeriac_message SET owner = NULL, redelivered = true WHERE owner = $1 RETURNING queue)
+    SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
+    UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
+
+_HELD = "unnest($1::bigint[], $2::integer[]{more}) AS given (id, owner{names})"
+_SAME = "message.id = given.id AND message.owner = given.owner"
+
+ACK = f"""
+    DELETE FROM celeriac_message AS message USING {_HELD.format(more="", names="")} WHERE {_SAME}
+    RETURNING message.id"""
+_GIVE_BACK = f"""
+    WITH given_back AS (
+        UPDATE celeriac_message AS message SET owner = NULL{{more}}
+        FROM {_HELD.format(more="", names="")} WHERE {_SAME} RETURNING message.id, queue)
+    SELECT id FROM given_back
+    UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM given_back)")}) AS woken"""
+PARK = f"""
+    WITH parked AS (
+        UPDATE celeriac_message AS message SET owner = NULL, due_at = CASE WHEN given.due_at > {
+    NOW
+} THEN given.due_at END
+        FROM {_HELD.format(more=", $3::float8[]", names=", due_at")} WHERE {_SAME}
+        RETURNING message.id, queue, given.due_at)
+    SELECT id FROM parked
+    UNION ALL SELECT NULL FROM ({
+    WAKE.format(queues=f"(SELECT queue FROM parked WHERE due_at < {NOW} + {SOON})")
+}) AS woken"""
+BURY = f"""
+    WITH gone AS (
+        DELETE FROM celeriac_message AS message
+        USING {_HELD.format(more=", $3::text[]", names=", reason")} WHERE {_SAME}
+        RETURNING message.id, queue, priority, reason, frame),
+    buried AS (
+        INSERT INTO celeriac_dead (queue, priority, reason, died_at, frame)
+        SELECT queue, priority, reason, {NOW}, frame FROM gone ORDER BY id)
+    SELECT id FROM gone"""
+SETTLE = {
+    "ack": ACK,
+    "requeue": _GIVE_BACK.format(more=", redelivered = true"),
+    "return": _GIVE_BACK.format(more=""),
+    "park": PARK,
+    "bury": BURY,
+}
+"""For each verb of a settlement its statement, which returns the ids of what was still held."""
+
+HELD = f"""
+    SELECT message.id FROM celeriac_message AS message JOIN {_HELD.format(more="", names="")} ON {_SAME}
+    ORDER BY message.id FOR UPDATE OF message"""
+
+_WAITING = "FROM celeriac_message WHERE queue = $1 AND owner IS NULL AND due_at IS NULL"
+DEPTH = f"SELECT count(*) {_WAITING}"
+PEEK = f"SELECT id, queue, redelivered, deliveries, frame {_WAITING} ORDER BY priority, id LIMIT $2"
+PURGE = f"DELETE {_WAITING}"
+
+DROP_ONCE = f"""
+    DELETE FROM celeriac_once WHERE key IN (
+        SELECT key FROM celeriac_once WHERE expires < {NOW} LIMIT 1000 FOR UPDATE SKIP LOCKED)"""
+NOTE_ONCE = f"""
+    INSERT INTO celeriac_once (key, expires)
+    SELECT key, {NOW} + $2 FROM unnest($1::text[]) AS given (key) ORDER BY key
+    ON CONFLICT DO NOTHING RETURNING key"""
+FORGET_ONCE = f"""
+    UPDATE celeriac_once SET expires = {NOW} + $2 WHERE key IN (
+        SELECT key FROM celeriac_once WHERE key = ANY($1::text[]) ORDER BY key FOR UPDATE)"""
+
+LIST_DEAD = "SELECT id, queue, reason, died_at, frame FROM celeriac_dead ORDER BY id LIMIT $1 OFFSET $2"
+COUNT_DEAD = "SELECT count(*) FROM celeriac_dead"
+RETRY_DEAD = f"""
+    WITH gone AS (DELETE FROM celeriac_dead WHERE id = ANY($1::bigint[]) RETURNING id, queue, priority, frame),
+    added AS (
+        INSERT INTO celeriac_message (queue, priority, frame) SELECT queue, priority, frame FROM gone ORDER BY id)
+    SELECT queue FROM gone
+    UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM gone)")}) AS woken"""
+DELETE_DEAD = "DELETE FROM celeriac_dead WHERE id = ANY($1::bigint[])"
+
+LIST_PARKED = """
+    SELECT id, queue, due_at, frame FROM celeriac_message WHERE due_at IS NOT NULL
+    ORDER BY due_at, id LIMIT $1 OFFSET $2"""
+COUNT_PARKED = "SELECT count(*) FROM celeriac_message WHERE due_at IS NOT NULL"
+DELETE_PARKED = "DELETE FROM celeriac_message WHERE due_at IS NOT NULL AND id = ANY($1::bigint[])"
+HORIZON = f"SELECT coalesce(max(due_at), 0) - {NOW} FROM celeriac_message WHERE due_at IS NOT NULL"
+
+
+def check_queue(queue: str) -> None:
+    """Raise ``BrokerError`` for a name that PostgreSQL cannot keep."""
+    if "\0" in queue:
+        raise BrokerError(
+            f"queue {queue!r} has a NUL, which PostgreSQL cannot keep; give the queue another name"
+        )
+
+
+def columns_of(messages: Sequence[NewMessage], unknown: Collection[str]) -> list[list[Any]]:
+    """Return the arrays of ``ADD``."""
+    return [
+        [message.queue for message in messages],
+        [message.priority for message in messages],
+        [message.due for message in messages],
+        [message.frame for message in messages],
+        sorted(unknown),
+    ]
+
+
+def held_columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
+    """Return the arrays of a statement of ``SETTLE`` for settlements of one verb."""
+    columns: list[list[Any]] = [[one.id for one in settlements], [one.owner for one in settlements]]
+    if settlements[0].verb in ("park", "bury"):
+        columns.append([one.detail for one in settlements])
+    return columns
+
+
+def taken_message(row: Any, owner: int) -> TakenMessage:
+    """Return the message of a row of ``TAKE`` or ``PEEK``."""
+    return TakenMessage(row["id"], owner, row["queue"], row["redelivered"], row["deliveries"], row["frame"])

@@ -1,0 +1,317 @@
+"""The queues of one database, as one process uses them: adds, takes and settles messages, and wakes subscriptions.
+
+Rules: publishes and settlements of concurrent callers share statements. A change that makes a message ready wakes the
+subscriptions of its queue, in this process by an event and in the others by a notification.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from celeriac.clock import Clock
+from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.postgres import messages as sql
+from celeriac.servers.postgres.board import advance_slots
+from celeriac.servers.postgres.connections import Connection, Connections
+from celeriac.servers.postgres.housekeeping import Housekeeping
+from celeriac.servers.postgres.link import PostgresLink
+from celeriac.servers.postgres.owners import Owners
+from celeriac.servers.postgres.sleeping import FALL_ASLEEP, channel_of, channels_of
+from celeriac.servers.queue_rows import NewMessage, Settlement, TakenMessage, lost_delivery, split_by_size
+from celeriac.wire.once import ONCE, ONCE_SETTLED
+
+_BATCH = 1000
+"""Calls that share one statement."""
+
+Addition = tuple[str, Sequence[NewMessage]]
+"""A key, and the messages that are published once under it."""
+
+Tick = tuple[str, float, Sequence[NewMessage]]
+"""An entry, its slot, and the messages of that slot."""
+
+Place = tuple[str, int, int]
+"""A queue, a priority, and the lowest id to look at."""
+
+_STAYS = {"requeue", "return", "park"}
+"""How a message is settled that stays in its queue."""
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """The result of a take.
+
+    :param revision: of the revocations, where messages were found.
+    :param now: the server's time, in seconds since the epoch.
+    """
+
+    messages: Sequence[TakenMessage] = ()
+    floors: dict[tuple[str, int], int] = {}
+    revision: int = 0
+    now: float = 0.0
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What a look found besides messages to take.
+
+    :param again: seconds until there may be something to do, ``None`` where nothing is known of.
+    """
+
+    found: bool
+    again: float | None = None
+
+
+class Queues:
+    """The queues of one database: what the parts of one broker share.
+
+    :ivar returns: how often messages were put back by this process, which may now come before those that it took last.
+    """
+
+    def __init__(self, connections: Connections, clock: Clock, lease: float) -> None:
+        self.connections = connections
+        self.clock = clock
+        self.link = PostgresLink(
+            connections, "queues", "board", unavailable=BrokerUnavailable, refused=BrokerError
+        )
+        self.owners = Owners(self.link, clock, lease)
+        self.process = uuid4().hex
+        self.housekeeping = Housekeeping(self.link, clock)
+        self.publish: Coalescer[NewMessage, None] = Coalescer(
+            self.add, _BATCH, lambda message: len(message.frame)
+        )
+        self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
+        self.tick: Coalescer[Tick, bool] = Coalescer(self._tick_all, _BATCH)
+        self.forget_once: Coalescer[str, None] = Coalescer(self._forget_once, _BATCH)
+        self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
+        self._known: set[str] = set()
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._wakes: dict[str, _Wake] = {}
+        self.returns = 0
+
+    # --- subscriptions
+
+    async def attend(self, event: asyncio.Event, queue: str) -> None:
+        """Declare the queue; set the event whenever it may have got a message, from any process."""
+        sql.check_queue(queue)
+        self.connections.join(self)
+        await self.link.fetch(sql.DECLARE, [queue])
+        self._known.add(queue)
+        waiting = self._waiting.setdefault(queue, set())
+        if not waiting:
+            wake = self._wakes[queue] = _Wake(self, queue)
+            await self.link.hear(await self._channel(queue), wake)
+        waiting.add(event)
+
+    async def ignore(self, event: asyncio.Event, queues: Collection[str]) -> None:
+        """Set the event for these queues no longer."""
+        for queue in queues:
+            waiting = self._waiting.get(queue, set())
+            waiting.discard(event)
+            if not waiting and queue in self._wakes:
+                self._waiting.pop(queue, None)
+                await self.link.ignore(await self._channel(queue), self._wakes.pop(queue))
+
+    def ring(self, queues: Collection[str]) -> None:
+        """Set the events of this process that wait for one of the queues."""
+        for queue in queues:
+            for event in self._waiting.get(queue, ()):
+                event.set()
+
+    async def fall_asleep(self, queues: Sequence[str]) -> None:
+        """Have whoever sends to these queues in the next seconds notify this process."""
+        schema = (await self.link.facts()).schema
+        names = sorted(queues)
+        await self.link.fetch(FALL_ASLEEP, names, self.process, channels_of(schema, names))
+
+    # --- adding
+
+    async def add(self, messages: Sequence[NewMessage]) -> list[None]:
+        self.connections.join(self)
+        for batch in split_by_size(messages):
+            queues = {message.queue for message in batch}
+            await self.link.fetch(sql.ADD, *sql.columns_of(batch, queues - self._known))
+            self.published(queues)
+        return [None] * len(messages)
+
+    def unknown(self, queues: Collection[str]) -> set[str]:
+        """Return the queues that this process has not declared yet."""
+        return set(queues) - self._known
+
+    def published(self, queues: Collection[str]) -> None:
+        """Note that these queues exist now, and wake their subscriptions."""
+        self._known.update(queues)
+        self.ring(queues)
+
+    async def _add_once(self, additions: Sequence[Addition]) -> list[bool]:
+        """Add what is not done under its key yet; return of each whether it was added."""
+        self.connections.join(self)
+        queues = {message.queue for _, messages in additions for message in messages}
+
+        async def whole(connection: Connection) -> set[str]:
+            await connection.execute(sql.DROP_ONCE)
+            rows = await connection.fetch(sql.NOTE_ONCE, sorted({key for key, _ in additions}), float(ONCE))
+            new = {row["key"] for row in rows}
+            left = set(new)
+            messages: list[NewMessage] = []
+            for key, group in additions:
+                if key in left:
+                    left.discard(key)
+                    messages += group
+            for batch in split_by_size(messages):
+                await connection.fetch(sql.ADD, *sql.columns_of(batch, queues))
+            return new
+
+        new = await self.link.transact(whole)
+        self.published(queues)
+        answers: list[bool] = []
+        for key, _ in additions:
+            answers.append(key in new)
+            new.discard(key)
+        return answers
+
+    async def _tick_all(self, ticks: Sequence[Tick]) -> list[bool]:
+        """Add the messages of each slot that is later than its entry's last one; return of each whether it was."""
+        self.connections.join(self)
+        queues = {message.queue for _, _, messages in ticks for message in messages}
+
+        async def whole(connection: Connection) -> list[bool]:
+            new = await advance_slots(connection, [(entry, slot) for entry, slot, _ in ticks])
+            added = [messages for (_, _, messages), is_new in zip(ticks, new, strict=True) if is_new]
+            for batch in split_by_size(list(chain.from_iterable(added))):
+                await connection.fetch(sql.ADD, *sql.columns_of(batch, queues))
+            return new
+
+        new = await self.link.transact(whole)
+        self.published(queues)
+        return new
+
+    async def _forget_once(self, keys: Sequence[str]) -> list[None]:
+        await self.link.fetch(sql.FORGET_ONCE, list(set(keys)), float(ONCE_SETTLED))
+        return [None] * len(keys)
+
+    # --- taking
+
+    async def take(self, places: Sequence[Place], now: int, ahead: int = 0) -> Taken:
+        """Take messages from places, the first place first.
+
+        :param now: how many can start now.
+        :param ahead: how many more may be taken, as long as they are not large.
+        """
+        self.connections.join(self)
+        owner = await self.owners.hold()
+        queues, priorities, floors = ([place[number] for place in places] for number in range(3))
+        rows = await self.link.fetch(sql.TAKE, owner, queues, priorities, floors, now + ahead, now)
+        if not rows:
+            return Taken()
+        order = {(queue, priority): number for number, (queue, priority, _) in enumerate(places)}
+        rows.sort(key=lambda row: (order[row["queue"], row["priority"]], row["id"]))
+        lowest: dict[tuple[str, int], int] = {}
+        for row in rows:
+            lowest.setdefault((row["queue"], row["priority"]), row["id"])
+        messages = [sql.taken_message(row, owner) for row in rows]
+        return Taken(messages, lowest, rows[0]["revision"] or 0, rows[0]["now"])
+
+    async def look(self, queues: Sequence[str]) -> Look:
+        """Put back what came due and what dead owners held; tell whether there is something to take."""
+        owners = self.owners
+        row = (await self.link.fetch(sql.LOOK, owners.own or 0, await owners.lock_class(), list(queues)))[0]
+        found: bool = row["waiting"]
+        due: float | None = None if row["due"] is None else row["due"] - row["now"]
+        if due is not None and due <= 0:
+            found |= bool(await self._changing(sql.COME_DUE))
+            due = 0.05
+        dead = owners.dead_among(row["unlocked"], row["up"])
+        if dead:
+            found |= bool(await self._changing(sql.RECOVER, dead, await owners.lock_class()))
+        if await self.housekeeping.sweeps():
+            found |= bool(await self._changing(sql.RECOVER_UNOWNED))
+        times = [seconds for seconds in (due, owners.next_look()) if seconds is not None]
+        return Look(found, min(times, default=None))
+
+    async def revive(self) -> None:
+        """Queue what came due, before somebody looks."""
+        self.connections.join(self)
+        await self._changing(sql.COME_DUE)
+
+    async def examine(self) -> None:
+        """Try what is needed, and change nothing. Raises ``BrokerError``."""
+        self.connections.join(self)
+        await self.link.fetch(sql.DECLARE, [])
+        await self.link.fetch(sql.ADD, [], [], [], [], [])
+        await self.link.fetch(sql.RELEASE, 0)
+
+    async def retry_dead(self, ids: Sequence[int]) -> int:
+        self.connections.join(self)
+        rows = await self.link.fetch(sql.RETRY_DEAD, list(ids))
+        queues = [row["queue"] for row in rows if row["queue"] is not None]
+        self.ring(queues)
+        return len(queues)
+
+    async def give_back(self, settlements: Sequence[Settlement]) -> None:
+        """Put messages that never started back as they came. What was lost meanwhile is another's already."""
+        await self._settle(settlements)
+
+    async def close(self) -> None:
+        await self.publish.drain()
+        await self.publish_once.drain()
+        await self.tick.drain()
+        await self.forget_once.drain()
+        await self.settle.drain()
+        await self.housekeeping.close()
+        with suppress(BrokerError):  # others put our messages back once they find our lock free
+            if self.owners.own is not None:
+                await self.link.fetch(sql.RELEASE, self.owners.own)
+            await self.owners.let_go()
+        self._known.clear()
+        await self.connections.leave(self)
+
+    # --- settling
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[DeliveryLost | None]:
+        by_verb: dict[str, list[Settlement]] = {}
+        for settlement in settlements:
+            by_verb.setdefault(settlement.verb, []).append(settlement)
+
+        async def whole(connection: Connection) -> set[int]:
+            held: set[int] = set()
+            for verb, group in by_verb.items():
+                rows = await connection.fetch(sql.SETTLE[verb], *sql.held_columns(group))
+                held.update(row["id"] for row in rows if row["id"] is not None)
+            return held
+
+        held = await (self.link.run(whole) if len(by_verb) == 1 else self.link.transact(whole))
+        self.housekeeping.settled(len(held))
+        self._returned({one.queue for one in settlements if one.verb in _STAYS})
+        return [None if one.id in held else lost_delivery(one) for one in settlements]
+
+    async def _changing(self, statement: str, *values: Any) -> list[str]:
+        """Run a statement that puts messages back; return the queues that got some."""
+        queues = [
+            row["queue"] for row in await self.link.fetch(statement, *values) if row["queue"] is not None
+        ]
+        self._returned(queues)
+        return queues
+
+    def _returned(self, queues: Collection[str]) -> None:
+        self.returns += bool(queues)
+        self.ring(queues)
+
+    async def _channel(self, queue: str) -> str:
+        return channel_of((await self.link.facts()).schema, queue)
+
+
+class _Wake:
+    """Wakes the subscriptions of one queue."""
+
+    def __init__(self, queues: Queues, queue: str) -> None:
+        self._queues = queues
+        self._queue = queue
+
+    def __call__(self, _payload: str) -> None:
+        self._queues.ring([self._queue])

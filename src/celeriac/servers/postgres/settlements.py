@@ -1,0 +1,192 @@
+"""Endings that land in one transaction: the results, the parts of chords, what follows, and the message.
+
+Rules: nothing is done for a message that is no longer held. An ending without parts goes with others in one
+statement. If a part gives a claim, or finds one held, the follow-ups and the settlement of its decision wait for a
+second landing. If the server refuses a batch, each decision is landed alone, so that only the faulty one fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from celeriac.backend import EncodedPart, Standing
+from celeriac.errors import CeleriacError, DeliveryLost
+from celeriac.server import Landing
+from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.postgres import messages as sql
+from celeriac.servers.postgres.board import NOW
+from celeriac.servers.postgres.chords import count_in
+from celeriac.servers.postgres.connections import Connection
+from celeriac.servers.postgres.outgoing import new_messages
+from celeriac.servers.postgres.queues import Queues
+from celeriac.servers.postgres.result_rows import NAMES, STORE, TELL, UPSERT, columns_of, one_for_each
+from celeriac.servers.postgres.results import PostgresBackend
+from celeriac.servers.postgres.sleeping import WAKE
+from celeriac.servers.queue_rows import BATCH_BYTES, NewMessage, Settlement, lost_delivery
+from celeriac.servers.result_rows import EncodedRow
+from celeriac.servers.row_receipt import RowReceipt
+
+_BATCH = 500
+"""Endings that share one transaction."""
+
+_OPEN = Standing()
+
+# The arrays of the results, with the message that each belongs to, come after those of the messages to settle.
+_RESULTS = """unnest($3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::boolean[], $8::timestamptz[], $9::text[],
+    $10::bytea[], $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::integer[], $16::text[], $17::bytea[])"""
+_FOLLOW_UPS = "unnest($18::bigint[], $19::text[], $20::smallint[], $21::float8[], $22::bytea[])"
+_LAND = f"""
+    WITH gone AS ({sql.ACK}),
+    stored AS ({
+    UPSERT.format(
+        rows=f"{_RESULTS} AS given (message, {NAMES}) WHERE message IN (SELECT id FROM gone) ORDER BY task_id"
+    )
+}),
+    following AS MATERIALIZED (
+        SELECT * FROM {_FOLLOW_UPS} AS given (message, queue, priority, due_at, frame)
+        WHERE message IN (SELECT id FROM gone)),
+    added AS (
+        INSERT INTO celeriac_message (queue, priority, due_at, frame)
+        SELECT queue, priority, CASE WHEN due_at > {NOW} THEN due_at END, frame FROM following),
+    known AS (
+        INSERT INTO celeriac_queue (name) SELECT unnest($23::text[]) ON CONFLICT DO NOTHING)
+    SELECT id FROM gone
+    UNION ALL SELECT NULL FROM ({TELL.format(ids="$4::text[]")}) AS told
+    UNION ALL SELECT NULL FROM ({
+    WAKE.format(queues=f"(SELECT queue FROM following WHERE due_at IS NULL OR due_at < {NOW} + {sql.SOON})")
+}) AS woken"""
+
+
+class PostgresSettlements:
+    """See ``celeriac.server.Settlements``.
+
+    :param results: keeps its tables in the same schema.
+    """
+
+    limit = BATCH_BYTES
+
+    def __init__(self, queues: Queues, results: PostgresBackend) -> None:
+        self._queues = queues
+        self._link = queues.link.needing("results")
+        self.results = results
+        self._land_plain: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
+            self._land_plain_ones, _BATCH, _weigh
+        )
+        self._land_any: Coalescer[_Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _weigh)
+
+    async def land(self, landing: Landing) -> Sequence[Standing]:
+        receipt = landing.receipt
+        assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
+        rows = [self.results.checked(result) for result in landing.results]
+        messages = new_messages(landing.messages) if landing.messages else ()
+        settlement = receipt.spend("ack" if landing.buried is None else "bury", landing.buried)
+        ending = _Ending(settlement, rows, landing.parts, messages, landing.held)
+        plain = not (landing.parts or landing.held or landing.buried is not None)
+        try:
+            standings = await (self._land_plain(ending) if plain else self._land_any(ending))
+        except DeliveryLost:
+            raise
+        except CeleriacError:
+            receipt.restore()
+            raise
+        if landing.held or standings:
+            receipt.restore()
+        return standings
+
+    async def drain(self) -> None:
+        """Return when everything asked for so far was answered."""
+        await self._land_plain.drain()
+        await self._land_any.drain()
+
+    async def _land_plain_ones(
+        self, endings: Sequence[_Ending]
+    ) -> Sequence[Sequence[Standing] | DeliveryLost]:
+        pairs = [(ending.settlement.id, row) for ending in endings for row in ending.rows]
+        if len({row.record.task_id for _, row in pairs}) < len(pairs):
+            return await self._land_all(endings)
+        owners = [(ending.settlement.id, ending.settlement.owner) for ending in endings]
+        follow_ups = [(ending.settlement.id, message) for ending in endings for message in ending.messages]
+        queues = {message.queue for _, message in follow_ups}
+        values: list[Any] = [[id for id, _ in owners], [owner for _, owner in owners]]
+        values += [[id for id, _ in pairs], *columns_of([row for _, row in pairs])]
+        *columns, known = sql.columns_of([message for _, message in follow_ups], self._queues.unknown(queues))
+        values += [[id for id, _ in follow_ups], *columns, known]
+        found = await self._link.fetch(_LAND, *values)
+        gone = {row["id"] for row in found}
+        self._landed(len(gone), queues)
+        return [
+            () if ending.settlement.id in gone else lost_delivery(ending.settlement) for ending in endings
+        ]
+
+    async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
+        answers = await self._link.transact(lambda connection: self._land_each(connection, endings))
+        queues = {message.queue for ending in endings for message in ending.messages}
+        self._landed(len(endings), queues)
+        return answers
+
+    def _landed(self, count: int, queues: set[str]) -> None:
+        self._queues.housekeeping.settled(count)
+        self._queues.published(queues)
+        self.results.stored()
+
+    # --- in a transaction ----------------------------------------------------------------------------------
+
+    async def _land_each(
+        self, connection: Connection, endings: Sequence[_Ending]
+    ) -> list[Sequence[Standing] | DeliveryLost]:
+        held = await connection.fetch(sql.HELD, *sql.held_columns([_acked(ending) for ending in endings]))
+        ids = {row["id"] for row in held}
+        valid = [ending for ending in endings if ending.settlement.id in ids]
+        rows = one_for_each([row for ending in valid for row in ending.rows])
+        if rows:
+            await connection.fetch(STORE, *columns_of(rows))
+        standings = await _count(connection, valid)
+        done = [
+            ending for ending, stands in zip(valid, standings, strict=True) if not (stands or ending.waits)
+        ]
+        messages = list(chain.from_iterable(ending.messages for ending in done))
+        if messages:
+            queues = {message.queue for message in messages}
+            await connection.fetch(sql.ADD, *sql.columns_of(messages, queues))
+        for verb in ("ack", "bury"):
+            settlements = [ending.settlement for ending in done if ending.settlement.verb == verb]
+            if settlements:
+                await connection.fetch(sql.SETTLE[verb], *sql.held_columns(settlements))
+        answers = iter(standings)
+        return [
+            next(answers) if ending.settlement.id in ids else lost_delivery(ending.settlement)
+            for ending in endings
+        ]
+
+
+async def _count(connection: Connection, endings: Sequence[_Ending]) -> list[Sequence[Standing]]:
+    """Return how the chords of each stand, nothing where all of them are open or done."""
+    parts = [part for ending in endings for part in ending.parts]
+    counted = iter(await count_in(connection, parts) if parts else ())
+    standings = [[next(counted) for _ in ending.parts] for ending in endings]
+    return [() if all(stands == _OPEN for stands in group) else group for group in standings]
+
+
+class _Ending(msgspec.Struct, frozen=True):
+    """A landing as the database takes it.
+
+    :param waits: publish and settle nothing yet.
+    """
+
+    settlement: Settlement
+    rows: Sequence[EncodedRow]
+    parts: Sequence[EncodedPart]
+    messages: Sequence[NewMessage]
+    waits: bool
+
+
+def _acked(ending: _Ending) -> Settlement:
+    return msgspec.structs.replace(ending.settlement, verb="ack", detail=None)
+
+
+def _weigh(ending: _Ending) -> int:
+    return sum(row.size for row in ending.rows) + sum(len(message.frame) for message in ending.messages)

@@ -1,0 +1,42 @@
+"""Wakes those who wait for a queue: who sleeps says so in a table, and only then is a notification sent.
+
+Rules: a transaction that notifies holds up the commits of all others, so nobody notifies while nobody sleeps. A
+sleeper that just said so looks a few times soon after, since a sender may have begun before. The channel of a queue
+has a name that any queue's name may have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from celeriac.servers.postgres.board import NOW
+
+SLEEP = 2.5
+"""Seconds for which a process counts as asleep after it said so."""
+
+LOOKS = (0.02, 0.1, 0.5)
+"""Seconds after which a new sleeper looks again."""
+
+PULSE = 1.0
+"""Seconds between looks of one that sleeps on."""
+
+WAKE = f"""
+    SELECT pg_notify(channel, '') FROM (
+        SELECT DISTINCT channel FROM celeriac_sleeper WHERE queue IN {{queues}} AND until > {NOW}) AS sleeping"""
+"""Wakes those who sleep on some queues; ``queues`` is a subselect of their names."""
+
+FALL_ASLEEP = f"""
+    INSERT INTO celeriac_sleeper (queue, process, channel, until)
+    SELECT queue, $2, channel, {NOW} + {SLEEP} FROM unnest($1::text[], $3::text[]) AS given (queue, channel)
+    ON CONFLICT (queue, process) DO UPDATE SET until = excluded.until"""
+
+
+def channel_of(schema: str, queue: str) -> str:
+    """Return the channel on which a queue of one schema is spoken of."""
+    return f"celeriac_{blake2b(f'{schema}.{queue}'.encode(), digest_size=12).hexdigest()}"
+
+
+def channels_of(schema: str, queues: Sequence[str]) -> list[str]:
+    """Return the channel of each queue."""
+    return [channel_of(schema, queue) for queue in queues]
