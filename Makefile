@@ -13,7 +13,7 @@ LONGEST := 500
 TESTERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium file-length
+.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium screenshots file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ format: venv  ## put every file into the one format
 
 bench: venv redis-server rabbitmq-server postgresql  ## measure, side by side with Celery on the same Redis and RabbitMQ
 	$(BIN)/python -m bench
+
+screenshots: venv chromium  ## take the pictures of the documentation anew
+	$(BIN)/python -m tests.web.screenshots
 
 chaos: venv redis-server postgresql  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)

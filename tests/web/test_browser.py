@@ -4,6 +4,7 @@ import html
 import shutil
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,6 +12,7 @@ from celery import Celery
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from celeriac.web.pages import PAGES
+from tests.web.screenshots import ROOT, take
 from tests.web.site import PATIENCE, Site
 
 SIZES = {"wide": (1280, 800), "narrow": (390, 800)}
@@ -118,3 +120,9 @@ def test_a_page_is_small(chromium: Browser, site: Site):
     page.wait_for_load_state("load")
     assert 0 < sum(sizes) < 200_000
     page.close()
+
+
+def test_the_pictures_of_the_documentation_can_be_taken_anew(tmp_path: Path):
+    for picture in take(tmp_path):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / "docs" / "images" / picture.name).exists()
