@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 import msgspec
 from starlette.requests import Request
 
+from celeriac.celeriac import Celeriac
 from celeriac.errors import CeleriacError
 from celeriac.monitor.actions import Actions, Arguments, Refused
 from celeriac.monitor.filters import read_filter
@@ -186,6 +187,29 @@ async def scheduled(monitor: Monitor, request: Request) -> Outcome:
     return await _done(f"cancel {_named(ids)}", cancel if form.one("action") == "cancel" else None, form)
 
 
+async def periodic(monitor: Monitor, request: Request) -> Outcome:
+    """Pause or resume a periodic task, or run it now."""
+    form = await read_form(request)
+    name, action = form.one("name"), form.one("action")
+    if not isinstance(monitor.app, Celeriac):
+        return Outcome(action, "nothing was done: there are no periodic tasks here", form.back())
+    schedules = monitor.app.schedules
+
+    async def pause() -> str:
+        await schedules.pause(name)
+        return f"{name} is paused"
+
+    async def resume() -> str:
+        await schedules.resume(name)
+        return f"{name} goes on"
+
+    async def trigger() -> str:
+        return f"{name} was sent as {(await schedules.trigger(name)).id}"
+
+    deeds = {"pause": pause, "resume": resume, "trigger": trigger}
+    return await _done(f"{action} {name}", deeds.get(action), form)
+
+
 async def workers(monitor: Monitor, request: Request) -> Outcome:
     """Steer one worker."""
     form = await read_form(request)
@@ -216,6 +240,7 @@ ACTIONS: Mapping[str, Act] = {
     "/do/jobs": jobs,
     "/do/queues": queues,
     "/do/dead": dead,
+    "/do/periodic": periodic,
     "/do/scheduled": scheduled,
     "/do/workers": workers,
 }

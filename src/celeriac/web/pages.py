@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from celeriac.broker import DeadLetter, Parked
+from celeriac.celeriac import Celeriac
 from celeriac.client.app import App
 from celeriac.monitor.actions import Actions, Refused
 from celeriac.monitor.filters import Filter, read_filter
@@ -174,11 +175,13 @@ async def worker(monitor: Monitor, request: Request) -> Rendered:
 
 
 async def scheduled(monitor: Monitor, request: Request) -> Rendered:
-    """Show tasks that have their time yet to come."""
+    """Show periodic tasks, and tasks that have their time yet to come."""
     schedule = monitor.app.connections().broker.schedule
     number, entries = await asyncio.gather(schedule.count(), schedule.list(LISTED))
     lines = [_entry(entry, monitor.app, monitor.mask) for entry in entries]
-    return Rendered("scheduled.html", "Scheduled", {"lines": lines, "number": number})
+    periodic = await monitor.app.schedules.list() if isinstance(monitor.app, Celeriac) else []
+    data = {"lines": lines, "number": number, "periodic": periodic}
+    return Rendered("scheduled.html", "Scheduled", data)
 
 
 async def dead(monitor: Monitor, request: Request) -> Rendered:
