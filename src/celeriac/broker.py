@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -333,6 +333,40 @@ class Beat(Protocol):
 
     async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
         """Return the last slots of those entries that have one, as ``Slots.last`` of the board."""
+        ...
+
+
+class QueueState(msgspec.Struct, frozen=True):
+    """The messages that wait in one queue, of all priorities.
+
+    :param heads: the next message of each priority, as far as the broker can look without touching them.
+    """
+
+    queue: str
+    waiting: int
+    heads: Sequence[Envelope | Unreadable] = ()
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """How many messages a broker keeps, and where.
+
+    :param parked: until they are due.
+    :param taken: by workers and not settled yet, Celery's included; ``None`` where the broker does not tell.
+    :param dead: as dead letters.
+    """
+
+    queues: Sequence[QueueState]
+    parked: int
+    taken: int | None
+    dead: int
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A broker that counts all its messages in a few round trips; an optional ability."""
+
+    async def survey(self, queues: Sequence[str]) -> Survey:
+        """Return the state of these queues, and of what waits in none."""
         ...
 
 

@@ -15,9 +15,13 @@ from celeriac.broker import Broker
 from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
 from celeriac.client.connections import RunBlocking
+from celeriac.client.send_listeners import SendListener
 from celeriac.client.task import Task
 from celeriac.clock import Clock
 from celeriac.errors import ConfigError
+from celeriac.metrics.app_metrics import AppMetrics
+from celeriac.metrics.exposition import Exposition
+from celeriac.metrics.process import ProcessMetrics
 from celeriac.schedule.crontab import Crontab
 from celeriac.schedule.interval import Interval
 from celeriac.schedule.solar import Solar
@@ -102,12 +106,16 @@ class Celeriac(App):
     def _run_blocking(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._run(coroutine)
 
-    def listen(self, listener: Listener) -> None:
-        """Let a listener hear what this app's workers do, after those that were given before it.
+    def listen(self, listener: Listener | SendListener) -> None:
+        """Let a listener hear what this app's workers do, and what it sends, after those given before it.
 
-        Raises ``ConfigError`` for what is no ``Listener``. Workers that run already do not tell it.
+        A ``Listener`` hears of workers, a ``SendListener`` of sending; one object may be both. Raises ``ConfigError``
+        for what is neither. Workers that run already do not tell it.
         """
-        self.attachments.listen(listener)
+        if isinstance(listener, SendListener):
+            self.send_listeners.add(listener)
+        if isinstance(listener, Listener) or not isinstance(listener, SendListener):
+            self.attachments.listen(listener)
 
     def lifespan(self, function: F) -> F:
         """Run a generator function around each worker of this app; a decorator.
@@ -155,6 +163,21 @@ class Celeriac(App):
                 yield worker
             finally:
                 self._run = before
+
+    def metrics(self, *, prefix: str = "", hostname: str | None = None) -> AppMetrics:
+        """Return the metrics of this app in this process, for Prometheus: a collector, and an ASGI app.
+
+        They count from this call on: what this app sends, what its workers in this process do, and what waits at its
+        broker. See ``AppMetrics`` for how to serve them. Raises ``ConfigError`` where prometheus-client is missing.
+
+        :param prefix: put before every name.
+        :param hostname: the label of that name; the machine's name where it is not given.
+        """
+        exposition = Exposition(prefix)
+        process = ProcessMetrics(self.tasks, self.clock, self.attachments.workers, hostname)
+        for listener in process.listeners:
+            self.listen(listener)
+        return AppMetrics(exposition, process, lambda: self.connections().broker, self._run_blocking)
 
     def worker(
         self,

@@ -25,6 +25,7 @@ PROGRESS = "PROGRESS"
 """The custom state that ``Context.progress`` reports; its meta has ``current``, ``total`` and ``message``."""
 
 NO_STATE: Mapping[str, Any] = MappingProxyType({})
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 CURRENT: ContextVar[Context | None] = ContextVar("celeriac_context", default=None)
 """The context of the task that runs here; set by the worker."""
@@ -38,8 +39,8 @@ def current_context() -> Context | None:
 class TaskLogger(logging.LoggerAdapter[logging.Logger]):
     """Puts the task's id and name on every line, as text and as the record's ``task_id`` and ``task_name``."""
 
-    def __init__(self, task_id: str, task_name: str) -> None:
-        super().__init__(TASK_LOGGER, {"task_id": task_id, "task_name": task_name})
+    def __init__(self, task_id: str, task_name: str, fields: Mapping[str, str]) -> None:
+        super().__init__(TASK_LOGGER, {"task_id": task_id, "task_name": task_name, **fields})
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
@@ -65,6 +66,7 @@ class Context:
         "children",
         "deadline",
         "joiners",
+        "log_fields",
         "message",
         "queue",
         "redelivered",
@@ -94,6 +96,8 @@ class Context:
         """Celery result tuples of the tasks that were sent from this one."""
         self.joiners: list[dict[str, Any]] = []
         """Signatures of the tasks that join the chord which this one is a part of, once it has succeeded."""
+        self.log_fields: Mapping[str, str] = NO_FIELDS
+        """What the task's lines in the log carry besides its id and name, such as ``trace_id`` and ``span_id``."""
         self._report = report
         self._logger: TaskLogger | None = None
 
@@ -176,7 +180,7 @@ class Context:
     def logger(self) -> TaskLogger:
         """A logger whose records carry the task's id and name."""
         if self._logger is None:
-            self._logger = TaskLogger(self.message.id, self.message.task)
+            self._logger = TaskLogger(self.message.id, self.message.task, self.log_fields)
         return self._logger
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:

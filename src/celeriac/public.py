@@ -6,6 +6,7 @@ from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, chain, c
 from celeriac.celeriac import Celeriac
 from celeriac.client.outbox import Call
 from celeriac.client.result import GroupResult, Progress, Result, as_completed, workflow_progress
+from celeriac.client.send_listeners import Outgoing, SendListener
 from celeriac.client.task import Task
 from celeriac.context import Context, current_context
 from celeriac.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "Ignore",
     "Listener",
     "Node",
+    "Outgoing",
     "Progress",
     "Reject",
     "RemoteError",
@@ -61,6 +63,7 @@ __all__ = [
     "ResultMissing",
     "ResultTimeout",
     "Retry",
+    "SendListener",
     "Settings",
     "Signature",
     "SoftTimeLimitExceeded",

@@ -1,4 +1,4 @@
-"""What a worker shows of itself: probes, and the options of them.
+"""What a worker shows of itself: probes and metrics.
 
 Rules: it begins before the app is imported, so that a probe is answered while the import takes its time, and ends after
 the worker.
@@ -6,101 +6,63 @@ the worker.
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import click
 import msgspec
 
+from celeriac.cli.shown import Shown
 from celeriac.client.app import App
+from celeriac.errors import CeleriacError
+from celeriac.metrics.counts import Snapshot
+from celeriac.metrics.exposition import Exposition
+from celeriac.metrics.family import SNAPSHOT_PATH, FamilyMetrics
+from celeriac.metrics.page import MetricsPage
+from celeriac.metrics.process import ProcessMetrics
+from celeriac.metrics.queues import QueueReader
 from celeriac.probes.family import Family
-from celeriac.probes.health import LIVE_AFTER, Health, HealthListener, Pulse
+from celeriac.probes.health import Health, HealthListener, Pulse
 from celeriac.probes.heartbeat import HeartbeatFile, HeartbeatThread
-from celeriac.probes.pages import Address, Pages, PageServer
+from celeriac.probes.pages import Address, Page, Pages, PageServer
 from celeriac.worker.attachments import Attachments
+from celeriac.worker.listeners import Listener
 from celeriac.worker.worker import Worker
 
 T = TypeVar("T")
 
-
-class AddressType(click.ParamType[Address]):
-    """A port, with or without the address to listen on: ``8080``, ``127.0.0.1:8080``, ``[::1]:8080``."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        if isinstance(value, Address):
-            return value
-        host, _, port = str(value).rpartition(":")
-        if not port.isascii() or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value!r}: give a port, such as 8080, or 127.0.0.1:8080", param, ctx)
-        return Address(int(port), host.strip("[]"))
-
-
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What the options ask a worker to show."""
-
-    probe_port: Address | None
-    probe_socket: str | None
-    live_after: float
-    heartbeat_file: str | None
-
-    @property
-    def wants_pages(self) -> bool:
-        """Whether any page is to be served."""
-        return self.probe_port is not None or self.probe_socket is not None
-
-
-OPTIONS = (
-    click.option(
-        "--probe-port",
-        type=AddressType(),
-        metavar="[HOST:]PORT",
-        help="Answer /livez, /readyz and /startupz there.",
-    ),
-    click.option("--probe-socket", metavar="PATH", help="Answer them on this Unix socket."),
-    click.option(
-        "--live-after",
-        type=click.FloatRange(min=0, min_open=True),
-        default=LIVE_AFTER,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long the event loop may be stuck until /livez says so.",
-    ),
-    click.option("--heartbeat-file", metavar="PATH", help="Touch this file each second while it lives."),
-)
-
-
-def takes_shown(function: Callable[..., T]) -> Callable[..., T]:
-    """Add the options of what a worker shows to a command; ``split_shown`` takes them apart."""
-    for option in reversed(OPTIONS):
-        function = option(function)
-    return function
-
-
-def split_shown(options: dict[str, Any]) -> Shown:
-    """Take what a worker shows out of the options of its command."""
-    return Shown(**{name: options.pop(name) for name in Shown.__struct_fields__})
+METRICS_PATH = "/metrics"
 
 
 class Observation:
-    """What one worker process shows while the block lasts. Raises ``ConfigError`` for an address that is taken."""
+    """What one worker process shows while the block lasts.
+
+    Raises ``ConfigError`` for an address that is taken, and where metrics are asked for and cannot be made.
+    """
 
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._until_the_end = ExitStack()
         self._file = HeartbeatFile(shown.heartbeat_file) if shown.heartbeat_file else None
-        self._is_on = shown.wants_pages or self._file is not None
         self._health = Health(Pulse(self._file.beat if self._file else None), shown.live_after)
+        self._process: ProcessMetrics | None = None
+        self._metrics = _metrics_page(shown, self._snapshot) if shown.wants_metrics else None
 
     def __enter__(self) -> Self:
         if self._file is not None:
             self._until_the_end.callback(self._file.remove)
-        _serve(self._shown, self._health.pages(), self._until_the_end)
+        pages = dict(self._health.pages())
+        if self._shown.one_of_many:
+            pages[SNAPSHOT_PATH] = lambda: Page(
+                200, msgspec.json.encode(self._snapshot()), "application/json"
+            )
+        _serve(self._shown, pages, self._metrics, self._until_the_end)
         return self
 
     def __exit__(
@@ -109,10 +71,12 @@ class Observation:
         self._until_the_end.close()
 
     def attachments(self, app: App, own: Attachments | None) -> Attachments | None:
-        """Return what the worker of an app is to have: what the app attaches, and what notes the worker's health."""
-        if not self._is_on:
+        """Return what the worker of an app is to have: what the app attaches, and what observes the worker."""
+        if not self._shown.anything:
             return own
         joined = Attachments()
+        if own is not None:
+            joined.workers = own.workers
         joined.listen(HealthListener(self._health))
 
         async def health() -> AsyncIterator[None]:
@@ -120,6 +84,8 @@ class Observation:
                 yield
 
         joined.live(health)
+        if self._metrics is not None or self._shown.one_of_many:
+            self._count(app, joined)
         if own is not None:
             joined.listeners += own.listeners
             joined.lifespans += own.lifespans
@@ -130,6 +96,34 @@ class Observation:
         """Look at this worker's queues, and whether it takes from them."""
         self._health.queues = lambda: worker.queues
         self._health.is_dead = lambda: worker.has_ended
+
+    def _count(self, app: App, joined: Attachments) -> None:
+        """Let the metrics count what the app's worker does and what the app sends."""
+        process = ProcessMetrics(app.tasks, app.clock, joined.workers, self._shown.metrics_hostname)
+        process.lag = lambda: self._health.pulse.lag
+        process.broker_up = lambda: self._health.broker_answers
+        for listener in process.listeners:
+            if isinstance(listener, Listener):
+                joined.listen(listener)
+            else:
+                app.send_listeners.add(listener)
+        self._process = process
+        page = self._metrics
+        if page is None:
+            return
+        reader = page.reader = QueueReader(lambda: app.connections().broker, process.queues)
+
+        async def asking() -> AsyncIterator[None]:
+            page.loop = asyncio.get_running_loop()
+            yield
+            page.loop = None
+            with suppress(CeleriacError):  # the lease ends by itself
+                await reader.release()
+
+        joined.live(asking)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot("") if self._process is None else self._process.snapshot()
 
 
 class FamilyObservation:
@@ -143,34 +137,70 @@ class FamilyObservation:
         self._number = number
         self._until_the_end = ExitStack()
         self._file = HeartbeatFile(shown.heartbeat_file) if shown.heartbeat_file else None
+        self._metrics: MetricsPage | None = None
 
-    def __enter__(self) -> Sequence[Sequence[str]]:
-        """Begin; return the options that each process needs."""
-        if not self._shown.wants_pages and self._file is None:
-            return [()] * self._number
+    def __enter__(self) -> Self:
+        self.options: Sequence[Sequence[str]] = [()] * self._number
+        """The options that each process needs."""
+        if not self._shown.anything:
+            return self
         directory = self._until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="celeriac-"))
         sockets = [str(Path(directory, f"{number}")) for number in range(1, self._number + 1)]
         family = Family(sockets)
-        _serve(self._shown, family.pages(), self._until_the_end)
+        if self._shown.wants_metrics:
+            host = self._shown.metrics_hostname or socket.gethostname()
+            self._metrics = _metrics_page(self._shown, FamilyMetrics(sockets, host).snapshot)
+        _serve(self._shown, family.pages(), self._metrics, self._until_the_end)
         if self._file is not None:
             thread = HeartbeatThread(self._file, lambda: family.live().good)
             thread.start()
             self._until_the_end.callback(self._file.remove)
             self._until_the_end.callback(thread.close)
-        live_after = f"{self._shown.live_after:g}"
-        return [("--probe-socket", path, "--live-after", live_after) for path in sockets]
+        self.options = [self._options(path) for path in sockets]
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._until_the_end.close()
 
+    async def around(self, app: App, work: Coroutine[Any, Any, T]) -> T:
+        """Await the supervisor's work, while the metrics can ask the app's broker."""
+        page = self._metrics
+        if page is not None:
+            page.loop = asyncio.get_running_loop()
+            page.reader = QueueReader(lambda: app.connections().broker)
+        try:
+            return await work
+        finally:
+            if page is not None:
+                page.loop = None
+                await app.close()
 
-def _serve(shown: Shown, pages: Pages, until_the_end: ExitStack) -> None:
-    addresses = [shown.probe_port] if shown.probe_port is not None else []
+    def _options(self, path: str) -> Sequence[str]:
+        counts = ("--one-of-many",) if self._metrics is not None else ()
+        return ("--probe-socket", path, "--live-after", f"{self._shown.live_after:g}", *counts)
+
+
+def _metrics_page(shown: Shown, snapshot: Callable[[], Snapshot]) -> MetricsPage | None:
+    """Return the page, ``None`` where it is only asked for as a page beside probes, and cannot be made."""
+    if shown.metrics_port is None and find_spec("prometheus_client") is None:
+        return None
+    return MetricsPage(Exposition(shown.metrics_prefix), snapshot)
+
+
+def _serve(shown: Shown, probes: Pages, metrics: MetricsPage | None, until_the_end: ExitStack) -> None:
+    served: list[tuple[Address, dict[str, Any]]] = []
+    if shown.metrics_port is not None and metrics is not None and shown.metrics_port != shown.probe_port:
+        served.append((shown.metrics_port, {METRICS_PATH: metrics.page}))
+        beside: Pages = {}
+    else:
+        beside = {} if metrics is None else {METRICS_PATH: metrics.page}
+    if shown.probe_port is not None:
+        served.append((shown.probe_port, {**probes, **beside}))
     if shown.probe_socket is not None:
-        addresses.append(Address(path=shown.probe_socket))
-    for address in addresses:
+        served.append((Address(path=shown.probe_socket), {**probes, **beside}))
+    for address, pages in served:
         server = PageServer(address.listen(), pages)
         server.start()
         until_the_end.callback(server.close)

@@ -31,10 +31,11 @@ from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.loading import load, run_with
 from celeriac.cli.loops import LOOPS, loop_factory
-from celeriac.cli.observation import FamilyObservation, Observation, split_shown, takes_shown
+from celeriac.cli.observation import FamilyObservation, Observation
 from celeriac.cli.pidfile import pidfile
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.queues import purge
+from celeriac.cli.shown import split_shown, takes_shown
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.target import load_app
 from celeriac.cli.worker_log import LogFormat, LogStyle, handle_lines, set_up_logging
@@ -166,15 +167,16 @@ def worker(
     shown, celerys = split_shown(options), split_celery(options)
     chosen = msgspec.convert(options, WorkerOptions)
     if processes > 1:
-        with FamilyObservation(shown, processes) as observing:
-            made = _load(context, source, chosen, celerys, _attached, processes)
-            children = _children(source, chosen, celerys, observing)
+        with FamilyObservation(shown, processes) as family:
+            app, made = _load(context, source, chosen, celerys, _attached, processes)
+            children = _children(source, chosen, celerys, family.options)
+            supervisor = Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE])
             with pidfile(celerys.pidfile, made.name):
-                return asyncio.run(Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE]).run())
+                return asyncio.run(family.around(app, supervisor.run()))
     with Observation(shown) as observation:
         if supervised:
             source = _handed_down(source)
-        made = _load(
+        _, made = _load(
             context,
             source,
             chosen,
@@ -199,8 +201,8 @@ def _load(
     attachments: Callable[[App], Attachments | None],
     processes: int,
     supervised: bool = False,
-) -> Worker:
-    """Import the app, set up logging, show the banner; return the worker of the app."""
+) -> tuple[App, Worker]:
+    """Import the app, set up logging, show the banner; return the app and its worker."""
     assert source.target is not None
     app = load(source, celerys.include)
     app.require_runnable()
@@ -220,7 +222,7 @@ def _load(
     if celerys.purge and not supervised:
         deleted = run_with(app, purge(app, made.queues))
         logger.warning("--purge: %s deleted from %s", counted(deleted, "task"), ", ".join(made.queues))
-    return made
+    return app, made
 
 
 def _attached(app: App) -> Attachments | None:

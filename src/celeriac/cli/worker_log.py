@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -154,7 +155,7 @@ class TextLine(logging.Formatter):
 
 
 class JsonLine(logging.Formatter):
-    """One JSON object a line: time, level, logger, worker, message, and where known task_id, task_name, exception."""
+    """One JSON object a line: time, level, logger, worker, message, and where known ids, names and exception."""
 
     def __init__(self, node: str) -> None:
         super().__init__()
@@ -173,6 +174,7 @@ class JsonLine(logging.Formatter):
             line["task_id"] = task_id
         if task_name is not None:
             line["task_name"] = task_name
+        line.update(_trace_of(record))
         if trace := _traceback(self, record):
             line["exception"] = trace
         try:
@@ -194,6 +196,14 @@ def _task_of(record: logging.LogRecord) -> tuple[str | None, str | None]:
         given = context.id, context.task
     task_id, task_name = (None if value is None else str(value) for value in given)
     return task_id, task_name
+
+
+def _trace_of(record: logging.LogRecord) -> dict[str, str]:
+    """Return the ids of the trace and the span that a record belongs to, where there is one."""
+    context = current_context()
+    known: Mapping[str, str] = {} if context is None else context.log_fields
+    given = {name: getattr(record, name, None) or known.get(name) for name in ("trace_id", "span_id")}
+    return {name: str(value) for name, value in given.items() if value}
 
 
 def _message(record: logging.LogRecord) -> str:

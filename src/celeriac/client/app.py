@@ -26,6 +26,7 @@ from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.publisher import Publisher
 from celeriac.client.result import Result
 from celeriac.client.revoking import KEEP
+from celeriac.client.send_listeners import SendListeners
 from celeriac.client.sending import Sending
 from celeriac.client.task import (
     BoundTaskDecorator,
@@ -94,6 +95,7 @@ class App:
             self.settings.max_decompressed_ratio,
         )
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.send_listeners = SendListeners()
         self._connect_to(broker, backend)
         self._table = ConnectionTable(self._open)
         self.outbox = Outbox(self.settings, self._table, run, self.defaults, self.connect_to)
@@ -433,7 +435,7 @@ class _Opens:
             backend = self._results(broker, owned)
         assert backend is not None
         app = self._app
-        publisher = Publisher(broker, app.codecs, app.settings, app.clock)
+        publisher = Publisher(broker, app.codecs, app.settings, app.clock, app.send_listeners)
         settlements = broker.settlements(backend) if isinstance(broker, Settling) else None
         return Connections(broker, backend, publisher, tuple(owned), settlements)
 

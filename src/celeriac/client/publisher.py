@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from celeriac.broker import Broker
 from celeriac.canvas.budget import Budget
 from celeriac.canvas.launch import FollowUp
+from celeriac.client.send_listeners import Outgoing, SendListeners
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerUnavailable, EncodeError
 from celeriac.routing import NO_OPTIONS, SendOptions, route
@@ -38,9 +40,15 @@ class Publisher:
     """
 
     def __init__(
-        self, broker: Broker, codecs: Codecs, settings: Settings, clock: Clock | None = None
+        self,
+        broker: Broker,
+        codecs: Codecs,
+        settings: Settings,
+        clock: Clock | None = None,
+        listeners: SendListeners | None = None,
     ) -> None:
         self.broker = broker
+        self._listeners = SendListeners() if listeners is None else listeners
         self._codecs = codecs
         self._settings = settings
         self._now = (clock or SystemClock()).now
@@ -51,7 +59,12 @@ class Publisher:
         Raises ``EncodeError`` before anything is sent, ``BrokerUnavailable`` when the broker did not take it in time,
         ``BrokerError`` when it refused.
         """
-        envelope, to = self._prepare(message, options)
+        if self._listeners:
+            await self._publish_told([(message, options)])
+        else:
+            await self._publish(*self._prepare(message, options), options)
+
+    async def _publish(self, envelope: Envelope, to: Route, options: SendOptions) -> None:
         attempt = 1
         while True:
             try:
@@ -68,7 +81,34 @@ class Publisher:
 
     async def publish_many(self, messages: Iterable[tuple[TaskMessage, SendOptions]]) -> None:
         """Publish all in a few round trips, in order. Raises as ``publish`` does; some may then have been published."""
-        await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
+        if self._listeners:
+            await self._publish_told(list(messages))
+        else:
+            await self.broker.publish_many([self._prepare(message, options) for message, options in messages])
+
+    async def _publish_told(
+        self, messages: Sequence[tuple[TaskMessage, SendOptions]], once: str | None = None
+    ) -> bool:
+        """Publish, and tell the listeners before and after."""
+        batch = [self._outgoing(message, options) for message, options in messages]
+        done = self._listeners.sending(batch)
+        published = True
+        try:
+            prepared = [
+                self._prepare(message, options, outgoing.headers)
+                for (message, options), outgoing in zip(messages, batch, strict=True)
+            ]
+            if once is not None:
+                published = await self.broker.publish_once(once, prepared)
+            elif len(prepared) == 1:
+                await self._publish(*prepared[0], messages[0][1])
+            else:
+                await self.broker.publish_many(prepared)
+        except BaseException as error:
+            done(error)
+            raise
+        done(None)
+        return published
 
     async def publish_workflow(
         self,
@@ -83,13 +123,15 @@ class Publisher:
         :param defaults: returns the options of a task's calls; they place a message that has no place of its own.
         :param once: the key under which they are published only once, however many try; see ``Broker.publish_once``.
         """
+        messages = [_as_sent(follow_up, defaults) for follow_up in follow_ups]
+        if self._listeners and messages:
+            return await self._publish_told(messages, once)
         if once is not None and follow_ups:
-            prepared = [self._prepare(*_as_sent(follow_up, defaults)) for follow_up in follow_ups]
-            return await self.broker.publish_once(once, prepared)
-        if len(follow_ups) == 1:
-            await self.publish(*_as_sent(follow_ups[0], defaults))
-        elif follow_ups:
-            await self.publish_many([_as_sent(follow_up, defaults) for follow_up in follow_ups])
+            return await self.broker.publish_once(once, [self._prepare(*message) for message in messages])
+        if len(messages) == 1:
+            await self.publish(*messages[0])
+        elif messages:
+            await self.publish_many(messages)
         return True
 
     async def prepare(
@@ -99,10 +141,32 @@ class Publisher:
 
         Raises ``EncodeError`` if one cannot be encoded, or they exceed the budget.
         """
+        if not self._listeners:
+            return await self._prepare_all(follow_ups, defaults, budget)
+        batch = [self._outgoing(*_as_sent(follow_up, defaults), follows=True) for follow_up in follow_ups]
+        done = self._listeners.sending(batch)
+        try:
+            prepared = await self._prepare_all(
+                follow_ups, defaults, budget, [outgoing.headers for outgoing in batch]
+            )
+        except BaseException as error:
+            done(error)
+            raise
+        done(None)
+        return prepared
+
+    async def _prepare_all(
+        self,
+        follow_ups: Sequence[FollowUp],
+        defaults: Callable[[str], SendOptions],
+        budget: Budget,
+        headers: Sequence[Mapping[str, Any]] = (),
+    ) -> list[tuple[Envelope, Route]]:
         prepared: list[tuple[Envelope, Route]] = []
         size = paused_at = 0
         for number, follow_up in enumerate(follow_ups, 1):
-            envelope, to = self._prepare(*_as_sent(follow_up, defaults))
+            added = headers[number - 1] if headers else None
+            envelope, to = self._prepare(*_as_sent(follow_up, defaults), added)
             prepared.append((envelope, to))
             size += len(envelope.body)
             if (excess := budget.exceeded(max(number, len(follow_ups)), size)) is not None:
@@ -124,7 +188,15 @@ class Publisher:
             await self.broker.publish_many(prepared)
         return True
 
-    def _prepare(self, message: TaskMessage, options: SendOptions) -> tuple[Envelope, Route]:
+    def _outgoing(self, message: TaskMessage, options: SendOptions, *, follows: bool = False) -> Outgoing:
+        to = route(options, self._settings.default_queue)
+        return Outgoing(message, to.queue or to.routing_key, follows=follows)
+
+    def _prepare(
+        self, message: TaskMessage, options: SendOptions, headers: Mapping[str, Any] | None = None
+    ) -> tuple[Envelope, Route]:
+        if headers:
+            message = msgspec.structs.replace(message, headers={**message.headers, **headers})
         now = None
         timed = options.countdown is not None or options.eta is not None or options.expires is not None
         if timed or message.expires is not None:
@@ -136,6 +208,7 @@ class Publisher:
             serializer=options.serializer or self._settings.serializer,
             compression=options.compression or self._settings.compression,
             now=now,
+            sent=self._now(),
         )
         to = route(options, self._settings.default_queue)
         if message.eta is not None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from celeriac.broker import Broker, Delivery, Receipt
+from celeriac.broker import Broker, Delivery, Receipt, Surveyed
 from celeriac.errors import DeliveryLost
 from celeriac.testing.steps import (
     bury_numbers,
@@ -423,6 +423,23 @@ class BrokerContract:
         assert [number_in(envelope) for envelope in await broker.peek(queue, limit=2)] == [1, 0]
         assert await broker.peek(f"{queue}.empty") == []
         assert await broker.depth(queue) == 3
+
+    async def test_a_survey_counts_everything(self, broker: Broker, queue: str) -> None:
+        if not isinstance(broker, Surveyed):
+            pytest.skip("this broker counts one queue at a time")
+        for number, priority in enumerate([3, 0, 3, 3]):
+            await broker.publish(numbered(number, priority), Route(queue, queue=queue))
+        async with broker.subscribe([queue]) as subscription:
+            taken = await take_some(subscription, 2)
+            await taken[0].receipt.park(time.time() + 60)
+            found = await broker.survey([queue, f"{queue}.empty"])
+            waiting, empty = found.queues
+            assert (waiting.queue, waiting.waiting, empty.waiting, empty.heads) == (queue, 2, 0, [])
+            assert number_in(waiting.heads[0]) == 2
+            assert found.parked >= 1
+            assert found.taken is None or found.taken >= 1
+            await taken[1].receipt.bury("no reason")
+            assert (await broker.survey([])).dead >= 1
 
     async def test_purge_deletes_what_waits_and_nothing_else(
         self, broker: Broker, second: Broker, queue: str

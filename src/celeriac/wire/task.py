@@ -80,11 +80,14 @@ class Malformed(msgspec.Struct, frozen=True):
     refused: bool = False
 
 
+SENT_HEADER = "x-celeriac-sent"
+"""When a message was sent, in seconds since the epoch: how long it waited is known where it is taken."""
+
 PROTOCOL_HEADERS = frozenset(
     {
         "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
         "parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers",
-        "stamps", "compression", "redelivered", "meth", DELIVERIES_HEADER, RESULT_HEADER,
+        "stamps", "compression", "redelivered", "meth", DELIVERIES_HEADER, RESULT_HEADER, SENT_HEADER,
     }
 )  # fmt: skip
 """Headers that belong to the protocol; all others are the sender's own."""
@@ -142,11 +145,13 @@ def encode(
     serializer: str = "json",
     compression: str | None = None,
     now: datetime | None = None,
+    sent: float | None = None,
 ) -> Envelope:
     """Return the envelope of a task message, in the protocol that ``message.protocol`` names.
 
     :param compression: name of the compression for the body; see ``Codecs.compress``.
     :param now: with it, a message that expires carries the milliseconds left as its ``expiration``.
+    :param sent: seconds since the epoch, which a message of protocol 2 carries as the header ``SENT_HEADER``.
     :raises EncodeError: an argument cannot be written, a custom header has a name of the protocol, or the serializer or
         compression is not at hand.
     """
@@ -155,6 +160,8 @@ def encode(
         content, headers = write(message, codecs, serializer)
     except EncodeError as error:
         raise EncodeError(f"task {message.task}: {error}") from error
+    if sent is not None and message.protocol == 2:
+        headers[SENT_HEADER] = sent
     body = content.body
     if compression is not None:
         body, compressed = codecs.compress(body, compression)

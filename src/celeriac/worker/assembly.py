@@ -39,6 +39,7 @@ class Parts(msgspec.Struct, frozen=True):
     consumer: Consumer
     bodies: Bodies
     revocations: RevocationList
+    slots: Slots
 
 
 def assemble(
@@ -106,4 +107,4 @@ def assemble(
         on_ready,
         on_taken,
     )
-    return Parts(consumer, bodies, revocations)
+    return Parts(consumer, bodies, revocations, slots)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from celeriac.errors import ConfigError
 from celeriac.worker.listeners import Listener
+from celeriac.worker.slots import Slots
 
 State: TypeAlias = Mapping[str, Any]
 Lifespan: TypeAlias = Callable[[], AsyncIterator[State | None]] | Callable[[], Iterator[State | None]]
@@ -18,10 +19,30 @@ ChildLifespan: TypeAlias = Callable[[], Iterator[State | None]]
 """The same for a process of the pool, which has no event loop."""
 
 
+class Working(Protocol):
+    """A worker, as what observes it sees it."""
+
+    name: str
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The queues that it takes from."""
+        ...
+
+    @property
+    def slots(self) -> Slots | None:
+        """How many of its slots are taken; ``None`` before it has begun."""
+        ...
+
+
 class Attachments:
-    """The listeners and lifespans of one app, in the order in which they were given."""
+    """The listeners and lifespans of one app, in the order in which they were given.
+
+    :ivar workers: the app's workers that run in this process.
+    """
 
     def __init__(self) -> None:
+        self.workers: list[Working] = []
         self.listeners: list[Listener] = []
         self.lifespans: list[Lifespan] = []
         self.child_lifespans: list[ChildLifespan] = []

@@ -22,6 +22,7 @@ from celeriac.worker.runnable import Runnable
 from celeriac.worker.workflows import Workflows
 
 CHORD_UNLOCK = "celery.chord_unlock"
+BUILT_IN = frozenset({ACCUMULATE, MAP, STARMAP, CHORD_UNLOCK})
 UNLOCK_INTERVAL = 1.0
 """The fewest seconds between two looks at a chord's header (Celery: ``result_chord_retry_interval``)."""
 

@@ -79,4 +79,6 @@ def _log(level: int, attempt: Attempt, text: str, *args: object, error: BaseExce
     message = attempt.message
     name = message.shadow or message.task
     extra = {"task_id": message.id, "task_name": name}
+    if attempt.context is not None and attempt.context.log_fields:
+        extra |= attempt.context.log_fields
     logger.log(level, text, name, message.id, *args, extra=extra, exc_info=error)

@@ -35,6 +35,7 @@ from celeriac.worker.pools.choice import PoolChoice
 from celeriac.worker.remote import LogicalClock, Remote
 from celeriac.worker.scaling import Scaling
 from celeriac.worker.signals import Signals
+from celeriac.worker.slots import Slots
 from celeriac.worker.steering import Ending, Levers
 from celeriac.worker.tally import Counting, Tally
 
@@ -114,6 +115,7 @@ class Worker:
         self._running: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._insist = Insist()
+        self.slots: Slots | None = None
         self._thread: OwnThread | None = None
         self._home: asyncio.AbstractEventLoop | None = None
         self._collects = collect
@@ -324,6 +326,8 @@ class Worker:
             self._events.heart.active = lambda: len(parts.bodies.running())
         consumer, bodies, revocations = parts.consumer, parts.bodies, parts.revocations
         self._consumer, self._home = consumer, asyncio.get_running_loop()
+        self.slots = parts.slots
+        self._attachments.workers.append(self)
         self._running = asyncio.create_task(_take_in(consumer, connections.backend))
         self._watching = asyncio.create_task(
             revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
@@ -368,6 +372,7 @@ class Worker:
             await self._events.finish()
         await self._pool.close()
         self._consumer = None
+        self._attachments.workers.remove(self)
         if self._collecting is not None:
             self._collecting.end()
         if self._lifespans is not None:

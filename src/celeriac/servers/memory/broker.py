@@ -23,8 +23,10 @@ from celeriac.broker import (
     DeadLetters,
     Delivery,
     Parked,
+    QueueState,
     Schedule,
     Subscription,
+    Survey,
 )
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost, Finding
@@ -122,6 +124,10 @@ class MemoryBroker:
 
     async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
         return [_read(message) for message in nsmallest(limit, self._lines.waiting.get(queue, ()))]
+
+    async def survey(self, queues: Sequence[str]) -> Survey:
+        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        return self._lines.survey(queues)
 
     async def purge(self, queue: str) -> int:
         line = self._lines.waiting.get(queue, [])
@@ -244,6 +250,14 @@ class _Lines:
     def park(self, message: _Message, due: float) -> None:
         self.settle(message)
         self.add(message, due)
+
+    def survey(self, queues: Sequence[str]) -> Survey:
+        """Return how many messages there are, and the next of each queue."""
+        lines = {queue: self.waiting.get(queue, []) for queue in queues}
+        states = [
+            QueueState(queue, len(line), [_read(one) for one in line[:1]]) for queue, line in lines.items()
+        ]
+        return Survey(states, len(self.parked), len(self._held), len(self.dead))
 
     def unpark(self, serial: int) -> bool:
         """Forget a parked message; return whether there was one."""

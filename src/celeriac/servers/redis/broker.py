@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from celeriac.backend import Backend
+from celeriac.broker import Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import SECONDS, require
@@ -32,6 +33,7 @@ from celeriac.servers.redis.settlements import RedisSettlements
 from celeriac.servers.redis.settling import Settler
 from celeriac.servers.redis.strangers import Strangers
 from celeriac.servers.redis.subscription import RedisSubscription
+from celeriac.servers.redis.survey import survey
 from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.url import parse_redis_url
 from celeriac.wire.envelope import Envelope, Route, Unreadable
@@ -136,6 +138,10 @@ class RedisBroker:
                 raws = await self._link.call("LRANGE", key, -wanted, -1)
                 found += [unpack(raw) for raw in reversed(raws)]
         return found
+
+    async def survey(self, queues: Sequence[str]) -> Survey:
+        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        return await survey(self._link, self._keys, queues)
 
     async def purge(self, queue: str) -> int:
         lists = self._keys.lists_of(queue)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from celeriac.backend import Backend
-from celeriac.broker import DeadLetters, Schedule, Subscription
+from celeriac.broker import DeadLetters, Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
@@ -23,6 +23,7 @@ from celeriac.servers.sqlite.results import SqlBackend
 from celeriac.servers.sqlite.schedule import SqliteSchedule
 from celeriac.servers.sqlite.settlements import SqliteSettlements
 from celeriac.servers.sqlite.subscription import SqliteSubscription
+from celeriac.servers.sqlite.survey import survey
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
@@ -94,6 +95,10 @@ class SqliteBroker:
             lambda connection: self._file.messages.peek(connection, queue, limit)
         )
         return [message.envelope for message in found]
+
+    async def survey(self, queues: Sequence[str]) -> Survey:
+        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        return await self._file.revived(lambda connection: survey(connection, queues))
 
     async def purge(self, queue: str) -> int:
         return await self._file.revived(lambda connection: self._file.messages.purge(connection, queue))

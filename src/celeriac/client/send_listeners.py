@@ -1,0 +1,90 @@
+"""Tells listeners what an app sends, before it is sent and after; they may add headers.
+
+Rules: where nobody listens, sending costs no more. A listener that raises is logged once, and the messages go out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from celeriac.wire.task import TaskMessage
+
+logger = logging.getLogger(__name__)
+
+Done: TypeAlias = Callable[[BaseException | None], None]
+"""Called when the broker has the messages, or with the error by which it has not."""
+
+
+class Outgoing:
+    """A message that is about to be sent.
+
+    :ivar message: the task message; its body is not encoded yet.
+    :ivar queue: the queue, or the routing key where an exchange is named.
+    :ivar headers: headers to add to the message; a name of the protocol is refused when it is encoded.
+    :ivar follows: whether it follows from a task, as a retry or the next step of a chain does.
+    """
+
+    __slots__ = ("follows", "headers", "message", "queue")
+
+    def __init__(self, message: TaskMessage, queue: str, *, follows: bool) -> None:
+        self.message = message
+        self.queue = queue
+        self.follows = follows
+        self.headers: dict[str, Any] = {}
+
+
+class SendListener:
+    """Hears what an app sends; nothing here may block.
+
+    It is called in the event loop that sends, also for the calls of code without a loop.
+    """
+
+    def sending(self, batch: Sequence[Outgoing]) -> Done | None:
+        """Messages of one call are about to be sent; return what to call when they are sent.
+
+        What follows from a task is published with the task's result, so its ``Done`` is called as soon as the messages
+        are encoded.
+        """
+
+
+class SendListeners:
+    """The listeners of an app's sending, in the order in which they were given."""
+
+    def __init__(self) -> None:
+        self._listeners: list[SendListener] = []
+        self._told_of: set[SendListener] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def add(self, listener: SendListener) -> None:
+        """Tell this one too, from now on."""
+        self._listeners.append(listener)
+
+    def sending(self, batch: Sequence[Outgoing]) -> Done:
+        """Tell every listener; return what tells them of the end."""
+        waiting: list[tuple[SendListener, Done]] = []
+        for listener in self._listeners:
+            try:
+                if (done := listener.sending(batch)) is not None:
+                    waiting.append((listener, done))
+            except Exception as error:  # noqa: BLE001 - the messages go out all the same
+                self._complain(listener, error)
+
+        def tell(error: BaseException | None) -> None:
+            for listener, done in reversed(waiting):
+                try:
+                    done(error)
+                except Exception as fault:  # noqa: BLE001 - as above
+                    self._complain(listener, fault)
+
+        return tell
+
+    def _complain(self, listener: SendListener, error: Exception) -> None:
+        if listener not in self._told_of:
+            self._told_of.add(listener)
+            logger.error(
+                "listener %s failed; further failures of it are not logged", listener, exc_info=error
+            )

@@ -1,0 +1,1 @@
+"""Traces for OpenTelemetry and Sentry, each imported by who wants it."""

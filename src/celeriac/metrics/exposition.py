@@ -1,0 +1,58 @@
+"""Writes snapshots in the format of Prometheus; prometheus-client is imported here, when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from celeriac.errors import ConfigError
+from celeriac.metrics.counts import Snapshot
+from celeriac.metrics.queues import BrokerNumbers
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CollectorRegistry, Metric
+
+
+class Exposition:
+    """Writes snapshots. Raises ``ConfigError`` where prometheus-client is not installed.
+
+    :param prefix: put before every name.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        try:
+            import prometheus_client
+
+            from celeriac.metrics.families import Families
+        except ImportError as error:
+            raise ConfigError("metrics need prometheus-client: install celeriac[metrics]") from error
+        self._client: Any = prometheus_client
+        self._families = Families(prefix)
+
+    def families(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> Iterable[Metric]:
+        """Return what prometheus-client collects."""
+        return self._families.of(snapshot, broker)
+
+    def text(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> tuple[bytes, str]:
+        """Return the text of a scrape, and its content type."""
+        return self._client.generate_latest(self.registry(snapshot, broker)), self._client.CONTENT_TYPE_LATEST
+
+    def asgi(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> Any:
+        """Return an ASGI app that serves this."""
+        return self._client.make_asgi_app(self.registry(snapshot, broker))
+
+    def registry(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> CollectorRegistry:
+        """Return a registry that holds this alone."""
+        registry: CollectorRegistry = self._client.CollectorRegistry(auto_describe=False)
+        registry.register(_Fixed(list(self.families(snapshot, broker))))
+        return registry
+
+
+class _Fixed:
+    """A collector of families that are there already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families

@@ -1,0 +1,191 @@
+"""The numbers as Prometheus has them: a name, a help text and labels for each.
+
+Rules: names, labels and meaning are those of celery-exporter where there is one, so that its dashboards and alerts
+work; what is new begins with ``celeriac_``. The table in ``docs/reference/metrics.md`` has each of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from platform import python_version
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from celeriac.metrics.counts import Histogram, Series, Snapshot, WorkerState
+from celeriac.metrics.queues import BrokerNumbers
+
+TASK_LABELS = ("name", "hostname", "queue_name")
+
+COUNTERS = {
+    "received": "Messages that the worker has taken.",
+    "started": "Tasks whose body has begun.",
+    "succeeded": "Tasks that have succeeded.",
+    "rejected": "Tasks that have refused their message, with or without requeue.",
+    "revoked": "Tasks that were revoked or have expired.",
+    "retried": "Runs of tasks that are followed by another.",
+}
+"""Counters by name, hostname and queue: the attribute of ``Series``, and the help."""
+
+
+class Families:
+    """Makes the families of one snapshot.
+
+    :param prefix: put before every name.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
+
+    def of(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> Iterator[Metric]:
+        """Yield all families."""
+        yield from self._tasks(snapshot)
+        yield from self._sending(snapshot)
+        yield from self._workers(snapshot.host, snapshot.workers)
+        if broker is not None:
+            yield from self._queues(broker)
+        yield from self._process(snapshot)
+
+    def _tasks(self, snapshot: Snapshot) -> Iterator[Metric]:
+        host, series = snapshot.host, snapshot.series
+        for attribute, text in COUNTERS.items():
+            family = self._counter(f"celery_task_{attribute}", text, TASK_LABELS)
+            for one in series:
+                family.add_metric([one.name, host, one.queue], getattr(one, attribute))
+            yield family
+        yield self._failures(host, series)
+        yield self._histogram(
+            "celery_task_runtime", "Seconds that tasks took which succeeded.", host, series, "runtime"
+        )
+        waits = "Seconds that messages waited until they were taken, from their ETA on where they have one."
+        yield self._histogram("celery_task_queue_wait_time", waits, host, series, "wait")
+        yield self._queue_waits(waits, series)
+        family = self._counter("celeriac_deliveries", "Messages by what became of them.", ["outcome"])
+        for outcome, count in snapshot.deliveries.items():
+            family.add_metric([outcome], count)
+        yield family
+
+    def _failures(self, host: str, series: Iterable[Series]) -> Metric:
+        labels = ("name", "hostname", "exception", "queue_name")
+        family = self._counter("celery_task_failed", "Tasks that have failed for good.", labels)
+        for one in series:
+            for exception, count in (dict(one.failed) or {"": 0}).items():
+                family.add_metric([one.name, host, exception, one.queue], count)
+        return family
+
+    def _histogram(self, name: str, text: str, host: str, series: Iterable[Series], attribute: str) -> Metric:
+        family = HistogramMetricFamily(self._prefix + name, text, labels=TASK_LABELS)
+        for one in series:
+            values: Histogram = getattr(one, attribute)
+            family.add_metric([one.name, host, one.queue], values.buckets(), values.total)
+        return family
+
+    def _queue_waits(self, text: str, series: Iterable[Series]) -> Metric:
+        sums: dict[str, Histogram] = {}
+        for one in series:
+            sums.setdefault(one.queue, Histogram(one.wait.bounds)).add(one.wait)
+        family = HistogramMetricFamily(
+            f"{self._prefix}celeriac_queue_wait_seconds", text, labels=["queue_name"]
+        )
+        for queue, values in sums.items():
+            family.add_metric([queue], values.buckets(), values.total)
+        return family
+
+    def _sending(self, snapshot: Snapshot) -> Iterator[Metric]:
+        sent = self._counter("celery_task_sent", "Messages that this process has sent.", TASK_LABELS)
+        published = self._counter(
+            "celeriac_published", "Messages that this process has sent.", ["name", "queue_name"]
+        )
+        for one in snapshot.published:
+            sent.add_metric([one.name, snapshot.host, one.queue], one.count)
+            published.add_metric([one.name, one.queue], one.count)
+        yield sent
+        yield published
+        seconds = HistogramMetricFamily(
+            f"{self._prefix}celeriac_publish_seconds", "Seconds until the broker had what was sent."
+        )
+        seconds.add_metric([], snapshot.publishing.buckets(), snapshot.publishing.total)
+        yield seconds
+
+    def _workers(self, host: str, workers: Sequence[WorkerState]) -> Iterator[Metric]:
+        up = self._gauge("celery_worker_up", "Whether a worker runs.", ["hostname"])
+        active = self._gauge("celery_worker_tasks_active", "Tasks whose body runs.", ["hostname"])
+        if workers:
+            up.add_metric([host], 1)
+            active.add_metric([host], sum(worker.running for worker in workers))
+        yield up
+        yield active
+        counts: Counter[str] = Counter()
+        processes: Counter[str] = Counter()
+        for worker in workers:
+            for queue in worker.queues:
+                counts[queue] += 1
+                processes[queue] += worker.children or 1
+        for name, text, found in (
+            ("celery_active_worker_count", "Workers that take from the queue.", counts),
+            ("celery_active_process_count", "Processes that run tasks of the queue.", processes),
+        ):
+            family = self._gauge(name, text, ["queue_name"])
+            for queue, count in found.items():
+                family.add_metric([queue], count)
+            yield family
+        yield self._slots(workers)
+
+    def _slots(self, workers: Sequence[WorkerState]) -> Metric:
+        text = (
+            "Tasks that may run at once: that run now, are free, and whose results are on their way besides."
+        )
+        family = self._gauge("celeriac_slots", text, ["state"])
+        running = sum(worker.running for worker in workers)
+        family.add_metric(["running"], running)
+        family.add_metric(["free"], sum(max(0, worker.slots - worker.running) for worker in workers))
+        family.add_metric(["settling"], sum(worker.settling for worker in workers))
+        return family
+
+    def _queues(self, broker: BrokerNumbers) -> Iterator[Metric]:
+        length = self._gauge("celery_queue_length", "Messages that wait, of all priorities.", ["queue_name"])
+        text = (
+            "Seconds that the oldest waiting message waits; at_least where it does not say when it was sent."
+        )
+        oldest = self._gauge("celeriac_queue_oldest_seconds", text, ["queue_name", "bound"])
+        for queue in broker.queues:
+            length.add_metric([queue.queue], queue.waiting)
+            if queue.oldest is not None:
+                bound = "at_least" if queue.at_least else "exact"
+                oldest.add_metric([queue.queue, bound], queue.oldest)
+        yield length
+        yield oldest
+        for name, text, value in (
+            ("celeriac_queue_parked", "Messages that wait until they are due, of all queues.", broker.parked),
+            ("celeriac_queue_taken", "Messages that workers have taken and not settled.", broker.taken),
+            ("celeriac_dead_letters", "Messages that were set aside.", broker.dead),
+        ):
+            if value is not None:
+                family = self._gauge(name, text)
+                family.add_metric([], value)
+                yield family
+
+    def _process(self, snapshot: Snapshot) -> Iterator[Metric]:
+        for name, text, value in (
+            ("celeriac_loop_lag_seconds", "Seconds by which the event loop is late.", snapshot.lag),
+            ("celeriac_broker_up", "Whether the broker answers.", snapshot.broker_up),
+        ):
+            if value is not None:
+                family = self._gauge(name, text)
+                family.add_metric([], float(value))
+                yield family
+        info = self._gauge("celeriac_build_info", "The versions that run.", ["version", "python"])
+        info.add_metric([version("celeriac"), python_version()], 1)
+        yield info
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> CounterMetricFamily:
+        return CounterMetricFamily(self._prefix + name, text, labels=labels)
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self._prefix + name, text, labels=labels)

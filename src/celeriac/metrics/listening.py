@@ -1,0 +1,169 @@
+"""Counts what a worker does and what an app sends.
+
+Rules: a time of sending that lies in the future, or that is no number, is not believed. A task that was to wait until
+its ETA waits from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any
+
+from celeriac.client.send_listeners import Done, Outgoing, SendListener
+from celeriac.metrics.counts import (
+    MOST_SERIES,
+    OTHER,
+    PUBLISH_BOUNDS,
+    Histogram,
+    Published,
+    SeriesTable,
+)
+from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS
+from celeriac.wire.task import SENT_HEADER
+from celeriac.worker.attempt import Attempt
+from celeriac.worker.decision import Settle
+from celeriac.worker.listeners import Listener
+
+SENTRY_HEADER = "sentry-task-enqueued-time"
+"""Sentry's time of sending, in seconds since the epoch."""
+
+LATEST = 1e12
+"""Seconds since the epoch from which on nothing is believed to be a time."""
+
+OUTCOMES = {SUCCESS: "succeeded", FAILURE: "failed", RETRY: "retried", REVOKED: "revoked"}
+ALL_OUTCOMES = (*OUTCOMES.values(), "ignored", "requeued", "parked", "declined", "refused", "lost", "error")
+
+
+def waits_since(envelope: Envelope | Unreadable) -> float | None:
+    """Return since when a message waits to be taken, in seconds since the epoch, as far as it says so."""
+    if isinstance(envelope, Unreadable):
+        return None
+    headers = envelope.headers
+    value: Any = headers.get(SENT_HEADER)
+    if value is None:
+        value = headers.get(SENTRY_HEADER)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
+        return None
+    return max(float(value), _eta(headers.get("eta")))
+
+
+def _eta(value: Any) -> float:
+    """Return the time before which the message was not to run; 0 where it says none."""
+    if not isinstance(value, str):
+        return 0.0
+    try:
+        eta = datetime.fromisoformat(value)
+    except ValueError:
+        return 0.0
+    return (eta if eta.tzinfo is not None else eta.replace(tzinfo=UTC)).timestamp()
+
+
+class TaskCounting(Listener):
+    """Counts messages of one worker.
+
+    :param now: seconds since the epoch.
+    """
+
+    def __init__(self, table: SeriesTable, now: Callable[[], float]) -> None:
+        self._table = table
+        self._now = now
+        self.deliveries = dict.fromkeys(ALL_OUTCOMES, 0)
+        self.nodes: set[str] = set()
+        self.children: dict[str, set[int]] = {}
+
+    def received(self, attempt: Attempt) -> None:
+        message = attempt.message
+        series = self._table.of(message.task, attempt.delivery.queue)
+        series.received += 1
+        if (since := waits_since(attempt.delivery.envelope)) is not None:
+            waited = self._now() - since
+            if waited >= 0:  # else it is parked until its ETA, or the sender's clock is ahead
+                series.wait.observe(waited)
+
+    def started(self, attempt: Attempt) -> None:
+        self._table.of(attempt.message.task, attempt.delivery.queue).started += 1
+
+    def ended(self, attempt: Attempt) -> None:
+        decision = attempt.decision
+        assert decision is not None
+        series = self._table.of(attempt.message.task, attempt.delivery.queue)
+        state = decision.state
+        if state == SUCCESS:
+            series.succeeded += 1
+            series.runtime.observe(perf_counter() - attempt.started)
+            self.deliveries["succeeded"] += 1
+        elif decision.settle in (Settle.BURY, Settle.REQUEUE, Settle.PARK):
+            series.rejected += 1
+            self.deliveries["failed" if decision.settle is Settle.BURY else "requeued"] += 1
+        elif state == FAILURE:
+            series.fail(type(decision.error).__name__)
+            self.deliveries["failed"] += 1
+        elif state == RETRY:
+            series.retried += 1
+            self.deliveries["retried"] += 1
+        elif state == REVOKED:
+            series.revoked += 1
+            self.deliveries["revoked"] += 1
+        else:
+            self.deliveries["ignored"] += 1
+
+    def parked(self, attempt: Attempt) -> None:
+        self.deliveries["parked"] += 1
+
+    def declined(self, attempt: Attempt) -> None:
+        self.deliveries["declined"] += 1
+        if attempt.decision is not None and attempt.decision.state == REVOKED:
+            self._table.of(attempt.message.task, attempt.delivery.queue).revoked += 1
+
+    def refused(self, attempt: Attempt) -> None:
+        self.deliveries["refused"] += 1
+        error = attempt.decision.error if attempt.decision is not None else None
+        self._table.of(attempt.message.task, attempt.delivery.queue).fail(type(error).__name__)
+
+    def failed(self, attempt: Attempt, error: Exception) -> None:
+        self.deliveries["error"] += 1
+
+    def lost(self, attempt: Attempt, error: Exception) -> None:
+        self.deliveries["lost"] += 1
+
+    def child_started(self, node: str, pid: int) -> None:
+        self.children.setdefault(node, set()).add(pid)
+
+    def child_stopped(self, node: str, pid: int) -> None:
+        self.children.get(node, set()).discard(pid)
+
+
+class SendCounting(SendListener):
+    """Counts what an app sends, and how long the broker takes."""
+
+    def __init__(self) -> None:
+        self._published: dict[tuple[str, str], Published] = {}
+        self.seconds = Histogram(PUBLISH_BOUNDS)
+
+    def sending(self, batch: Sequence[Outgoing]) -> Done:
+        began = perf_counter()
+
+        def done(error: BaseException | None) -> None:
+            if error is None:
+                self._count(batch)
+                if not batch[0].follows:
+                    self.seconds.observe(perf_counter() - began)
+
+        return done
+
+    def published(self) -> list[Published]:
+        """Return how many were sent."""
+        return list(self._published.values())
+
+    def _count(self, batch: Sequence[Outgoing]) -> None:
+        for outgoing in batch:
+            key = (outgoing.message.task, outgoing.queue)
+            if key not in self._published and len(self._published) >= MOST_SERIES:
+                key = (OTHER, OTHER)
+            found = self._published.get(key)
+            if found is None:
+                found = self._published[key] = Published(*key)
+            found.count += 1
