@@ -13,7 +13,7 @@ LONGEST := 500
 TESTERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium screenshots file-length
+.PHONY: help venv demo test check format bench chaos beat-chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium screenshots file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ screenshots: venv chromium  ## take the pictures of the documentation anew
 
 chaos: venv redis-server postgresql  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+beat-chaos: venv redis-server rabbitmq-server  ## kill and stop processes that tick, look for slots sent twice or never (ARGS='--seconds 600')
+	$(BIN)/python -m tests.beat $(ARGS)
 
 schedules: venv  ## compare crontabs with a walk over every minute around every change of clocks (ARGS='--count 100')
 	$(BIN)/python -m tests.schedule $(ARGS)

@@ -36,6 +36,13 @@ class Place:
         self._broker = broker
         self._backend = backend
 
+    @property
+    def urls(self) -> tuple[str, str]:
+        """Broker and result store, for a process of its own."""
+        assert isinstance(self._broker, str)
+        assert isinstance(self._backend, str)
+        return self._broker, self._backend
+
     def app(self, shift: float = 0.0, *, lease: float = 1.0, **settings: object) -> Celeriac:
         """Return an app as a process of its own would make it."""
         settings = {"default_queue": self.queue, "lease": lease, **settings}

@@ -75,7 +75,6 @@ def test_what_stands_after_the_command_wins(project: Project):
     [
         (["workr"], "Did you mean 'worker'?"),
         (["purge"], "use celeriac queues purge QUEUE"),
-        (["beat"], "celery beat can send to celeriac workers"),
         (["queues"], "which broker? Name your app (-A module)"),
         (["queues", "-b", "sqlite:///nowhere.db"], "names no file that exists"),
         (["queues", "-b", "ftp://x"], "unknown scheme ftp://"),

@@ -252,7 +252,6 @@ def test_children_end_with_their_parent(project: Project):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["-B"], "celeriac has no -B: run celery beat"),
         (["--autoscale=3,10"], "the most tasks at once and the least"),
         (["-D"], "systemd"),
         (["-P", "gevent"], "use -P threads"),

@@ -7,12 +7,15 @@ process adopts the moment from which the others say that there was always one, a
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from contextlib import suppress
 
 from celeriac.beat.places import Places
 from celeriac.clock import Clock
 from celeriac.errors import BackendError, BrokerError
+
+logger = logging.getLogger("celeriac.beat")
 
 LEASE = 5.0
 """Seconds within which another process ticks when the leader has died."""
@@ -88,6 +91,7 @@ class Leading:
         if not self._adopted:
             await self._adopt()
             self._adopted = True
+            logger.debug("periodic tasks were always ticked since %.3f", self.alive_since)
         await self._places.board.sets.add(self._set, {_ALIVE: [repr(self.alive_since)]}, self._alive_for)
 
     async def _adopt(self) -> None:

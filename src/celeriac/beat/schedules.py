@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Unpack
 
 import msgspec
@@ -19,6 +19,7 @@ from celeriac.client.result import Result
 from celeriac.client.task import Task
 from celeriac.errors import ConfigError
 from celeriac.quantities import MOMENT, require
+from celeriac.schedule.days import zone_of
 from celeriac.schedule.slots import latest_slots
 
 _MOST_FILLED = 10_000
@@ -47,10 +48,14 @@ class Scheduled(msgspec.Struct, frozen=True):
 
 
 class Schedules:
-    """The periodic tasks of one app. Its coroutines raise ``BrokerUnavailable`` when the broker is away."""
+    """The periodic tasks of one app. Its coroutines raise ``BrokerUnavailable`` when the broker is away.
 
-    def __init__(self, app: App) -> None:
+    :param by_default: workers tick what the code declares, without being told to.
+    """
+
+    def __init__(self, app: App, *, by_default: bool = True) -> None:
         self._app = app
+        self.by_default = by_default
         self.declared: dict[str, Declaration] = {}
 
     def declare(
@@ -146,6 +151,13 @@ class Schedules:
             for name, key in keys.items()
         ]
 
+    async def upcoming(self, name: str) -> tuple[tzinfo, Iterator[datetime]]:
+        """Return the slots ahead of an entry, and its time zone. Raises ``ConfigError`` for an unknown name."""
+        declaration = self.declared.get(name)
+        entries = (await self._kept().load()).entries
+        entry = entries.get(name) or (declaration.entry if declaration else await self._entry(name))
+        return zone_of(getattr(entry.schedule, "tz", None)), _ahead(entry, self._app.clock.now())
+
     async def keep(self) -> None:
         """Keep what this code declares in the broker, as a process that ticks does at its start."""
         declared = [declaration.entry for declaration in self.declared.values()]
@@ -194,6 +206,13 @@ class Schedules:
 
     def _ticking(self) -> Ticking:
         return Ticking(self._places(), self._app.outbox, dict(self._lazy()))
+
+
+def _ahead(entry: Entry, now: float) -> Iterator[datetime]:
+    slot = entry.next(now)
+    while slot is not None:
+        yield datetime.fromtimestamp(slot, UTC)
+        slot = entry.next(slot)
 
 
 def _moment(slot: float | None) -> datetime | None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import click
 
 WORKER_FLAGS: Mapping[str, str] = {
-    "-B": "run celery beat, which sends to celeriac's workers",
-    "--beat": "run celery beat, which sends to celeriac's workers",
     "-D": "leave the process to systemd, a container or `&`",
     "--detach": "leave the process to systemd, a container or `&`",
     "--executable": "leave the process to systemd, a container or `&`",
@@ -32,11 +30,18 @@ HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
 
 HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
     ("--heartbeat-interval",): "a heartbeat goes out every 2 s",
-    ("-s", "--schedule-filename", "--schedule"): "periodic tasks are not part of the worker",
-    ("--scheduler",): "periodic tasks are not part of the worker",
+    ("-s", "--schedule-filename", "--schedule"): "what was ticked is kept with the broker",
+    ("--scheduler",): "periodic tasks are kept with the broker",
     ("-S", "--statedb"): "what is revoked is kept with the broker",
 }
 """The same, of those that take a value."""
+
+BEATS_OPTIONS: Mapping[tuple[str, ...], str] = {
+    ("-s", "--schedule"): "what was ticked is kept with the broker",
+    ("--max-interval",): "it sleeps until the next slot, or until an entry changes",
+    ("-S", "--scheduler"): "periodic tasks are kept with the broker",
+}
+"""Options of ``celery beat`` that ask for nothing which is missed."""
 
 COMMANDS: Mapping[str, str] = {
     "purge": "use celeriac queues purge QUEUE",
@@ -45,7 +50,6 @@ COMMANDS: Mapping[str, str] = {
     "list": "use celeriac queues",
     "shell": "use python, importing your module",
     "amqp": "use celeriac queues",
-    "beat": "celery beat can send to celeriac workers",
     "flower": "run Flower itself beside the workers: celery -b URL flower",
 }
 
@@ -73,15 +77,26 @@ def takes_harmless_flags(function: Any) -> Any:
     """Accept the flags of Celery's worker that do no harm; the context's ``meta[HARMLESS]`` tells which were given."""
     for flags, takes_value in ((HARMLESS_FLAGS, False), (HARMLESS_OPTIONS, True)):
         for names, why in flags.items():
-            function = click.option(
-                *names,
-                f"no_effect_{names[-1].strip('-').replace('-', '_')}",
-                is_flag=not takes_value,
-                hidden=True,
-                expose_value=False,
-                callback=partial(_note, why),
-            )(function)
+            function = _harmless(names, why, takes_value=takes_value)(function)
     return function
+
+
+def takes_beats_flags(function: Any) -> Any:
+    """Do the same for the flags of ``celery beat``."""
+    for names, why in BEATS_OPTIONS.items():
+        function = _harmless(names, why, takes_value=True)(function)
+    return function
+
+
+def _harmless(names: tuple[str, ...], why: str, *, takes_value: bool) -> Callable[[Any], Any]:
+    return click.option(
+        *names,
+        f"no_effect_{names[-1].strip('-').replace('-', '_')}",
+        is_flag=not takes_value,
+        hidden=True,
+        expose_value=False,
+        callback=partial(_note, why),
+    )
 
 
 ENVIRONMENT: Mapping[tuple[str, ...], tuple[str, str | None]] = {

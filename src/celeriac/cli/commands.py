@@ -50,6 +50,18 @@ class Commands(MutableMapping[str, click.Command]):
         return len(self._entries)
 
 
+def _beat() -> click.Command:
+    from celeriac.cli.beat import beat
+
+    return beat
+
+
+def _schedules() -> click.Command:
+    from celeriac.cli.schedules import schedules
+
+    return schedules
+
+
 def _call() -> click.Command:
     from celeriac.cli.call import call
 
@@ -138,6 +150,7 @@ def commands() -> Commands:
     """Return the commands of ``celeriac``."""
     return Commands(
         {
+            "beat": ("Send periodic tasks when they are due.", _beat),
             "call": ("Send a task; wait for its value.", _call),
             "control": ("Tell workers what to do.", _control),
             "dead": ("List, run again or delete messages that were set aside.", _dead),
@@ -151,6 +164,7 @@ def commands() -> Commands:
             "revoke": ("Take back tasks that were sent.", _revoke),
             "status": ("List the workers that are online.", _status),
             "web": ("Show the fleet in a browser: tasks, errors, queues, workers.", _web),
+            "schedules": ("List periodic tasks; pause, run or check them.", _schedules),
             "worker": ("Run the tasks of an app until SIGTERM or Ctrl-C.", _worker),
         }
     )

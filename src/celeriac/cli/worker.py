@@ -17,6 +17,9 @@ from typing import Literal
 import click
 import msgspec
 
+from celeriac.beat.lifespan import with_ticking
+from celeriac.beat.schedules import Schedules
+from celeriac.cli.beat import DOUBLES
 from celeriac.cli.celery_flags import (
     HARMLESS,
     LogLevel,
@@ -75,6 +78,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     loop: str
     send_events: bool
     without_heartbeat: bool
+    beat: bool | None
 
 
 @click.command("worker", cls=WorkerCommand)
@@ -149,6 +153,13 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "-E", "--task-events", "--events", "send_events", is_flag=True, help="Tell monitors of every task."
 )
+@click.option(
+    "-B",
+    "--beat/--no-beat",
+    "beat",
+    default=None,
+    help="Tick periodic tasks too. [default: if the app's code declares any; for a Celery app not]",
+)
 @click.option("--without-heartbeat", is_flag=True, help="Do not tell monitors that the worker lives.")
 @takes_celery_options
 @takes_shown
@@ -168,7 +179,7 @@ def worker(
     chosen = msgspec.convert(options, WorkerOptions)
     if processes > 1:
         with FamilyObservation(shown, processes) as family:
-            app, made = _load(context, source, chosen, celerys, _attached, processes)
+            app, made = _load(context, source, chosen, celerys, partial(_attached, chosen.beat), processes)
             children = _children(source, chosen, celerys, family.options)
             supervisor = Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE])
             with pidfile(celerys.pidfile, made.name):
@@ -181,7 +192,7 @@ def worker(
             source,
             chosen,
             celerys,
-            lambda app: observation.attachments(app, _attached(app)),
+            lambda app: observation.attachments(app, _attached(chosen.beat, app)),
             1,
             supervised,
         )
@@ -225,8 +236,15 @@ def _load(
     return app, made
 
 
-def _attached(app: App) -> Attachments | None:
-    return getattr(app, "attachments", None)
+def _attached(beat: bool | None, app: App) -> Attachments | None:
+    """Return the listeners and lifespans of a worker, with the ticker of periodic tasks if it is to tick."""
+    attachments: Attachments | None = getattr(app, "attachments", None)
+    schedules: Schedules | None = getattr(app, "schedules", None)
+    if schedules is None or not ((schedules.by_default and schedules.declared) if beat is None else beat):
+        return attachments
+    if not schedules.by_default:
+        logger.warning("%s", DOUBLES)
+    return with_ticking(attachments or Attachments(), schedules)
 
 
 def show_banner(app: App, made: Worker, processes: int) -> None:
@@ -340,6 +358,8 @@ def _children(
         "--loop": chosen.loop,
     }
     flags = {"-E": chosen.send_events, "--without-heartbeat": chosen.without_heartbeat}
+    if chosen.beat is not None:
+        flags["--beat" if chosen.beat else "--no-beat"] = True
     given |= celerys.handed_down()
     options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     options += [flag for flag, is_given in flags.items() if is_given]
