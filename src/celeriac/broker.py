@@ -84,6 +84,10 @@ class Subscription(Protocol):
         """
         ...
 
+    def held(self) -> Sequence[Delivery]:
+        """Return what is held and was not returned by ``take``, as under ``prefetch``; it may go back any time."""
+        ...
+
     async def let_go(self) -> None:
         """Give back what is held and was not returned by ``take``, as under ``prefetch``.
 

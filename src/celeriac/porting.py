@@ -61,7 +61,7 @@ TASK: Mapping[str, str] = {
     "on_failure": "a Listener",
     "on_retry": "a Listener",
     "on_success": "a Listener",
-    "rate_limit": "a queue and a worker with -c of their own",
+    "rate_limit": "task.options.rate_limit",
     "replace": "a parameter ctx: Context, and ctx.replace(...)",
     "request": "a parameter ctx: Context, and ctx.id, ctx.retries, ctx.args and the rest",
     "retry": "a parameter ctx: Context, and ctx.retry(...)",

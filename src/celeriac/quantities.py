@@ -84,6 +84,38 @@ PROTOCOL: Check = (
     lambda value: type(value) is int and value in {1, 2},
 )
 
+Rate: TypeAlias = str | float
+"""How many in a time: a number a second, or a text such as ``10/m``."""
+
+_SECONDS_OF = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_apart(rate: Rate | None) -> float | None:
+    """Return the seconds from one to the next at this rate, ``None`` where it is 0, for no limit.
+
+    Raises ``ValueError`` for what is no rate (Celery: ``rate_limit``).
+    """
+    if not rate:
+        return None
+    count, _, unit = str(rate).partition("/")
+    per_second = float(count) / _SECONDS_OF.get(unit or "s", 0.0) if unit in ("", *_SECONDS_OF) else -1.0
+    if not 0 <= per_second < LONGEST or 0 < per_second < 1 / LONGEST:
+        raise ValueError(f"{rate!r:.100} is no rate: give {RATE[0]}")
+    return 1 / per_second if per_second else None
+
+
+def _is_rate(value: Any) -> bool:
+    if not isinstance(value, str) and not is_number(value):
+        return False
+    try:
+        seconds_apart(value)
+    except ValueError:
+        return False
+    return True
+
+
+RATE: Check = ("a number a second, or a text such as '10/s', '100/m', '1000/h'; 0 for no limit", _is_rate)
+
 OPTIONS: Mapping[str, Check] = {
     "priority": PRIORITY,
     "countdown": DELAY,

@@ -13,12 +13,15 @@ import msgspec
 
 from celeriac.canvas.budget import MAX_FOLLOW_UP_BYTES, MAX_FOLLOW_UPS
 from celeriac.errors import ConfigError
-from celeriac.quantities import SECONDS, Check, number, or_none, require, whole
+from celeriac.quantities import RATE, SECONDS, Check, Rate, number, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.schedule.days import zone_of
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
 from celeriac.wire.control import CELERYS
 from celeriac.wire.event import EVENTS
+
+INSPECT_ONLY = "inspect"
+"""The value of ``remote_control`` with which workers answer only what changes nothing."""
 
 MOST_AHEAD = 64
 """Messages that a worker may hold before they can start: more would save no further round trips."""
@@ -59,15 +62,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param default_retry: the retry policy of tasks that have none.
     :param soft_time_limit: seconds, for tasks that have none.
     :param time_limit: seconds, for tasks that have none.
+    :param rate_limit: how many runs of a task each worker starts, for tasks that have none: ``10/m``, or a number a
+        second.
     :param event_exchange: the exchange of events (Celery: ``event_exchange``); only those who use the same hear them.
     :param send_events: let workers tell monitors of every task from their start (Celery: ``worker_send_task_events``);
         otherwise they do so when a monitor asks for it.
     :param send_sent_event: let senders tell monitors of every message (Celery: ``task_send_sent_event``).
     :param event_rate_limit: tasks a second of which a worker tells monitors; of more it leaves whole ones out, evenly,
         and says so. A failure is always told. ``None``: no limit.
-    :param remote_control: let workers answer Celery's remote control: ``celery inspect``, ``celery control``, Flower.
+    :param remote_control: let workers answer Celery's remote control: ``celery inspect``, ``celery control``, Flower;
+        ``inspect``: only what changes nothing.
     :param control_exchange: what the exchanges of remote control are named after (Celery: ``control_exchange``); only
         those who use the same name hear each other.
+    :param control_reply_limit: bytes that an answer to remote control may have.
     :param timezone: the time zone of schedules that have none of their own (Celery: ``timezone``).
     :param strict_arguments: check and convert arguments by the task's signature and type hints.
     """
@@ -99,12 +106,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_retry: Retry | None = None
     soft_time_limit: float | None = None
     time_limit: float | None = None
+    rate_limit: Rate | None = None
     event_exchange: str = EVENTS
     send_events: bool = False
     send_sent_event: bool = False
     event_rate_limit: float | None = 5000.0
-    remote_control: bool = False
+    remote_control: bool | Literal["inspect"] = True
     control_exchange: str = CELERYS
+    control_reply_limit: int = 1024 * 1024
     timezone: str = "UTC"
     strict_arguments: bool = True
 
@@ -187,17 +196,22 @@ ALLOWED: Mapping[str, Check] = {
     "default_retry": or_none(("a Retry", lambda value: isinstance(value, Retry))),
     "soft_time_limit": or_none(SECONDS),
     "time_limit": or_none(SECONDS),
+    "rate_limit": or_none(RATE),
     "event_exchange": NAME,
     "send_events": FLAG,
     "send_sent_event": FLAG,
     "event_rate_limit": or_none(
         ("a number of tasks a second, more than 0", lambda value: number(0)[1](value) and value > 0)
     ),
-    "remote_control": FLAG,
+    "remote_control": (
+        "True, False or 'inspect'",
+        lambda value: isinstance(value, bool) or value == INSPECT_ONLY,
+    ),
     "control_exchange": (
         "a name of 1 to 100 ASCII characters",
         lambda value: isinstance(value, str) and 0 < len(value) <= 100 and value.isascii(),
     ),
+    "control_reply_limit": whole(1024),
     "timezone": NAME,
     "strict_arguments": FLAG,
 }

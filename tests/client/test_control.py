@@ -68,10 +68,6 @@ async def place(url: str, unique: Callable[[str], str]) -> AsyncIterator[Place]:
         workers = [one.worker(name=name) for one, name in zip(apps, NODES, strict=True)]
         for worker in workers:
             await stack.enter_async_context(worker)
-        async with asyncio.timeout(PATIENCE):
-            for name in NODES:
-                while (await app.control.ask("ping", destination=[name], timeout=0.5)).by_node == {}:
-                    pass
         yield Place(app, workers, counts=not url.startswith("amqp"))
 
 
@@ -112,9 +108,6 @@ async def test_code_without_a_loop_asks(alone: RedisServer, unique: Callable[[st
     app = Celeriac("asking", alone.url(), control_exchange=unique("control"), remote_control=True)
     async with app, app.worker(name=NODES[0]):
         control = app.control
-        async with asyncio.timeout(PATIENCE):
-            while await control.tell("heartbeat") == 0:
-                pass
         asked = await asyncio.to_thread(control.broadcast, "ping", timeout=PATIENCE)
         assert asked.by_node == {NODES[0]: {"ok": "pong"}}
 

@@ -24,6 +24,7 @@ from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Sai
 from celeriac.client.event_reader import EventReader
 from celeriac.client.outbox import Call, Outbox, check_call
 from celeriac.client.publisher import Publisher
+from celeriac.client.requests import Requests
 from celeriac.client.result import Result
 from celeriac.client.revoking import KEEP
 from celeriac.client.send_listeners import SendListeners
@@ -99,7 +100,7 @@ class App:
         self._connect_to(broker, backend)
         self._table = ConnectionTable(self._open)
         self.outbox = Outbox(self.settings, self._table, run, self.defaults, self.connect_to)
-        self.control = Control(self._table, self.settings, self.codecs, self.clock, run)
+        self.control = Control(self._table, self.settings.control_exchange, self.codecs, self.clock, run)
         self.events = EventReader(self._table, self.settings, self.codecs, self.control)
 
     def __repr__(self) -> str:
@@ -437,7 +438,8 @@ class _Opens:
         app = self._app
         publisher = Publisher(broker, app.codecs, app.settings, app.clock, app.send_listeners)
         settlements = broker.settlements(backend) if isinstance(broker, Settling) else None
-        return Connections(broker, backend, publisher, tuple(owned), settlements)
+        requests = Requests(getattr(broker, "fanout", None), app.settings, app.codecs)
+        return Connections(broker, backend, publisher, tuple(owned), settlements, requests)
 
     def _results(self, broker: Broker, owned: list[Server]) -> Backend:
         """Return the result store of the broker's server, or that of another server, which is added to the owned."""

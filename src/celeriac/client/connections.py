@@ -21,6 +21,7 @@ from celeriac.backend import Backend
 from celeriac.board import Board
 from celeriac.broker import Broker
 from celeriac.client.publisher import Publisher
+from celeriac.client.requests import Requests
 from celeriac.client.revocations import Revocations
 from celeriac.server import Server, Settlements
 
@@ -39,6 +40,7 @@ class Connections(msgspec.Struct, frozen=True):
     """The connections of one loop; broker and result store connect on their first use.
 
     :param owned: the servers that ``close`` closes.
+    :param requests: publishes requests to all workers; ``None`` where nobody is to be told.
     :param settlements: lands a decision in one step; ``None`` where broker and results are not on one server.
     """
 
@@ -47,6 +49,7 @@ class Connections(msgspec.Struct, frozen=True):
     publisher: Publisher
     owned: tuple[Server, ...] = ()
     settlements: Settlements | None = None
+    requests: Requests | None = None
 
     @property
     def board(self) -> Board:

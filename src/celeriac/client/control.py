@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from celeriac.broker import Answers, Exchange, Fanout, ReplyTo
+from celeriac.broker import Answers, Fanout, ReplyTo
 from celeriac.client.connections import ConnectionTable, RunBlocking
+from celeriac.client.requests import Requests
 from celeriac.clock import Clock
 from celeriac.errors import ConfigError, WireError
 from celeriac.quantities import SECONDS, require
-from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
-from celeriac.wire.control import Request, answers_exchange, read_answers, requests_exchange, write_request
+from celeriac.wire.control import Request, answers_exchange, read_answers
 from celeriac.wire.envelope import Envelope
 
 Matcher = Literal["glob", "pcre"]
@@ -79,12 +79,10 @@ class Control:
     """
 
     def __init__(
-        self, connections: ConnectionTable, settings: Settings, codecs: Codecs, clock: Clock, run: RunBlocking
+        self, connections: ConnectionTable, namespace: str, codecs: Codecs, clock: Clock, run: RunBlocking
     ) -> None:
         self._connections = connections
-        self._requests = Exchange(requests_exchange(settings.control_exchange))
-        self._answers = answers_exchange(settings.control_exchange)
-        self._serializer = settings.serializer
+        self._answers = answers_exchange(namespace)
         self._codecs = codecs
         self._clock = clock
         self._run = run
@@ -122,13 +120,14 @@ class Control:
             expires=self._clock.now() + timeout,
         )
         expect = None if question.destination is None else len(set(question.destination))
-        fanout, message, got = self._fanout(), self._message(question), list[Answer]()
+        (fanout, requests), got = self._reach(), list[Answer]()
+        message = requests.write(question)
 
         def hear_one(answer: Answer) -> None:
             got.append(answer)
             hear(answer)
 
-        async with fanout.ask(self._requests, message, reply_to, expect=expect) as answers:
+        async with fanout.ask(requests.exchange, message, reply_to, expect=expect) as answers:
             complete = False
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -147,7 +146,8 @@ class Control:
     ) -> int | None:
         """Steer workers without an answer; return as ``Asked.listeners``. Raises as ``ask``."""
         request = self._request(method, arguments, destination, pattern, matcher)
-        return await self._fanout().publish(self._requests, self._message(request))
+        fanout, requests = self._reach()
+        return await fanout.publish(requests.exchange, requests.write(request))
 
     def broadcast(
         self,
@@ -187,14 +187,11 @@ class Control:
             **answering,
         )
 
-    def _message(self, request: Request) -> Envelope:
-        return write_request(request, self._codecs, self._serializer)
-
-    def _fanout(self) -> Fanout:
-        fanout = self._connections.current().broker.fanout
-        if fanout is None:
+    def _reach(self) -> tuple[Fanout, Requests]:
+        requests = self._connections.current().requests
+        if requests is None or requests.fanout is None:
             raise ConfigError("this broker cannot send a message to all workers, so they cannot be asked")
-        return fanout
+        return requests.fanout, requests
 
     async def _collect(self, answers: Answers, ticket: str, hear: Callable[[Answer], None]) -> None:
         async for message in answers:

@@ -36,11 +36,13 @@ async def revoke(
     terminate: bool = False,
     keep: float = KEEP,
     clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+    tell: bool = True,
 ) -> None:
     """Revoke these tasks, so that they do not run any more.
 
     :param roots: ids of the first tasks of workflows: every task of those workflows is revoked.
     :param terminate: also kill the processes in which some of them run.
+    :param tell: also tell Celery's workers, which do not read what is stored, by its remote control.
     :param keep: seconds for which workers remember this, counted from when the last parked task is due.
 
     Tasks that no worker has reported as running end as REVOKED at once, as with ``Control.revoke`` of Celery 5.7. Tasks
@@ -49,6 +51,8 @@ async def revoke(
     """
     require("keep", keep, SECONDS)
     await connections.revocations.add(ids, roots=roots, terminate=terminate, keep=keep)
+    if tell and ids and connections.requests is not None:
+        await connections.requests.tell_revoked(ids, terminate=terminate)
     with suppress(ResultMissing):  # no results are kept, so no caller waits for one
         await _tell(connections.backend, list(dict.fromkeys(ids)), datetime.fromtimestamp(clock.now(), UTC))
 

@@ -36,7 +36,7 @@ from celeriac.client.result import Result
 from celeriac.context import Context
 from celeriac.errors import ConfigError
 from celeriac.porting import TASK, explains
-from celeriac.quantities import PRIORITY, SECONDS, or_none, require, whole
+from celeriac.quantities import PRIORITY, SECONDS, Rate, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
 from celeriac.settings import ALLOWED
@@ -61,6 +61,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param soft_timeout: soft limit of a run, in seconds: the task is told and may clean up.
     :param ignore_result: store no result.
     :param track_started: store the state STARTED.
+    :param rate_limit: how many runs each worker starts, such as ``10/m``, or a number a second.
     :param delivery: ``at_least_once`` or ``at_most_once``.
     :param max_deliveries: how often a message is delivered before it is set aside.
     :param queue: the queue that calls go to; with ``exchange`` and ``routing_key`` as in ``SendOptions``.
@@ -76,6 +77,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     soft_timeout: float | None = None
     ignore_result: bool | None = None
     track_started: bool | None = None
+    rate_limit: Rate | None = None
     delivery: Literal["at_least_once", "at_most_once"] | None = None
     max_deliveries: int | None = None
     queue: str | None = None
@@ -106,6 +108,7 @@ AS_SETTINGS: Mapping[str, str] = {
     "soft_timeout": "soft_time_limit",
     "ignore_result": "ignore_result",
     "track_started": "track_started",
+    "rate_limit": "rate_limit",
     "delivery": "delivery",
     "max_deliveries": "max_deliveries",
     "send_events": "send_events",
@@ -118,7 +121,6 @@ CELERYS: Mapping[str, str] = {
     "default_retry_delay": "say retry=Retry(backoff=...)",
     "dont_autoretry_for": "say retry=Retry(never=...)",
     "max_retries": "say retry=Retry(max_attempts=...), which counts the first run too",
-    "rate_limit": "there is none yet",
     "retry_backoff": "say retry=Retry(backoff=...)",
     "retry_backoff_max": "say retry=Retry(cap=...)",
     "retry_jitter": "say retry=Retry(jitter=...)",
@@ -150,6 +152,7 @@ class TaskKeywords(TypedDict, total=False):
     soft_timeout: float | None
     ignore_result: bool | None
     track_started: bool | None
+    rate_limit: Rate | None
     delivery: Literal["at_least_once", "at_most_once"] | None
     max_deliveries: int | None
     queue: str | None

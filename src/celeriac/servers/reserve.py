@@ -61,6 +61,10 @@ class Reserve:
     def __len__(self) -> int:
         return len(self._held)
 
+    def held(self) -> Sequence[Delivery]:
+        """Return what is held now."""
+        return tuple(self._held)
+
     async def take(self, limit: int) -> list[Delivery]:
         """Return up to ``limit`` messages: what is held, else what a fetch finds now, which may be none."""
         if not self._held:

@@ -66,6 +66,7 @@ class InCaller:
     """A pool whose functions run in the thread that waits; soft time limits have no effect there."""
 
     can_stop = False
+    children = None
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller

@@ -293,6 +293,9 @@ class FaultySubscription:
     async def take(self, limit: int) -> list[Delivery]:
         return await self._faults.around("take", lambda: self._take(limit))
 
+    def held(self) -> Sequence[Delivery]:
+        return self._subscription.held()
+
     async def let_go(self) -> None:
         await self._subscription.let_go()
 

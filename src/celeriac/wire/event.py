@@ -151,6 +151,14 @@ class WorkerOffline(_Worker, frozen=True, omit_defaults=True, tag="worker-offlin
     """A worker has ended."""
 
 
+class WorkerElectAck(msgspec.Struct, frozen=True, tag_field="type", tag="worker-elect-ack"):
+    """A worker has heard the candidate of an election; ``id`` is the election's."""
+
+    clock: int
+    timestamp: float
+    id: str
+
+
 TaskEvent: TypeAlias = (
     TaskSent
     | TaskReceived
@@ -162,7 +170,7 @@ TaskEvent: TypeAlias = (
     | TaskRejected
     | TaskProgress
 )
-WorkerEvent: TypeAlias = WorkerOnline | WorkerHeartbeat | WorkerOffline
+WorkerEvent: TypeAlias = WorkerOnline | WorkerHeartbeat | WorkerOffline | WorkerElectAck
 
 
 class EventWriter:

@@ -17,11 +17,12 @@ from celeriac.wire.envelope import Unreadable
 from celeriac.wire.task import Malformed, TaskMessage, decode, takes_long
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.copies import Copies
-from celeriac.worker.gate import Facts, Run, RunApart, admit
+from celeriac.worker.gate import Facts, Hold, Run, RunApart, admit
 from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.last_chances import LastChances
 from celeriac.worker.listeners import Listeners
+from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.runnable import Runnable
@@ -51,6 +52,7 @@ class Admission:
         insist: Insist,
         budget: Budget,
         reserving: Reserving,
+        rate_limits: RateLimits,
     ) -> None:
         self._tasks = tasks
         self._codecs = codecs
@@ -62,6 +64,7 @@ class Admission:
         self._listeners = listeners
         self._insist = insist
         self._budget = budget
+        self._rate_limits = rate_limits
         self._last_chances = LastChances(now, reserving, insist)
 
     async def admit(self, attempt: Attempt) -> None:
@@ -82,6 +85,10 @@ class Admission:
             verdict = admit(content, facts)
         attempt.message = verdict.message
         self._listeners.received(attempt)
+        if isinstance(verdict, Run | RunApart):
+            until = self._rate_limits.turn(verdict.message, facts.now)
+            if until is not None:
+                verdict = Hold(verdict.message, until)
         if type(verdict) is RunApart:
             verdict = await self._last_chances.enter(verdict.message, attempt.delivery)
         if type(verdict) is not Run:

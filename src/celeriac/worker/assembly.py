@@ -25,6 +25,7 @@ from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
 from celeriac.worker.pool import Pool
+from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
@@ -39,6 +40,7 @@ class Parts(msgspec.Struct, frozen=True):
     consumer: Consumer
     bodies: Bodies
     revocations: RevocationList
+    rate_limits: RateLimits
     slots: Slots
 
 
@@ -70,8 +72,9 @@ def assemble(
     budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
     tasks = Repertoire(app, calling, workflows)
-    revocations = RevocationList(connections.revocations)
+    revocations = RevocationList(connections.revocations, app.clock.monotonic)
     reserving = Reserving(settings.prefetch)
+    rate_limits = RateLimits(tasks, settings.rate_limit)
     judge = Judge(settings, backend, tasks, errbacks.is_inline, clock.now, node)
     admission = Admission(
         tasks,
@@ -85,6 +88,7 @@ def assemble(
         insist,
         budget,
         reserving,
+        rate_limits,
     )
     marks = beat_board(connections).marks
     runs = None if marks is None else RunMarks(marks)
@@ -107,4 +111,4 @@ def assemble(
         on_ready,
         on_taken,
     )
-    return Parts(consumer, bodies, revocations, slots)
+    return Parts(consumer, bodies, revocations, rate_limits, slots)

@@ -83,11 +83,10 @@ class Bodies:
         """Cancel the bodies whose tasks were revoked meanwhile, as far as the pool can stop them."""
         for running, attempt in self._running.items():
             message = attempt.message
-            if attempt.revoked or not (message.id in revoked.ids or message.root_id in revoked.roots):
+            if attempt.revoked or not revoked.names(message):
                 continue
-            killed = message.id in revoked.terminate or message.root_id in revoked.terminate
             is_coroutine = attempt.task is not None and attempt.task.is_coroutine
-            if is_coroutine or (killed and self._pool.can_stop):
+            if is_coroutine or (self._pool.can_stop and revoked.kills(message)):
                 attempt.revoked = True
                 running.cancel()
 

@@ -133,6 +133,10 @@ class Consumer:
         if self._subscription is not None:
             await self._subscription.drop_queue(queue)
 
+    def reserved(self) -> Sequence[Delivery]:
+        """Return the messages that were taken from their queues and have no slot yet."""
+        return () if self._subscription is None else self._subscription.held()
+
     def resize(self, concurrency: int) -> None:
         """Change how many attempts run at once."""
         self._slots.resize(concurrency)

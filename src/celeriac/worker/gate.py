@@ -110,7 +110,7 @@ def _expired(message: TaskMessage, facts: Facts) -> Verdict | None:
 
 
 def _revoked(message: TaskMessage, facts: Facts) -> Verdict | None:
-    if message.id in facts.revoked.ids or message.root_id in facts.revoked.roots:
+    if facts.revoked.names(message):
         return Discard(message, "revoked")
     return None
 

@@ -6,17 +6,19 @@ carry, are answered as text.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from time import perf_counter
 from typing import Any
 
 import msgspec
 
-from celeriac.broker import Parked
+from celeriac.broker import Delivery, Parked
 from celeriac.client.app import App, Connections
 from celeriac.client.task import Task
 from celeriac.errors import EncodeError
@@ -27,9 +29,16 @@ from celeriac.wire.extended_json import encode_json
 from celeriac.wire.preview import preview
 from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.attempt import SPENT, Attempt
+from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.events.events import Events
 from celeriac.worker.listeners import Listener
-from celeriac.worker.remote import LogicalClock
+from celeriac.worker.logical_clock import LogicalClock
+from celeriac.worker.memory_samples import MemorySamples
+from celeriac.worker.pool import Pool
+from celeriac.worker.rate_limits import RateLimits
+from celeriac.worker.remote import AnswerTally
+from celeriac.worker.slots import Slots
+from celeriac.worker.tally import Tally
 
 try:
     from resource import RUSAGE_SELF, getrusage
@@ -59,8 +68,13 @@ _SETTINGS = {
     "track_started": "task_track_started",
     "soft_time_limit": "task_soft_time_limit",
     "time_limit": "task_time_limit",
+    "rate_limit": "task_default_rate_limit",
+    "control_exchange": "control_exchange",
 }
 """Our settings that Celery has too, by its names."""
+
+_ITEMS = ("exchange", "routing_key", "rate_limit")
+"""The options that ``registered`` tells where the request names none, as in Celery."""
 
 _OPTIONS = {"time_limit": "timeout", "soft_time_limit": "soft_timeout"}
 """Celery's names of what a task's options say."""
@@ -80,20 +94,29 @@ class Facts(msgspec.Struct, frozen=True):
     """The facts that the answers are made of.
 
     :param queues: returns the queues that the worker takes from now.
-    :param concurrency: returns how many tasks the worker runs at once now.
     :param running: returns the attempts whose bodies run now.
-    :param pool: the kind of its pool.
+    :param reserved: returns the messages that were taken from their queues and have no slot yet.
+    :param pool_name: the kind of its pool.
+    :param hear_revoked: takes over ids that a worker of Celery has revoked.
     """
 
     node: str
     app: App
     connections: Connections
     queues: Callable[[], Sequence[str]]
-    concurrency: Callable[[], int]
+    slots: Slots
     running: Callable[[], Sequence[Attempt]]
-    pool: str
+    reserved: Callable[[], Sequence[Delivery]]
+    rate_limits: RateLimits
+    autoscaler: Autoscaler
+    pool: Pool
+    pool_name: str
+    max_tasks_per_child: int | None
     counts: Counts
+    tally: Tally
+    answers: AnswerTally
     clock: LogicalClock
+    hear_revoked: Callable[[Iterable[str]], None]
     events: Events | None = None
 
 
@@ -103,6 +126,7 @@ class Inspecting:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._began = perf_counter()
+        self._memory = MemorySamples()
 
     async def ping(self, **_: Any) -> dict[str, str]:
         """Say that it lives."""
@@ -113,9 +137,14 @@ class Inspecting:
         return {"clock": self._facts.clock.value}
 
     async def hello(self, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
-        """Greet a worker that starts. It is sent no revocations, because workers read those from the broker."""
+        """Greet a worker that starts, and take over what it has revoked.
+
+        It is sent no revocations: workers of ours read those from the broker, and Celery's were told of each.
+        """
         if from_node == self._facts.node:
             return None
+        # Celery 4 sends a mapping of ids to times.
+        self._facts.hear_revoked([id for id in revoked or () if isinstance(id, str)])
         return {"revoked": [], "clock": self._facts.clock.forward()}
 
     async def active(self, safe: bool = False, **_: Any) -> list[dict[str, Any]]:
@@ -123,8 +152,8 @@ class Inspecting:
         return [self._of_attempt(attempt, safe=bool(safe)) for attempt in self._facts.running()[:MOST]]
 
     async def reserved(self, **_: Any) -> list[dict[str, Any]]:
-        """Return an empty list: messages that the subscription holds ready are not decoded yet."""
-        return []
+        """Tell which tasks were taken from their queues and have no slot yet."""
+        return [self._told_of(*one) for one in self._reserved()]
 
     async def scheduled(self, **_: Any) -> list[dict[str, Any]]:
         """Tell which tasks of its queues are parked, the next one first."""
@@ -144,6 +173,9 @@ class Inspecting:
         for parked, message in await self._parked():
             if message.id in wanted:
                 found[message.id] = ["scheduled", self._of_parked(parked, message)]
+        for delivery, message in self._reserved():
+            if message.id in wanted:
+                found[message.id] = ["reserved", self._told_of(delivery, message)]
         for attempt in self._facts.running():
             if attempt.message.id in wanted:
                 found[attempt.message.id] = ["active", self._of_attempt(attempt, safe=False)]
@@ -151,8 +183,13 @@ class Inspecting:
 
     async def registered(self, taskinfoitems: Any = None, builtins: bool = False, **_: Any) -> list[str]:
         """Tell which tasks it knows, with the named options that they have."""
-        items = [item for item in taskinfoitems or () if isinstance(item, str) and not item.startswith("_")]
-        return [_described(task, items) for _, task in sorted(self._facts.app.tasks.items())]
+        items = [
+            item for item in taskinfoitems or _ITEMS if isinstance(item, str) and not item.startswith("_")
+        ]
+        tasks = sorted(self._facts.app.tasks.items())
+        return [
+            self._described(task, items) for name, task in tasks if builtins or not name.startswith("celery.")
+        ]
 
     async def revoked(self, **_: Any) -> list[str]:
         """Tell which tasks were revoked."""
@@ -182,36 +219,85 @@ class Inspecting:
 
     async def stats(self, **_: Any) -> dict[str, Any]:
         """Tell numbers."""
-        facts, settings = self._facts, self._facts.app.settings
-        concurrency, running = facts.concurrency(), len(facts.running())
-        return {
+        facts, scaling = self._facts, self._facts.autoscaler
+        told = {
             "total": dict(facts.counts.started_by_name),
             "pid": os.getpid(),
             "clock": str(facts.clock.value),
             "uptime": int(perf_counter() - self._began),
-            "pool": {
-                "implementation": f"celeriac.worker.pools.{facts.pool}",
-                "max-concurrency": concurrency,
-                "processes": [os.getpid()],
-                "max-tasks-per-child": "N/A",
-                "put-guarded-by-semaphore": False,
-                "timeouts": [settings.soft_time_limit or 0, settings.time_limit or 0],
-            },
+            "pool": self._of_pool(),
             "broker": _broker(facts.app.broker_url),
-            "prefetch_count": concurrency,
+            "prefetch_count": facts.slots.total + len(facts.reserved()),
             "rusage": _usage(),
             "celeriac": {
-                "pool": facts.pool,
-                "slots": {"running": running, "free": max(0, concurrency - running)},
+                "version": version("celeriac"),
+                "pool": facts.pool_name,
+                "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
+                "slots": {
+                    "running": facts.slots.running,
+                    "free": facts.slots.free,
+                    "settling": facts.slots.settling,
+                },
+                "held": facts.tally.held,
+                "refused": facts.tally.refused,
+                "lost": facts.tally.lost,
+                "control": {"answered": facts.answers.answered, "cut": facts.answers.cut},
                 "events": None if facts.events is None else facts.events.numbers(),
             },
         }
+        if scaling.is_on:
+            told["autoscaler"] = {
+                "max": scaling.scaling.most,
+                "min": scaling.scaling.least,
+                "current": facts.slots.total,
+                "qty": facts.slots.running,
+            }
+        return told
+
+    async def memsample(self, **_: Any) -> str | None:
+        """Tell the memory of this process, and remember it for ``memdump``."""
+        return self._memory.take()
+
+    async def memdump(self, samples: int = 10, **_: Any) -> str:
+        """Tell the last samples of ``memsample``."""
+        return self._memory.dump(int(samples))
+
+    async def objgraph(self, **_: Any) -> None:
+        """Refuse: nothing here draws graphs of objects."""
+        raise ImportError("no graphs of objects are drawn: use objgraph in the program of the worker")
+
+    def _of_pool(self) -> dict[str, Any]:
+        facts, settings = self._facts, self._facts.app.settings
+        children = facts.pool.children
+        processes = [] if children is None else list(children.processes)
+        told: dict[str, Any] = {
+            "implementation": f"celeriac.worker.pools.{facts.pool_name}",
+            "max-concurrency": facts.slots.total,
+            "processes": processes or [os.getpid()],
+            "max-tasks-per-child": facts.max_tasks_per_child or "N/A",
+            "put-guarded-by-semaphore": False,
+            "timeouts": [settings.soft_time_limit or 0, settings.time_limit or 0],
+        }
+        if children is not None:
+            contexts = [attempt.context for attempt in facts.running() if attempt.context is not None]
+            busy = sum(children.process_of(context) is not None for context in contexts)
+            told["writes"] = {
+                "total": sum(facts.counts.started_by_name.values()),
+                "strategy": "fair",
+                "inqueues": {"total": len(processes), "active": busy},
+            }
+        return told
 
     def _conf(self, *, with_defaults: bool) -> dict[str, Any]:
         app = self._facts.app
         values: dict[str, Any] = {
-            "broker_url": masked(app.broker_url),
-            "result_backend": masked(app.backend_url),
+            "broker_url": _celerys_mask(app.broker_url),
+            "result_backend": _celerys_mask(app.backend_url),
+        }
+        values |= {
+            "deprecated_settings": None,
+            "include": [],
+            "worker_disable_prefetch": app.settings.prefetch == 0,
         }
         defaults = Settings()
         for ours, name in _SETTINGS.items():
@@ -219,6 +305,22 @@ class Inspecting:
             if with_defaults or value != getattr(defaults, ours):
                 values[name] = list(value) if isinstance(value, tuple) else value
         return values
+
+    def _described(self, task: Task[Any, Any], items: Sequence[str]) -> str:
+        values = {item: getattr(task.options, _OPTIONS.get(item, item), None) for item in items}
+        if "rate_limit" in values:
+            values["rate_limit"] = self._facts.rate_limits.of(task.name)
+        told = " ".join(f"{item}={value}" for item, value in values.items() if value is not None)
+        return f"{task.name} [{told}]" if told else task.name
+
+    def _reserved(self) -> list[tuple[Delivery, TaskMessage]]:
+        found = []
+        for delivery in self._facts.reserved()[:MOST]:
+            if isinstance(delivery.envelope, Envelope):
+                message = decode(delivery.envelope, self._facts.app.codecs)
+                if isinstance(message, TaskMessage):
+                    found.append((delivery, message))
+        return found
 
     async def _parked(self) -> list[tuple[Parked, TaskMessage]]:
         queues, codecs = set(self._facts.queues()), self._facts.app.codecs
@@ -236,8 +338,17 @@ class Inspecting:
         return told | {
             "time_start": began,
             "acknowledged": attempt.receipt is SPENT,
-            "worker_pid": os.getpid(),
+            "worker_pid": self._process_of(attempt),
         }
+
+    def _process_of(self, attempt: Attempt) -> int:
+        children = self._facts.pool.children
+        if children is None or attempt.context is None:
+            return os.getpid()
+        return children.process_of(attempt.context) or os.getpid()
+
+    def _told_of(self, delivery: Delivery, message: TaskMessage) -> dict[str, Any]:
+        return self._told(message, delivery.queue, redelivered=delivery.redelivered, safe=False)
 
     def _of_parked(self, parked: Parked, message: TaskMessage) -> dict[str, Any]:
         return self._told(message, parked.queue, redelivered=False, safe=False)
@@ -277,12 +388,6 @@ def _eta(parked: Parked, message: TaskMessage) -> str:
     return (message.eta or datetime.fromtimestamp(parked.due, UTC)).isoformat()
 
 
-def _described(task: Task[Any, Any], items: Sequence[str]) -> str:
-    values = {item: getattr(task.options, _OPTIONS.get(item, item), None) for item in items}
-    told = " ".join(f"{item}={value}" for item, value in values.items() if value is not None)
-    return f"{task.name} [{told}]" if told else task.name
-
-
 def _queue(name: str) -> dict[str, Any]:
     exchange = {
         "name": name,
@@ -309,6 +414,11 @@ def _queue(name: str) -> dict[str, Any]:
         "bindings": [],
         **dict.fromkeys(nothing),
     }
+
+
+def _celerys_mask(url: str) -> str:
+    """Return the URL with Celery's sign for a password."""
+    return masked(url).replace("***", "********")
 
 
 def _scheme(url: str) -> str:

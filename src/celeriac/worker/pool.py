@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from celeriac.context import Context
@@ -35,12 +36,34 @@ class Call:
         self.conclusion = conclusion
 
 
+class Children(Protocol):
+    """The child processes of a pool."""
+
+    @property
+    def processes(self) -> Sequence[int]:
+        """The ids of those that have started."""
+        ...
+
+    def process_of(self, context: Context) -> int | None:
+        """Return the id of the child that runs the call with this context, ``None`` where none does."""
+        ...
+
+    def restart(self) -> None:
+        """Replace each child, and what it has imported, as soon as it is free."""
+        ...
+
+
 class Pool(Protocol):
     """Runs plain functions beside the event loop."""
 
     @property
     def can_stop(self) -> bool:
         """Whether cancelling a call stops the function, rather than only the wait for it."""
+        ...
+
+    @property
+    def children(self) -> Children | None:
+        """Its child processes; ``None`` where functions run in this process."""
         ...
 
     async def call(self, call: Call) -> Any:

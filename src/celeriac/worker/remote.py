@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NoReturn
 
 from celeriac.broker import Binding, Exchange, Fanout, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError, WireError
 from celeriac.retry import Backoff
 from celeriac.settings import Settings
-from celeriac.wire.content import Codecs
+from celeriac.wire.content import Codecs, Content
 from celeriac.wire.control import Request, read_request, requests_exchange, write_answer
 from celeriac.wire.envelope import Envelope
+from celeriac.worker.elections import Elections
+from celeriac.worker.logical_clock import LogicalClock
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -34,28 +36,20 @@ LATE = 10.0
 LAST_ANSWERS = 1.0
 """Seconds that the last answers have to go out when the worker ends."""
 
-LARGEST = 1024 * 1024
-"""The most bytes of an answer."""
-
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 Method = Callable[..., Awaitable[Any]]
 
 
-class LogicalClock:
-    """Counts requests and answers (Lamport's clock, as Celery has it)."""
+class AnswerTally:
+    """Counts answers.
+
+    :ivar cut: entries of lists that were left out, because an answer was too large.
+    """
 
     def __init__(self) -> None:
-        self.value = 1
-
-    def adjust(self, other: int) -> None:
-        """Advance to the time after ``other``, if that is ahead."""
-        self.value = max(self.value, other) + 1
-
-    def forward(self) -> int:
-        """Advance by one and return the time."""
-        self.value += 1
-        return self.value
+        self.answered = 0
+        self.cut = 0
 
 
 class Remote:
@@ -63,6 +57,7 @@ class Remote:
 
     :param node: the worker's name.
     :param methods: the methods by name; each is called with the arguments of the request.
+    :param elections: acknowledges the candidates of elections.
     :param now: seconds since the epoch.
     """
 
@@ -74,6 +69,8 @@ class Remote:
         methods: Mapping[str, Method],
         codecs: Codecs,
         clock: LogicalClock,
+        tally: AnswerTally,
+        elections: Elections,
         now: Callable[[], float],
     ) -> None:
         self._fanout = fanout
@@ -83,22 +80,31 @@ class Remote:
         self._methods = methods
         self._codecs = codecs
         self._clock = clock
+        self._tally = tally
+        self._elections = elections
+        self._largest = settings.control_reply_limit
         self._now = now
         self._room = asyncio.Semaphore(AT_ONCE)
         self._requests: set[asyncio.Task[None]] = set()
+        self._tried = asyncio.Event()
 
     async def run(self) -> None:
         """Listen and answer until cancelled; survive every outage of the broker."""
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        requests = Binding(exchange=Exchange(self._exchange), queue=f"{self._node}.{self._exchange}")
         try:
-            while True:
-                try:
-                    await self._listen()
-                except BrokerUnavailable as error:
-                    logger.debug("requests cannot be heard, and are listened for again: %s", error)
-                await asyncio.sleep(backoff.pause())
+            await self._listen_again_and_again([requests, self._elections.binding])
+        except BrokerError as error:
+            logger.debug("elections are not heard: %s", error)
+        try:
+            await self._listen_again_and_again([requests])
         except BrokerError as error:
             logger.warning("%s cannot be asked or steered from elsewhere: %s", self._node, error)
+        finally:
+            self._tried.set()
+
+    async def ready(self) -> None:
+        """Return when requests are heard, or it is known that they will not be."""
+        await self._tried.wait()
 
     async def finish(self) -> None:
         """Give the requests in hand a moment to be answered; call this after ``run`` was cancelled."""
@@ -107,11 +113,25 @@ class Remote:
         for request in self._requests:
             request.cancel()
 
-    async def _listen(self) -> None:
-        binding = Binding(exchange=Exchange(self._exchange), queue=f"{self._node}.{self._exchange}")
-        async with self._fanout.listen([binding]) as heard:
+    async def _listen_again_and_again(self, bindings: Sequence[Binding]) -> NoReturn:
+        """Listen until cancelled, through every outage. Raises ``BrokerError`` where the broker refuses."""
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            try:
+                await self._listen(bindings)
+            except BrokerUnavailable as error:
+                logger.debug("requests cannot be heard, and are listened for again: %s", error)
+            await asyncio.sleep(backoff.pause())
+
+    async def _listen(self, bindings: Sequence[Binding]) -> None:
+        async with self._fanout.listen(bindings) as heard:
+            self._tried.set()
             async for message in heard:
-                if isinstance(message, Envelope) and len(self._requests) < WAITING:
+                if not isinstance(message, Envelope) or len(self._requests) >= WAITING:
+                    continue
+                if message.exchange == self._elections.exchange.name:
+                    self._begin(self._elections.acknowledge(message))
+                else:
                     self._take(message)
 
     def _take(self, message: Envelope) -> None:
@@ -122,9 +142,12 @@ class Remote:
             return
         self._clock.adjust(request.clock)
         if request.is_for(self._node) and not 0 < request.expires < self._now() - LATE:
-            serving = asyncio.create_task(self._serve(request), name="celeriac-request")
-            self._requests.add(serving)
-            serving.add_done_callback(self._requests.discard)
+            self._begin(self._serve(request))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        serving = asyncio.create_task(work, name="celeriac-request")
+        self._requests.add(serving)
+        serving.add_done_callback(self._requests.discard)
 
     async def _serve(self, request: Request) -> None:
         async with self._room:
@@ -142,14 +165,25 @@ class Remote:
             return {"error": repr(error)}
 
     async def _answer(self, request: Request, reply_to: ReplyTo, value: Any) -> None:
+        answer = write_answer(self._content(value), request.ticket, self._clock.forward())
         try:
-            content = self._codecs.encode({self._node: value}, self._serializer)
-            if len(content.body) > LARGEST:
-                raise EncodeError(f"the answer has {len(content.body)} bytes, and {LARGEST} are allowed")
-        except EncodeError as error:
-            content = self._codecs.encode({self._node: {"error": repr(error)}}, self._serializer)
-        try:
-            answer = write_answer(content, request.ticket, self._clock.forward())
             await self._fanout.answer(reply_to, answer)
+            self._tally.answered += 1
         except CeleriacError as error:
             logger.debug("request %.100r could not be answered: %s", request.method, error)
+
+    def _content(self, value: Any) -> Content:
+        """Return the answer with this value; a list that is too large loses its later half, again and again."""
+        try:
+            content = self._codecs.encode({self._node: value}, self._serializer)
+            while len(content.body) > self._largest:
+                if not isinstance(value, list) or len(value) < 2:
+                    size = len(content.body)
+                    raise EncodeError(f"the answer has {size} bytes, and {self._largest} are allowed")
+                kept = value[: len(value) // 2]
+                self._tally.cut += len(value) - len(kept)
+                value = kept
+                content = self._codecs.encode({self._node: value}, self._serializer)
+        except EncodeError as error:
+            return self._codecs.encode({self._node: {"error": repr(error)}}, self._serializer)
+        return content

@@ -9,28 +9,63 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from celeriac.client.revocations import Revocations, Revoked
 from celeriac.errors import BrokerError
 
 logger = logging.getLogger("celeriac.worker")
 
+MOST_TOLD, TOLD_FOR = 50_000, 10_800.0
+"""How many ids that were told are kept, and for how many seconds, as in Celery."""
+
 LOOK_EVERY = 1.0
 """Seconds between two looks at the revision while a body runs."""
 
 
 class RevocationList:
-    """A copy of the broker's revocations."""
+    """A copy of the broker's revocations, with the ids that Celery's workers told this one.
 
-    def __init__(self, source: Revocations) -> None:
+    :param monotonic: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, source: Revocations, monotonic: Callable[[], float]) -> None:
         self._source = source
+        self._monotonic = monotonic
+        self._stored = Revoked()
+        self._told: OrderedDict[str, float] = OrderedDict()
         self.revoked = Revoked()
 
     async def refresh(self, revision: int) -> None:
         """Load the list again unless the copy has this revision. Raises ``BrokerError``."""
-        if revision != self.revoked.revision:
-            self.revoked = await self._source.load()
+        if revision != self._stored.revision:
+            self._stored = await self._source.load()
+            self._merge()
+
+    async def look(self) -> None:
+        """Learn what was revoked meanwhile. Raises ``BrokerError``."""
+        await self.refresh(await self._source.revision())
+
+    def hear(self, ids: Iterable[str]) -> None:
+        """Take over ids that a worker of Celery keeps in its memory; keep them in this one's as long as Celery does."""
+        now = self._monotonic()
+        for id in ids:
+            self._told.pop(id, None)
+            self._told[id] = now
+        while self._told and (
+            len(self._told) > MOST_TOLD or next(iter(self._told.values())) < now - TOLD_FOR
+        ):
+            self._told.popitem(last=False)
+        self._merge()
+
+    def _merge(self) -> None:
+        stored = self._stored
+        if self._told:
+            stored = msgspec.structs.replace(stored, ids=stored.ids.union(self._told))
+        self.revoked = stored
 
     async def watch(self, is_busy: Callable[[], bool], changed: Callable[[], None]) -> None:
         """While ``is_busy``, look for new revocations; call ``changed`` when there are some. Runs until cancelled."""
@@ -39,9 +74,7 @@ class RevocationList:
             if not is_busy():
                 continue
             try:
-                revision = await self._source.revision()
-                if revision != self.revoked.revision:
-                    await self.refresh(revision)
+                await self.look()
             except BrokerError as error:
                 logger.debug("cannot look for revocations now: %s", error)
             changed()

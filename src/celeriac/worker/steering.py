@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from celeriac.client.app import Connections
+from celeriac.client.revocations import stamp, stamps_of
 from celeriac.client.revoking import revoke
 from celeriac.clock import Clock
-from celeriac.quantities import SECONDS, or_none, require
+from celeriac.errors import BrokerError, ConfigError
+from celeriac.quantities import RATE, SECONDS, or_none, require, whole
+from celeriac.wire.content import Codecs
+from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.events.events import Events
+from celeriac.worker.pool import Pool
+from celeriac.worker.rate_limits import RateLimits
+from celeriac.worker.recalling import recall
+from celeriac.worker.revocations import RevocationList
+
+NOT_WITH_AUTOSCALE = "{} is not supported with autoscale. Adjust autoscale range instead."
+
+RECALL_WITHIN = 2.0
+"""Seconds that looking through what is parked may take."""
 
 ERROR_OF_EVENTS = {"error": "event dispatcher unavailable"}
 """Celery's answer where no events are sent."""
@@ -39,6 +53,11 @@ class Levers(msgspec.Struct, frozen=True):
     clock: Clock
     tasks: Callable[[], Sequence[str]]
     bodies: Bodies
+    rate_limits: RateLimits
+    autoscaler: Autoscaler
+    pool: Pool
+    revocations: RevocationList
+    codecs: Codecs
     add_queue: Callable[[str], Awaitable[None]]
     drop_queue: Callable[[str], Awaitable[None]]
     grow: Callable[[int], Awaitable[int]]
@@ -54,18 +73,58 @@ class Steering:
         self._levers = levers
 
     async def revoke(
-        self, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any
+        self, task_id: Any, terminate: bool = False, signal: Any = None, stored: bool = False, **_: Any
     ) -> dict[str, str]:
-        """Revoke tasks, durably; ``terminate`` also ends those that run here."""
+        """Revoke tasks, durably; ``terminate`` also ends those that run here.
+
+        :param stored: the revocation is with the broker already.
+        """
         ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
         if not all(isinstance(id, str) for id in ids):
             raise TypeError("task_id is a text or a list of texts")
-        await revoke(self._levers.connections, ids, terminate=bool(terminate), clock=self._levers.clock)
+        if not stored:
+            connections, clock = self._levers.connections, self._levers.clock
+            await revoke(connections, ids, terminate=bool(terminate), clock=clock, tell=False)
+        running = {attempt.message.id for attempt in self._levers.bodies.running()}
+        await self._enforce()
         if not terminate:
             return {"ok": f"tasks {set(ids)} flagged as revoked"}
-        running = {attempt.message.id for attempt in self._levers.bodies.running()}
         here = [id for id in ids if id in running]
         return {"ok": f"terminate: {', '.join(here)}" if here else "terminate: tasks unknown"}
+
+    async def revoke_by_stamped_headers(
+        self, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
+    ) -> dict[str, str]:
+        """Revoke all tasks that have one of these stamps, durably; ``terminate`` also ends those that run here.
+
+        :param headers: values by the name of the header, or texts such as ``header=value``.
+        """
+        if isinstance(headers, list):
+            headers = dict(text.split("=", 1) for text in headers)
+        wanted = {name: values if isinstance(values, list) else [values] for name, values in headers.items()}
+        stamps = [stamp(name, value) for name, values in wanted.items() for value in values]
+        await self._levers.connections.revocations.add(stamps=stamps, terminate=bool(terminate))
+        running = [attempt.message for attempt in self._levers.bodies.running()]
+        found = {one for message in running for one in stamps_of(message)} & set(stamps)
+        await self._enforce()
+        if not terminate:
+            return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
+        ended = {
+            name: [value for value in values if stamp(name, value) in found]
+            for name, values in wanted.items()
+        }
+        if not found:
+            return {"ok": f"headers {headers} were not terminated"}
+        return {"ok": f"headers { {name: values for name, values in ended.items() if values} } revoked"}
+
+    async def _enforce(self) -> None:
+        """Stop what runs here and is revoked, and bring what is parked to where a worker sees that it is."""
+        levers = self._levers
+        await levers.revocations.look()
+        levers.bodies.stop_revoked(levers.revocations.revoked)
+        with suppress(BrokerError, TimeoutError):  # it is declined when it is due
+            async with asyncio.timeout(RECALL_WITHIN):
+                await recall(levers.connections.broker, levers.revocations.revoked, levers.codecs)
 
     async def terminate(self, signal: Any, task_id: Any, **_: Any) -> dict[str, str]:
         """Revoke tasks and end those that run here."""
@@ -81,6 +140,19 @@ class Steering:
             require(name, limit, or_none(SECONDS))
         self._levers.bodies.limits[task_name] = soft, hard
         return {"ok": "time limits set successfully"}
+
+    async def rate_limit(self, task_name: Any, rate_limit: Any, **_: Any) -> dict[str, str]:
+        """Change how often runs of a task start here, until this worker ends."""
+        try:
+            require("rate_limit", rate_limit, or_none(RATE))
+        except ConfigError as error:
+            return {"error": f"Invalid rate limit string: {ValueError(str(error))!r}"}
+        if task_name not in self._levers.tasks():
+            return {"error": "unknown task"}
+        self._levers.rate_limits.set(task_name, rate_limit)
+        if not rate_limit:
+            return {"ok": "rate limit disabled successfully"}
+        return {"ok": "new rate limit set successfully"}
 
     async def add_consumer(
         self,
@@ -103,21 +175,35 @@ class Steering:
 
     async def pool_grow(self, n: int = 1, **_: Any) -> dict[str, str]:
         """Run ``n`` more tasks at once."""
+        if self._levers.autoscaler.is_on:
+            return {"error": NOT_WITH_AUTOSCALE.format("pool_grow")}
         await self._levers.grow(n)
         return {"ok": "pool will grow"}
 
     async def pool_shrink(self, n: int = 1, **_: Any) -> dict[str, str]:
         """Run ``n`` fewer tasks at once."""
+        if self._levers.autoscaler.is_on:
+            return {"error": NOT_WITH_AUTOSCALE.format("pool_shrink")}
         await self._levers.shrink(n)
         return {"ok": "pool will shrink"}
 
-    async def autoscale(self, **_: Any) -> None:
-        """Refuse, as Celery's worker does that does not scale by itself."""
-        raise ValueError("Autoscale not enabled")
+    async def autoscale(self, **limits: Any) -> dict[str, str]:
+        """Run between ``min`` and ``max`` tasks at once, as many as there are."""
+        scaling = self._levers.autoscaler
+        for name, number in limits.items():
+            if name not in ("max", "min"):
+                raise TypeError(f"autoscale takes max and min, not {name!r}")
+            require(name, number, or_none(whole(1)))
+        await scaling.update(limits.get("max"), limits.get("min"))
+        return {"ok": f"autoscale now max={scaling.scaling.most} min={scaling.scaling.least}"}
 
-    async def pool_restart(self, **_: Any) -> None:
-        """Refuse, as Celery's worker does by default."""
-        raise ValueError("Pool restarts not enabled")
+    async def pool_restart(self, **_: Any) -> dict[str, str]:
+        """Replace the processes of the pool as they become free; they import the app anew."""
+        children = self._levers.pool.children
+        if children is None:
+            raise ConfigError("this pool has no child processes to replace")
+        children.restart()
+        return {"ok": "reload started"}
 
     async def enable_events(self) -> dict[str, str]:
         """Tell monitors of every task from now on."""

@@ -14,29 +14,30 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from celeriac.backend import Backend
-from celeriac.broker import Fanout
-from celeriac.client.app import App, Connections
+from celeriac.client.app import App
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
 from celeriac.quantities import GRACE, or_none, require, whole
 from celeriac.wire.preview import counted
-from celeriac.worker.assembly import Parts, assemble
+from celeriac.worker.assembly import assemble
 from celeriac.worker.attachments import Attachments, begin
+from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.collecting import Collecting
 from celeriac.worker.consumer import LAST_WORDS, Consumer, tell
 from celeriac.worker.events.events import Events
 from celeriac.worker.insist import Insist
-from celeriac.worker.inspecting import Counts, Facts
+from celeriac.worker.inspecting import Counts
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.log import Log
+from celeriac.worker.logical_clock import LogicalClock
 from celeriac.worker.own_thread import OwnThread
 from celeriac.worker.panel import make_remote
 from celeriac.worker.pool import Pool
 from celeriac.worker.pools.choice import PoolChoice
-from celeriac.worker.remote import LogicalClock, Remote
+from celeriac.worker.remote import Remote
 from celeriac.worker.scaling import Scaling
 from celeriac.worker.signals import Signals
 from celeriac.worker.slots import Slots
-from celeriac.worker.steering import Ending, Levers
+from celeriac.worker.steering import Ending
 from celeriac.worker.tally import Counting, Tally
 
 logger = logging.getLogger("celeriac.worker")
@@ -44,6 +45,9 @@ logger = logging.getLogger("celeriac.worker")
 T = TypeVar("T")
 
 DEFAULT_CONCURRENCY = 100
+
+HEARING = 2.0
+"""Seconds after which a worker that holds its queues counts as ready, though requests are not heard yet."""
 
 
 def _nothing() -> None:
@@ -101,7 +105,6 @@ class Worker:
         require("autoscale", autoscale, or_none(whole(0)))
         self._concurrency = self._most if autoscale is None else min(max(autoscale, 1), self._most)
         self._scales = autoscale is not None
-        self._scaling: asyncio.Task[None] | None = None
         self._queues = _checked_queues(queues) if queues else [app.settings.default_queue]
         self.name = _checked_name(name)
         require("grace", grace, GRACE)
@@ -127,6 +130,7 @@ class Worker:
         self._events: Events | None = None
         self._remote: Remote | None = None
         self._answering: asyncio.Task[None] | None = None
+        self._autoscaler: Autoscaler | None = None
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -175,6 +179,10 @@ class Worker:
                 f"worker {self.name} does not run; start it with async with, and await ready() inside"
             )
         await self._first_of(self._consumer.ready)
+        if self._remote is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARING):
+                    await self._remote.ready()
 
     async def serve(self, on_ready: Callable[[], None] = _nothing) -> None:
         """Work until SIGTERM or SIGINT, then stop gracefully; a second signal gives everything back at once.
@@ -246,7 +254,7 @@ class Worker:
         Raises ``ConfigError`` for fewer than 1, and where the worker does not run.
         """
         require("by", by, whole(1))
-        return await self._at_home(lambda consumer: self._resize(consumer, self._concurrency + by))
+        return await self._at_home(lambda _: self._resize(self._concurrency + by))
 
     async def shrink(self, by: int = 1) -> int:
         """Run ``by`` fewer tasks at once (Celery: ``pool_shrink``), 1 at least; return how many that makes.
@@ -254,7 +262,7 @@ class Worker:
         What runs goes on, and surplus threads or processes end when they are free. Raises as ``grow``.
         """
         require("by", by, whole(1))
-        return await self._at_home(lambda consumer: self._resize(consumer, max(1, self._concurrency - by)))
+        return await self._at_home(lambda _: self._resize(max(1, self._concurrency - by)))
 
     async def _at_home(self, act: Callable[[Consumer], Coroutine[Any, Any, T]]) -> T:
         """Await ``act`` in the event loop that the worker runs in."""
@@ -265,15 +273,16 @@ class Worker:
             return await act(consumer)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(act(consumer), home))
 
-    async def _resize(self, consumer: Consumer, concurrency: int) -> int:
+    async def _resize(self, concurrency: int) -> int:
         assert self._pool is not None
+        assert self._consumer is not None
         self._concurrency = concurrency
-        consumer.resize(concurrency)
+        self._consumer.resize(concurrency)
         self._pool.resize(concurrency)
         return concurrency
 
-    def _scale(self, consumer: Consumer) -> Scaling:
-        return Scaling(
+    def _make_autoscaler(self, consumer: Consumer) -> Autoscaler:
+        scaling = Scaling(
             self._concurrency,
             self._most,
             busy=lambda: consumer.attempts,
@@ -281,6 +290,7 @@ class Worker:
             grow=self.grow,
             shrink=self.shrink,
         )
+        return Autoscaler(scaling, lambda: self._concurrency, self._resize)
 
     async def _first_of(self, signal: asyncio.Event) -> None:
         """Return when the signal came; if the intake ends first, raise its error."""
@@ -332,18 +342,21 @@ class Worker:
         self._watching = asyncio.create_task(
             revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
         )
+        self._autoscaler = self._make_autoscaler(consumer)
         if self._scales:
-            self._scaling = asyncio.create_task(self._scale(consumer).run(), name="celeriac-scaling")
+            self._autoscaler.start()
         fanout = connections.broker.fanout if self._app.settings.remote_control else None
         if fanout is not None:
-            self._remote = _make_remote(
+            self._remote = make_remote(
                 self,
-                connections,
                 self._app,
+                connections,
                 parts,
+                self._pool,
+                self._choice,
                 counts,
                 self._ending,
-                self._choice.title,
+                self._autoscaler,
                 fanout,
                 clock,
                 self._events,
@@ -354,8 +367,8 @@ class Worker:
         if self._consumer is None or self._running is None or self._watching is None or self._pool is None:
             return
         self._listeners.worker_stopping(self.name)
-        if self._scaling is not None:
-            self._scaling.cancel()
+        if self._autoscaler is not None:
+            self._autoscaler.end()
         giving_up = asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
         await self._consumer.stop()
         await asyncio.wait([self._running])
@@ -395,45 +408,6 @@ class Worker:
             await self._first_of(asked)
             announcing.cancel()
         await self._app.close()
-
-
-def _make_remote(
-    worker: Worker,
-    connections: Connections,
-    app: App,
-    parts: Parts,
-    counts: Counts,
-    ending: Ending,
-    pool: str,
-    fanout: Fanout,
-    clock: LogicalClock,
-    events: Events | None,
-) -> Remote:
-    facts = Facts(
-        worker.name,
-        app,
-        connections,
-        lambda: worker.queues,
-        lambda: worker.concurrency,
-        parts.bodies.running,
-        pool,
-        counts,
-        clock,
-        events,
-    )
-    levers = Levers(
-        connections,
-        app.clock,
-        lambda: list(app.tasks),
-        parts.bodies,
-        worker.add_queue,
-        worker.drop_queue,
-        worker.grow,
-        worker.shrink,
-        ending,
-        events,
-    )
-    return make_remote(fanout, facts, levers)
 
 
 async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:

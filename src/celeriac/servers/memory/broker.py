@@ -333,6 +333,9 @@ class _MemorySubscription:
             await self._wait()
         return []
 
+    def held(self) -> Sequence[Delivery]:
+        return ()
+
     async def let_go(self) -> None:
         """Nothing is held that ``take`` did not return."""
 

@@ -108,6 +108,9 @@ class AmqpSubscription:
                 await self._tune(limit, anew=True)
         return []
 
+    def held(self) -> Sequence[Delivery]:
+        return [delivery for line in self._lines.values() for delivery in line]
+
     async def let_go(self) -> None:
         await self._return_surplus()
 

@@ -119,6 +119,9 @@ class RedisSubscription:
                 await self._wait(min(due_in, self._leases.lease / 2, _LONGEST_WAIT))
         return []
 
+    def held(self) -> Sequence[Delivery]:
+        return self._reserve.held()
+
     async def let_go(self) -> None:
         await self._reserve.let_go()
 

@@ -56,6 +56,9 @@ class SqliteSubscription:
             await self._wait(self._look_again)
         return []
 
+    def held(self) -> Sequence[Delivery]:
+        return self._reserve.held()
+
     async def let_go(self) -> None:
         await self._reserve.let_go()
 

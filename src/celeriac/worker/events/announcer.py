@@ -32,8 +32,8 @@ from celeriac.worker.attempt import Attempt
 from celeriac.worker.decision import Returned, Settle
 from celeriac.worker.events.share import Share
 from celeriac.worker.listeners import Listener
+from celeriac.worker.logical_clock import LogicalClock
 from celeriac.worker.raised import shorten
-from celeriac.worker.remote import LogicalClock
 
 BETWEEN_PROGRESS = 0.5
 """Seconds between two events of one task's progress."""

@@ -17,7 +17,7 @@ from celeriac.worker.events.heart import LAST_EVENTS, Heart, utcoffset
 from celeriac.worker.events.share import Share
 from celeriac.worker.events.stand_in import StandIn
 from celeriac.worker.listeners import Listener
-from celeriac.worker.remote import LogicalClock
+from celeriac.worker.logical_clock import LogicalClock
 
 
 class Events(Listener):

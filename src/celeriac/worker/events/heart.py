@@ -22,7 +22,7 @@ from celeriac.errors import BrokerUnavailable, CeleriacError
 from celeriac.wire.event import EventWriter, WorkerEvent, WorkerHeartbeat, WorkerOffline, WorkerOnline, key_of
 from celeriac.worker.events.announcer import Announcer
 from celeriac.worker.events.share import Share
-from celeriac.worker.remote import LogicalClock
+from celeriac.worker.logical_clock import LogicalClock
 
 logger = logging.getLogger("celeriac.worker")
 

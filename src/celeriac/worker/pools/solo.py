@@ -17,6 +17,7 @@ class Solo:
     """For functions that must run in the main thread, and for debugging."""
 
     can_stop = False
+    children = None
 
     async def call(self, call: Call) -> Any:
         """Run the function here and now."""

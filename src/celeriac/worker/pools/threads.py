@@ -143,6 +143,7 @@ class Threads:
     """A pool of at most ``limit`` daemon threads, besides those that run an abandoned call."""
 
     can_stop = False
+    children = None
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

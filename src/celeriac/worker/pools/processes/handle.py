@@ -22,6 +22,7 @@ class Handle:
 
     :param number: the server's number for the child.
     :param end: this side of its socket.
+    :ivar generation: how often the pool was restarted before it began.
     :param on_lost: called when the child can no longer be reached; it may still live.
     """
 
@@ -31,6 +32,7 @@ class Handle:
         self.calls = 0
         self.is_lost = False
         self.is_retired = False
+        self.generation = 0
         self._end = end
         self._fd = end.fileno()
         self._on_lost = on_lost

@@ -100,6 +100,11 @@ class Launcher:
             with suppress(OSError):  # the server is gone, and has killed it
                 self._end.send(HEAD.pack(KILL, child.number))
 
+    async def wait_for_children(self) -> None:
+        """Return when there are no children."""
+        while self._children:
+            await self._none_left.wait()
+
     async def close(self) -> None:
         """End all children: those that run a call at once, the others when they have closed what they opened."""
         for child in list(self._children.values()):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from celeriac.client.task import Task
+from celeriac.context import Context
 from celeriac.errors import ConfigError, WorkerLost
 from celeriac.worker.concluding import Paused
 from celeriac.worker.pool import Call
@@ -78,7 +79,36 @@ class Processes:
         self._freed = asyncio.Event()
         self._told = False
         self._launcher: Launcher | None = None
+        self._old: dict[Launcher, asyncio.Task[None]] = {}
+        self._at_work: dict[int, Handle] = {}
+        self._generation = 0
         with suppress(OSError):  # the first call tries again, and logs the error
+            self._launch()
+
+    @property
+    def children(self) -> Processes:
+        """Its child processes: the pool itself knows them."""
+        return self
+
+    @property
+    def processes(self) -> Sequence[int]:
+        """The process ids of the children that have started."""
+        return [child.pid for child in (*self._idle, *self._at_work.values()) if child.pid]
+
+    def process_of(self, context: Context) -> int | None:
+        """Return the id of the child that runs the call with this context."""
+        child = self._at_work.get(id(context))
+        return None if child is None else child.pid or None
+
+    def restart(self) -> None:
+        """Replace each child as soon as it is free; the new ones import the app anew."""
+        self._generation += 1
+        while self._idle:
+            self._retire(self._idle.pop())
+        old, self._launcher = self._launcher, None
+        if old is not None:
+            self._old[old] = asyncio.create_task(self._end_when_free(old), name="celeriac-pool-restart")
+        with suppress(OSError):  # the next call tries again, and logs the error
             self._launch()
 
     async def call(self, call: Call) -> Any:
@@ -86,6 +116,7 @@ class Processes:
         body = written(call, self._reference_of(call))
         while True:
             child = self._idle_child() or await self._new_child()
+            self._at_work[id(call.context)] = child
             try:
                 kind, answer = await child.ask(CALL, body)
             except NotStarted as error:
@@ -101,6 +132,8 @@ class Processes:
                     read_conclusion(answer, call.conclusion)
                     return _Paused(child, partial(self._free, child))
                 return self._ended(call, child, kind, answer)
+            finally:
+                del self._at_work[id(call.context)]
 
     def resize(self, limit: int) -> None:
         """Keep at most ``limit`` idle children; a child that is busy ends its call first."""
@@ -111,12 +144,20 @@ class Processes:
     async def close(self) -> None:
         """Kill the children that still run a call, and end the others."""
         self._idle.clear()
-        if self._launcher is not None:
-            await self._launcher.close()
+        for ending in self._old.values():
+            ending.cancel()
+        current = () if self._launcher is None else (self._launcher,)
+        await asyncio.gather(*(launcher.close() for launcher in (*current, *self._old)))
+
+    async def _end_when_free(self, launcher: Launcher) -> None:
+        await launcher.wait_for_children()
+        del self._old[launcher]
+        await launcher.close()
 
     def _free(self, child: Handle, kind: int) -> None:
-        """Let a child that has answered run another call, unless it is worn."""
-        if kind >= WORN or child.calls == self._max_tasks or self._count > self._limit:
+        """Let a child that has answered run another call, unless it is worn or was replaced."""
+        worn = kind >= WORN or child.calls == self._max_tasks or child.generation != self._generation
+        if worn or self._count > self._limit:
             self._retire(child)
         elif not child.is_lost:
             self._idle.append(child)
@@ -154,6 +195,7 @@ class Processes:
                     return free
             else:
                 self._count += 1
+                child.generation = self._generation
                 return child
 
     def _launched(self) -> Launcher:
@@ -194,6 +236,8 @@ class Processes:
     def _kill(self, child: Handle) -> None:
         if self._launcher is not None:
             self._launcher.kill(child)
+        for launcher in self._old:
+            launcher.kill(child)
 
     def _child_started(self, child: Handle) -> None:
         if self._on_started is not None:

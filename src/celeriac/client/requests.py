@@ -1,0 +1,62 @@
+"""Publishes requests of remote control, to every worker of a broker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from celeriac.broker import Exchange, Fanout
+from celeriac.errors import BrokerError, EncodeError
+from celeriac.settings import Settings
+from celeriac.wire.content import Codecs
+from celeriac.wire.control import Request, requests_exchange, write_request
+from celeriac.wire.envelope import Envelope
+
+logger = logging.getLogger(__name__)
+
+STORED = "stored"
+"""The argument of ``revoke`` that tells celeriac's workers that the revocation is with the broker already."""
+
+_MOST_IDS = 1000
+"""Ids of one request."""
+
+
+class Requests:
+    """The requests of one app on one broker.
+
+    :param fanout: ``None`` where the broker cannot send to all workers.
+    """
+
+    def __init__(self, fanout: Fanout | None, settings: Settings, codecs: Codecs) -> None:
+        self.fanout = fanout
+        self.exchange = Exchange(requests_exchange(settings.control_exchange))
+        self._settings = settings
+        self._codecs = codecs
+
+    def write(self, request: Request) -> Envelope:
+        """Return the message of a request. Raises ``EncodeError``."""
+        return write_request(request, self._codecs, self._settings.serializer)
+
+    async def tell_revoked(self, ids: Sequence[str], *, terminate: bool) -> None:
+        """Tell every worker, those of Celery above all, what was revoked.
+
+        Celery's workers keep revocations in their memory, and do not read those that are with the broker. That they
+        cannot be told is no error, since there may be none.
+        """
+        if self.fanout is None or not self._settings.remote_control:
+            return
+        for first in range(0, len(ids), _MOST_IDS):
+            arguments = {
+                "task_id": list(ids[first : first + _MOST_IDS]),
+                "terminate": terminate,
+                "signal": "SIGTERM",
+                STORED: True,
+            }
+            with suppress(EncodeError):
+                message = self.write(Request(method="revoke", arguments=arguments))
+                try:
+                    await self.fanout.publish(self.exchange, message)
+                except BrokerError as error:
+                    logger.debug("workers could not be told of a revocation: %s", error)
+                    return
