@@ -66,6 +66,9 @@ class PostgresSubscription:
             await self._sleep()
         return []
 
+    def held(self) -> Sequence[Delivery]:
+        return self._reserve.held()
+
     async def let_go(self) -> None:
         await self._reserve.let_go()
 
