@@ -32,6 +32,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 AT_ONCE = 64
 """Messages taken in one round trip: few enough that the broker fetches the next while these run."""
 
+STEADY = 0.5
+"""Seconds for which a broker must let a worker take, after an outage, to count as back."""
+
 HEAD_START = 2
 """Rounds of the event loop that started attempts get before the worker asks an emptied queue again."""
 
@@ -77,6 +80,7 @@ class Consumer:
         self._attempts: set[asyncio.Task[Any]] = set()
         self._subscription: Subscription | None = None
         self._complaint = ""
+        self._away_since: float | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self.ready = asyncio.Event()
@@ -173,7 +177,8 @@ class Consumer:
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stopping.is_set():
             try:
-                await self._take_and_start(subscription)
+                take = self._take_and_start if self._away_since is None else self._take_after_outage
+                await take(subscription)
                 backoff.reset()
                 self._complaint = ""
             except Exception as error:  # noqa: BLE001 - whatever stands in the broker, the worker goes on
@@ -184,6 +189,8 @@ class Consumer:
     def _complain(self, error: Exception, wait: float) -> None:
         """Log why no message is taken; an error that time does not mend is logged once."""
         if isinstance(error, BrokerUnavailable):
+            if self._away_since is None:
+                self._away_since = self._loop.time()
             logger.warning("cannot take messages, again in %.1f s: %s", wait, error)
         elif (text := f"{type(error).__name__}: {error}") != self._complaint:
             self._complaint = text
@@ -194,6 +201,25 @@ class Consumer:
                 error,
                 exc_info=None if is_known else error,
             )
+
+    async def _take_after_outage(self, subscription: Subscription) -> None:
+        """Take again, and log that the broker is back once it answers and lets this worker take for a moment.
+
+        Taking returns only once there is a message, and a broker may answer and refuse all else: the line would then
+        come after every try. Raises as ``_take_and_start``.
+        """
+        await self._broker.ping()
+        back = self._loop.call_later(STEADY, self._say_back, self._loop.time())
+        try:
+            await self._take_and_start(subscription)
+        finally:
+            back.cancel()
+        self._say_back(self._loop.time())
+
+    def _say_back(self, now: float) -> None:
+        if self._away_since is not None:
+            logger.warning("connected again after %.1f s", now - self._away_since)
+            self._away_since = None
 
     async def _take_and_start(self, subscription: Subscription) -> None:
         free = await self._slots.wait_free()

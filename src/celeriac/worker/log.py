@@ -21,6 +21,10 @@ logger = logging.getLogger("celeriac.worker")
 class Log(Listener):
     """Writes a line for what happens to each message."""
 
+    def started(self, attempt: Attempt) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            _log(logging.INFO, attempt, "%s[%s] started")
+
     def ended(self, attempt: Attempt) -> None:
         decision = attempt.decision
         assert decision is not None
