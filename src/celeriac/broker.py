@@ -469,3 +469,12 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Close every connection. Idempotent."""
         ...
+
+
+@runtime_checkable
+class CountsTakers(Protocol):
+    """A broker that knows how many take from a queue; of others the workers have to be asked."""
+
+    async def takers(self, queue: str) -> int:
+        """Return how many take from the queue, 0 where there is no such queue. Raises as a ``Broker`` does."""
+        ...

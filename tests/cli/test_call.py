@@ -108,6 +108,7 @@ def test_after_two_dashes_nothing_is_an_option(shop: Project):
             shop.run("queues", "peek", f"dashes{text}", "--json", "-A", shop.module).stdout
         )
         assert waiting["arguments"] == f"({value!r})"
+        assert ("--wait stands after --, so the task gets it" in sent.stderr) == (text == "--wait")
     one_before = shop.run("call", "-A", shop.module, "shop.greet", "-x", "--", "-5")
     assert one_before.exit_code == 2
 

@@ -62,7 +62,7 @@ def test_app_stands_before_or_after_the_command(project: Project):
     inner = project.run("queues", "list", "-A", project.module)
     assert before.exit_code == 0
     assert before.output == after.output == inner.output
-    assert before.output.split() == ["queue", "waiting", "celery", "0"]
+    assert before.output.split() == ["queue", "waiting", "workers", "celery", "0", "0"]
 
 
 def test_what_stands_after_the_command_wins(project: Project):

@@ -9,7 +9,7 @@ def test_list_peek_purge(project: Project):
     for number in range(3):
         project.run("call", "-A", project.module, "shop.add", str(number), "1", "-Q", "slow")
     listed = project.run("queues", "-A", project.module)
-    assert listed.output.splitlines() == ["queue  waiting", "slow         3"]
+    assert listed.output.splitlines() == ["queue  waiting  workers", "slow         3        0"]
     assert json.loads(project.run("queues", "--json", "-A", project.module).output) == {"slow": 3}
     peeked = project.run("queues", "peek", "slow", "-n", "2", "-A", project.module)
     rows = peeked.output.splitlines()[1:]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -18,10 +19,12 @@ from celeriac.cli.loading import load, run_with
 from celeriac.cli.outcome import show_outcome
 from celeriac.cli.places import absolute_file
 from celeriac.cli.source import Source, takes_source
+from celeriac.cli.takers import what_it_waits_for
 from celeriac.cli.watching import watch
 from celeriac.client.app import App
 from celeriac.errors import ConfigError
 from celeriac.quantities import patience
+from celeriac.routing import route
 
 T = TypeVar("T")
 
@@ -95,9 +98,11 @@ def call(
 
     Each ARG is JSON; what is no JSON is text: celeriac call shop.greet Ada '{"lang": "en"}' 3
 
-    After -- nothing is an option: celeriac call shop.greet -- -x
+    After -- nothing is an option: celeriac call shop.greet --wait -- -x
     """
-    literal = len(arguments) - click.get_current_context().meta[AFTER_DASHES]
+    context = click.get_current_context()
+    literal = len(arguments) - context.meta[AFTER_DASHES]
+    _note_options(context, arguments[literal:])
     read = [read_argument(text, literal=place >= literal) for place, text in enumerate(arguments)]
     args = [*_list(args_json), *read]
     keywords = _object(kwargs)
@@ -134,7 +139,24 @@ async def _send(
     if not wait:
         say(result.id)
         return Exit.OK
-    return show_outcome(str(result), await watch(result, timeout))
+    queue = _queue_of(app, name, args, kwargs, options)
+    explain = None if queue is None or "countdown" in options else partial(what_it_waits_for, app, queue)
+    return show_outcome(str(result), await watch(result, timeout, explain))
+
+
+def _queue_of(
+    app: App, name: str, args: list[Any], kwargs: dict[str, Any], options: Mapping[str, Any]
+) -> str | None:
+    """Return the queue that the call went to, ``None`` where its exchange alone knows."""
+    return route(app.call(name, args, kwargs, **options).options, app.settings.default_queue).queue
+
+
+def _note_options(context: click.Context, after_dashes: Sequence[str]) -> None:
+    """Warn of an argument that looks like one of our options: it was perhaps meant as one."""
+    known = {name for parameter in context.command.params for name in parameter.opts if name.startswith("-")}
+    for word in after_dashes:
+        if word in known:
+            say(f"note: {word} stands after --, so the task gets it; options stand before --", err=True)
 
 
 def _note_unknown(app: App, name: str) -> None:

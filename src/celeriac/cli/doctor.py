@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import click
-import msgspec
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.cli.alive import worker_checks
+from celeriac.cli.check import Check
 from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.loading import load_or_default, run_with
@@ -46,23 +46,11 @@ SLOW = 0.05
 """Seconds of a round trip from which on it is worth a word."""
 
 
-class Check(msgspec.Struct, frozen=True):
-    """One line of the report.
-
-    :param fix: what to do about it.
-    """
-
-    level: Literal["ok", "warn", "fail"]
-    about: str
-    text: str
-    fix: str = ""
-
-
 @click.command("doctor", short_help="Say what would be connected to, and what to fix.")
 @click.option("--json", "as_objects", is_flag=True, help="A JSON list of objects.")
 @takes_source
 def doctor(source: Source, as_objects: bool) -> int:
-    """Say what would be connected to, whether it works, and what to fix.
+    """Say what would be connected to, whether it works, which workers answer, and what to fix.
 
     Ends with 1 when something does not work.
     """
@@ -140,6 +128,9 @@ async def _broker(app: App, origin: str) -> AsyncIterator[Check]:
         for finding in await broker.examine([app.settings.default_queue]):
             yield Check("warn", "broker", finding.text, finding.fix)
         yield await _queues(app, broker)
+        if scheme_of(app.broker_url) != "memory":
+            for check in await worker_checks(app, broker):
+                yield check
         dead = await broker.dead.count()
     except CeleriacError as error:
         yield Check("fail", "broker", str(error), _advice(error))

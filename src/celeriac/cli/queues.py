@@ -1,4 +1,4 @@
-"""``celeriac queues``: what waits where."""
+"""``celeriac queues``: what waits where, and how many workers take it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ from celeriac.cli.outcome import as_json
 from celeriac.cli.scheduled import scheduled
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
+from celeriac.cli.takers import DEADLINE, Takers, takers
 from celeriac.client.app import App
 from celeriac.wire.preview import counted
 
 
 @click.group("queues", short_help="List the queues, look into one, empty one.", invoke_without_command=True)
-@click.option("--json", "as_objects", is_flag=True, help="A JSON object of names and numbers.")
+@click.option("--json", "as_objects", is_flag=True, help="A JSON object: how many wait in each.")
 @takes_source
 @click.pass_context
 def queues(context: click.Context, source: Source, as_objects: bool) -> None:
-    """List the queues with how many tasks wait in each; look into one; empty one."""
+    """List the queues, with how many tasks wait in each and how many workers take from it; look into one; empty one.
+
+    Workers are asked, and only those that answer remote control are counted; RabbitMQ counts all.
+    """
     if context.invoked_subcommand is None:
         _list(source, as_objects=as_objects)
 
 
 @queues.command("list")
-@click.option("--json", "as_objects", is_flag=True, help="A JSON object of names and numbers.")
+@click.option("--json", "as_objects", is_flag=True, help="A JSON object: how many wait in each.")
 @takes_source
 def list_command(source: Source, as_objects: bool) -> None:
-    """List the queues with how many tasks wait in each."""
+    """List the queues, with how many tasks wait in each and how many workers take from it."""
     _list(source, as_objects=as_objects)
 
 
@@ -89,13 +93,31 @@ def confirm(question: str) -> None:
 
 def _list(source: Source, *, as_objects: bool) -> None:
     app = load_existing(source)
-    depths = run_with(app, _depths(app))
     if as_objects:
-        say_lines(as_json(depths))
-    elif depths:
-        show_table(["queue", "waiting"], list(depths.items()), numbers=["waiting"])
+        say_lines(as_json(run_with(app, _depths(app))))
+        return
+    depths, known = run_with(app, _depths_and_takers(app))
+    if depths:
+        show_table(
+            ["queue", "waiting", "workers"],
+            [[name, depth, "?" if known is None else known.count(name)] for name, depth in depths.items()],
+            numbers=["waiting", "workers"],
+        )
     else:
         say("no queues yet")
+    if known is not None and known.silent:
+        say(f"note: {counted(known.silent, 'worker')} did not answer within {DEADLINE:g} s", err=True)
+
+
+async def _depths_and_takers(app: App) -> tuple[dict[str, int], Takers | None]:
+    """Return how many wait in each queue, those too that only a worker names, and who takes from them."""
+    depths = await _depths(app)
+    known = await takers(app, list(depths))
+    broker = app.connections().broker
+    for name in [] if known is None else known.nodes:
+        if name not in depths:
+            depths[name] = await broker.depth(name)
+    return dict(sorted(depths.items())), known
 
 
 async def _depths(app: App, names: Sequence[str] = ()) -> dict[str, int]:

@@ -144,6 +144,10 @@ class AmqpBroker:
                 if before == self._buffered(queue):
                     return count + before
 
+    async def takers(self, queue: str) -> int:
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            return await self._topology.count_consumers(queue)
+
     def _buffered(self, queue: str) -> int:
         return sum(subscription.buffered(queue) for subscription in self._subscriptions)
 

@@ -212,13 +212,21 @@ class Topology:
 
     async def count(self, queue: str) -> int | None:
         """Return how many messages are ready in a queue, ``None`` where there is no such queue."""
+        answer = await self._look_for(queue)
+        return None if answer is None else int(answer.message_count)
+
+    async def count_consumers(self, queue: str) -> int:
+        """Return how many consumers a queue has, 0 where there is no such queue."""
+        answer = await self._look_for(queue)
+        return 0 if answer is None else int(answer.consumer_count)
+
+    async def _look_for(self, queue: str) -> Any:
         try:
-            answer = await self._ask(methods.look_for_queue(queue))
+            return await self._ask(methods.look_for_queue(queue))
         except Refused as error:
             if error.code == NOT_FOUND:
                 return None
             raise
-        return int(answer.message_count)
 
     async def counts_deliveries(self, queue: str) -> bool | None:
         """Whether it is a quorum queue, which counts how often each message was handed out; ``None``: not to be known.

@@ -54,7 +54,7 @@ class _Consume(_AnyName, commands.Basic.Consume): ...
 
 
 def look_for_queue(queue: str) -> Frame:
-    """Ask whether a queue is there; the answer has its ``message_count``."""
+    """Ask whether a queue is there; the answer has its ``message_count`` and its ``consumer_count``."""
     return _DeclareQueue(queue=queue, passive=True)
 
 
