@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from celeriac import Celeriac
-from tests.cli.project import Project
+from tests.cli.project import TASKS, Project
 from tests.cli.terminal import on_a_terminal
 
 
@@ -92,3 +92,12 @@ def test_rabbitmq_counts_who_takes(project: Project, rabbit_url: str, queue: str
         texts = [check[1] for check in lines_of(project, rabbit_url)]
         assert f"2 tasks wait in {queue}-slow, and no worker takes from it" in texts
     project.run("queues", "purge", f"{queue}-slow", "-y", "-b", rabbit_url)
+
+
+def test_a_worker_tells_who_is_beside_it(project: Project) -> None:
+    project.write(TASKS.replace('Celeriac("shop")', 'Celeriac("shop", remote_control=True)'))
+    with serving(project.url), project.worker("-n", "two@here", "-c", "1") as beside:
+        beside.wait_for("beside   one@here")
+        with project.worker("-n", "two@here", "--log-format", "json") as doubled:
+            doubled.wait_for("beside it on this broker: one@here")
+            doubled.wait_for("another worker of this broker is named two@here too")

@@ -34,6 +34,7 @@ from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
 from celeriac.cli.loading import load, run_with
 from celeriac.cli.loops import LOOPS, loop_factory
+from celeriac.cli.neighbours import neighbours
 from celeriac.cli.observation import FamilyObservation, Observation
 from celeriac.cli.pidfile import pidfile
 from celeriac.cli.places import backend_place, broker_place
@@ -187,7 +188,7 @@ def worker(
     with Observation(shown) as observation:
         if supervised:
             source = _handed_down(source)
-        _, made = _load(
+        app, made = _load(
             context,
             source,
             chosen,
@@ -200,7 +201,7 @@ def worker(
         if supervised:
             _end_with_standard_input()
         with pidfile(None if supervised else celerys.pidfile, made.name):
-            _serve(made, chosen)
+            _serve(app, made, chosen, supervised=supervised)
     return Exit.OK
 
 
@@ -261,7 +262,11 @@ def show_banner(app: App, made: Worker, processes: int) -> None:
     title = f"celeriac {version('celeriac')}  {made.name}"
     say(styled(title, bold=True))
     for label, text in rows.items():
-        say("  ", styled(f"{label:<8}", dim=True), f" {text}")
+        _say_row(label, text)
+
+
+def _say_row(label: str, text: str) -> None:
+    say("  ", styled(f"{label:<8}", dim=True), f" {text}")
 
 
 POOL_TEXTS = {"threads": "threads", "processes": "child processes", "solo": "the event loop, one at a time"}
@@ -309,12 +314,18 @@ def _begin_child(target: str, include: Sequence[str], style: LogStyle, node: str
         handle_lines(style, node)
 
 
-def _serve(made: Worker, chosen: WorkerOptions) -> None:
+def _serve(app: App, made: Worker, chosen: WorkerOptions, *, supervised: bool) -> None:
+    asking: set[asyncio.Task[None]] = set()
+
     def say_ready() -> None:
         if chosen.log_format == "json":
             logger.info("%s ready", made.name)
         else:
             say(styled(f"{made.name} ready", fg="green"))
+        if not supervised:
+            asking.add(
+                asyncio.create_task(_say_neighbours(app, made.name, chosen), name="celeriac-neighbours")
+            )
 
     async def serve_and_end() -> None:
         gc.collect()
@@ -324,6 +335,18 @@ def _serve(made: Worker, chosen: WorkerOptions) -> None:
 
     with asyncio.Runner(loop_factory=loop_factory(chosen.loop)) as runner:
         runner.run(serve_and_end())
+
+
+async def _say_neighbours(app: App, own: str, chosen: WorkerOptions) -> None:
+    found = await neighbours(app, own)
+    if found.names and chosen.log_format == "json":
+        logger.info("beside it on this broker: %s", found)
+    elif found.names:
+        _say_row("beside", str(found))
+    if found.doubled:
+        logger.warning(
+            "another worker of this broker is named %s too: give each a name of its own, with -n", own
+        )
 
 
 async def _end_the_rest() -> None:
