@@ -151,9 +151,10 @@ def test_json_lines(project: Project):
         assert worker.stop() == 0
     lines = [json.loads(line) for line in worker.lines]
     assert all({"time", "level", "logger", "worker", "message"} <= line.keys() for line in lines)
-    [told] = [line for line in lines if line.get("task_id") == done]
+    [begun, told] = [line for line in lines if line.get("task_id") == done]
+    assert begun["message"].endswith("] started")
     assert (told["level"], told["task_name"]) == ("INFO", "shop.add")
-    [error] = [line for line in lines if line.get("task_id") == failed]
+    [_, error] = [line for line in lines if line.get("task_id") == failed]
     assert error["level"] == "ERROR"
     assert error["exception"].endswith("ValueError: no such thing")
 
