@@ -10,6 +10,7 @@ from celery import Celery, signals
 from celery._state import _set_task_join_will_block
 from celery.app.trace import setup_worker_optimizations
 from celery.app.utils import find_app
+from celery.fixups.django import DjangoFixup
 
 if TYPE_CHECKING:
     from celeriac.celery_app.app import CeleryApp
@@ -41,9 +42,24 @@ def live_in_child(target: str, node: str) -> Iterator[None]:
     app = app_of(target).celery
     setup_worker_optimizations(app, node)
     _set_task_join_will_block(True)
+    _let_fixups_close_connections(app)
     begin_process(app, node)
     yield
     signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+
+
+def _let_fixups_close_connections(app: Celery) -> None:
+    """Have Django's connections closed around tasks: its fixup begins with a worker's start, which a child has not."""
+    for fixup in app._fixups or ():  # noqa: SLF001 - there is no other way to them
+        if isinstance(fixup, DjangoFixup):
+            fixup.worker_fixup.worker = _ChildFace()
+            fixup.worker_fixup.install()
+
+
+class _ChildFace:
+    """What Django's fixup looks at, which closes pools of connections by it."""
+
+    pool_cls = "celery.concurrency.prefork:TaskPool"
 
 
 def begin_process(app: Celery, node: str) -> None:

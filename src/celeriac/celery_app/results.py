@@ -22,7 +22,7 @@ from celeriac.board import Board
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding
-from celeriac.wire.failure import Failure, describe, read_failure, rebuild
+from celeriac.wire.failure import describe, read_failure, rebuild
 from celeriac.wire.preview import preview
 from celeriac.wire.result import EXCEPTION_STATES, PENDING, ResultRecord, plain, read_date
 
@@ -55,15 +55,25 @@ class CeleryResults:
         self.chords = CeleryChords(self)
 
     def encode(self, record: ResultRecord) -> EncodedResult:
-        if not isinstance(record.result, Failure):
-            try:
-                self._app.backend.encode(record.result)
-            except Exception as error:
-                raise EncodeError(f"result of task {record.task_id}: {error}") from error
-        return EncodedResult(record, b"")
+        return EncodedResult(record, self.payload(record.result, record.task_id))
+
+    def payload(self, value: Any, task_id: str) -> bytes:
+        """Return the bytes of a value or a ``Failure``: what crosses from a child process, and is written anew then.
+
+        Raises ``EncodeError``.
+        """
+        try:
+            written = self._app.backend.encode(plain(value))
+        except Exception as error:
+            raise EncodeError(f"result of task {task_id}: {error}") from error
+        return written.encode() if isinstance(written, str) else bytes(written)
+
+    def value(self, payload: bytes) -> Any:
+        """Return what the bytes stand for; a failure as Celery's dictionary."""
+        return self._app.backend.decode(payload)
 
     async def store(self, encoded: EncodedResult) -> None:
-        await self.call(lambda: self._store(encoded.record))
+        await self.call(lambda: self._store(encoded))
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
         return await self.call(lambda: [self._load(task_id) for task_id in task_ids])
@@ -105,10 +115,11 @@ class CeleryResults:
                 raise BackendUnavailable(text) from error
             raise BackendError(text) from error
 
-    def _store(self, record: ResultRecord) -> None:
+    def _store(self, encoded: EncodedResult) -> None:
+        record = encoded.record
         self._app.backend.store_result(
             record.task_id,
-            plain(record.result),
+            self.value(encoded.payload),
             record.status,
             traceback=record.traceback,
             request=_request_of(record),
@@ -143,7 +154,7 @@ class CeleryChords:
         self._results = results
 
     def encode(self, part: Part) -> EncodedPart:
-        return EncodedPart(part, b"", "")
+        return EncodedPart(part, self._results.payload(part.value, part.task_id), "")
 
     async def open(self, openings: Sequence[Opening]) -> None:
         """Raise ``BackendError``: the app's own code makes its chords known."""
@@ -158,7 +169,9 @@ class CeleryChords:
         request = Request(
             {"id": part.task_id, "group": part.chord_id, "chord": part.body, "group_index": part.index}
         )
-        value = rebuild(part.value) if isinstance(part.value, Failure) else part.value
+        value = self._results.value(encoded.payload)
+        if (failure := read_failure(value)) is not None and part.state in EXCEPTION_STATES:
+            value = rebuild(failure)
         await self._results.call(lambda: app.backend.on_chord_part_return(request, part.state, value))
         return Standing()
 

@@ -1,0 +1,116 @@
+"""A Django project with Celery, unmodified, on celeriac's workers: its settings, tasks, database connections."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import LoggedProcess, RedisServer
+
+PROJECT = Path(__file__).parent / "django_project"
+
+CLIENT = """
+import json, sys, time
+import proj
+import django
+django.setup()
+from celery import chord
+from django.db import connection
+from django_celery_results.models import TaskResult
+from shop.models import Order
+from shop.tasks import break_connection, buy, look, pay, total
+
+order = Order.objects.create(name="tea")
+found = {"paid": pay.delay(order.pk).get(timeout=45)}
+order.refresh_from_db()
+found["stored"] = order.paid
+found["looks"] = [look.delay().get(timeout=45) for _ in range(2)]
+break_connection.delay().get(timeout=45)
+found["after_break"] = look.delay().get(timeout=45)
+found["not_bought"] = buy.delay("nothing", False).get(timeout=45)
+bought = buy.delay("cake", True).get(timeout=45)
+deadline = time.monotonic() + 45
+while not Order.objects.filter(pk=bought, paid=True).exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+found["bought"] = list(Order.objects.filter(pk=bought).values_list("paid", flat=True))
+found["total"] = chord([pay.s(order.pk) for _ in range(3)])(total.s()).get(timeout=45)
+try:
+    pay.delay(-1).get(timeout=45)
+except Order.DoesNotExist:
+    found["missing"] = "Order.DoesNotExist"
+row = TaskResult.objects.filter(task_name="shop.tasks.pay", status="SUCCESS").first()
+found["row"] = [json.loads(row.result), row.worker] if row else None
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def variables(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SHOP_BROKER": redis_server.url(),
+        "SHOP_QUEUE": f"django-{os.getpid()}",
+        "SHOP_DB": str(tmp_path_factory.mktemp("django") / "db.sqlite3"),
+        "DJANGO_SETTINGS_MODULE": "proj.settings",
+    }
+
+
+def python(code: str, variables: dict[str, str]) -> str:
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(
+        command, check=False, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=200
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def database(variables: dict[str, str]) -> None:
+    code = "import django; django.setup(); from django.core.management import call_command as call; "
+    python(code + "call('migrate', run_syncdb=True, verbosity=0)", variables)
+
+
+@pytest.fixture(scope="module", params=["threads", "processes"])
+def worker(
+    request: pytest.FixtureRequest, database: None, variables: dict[str, str]
+) -> Iterator[tuple[str, LoggedProcess]]:
+    command = [
+        sys.executable,
+        "-m",
+        "celeriac",
+        "-A",
+        "proj",
+        "worker",
+        "-P",
+        request.param,
+        "-n",
+        "shop@host",
+    ]
+    process = LoggedProcess(command, env=variables, cwd=PROJECT)
+    try:
+        process.wait_for(" ready")
+        yield request.param, process
+    finally:
+        process.stop()
+
+
+@pytest.mark.timeout(180)
+def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: dict[str, str]) -> None:
+    pool, process = worker
+    found: dict[str, Any] = json.loads(python(CLIENT, variables))
+    assert (found["paid"], found["stored"]) == ("tea", True)
+    assert (found["not_bought"], found["bought"], found["total"]) == (0, [True], 3)
+    assert found["missing"] == "Order.DoesNotExist"
+    assert found["row"] == ["tea", "shop@host"]
+    # In the same process and thread, with its connection closed after the task before.
+    (first, _, _), (second, in_main_thread, was_closed) = found["looks"]
+    assert (first == second, in_main_thread, was_closed) == (True, pool == "processes", True)
+    assert (second == process.pid) == (pool == "threads")
+    assert found["after_break"][2]
