@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from celeriac.backend import Backend, EncodedPart, EncodedResult, Standing
+from celeriac.board import Board
 from celeriac.broker import Broker, Receipt
 from celeriac.clock import Clock
 from celeriac.settings import Settings
@@ -36,6 +37,11 @@ class Server(Protocol):
     @property
     def broker(self) -> Broker:
         """The queues there; the same object each time. Raises ``ConfigError`` where this server keeps none."""
+        ...
+
+    @property
+    def board(self) -> Board:
+        """The small state that all users of this server share. Raises ``ConfigError`` where it keeps no queues."""
         ...
 
     def results(self, url: str) -> Backend | None:

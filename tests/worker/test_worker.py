@@ -21,6 +21,7 @@ from celeriac.errors import BackendError, EncodeError, TaskAborted
 from celeriac.testing.faults import Faults
 from celeriac.testing.worker import running
 from celeriac.wire.envelope import Envelope, Route
+from tests.worker.letters import letters_of
 
 WAIT = 20.0
 
@@ -132,7 +133,7 @@ async def test_an_unknown_task_is_a_failure_for_the_caller_and_a_dead_letter(app
         with pytest.raises(TaskNotFound, match=r"no\.such"):
             await (await app.send_task("no.such", [1])).wait(WAIT)
     assert worker.tally.refused == 1
-    [letter] = await app.connections().broker.dead.list()
+    [letter] = await letters_of(app)
     assert "no.such" in letter.reason
 
 
@@ -165,10 +166,10 @@ async def test_the_worker_survives_any_message_and_keeps_it(app: Celeriac):
     async with app.worker() as worker:
         assert await (await add.send(2, 3)).wait(WAIT) == 5
     assert worker.tally.refused == len(odd)
-    assert await broker.dead.count() == len(odd)
+    assert len(await letters_of(app)) == len(odd)
 
 
-@pytest.mark.parametrize("place", ["redis"], indirect=True)
+@pytest.mark.parametrize("places", ["redis"], indirect=True)
 async def test_what_follows_and_cannot_be_sent_is_a_failure_for_the_caller_and_a_dead_letter(app: Celeriac):
     @app.task
     async def add(x: int, y: int) -> int:
@@ -183,7 +184,7 @@ async def test_what_follows_and_cannot_be_sent_is_a_failure_for_the_caller_and_a
     assert "the worker failed" in letter.reason
 
 
-@pytest.mark.parametrize("place", ["memory"], indirect=True)
+@pytest.mark.parametrize("places", ["memory"], indirect=True)
 async def test_a_message_on_which_the_worker_itself_fails_is_kept(
     app: Celeriac, monkeypatch: pytest.MonkeyPatch
 ):

@@ -88,6 +88,11 @@ class Unusable:
         """A broker that raises ``ConfigError`` when it is used."""
         return self._nothing
 
+    @property
+    def board(self) -> Any:
+        """A board that raises ``ConfigError`` when it is used."""
+        return self._nothing
+
     def results(self, url: str) -> Any:
         """Return a result store that raises ``ConfigError`` when it is used."""
         return self._nothing if self._keeps_results else None

@@ -61,6 +61,11 @@ class DisabledServer:
         """Raise ``ConfigError``."""
         raise ConfigError("disabled:// keeps no queues: name a broker")
 
+    @property
+    def board(self) -> NoReturn:
+        """Raise ``ConfigError``."""
+        raise ConfigError("disabled:// keeps nothing: name a broker")
+
     def results(self, url: str) -> DisabledBackend | None:
         """Return what keeps nothing."""
         return DisabledBackend() if scheme_of(url) == "disabled" else None

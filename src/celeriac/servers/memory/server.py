@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from celeriac.board import Board
 from celeriac.errors import ConfigError
 from celeriac.server import Terms
 from celeriac.servers.memory.broker import MemoryBroker
@@ -22,6 +23,11 @@ class MemoryServer:
     def broker(self) -> MemoryBroker:
         """The queues."""
         return self._broker
+
+    @property
+    def board(self) -> Board:
+        """See ``celeriac.server.Server.board``."""
+        return self.broker.board
 
     def results(self, url: str) -> MemoryBackend | None:
         """Return this server's result store; ``None`` for a URL of another kind of server."""

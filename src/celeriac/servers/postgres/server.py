@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 
+from celeriac.board import Board
 from celeriac.errors import ConfigError
 from celeriac.server import Terms
 from celeriac.servers.postgres.broker import PostgresBroker
@@ -36,6 +37,11 @@ class PostgresServer:
         broker = PostgresBroker(self._connections, clock=self._terms.clock, lease=self._terms.settings.lease)
         self._opened.append(broker)
         return broker
+
+    @property
+    def board(self) -> Board:
+        """See ``celeriac.server.Server.board``."""
+        return self.broker.board
 
     def results(self, url: str) -> PostgresBackend | None:
         """Return the result store of the same database."""

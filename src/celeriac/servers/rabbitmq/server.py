@@ -6,6 +6,7 @@ import re
 from functools import cached_property, partial
 from typing import TypeAlias
 
+from celeriac.board import Board
 from celeriac.errors import ConfigError
 from celeriac.server import Terms
 from celeriac.servers.rabbitmq.broker import AmqpBroker
@@ -59,6 +60,11 @@ class AmqpServer:
             clock=self._terms.clock,
             link=self._link,
         )
+
+    @property
+    def board(self) -> Board:
+        """See ``celeriac.server.Server.board``."""
+        return self.broker.board
 
     def results(self, url: str) -> Results | None:
         """Return the result store of this server that sends messages (``rpc``) or has a queue for each result."""

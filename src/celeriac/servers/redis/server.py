@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 
+from celeriac.board import Board
 from celeriac.server import Terms
 from celeriac.servers.redis.broker import RedisBroker
 from celeriac.servers.redis.connection_pool import ConnectionPool
@@ -43,6 +44,11 @@ class RedisServer:
         )
         self._opened.append(broker)
         return broker
+
+    @property
+    def board(self) -> Board:
+        """See ``celeriac.server.Server.board``."""
+        return self.broker.board
 
     def results(self, url: str) -> RedisBackend | None:
         """Return the result store in the database that the URL names."""

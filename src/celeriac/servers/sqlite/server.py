@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 from pathlib import Path
 
+from celeriac.board import Board
 from celeriac.server import Terms
 from celeriac.servers.sqlite.broker import SqliteBroker
 from celeriac.servers.sqlite.results import SqlBackend
@@ -33,6 +34,11 @@ class SqliteServer:
         )
         self._opened.append(broker)
         return broker
+
+    @property
+    def board(self) -> Board:
+        """See ``celeriac.server.Server.board``."""
+        return self.broker.board
 
     def results(self, url: str) -> SqlBackend | None:
         """Return the result store of the same file."""
