@@ -31,6 +31,8 @@ class CeleryApp(Found):
         self.attachments = Attachments()
         self.attachments.listen(Life(celery, self._live_with))
         self.repertory = Repertory(self)
+        self.node = ""
+        """The name of the worker that this process runs tasks for; known in child processes."""
 
     def require_runnable(self) -> None:
         """Import the modules of the app's tasks. Raises ``ConfigError`` where a worker of this app would do harm."""
@@ -86,7 +88,7 @@ class CeleryApp(Found):
             self.repertory,
             lambda errback: is_inline(self.celery, errback.to_dict()),
             self.clock.now,
-            "",
+            self.node,
         )
 
     def _live_with(self, worker: Made) -> None:

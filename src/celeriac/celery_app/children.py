@@ -39,7 +39,9 @@ def task_of(target: str, name: str) -> CeleryTask:
 
 def live_in_child(target: str, node: str) -> Iterator[None]:
     """Announce a process that runs tasks, and its end; a lifespan of each child."""
-    app = app_of(target).celery
+    ours = app_of(target)
+    ours.node = node
+    app = ours.celery
     setup_worker_optimizations(app, node)
     _set_task_join_will_block(True)
     _let_fixups_close_connections(app)
