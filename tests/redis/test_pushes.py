@@ -9,7 +9,7 @@ import redis
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.pushes import Ear, Pushes
+from celeriac.servers.redis.pushes import Pushes, PushListener
 from celeriac.servers.redis.url import parse_redis_url
 from tests.redis.conftest import MakeBroker
 from tests.redis.messages import message, route
@@ -45,10 +45,14 @@ def listening(client: redis.Redis) -> list[str]:
 
 def listener(
     *channels: str, patterns: tuple[str, ...] = ()
-) -> tuple[Ear, Heard, asyncio.Queue[CeleriacError]]:
+) -> tuple[PushListener, Heard, asyncio.Queue[CeleriacError]]:
     heard: Heard = asyncio.Queue()
     lost: asyncio.Queue[CeleriacError] = asyncio.Queue()
-    return Ear(lambda *news: heard.put_nowait(news), lost.put_nowait, channels, patterns), heard, lost
+    return (
+        PushListener(lambda *news: heard.put_nowait(news), lost.put_nowait, channels, patterns),
+        heard,
+        lost,
+    )
 
 
 async def test_each_hears_its_own_channels_over_one_connection(
@@ -87,13 +91,13 @@ async def test_everybody_is_told_of_a_cut_and_can_join_again(
     own_redis: RedisServer, link: Link, pushes: Pushes
 ) -> None:
     listeners = [listener("a"), listener("b")]
-    for ear, _, _ in listeners:
-        await pushes.join(ear)
+    for mine, _, _ in listeners:
+        await pushes.join(mine)
     with own_redis.client() as client:
         client.client_kill_filter(_type="pubsub")
-    for ear, _, lost in listeners:
+    for mine, _, lost in listeners:
         assert isinstance(await asyncio.wait_for(lost.get(), 5), BrokerUnavailable)
-        await pushes.join(ear)
+        await pushes.join(mine)
     assert await link.call("PUBLISH", "a", "again") == 1
     assert await asyncio.wait_for(listeners[0][1].get(), 5) == (b"a", b"again")
 
@@ -105,8 +109,8 @@ async def test_a_channel_that_is_refused_costs_the_others_nothing(own_redis: Red
         )
     link = open_link(own_redis, "narrow:pw@")
     pushes = Pushes(link)
-    ear, heard, lost = listener("mine")
-    await pushes.join(ear)
+    mine, heard, lost = listener("mine")
+    await pushes.join(mine)
     with pytest.raises(BrokerError, match="channel"):
         await pushes.join(listener("theirs")[0])
     await link.call("PUBLISH", "mine", "x")
@@ -117,8 +121,8 @@ async def test_a_channel_that_is_refused_costs_the_others_nothing(own_redis: Red
 
 
 async def test_closing_tells_who_listens(link: Link, pushes: Pushes) -> None:
-    ear, _, lost = listener("a")
-    await pushes.join(ear)
+    mine, _, lost = listener("a")
+    await pushes.join(mine)
     await pushes.close()
     assert isinstance(lost.get_nowait(), BrokerUnavailable)
     assert await link.call("PUBLISH", "a", "x") == 0

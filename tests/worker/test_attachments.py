@@ -8,7 +8,7 @@ import pytest
 from celeriac import Celeriac, ConfigError, Context, Listener, Retry
 
 
-class Ear(Listener):
+class Recorder(Listener):
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
 
@@ -59,8 +59,8 @@ def app() -> Celeriac:
 
 
 async def test_a_listener_hears_what_happens_in_order(app: Celeriac):
-    ear = Ear()
-    app.listen(ear)
+    recorder = Recorder()
+    app.listen(recorder)
     async with app.worker(name="w@host") as worker:
         await worker.ready()
         assert await (await app.send_task("double", [2])).wait(timeout=10) == 4
@@ -72,7 +72,7 @@ async def test_a_listener_hears_what_happens_in_order(app: Celeriac):
         unknown = await app.send_task("nobody")
         with pytest.raises(Exception, match="nobody"):
             await unknown.wait(timeout=10)
-    assert ear.heard == [
+    assert recorder.heard == [
         ("starting", "w@host"),
         ("ready", "w@host"),
         ("received", "double"), ("started", "double"), ("ended", "SUCCESS"),
@@ -91,14 +91,14 @@ async def test_a_listener_that_raises_is_logged_once_and_hurts_nothing(
         def ended(self, attempt):
             raise RuntimeError("dropped it")
 
-    ear = Ear()
+    recorder = Recorder()
     app.listen(Clumsy())
-    app.listen(ear)
+    app.listen(recorder)
     caplog.set_level(logging.ERROR, "celeriac.worker")
     async with app.worker():
         results = [await app.send_task("double", [n]) for n in range(3)]
         assert [await result.wait(timeout=10) for result in results] == [0, 2, 4]
-    assert [heard for heard in ear.heard if heard[0] == "ended"] == [("ended", "SUCCESS")] * 3
+    assert [heard for heard in recorder.heard if heard[0] == "ended"] == [("ended", "SUCCESS")] * 3
     assert len([record for record in caplog.records if "listener" in record.message]) == 1
 
 

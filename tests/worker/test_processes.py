@@ -229,7 +229,7 @@ async def test_a_lifespan_that_a_child_cannot_import_is_refused_at_the_start():
 async def test_listeners_hear_of_children():
     heard: list[tuple[str, str, int]] = []
 
-    class Ear(Listener):
+    class Recorder(Listener):
         def child_started(self, node: str, pid: int) -> None:
             heard.append(("started", node, pid))
 
@@ -237,7 +237,7 @@ async def test_listeners_hear_of_children():
             heard.append(("stopped", node, pid))
 
     attachments = Attachments()
-    attachments.listen(Ear())
+    attachments.listen(Recorder())
     worker = Worker(tasks.app, pool="processes", concurrency=1, name="w@host", attachments=attachments)
     async with tasks.app, worker:
         _, pid = await (await tasks.square.send(1)).wait(WAIT)

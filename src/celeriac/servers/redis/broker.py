@@ -20,6 +20,7 @@ from celeriac.servers.redis.board import RedisBoard
 from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.dead import RedisDeadLetters
 from celeriac.servers.redis.fanout import RedisFanout
+from celeriac.servers.redis.foreign_keys import ForeignKeys
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link
@@ -31,7 +32,6 @@ from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.redis.schedule import RedisSchedule
 from celeriac.servers.redis.settlements import RedisSettlements
 from celeriac.servers.redis.settling import Settler
-from celeriac.servers.redis.strangers import Strangers
 from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.servers.redis.survey import survey
 from celeriac.servers.redis.trial import Trial
@@ -75,7 +75,7 @@ class RedisBroker:
         self._link = Link(target, self.connections, unavailable=BrokerUnavailable, refused=BrokerError)
         self._pushes = Pushes(self._link)
         self._keys = Keys(key_prefix or self._link.target.key_prefix, priority_steps)
-        self._link.on_wrong_type = Strangers(self._link, self._keys).set_aside
+        self._link.on_wrong_type = ForeignKeys(self._link, self._keys).set_aside
         self._bindings = Bindings(self._link, self._keys)
         self._parking = Parking(self._link, self._keys)
         self._publishing = Publishing(self._link, self._keys, self._bindings, self._parking)

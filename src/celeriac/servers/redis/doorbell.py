@@ -18,7 +18,7 @@ from typing import Any
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.pushes import Ear, Pushes
+from celeriac.servers.redis.pushes import Pushes, PushListener
 
 _log = logging.getLogger("celeriac.broker.redis")
 
@@ -40,7 +40,7 @@ class Doorbell:
         self._pushes = pushes
         self._alarm = alarm.encode()
         self._rung = asyncio.Event()
-        self._ear = Ear(self._note, self._lost, changes=True)
+        self._listener = PushListener(self._note, self._lost, changes=True)
         self._listens = False
         self._failure: CeleriacError | None = None
         self._polling = False
@@ -79,7 +79,7 @@ class Doorbell:
 
     async def _look(self, keys: Sequence[str]) -> Sequence[Any]:
         if not self._listens:
-            await self._pushes.join(self._ear)
+            await self._pushes.join(self._listener)
             self._listens = True
         return await self._pushes.look(
             [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
@@ -120,7 +120,7 @@ class Doorbell:
     async def close(self) -> None:
         """Listen no more. Idempotent."""
         self._listens = False
-        await self._pushes.leave(self._ear)
+        await self._pushes.leave(self._listener)
         self._failure = None
 
     def _note(self, channel: bytes, keys: object) -> None:

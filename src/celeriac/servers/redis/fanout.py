@@ -21,7 +21,7 @@ from celeriac.retry import Backoff
 from celeriac.servers.inbox import Inbox, answers_of
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link, Script
-from celeriac.servers.redis.pushes import Ear, Pushes
+from celeriac.servers.redis.pushes import Pushes, PushListener
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import pack, unpack
 from celeriac.wire.names import binding_member
@@ -175,12 +175,12 @@ class _Listening:
     ) -> None:
         self._pushes = pushes
         self._inbox = inbox
-        self._ear = Ear(self._hear, self._lose, channels, patterns)
+        self._listener = PushListener(self._hear, self._lose, channels, patterns)
         self._cut = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        await self._pushes.join(self._ear)
+        await self._pushes.join(self._listener)
         self._tending = asyncio.create_task(self._tend(), name="celeriac-fanout")
 
     async def close(self) -> None:
@@ -189,7 +189,7 @@ class _Listening:
         if tending is not None:
             tending.cancel()
             await asyncio.wait([tending])
-            await self._pushes.leave(self._ear)
+            await self._pushes.leave(self._listener)
             self._inbox.fail(
                 BrokerUnavailable("nobody listens any more: the block was left, or the broker closed")
             )
@@ -219,7 +219,7 @@ class _Listening:
         while True:
             self._cut.clear()
             try:
-                return await self._pushes.join(self._ear)
+                return await self._pushes.join(self._listener)
             except BrokerUnavailable as error:
                 pause = backoff.pause()
                 _log.debug("nothing is heard, again in %.1f s: %s", pause, error)

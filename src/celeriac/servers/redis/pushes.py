@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import CeleriacError
-from celeriac.servers.redis.eye import Eye
 from celeriac.servers.redis.link import Line, Link
+from celeriac.servers.redis.tracking import TrackingLine
 
 CHANGES = "__redis__:invalidate"
 """The channel on which the server tells of changed keys in protocol 2."""
@@ -26,7 +26,7 @@ _SILENCE = 10.0
 """Seconds without a word after which the connection is asked whether it stands."""
 
 
-class Ear(msgspec.Struct, eq=False):
+class PushListener(msgspec.Struct, eq=False):
     """One listener: its channels, and the functions that it is called by.
 
     :param hear: called with the name of a channel and what came there.
@@ -83,37 +83,37 @@ class Pushes:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._ears: set[Ear] = set()
+        self._listeners: set[PushListener] = set()
         self._line: Line | None = None
         self.protocol = 3
         self._number: int | CeleriacError = 0
         self._looks = False
-        self._eye = Eye(link)
+        self._looking = TrackingLine(link)
         self._reader: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._awaited: deque[_Awaited] = deque()
         self._heard_at = 0.0
         self._asked_at: float | None = None
 
-    async def join(self, ear: Ear) -> None:
+    async def join(self, listener: PushListener) -> None:
         """Let this listener hear. Raises the link's errors, after which it hears nothing."""
         async with self._turn:
             line = self._line or await self._open()
-            self._ears.add(ear)
+            self._listeners.add(listener)
             try:
                 async with self._link.deadline():
-                    await self._subscribe(line, ear)
+                    await self._subscribe(line, listener)
             except self._link.unavailable as error:
                 await self._lose(line, error)
                 raise
             except BaseException:
-                await self._forget(ear)
+                await self._forget(listener)
                 raise
 
-    async def leave(self, ear: Ear) -> None:
+    async def leave(self, listener: PushListener) -> None:
         """Let this listener hear no more. Idempotent."""
         async with self._turn:
-            await self._forget(ear)
+            await self._forget(listener)
 
     async def look(self, questions: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to commands that read; listeners are told once when what they read changes.
@@ -124,7 +124,7 @@ class Pushes:
         if self.protocol == 2:
             if isinstance(self._number, CeleriacError):
                 raise self._number
-            return await self._eye.look(self._number, questions)
+            return await self._looking.look(self._number, questions)
         if self._looks:
             return await self._ask(questions)
         tracked, *answers = await self._ask([("CLIENT", "TRACKING", "ON"), *questions])
@@ -156,7 +156,7 @@ class Pushes:
         """Close the connection; those who listen are told. Idempotent."""
         if self._line is not None:
             await self._lose(self._line, self._away("its broker was closed"))
-        await self._eye.close()
+        await self._looking.close()
 
     async def _open(self) -> Line:
         line = await self._open_line()
@@ -184,9 +184,9 @@ class Pushes:
             self._number = error
         return line
 
-    async def _subscribe(self, line: Line, ear: Ear) -> None:
-        changes = [CHANGES] if ear.changes and line.protocol == 2 else []
-        commands = [("SUBSCRIBE", [*ear.channels, *changes]), ("PSUBSCRIBE", ear.patterns)]
+    async def _subscribe(self, line: Line, listener: PushListener) -> None:
+        changes = [CHANGES] if listener.changes and line.protocol == 2 else []
+        commands = [("SUBSCRIBE", [*listener.channels, *changes]), ("PSUBSCRIBE", listener.patterns)]
         futures = []
         for command, names in commands:
             if names:
@@ -214,16 +214,24 @@ class Pushes:
         self._awaited.append(kind(missing, future))
         return future
 
-    async def _forget(self, ear: Ear) -> None:
-        if ear not in self._ears:
+    async def _forget(self, listener: PushListener) -> None:
+        if listener not in self._listeners:
             return
-        self._ears.discard(ear)
-        if not self._ears:
+        self._listeners.discard(listener)
+        if not self._listeners:
             await self._hang_up()
             return
         for command, mine, others in (
-            ("UNSUBSCRIBE", ear.channels, {name for other in self._ears for name in other.channels}),
-            ("PUNSUBSCRIBE", ear.patterns, {name for other in self._ears for name in other.patterns}),
+            (
+                "UNSUBSCRIBE",
+                listener.channels,
+                {name for other in self._listeners for name in other.channels},
+            ),
+            (
+                "PUNSUBSCRIBE",
+                listener.patterns,
+                {name for other in self._listeners for name in other.patterns},
+            ),
         ):
             gone = [name for name in mine if name not in others]
             if gone and self._line is not None:
@@ -254,14 +262,14 @@ class Pushes:
             self._tell_of_changes(*rest)
         elif kind in (b"message", b"pmessage"):
             *channel, content = rest
-            for ear in tuple(self._ears):
-                if ear.wants(kind, name):
-                    ear.hear(channel[0] if channel else name, content)
+            for listener in tuple(self._listeners):
+                if listener.wants(kind, name):
+                    listener.hear(channel[0] if channel else name, content)
 
     def _tell_of_changes(self, keys: Sequence[bytes] | None) -> None:
-        for ear in tuple(self._ears):
-            if ear.changes:
-                ear.hear(CHANGES.encode(), keys)
+        for listener in tuple(self._listeners):
+            if listener.changes:
+                listener.hear(CHANGES.encode(), keys)
 
     def _answer(self, answer: Any) -> None:
         if not self._awaited:
@@ -286,9 +294,9 @@ class Pushes:
         awaited, self._awaited = self._awaited, deque()
         for each in awaited:
             each.fail(error)
-        ears, self._ears = self._ears, set()
-        for ear in ears:
-            ear.lost(error)
+        listeners, self._listeners = self._listeners, set()
+        for listener in listeners:
+            listener.lost(error)
         reader, self._reader = self._reader, None
         if reader is not None and reader is not asyncio.current_task():
             reader.cancel()
@@ -305,7 +313,7 @@ class Pushes:
             await asyncio.wait([reader])
         if line is not None:
             await line.close()
-        await self._eye.close()
+        await self._looking.close()
 
 
 def _note(future: asyncio.Future[list[Any]]) -> None:

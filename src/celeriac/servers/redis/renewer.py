@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from celeriac.retry import Backoff
 from celeriac.servers.redis import renewal
 
 logger = logging.getLogger("celeriac.broker.redis")
@@ -72,6 +73,7 @@ class Renewer:
         self._restart: asyncio.TimerHandle | None = None
         self._start: Callable[[], _Runner] = _ProcessRunner
         self._failures = 0
+        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         self._trouble = ""
 
     @property
@@ -120,6 +122,7 @@ class Renewer:
         for line in text.decode(errors="replace").splitlines():
             if line == renewal.READY:
                 self._failures = 0
+                self._backoff.reset()
             else:
                 self._log_change(line)
 
@@ -138,7 +141,7 @@ class Renewer:
         self._failures += 1
         if self._failures >= _TRIES:
             self._fall_back(f"{sys.executable} {how}")
-        wait = min(_FIRST_WAIT * 2**self._failures, _LONGEST_WAIT)
+        wait = self._backoff.pause()
         logger.warning("the process that renews %s %s, starting another in %.1f s", self._name, how, wait)
         self._restart = asyncio.get_running_loop().call_later(wait, self._begin)
 

@@ -15,7 +15,7 @@ from typing import Any
 from celeriac.errors import CeleriacError, Finding
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Line, Link, Script
-from celeriac.servers.redis.pushes import CHANGES, Ear, Pushes
+from celeriac.servers.redis.pushes import CHANGES, Pushes, PushListener
 
 _LONGEST_PUSH = 2.0
 """Seconds within which a push that was asked for arrives."""
@@ -176,7 +176,7 @@ class Trial:
         why = ""
         pushes, told = Pushes(self._link), asyncio.Event()
         try:
-            await pushes.join(Ear(lambda *_: told.set(), lambda _: None, changes=True))
+            await pushes.join(PushListener(lambda *_: told.set(), lambda _: None, changes=True))
             for answer in await pushes.look([("EXISTS", key)]):
                 if isinstance(answer, CeleriacError):
                     raise answer

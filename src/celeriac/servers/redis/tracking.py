@@ -18,7 +18,7 @@ _LISTENER_GONE = "redirect to does not exist"
 """The server's error if the connection that gets the notes was just cut: it does not mean that tracking is refused."""
 
 
-class Eye:
+class TrackingLine:
     """Reads tracked keys for one link, over a connection that the first look opens."""
 
     def __init__(self, link: Link) -> None:

@@ -37,7 +37,7 @@ return found
 )
 
 
-class Strangers:
+class ForeignKeys:
     """Renames foreign keys under the names of one broker."""
 
     def __init__(self, link: Link, keys: Keys) -> None:
