@@ -71,6 +71,8 @@ local function due_of(raw, now, prefix)
       return nil
     end
   end
+  if type(headers.stamps) == 'table' and next(headers.stamps)
+    and redis.call('EXISTS', prefix .. 'celeriac.revoked.stamps') == 1 then return nil end
   return at
 end
 """
