@@ -137,7 +137,7 @@ class Schedules:
         key, ticking, broker = slot_key(self._app.name, name), self._ticking(), self._places().broker
         sent = 0
         for slot in slots:
-            message = self._app.outbox.prepare(ticking.call(entry, key, slot))
+            message = await self._app.outbox.prepare(ticking.call(entry, key, slot))
             sent += await broker.publish_once(f"backfill {key} {slot!r}", [message])
         return sent
 

@@ -52,7 +52,7 @@ class Ticking:
                 await self._places.beat.tick(key, slot, ())
                 logger.info("%s: a slot is skipped, the run before it goes on", entry.name)
             return entry.overlap == "skip"
-        message = self._outbox.prepare(self.call(entry, key, slot))
+        message = await self._outbox.prepare(self.call(entry, key, slot))
         if await self._places.beat.tick(key, slot, [message]):
             logger.debug("%s: ticked", entry.name)
         return True

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from celery import Celery
 
+from celeriac.beat.schedules import Schedules
+from celeriac.celery_app.beat import read_schedules
 from celeriac.celery_app.children import live_in_child
 from celeriac.celery_app.found import Found
 from celeriac.celery_app.life import Life
@@ -46,6 +48,12 @@ class CeleryApp(Found):
             self.celery.finalize()
             divert(self.celery)
             self.tasks = self.repertory = Repertory(self)  # type: ignore[assignment]
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """The periodic tasks of its ``beat_schedule``. Raises ``ConfigError`` for one that cannot be read."""
+        self.load_tasks()
+        return read_schedules(self, self.celery)
 
     def worker(
         self,

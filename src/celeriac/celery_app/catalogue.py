@@ -89,7 +89,8 @@ HONOURED: Mapping[str, str] = {
 }
 """Settings that keep their meaning, with what they become."""
 
-_BEAT = "`celery beat` reads it, and sends to celeriac workers as before"
+_BEAT = "`celeriac beat` sleeps until the next slot, and keeps with the broker what was ticked"
+_SCHEDULE = "`celeriac beat` reads it, and `celeriac worker -B`; `celery beat` may go on instead of them"
 _OUTAGES = "an outage is waited for, however long, with pauses that grow"
 _CONNECTIONS = "a worker has few connections, which it watches itself"
 _ADAPTED = "read by Celery's own store of results, in which they are kept"
@@ -100,11 +101,11 @@ HARMLESS: Mapping[str, str] = {
     "beat_enable_remote_control": _BEAT,
     "beat_remote_control_max_tick_age": _BEAT,
     "beat_max_loop_interval": _BEAT,
-    "beat_schedule": _BEAT,
-    "beat_scheduler": _BEAT,
+    "beat_schedule": _SCHEDULE,
+    "beat_scheduler": "`celeriac beat` reads beat_schedule alone; others need their own beat",
     "beat_schedule_filename": _BEAT,
     "beat_sync_every": _BEAT,
-    "beat_cron_starting_deadline": _BEAT,
+    "beat_cron_starting_deadline": _SCHEDULE,
     "broker_connection_timeout": "the setting publish_timeout limits each call",
     "broker_connection_retry": _OUTAGES,
     "broker_connection_retry_on_startup": _OUTAGES,

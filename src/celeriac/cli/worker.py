@@ -18,8 +18,8 @@ import click
 import msgspec
 
 from celeriac.beat.lifespan import with_ticking
-from celeriac.beat.schedules import Schedules
-from celeriac.cli.beat import DOUBLES
+from celeriac.celeriac import Celeriac
+from celeriac.cli.beat import DOUBLES, schedules_of
 from celeriac.cli.celery_flags import (
     HARMLESS,
     LogLevel,
@@ -240,9 +240,9 @@ def _load(
 def _attached(beat: bool | None, app: App) -> Attachments | None:
     """Return the listeners and lifespans of a worker, with the ticker of periodic tasks if it is to tick."""
     attachments: Attachments | None = getattr(app, "attachments", None)
-    schedules: Schedules | None = getattr(app, "schedules", None)
-    if schedules is None or not ((schedules.by_default and schedules.declared) if beat is None else beat):
+    if beat is False or (beat is None and not (isinstance(app, Celeriac) and app.schedules.declared)):
         return attachments
+    schedules = schedules_of(app)
     if not schedules.by_default:
         logger.warning("%s", DOUBLES)
     return with_ticking(attachments or Attachments(), schedules)

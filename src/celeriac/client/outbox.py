@@ -9,8 +9,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from celeriac.canvas.budget import Budget
 from celeriac.canvas.freeze import freeze
-from celeriac.canvas.launch import Launch, Origin
+from celeriac.canvas.launch import FollowUp, Launch, Origin
 from celeriac.canvas.nodes import Node, checked, has_chord
 from celeriac.canvas.trail import Trail, trail
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
@@ -102,9 +103,23 @@ class Outbox:
         await connections.publisher.publish_many(zip(messages, (call.options for call in calls), strict=True))
         return [self._sent(call, message) for message, call in zip(messages, calls, strict=True)]
 
-    def prepare(self, call: Call[Any]) -> tuple[Envelope, Route]:
+    async def prepare(self, call: Call[Any]) -> tuple[Envelope, Route]:
         """Return the message of a call as the broker takes it. Raises ``EncodeError``; nothing is sent."""
-        return self._connections.current().publisher.prepare_one(self._message(call, None), call.options)
+        options = call.options
+        follow_up = FollowUp(
+            self._message(call, None),
+            queue=options.queue,
+            exchange=options.exchange,
+            routing_key=options.routing_key,
+            countdown=options.countdown,
+            eta=options.eta,
+            expires=options.expires,
+            serializer=options.serializer,
+            compression=options.compression,
+        )
+        publisher = self._connections.current().publisher
+        (message,) = await publisher.prepare([follow_up], self._defaults, Budget())
+        return message
 
     def delay(self, call: Call[R]) -> Result[R]:
         """Send and block until the broker has the message."""

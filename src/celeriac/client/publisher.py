@@ -75,10 +75,6 @@ class Publisher:
                 await asyncio.sleep(options.retry.delay(attempt, random.random))
                 attempt += 1
 
-    def prepare_one(self, message: TaskMessage, options: SendOptions = NO_OPTIONS) -> tuple[Envelope, Route]:
-        """Encode and route a message. Raises ``EncodeError``."""
-        return self._prepare(message, options)
-
     async def publish_many(self, messages: Iterable[tuple[TaskMessage, SendOptions]]) -> None:
         """Publish all in a few round trips, in order. Raises as ``publish`` does; some may then have been published."""
         if self._listeners:
