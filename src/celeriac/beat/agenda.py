@@ -75,6 +75,9 @@ def line_of(entry: Entry, key: str, last: float | None, alive_since: float, now:
     :param alive_since: since when there was always a process that ticks.
     """
     dealt_with = max(entry.since, entry.since if last is None else last)
+    first = entry.next(dealt_with)
+    if first is None or first > now:
+        return Line(entry, key, deque(), first)
     border = min(max(alive_since, dealt_with), now)
     late = _caught_up(entry, dealt_with, border, now) + _latest(entry, border, now, MOST)
     return Line(entry, key, deque(late), entry.next(max(now, dealt_with)))

@@ -38,8 +38,8 @@ class Leading:
         self._clock = clock
         lease = min(lease, LEASE)
         # Held for so long, and tried so often, that both together are a lease.
-        self._hold, self._pause = lease * 0.68, lease * 0.3
-        self._alive_for, self._alive_pause = 2 * lease, 0.6 * lease
+        self._hold, self._pause = lease * 0.58, lease * 0.4
+        self._alive_for, self._alive_pause = 2 * lease, 0.8 * lease
         self._until = self._again = self._alive_again = 0.0
         self.alive_since = clock.now()
         self._adopted = False
