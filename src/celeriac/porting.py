@@ -156,7 +156,9 @@ def explains(owner: str, names: Mapping[str, str]) -> Callable[[C], C]:
     :param owner: what such an object is, such as ``a task``.
     """
 
-    def explain(_: Any, name: str) -> NoReturn:
+    def explain(self: Any, name: str) -> NoReturn:
+        if hasattr(type(self), name):
+            object.__getattribute__(self, name)  # a property that failed: its own error says more
         raise missing(owner, name, names)
 
     def add(kind: C) -> C:

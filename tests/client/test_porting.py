@@ -106,6 +106,15 @@ def test_celerys_arguments_of_retry(given: str, instead: str) -> None:
         context().retry(**{given: 1})  # type: ignore[arg-type]
 
 
+def test_the_error_of_a_property_is_not_hidden() -> None:
+    class Own(Celeriac):
+        @property
+        def broken(self) -> str:
+            return self.nothing_of_this_name
+
+    assert refusal(lambda: Own("own", **MEMORY).broken) == "a celeriac app has no 'nothing_of_this_name'"
+
+
 def test_objects_are_copied_and_pickled_as_before() -> None:
     signature = add.s(1, 2)
     assert copy.copy(signature) == signature

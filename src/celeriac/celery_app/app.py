@@ -19,6 +19,7 @@ from celeriac.celery_app.run import is_inline
 from celeriac.celery_app.task import Repertory
 from celeriac.celery_app.writing import divert
 from celeriac.client.connections import Connections
+from celeriac.errors import ConfigError
 from celeriac.worker.attachments import Attachments
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Made
@@ -44,8 +45,12 @@ class CeleryApp(Found):
     def load_tasks(self) -> None:
         """Import the modules of the app's tasks, as Celery's worker does."""
         if not self.tasks:
-            self.celery.loader.import_default_modules()
-            self.celery.finalize()
+            try:
+                self.celery.loader.import_default_modules()
+                self.celery.finalize()
+            except Exception as error:
+                text = f"importing the modules of its tasks failed: {type(error).__name__}: {error}"
+                raise ConfigError(f"-A {self.target}: {text}") from error
             divert(self.celery)
             self.tasks = self.repertory = Repertory(self)  # type: ignore[assignment]
 

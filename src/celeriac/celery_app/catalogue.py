@@ -52,6 +52,12 @@ HONOURED: Mapping[str, str] = {
     "task_default_exchange_type": "the exchange of the queues that are declared",
     "task_default_routing_key": "the key that the queues are bound with",
     "task_default_priority": "read by Celery's own code",
+    "task_acks_on_failure_or_timeout": "both of the two settings beside it",
+    "task_acks_on_failure": "failed tasks with task_acks_late are dead letters where false",
+    "task_acks_on_timeout": "tasks with task_acks_late past their limit are requeued where false",
+    "task_reject_on_worker_lost": "tasks with task_acks_late whose process died are requeued where true",
+    "task_default_rate_limit": "rate_limit of the tasks that have none",
+    "worker_disable_rate_limits": "no rate limits where true",
     "task_default_delivery_mode": "read by Celery's own code",
     "task_eager_propagates": "read by Celery's own code",
     "task_ignore_result": "ignore_result",
@@ -206,7 +212,6 @@ HARMLESS: Mapping[str, str] = {
 """Settings that change nothing here which anybody relies on, with the reason."""
 
 _KEEP_DEFAULT = "leave it at its default, so that workers of both kinds see the same"
-_RATES = "rate limits are not enforced: limit the tasks at once with a queue and -c of their own"
 _SIGNING = "signed messages are neither written nor checked: use json over TLS"
 
 WARNED: Mapping[str, str] = {
@@ -225,17 +230,11 @@ WARNED: Mapping[str, str] = {
     "security_key": _SIGNING,
     "security_key_password": _SIGNING,
     "security_digest": _SIGNING,
-    "task_acks_on_failure_or_timeout": "a failed task is acknowledged always: retry it where it is to run again",
-    "task_acks_on_failure": "a failed task is acknowledged always: retry it where it is to run again",
-    "task_acks_on_timeout": "a task past its limit is acknowledged always: retry it where it is to run again",
-    "task_default_rate_limit": _RATES,
-    "task_reject_on_worker_lost": "a message whose child died is dealt with as task_acks_late says",
     "task_retry_on_worker_lost": "a message whose child died is dealt with as task_acks_late says",
     "worker_agent": "there are no agents: take it out",
     "worker_autoscaler": "the pool has as many processes as -c says: give the most that may run at once",
     "worker_soft_shutdown_timeout": "give --grace SECONDS in its place",
     "worker_consumer": "the worker's consumer is celeriac's own: what yours does can be a Listener or a signal",
-    "worker_disable_rate_limits": _RATES,
     "worker_deduplicate_successful_tasks": "a task that ended already is run again if its message is: make it "
     "idempotent, or give task_acks_late=False",
     "worker_timer": "the worker's timer is celeriac's own: take it out",

@@ -12,6 +12,7 @@ from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 
 from celeriac.celery_app.departures import Departure
+from celeriac.celery_app.preflight import look_at
 from celeriac.celery_app.results import CeleryResults
 from celeriac.celery_app.settings import Mapped, map_settings
 from celeriac.client.app import App
@@ -41,8 +42,8 @@ class Found(App):
 
     @property
     def departures(self) -> Sequence[Departure]:
-        """What is to be said of its settings."""
-        return self.mapped.departures
+        """What is to be said of it; of its tasks only what is loaded."""
+        return (*self.mapped.departures, *look_at(self.celery))
 
     @property
     def remarks(self) -> Sequence[str]:
@@ -76,10 +77,6 @@ class Found(App):
 
     def require_runnable(self) -> None:
         """Raise ``ConfigError`` where a worker of this app would do harm."""
-        if not self.tasks:
-            raise ConfigError(
-                "celeriac can send for a Celery app, not run its tasks yet; make it a celeriac.Celeriac"
-            )
         refused = [str(departure) for departure in self.departures if departure.level == "refuse"]
         if refused:
             raise ConfigError("; ".join(refused))

@@ -49,6 +49,7 @@ class CeleryTask:
             ignore_result=bool(task.ignore_result),
             track_started=False,  # the tracer stores it
             delivery="at_least_once" if task.acks_late else "at_most_once",
+            rate_limit=None if task.app.conf.worker_disable_rate_limits else task.rate_limit or None,
         )
         self.conduct = Conduct(
             concludes=True,

@@ -60,7 +60,7 @@ def doctor(source: Source, as_objects: bool) -> int:
     except ConfigError as error:
         checks.append(Check("fail", "app", str(error)))
     else:
-        checks.append(_app(source, app))
+        checks += _preflight(source, app)
         checks += run_with(app, _examine(source, app))
     _show(checks, as_objects=as_objects)
     return Exit.FAILED if any(check.level == "fail" for check in checks) else Exit.OK
@@ -82,6 +82,18 @@ def _extras() -> Check:
     if missing:
         text += f"; not installed: pip install 'celeriac[{','.join(sorted(missing))}]'"
     return Check("ok", "extras", text)
+
+
+def _preflight(source: Source, app: App) -> list[Check]:
+    """Return what a worker of the app would say, or why it would not start."""
+    refusal = []
+    try:
+        app.require_runnable()
+    except ConfigError as error:
+        refusal = [
+            Check("fail", "app", str(error), "a worker of this app does not start before that is mended")
+        ]
+    return [*refusal, _app(source, app), *(Check("warn", "app", remark) for remark in app.remarks)]
 
 
 def _app(source: Source, app: App) -> Check:
