@@ -65,7 +65,7 @@ def test_ours_have_the_fields_of_celerys(kind: str, transport: str) -> None:
         given |= dict.fromkeys(OURS_ALONE, "celery")
     ours = msgspec.convert(given, OF_KIND[kind], strict=True)  # the types, too
     writer = EventWriter(theirs.node, theirs.fields["pid"])
-    envelope = writer.message([writer.event(ours)]) if kind.startswith("task") else writer.single(ours)
+    envelope = writer.message([ours]) if kind.startswith("task") else writer.single(ours)
     (read,) = read_events(envelope, Codecs())
     assert {name: value for name, value in read.fields.items() if name not in OURS_ALONE} == {
         name: value for name, value in theirs.fields.items() if name not in OURS_ALONE
@@ -76,29 +76,37 @@ def test_ours_have_the_fields_of_celerys(kind: str, transport: str) -> None:
 
 def test_the_offset_of_local_time_is_told_only_where_it_moves_no_timestamp() -> None:
     started = events.TaskStarted(1, 2.0, "id")
-    assert json.loads(EventWriter("a@b", 1).event(started))["utcoffset"] == 0.0
-    assert "utcoffset" not in json.loads(EventWriter("a@b", 1, -9.0).event(started))
+    assert json.loads(EventWriter("a@b", 1).single(started).body)["utcoffset"] == 0.0
+    assert "utcoffset" not in json.loads(EventWriter("a@b", 1, -9.0).single(started).body)
 
 
 @pytest.mark.parametrize("text", ["\ud800", "é\u2028", "\x00", '"\\'])
 def test_any_text_is_written(text: str) -> None:
     writer = EventWriter(f"{text}@b", 1)
     event = events.TaskFailed(1, 2.0, text, text, text, text, text, text)
-    written = json.loads(writer.event(event))
+    written = json.loads(writer.single(event).body)
     assert (written["uuid"], written["exception"], written["traceback"]) == (text, text, text)
+
+
+def test_a_text_that_looks_like_an_event_is_a_text() -> None:
+    text = '{"type":"task-failed"}'
+    events_ = [events.TaskSucceeded(1, 2.0, text, text, 0.5), events.TaskStarted(2, 2.0, "\ud800")]
+    written = json.loads(EventWriter("a@b", 1).message(events_).body)
+    assert [(event["hostname"], event["pid"]) for event in written] == [("a@b", 1)] * 2
+    assert (written[0]["uuid"], written[0]["result"], written[1]["uuid"]) == (text, text, "\ud800")
 
 
 def test_numbers_of_any_size_are_written() -> None:
     event = events.TaskProgress(1, 2.0, "id", 10**30, 10**31, None)
-    assert json.loads(EventWriter("a@b", 1).event(event))["progress"] == 10**30
+    assert json.loads(EventWriter("a@b", 1).single(event).body)["progress"] == 10**30
 
 
 def test_what_is_not_told_has_no_field() -> None:
     failed = events.TaskFailed(1, 2.0, "id", "ValueError()")
     heartbeat = events.WorkerHeartbeat(1, 2.0, 2.0, 0, 0, [0, 0, 0], "celeriac", "1", "Linux")
     writer = EventWriter("a@b", 1)
-    assert not {"name", "args", "kwargs", "traceback"} & set(json.loads(writer.event(failed)))
-    assert not {"sampled", "dropped", "lag"} & set(json.loads(writer.event(heartbeat)))
+    assert not {"name", "args", "kwargs", "traceback"} & set(json.loads(writer.single(failed).body))
+    assert not {"sampled", "dropped", "lag"} & set(json.loads(writer.single(heartbeat).body))
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ BUFFERED = 10_000
 """Events that are kept while the broker is away."""
 
 BATCH, BATCH_BYTES = 300, 64 * 1024
-"""Events of one message, as many as 100 tasks have, and the bytes after which no further one is added."""
+"""The most events of one message, as many as 100 tasks have, and the most bytes, unless a single event has more."""
 
-PAUSE = 0.02
+PAUSE = 0.05
 """Seconds between batches that are not full: a message costs as much as the events of some tasks."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
@@ -54,6 +54,7 @@ class EventSender:
         self._buffer: deque[TaskEvent] = deque(maxlen=BUFFERED)
         self._sending: asyncio.Task[None] | None = None
         self._last_sent = 0.0
+        self._usual_size = BATCH_BYTES / BATCH
         self.sent = self.dropped = 0
         self.listeners: int | None = 0
         self.wanted = True
@@ -101,9 +102,9 @@ class EventSender:
             while self._buffer:
                 if len(self._buffer) < BATCH and (left := self._last_sent + PAUSE - monotonic()) > 0:
                     await asyncio.sleep(left)
-                batch, written = self._next_batch()
+                batch, message = self._next_batch()
                 try:
-                    reached = await self.publish(self.writer.message(written), self._key)
+                    reached = await self.publish(message, self._key)
                 except BrokerUnavailable as error:
                     self._put_back(batch)
                     logger.debug("events cannot be sent, and are tried again: %s", error)
@@ -119,20 +120,18 @@ class EventSender:
         finally:
             self._sending = None
 
-    def _next_batch(self) -> tuple[list[TaskEvent], list[bytes]]:
-        buffer, size = self._buffer, 0
-        batch: list[TaskEvent] = []
-        written: list[bytes] = []
-        while buffer and len(batch) < BATCH and size < BATCH_BYTES:
-            event = buffer.popleft()
-            text = self.writer.event(event)
-            if batch and size + len(text) > BATCH_BYTES:
-                buffer.appendleft(event)
-                break
-            batch.append(event)
-            written.append(text)
-            size += len(text)
-        return batch, written
+    def _next_batch(self) -> tuple[list[TaskEvent], Envelope]:
+        """Take as many events as one message may hold; return them and the message."""
+        buffer, count = self._buffer, min(BATCH, max(1, int(BATCH_BYTES / self._usual_size)))
+        batch = [buffer.popleft() for _ in range(min(count, len(buffer)))]
+        message = self.writer.message(batch)
+        while len(message.body) > BATCH_BYTES and len(batch) > 1:
+            kept = len(batch) // 2
+            buffer.extendleft(reversed(batch[kept:]))
+            batch = batch[:kept]
+            message = self.writer.message(batch)
+        self._usual_size = len(message.body) / len(batch)
+        return batch, message
 
     def _put_back(self, batch: Sequence[TaskEvent]) -> None:
         room = BUFFERED - len(self._buffer)

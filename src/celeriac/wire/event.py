@@ -26,6 +26,8 @@ LONGEST_TRACEBACK = 16 * 1024
 """Characters of a traceback that an event keeps, the last ones."""
 
 _TRANSIENT = 1
+_BEGINNING = b'{"type":'
+"""How the encoder begins each event: with its tag."""
 
 
 class _Task(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
@@ -184,28 +186,34 @@ class EventWriter:
     """
 
     def __init__(self, node: str, pid: int, utcoffset: float = 0.0) -> None:
-        origin: dict[str, Any] = {"hostname": _written(node), "pid": pid}
+        origin: dict[str, Any] = {"hostname": _readable(node), "pid": pid}
         if utcoffset == 0:
             origin["utcoffset"] = 0.0
-        self._start = msgspec.json.encode(origin)[:-1] + b","
-        self._headers = {"hostname": _written(node)}
+        self._start = msgspec.json.encode(origin)[:-1] + b',"type":'
+        self._headers = {"hostname": _readable(node)}
         self._encode = msgspec.json.Encoder().encode
 
-    def event(self, event: TaskEvent | WorkerEvent) -> bytes:
-        """Return one event as JSON."""
-        try:
-            return self._start + self._encode(event)[1:]
-        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, a number of more than 64 bits
-            fields = {name: getattr(event, name) for name in event.__struct_fields__}
-            return self._start + encode_json({"type": event.__struct_config__.tag, **fields})[1:]
-
-    def message(self, events: Sequence[bytes]) -> Envelope:
+    def message(self, events: Sequence[TaskEvent]) -> Envelope:
         """Return the message that holds a list of events."""
-        return self._envelope(b"[" + b",".join(events) + b"]")
+        return self._envelope(self._written(events))
 
     def single(self, event: TaskEvent | WorkerEvent) -> Envelope:
         """Return the message that holds one event, which is not in a list."""
-        return self._envelope(self.event(event))
+        return self._envelope(self._written(event))
+
+    def _written(self, events: TaskEvent | WorkerEvent | Sequence[TaskEvent]) -> bytes:
+        """Return events as JSON, each with where it comes from.
+
+        An event has no object in it, and quotes in its texts are escaped, so that these bytes are the beginning of an
+        event wherever they are.
+        """
+        try:
+            return self._encode(events).replace(_BEGINNING, self._start)
+        except (UnicodeEncodeError, OverflowError):  # half a surrogate pair, a number of more than 64 bits
+            if isinstance(events, Sequence):
+                return b"[" + b",".join([self._written(event) for event in events]) + b"]"
+            fields = {name: getattr(events, name) for name in events.__struct_fields__}
+            return self._start + b" " + encode_json({"type": events.__struct_config__.tag, **fields})[9:]
 
     def _envelope(self, body: bytes) -> Envelope:
         return Envelope(
@@ -269,5 +277,5 @@ def _event(fields: Any) -> Event | None:
     return Event(kind, node, float(timestamp) if isinstance(timestamp, int | float) else 0.0, fields)
 
 
-def _written(text: str) -> str:
+def _readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()

@@ -29,7 +29,7 @@ from celeriac.wire.preview import LIMIT, preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import Attempt
-from celeriac.worker.decision import Returned, Settle
+from celeriac.worker.decision import Decision, Returned, Settle
 from celeriac.worker.events.share import Share
 from celeriac.worker.listeners import Listener
 from celeriac.worker.logical_clock import LogicalClock
@@ -87,29 +87,21 @@ class Announcer(Listener):
         self._sender.put(TaskStarted(self._clock.forward(), now, attempt.message.id))
 
     def ended(self, attempt: Attempt) -> None:
-        message, decision = attempt.message, attempt.decision
+        if not (self.enabled and self._sender.wanted):
+            return
+        message, task, decision, ending = attempt.message, attempt.task, attempt.decision, attempt.ending
         assert decision is not None
+        assert task is not None
         if self._progress:
             self._progress.pop(message.id, None)
-        if not self._tells(message) or (attempt.left_out and decision.state != FAILURE):
+        if task.options.send_events is False or (attempt.left_out and decision.state != FAILURE):
             return
-        now = self._now()
-        if decision.state == SUCCESS:
-            value = attempt.ending.value if type(attempt.ending) is Returned else None
+        if decision.state == SUCCESS and type(ending) is Returned:
+            result = "None" if ending.value is None else preview(ending.value)
             runtime = perf_counter() - attempt.started
-            event = TaskSucceeded(self._clock.forward(), now, message.id, preview(value), runtime)
-            self._sender.put(event)
-        elif decision.state == FAILURE:
-            if attempt.left_out:
-                self._tell_received(attempt, now)
-            self._tell_failed(attempt, now)
-        elif decision.state == RETRY:
-            text, traceback = _error_texts(attempt)
-            self._sender.put(TaskRetried(self._clock.forward(), now, message.id, text, traceback))
-        elif decision.state == REVOKED:
-            self._sender.put(TaskRevoked(self._clock.forward(), now, message.id, True, SIGTERM, False))
-        elif isinstance(decision.error, Reject):
-            self._sender.put(TaskRejected(self._clock.forward(), now, message.id, True))
+            self._sender.put(TaskSucceeded(self._clock.forward(), self._now(), message.id, result, runtime))
+        else:
+            self._tell_ended_badly(attempt, decision)
 
     def declined(self, attempt: Attempt) -> None:
         message, decision = attempt.message, attempt.decision
@@ -153,6 +145,20 @@ class Announcer(Listener):
             )
             self._sender.put(event)
 
+    def _tell_ended_badly(self, attempt: Attempt, decision: Decision) -> None:
+        id, now = attempt.message.id, self._now()
+        if decision.state == FAILURE:
+            if attempt.left_out:
+                self._tell_received(attempt, now)
+            self._tell_failed(attempt, now)
+        elif decision.state == RETRY:
+            text, traceback = _error_texts(attempt)
+            self._sender.put(TaskRetried(self._clock.forward(), now, id, text, traceback))
+        elif decision.state == REVOKED:
+            self._sender.put(TaskRevoked(self._clock.forward(), now, id, True, SIGTERM, False))
+        elif isinstance(decision.error, Reject):
+            self._sender.put(TaskRejected(self._clock.forward(), now, id, True))
+
     def _tells(self, message: TaskMessage) -> bool:
         """Whether events tell of this message: somebody wants to know, it has an id, and its task wants events."""
         if not (self.enabled and self._sender.wanted and message.id):
@@ -173,15 +179,15 @@ class Announcer(Listener):
     def _tell_received(self, attempt: Attempt, now: float) -> None:
         message, envelope = attempt.message, attempt.delivery.envelope
         eta, expires = message.eta, message.expires
-        name, args, kwargs = _call(message)
+        args, kwargs = message.args_repr, message.kwargs_repr
         # In the order of the fields: looking the names up would cost as much again.
         event = TaskReceived(
             self._clock.forward(),
             now,
             message.id,
-            name,
-            args,
-            kwargs,
+            (message.shadow or message.task)[:LIMIT],
+            preview(tuple(message.args)) if args is None else args[:LIMIT],
+            preview(message.kwargs) if kwargs is None else kwargs[:LIMIT],
             message.root_id,
             message.parent_id,
             message.retries,
@@ -215,9 +221,8 @@ def error_text(error: BaseException) -> str:
 def _call(message: TaskMessage) -> tuple[str, str, str]:
     """Return name and arguments as text."""
     args, kwargs = message.args_repr, message.kwargs_repr
-    name = message.shadow or message.task
     return (
-        name if len(name) <= LIMIT else name[:LIMIT],
+        (message.shadow or message.task)[:LIMIT],
         preview(tuple(message.args)) if args is None else args[:LIMIT],
         preview(message.kwargs) if kwargs is None else kwargs[:LIMIT],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic
 
 WINDOW = 0.5
@@ -16,6 +17,7 @@ class Share:
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
+        self._free = inf if limit is None else limit * WINDOW
         self._began = monotonic()
         self._seen = 0
         self._share = 1.0
@@ -28,18 +30,21 @@ class Share:
 
     def takes(self) -> bool:
         """Whether the next task is among the chosen."""
-        if self._limit is None:
-            return True
-        now = monotonic()
-        if now >= self._began + WINDOW:
-            rate = self._seen / (now - self._began)
-            self._share = min(1.0, self._limit / rate) if rate else 1.0
-            self._began, self._seen = now, 0
         self._seen += 1
-        if self._share == 1.0:
+        if self._seen < self._free and self._share == 1:
+            return True  # too few to look at the clock
+        self._look()
+        if self._share == 1:
             return True
         self._due += self._share
         if self._due < 1:
             return False
         self._due -= 1
         return True
+
+    def _look(self) -> None:
+        """Begin a new window with the share that the last one asks for, if that is over."""
+        now = monotonic()
+        if self._limit is not None and (passed := now - self._began) >= WINDOW:
+            self._share = min(1.0, self._limit * passed / self._seen)
+            self._began, self._seen = now, 0
