@@ -6,8 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import pytest
-
 from celeriac import Celeriac
 from celeriac.probes.health import Health, HealthListener, Pulse
 from celeriac_probe import fetch, main
@@ -157,13 +155,3 @@ def run(project: Project, task: str, *arguments: str) -> None:
 def children(worker: LoggedProcess) -> list[int]:
     lines = [line for line in worker.lines if " is process " in line]
     return [int(line.rsplit(" ", 1)[1]) for line in lines]
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A module of tasks on a file of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    made = Project(tmp_path, f"shop_{os.urandom(8).hex()}")
-    made.write(TASKS)
-    return made

@@ -98,6 +98,12 @@ def _events() -> click.Command:
     return events
 
 
+def _exporter() -> click.Command:
+    from celeriac.cli.exporter import exporter
+
+    return exporter
+
+
 def _probe() -> click.Command:
     from celeriac.cli.probe import probe
 
@@ -157,6 +163,7 @@ def commands() -> Commands:
             "demo": ("See it work; needs nothing.", _demo),
             "doctor": ("Say what would be connected to, and what to fix.", _doctor),
             "events": ("Watch what workers do, as it happens.", _events),
+            "exporter": ("Serve the metrics of a fleet for Prometheus.", _exporter),
             "probe": ("Ask a worker of this machine whether it lives.", _probe),
             "inspect": ("Ask workers what they do.", _inspect),
             "queues": ("List the queues, look into one, empty one.", _queues),

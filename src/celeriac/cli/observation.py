@@ -186,7 +186,8 @@ def _metrics_page(shown: Shown, snapshot: Callable[[], Snapshot]) -> MetricsPage
     """Return the page, ``None`` where it is only asked for as a page beside probes, and cannot be made."""
     if shown.metrics_port is None and find_spec("prometheus_client") is None:
         return None
-    return MetricsPage(Exposition(shown.metrics_prefix), snapshot)
+    exposition = Exposition(shown.metrics_prefix)
+    return MetricsPage(lambda numbers: exposition.text(snapshot(), numbers))
 
 
 def _serve(shown: Shown, probes: Pages, metrics: MetricsPage | None, until_the_end: ExitStack) -> None:

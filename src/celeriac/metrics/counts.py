@@ -176,6 +176,8 @@ class Snapshot(msgspec.Struct):
     :param host: the name of the machine.
     :param boot: names the process; another that takes its place has another name.
     :param deliveries: messages by what became of them.
+    :param up: whether a worker runs there; ``None`` where there was none lately.
+    :param active: tasks that run there.
     :param lag: seconds by which the event loop is late; ``None`` where nobody measures.
     :param broker_up: whether the broker answers; ``None`` where nobody asks.
     """
@@ -187,6 +189,8 @@ class Snapshot(msgspec.Struct):
     published: list[Published] = []
     publishing: Histogram = msgspec.field(default_factory=lambda: Histogram(PUBLISH_BOUNDS))
     workers: list[WorkerState] = []
+    up: bool | None = None
+    active: int | None = None
     lag: float | None = None
     broker_up: bool | None = None
 
@@ -207,6 +211,10 @@ def summed(snapshots: Iterable[Snapshot], host: str) -> Snapshot:
             total.deliveries[outcome] = total.deliveries.get(outcome, 0) + count
         total.publishing.add(one.publishing)
         total.workers += one.workers
+        if one.up is not None:
+            total.up = one.up or total.up
+        if one.active is not None:
+            total.active = one.active + (total.active or 0)
         if one.lag is not None:
             total.lag = max(one.lag, total.lag or 0.0)
         if one.broker_up is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celeriac.errors import ConfigError
@@ -35,16 +35,22 @@ class Exposition:
 
     def text(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> tuple[bytes, str]:
         """Return the text of a scrape, and its content type."""
-        return self._client.generate_latest(self.registry(snapshot, broker)), self._client.CONTENT_TYPE_LATEST
+        return self._text(self._families.of(snapshot, broker))
+
+    def fleet_text(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> tuple[bytes, str]:
+        """Return the text of a scrape of many hosts, and its content type."""
+        return self._text(self._families.of_fleet(hosts, broker))
 
     def asgi(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> Any:
         """Return an ASGI app that serves this."""
-        return self._client.make_asgi_app(self.registry(snapshot, broker))
+        return self._client.make_asgi_app(self._registry(self._families.of(snapshot, broker)))
 
-    def registry(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> CollectorRegistry:
-        """Return a registry that holds this alone."""
+    def _text(self, families: Iterable[Metric]) -> tuple[bytes, str]:
+        return self._client.generate_latest(self._registry(families)), self._client.CONTENT_TYPE_LATEST
+
+    def _registry(self, families: Iterable[Metric]) -> CollectorRegistry:
         registry: CollectorRegistry = self._client.CollectorRegistry(auto_describe=False)
-        registry.register(_Fixed(list(self.families(snapshot, broker))))
+        registry.register(_Fixed(list(families)))
         return registry
 
 

@@ -44,51 +44,67 @@ class Families:
         self._prefix = prefix
 
     def of(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> Iterator[Metric]:
-        """Yield all families."""
-        yield from self._tasks(snapshot)
-        yield from self._sending(snapshot)
-        yield from self._workers(snapshot.host, snapshot.workers)
+        """Yield all families of a process, or of several that were summed."""
+        yield from self._tasks([snapshot])
+        deliveries = self._counter("celeriac_deliveries", "Messages by what became of them.", ["outcome"])
+        for outcome, count in snapshot.deliveries.items():
+            deliveries.add_metric([outcome], count)
+        yield deliveries
+        seconds = HistogramMetricFamily(
+            f"{self._prefix}celeriac_publish_seconds", "Seconds until the broker had what was sent."
+        )
+        seconds.add_metric([], snapshot.publishing.buckets(), snapshot.publishing.total)
+        yield seconds
+        yield self._slots(snapshot.workers)
+        yield from self._process(snapshot)
+        yield from self._common([snapshot], broker)
+
+    def of_fleet(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> Iterator[Metric]:
+        """Yield the families of many hosts, of which only the events are known."""
+        yield from self._tasks(hosts)
+        yield from self._common(hosts, broker)
+
+    def _common(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> Iterator[Metric]:
+        yield from self._sent(hosts)
+        yield from self._workers(hosts)
         if broker is not None:
             yield from self._queues(broker)
-        yield from self._process(snapshot)
+        info = self._gauge("celeriac_build_info", "The versions that run.", ["version", "python"])
+        info.add_metric([version("celeriac"), python_version()], 1)
+        yield info
 
-    def _tasks(self, snapshot: Snapshot) -> Iterator[Metric]:
-        host, series = snapshot.host, snapshot.series
+    def _tasks(self, hosts: Sequence[Snapshot]) -> Iterator[Metric]:
         for attribute, text in COUNTERS.items():
             family = self._counter(f"celery_task_{attribute}", text, TASK_LABELS)
-            for one in series:
+            for host, one in _each(hosts):
                 family.add_metric([one.name, host, one.queue], getattr(one, attribute))
             yield family
-        yield self._failures(host, series)
+        yield self._failures(hosts)
         yield self._histogram(
-            "celery_task_runtime", "Seconds that tasks took which succeeded.", host, series, "runtime"
+            "celery_task_runtime", "Seconds that tasks took which succeeded.", hosts, "runtime"
         )
         waits = "Seconds that messages waited until they were taken, from their ETA on where they have one."
-        yield self._histogram("celery_task_queue_wait_time", waits, host, series, "wait")
-        yield self._queue_waits(waits, series)
-        family = self._counter("celeriac_deliveries", "Messages by what became of them.", ["outcome"])
-        for outcome, count in snapshot.deliveries.items():
-            family.add_metric([outcome], count)
-        yield family
+        yield self._histogram("celery_task_queue_wait_time", waits, hosts, "wait")
+        yield self._queue_waits(waits, hosts)
 
-    def _failures(self, host: str, series: Iterable[Series]) -> Metric:
+    def _failures(self, hosts: Sequence[Snapshot]) -> Metric:
         labels = ("name", "hostname", "exception", "queue_name")
         family = self._counter("celery_task_failed", "Tasks that have failed for good.", labels)
-        for one in series:
+        for host, one in _each(hosts):
             for exception, count in (dict(one.failed) or {"": 0}).items():
                 family.add_metric([one.name, host, exception, one.queue], count)
         return family
 
-    def _histogram(self, name: str, text: str, host: str, series: Iterable[Series], attribute: str) -> Metric:
+    def _histogram(self, name: str, text: str, hosts: Sequence[Snapshot], attribute: str) -> Metric:
         family = HistogramMetricFamily(self._prefix + name, text, labels=TASK_LABELS)
-        for one in series:
+        for host, one in _each(hosts):
             values: Histogram = getattr(one, attribute)
             family.add_metric([one.name, host, one.queue], values.buckets(), values.total)
         return family
 
-    def _queue_waits(self, text: str, series: Iterable[Series]) -> Metric:
+    def _queue_waits(self, text: str, hosts: Sequence[Snapshot]) -> Metric:
         sums: dict[str, Histogram] = {}
-        for one in series:
+        for _, one in _each(hosts):
             sums.setdefault(one.queue, Histogram(one.wait.bounds)).add(one.wait)
         family = HistogramMetricFamily(
             f"{self._prefix}celeriac_queue_wait_seconds", text, labels=["queue_name"]
@@ -97,36 +113,35 @@ class Families:
             family.add_metric([queue], values.buckets(), values.total)
         return family
 
-    def _sending(self, snapshot: Snapshot) -> Iterator[Metric]:
-        sent = self._counter("celery_task_sent", "Messages that this process has sent.", TASK_LABELS)
-        published = self._counter(
-            "celeriac_published", "Messages that this process has sent.", ["name", "queue_name"]
-        )
-        for one in snapshot.published:
-            sent.add_metric([one.name, snapshot.host, one.queue], one.count)
-            published.add_metric([one.name, one.queue], one.count)
+    def _sent(self, hosts: Sequence[Snapshot]) -> Iterator[Metric]:
+        sent = self._counter("celery_task_sent", "Messages that were sent.", TASK_LABELS)
+        published = self._counter("celeriac_published", "Messages that were sent.", ["name", "queue_name"])
+        sums: Counter[tuple[str, str]] = Counter()
+        for snapshot in hosts:
+            for one in snapshot.published:
+                sent.add_metric([one.name, snapshot.host, one.queue], one.count)
+                sums[one.name, one.queue] += one.count
+        for labels, count in sums.items():
+            published.add_metric(list(labels), count)
         yield sent
         yield published
-        seconds = HistogramMetricFamily(
-            f"{self._prefix}celeriac_publish_seconds", "Seconds until the broker had what was sent."
-        )
-        seconds.add_metric([], snapshot.publishing.buckets(), snapshot.publishing.total)
-        yield seconds
 
-    def _workers(self, host: str, workers: Sequence[WorkerState]) -> Iterator[Metric]:
+    def _workers(self, hosts: Sequence[Snapshot]) -> Iterator[Metric]:
         up = self._gauge("celery_worker_up", "Whether a worker runs.", ["hostname"])
         active = self._gauge("celery_worker_tasks_active", "Tasks whose body runs.", ["hostname"])
-        if workers:
-            up.add_metric([host], 1)
-            active.add_metric([host], sum(worker.running for worker in workers))
-        yield up
-        yield active
         counts: Counter[str] = Counter()
         processes: Counter[str] = Counter()
-        for worker in workers:
-            for queue in worker.queues:
-                counts[queue] += 1
-                processes[queue] += worker.children or 1
+        for snapshot in hosts:
+            if snapshot.up is not None:
+                up.add_metric([snapshot.host], float(snapshot.up))
+            if snapshot.active is not None:
+                active.add_metric([snapshot.host], snapshot.active)
+            for worker in snapshot.workers:
+                for queue in worker.queues:
+                    counts[queue] += 1
+                    processes[queue] += worker.children or 1
+        yield up
+        yield active
         for name, text, found in (
             ("celery_active_worker_count", "Workers that take from the queue.", counts),
             ("celery_active_process_count", "Processes that run tasks of the queue.", processes),
@@ -135,7 +150,6 @@ class Families:
             for queue, count in found.items():
                 family.add_metric([queue], count)
             yield family
-        yield self._slots(workers)
 
     def _slots(self, workers: Sequence[WorkerState]) -> Metric:
         text = (
@@ -180,12 +194,16 @@ class Families:
                 family = self._gauge(name, text)
                 family.add_metric([], float(value))
                 yield family
-        info = self._gauge("celeriac_build_info", "The versions that run.", ["version", "python"])
-        info.add_metric([version("celeriac"), python_version()], 1)
-        yield info
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> CounterMetricFamily:
         return CounterMetricFamily(self._prefix + name, text, labels=labels)
 
     def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
         return GaugeMetricFamily(self._prefix + name, text, labels=labels)
+
+
+def _each(hosts: Iterable[Snapshot]) -> Iterator[tuple[str, Series]]:
+    """Yield each series with its host."""
+    for snapshot in hosts:
+        for series in snapshot.series:
+            yield snapshot.host, series

@@ -47,11 +47,11 @@ def waits_since(envelope: Envelope | Unreadable) -> float | None:
         value = headers.get(SENTRY_HEADER)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
         return None
-    return max(float(value), _eta(headers.get("eta")))
+    return max(float(value), eta_of(headers.get("eta")))
 
 
-def _eta(value: Any) -> float:
-    """Return the time before which the message was not to run; 0 where it says none."""
+def eta_of(value: Any) -> float:
+    """Return the time of a header or event ``eta``, in seconds since the epoch; 0 where it says none."""
     if not isinstance(value, str):
         return 0.0
     try:

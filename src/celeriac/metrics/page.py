@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as TooLate
 
-from celeriac.metrics.counts import Snapshot
-from celeriac.metrics.exposition import Exposition
 from celeriac.metrics.queues import BrokerNumbers, QueueReader
 from celeriac.probes.pages import Page
 
@@ -22,22 +20,19 @@ PATIENCE = 0.6
 class MetricsPage:
     """Makes the page.
 
-    :param snapshot: returns the numbers of the process, or of all processes.
+    :param text: makes the text of a scrape, and its content type, of the broker's numbers.
+    :ivar reader: reads the broker's numbers.
     :ivar loop: the event loop in which the broker is asked; nothing is asked while there is none.
     """
 
-    def __init__(
-        self, exposition: Exposition, snapshot: Callable[[], Snapshot], reader: QueueReader | None = None
-    ) -> None:
-        self._exposition = exposition
-        self._snapshot = snapshot
-        self.reader = reader
+    def __init__(self, text: Callable[[BrokerNumbers | None], tuple[bytes, str]]) -> None:
+        self._text = text
+        self.reader: QueueReader | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def page(self) -> Page:
         """Return the page; called in a thread."""
-        numbers = self._numbers()
-        text, content_type = self._exposition.text(self._snapshot(), numbers)
+        text, content_type = self._text(self._numbers())
         return Page(200, text, content_type)
 
     def _numbers(self) -> BrokerNumbers | None:

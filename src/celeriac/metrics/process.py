@@ -50,6 +50,7 @@ class ProcessMetrics:
 
     def snapshot(self) -> Snapshot:
         """Return all numbers; any thread may call this."""
+        states = [state for worker in list(self._workers) if (state := self._state(worker)) is not None]
         return Snapshot(
             self._host,
             self._boot,
@@ -57,7 +58,9 @@ class ProcessMetrics:
             dict(self._counting.deliveries),
             self._sending.published(),
             self._sending.seconds,
-            [state for worker in list(self._workers) if (state := self._state(worker)) is not None],
+            states,
+            True if states else None,
+            sum(state.running for state in states) if states else None,
             self.lag(),
             self.broker_up(),
         )
