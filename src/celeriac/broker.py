@@ -15,6 +15,7 @@ import msgspec
 
 from celeriac.board import Board
 from celeriac.errors import Finding
+from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 
@@ -448,6 +449,11 @@ class Broker(Protocol):
     @property
     def fanout(self) -> Fanout | None:
         """Messages to all listeners; ``None`` where the broker cannot send any."""
+        ...
+
+    @property
+    def transactions(self) -> Transactions | None:
+        """Publishing in the caller's transactions; ``None`` where the broker is no SQL database."""
         ...
 
     @property

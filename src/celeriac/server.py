@@ -6,7 +6,7 @@ ability is an optional object.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -110,4 +110,18 @@ class Settling(Protocol):
 
     def settlements(self, results: Backend) -> Settlements | None:
         """Return what lands decisions in one step; ``None`` if these results are not on the broker's server."""
+        ...
+
+
+@runtime_checkable
+class Migrating(Protocol):
+    """A broker or a result store whose tables may be made by another role than the one that uses them.
+
+    :ivar tables: for each part of them the SQL that makes it in an empty schema.
+    """
+
+    tables: Mapping[str, str]
+
+    async def migrate(self) -> Sequence[str]:
+        """Bring the tables up to date; return the steps that were done. Raises where this role may not."""
         ...

@@ -104,6 +104,12 @@ def _exporter() -> click.Command:
     return exporter
 
 
+def _migrate() -> click.Command:
+    from celeriac.cli.migrate import migrate
+
+    return migrate
+
+
 def _probe() -> click.Command:
     from celeriac.cli.probe import probe
 
@@ -164,6 +170,7 @@ def commands() -> Commands:
             "doctor": ("Say what would be connected to, and what to fix.", _doctor),
             "events": ("Watch what workers do, as it happens.", _events),
             "exporter": ("Serve the metrics of a fleet for Prometheus.", _exporter),
+            "migrate": ("Make or update the tables in PostgreSQL, or print them.", _migrate),
             "probe": ("Ask a worker of this machine whether it lives.", _probe),
             "inspect": ("Ask workers what they do.", _inspect),
             "queues": ("List the queues, look into one, empty one.", _queues),

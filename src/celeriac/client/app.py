@@ -20,6 +20,7 @@ from celeriac.broker import Broker
 from celeriac.canvas.nodes import Node, Signature
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.client.control import Control
+from celeriac.client.decorators import BoundTaskDecorator, TaskDecorator, Untyped
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said, chosen_urls
 from celeriac.client.event_reader import EventReader
 from celeriac.client.outbox import Call, Outbox, check_call
@@ -30,18 +31,16 @@ from celeriac.client.revoking import KEEP
 from celeriac.client.send_listeners import SendListeners
 from celeriac.client.sending import Sending
 from celeriac.client.task import (
-    BoundTaskDecorator,
     CoroutineTask,
     FunctionTask,
     SendKeywords,
     Task,
-    TaskDecorator,
     TaskKeywords,
     TaskOptions,
-    Untyped,
     signature_options,
     unknown_option,
 )
+from celeriac.client.transactional import Transactional
 from celeriac.clock import Clock, SystemClock
 from celeriac.context import Context
 from celeriac.errors import ArgumentError, ConfigError
@@ -288,6 +287,14 @@ class App:
         :param workflow: may have been made from Celery's dictionary form with ``from_dict``.
         """
         return await self.outbox.send_workflow(workflow)
+
+    def using(self, connection: Any) -> Transactional:
+        """Return what sends in the transaction of a connection of yours to the broker's database.
+
+        ``await app.using(session).send(task, 1)``: the task is there when the transaction commits, and never if it is
+        rolled back. :param connection: see ``Transactional``. Raises ``ConfigError`` for an unknown one.
+        """
+        return Transactional(self.outbox, connection)
 
     def result(self, task_id: str) -> Result[Any]:
         """Return a handle on the result of a call of which the id is known."""

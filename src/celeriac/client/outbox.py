@@ -13,15 +13,18 @@ from celeriac.canvas.budget import Budget
 from celeriac.canvas.freeze import freeze
 from celeriac.canvas.launch import FollowUp, Launch, Origin
 from celeriac.canvas.nodes import Node, checked, has_chord
-from celeriac.canvas.trail import Trail, trail
+from celeriac.canvas.trail import trail
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
-from celeriac.client.result import GroupResult, Result
+from celeriac.client.handles import handle_of
+from celeriac.client.result import Result
 from celeriac.client.result_store import ResultStore
 from celeriac.client.revoking import revoke
 from celeriac.context import CURRENT
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import NO_OPTIONS, Link, Routes, SendOptions
+from celeriac.servers.within import Caller
 from celeriac.settings import Settings
+from celeriac.transactions import Statement
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
@@ -83,25 +86,27 @@ class Outbox:
         self._results = ResultStore(connections, run)
         self._defaults = defaults
 
-    async def send(self, call: Call[R]) -> Result[R]:
-        """Return when the broker has the message; raises as ``Publisher.publish`` does."""
+    async def send(self, call: Call[R], caller: Caller | None = None) -> Result[R]:
+        """Return when the broker has the message; raises as ``Publisher.publish`` does.
+
+        :param caller: write it in this caller's transaction instead.
+        """
+        if caller is not None:
+            return (await self.send_many([call], caller))[0]
         connections = self._connections.current()
         message = self._message(call, await _address(connections))
         await connections.publisher.publish(message, call.options)
         return self._sent(call, message)
 
-    async def send_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+    async def send_many(self, calls: Sequence[Call[R]], caller: Caller | None = None) -> list[Result[R]]:
         """Send all in a few round trips; raises as ``Publisher.publish_many`` does."""
         connections = self._connections.current()
-        reply_to = await _address(connections)
-        for call in calls:
-            if not isinstance(call, Call):
-                raise ArgumentError(
-                    f"{call!r:.200} is no call: make one with task.call(...) or app.call(...)"
-                )
-        messages = [self._message(call, reply_to) for call in calls]
-        await connections.publisher.publish_many(zip(messages, (call.options for call in calls), strict=True))
-        return [self._sent(call, message) for message, call in zip(messages, calls, strict=True)]
+        messages = await self._messages(calls, connections)
+        if caller is None:
+            await connections.publisher.publish_many(messages)
+        else:
+            await caller.execute(await statements(connections, connections.publisher.prepare_many(messages)))
+        return [self._sent(call, message) for (message, _), call in zip(messages, calls, strict=True)]
 
     async def prepare(self, call: Call[Any]) -> tuple[Envelope, Route]:
         """Return the message of a call as the broker takes it. Raises ``EncodeError``; nothing is sent."""
@@ -121,43 +126,42 @@ class Outbox:
         (message,) = await publisher.prepare([follow_up], self._defaults, Budget())
         return message
 
-    def delay(self, call: Call[R]) -> Result[R]:
-        """Send and block until the broker has the message."""
-        return self._run(self.send(call))
+    def delay(self, call: Call[R], caller: Caller | None = None) -> Result[R]:
+        """Send and block until the broker has it."""
+        return self._run(self.send(call)) if caller is None else self.delay_many([call], caller)[0]
 
-    def delay_many(self, calls: Sequence[Call[R]]) -> list[Result[R]]:
+    def delay_many(self, calls: Sequence[Call[R]], caller: Caller | None = None) -> list[Result[R]]:
         """Send all and block until the broker has them."""
-        return self._run(self.send_many(calls))
+        if caller is None:
+            return self._run(self.send_many(calls))
+        messages, written = self._run(self._planned(calls))
+        caller.execute_here(written)
+        return [self._sent(call, message) for (message, _), call in zip(messages, calls, strict=True)]
 
-    async def send_workflow(self, node: Node[Any]) -> Any:
+    async def send_workflow(self, node: Node[Any], caller: Caller | None = None) -> Any:
         """Send a workflow; return the result, or the group of results, that gives its value.
 
         Raises as ``Publisher.publish_many``, ``MalformedMessage`` for an empty chain, and ``ConfigError`` for an object
         that is no workflow, or for a chord that the result backend cannot count.
         """
         frozen = freeze(checked(node), new_id)
-        left = trail(frozen)
         connections = self._connections.current()
-        if has_chord(frozen) and connections.backend.chords is None:
-            raise ConfigError(
-                "this workflow collects the values of a group, which needs a result backend that can count them: "
-                "give the app backend='redis://…', 'postgresql://…' or 'sqlite:///…'"
-            )
-        launch = Launch(self._origin(await _address(connections)))
-        launch.add(frozen)
-        if launch.openings and connections.backend.chords is not None:
-            await connections.backend.chords.open(launch.openings)
+        launch = await launched(frozen, connections, self._origin)
+        if caller is not None:
+            await caller.execute(await self._workflow_statements(launch, connections))
+            return self._sent_workflow(frozen, launch)
+        await open_chords(launch, connections)
         await connections.publisher.publish_workflow(launch.follow_ups, self._defaults)
-        if (context := CURRENT.get()) is not None:
-            context.children.append(left.as_tuple())
-        result = self._handle(left)
-        result.workflow = frozen
-        result.root_id = launch.follow_ups[0].message.root_id if launch.follow_ups else None
-        return result
+        return self._sent_workflow(frozen, launch)
 
-    def delay_workflow(self, node: Node[Any]) -> Any:
+    def delay_workflow(self, node: Node[Any], caller: Caller | None = None) -> Any:
         """Send a workflow and block until the broker has it."""
-        return self._run(self.send_workflow(node))
+        if caller is None:
+            return self._run(self.send_workflow(node))
+        frozen = freeze(checked(node), new_id)
+        launch, written = self._run(self._planned_workflow(frozen))
+        caller.execute_here(written)
+        return self._sent_workflow(frozen, launch)
 
     def report(self, record: ResultRecord) -> None:
         """Store a state of a running call and block until it is kept."""
@@ -178,6 +182,43 @@ class Outbox:
     async def _store(self, record: ResultRecord) -> None:
         backend = self._connections.current().backend
         await backend.store(backend.encode(record))
+
+    async def _messages(
+        self, calls: Sequence[Call[Any]], connections: Connections
+    ) -> list[tuple[TaskMessage, SendOptions]]:
+        for call in calls:
+            if not isinstance(call, Call):
+                raise ArgumentError(
+                    f"{call!r:.200} is no call: make one with task.call(...) or app.call(...)"
+                )
+        reply_to = await _address(connections)
+        return [(self._message(call, reply_to), call.options) for call in calls]
+
+    async def _planned(
+        self, calls: Sequence[Call[Any]]
+    ) -> tuple[list[tuple[TaskMessage, SendOptions]], Sequence[Statement]]:
+        """Return the messages of calls, and what writes them in a transaction."""
+        connections = self._connections.current()
+        messages = await self._messages(calls, connections)
+        return messages, await statements(connections, connections.publisher.prepare_many(messages))
+
+    async def _planned_workflow(self, frozen: Node[Any]) -> tuple[Launch, Sequence[Statement]]:
+        connections = self._connections.current()
+        launch = await launched(frozen, connections, self._origin)
+        return launch, await self._workflow_statements(launch, connections)
+
+    async def _workflow_statements(self, launch: Launch, connections: Connections) -> Sequence[Statement]:
+        prepared = connections.publisher.prepare_workflow(launch.follow_ups, self._defaults)
+        return await statements(connections, prepared, launch)
+
+    def _sent_workflow(self, frozen: Node[Any], launch: Launch) -> Any:
+        left = trail(frozen)
+        if (context := CURRENT.get()) is not None:
+            context.children.append(left.as_tuple())
+        result = handle_of(left, self._results)
+        result.workflow = frozen
+        result.root_id = launch.follow_ups[0].message.root_id if launch.follow_ups else None
+        return result
 
     def _message(self, call: Call[Any], reply_to: str | None) -> TaskMessage:
         options = call.options
@@ -218,31 +259,6 @@ class Outbox:
             protocol=self.settings.protocol,
         )
 
-    def _handle(self, left: Trail) -> Result[Any] | GroupResult[Any]:
-        parent: Result[Any] | GroupResult[Any] | None = None
-        for step in left.from_the_first():
-            if step.members is None:
-                parent = self._step_result(step, parent)
-            else:
-                parent = GroupResult(
-                    step.id, [self._handle(member) for member in step.members], self._results, parent=parent
-                )
-        assert parent is not None
-        return parent
-
-    def _step_result(self, step: Trail, parent: Result[Any] | GroupResult[Any] | None) -> Result[Any]:
-        node = step.node
-        if node is None:
-            return Result(step.id, self._results, parent=parent)
-        return Result(
-            step.id,
-            self._results,
-            task=node.task,
-            convert=node.convert,
-            ignored=bool(node.options.get("ignore_result")),
-            parent=parent,
-        )
-
     def _sent(self, call: Call[R], message: TaskMessage) -> Result[R]:
         if (context := CURRENT.get()) is not None:
             context.children.append([[message.id, None], None])
@@ -254,6 +270,44 @@ async def _address(connections: Connections) -> str | None:
     """Return the address for results, if the backend sends results as messages; else ``None``."""
     replies = connections.backend.replies
     return None if replies is None else await replies.address()
+
+
+async def launched(
+    frozen: Node[Any], connections: Connections, origin: Callable[[str | None], Origin]
+) -> Launch:
+    """Return the first messages of a frozen workflow, and its chords."""
+    if has_chord(frozen) and connections.backend.chords is None:
+        raise ConfigError(
+            "this workflow collects the values of a group, which needs a result backend that can count them: "
+            "give the app backend='redis://…', 'postgresql://…' or 'sqlite:///…'"
+        )
+    launch = Launch(origin(await _address(connections)))
+    launch.add(frozen)
+    return launch
+
+
+async def open_chords(launch: Launch, connections: Connections) -> None:
+    """Make the chords of a workflow known, before its messages are sent."""
+    if launch.openings and connections.backend.chords is not None:
+        await connections.backend.chords.open(launch.openings)
+
+
+async def statements(
+    connections: Connections, prepared: Sequence[tuple[Envelope, Route]], launch: Launch | None = None
+) -> Sequence[Statement]:
+    """Return what writes messages in a transaction of the caller's. Raises ``ConfigError`` where there is none."""
+    transactions = connections.broker.transactions
+    if transactions is None:
+        raise ConfigError(
+            "this broker is no database, so nothing can be sent in a transaction: send after the commit, with your "
+            "library's on_commit, or use a broker in your database (postgresql://, sqlite:///)"
+        )
+    openings = launch.openings if launch is not None else ()
+    if openings and connections.settlements is None:  # the results are elsewhere
+        assert launch is not None
+        await open_chords(launch, connections)
+        openings = ()
+    return await transactions.statements(prepared, openings)
 
 
 HOST = socket.gethostname()

@@ -75,6 +75,32 @@ class Publisher:
                 await asyncio.sleep(options.retry.delay(attempt, random.random))
                 attempt += 1
 
+    def prepare_many(
+        self, messages: Iterable[tuple[TaskMessage, SendOptions]]
+    ) -> list[tuple[Envelope, Route]]:
+        """Encode and route messages that others publish; the listeners are told of them. Raises ``EncodeError``."""
+        if not self._listeners:
+            return [self._prepare(message, options) for message, options in messages]
+        given = list(messages)
+        batch = [self._outgoing(message, options) for message, options in given]
+        done = self._listeners.sending(batch)
+        try:
+            prepared = [
+                self._prepare(message, options, outgoing.headers)
+                for (message, options), outgoing in zip(given, batch, strict=True)
+            ]
+        except BaseException as error:
+            done(error)
+            raise
+        done(None)
+        return prepared
+
+    def prepare_workflow(
+        self, follow_ups: Sequence[FollowUp], defaults: Callable[[str], SendOptions]
+    ) -> list[tuple[Envelope, Route]]:
+        """As ``prepare_many`` for the first messages of a workflow."""
+        return self.prepare_many([_as_sent(follow_up, defaults) for follow_up in follow_ups])
+
     async def publish_many(self, messages: Iterable[tuple[TaskMessage, SendOptions]]) -> None:
         """Publish all in a few round trips, in order. Raises as ``publish`` does; some may then have been published."""
         if self._listeners:

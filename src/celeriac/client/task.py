@@ -13,15 +13,12 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import (
     Any,
-    Concatenate,
     Generic,
     Literal,
     ParamSpec,
-    Protocol,
     TypedDict,
     TypeVar,
     Unpack,
-    overload,
 )
 from uuid import uuid4
 
@@ -39,6 +36,7 @@ from celeriac.porting import TASK, explains
 from celeriac.quantities import PRIORITY, SECONDS, Rate, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
+from celeriac.servers.within import Caller
 from celeriac.settings import ALLOWED
 from celeriac.wire.content import JSON
 from celeriac.wire.extended_json import decode_json, encode_json
@@ -48,7 +46,6 @@ from celeriac.wire.task import TaskMessage
 
 P = ParamSpec("P")
 R = TypeVar("R")
-First = TypeVar("First")
 
 AS_JSON = ("json", JSON)
 
@@ -265,9 +262,12 @@ class Task(Generic[P, R]):
         """Send a call and block until the broker has it; otherwise as ``send``. For code without an event loop."""
         return self._outbox.delay(self.call_with(self.defaults, args, kwargs))
 
-    def using(self, **options: Unpack[SendKeywords]) -> Sender[P, R]:
-        """Return the task with options for sending; they are those of ``SendOptions``."""
-        return Sender(self, self._outbox, send_options(options))
+    def using(self, *, connection: Any = None, **options: Unpack[SendKeywords]) -> Sender[P, R]:
+        """Return the task with options for sending; they are those of ``SendOptions``.
+
+        :param connection: send in the transaction of this connection of yours to the broker's database.
+        """
+        return Sender(self, self._outbox, send_options(options), Caller.of(connection))
 
     def apply_async(
         self,
@@ -423,15 +423,23 @@ class CoroutineTask(Task[P, R]):
 class Sender(Generic[P, R]):
     """A task with options for sending; made by ``Task.using``."""
 
-    def __init__(self, task: Task[P, R], outbox: Outbox, options: SendOptions = NO_OPTIONS) -> None:
+    def __init__(
+        self,
+        task: Task[P, R],
+        outbox: Outbox,
+        options: SendOptions = NO_OPTIONS,
+        caller: Caller | None = None,
+    ) -> None:
         self._task = task
         self._outbox = outbox
+        self._caller = caller
         self._given = options
         self._options = options.over(task.defaults)
 
-    def using(self, **options: Unpack[SendKeywords]) -> Sender[P, R]:
+    def using(self, *, connection: Any = None, **options: Unpack[SendKeywords]) -> Sender[P, R]:
         """Return the task with these options too."""
-        return Sender(self._task, self._outbox, send_options(options).over(self._given))
+        caller = Caller.of(connection) or self._caller
+        return Sender(self._task, self._outbox, send_options(options).over(self._given), caller)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Describe a call, for ``app.send_many``."""
@@ -439,11 +447,11 @@ class Sender(Generic[P, R]):
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result[R]]:
         """Send a call; to be awaited. As ``Task.send``."""
-        return self._outbox.send(self.call(*args, **kwargs))
+        return self._outbox.send(self.call(*args, **kwargs), self._caller)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
         """Send a call and block until the broker has it. As ``Task.delay``."""
-        return self._outbox.delay(self.call(*args, **kwargs))
+        return self._outbox.delay(self.call(*args, **kwargs), self._caller)
 
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """Describe a call as a part of a workflow. As ``Task.s``."""
@@ -452,46 +460,6 @@ class Sender(Generic[P, R]):
     def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """Describe a call as a part of a workflow that takes no value. As ``Task.si``."""
         return self._task.signature_with(self._options, args, kwargs, immutable=True)
-
-
-class Untyped:
-    """A type that no caller passes: only a parameter without a type (or of type ``object``) accepts it.
-
-    By it, type checkers tell a first parameter without a type from a ``Context``; they do not check the arguments of
-    such a task.
-    """
-
-
-class TaskDecorator(Protocol):
-    """The decorator that ``app.task(...)`` returns; the ``Context`` parameter is left out of the task's signature."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[Untyped, ...], Coroutine[Any, Any, R]], /
-    ) -> CoroutineTask[..., R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[Untyped, ...], R], /) -> FunctionTask[..., R]: ...
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
-    ) -> CoroutineTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> FunctionTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
-
-
-class BoundTaskDecorator(Protocol):
-    """The decorator that ``app.task(bind=True)`` returns: the first parameter, whatever its name, gets the context."""
-
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[First, P], Coroutine[Any, Any, R]], /
-    ) -> CoroutineTask[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[First, P], R], /) -> FunctionTask[P, R]: ...
 
 
 def _is_coroutine(function: Callable[..., Any]) -> bool:

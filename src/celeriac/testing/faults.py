@@ -19,20 +19,12 @@ import msgspec
 
 from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
 from celeriac.board import Board
-from celeriac.broker import (
-    Beat,
-    Broker,
-    DeadLetters,
-    Delivery,
-    Fanout,
-    Receipt,
-    Schedule,
-    Subscription,
-)
+from celeriac.broker import Beat, Broker, DeadLetters, Delivery, Fanout, Receipt, Schedule, Subscription
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, Finding
 from celeriac.server import Landing, OnServer, Settlements, Settling
+from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import SUCCESS, ResultRecord
 
@@ -244,6 +236,11 @@ class FaultyBroker:
     def fanout(self) -> Fanout | None:
         """That of the broker itself: nothing goes wrong there."""
         return self._broker.fanout
+
+    @property
+    def transactions(self) -> Transactions | None:
+        """The broker's own: what it writes, the caller's connection carries."""
+        return self._broker.transactions
 
     @property
     def beat(self) -> Beat | None:

@@ -153,6 +153,11 @@ class MemoryBroker:
         return self._fanout
 
     @property
+    def transactions(self) -> None:
+        """Nothing here has transactions."""
+        return None
+
+    @property
     def beat(self) -> MemoryBeat:
         """Ticks of periodic tasks."""
         return MemoryBeat(self)

@@ -25,6 +25,8 @@ from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.schedule import PostgresSchedule
 from celeriac.servers.postgres.settlements import PostgresSettlements
 from celeriac.servers.postgres.subscription import PostgresSubscription
+from celeriac.servers.postgres.tables import as_text
+from celeriac.servers.postgres.transactions import PostgresTransactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
@@ -40,6 +42,7 @@ class PostgresBroker:
     """
 
     may_repeat = False
+    tables = as_text("queues", "board")
 
     def __init__(
         self,
@@ -118,6 +121,11 @@ class PostgresBroker:
         return self._fanout
 
     @property
+    def transactions(self) -> PostgresTransactions:
+        """Publishing in the caller's transactions."""
+        return PostgresTransactions(self._queues)
+
+    @property
     def beat(self) -> PostgresBeat:
         """Ticks of periodic tasks."""
         return PostgresBeat(self._queues, self._board.slots)
@@ -133,6 +141,10 @@ class PostgresBroker:
                 return made
         self._settlements.append(PostgresSettlements(self._queues, results))
         return self._settlements[-1]
+
+    async def migrate(self) -> Sequence[str]:
+        self.connections.join(self._queues)
+        return await self._queues.link.migrate()
 
     async def ping(self) -> str:
         self.connections.join(self._queues)

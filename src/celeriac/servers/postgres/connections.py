@@ -133,6 +133,11 @@ class Connections:
                 if not connection.is_closed():
                     self._idle.append(connection)
 
+    async def migrate(self, *parts: str) -> list[str]:
+        """Bring parts of the tables up to date; return the steps that were done."""
+        async with self.session() as connection:
+            return [step for part in parts for step in await prepare(connection, part)]
+
     async def aside(self, statement: str) -> None:
         """Run a statement on a connection that is opened for it, for as long as it takes."""
         connection = await self._connect(self.target.listen or self.target, {})

@@ -82,6 +82,11 @@ class PostgresLink:
 
         return await self.run(whole)
 
+    async def migrate(self) -> list[str]:
+        """Bring the tables up to date; return the steps that were done."""
+        async with self.translated():
+            return await self.connections.migrate(*self._parts)
+
     async def aside(self, statement: str) -> None:
         """Run a statement that may take long, and that no transaction may hold, on a connection of its own."""
         async with self.translated():

@@ -108,6 +108,14 @@ class Queues:
             await self.link.hear(await self._channel(queue), wake)
         waiting.add(event)
 
+    async def declare(self, queues: Collection[str]) -> None:
+        """Make the queues known that this process has not declared yet."""
+        self.connections.join(self)
+        unknown = self.unknown(queues)
+        if unknown:
+            await self.link.fetch(sql.DECLARE, sorted(unknown))
+            self._known.update(unknown)
+
     async def ignore(self, event: asyncio.Event, queues: Collection[str]) -> None:
         """Set the event for these queues no longer."""
         for queue in queues:

@@ -36,6 +36,7 @@ from celeriac.servers.postgres.result_rows import (
     read_row,
     storable_ids,
 )
+from celeriac.servers.postgres.tables import as_text
 from celeriac.servers.result_rows import EncodedRow, Row, RowCodec
 from celeriac.wire.content import Codecs
 from celeriac.wire.preview import counted
@@ -76,6 +77,7 @@ class PostgresBackend:
     """
 
     replies: Replies | None = None
+    tables = as_text("results", "board")
 
     def __init__(
         self,
@@ -154,6 +156,10 @@ class PostgresBackend:
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         await self._link.fetch(FORGET, storable_ids(task_ids))
+
+    async def migrate(self) -> Sequence[str]:
+        self.connections.join(self)
+        return await self._link.needing("board").migrate()
 
     async def ping(self) -> str:
         stored = await self._link.value(_COUNT)

@@ -188,11 +188,12 @@ STEPS: Mapping[str, Sequence[str]] = {"results": (_RESULTS,), "board": (_BOARD, 
 """For each part of the tables its steps; the first is step 1."""
 
 
-def as_text(parts: Sequence[str] = tuple(STEPS)) -> str:
-    """Return the SQL that makes the tables in a database that has none of them, for a person to run."""
-    lines = [VERSIONS]
-    for part in parts:
-        for number, step in enumerate(STEPS[part], 1):
-            lines.append(f"\n-- {part}, step {number}{step}")
-        lines.append(f"INSERT INTO celeriac_schema (part, version) VALUES ('{part}', {len(STEPS[part])});")
-    return "\n".join(lines) + "\n"
+def as_text(*parts: str) -> Mapping[str, str]:
+    """Return for each part the SQL that makes it in a schema that has none of it, for a person to run."""
+    return {part: _as_text(part) for part in parts}
+
+
+def _as_text(part: str) -> str:
+    steps = [f"-- {part}, step {number}{step}" for number, step in enumerate(STEPS[part], 1)]
+    note = f"INSERT INTO celeriac_schema (part, version) VALUES ('{part}', {len(steps)});\n"
+    return "\n".join([VERSIONS, *steps, note])

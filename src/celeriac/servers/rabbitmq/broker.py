@@ -35,6 +35,7 @@ from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import QueueOptions, Topology
 from celeriac.servers.rabbitmq.trial import Trial
 from celeriac.settings import PRIORITIES, Priorities
+from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 OUR_PREFIX = "celeriac."
@@ -55,6 +56,7 @@ class AmqpBroker:
 
     may_repeat = True
     beat: Beat | None = None
+    transactions: Transactions | None = None
 
     def __init__(
         self,

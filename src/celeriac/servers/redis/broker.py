@@ -172,6 +172,11 @@ class RedisBroker:
         return self._fanout
 
     @property
+    def transactions(self) -> None:
+        """A transaction of Redis is no caller's."""
+        return None
+
+    @property
     def beat(self) -> RedisBeat:
         """Ticks of periodic tasks."""
         return self._beat

@@ -24,6 +24,7 @@ from celeriac.servers.sqlite.schedule import SqliteSchedule
 from celeriac.servers.sqlite.settlements import SqliteSettlements
 from celeriac.servers.sqlite.subscription import SqliteSubscription
 from celeriac.servers.sqlite.survey import survey
+from celeriac.servers.sqlite.transactions import SqliteTransactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
@@ -120,6 +121,11 @@ class SqliteBroker:
     def fanout(self) -> SqliteFanout:
         """Fanout by two tables of this file."""
         return self._fanout
+
+    @property
+    def transactions(self) -> SqliteTransactions:
+        """Publishing in the caller's transactions."""
+        return SqliteTransactions(self._file)
 
     @property
     def beat(self) -> SqliteBeat:
