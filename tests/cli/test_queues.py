@@ -59,3 +59,14 @@ def test_one_is_counted_as_one(project: Project):
     assert f"SQLite file {project.file}, 1 queue, " in checked.stdout
     with project.worker("-c", "1") as worker:
         assert "at once  1 task, plain" in worker.output
+
+
+def test_a_queue_is_paused_and_resumed(project: Project):
+    project.run("call", "-A", project.module, "shop.add", "1", "1", "-Q", "slow")
+    paused = project.run("queues", "pause", "slow", "-A", project.module)
+    assert (paused.exit_code, paused.output) == (0, "queue slow is paused; 0 workers took from it\n")
+    listed = project.run("queues", "-A", project.module)
+    assert listed.output.splitlines() == ["queue  waiting  workers", "slow         1   paused"]
+    resumed = project.run("queues", "resume", "slow", "celery", "-A", project.module)
+    assert resumed.output == "queue slow goes on\nqueue celery was not paused\n"
+    assert "paused" not in project.run("queues", "-A", project.module).output

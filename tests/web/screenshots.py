@@ -65,7 +65,7 @@ def take(folder: Path) -> list[Path]:
             with Site(f"sqlite:///{place / 'shop.db'}", place) as site, sync_playwright() as playwright:
                 site.shows("workers", "celeriac@")
                 _fill(place)
-                site.shows("tasks?name=shop.total", "SUCCESS")
+                site.shows("tasks?name=shop.total", "state-success")
                 site.when("tasks?state=FAILURE", lambda page: page.count("FAILURE</span>") >= 12, "failures")
                 browser = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"])
                 taken = [

@@ -14,6 +14,7 @@ from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
+from celeriac.cli.pausing import pause, resume
 from celeriac.cli.scheduled import scheduled
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
@@ -80,7 +81,8 @@ def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
     say(f"{counted(deleted, 'task')} deleted")
 
 
-queues.add_command(scheduled)
+for command in (scheduled, pause, resume):
+    queues.add_command(command)
 
 
 def confirm(question: str) -> None:
@@ -96,11 +98,14 @@ def _list(source: Source, *, as_objects: bool) -> None:
     if as_objects:
         say_lines(as_json(run_with(app, _depths(app))))
         return
-    depths, known = run_with(app, _depths_and_takers(app))
+    depths, known, paused = run_with(app, _depths_and_takers(app))
     if depths:
         show_table(
             ["queue", "waiting", "workers"],
-            [[name, depth, "?" if known is None else known.count(name)] for name, depth in depths.items()],
+            [
+                [name, depth, "paused" if name in paused else "?" if known is None else known.count(name)]
+                for name, depth in depths.items()
+            ],
             numbers=["waiting", "workers"],
         )
     else:
@@ -109,15 +114,15 @@ def _list(source: Source, *, as_objects: bool) -> None:
         say(f"note: {counted(known.silent, 'worker')} did not answer within {DEADLINE:g} s", err=True)
 
 
-async def _depths_and_takers(app: App) -> tuple[dict[str, int], Takers | None]:
-    """Return how many wait in each queue, those too that only a worker names, and who takes from them."""
+async def _depths_and_takers(app: App) -> tuple[dict[str, int], Takers | None, frozenset[str]]:
+    """Return how many wait in each queue, those too that only a worker names, who takes from them, what is paused."""
     depths = await _depths(app)
     known = await takers(app, list(depths))
     broker = app.connections().broker
     for name in [] if known is None else known.nodes:
         if name not in depths:
             depths[name] = await broker.depth(name)
-    return dict(sorted(depths.items())), known
+    return dict(sorted(depths.items())), known, await app.control.paused()
 
 
 async def _depths(app: App, names: Sequence[str] = ()) -> dict[str, int]:

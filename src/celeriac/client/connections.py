@@ -20,6 +20,7 @@ import msgspec
 from celeriac.backend import Backend
 from celeriac.board import Board
 from celeriac.broker import Broker
+from celeriac.client.pausing import Pauses
 from celeriac.client.publisher import Publisher
 from celeriac.client.requests import Requests
 from celeriac.client.revocations import Revocations
@@ -60,6 +61,11 @@ class Connections(msgspec.Struct, frozen=True):
     def revocations(self) -> Revocations:
         """The revoked tasks."""
         return Revocations(self.broker.board, self.broker.schedule)
+
+    @property
+    def pauses(self) -> Pauses:
+        """The paused queues."""
+        return Pauses(self.broker.board.sets)
 
     async def close(self) -> None:
         """Close what was opened here."""

@@ -149,6 +149,22 @@ class Control:
         fanout, requests = self._reach()
         return await fanout.publish(requests.exchange, requests.write(request))
 
+    async def pause(self, queue: str) -> list[str]:
+        """Let no worker take from a queue until it is resumed, also those that start later; what runs, runs on.
+
+        Return the workers that took from it. Our workers that do not hear of it at once stop within 15 seconds; workers
+        of Celery that start later, or do not answer within a second, know nothing of it. Raises as ``ask``.
+        """
+        return await self._connections.current().pauses.pause(self, queue)
+
+    async def resume(self, queue: str) -> None:
+        """Let workers take from a queue again. Raises as ``ask``."""
+        await self._connections.current().pauses.resume(self, queue)
+
+    async def paused(self) -> frozenset[str]:
+        """Return the paused queues. Raises ``BrokerUnavailable``."""
+        return await self._connections.current().pauses.load()
+
     def broadcast(
         self,
         method: str,

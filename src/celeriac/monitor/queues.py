@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 
 from celeriac.broker import Broker
+from celeriac.client.pausing import Pauses
 from celeriac.clock import Clock
 
 FRESH = 1.0
@@ -18,6 +19,7 @@ class QueueRow(msgspec.Struct, frozen=True):
 
     name: str
     waiting: int
+    paused: bool = False
 
 
 class QueuesNow(msgspec.Struct, frozen=True):
@@ -61,4 +63,6 @@ class Queues:
         names = await broker.queues()
         depths = await asyncio.gather(*map(broker.depth, names))
         parked, dead = await asyncio.gather(broker.schedule.count(), broker.dead.count())
-        return QueuesNow(tuple(map(QueueRow, names, depths)), parked, dead, now)
+        paused = await Pauses(broker.board.sets).load()
+        rows = (QueueRow(name, depth, name in paused) for name, depth in zip(names, depths, strict=True))
+        return QueuesNow(tuple(rows), parked, dead, now)

@@ -141,9 +141,9 @@ async def change(monitor: Monitor, request: Request) -> Outcome:
 
 
 async def queues(monitor: Monitor, request: Request) -> Outcome:
-    """Empty a queue."""
+    """Empty, pause or resume a queue."""
     form = await read_form(request)
-    name = form.one("queue")
+    name, action = form.one("queue"), form.one("action")
     broker = monitor.app.connections().broker
 
     async def purge() -> str:
@@ -153,7 +153,18 @@ async def queues(monitor: Monitor, request: Request) -> Outcome:
         monitor.queues.forget()
         return f"{counted(number, 'waiting task')} of queue {name} deleted"
 
-    return await _done(f"purge {name}", purge if form.one("action") == "purge" else None, form)
+    async def pause() -> str:
+        takers = await monitor.app.control.pause(name)
+        monitor.queues.forget()
+        return f"queue {name} is paused; {counted(len(takers), 'worker')} took from it"
+
+    async def resume() -> str:
+        await monitor.app.control.resume(name)
+        monitor.queues.forget()
+        return f"queue {name} goes on"
+
+    deeds = {"purge": purge, "pause": pause, "resume": resume}
+    return await _done(f"{action} {name}", deeds.get(action), form)
 
 
 async def dead(monitor: Monitor, request: Request) -> Outcome:

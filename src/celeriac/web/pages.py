@@ -136,9 +136,12 @@ async def queue(monitor: Monitor, request: Request) -> Rendered:
     broker, name = monitor.app.connections().broker, request.path_params["name"]
     if name not in await broker.queues():
         return Rendered("unknown.html", f"Queue {name}", {"text": f"There is no queue {name}."}, 404)
-    depth, messages = await asyncio.gather(broker.depth(name), broker.peek(name, PEEKED))
+    depth, messages, paused = await asyncio.gather(
+        broker.depth(name), broker.peek(name, PEEKED), monitor.app.control.paused()
+    )
     lines = [_line("", message, name, monitor.app, monitor.mask) for message in messages]
-    return Rendered("queue.html", f"Queue {name}", {"name": name, "depth": depth, "lines": lines})
+    data = {"name": name, "depth": depth, "lines": lines, "paused": name in paused}
+    return Rendered("queue.html", f"Queue {name}", data)
 
 
 async def workers(monitor: Monitor, request: Request) -> Rendered:

@@ -24,6 +24,7 @@ from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
+from celeriac.worker.pausing import Pausing
 from celeriac.worker.pool import Pool
 from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.reserving import Reserving
@@ -42,6 +43,7 @@ class Parts(msgspec.Struct, frozen=True):
     revocations: RevocationList
     rate_limits: RateLimits
     slots: Slots
+    pausing: Pausing
 
 
 def assemble(
@@ -98,6 +100,7 @@ def assemble(
         settings, backend, tasks, admission, bodies, judge, effects, listeners, mending, insist, node, state
     )
     on_ready = partial(listeners.worker_ready, node)
+    pausing = Pausing(connections.pauses, queues)
     consumer = Consumer(
         connections.broker,
         queues,
@@ -108,7 +111,8 @@ def assemble(
         revocations,
         clock,
         reserving,
+        pausing,
         on_ready,
         on_taken,
     )
-    return Parts(consumer, bodies, revocations, rate_limits, slots)
+    return Parts(consumer, bodies, revocations, rate_limits, slots, pausing)

@@ -20,6 +20,7 @@ from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
+from celeriac.worker.pausing import Pausing
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
@@ -62,6 +63,7 @@ class Consumer:
         revocations: RevocationList,
         clock: BrokerClock,
         reserving: Reserving,
+        pausing: Pausing,
         on_ready: Callable[[], None],
         on_taken: Callable[[], None],
     ) -> None:
@@ -74,6 +76,7 @@ class Consumer:
         self._clock = clock
         self._bodies = bodies
         self._reserving = reserving
+        self._pausing = pausing
         self._on_ready = on_ready
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
@@ -102,6 +105,7 @@ class Consumer:
             try:
                 if not self.ready.is_set():
                     tell(await self._broker.examine(self._queues))
+                await self._pausing.follow(self)
                 held = tuple(self._queues)
                 async with self._broker.subscribe(held) as subscription:
                     self._subscription = subscription

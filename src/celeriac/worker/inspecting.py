@@ -20,6 +20,7 @@ import msgspec
 
 from celeriac.broker import Delivery, Parked
 from celeriac.client.app import App, Connections
+from celeriac.client.pausing import OURS
 from celeriac.client.task import Task
 from celeriac.errors import EncodeError
 from celeriac.servers.url_parts import SCHEME, masked, take_apart
@@ -408,6 +409,7 @@ def _queue(name: str) -> dict[str, Any]:
         "exchange": exchange,
         "routing_key": name,
         "durable": True,
+        OURS: True,
         "exclusive": False,
         "auto_delete": False,
         "no_ack": False,

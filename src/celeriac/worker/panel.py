@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from celeriac.broker import Fanout
@@ -26,9 +27,9 @@ INSPECT = (
     "registered", "report", "reserved", "revoked", "scheduled", "stats",
 )  # fmt: skip
 CONTROL = (
-    "add_consumer", "autoscale", "cancel_consumer", "disable_events", "election", "enable_events", "heartbeat",
-    "pool_grow", "pool_restart", "pool_shrink", "rate_limit", "revoke", "revoke_by_stamped_headers", "shutdown",
-    "terminate", "time_limit",
+    "add_consumer", "autoscale", "cancel_consumer", "disable_events", "election", "enable_events",
+    "follow_pauses", "heartbeat", "pool_grow", "pool_restart", "pool_shrink", "rate_limit",
+    "revoke", "revoke_by_stamped_headers", "shutdown", "terminate", "time_limit",
 )  # fmt: skip
 HARMLESS = {"election", "heartbeat"}
 """Those of ``CONTROL`` that change nothing."""
@@ -137,6 +138,7 @@ def make_remote(
         app.codecs,
         worker.add_queue,
         worker.drop_queue,
+        partial(parts.pausing.follow, parts.consumer),
         worker.grow,
         worker.shrink,
         ending,

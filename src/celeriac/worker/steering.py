@@ -60,6 +60,7 @@ class Levers(msgspec.Struct, frozen=True):
     codecs: Codecs
     add_queue: Callable[[str], Awaitable[None]]
     drop_queue: Callable[[str], Awaitable[None]]
+    follow_pauses: Callable[[], Awaitable[None]]
     grow: Callable[[int], Awaitable[int]]
     shrink: Callable[[int], Awaitable[int]]
     ending: Ending
@@ -172,6 +173,11 @@ class Steering:
         """Take from this queue no longer."""
         await self._levers.drop_queue(queue)
         return {"ok": f"no longer consuming from {queue}"}
+
+    async def follow_pauses(self) -> dict[str, str]:
+        """Look at once which queues are paused."""
+        await self._levers.follow_pauses()
+        return {"ok": "paused queues are left alone"}
 
     async def pool_grow(self, n: int = 1, **_: Any) -> dict[str, str]:
         """Run ``n`` more tasks at once."""

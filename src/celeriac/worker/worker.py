@@ -340,7 +340,10 @@ class Worker:
         self._attachments.workers.append(self)
         self._running = asyncio.create_task(_take_in(consumer, connections.backend))
         self._watching = asyncio.create_task(
-            revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked))
+            _all(
+                revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked)),
+                parts.pausing.watch(consumer),
+            )
         )
         self._autoscaler = self._make_autoscaler(consumer)
         if self._scales:
@@ -408,6 +411,10 @@ class Worker:
             await self._first_of(asked)
             announcing.cancel()
         await self._app.close()
+
+
+async def _all(*watches: Coroutine[Any, Any, None]) -> None:
+    await asyncio.gather(*watches)
 
 
 async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:

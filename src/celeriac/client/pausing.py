@@ -1,0 +1,81 @@
+"""Paused queues: no worker takes from them, and what waits there stays.
+
+Rules: which queues are paused is a set on the broker's board, so that a worker that starts later knows it, too. Workers
+of Celery do not look there: they are told to take from the queue no longer, and those that were told are remembered, so
+that they are told to take from it again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celeriac.board import Sets
+
+if TYPE_CHECKING:
+    from celeriac.client.control import Control
+
+PAUSED = "paused"
+"""The name of the sets on the board."""
+
+FOLLOW = "follow_pauses"
+"""The method of our workers that lets them look at the board at once."""
+
+OURS = "celeriac"
+"""A field of ``active_queues`` that only our workers answer with."""
+
+KEEP = 400 * 86400.0
+"""Seconds for which a queue stays paused if nobody resumes it."""
+
+_QUEUES = "queues"
+_ASKING = 1.0
+
+
+class Pauses:
+    """The paused queues of one broker.
+
+    :param sets: of its board.
+    """
+
+    def __init__(self, sets: Sets) -> None:
+        self._sets = sets
+
+    async def load(self) -> frozenset[str]:
+        """Return the paused queues."""
+        return frozenset((await self._sets.load(PAUSED, [_QUEUES])).sets.get(_QUEUES, ()))
+
+    async def pause(self, control: Control, queue: str) -> list[str]:
+        """Pause a queue; return the workers that took from it.
+
+        Our workers that do not hear of it at once, learn it within ``worker.pausing.BETWEEN`` seconds.
+        """
+        await self._sets.add(PAUSED, {_QUEUES: [queue]}, KEEP)
+        asked = await control.ask("active_queues", timeout=_ASKING)
+        takers = {
+            answer.node: held for answer in asked.answers if (held := _entry(answer.value, queue)) is not None
+        }
+        ours = [node for node, entry in takers.items() if entry.get(OURS)]
+        others = [node for node in takers if node not in ours]
+        if ours:
+            await control.ask(FOLLOW, destination=ours, timeout=_ASKING)
+        if others:
+            await self._sets.add(PAUSED, {_told(queue): others}, KEEP)
+            await control.ask("cancel_consumer", {"queue": queue}, destination=others, timeout=_ASKING)
+        return sorted(takers)
+
+    async def resume(self, control: Control, queue: str) -> None:
+        """Let workers take from a queue again: ours within a second, and those of Celery that were told to stop."""
+        others = list((await self._sets.load(PAUSED, [_told(queue)])).sets.get(_told(queue), ()))
+        await self._sets.remove(PAUSED, {_QUEUES: [queue], _told(queue): others})
+        if others:
+            await control.ask("add_consumer", {"queue": queue}, destination=others, timeout=_ASKING)
+
+
+def _told(queue: str) -> str:
+    """Return the set of Celery's workers that were told to take from the queue no longer."""
+    return f"told:{queue}"
+
+
+def _entry(held: object, queue: str) -> dict[str, object] | None:
+    """Return what a worker says of the queue, if it takes from it."""
+    entries = held if isinstance(held, list) else []
+    return next((entry for entry in entries if isinstance(entry, dict) and entry.get("name") == queue), None)
