@@ -92,9 +92,9 @@ def test_an_entry_that_cannot_be_read_is_named(entry, said):
         _ = app_with({"bad": entry}).schedules
 
 
-def test_another_scheduler_is_refused():
-    with pytest.raises(ConfigError, match="django_celery_beat"):
-        _ = app_with({}, beat_scheduler="django_celery_beat.schedulers:DatabaseScheduler").schedules
+def test_a_scheduler_that_nobody_knows_is_refused():
+    with pytest.raises(ConfigError, match=r"shop\.scheduler:Own"):
+        _ = app_with({}, beat_scheduler="shop.scheduler:Own").schedules
 
 
 async def test_celerys_worker_runs_what_celeriac_ticks(redis_url, unique, tmp_path):

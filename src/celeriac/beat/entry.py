@@ -32,6 +32,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :param window: seconds after which a missed slot is not caught up any more.
     :param overlap_for: seconds after which a run counts as ended if nobody has told its end.
     :param jitter: seconds by which a slot may be late.
+    :param origin: the name of the source that it is from, if it is from one.
     :param declared: when the process started that declared it, or when it was added.
     :param seen: when a process last declared it; 0 for one that was added at run time, which stays.
     :param since: since when the rule holds; an interval's grid begins there.
@@ -52,6 +53,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     start: float | None = None
     end: float | None = None
     paused: bool = False
+    origin: str = ""
     declared: float = 0.0
     seen: float = 0.0
     since: float = 0.0

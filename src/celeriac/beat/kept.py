@@ -73,7 +73,8 @@ class Kept:
             known = kept.get(entry.name)
             if known is None:
                 if not again:
-                    new.append(msgspec.structs.replace(entry, declared=started, seen=now, since=now))
+                    since = entry.since or now
+                    new.append(msgspec.structs.replace(entry, declared=started, seen=now, since=since))
             elif known.rule == entry.rule:
                 newer = max(known.declared, started)
                 new.append(msgspec.structs.replace(known, declared=newer, seen=now))

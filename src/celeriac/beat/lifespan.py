@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from celeriac.beat.schedules import Schedules
+from celeriac.beat.source import SourceTaken
+from celeriac.beat.ticker import Ticker
 from celeriac.worker.attachments import Attachments, Lifespan
+
+logger = logging.getLogger("celeriac.beat")
 
 _LAST_WORDS = 10.0
 """Seconds that a ticker has to end what it ticks when its worker stops."""
@@ -17,7 +22,7 @@ def ticking(schedules: Schedules) -> Lifespan:
 
     async def tick() -> AsyncIterator[None]:
         ticker = schedules.ticker()
-        running = asyncio.create_task(ticker.run(), name="celeriac-beat")
+        running = asyncio.create_task(_run(ticker), name="celeriac-beat")
         try:
             yield
         finally:
@@ -26,6 +31,13 @@ def ticking(schedules: Schedules) -> Lifespan:
             running.cancel()
 
     return tick
+
+
+async def _run(ticker: Ticker) -> None:
+    try:
+        await ticker.run()
+    except SourceTaken as error:
+        logger.error("no periodic tasks are ticked any more: %s", error)
 
 
 def with_ticking(attachments: Attachments, schedules: Schedules) -> Attachments:

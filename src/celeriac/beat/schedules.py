@@ -12,6 +12,7 @@ from celeriac.beat.declaring import Declaration, EntryKeywords, make_entry
 from celeriac.beat.entry import Entry, slot_key
 from celeriac.beat.kept import Kept
 from celeriac.beat.places import Places, places_of
+from celeriac.beat.source import Source
 from celeriac.beat.ticker import Ticker
 from celeriac.beat.ticking import Arguments, Ticking
 from celeriac.client.app import App
@@ -51,11 +52,13 @@ class Schedules:
     """The periodic tasks of one app. Its coroutines raise ``BrokerUnavailable`` when the broker is away.
 
     :param by_default: workers tick what the code declares, without being told to.
+    :ivar source: where another program keeps further entries.
     """
 
     def __init__(self, app: App, *, by_default: bool = True) -> None:
         self._app = app
         self.by_default = by_default
+        self.source: Source | None = None
         self.declared: dict[str, Declaration] = {}
 
     def declare(
@@ -165,9 +168,8 @@ class Schedules:
 
     def ticker(self) -> Ticker:
         """Return what ticks in the running event loop."""
-        return Ticker(
-            self._app, [declaration.entry for declaration in self.declared.values()], dict(self._lazy())
-        )
+        declared = [declaration.entry for declaration in self.declared.values()]
+        return Ticker(self._app, declared, dict(self._lazy()), self.source)
 
     def _told(self, entry: Entry, paused: bool, last: float | None) -> Scheduled:
         paused = paused or entry.paused

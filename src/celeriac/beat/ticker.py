@@ -13,9 +13,11 @@ from contextlib import suppress
 
 from celeriac.beat.agenda import Agenda, Line, line_of
 from celeriac.beat.entry import Entry, slot_key
+from celeriac.beat.following import Following
 from celeriac.beat.kept import NEWS, Contents, Kept
 from celeriac.beat.leading import Leading
 from celeriac.beat.places import places_of
+from celeriac.beat.source import Source
 from celeriac.beat.ticking import Arguments, Ticking, Undeclared
 from celeriac.broker import Binding
 from celeriac.client.app import App
@@ -45,11 +47,19 @@ class Ticker:
     """Ticks the entries of an app in the running event loop.
 
     :param declared: the entries that this process declares.
+    :param source: where another program keeps further ones.
     :param lazy: what makes the arguments of the lazy ones.
     """
 
-    def __init__(self, app: App, declared: Iterable[Entry], lazy: Mapping[str, Arguments]) -> None:
+    def __init__(
+        self,
+        app: App,
+        declared: Iterable[Entry],
+        lazy: Mapping[str, Arguments],
+        source: Source | None = None,
+    ) -> None:
         self._app = app
+        self._following = None if source is None else Following(source)
         self._clock = app.clock
         self._declared = list(declared)
         places = places_of(app.connections())
@@ -66,7 +76,7 @@ class Ticker:
         self._led = False
 
     async def run(self) -> None:
-        """Tick until ``stop``. Raises nothing that a broker or result store does."""
+        """Tick until ``stop``. Raises ``SourceTaken``, and nothing that a broker or result store does."""
         listening = asyncio.create_task(self._listen(), name="celeriac-beat-news")
         backoff = Backoff(0.1, 5.0)
         try:
@@ -94,8 +104,12 @@ class Ticker:
 
     async def _turn(self) -> None:
         now = self._clock.now()
+        if self._following is not None and now >= self._following.again:
+            await self._following.follow(self._kept, self._places.beat, self._app.name, self._started, now)
         if now >= self._declare_at:
-            await self._kept.declare(self._declared, self._started, again=self._declare_at > 0)
+            elsewhere = self._following.names if self._following is not None else ()
+            declared = [entry for entry in self._declared if entry.name not in elsewhere]
+            await self._kept.declare(declared, self._started, again=self._declare_at > 0)
             self._declare_at = now + _AGAIN
         news = self._news.is_set()
         self._news.clear()
@@ -114,6 +128,8 @@ class Ticker:
     def _pause(self) -> float:
         """Return the seconds until there is something to do."""
         pause = self._leading.rest
+        if self._following is not None:
+            pause = min(pause, self._following.again - self._clock.now())
         if self._leading.leads and (first := self._agenda.first()) is not None:
             pause = min(pause, first - self._clock.now())
         return pause
@@ -208,6 +224,8 @@ class Ticker:
             outcomes = await asyncio.gather(*(self._tick(line) for line in due), return_exceptions=True)
             for line in due:
                 self._agenda.put(line)
+            if self._following is not None:
+                await self._following.tell()
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -230,6 +248,8 @@ class Ticker:
             logger.exception("%s cannot be sent; its slot is left out", line.entry.name)
             done = True
         if done:
+            if self._following is not None:
+                self._following.done[line.entry.name] = slot
             line.passed(self._clock.now())
         else:
             line.hold(now, now + _HELD)

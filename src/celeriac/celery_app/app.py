@@ -11,6 +11,7 @@ from celery import Celery
 
 from celeriac.beat.schedules import Schedules
 from celeriac.celery_app.beat import read_schedules
+from celeriac.celery_app.beat_sources import source_of
 from celeriac.celery_app.children import live_in_child
 from celeriac.celery_app.found import Found
 from celeriac.celery_app.life import Life
@@ -58,7 +59,9 @@ class CeleryApp(Found):
     def schedules(self) -> Schedules:
         """The periodic tasks of its ``beat_schedule``. Raises ``ConfigError`` for one that cannot be read."""
         self.load_tasks()
-        return read_schedules(self, self.celery)
+        schedules = read_schedules(self, self.celery)
+        schedules.source = source_of(self.celery)
+        return schedules
 
     def worker(
         self,

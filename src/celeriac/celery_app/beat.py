@@ -12,6 +12,7 @@ from datetime import timedelta, tzinfo
 from functools import partial
 from typing import Any
 
+import msgspec
 from celery import Celery
 from celery import schedules as celerys
 from celery.beat import BeatLazyFunc, ScheduleEntry
@@ -21,7 +22,7 @@ from celeriac.beat.entry import Entry
 from celeriac.beat.schedules import Schedules
 from celeriac.client.app import App
 from celeriac.errors import ConfigError, EncodeError
-from celeriac.schedule.crontab import crontab
+from celeriac.schedule.crontab import Crontab, crontab
 from celeriac.schedule.days import zone_name
 from celeriac.schedule.interval import interval
 from celeriac.schedule.slots import Schedule
@@ -34,20 +35,12 @@ _KEPT = frozenset(
         "time_limit", "soft_time_limit", "shadow", "link", "link_error",
     }
 )  # fmt: skip
-_FILES = ("celery.beat:PersistentScheduler", "celery.beat.PersistentScheduler", "celery.beat:Scheduler")
-"""The schedulers that read ``beat_schedule`` and nothing else."""
-
 _CLEANUP = "celery.backend_cleanup"
 
 
 def read_schedules(app: App, celery: Celery) -> Schedules:
     """Return the periodic tasks of a Celery app. Raises ``ConfigError`` for an entry that cannot be read."""
     conf = celery.conf
-    if conf.beat_scheduler not in _FILES:
-        raise ConfigError(
-            f"the setting beat_scheduler is {conf.beat_scheduler!r}, and celeriac reads beat_schedule alone: keep that "
-            "scheduler's own beat running"
-        )
     schedules = Schedules(app, by_default=False)
     entries: dict[str, Any] = {**_default_entries(celery), **(conf.beat_schedule or {})}
     for name, given in entries.items():
@@ -79,26 +72,34 @@ def read_schedule(given: Any, zone: tzinfo, *, relative: bool = False) -> Schedu
 _UNITS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 
 
+def entry_of(name: str, given: Mapping[str, Any], schedule: Schedule) -> Entry:
+    """Return the entry of a task with ``args``, ``kwargs`` and ``options``, as Celery's entries have them.
+
+    Raises ``EncodeError`` for options that are no JSON.
+    """
+    options = dict(given.get("options") or {})
+    text, lazy = _arguments(given.get("args") or (), given.get("kwargs") or {})
+    return Entry(
+        name=name,
+        task=given["task"],
+        schedule=schedule,
+        arguments=text,
+        options=encode_json({key: _plain(options[key]) for key in sorted(_KEPT & options.keys())}).decode(),
+        lazy=lazy,
+        ignore_result=options.get("ignore_result"),
+    )
+
+
 def _declaration(name: str, given: dict[str, Any], celery: Celery) -> Declaration:
     try:
         schedule = read_schedule(given["schedule"], celery.timezone, relative=bool(given.get("relative")))
-        options = dict(given.get("options") or {})
-        args, kwargs = given.get("args") or (), given.get("kwargs") or {}
-        text, lazy = _arguments(args, kwargs)
-        deadline = celery.conf.beat_cron_starting_deadline
-        entry = Entry(
-            name=name,
-            task=given["task"],
-            schedule=schedule,
-            arguments=text,
-            options=encode_json({key: _plain(options[key]) for key in _KEPT & options.keys()}).decode(),
-            lazy=lazy,
-            ignore_result=options.get("ignore_result"),
-            window=deadline if isinstance(given["schedule"], celerys.crontab) else None,
-        )
+        entry = entry_of(name, given, schedule)
+        if isinstance(schedule, Crontab):
+            entry = msgspec.structs.replace(entry, window=celery.conf.beat_cron_starting_deadline)
     except (ConfigError, EncodeError, TypeError, ValueError) as error:
         raise ConfigError(f"beat_schedule[{name!r}]: {error}") from error
-    return Declaration(entry, partial(_evaluated, args, kwargs) if lazy else None)
+    args, kwargs = given.get("args") or (), given.get("kwargs") or {}
+    return Declaration(entry, partial(_evaluated, args, kwargs) if entry.lazy else None)
 
 
 def _arguments(args: Any, kwargs: Any) -> tuple[str, bool]:

@@ -108,7 +108,7 @@ HARMLESS: Mapping[str, str] = {
     "beat_remote_control_max_tick_age": _BEAT,
     "beat_max_loop_interval": _BEAT,
     "beat_schedule": _SCHEDULE,
-    "beat_scheduler": "`celeriac beat` reads beat_schedule alone; others need their own beat",
+    "beat_scheduler": "`celeriac beat` knows Celery's own, django-celery-beat and RedBeat",
     "beat_schedule_filename": _BEAT,
     "beat_sync_every": _BEAT,
     "beat_cron_starting_deadline": _SCHEDULE,

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import click
 
 from celeriac.beat.schedules import Schedules
+from celeriac.beat.source import SourceTaken
 from celeriac.cli.celery_flags import HARMLESS, takes_beats_flags
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import CommandFailed, Exit
@@ -100,4 +101,7 @@ async def _serve(app: App, schedules: Schedules) -> None:
         stopping.cancel()
         logger.info("stopping")
         ticker.stop()
-        await running
+        try:
+            await running
+        except SourceTaken as error:
+            raise CommandFailed(str(error)) from error

@@ -1,0 +1,78 @@
+"""Follows a source: keeps its entries on the board, tells it what was ticked, and sees whether another ticks them."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from celeriac.beat.entry import Entry, slot_key
+from celeriac.beat.kept import Kept
+from celeriac.beat.source import Source, SourceTaken
+from celeriac.broker import Beat
+
+logger = logging.getLogger("celeriac.beat")
+
+_CLOSE, _ROUNDED = 0.002, 1.0
+"""Seconds by which the note of a slot may be off, and by which it may where a database keeps full seconds only."""
+
+
+class Following:
+    """What one process knows of a source.
+
+    :ivar names: all that the source knows.
+    :ivar again: when to look next.
+    :ivar done: slots that were ticked, and not told yet.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ran: dict[str, float] = {}
+        self.names: frozenset[str] = frozenset()
+        self.again = 0.0
+        self.done: dict[str, float] = {}
+
+    async def follow(self, kept: Kept, beat: Beat, app: str, started: float, now: float) -> None:
+        """Keep what the source holds now. Raises ``SourceTaken`` where somebody else ticks its entries."""
+        reading = await self._source.read()
+        known = (await kept.load()).entries
+        moved = {
+            name: at for name, at in reading.ran.items() if name in known and self._ran.get(name, at) != at
+        }
+        last = await beat.last([slot_key(app, name) for name in moved])
+        for name, at in moved.items():
+            if not _is_ours(known[name], at, last.get(slot_key(app, name))):
+                raise SourceTaken(
+                    f"{name} was sent by another scheduler: stop celery beat, which sends each task a second time"
+                )
+        self._ran = dict(reading.ran)
+        self.names = reading.names | reading.entries.keys()
+        origin = self._source.name
+        gone = {
+            name for name, entry in known.items() if entry.origin == origin and name not in reading.entries
+        }
+        if gone:
+            await kept.remove(gone)
+        entries = [msgspec.structs.replace(entry, origin=origin) for entry in reading.entries.values()]
+        await kept.declare(entries, started)
+        self.again = now + self._source.every
+
+    async def tell(self) -> None:
+        """Tell the source what was ticked; what it cannot take now is told the next time."""
+        if not self.done:
+            return
+        try:
+            await self._source.ticked(self.done)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the slots are ticked
+            logger.warning("the source of periodic tasks was not told what was sent: %s", error)
+            return
+        self.done = {}
+
+
+def _is_ours(entry: Entry, at: float, last: float | None) -> bool:
+    """Whether this is a slot that was ticked: schedulers of others note the moment at which they sent."""
+    close = _ROUNDED if at == int(at) else _CLOSE
+    if last is None or at > last + close:
+        return False
+    slot = entry.schedule.next(at - close, entry.anchor_before(at - close))
+    return slot is not None and slot - at <= close

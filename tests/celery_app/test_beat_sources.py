@@ -1,0 +1,114 @@
+"""What django-celery-beat's tables and RedBeat's keys hold is ticked, and never beside their own beat."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from redbeat import RedBeatSchedulerEntry
+
+from celeriac import Celeriac
+from tests.servers import LoggedProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+
+pytestmark = pytest.mark.timeout(200)
+
+
+def started(environment, *command):
+    return LoggedProcess([sys.executable, "-m", *command], env={**os.environ, **environment}, cwd=ROOT)
+
+
+async def sent(url, queue):
+    """The tasks that wait in the queue, with their numbers."""
+    async with Celeriac("looking", url) as app:
+        return Counter(one.headers["task"] for one in await app.connections().broker.peek(queue, 10_000))
+
+
+async def until(holds, what):
+    async with asyncio.timeout(PATIENCE):
+        while not (found := await holds()):  # noqa: ASYNC110 - neither tells anybody
+            await asyncio.sleep(0.1)
+    assert found, what
+    return found
+
+
+async def test_the_tables_of_django_celery_beat(redis_url, unique, tmp_path):
+    queue, database = unique("django"), tmp_path / "db.sqlite3"
+    environment = {"DATABASE": str(database), "PERIODIC_BROKER": redis_url, "PERIODIC_QUEUE": queue}
+    made = started(environment, "tests.celery_app.django_periodic")
+    assert await asyncio.to_thread(made.wait, timeout=PATIENCE) == 0, made.output
+    beat = started(environment, "celeriac", "-A", "tests.celery_app.django_periodic", "beat")
+    theirs = None
+    try:
+
+        async def three():
+            tasks = await sent(redis_url, queue)
+            return tasks if tasks["shop.often"] >= 3 and tasks["shop.soon"] else None
+
+        tasks = await until(three, beat.output)
+        assert set(tasks) == {"shop.often", "shop.soon"}  # neither what is off nor what has expired
+        assert tasks["shop.soon"] == 1
+        with sqlite3.connect(database) as connection:
+            rows = connection.execute(
+                "SELECT name, enabled, total_run_count, last_run_at FROM django_celery_beat_periodictask"
+            ).fetchall()
+        told = {name: (enabled, count, at) for name, enabled, count, at in rows}
+        assert told["often"][1] >= 2
+        assert told["often"][2] is not None
+        assert told["soon"][0] == 0
+        # Its own beat is started beside ours, which then ends.
+        theirs = started(environment, "celery", "-A", "tests.celery_app.django_periodic", "beat")
+        assert await asyncio.to_thread(beat.wait, timeout=PATIENCE) == 1
+        assert "stop celery beat" in beat.output
+    finally:
+        for process in (beat, theirs):
+            if process is not None and process.running:
+                process.kill()
+
+
+async def test_the_keys_of_redbeat(redis_server, unique, tmp_path):
+    url, name = redis_server.url(), unique("redbeat")
+    module = tmp_path / f"{name.replace('-', '_')}.py"
+    conf = {
+        "task_default_queue": name,
+        "beat_scheduler": "redbeat.RedBeatScheduler",
+        "redbeat_redis_url": url,
+        "redbeat_key_prefix": f"{name}:",
+    }
+    module.write_text(
+        f"from celery import Celery\napp = Celery({name!r}, broker={url!r}, set_as_current=False)\n"
+        f"app.conf.update({conf!r})\n"
+    )
+    app = Celery(name, broker=url, set_as_current=False)
+    app.conf.update(conf)
+    entry = RedBeatSchedulerEntry("often", "shop.often", 1, args=[1], app=app)
+    entry.save()
+    RedBeatSchedulerEntry("off", "shop.off", 1, enabled=False, app=app).save()
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    beat = started(environment, "celeriac", "-A", module.stem, "beat")
+    try:
+
+        async def three():
+            tasks = await sent(url, name)
+            return tasks if tasks["shop.often"] >= 3 else None
+
+        tasks = await until(three, beat.output)
+        assert set(tasks) == {"shop.often"}
+
+        async def told():
+            return RedBeatSchedulerEntry.from_key(entry.key, app=app).last_run_at
+
+        await until(told, beat.output)
+        with redis_server.client() as client:
+            client.set(f"{name}::lock", "theirs", ex=60)
+        assert await asyncio.to_thread(beat.wait, timeout=PATIENCE) == 1
+        assert "stop celery beat" in beat.output
+    finally:
+        if beat.running:
+            beat.kill()
