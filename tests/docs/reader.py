@@ -60,6 +60,7 @@ class Reader:
         marks = block.marks
         name = marks.get("file", "script.py")
         if "file" in marks or ("run" in marks and block.language == "python"):
+            (self.directory / name).parent.mkdir(parents=True, exist_ok=True)
             (self.directory / name).write_text(self._mine(block.text))
         if "append" in marks:
             with (self.directory / marks["append"]).open("a") as file:

@@ -58,7 +58,7 @@ PRINTED = {
         "received 6 messages, 2 retries",
     ],
 }
-BESIDE_CELERY = {"celery_producer.py", "celeriac_tasks.py"}
+BESIDE_CELERY = {"celery_producer.py", "celeriac_tasks.py", "celery_app.py"}
 
 
 def own_environment() -> dict[str, str]:
@@ -101,17 +101,32 @@ def test_an_example_prints_what_it_should(name: str, printed: dict[str, Future[l
     assert [line for line in printed[name].result() if line.strip()] == PRINTED[name]
 
 
-def test_a_celery_program_calls_celeriac_tasks(tmp_path: Path):
+@pytest.fixture(scope="module")
+def redis_for_celery() -> Iterator[dict[str, str]]:
     with RedisServer() as redis:
-        environment = own_environment() | {
-            "CELERY_BROKER_URL": redis.url(),
-            "CELERY_RESULT_BACKEND": redis.url(),
-        }
-        command = [sys.executable, "-m", "celeriac", "-A", "celeriac_tasks", "worker"]
-        worker = LoggedProcess(command, env=environment, cwd=EXAMPLES)
-        try:
-            worker.wait_for("ready")
-            printed = run("celery_producer.py", tmp_path, environment)
-        finally:
-            worker.stop()
+        yield own_environment() | {"CELERY_BROKER_URL": redis.url(), "CELERY_RESULT_BACKEND": redis.url()}
+
+
+@pytest.mark.timeout(120)
+def test_a_celery_app_on_a_celeriac_worker(tmp_path: Path, redis_for_celery: dict[str, str]):
+    command = [sys.executable, "-m", "celeriac", "-A", "celery_app", "worker", "-c", "2"]
+    worker = LoggedProcess(command, env=redis_for_celery, cwd=EXAMPLES)
+    try:
+        worker.wait_for("ready")
+        printed = run("celery_app.py", tmp_path, redis_for_celery)
+        for value in (10, 20, 30):
+            worker.wait_for(f"a price: {value}")
+    finally:
+        worker.stop()
+    assert printed == ["60 for 3 articles"]
+
+
+def test_a_celery_program_calls_celeriac_tasks(tmp_path: Path, redis_for_celery: dict[str, str]):
+    command = [sys.executable, "-m", "celeriac", "-A", "celeriac_tasks", "worker"]
+    worker = LoggedProcess(command, env=redis_for_celery, cwd=EXAMPLES)
+    try:
+        worker.wait_for("ready")
+        printed = run("celery_producer.py", tmp_path, redis_for_celery)
+    finally:
+        worker.stop()
     assert printed == ["sum: 5", "error: division by zero"]
