@@ -110,8 +110,8 @@ async def app(server: RedisServer) -> AsyncIterator[Celeriac]:
         yield app
 
 
-async def answer_of(app: Celeriac, method: str) -> Any:
-    asked = await app.control.ask(method, destination=[NODE], timeout=PATIENCE)
+async def answer_of(app: Celeriac, method: str, **arguments: Any) -> Any:
+    asked = await app.control.ask(method, arguments, destination=[NODE], timeout=PATIENCE)
     return asked.by_node[NODE]
 
 
@@ -200,6 +200,12 @@ async def test_its_actions_are_seen(flower: Flower, app: Celeriac) -> None:
     assert {queue["name"] for queue in await answer_of(app, "active_queues")} == {"celery"}
     limits = {"workername": NODE, "soft": 10, "hard": 20}
     assert await flower.post("/api/task/timeout/tasks.add", **limits) == "time limits set successfully"
+    rate = {"workername": NODE, "ratelimit": "100/s"}
+    assert await flower.post("/api/task/rate-limit/tasks.add", **rate) == "new rate limit set successfully"
+    assert any(
+        "rate_limit=100/s" in line
+        for line in await answer_of(app, "registered", taskinfoitems=["rate_limit"])
+    )
     sleeping = await app.send_task("tasks.sleep", [3600])
     await flower.until("/api/tasks", lambda text: state_in(text, sleeping.id) == "STARTED")
     assert await flower.post(f"/api/task/revoke/{sleeping.id}", terminate="true")

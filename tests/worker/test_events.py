@@ -153,6 +153,36 @@ def _look_at_fields(app: Celeriac, heard: Heard, add: str, fail: str, unknown: s
     assert offline["processed"] == 7
 
 
+async def test_a_sender_tells_of_its_messages(app: Celeriac) -> None:
+    tasks_of(app)
+    telling = Celeriac(
+        "telling",
+        app.broker_url,
+        app.backend_url,
+        default_queue=app.settings.default_queue,
+        send_sent_event=True,
+    )
+    if app.broker_url == "memory://":
+        telling = Celeriac(
+            "telling", app.connections().broker, app.connections().backend, send_sent_event=True
+        )
+    async with listening(app) as heard, telling:
+        one = await telling.send_task("tasks.add", [1, 2])
+        many = await telling.send_many([telling.call("tasks.add", [number, 0]) for number in range(3)])
+        await heard.until(lambda: len(heard.events) == 4)
+    assert [event.task_id for event in heard.events] == [one.id, *[result.id for result in many]]
+    told, queue = heard.events[0].fields, telling.settings.default_queue
+    assert (told["type"], told["name"], told["args"], told["kwargs"]) == (
+        "task-sent",
+        "tasks.add",
+        "(1, 2)",
+        "{}",
+    )
+    assert (told["queue"], told["exchange"], told["routing_key"]) == (queue, "", queue)
+    assert told["hostname"].startswith("gen")
+    assert (told["root_id"], told["parent_id"], told["retries"]) == (one.id, None, 0)
+
+
 class FakeFanout:
     """Plays a broker that is away, has no listeners, or refuses, each between two events."""
 

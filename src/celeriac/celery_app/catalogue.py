@@ -88,6 +88,8 @@ HONOURED: Mapping[str, str] = {
     "worker_max_memory_per_child": "--max-memory-per-child",
     "worker_max_tasks_per_child": "--max-tasks-per-child",
     "worker_send_task_events": "send_events",
+    "event_exchange": "event_exchange",
+    "control_exchange": "control_exchange",
     "worker_pool": "--pool: prefork is processes, threads and solo are themselves",
     "worker_pool_start_method": "--start-method: spawn is spawn, fork is forkserver, which loads the app once",
     "worker_prefetch_multiplier": "prefetch: 1 takes only what can start, as does a disabled prefetch",
@@ -217,9 +219,7 @@ _SIGNING = "signed messages are neither written nor checked: use json over TLS"
 WARNED: Mapping[str, str] = {
     "broker_failover_strategy": "the nodes are tried in the order of the URLs: take it out",
     "broker_login_method": "the login is PLAIN: give user and password in the URL",
-    "control_exchange": _KEEP_DEFAULT,
     "event_serializer": _KEEP_DEFAULT,
-    "event_exchange": _KEEP_DEFAULT,
     "result_compression": "results are written without compression; those that are compressed are read",
     "result_chord_expires": "what a chord counts is kept for 30 days, or for result_expires if that is longer",
     "result_failure_expires": "failures are kept as long as other results: raise result_expires",

@@ -19,6 +19,8 @@ from celeriac.errors import ConfigError
 from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES
 from celeriac.settings import MOST_AHEAD, Settings
 from celeriac.wire.content import COMPRESSIONS
+from celeriac.wire.control import CELERYS
+from celeriac.wire.event import EVENTS
 from celeriac.wire.names import PRIORITY_STEPS
 
 N = TypeVar("N", int, float)
@@ -246,6 +248,8 @@ class _Mapping:
             time_limit=self._seconds("task_time_limit"),
             remote_control=bool(conf.get("worker_enable_remote_control", True)),
             send_events=bool(conf.get("worker_send_task_events")),
+            event_exchange=conf.get("event_exchange") or EVENTS,
+            control_exchange=conf.get("control_exchange") or CELERYS,
             # Celery's functions check their arguments themselves.
             strict_arguments=False,
         )

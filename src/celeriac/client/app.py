@@ -30,6 +30,7 @@ from celeriac.client.result import Result
 from celeriac.client.revoking import KEEP
 from celeriac.client.send_listeners import SendListeners
 from celeriac.client.sending import Sending
+from celeriac.client.sent_events import SentEvents
 from celeriac.client.task import (
     CoroutineTask,
     FunctionTask,
@@ -101,6 +102,9 @@ class App:
         self.outbox = Outbox(self.settings, self._table, run, self.defaults, self.connect_to)
         self.control = Control(self._table, self.settings.control_exchange, self.codecs, self.clock, run)
         self.events = EventReader(self._table, self.settings, self.codecs, self.control)
+        self._sent_events = SentEvents(self._table, self.settings, self.clock.now)
+        if self.settings.send_sent_event:
+            self.send_listeners.add(self._sent_events)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -403,6 +407,7 @@ class App:
 
     async def close(self) -> None:
         """Close the running loop's connections. They are also closed when the loop ends."""
+        await self._sent_events.finish()
         await self._table.close()
 
     async def __aenter__(self) -> Self:

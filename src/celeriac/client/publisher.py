@@ -211,8 +211,7 @@ class Publisher:
         return True
 
     def _outgoing(self, message: TaskMessage, options: SendOptions, *, follows: bool = False) -> Outgoing:
-        to = route(options, self._settings.default_queue)
-        return Outgoing(message, to.queue or to.routing_key, follows=follows)
+        return Outgoing(message, route(options, self._settings.default_queue), follows=follows)
 
     def _prepare(
         self, message: TaskMessage, options: SendOptions, headers: Mapping[str, Any] | None = None

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from celeriac.wire.envelope import Route
 from celeriac.wire.task import TaskMessage
 
 logger = logging.getLogger(__name__)
@@ -22,15 +23,18 @@ class Outgoing:
 
     :ivar message: the task message; its body is not encoded yet.
     :ivar queue: the queue, or the routing key where an exchange is named.
+    :ivar exchange: where it goes, with ``routing_key``; ``""`` is the default exchange.
     :ivar headers: headers to add to the message; a name of the protocol is refused when it is encoded.
     :ivar follows: whether it follows from a task, as a retry or the next step of a chain does.
     """
 
-    __slots__ = ("follows", "headers", "message", "queue")
+    __slots__ = ("exchange", "follows", "headers", "message", "queue", "routing_key")
 
-    def __init__(self, message: TaskMessage, queue: str, *, follows: bool) -> None:
+    def __init__(self, message: TaskMessage, to: Route, *, follows: bool) -> None:
         self.message = message
-        self.queue = queue
+        self.queue = to.queue or to.routing_key
+        self.exchange = to.exchange
+        self.routing_key = to.routing_key
         self.follows = follows
         self.headers: dict[str, Any] = {}
 
