@@ -22,6 +22,7 @@ class CeleryWorker:
     :param arguments: further arguments of its command line.
     :param environment: further variables that ``celery_side`` reads.
     :param celery: how Celery's command line is started.
+    :param sociable: whether it greets other workers, gossips and sends heartbeats.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class CeleryWorker:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         celery: Sequence[str] = (sys.executable, "-m", "celery"),
+        *,
+        sociable: bool = False,
     ) -> None:
         self.name = f"interop-{uuid4().hex[:8]}@localhost"
         self.queue = f"celery-{uuid4().hex}"
@@ -39,6 +42,7 @@ class CeleryWorker:
         self._arguments = arguments
         self._environment = environment or {}
         self._celery = celery
+        self._sociable = sociable
         self._control = Celery("control", broker=url, set_as_current=False)
 
     def __enter__(self) -> Self:
@@ -52,9 +56,11 @@ class CeleryWorker:
         }
         command = [*self._celery, "-A", "tests.interop.celery_side", "worker"]
         command += ["-n", self.name, "-c", "2", "-P", "prefork", "-l", "INFO"]
-        command += ["--without-gossip", "--without-mingle", "--without-heartbeat", *self._arguments]
+        if not self._sociable:
+            command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command += self._arguments
         self.process = LoggedProcess(command, env=environment, cwd=ROOT)
-        self.process.wait_for(f"{self.name} ready.")
+        self.process.wait_for(f"{self.name} ready.", timeout=90)
         return self
 
     def __exit__(

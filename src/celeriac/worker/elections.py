@@ -1,11 +1,15 @@
 """Takes part in the elections of Celery's workers (Celery: gossip, ``app.control.election``).
 
-Celery counts every node that sends heartbeats, and an election ends when as many have acknowledged each candidate. So
-this worker acknowledges, or an election would never end beside it. It is no candidate itself.
+Celery counts every node that sends heartbeats, and an election ends when as many acknowledgements came. So this worker
+acknowledges the candidates, or an election would never end beside it. It is no candidate itself.
+
+Rules: it waits until all candidates have said so. A Celery worker that has enough acknowledgements before it knows of a
+second candidate ends with an ``IndexError``; so does one that is the only candidate, which gets none from here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 
@@ -22,7 +26,11 @@ logger = logging.getLogger("celeriac.worker")
 ELECT, ACKNOWLEDGE = "worker.elect", "worker.elect.ack"
 """The routing keys of a candidate's event, and of what answers it."""
 
-_LONGEST_ID = 200
+ALL_HAVE_SPOKEN = 0.5
+"""Seconds after the first candidate of an election within which the others speak, too."""
+
+_LONGEST_ID, _MOST = 200, 100
+"""Characters of an election's id, and elections that are under way at once."""
 
 
 class Elections:
@@ -48,6 +56,7 @@ class Elections:
         self._clock = clock
         self._time = time
         self._writer = EventWriter(node, os.getpid(), utcoffset)
+        self._candidates: dict[str, set[tuple[str, str]]] = {}
         self.exchange = Exchange(exchange, by_key=True)
 
     @property
@@ -56,10 +65,23 @@ class Elections:
         return Binding(exchange=self.exchange, key=ELECT, message_ttl=5.0, expires=60.0)
 
     async def acknowledge(self, message: Envelope) -> None:
-        """Answer the event of a candidate; what is no such event is ignored."""
-        for election in [
-            event.fields["id"] for event in read_events(message, self._codecs) if _is_candidate(event)
-        ]:
+        """Answer the event of a candidate, once all have spoken; what is no such event is ignored."""
+        for event in read_events(message, self._codecs):
+            if not _is_candidate(event):
+                continue
+            election = str(event.fields["id"])
+            is_first = election not in self._candidates
+            if is_first and len(self._candidates) >= _MOST:
+                return
+            self._candidates.setdefault(election, set()).add((event.node, str(event.fields.get("pid"))))
+            if is_first:
+                await asyncio.sleep(ALL_HAVE_SPOKEN)
+                await self._acknowledge(election, len(self._candidates.pop(election)))
+
+    async def _acknowledge(self, election: str, candidates: int) -> None:
+        if candidates < 2:
+            return
+        for _ in range(candidates):
             answer = WorkerElectAck(self._clock.forward(), self._time.now(), election)
             try:
                 await self._fanout.publish(self.exchange, self._writer.single(answer), ACKNOWLEDGE)
