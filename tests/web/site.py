@@ -60,6 +60,11 @@ class Site:
         """Return a page when it shows this text, in HTML or out of it."""
         return self.when(path, lambda page: text in page or text in html.unescape(page), text)
 
+    def told(self, id: str, state: str) -> str:
+        """Return the page of a task when events have told of this state; the result store may know it before."""
+        mark = f"state-{state.lower()}"
+        return self.when(f"tasks/{id}", lambda page: mark in page and "<li>received" in page, state)
+
     def when(self, path: str, holds: Callable[[str], bool], what: str) -> str:
         """Return a page when something holds of it; nobody tells when that is."""
         end = time.monotonic() + PATIENCE

@@ -34,7 +34,7 @@ def chromium() -> Iterator[Browser]:
 def failed(site: Site, shop: Celery) -> str:
     """The id of a task that failed."""
     id = shop.send_task("tests.web.shop.fail", ["<script>document.title = 'taken'</script> \u202e"]).id
-    site.shows(f"tasks/{id}", "state-failure")
+    site.told(id, "FAILURE")
     return str(id)
 
 
@@ -77,7 +77,7 @@ def test_data_of_tasks_is_only_text(chromium: Browser, site: Site, failed: str):
 def test_without_scripts_a_task_runs_again(chromium: Browser, site: Site, shop: Celery):
     text = uuid.uuid4().hex
     id = shop.send_task("tests.web.shop.fail", [text]).id
-    site.shows(f"tasks/{id}", "state-failure")
+    site.told(id, "FAILURE")
     page, _ = opened(chromium, site, f"tasks/{id}", java_script_enabled=False)
     page.get_by_role("button", name="Run again").first.click()
     assert "1 task sent again" in page.get_by_role("status").inner_text()

@@ -19,7 +19,7 @@ def test_every_page_of_the_menu(site: Site):
 
 def test_a_task_that_ended_well(site: Site, shop: Celery):
     result = shop.send_task("tests.web.shop.add", [20, 22])
-    page = site.shows(f"tasks/{result.id}", "state-success")
+    page = site.told(result.id, "SUCCESS")
     assert "tests.web.shop.add" in page
     assert "<code>20</code>" in page
     assert "<code>42</code>" in page
@@ -29,7 +29,7 @@ def test_a_task_that_ended_well(site: Site, shop: Celery):
 def test_a_task_that_failed_is_found_by_its_error(site: Site, shop: Celery):
     text = f"no such order {uuid.uuid4().hex}"
     result = shop.send_task("tests.web.shop.fail", [text], {"password": "hunter2"})
-    page = html.unescape(site.shows(f"tasks/{result.id}", "state-failure"))
+    page = html.unescape(site.told(result.id, "FAILURE"))
     assert f"ValueError('{text}')" in page
     assert "raise ValueError(text)" in page
     assert "hunter2" not in page
@@ -43,7 +43,7 @@ def test_a_task_that_failed_is_found_by_its_error(site: Site, shop: Celery):
 def test_a_task_runs_again_with_its_arguments(site: Site, shop: Celery):
     number = uuid.uuid4().int % 10**9
     result = shop.send_task("tests.web.shop.decline", [number])
-    site.shows(f"tasks/{result.id}", "state-failure")
+    site.told(result.id, "FAILURE")
     said = site.post("do/tasks", action="retry", id=result.id, back=f"tasks/{result.id}")
     assert said.startswith(f"../tasks/{result.id}?said=1%20task%20sent%20again")
     page = site.when(
@@ -55,7 +55,7 @@ def test_a_task_runs_again_with_its_arguments(site: Site, shop: Celery):
 
 def test_a_task_whose_arguments_are_hidden_is_not_run_again_with_stars(site: Site, shop: Celery):
     result = shop.send_task("tests.web.shop.fail", ["x"], {"password": "hunter2"})
-    site.shows(f"tasks/{result.id}", "state-failure")
+    site.told(result.id, "FAILURE")
     said = site.post("do/tasks", action="retry", id=result.id, back="tasks")
     assert "not%20known%20whole" in said
     said = site.post(
@@ -66,7 +66,7 @@ def test_a_task_whose_arguments_are_hidden_is_not_run_again_with_stars(site: Sit
 
 def test_a_task_runs_again_with_changes(site: Site, shop: Celery):
     result = shop.send_task("tests.web.shop.fail", ["x"])
-    site.shows(f"tasks/{result.id}", "state-failure")
+    site.told(result.id, "FAILURE")
     text = uuid.uuid4().hex
     said = site.post("do/change", id=result.id, args=f"['{text}']", kwargs="{}", back="tasks")
     assert "sent%20again%20as" in said
@@ -88,7 +88,7 @@ def test_a_workflow_is_drawn(site: Site, shop: Celery):
     parts = [signature("tests.web.shop.add", (part, 1), app=shop) for part in range(12)]
     result = chord(parts, app=shop)(signature("tests.web.shop.total", app=shop))
     assert result.get(timeout=60) == 78
-    page = site.shows(f"tasks/{result.id}", "state-success")
+    page = site.told(result.id, "SUCCESS")
     assert 'class="graph"' in page
     assert "total" in page
 
