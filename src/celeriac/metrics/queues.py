@@ -26,8 +26,8 @@ FRESH = 5.0
 NAMES_FRESH = 60.0
 """Seconds for which the list of all queues is kept: on Redis it takes a scan of all keys."""
 
-PATIENCE = 0.5
-"""Seconds for which a scrape waits for the broker."""
+FIRST_PATIENCE, PATIENCE = 0.5, 0.04
+"""Seconds for which a scrape waits for the broker: where no numbers are known yet, and where there are older ones."""
 
 LEASE, LEASE_SECONDS = "metrics.queues", 75.0
 """The right to tell the numbers, and how long it lasts: longer than the pause between two scrapes mostly is."""
@@ -86,17 +86,18 @@ class QueueReader:
         self._numbers: BrokerNumbers | None = None
         self._seen: dict[str, tuple[str, float]] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._is_first = True
 
     async def read(self) -> BrokerNumbers | None:
         """Return the numbers, ``None`` where another process tells them, or the broker does not answer.
 
-        A broker that takes longer than ``PATIENCE`` seconds is waited for by the next call.
+        Where the broker takes longer, these are the numbers from before, and the next call returns the new ones.
         """
         if time.monotonic() >= self._until:
             self._until = time.monotonic() + self._fresh
             self._reading = asyncio.create_task(self._refresh())
         if (reading := self._reading) is not None and reading.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([reading], timeout=PATIENCE)
+            await asyncio.wait([reading], timeout=FIRST_PATIENCE if self._is_first else PATIENCE)
         return self._numbers
 
     async def _refresh(self) -> None:
@@ -104,6 +105,7 @@ class QueueReader:
             self._numbers = await self._survey() if await self._is_ours() else None
         except CeleriacError:
             self._numbers = None
+        self._is_first = False
 
     async def release(self) -> None:
         """Let another process tell the numbers."""

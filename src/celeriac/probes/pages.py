@@ -126,33 +126,41 @@ class PageServer:
                     self._accept()
                 else:
                     assert isinstance(key.fileobj, socket.socket)
-                    self._hear(key.fileobj)
+                    self._hear_again(key.fileobj)
             self._drop_the_slow()
 
     def _accept(self) -> None:
+        """Take a client; answer at once if its request is there already.
+
+        Each call of the system lets the event loop's thread go on, which may then keep the interpreter lock for some
+        milliseconds: the fewer calls, the sooner the answer.
+        """
         try:
             client, _ = self._listening.accept()
         except OSError:  # it has gone already, or there are too many open files
             return
-        client.setblocking(False)
-        self._awaited[client] = _Asking(monotonic() + PATIENCE)
-        self._selector.register(client, selectors.EVENT_READ)
-        if len(self._awaited) > MOST:
-            self._leave(next(iter(self._awaited)))
+        asking = _Asking(monotonic() + PATIENCE)
+        if not self._hear(client, asking):
+            self._awaited[client] = asking
+            self._selector.register(client, selectors.EVENT_READ)
+            if len(self._awaited) > MOST:
+                self._leave(next(iter(self._awaited)))
 
-    def _hear(self, client: socket.socket) -> None:
-        asking = self._awaited[client]
+    def _hear(self, client: socket.socket, asking: _Asking) -> bool:
+        """Read what is there; return whether the client is done with."""
         try:
-            heard = client.recv(LONGEST)
+            heard = client.recv(LONGEST, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             heard = b""
         asking.request += heard
         if asking.is_complete:
             self._answer(client, asking.request)
-        if not heard or asking.is_complete or len(asking.request) > LONGEST:
-            self._leave(client)
+        elif heard and len(asking.request) <= LONGEST:
+            return False
+        client.close()
+        return True
 
     def _answer(self, client: socket.socket, request: bytearray) -> None:
         method, _, rest = request.partition(b" ")
@@ -162,9 +170,12 @@ class PageServer:
             f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}\r\nContent-Type: {page.content_type}\r\n"
             f"Content-Length: {len(page.body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
         )
+        answer = head.encode() + (b"" if method == b"HEAD" else page.body)
         with suppress(OSError):  # the client does not read, or has gone
-            client.settimeout(PATIENCE)
-            client.sendall(head.encode() + (b"" if method == b"HEAD" else page.body))
+            sent = client.send(answer, socket.MSG_DONTWAIT)
+            if sent < len(answer):
+                client.settimeout(PATIENCE)
+                client.sendall(answer[sent:])
 
     def _page(self, method: bytes, target: str) -> Page:
         if method not in (b"GET", b"HEAD"):
@@ -177,6 +188,12 @@ class PageServer:
         except Exception:
             logger.exception("page %s could not be made", target)
             return Page(500, b"the log has the error\n")
+
+    def _hear_again(self, client: socket.socket) -> None:
+        if self._hear(client, self._awaited[client]):
+            del self._awaited[client]
+            # What is closed has left the selector of the system; the one of Python still knows it by the object.
+            self._selector.unregister(client)
 
     def _drop_the_slow(self) -> None:
         now = monotonic()
