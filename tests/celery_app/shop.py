@@ -17,6 +17,7 @@ app.conf.update(
     result_backend=os.environ.get("SHOP_BACKEND"),
     task_default_queue=os.environ.get("SHOP_QUEUE", "shop"),
     result_extended=True,
+    worker_soft_shutdown_timeout=float(os.environ.get("SHOP_SOFT_SHUTDOWN", "0")),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -63,36 +63,11 @@ class CeleryApp(Found):
         schedules.source = source_of(self.celery)
         return schedules
 
-    def worker(
-        self,
-        *,
-        concurrency: int | None = None,
-        queues: Sequence[str] | None = None,
-        name: str | None = None,
-        pool: str | None = None,
-        grace: float = 30.0,
-        child_log: Callable[[str], None] | None = None,
-        **options: Any,
-    ) -> Worker:
+    def worker(self, *, queues: Sequence[str] | None = None, **options: Any) -> Worker:
         """Return a worker for this app's tasks: see ``Worker``; what is not given is as the app's settings say."""
         self.require_runnable()
-        usual = self.mapped.worker
-        return Worker(
-            self,
-            concurrency=concurrency or usual.concurrency,
-            queues=queues or self.queues,
-            name=name,
-            pool=pool or usual.pool,
-            grace=grace,
-            attachments=self.attachments,
-            child_log=child_log,
-            **options,
-        )
-
-    @property
-    def queues(self) -> Sequence[str]:
-        """The queues that Celery's worker takes from where none are named."""
-        return list(self.celery.amqp.queues.consume_from) or [self.settings.default_queue]
+        given = {**self.worker_options, **options}
+        return Worker(self, queues=queues or self.queues, attachments=self.attachments, **given)
 
     @cached_property
     def judge(self) -> Judge:

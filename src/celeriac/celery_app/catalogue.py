@@ -75,6 +75,7 @@ HONOURED: Mapping[str, str] = {
     "task_store_errors_even_if_ignored": "read by Celery's own code",
     "task_track_started": "read by Celery's own code",
     "worker_concurrency": "--concurrency",
+    "worker_soft_shutdown_timeout": "seconds that tasks have after the second signal, or SIGQUIT",
     "worker_direct": "a queue of the worker's own",
     "worker_enable_remote_control": "remote_control",
     "worker_hijack_root_logger": "read by Celery's own set-up of logging",
@@ -233,7 +234,6 @@ WARNED: Mapping[str, str] = {
     "task_retry_on_worker_lost": "a message whose child died is dealt with as task_acks_late says",
     "worker_agent": "there are no agents: take it out",
     "worker_autoscaler": "the pool has as many processes as -c says: give the most that may run at once",
-    "worker_soft_shutdown_timeout": "give --grace SECONDS in its place",
     "worker_consumer": "the worker's consumer is celeriac's own: what yours does can be a Listener or a signal",
     "worker_deduplicate_successful_tasks": "a task that ended already is run again if its message is: make it "
     "idempotent, or give task_acks_late=False",

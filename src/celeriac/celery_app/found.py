@@ -5,7 +5,9 @@ Rules: the Celery app itself stays as it is, but for what the command line says 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from signal import Signals
 from typing import Any
 
 from celery import Celery
@@ -60,8 +62,11 @@ class Found(App):
             "max_tasks_per_child": usual.max_tasks_per_child,
             "max_memory_per_child": usual.max_memory_per_child,
             "start_method": usual.start_method,
+            "last_grace": usual.soft_shutdown,
         }
-        return {name: value for name, value in options.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        # A task of Celery's is acknowledged before it runs: what is cut short is lost. So nothing is, as with Celery.
+        return given | {"grace": None, "quick_signals": _quick_signals()}
 
     def set_up_logging(self, level: str, file: str | None, node: str) -> bool:
         """Log as Celery's worker does: its formats, the signals by which apps set up logging, prints as log lines."""
@@ -97,6 +102,12 @@ class Found(App):
             said = next(departure for departure in self.departures if departure.about == "broker_url")
             raise ConfigError(said.text)
         return self.mapped.broker
+
+
+def _quick_signals() -> Sequence[Signals]:
+    """Return the signals by which Celery's worker stops at once, rather than when its tasks have ended."""
+    remapped = os.environ.get("REMAP_SIGTERM") == "SIGQUIT"
+    return (Signals.SIGQUIT, Signals.SIGTERM) if remapped else (Signals.SIGQUIT,)
 
 
 def settings_of(celery: Celery) -> Mapped:

@@ -160,11 +160,11 @@ class Consumer:
         """Make ``finish`` wait no longer."""
         self._hurry.set()
 
-    async def finish(self, grace: float) -> int:
+    async def finish(self, grace: float | None) -> int:
         """Wait up to ``grace`` seconds for running bodies, then cancel the rest, so that their messages are requeued.
 
-        Attempts whose bodies have ended get ``LAST_WORDS`` more seconds for result and acknowledgement. Returns how
-        many messages were given back.
+        ``None`` waits for their end. Attempts whose bodies have ended get ``LAST_WORDS`` more seconds for result
+        and acknowledgement. Returns how many messages were given back.
         """
         await self._wait_for_attempts(grace)
         given_back = self._bodies.stop_all()
@@ -292,7 +292,7 @@ class Consumer:
         except TimeoutError:
             return
 
-    async def _wait_for_attempts(self, grace: float) -> None:
+    async def _wait_for_attempts(self, grace: float | None) -> None:
         if not self._attempts:
             return
         hurried = asyncio.create_task(self._hurry.wait())

@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -65,20 +65,22 @@ class Signals:
     """Listens for the signals that end a worker, within an ``async with`` block of the main thread.
 
     :param apart: seconds after the first in which no other counts.
+    :param quick: signals that count as the first and the second at once.
     """
 
-    def __init__(self, apart: float = APART) -> None:
+    def __init__(self, apart: float = APART, quick: Collection[signal.Signals] = ()) -> None:
         self._apart = apart
+        self._quick = quick
         self._first_at = 0.0
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         self._inheritance: Inheritance | None = None
 
     async def __aenter__(self) -> Self:
-        self._inheritance = Inheritance({number: _default(number) for number in SIGNALS})
+        self._inheritance = Inheritance({number: _default(number) for number in self._numbers})
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self._received)
+        for number in self._numbers:
+            loop.add_signal_handler(number, self._hurried if number in self._quick else self._received)
         return self
 
     async def __aexit__(
@@ -87,8 +89,16 @@ class Signals:
         if self._inheritance is not None:
             self._inheritance.end()
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in self._numbers:
             loop.remove_signal_handler(number)
+
+    @property
+    def _numbers(self) -> Sequence[signal.Signals]:
+        return (*SIGNALS, *(number for number in self._quick if number not in SIGNALS))
+
+    def _hurried(self) -> None:
+        self.first.set()
+        self.second.set()
 
     def _received(self) -> None:
         now = monotonic()

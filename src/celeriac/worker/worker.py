@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from signal import Signals as Signal
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -46,6 +47,9 @@ T = TypeVar("T")
 
 DEFAULT_CONCURRENCY = 100
 
+WITHOUT_LIMIT = 30 * 86400.0
+"""Seconds after which results that cannot be stored are given up when the worker stops without a limit."""
+
 HEARING = 2.0
 """Seconds after which a worker that holds its queues counts as ready, though requests are not heard yet."""
 
@@ -68,7 +72,10 @@ class Worker:
     :param queues: the queues to take from; the app's default queue when not given.
     :param name: the node name, ``celeriac@<host>`` when not given; exactly one ``@`` (Celery: node names).
     :param pool: ``threads``, ``processes`` or ``solo``: where plain functions run; or a pool of your own.
-    :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue.
+    :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue. ``None``
+        waits for them however long they take.
+    :param last_grace: seconds that they have after the second signal.
+    :param quick_signals: signals that count as the first and the second at once.
     :param max_tasks_per_child: calls after which a process of the pool is replaced.
     :param max_memory_per_child: KiB of peak memory after which a process of the pool is replaced.
     :param start_method: how processes of the pool start. ``forkserver``: one process imports the app, and they are
@@ -90,7 +97,9 @@ class Worker:
         queues: Sequence[str] | None = None,
         name: str | None = None,
         pool: str | Pool = "threads",
-        grace: float = 30.0,
+        grace: float | None = 30.0,
+        last_grace: float = 0.0,
+        quick_signals: Collection[Signal] = (),
         max_tasks_per_child: int | None = None,
         max_memory_per_child: int | None = None,
         start_method: str | None = None,
@@ -107,8 +116,11 @@ class Worker:
         self._scales = autoscale is not None
         self._queues = _checked_queues(queues) if queues else [app.settings.default_queue]
         self.name = _checked_name(name)
-        require("grace", grace, GRACE)
+        require("grace", grace, or_none(GRACE))
+        require("last_grace", last_grace, GRACE)
         self._grace = grace
+        self._last_grace = last_grace
+        self._quick_signals = quick_signals
         begin_child = partial(child_log, self.name) if child_log else None
         self._choice = PoolChoice(pool, max_tasks_per_child, max_memory_per_child, start_method, begin_child)
         self._attachments = attachments or Attachments()
@@ -169,6 +181,10 @@ class Worker:
         """Whether it takes no more messages: it was stopped, or broker or result store refused it."""
         return self._running is not None and self._running.done()
 
+    @property
+    def _patience(self) -> str:
+        return "as long as it needs" if self._grace is None else f"up to {self._grace:g} s to end"
+
     async def ready(self) -> None:
         """Return when the worker holds its queues, however long the broker is away.
 
@@ -189,18 +205,22 @@ class Worker:
 
         :param on_ready: called once, when the worker holds its queues.
         """
-        async with Signals() as signals:
+        async with Signals(quick=self._quick_signals) as signals:
             self._ending.asked = signals.first
             await self._open()
             announcing = asyncio.create_task(_announce(self, on_ready))
             await self._first_of(signals.first)
             announcing.cancel()
             at_work = self._consumer.attempts if self._consumer is not None else 0
-            grace = f": {counted(at_work, 'task')} may take up to {self._grace:g} s to end" if at_work else ""
-            logger.info("stopping%s", grace)
+            logger.info(
+                "stopping%s", f": {counted(at_work, 'task')} may take {self._patience}" if at_work else ""
+            )
             closing = asyncio.create_task(self._close())
             hurrying = asyncio.create_task(signals.second.wait())
             await asyncio.wait([closing, hurrying], return_when=asyncio.FIRST_COMPLETED)
+            if not closing.done() and self._last_grace:
+                logger.warning("second signal: what runs may take %g s more", self._last_grace)
+                await asyncio.wait([closing], timeout=self._last_grace)
             if not closing.done() and self._consumer is not None:
                 at_work = self._consumer.attempts
                 logger.warning("second signal: giving %s back", counted(at_work, "task"))
@@ -372,7 +392,9 @@ class Worker:
         self._listeners.worker_stopping(self.name)
         if self._autoscaler is not None:
             self._autoscaler.end()
-        giving_up = asyncio.get_running_loop().call_later(self._grace, self._insist.give_up_in, LAST_WORDS)
+        giving_up = asyncio.get_running_loop().call_later(
+            WITHOUT_LIMIT if self._grace is None else self._grace, self._insist.give_up_in, LAST_WORDS
+        )
         await self._consumer.stop()
         await asyncio.wait([self._running])
         given_back = await self._consumer.finish(self._grace)
