@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from bench.measures import (
     consume,
+    events,
     guarantees,
     idle,
     large,
@@ -23,6 +24,7 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "consume": consume.measure,
     "slots": slots.measure,
     "processes": processes.measure,
+    "events": events.measure,
     "guarantees": guarantees.measure,
     "send": send.measure,
     "roundtrip": roundtrip.measure,

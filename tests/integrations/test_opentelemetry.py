@@ -125,7 +125,7 @@ async def test_a_call_is_a_producer_and_a_consumer_with_their_attributes(
     assert (send.attributes or {})["messaging.message.id"] == task_id
     lines = [record for record in caplog.records if getattr(record, "task_id", None) == task_id]
     assert {record.getMessage().split("]")[-1].split(" ")[-1] for record in lines} >= {"runs"}
-    assert len(lines) == 2
+    assert len(lines) == 3
     ids = {(getattr(record, "trace_id", ""), getattr(record, "span_id", "")) for record in lines}
     assert ids == {(f"{seen:032x}", f"{id_of(process):016x}")}
     points = traced.metrics()
