@@ -6,12 +6,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import celery
 import kombu
 import kombu.pidbox
 import pytest
 
+from celeriac import Celeriac
 from celeriac.broker import Binding, Exchange, ReplyTo
-from celeriac.errors import BrokerError
+from celeriac.errors import BrokerError, ConfigError
+from celeriac.servers.redis.url import parse_redis_url
 from celeriac.wire.envelope import Envelope
 from tests.redis.conftest import MakeBroker
 from tests.redis.messages import message, number_of, route
@@ -214,3 +217,38 @@ async def test_one_question_to_three_nodes_is_eight_commands_at_most(
     for task in serving:
         task.cancel()
     await asyncio.wait(serving)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "patterns"), [("x-{db}.", False), (False, True), (True, False)], ids=["own", "none", "usual"]
+)
+async def test_channels_of_another_name_are_celerys(
+    own_redis: RedisServer, prefix: str | bool, patterns: bool
+) -> None:
+    """Celery: ``fanout_prefix`` and ``fanout_patterns`` of ``broker_transport_options``."""
+    options = f"fanout_prefix={str(prefix).lower()}&fanout_patterns={str(patterns).lower()}"
+    async with Celeriac("shop", f"{own_redis.url(4)}?{options}", "disabled://") as app:
+        fanout = app.connections().broker.fanout
+        assert fanout is not None
+        beats = Binding(exchange=Exchange("celeryev", by_key=True), key="worker.heartbeat")
+        others = Binding(exchange=Exchange("celeryev", by_key=True), key="task.#")
+        async with app.worker(name="ours@here"), fanout.listen([beats]) as heard, fanout.listen([others]):
+            with celery.Celery("client", broker=own_redis.url(4)) as client:
+                client.conf.broker_transport_options = {"fanout_prefix": prefix, "fanout_patterns": patterns}
+
+                def ask() -> object:
+                    client.control.broadcast("heartbeat")
+                    return client.control.ping(destination=["ours@here"], timeout=15)
+
+                assert await asyncio.to_thread(ask) == [{"ours@here": {"ok": "pong"}}]
+                message = await asyncio.wait_for(anext(heard), 20)
+                assert isinstance(message, Envelope)
+                assert message.routing_key == "worker.heartbeat"
+            with own_redis.client() as client:
+                place = {"true": "/4.", "false": ""}.get(str(prefix).lower(), "x-4.")
+                assert f"{place}celery.pidbox".encode() in client.pubsub_channels()
+
+
+def test_an_option_of_channels_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match="fanout_patterns='perhaps' is not true or false"):
+        parse_redis_url("redis://localhost?fanout_patterns=perhaps")

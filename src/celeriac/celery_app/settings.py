@@ -51,7 +51,7 @@ POOLS: Mapping[str, str] = {
 _TRANSPORT = frozenset(
     {"visibility_timeout", "priority_steps", "sep", "queue_order_strategy", "queue_name_prefix"}
 )
-_FANOUT = {"fanout_prefix": True, "fanout_patterns": True}
+_FANOUT = ("fanout_prefix", "fanout_patterns")
 _SQL_TABLES = (
     "database_engine_callback", "database_table_schemas", "database_table_names", "database_short_lived_sessions",
 )  # fmt: skip
@@ -181,11 +181,6 @@ class _Mapping:
             self._refuse(name, "sep must be left at its default: messages in other lists would not be found")
         if options.get("queue_order_strategy", "round_robin") != "round_robin":
             self._warn(name, "queue_order_strategy has no effect: priority goes before the order of queues")
-        for option, default in _FANOUT.items():
-            if options.get(option, default) != default:
-                self._warn(
-                    name, f"{option} must be left at its default for remote control to reach this worker"
-                )
 
     def _backend(self) -> str:
         """Return the URL of results, ``""`` for a store of Celery's own."""

@@ -68,7 +68,17 @@ _LEFT_TO_US = frozenset(
 )
 """Options about connections and outages, which celeriac sees to itself."""
 
-_KNOWN_IN_URLS = frozenset({"global_keyprefix", "client_name", "db", "virtual_host", "master_name"})
+_KNOWN_IN_URLS = frozenset(
+    {
+        "global_keyprefix",
+        "client_name",
+        "db",
+        "virtual_host",
+        "master_name",
+        "fanout_prefix",
+        "fanout_patterns",
+    }
+)
 _AMQP_IN_URLS = frozenset({"heartbeat", "connection_name", "declare", "queue_type", "max_priority"})
 
 
@@ -182,6 +192,11 @@ def _options(
 def _redis_options(options: Mapping[str, Any], *, with_sentinels: bool) -> dict[str, str]:
     names = ("global_keyprefix", "client_name", *(("master_name",) if with_sentinels else ()))
     found = {name: str(options[name]) for name in names if options.get(name)}
+    for name in ("fanout_prefix", "fanout_patterns"):
+        if name in options:
+            found[name] = (
+                options[name] if isinstance(options[name], str) else str(bool(options[name])).lower()
+            )
     login = options.get("sentinel_kwargs") or {}
     if with_sentinels:
         found |= {

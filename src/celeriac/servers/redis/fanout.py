@@ -18,7 +18,7 @@ from typing import Any
 from celeriac.broker import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.retry import Backoff
-from celeriac.servers.inbox import Inbox, answers_of
+from celeriac.servers.inbox import Inbox, answers_of, hears
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.pushes import Pushes, PushListener
@@ -85,7 +85,8 @@ class RedisFanout:
     @asynccontextmanager
     async def listen(self, bindings: Sequence[Binding]) -> AsyncIterator[Inbox]:
         inbox = Inbox()
-        listening = _Listening(self._pushes, inbox, *self._names(bindings))
+        wanted = None if self._link.target.channel_per_key else tuple(bindings)
+        listening = _Listening(self._pushes, inbox, *self._names(bindings), wanted)
         await listening.open()
         self._listening.add(listening)
         try:
@@ -127,15 +128,17 @@ class RedisFanout:
 
     def _channel(self, exchange: Exchange, key: str) -> str:
         self._link.check_name(exchange.name + key)
-        place = f"{self._keys.prefix}/{self._link.target.db}.{exchange.name}"
-        return f"{place}/{key}" if exchange.by_key and key else place
+        target = self._link.target
+        place = f"{self._keys.prefix}{target.channel_prefix}{exchange.name}"
+        return f"{place}/{key}" if exchange.by_key and key and target.channel_per_key else place
 
     def _names(self, bindings: Sequence[Binding]) -> tuple[list[str], list[str]]:
         """Return the channels and the patterns to subscribe to."""
         channels: list[str] = []
         patterns: list[str] = []
         for binding in bindings:
-            if binding.exchange.by_key and binding.key.endswith("#"):
+            per_key = binding.exchange.by_key and self._link.target.channel_per_key
+            if per_key and binding.key.endswith("#"):
                 stem = f"{self._channel(binding.exchange, '')}/{binding.key[:-1]}"
                 patterns.append(re.sub(r"([*?\[\]\\])", r"\\\1", stem) + "*")
             else:
@@ -168,11 +171,20 @@ class _Answers:
 
 
 class _Listening:
-    """One ``listen`` block: it joins again whenever the connection was cut."""
+    """One ``listen`` block: it joins again whenever the connection was cut.
+
+    :param wanted: the bindings by which messages are chosen here; ``None`` where the channels choose them.
+    """
 
     def __init__(
-        self, pushes: Pushes, inbox: Inbox, channels: Sequence[str], patterns: Sequence[str]
+        self,
+        pushes: Pushes,
+        inbox: Inbox,
+        channels: Sequence[str],
+        patterns: Sequence[str],
+        wanted: Sequence[Binding] | None,
     ) -> None:
+        self._wanted = wanted
         self._pushes = pushes
         self._inbox = inbox
         self._listener = PushListener(self._hear, self._lose, channels, patterns)
@@ -195,7 +207,13 @@ class _Listening:
             )
 
     def _hear(self, channel: bytes, content: Any) -> None:
-        self._inbox.put(unpack(content))
+        message = unpack(content)
+        if self._wanted is None or isinstance(message, Unreadable) or self._is_wanted(message, self._wanted):
+            self._inbox.put(message)
+
+    def _is_wanted(self, message: Envelope, bindings: Sequence[Binding]) -> bool:
+        exchange, key = message.exchange or "", message.routing_key or ""
+        return any(hears(binding, exchange, key) for binding in bindings)
 
     def _lose(self, error: CeleriacError) -> None:
         self._inbox.cuts += 1

@@ -29,7 +29,10 @@ _DEFAULT_PORT = 6379
 _DEFAULT_SENTINEL_PORT = 26379
 
 _SENTINEL_OPTIONS = {"master_name", "sentinel_username", "sentinel_password"}
-_COMMON_OPTIONS = {"db", "client_name", "global_keyprefix"}
+_COMMON_OPTIONS = {"db", "client_name", "global_keyprefix", "fanout_prefix", "fanout_patterns"}
+
+_CHANNELS = "/{db}."
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +43,8 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     :param master: name of the master that sentinels are asked for.
     :param tls: driver options of a TLS connection; ``None`` without TLS.
     :param key_prefix: put in front of every key, from ``global_keyprefix``.
+    :param channel_prefix: put in front of the channels of remote control and events, from ``fanout_prefix``.
+    :param channel_per_key: whether each routing key of events has a channel, from ``fanout_patterns``.
     """
 
     addresses: tuple[tuple[str, int], ...] = ()
@@ -53,6 +58,8 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
     sentinel_password: str | None = None
     client_name: str | None = None
     key_prefix: str = ""
+    channel_prefix: str = "/0."
+    channel_per_key: bool = True
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
@@ -62,8 +69,8 @@ class RedisTarget(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def server(self) -> RedisTarget:
-        """The same without what concerns one database: its number and the prefix of keys."""
-        return msgspec.structs.replace(self, db=0, key_prefix="")
+        """The same without what concerns one database: its number, the prefix of keys, the channels."""
+        return msgspec.structs.replace(self, db=0, key_prefix="", channel_prefix="", channel_per_key=True)
 
     def is_same_server(self, other: RedisTarget) -> bool:
         """Whether this is the same server under the same user, in whichever database."""
@@ -116,9 +123,11 @@ def parse_redis_url(url: str) -> RedisTarget:
         "key_prefix": options.get("global_keyprefix", ""),
     }
     if scheme in _SOCKET:
-        return RedisTarget(path=_socket_path(places[0]), db=_socket_database(options), **common)
+        db = _socket_database(options)
+        return RedisTarget(path=_socket_path(places[0]), db=db, **_channels(options, db), **common)
     in_path = _first("database", scheme, (place.path.strip("/") for place in places))
     db = _one_database(in_path, options.get("db"))
+    common |= _channels(options, db)
     tls = _tls(options) if scheme in _TLS else None
     if scheme in _SENTINEL:
         if not options.get("master_name"):
@@ -145,6 +154,19 @@ def _check_names(scheme: str, options: dict[str, str]) -> None:
         known |= _SENTINEL_OPTIONS
     if (error := unknown_option(scheme, options, known)) is not None:
         raise error
+
+
+def _channels(options: dict[str, str], db: int) -> dict[str, Any]:
+    """Return what the options say of channels (kombu: ``fanout_prefix``, ``fanout_patterns``)."""
+    prefix, per_key = options.get("fanout_prefix", _CHANNELS), options.get("fanout_patterns", "true")
+    if (flag := _FLAGS.get(prefix.lower())) is not None:
+        prefix = _CHANNELS if flag else ""
+    if per_key.lower() not in _FLAGS:
+        raise ConfigError(f"fanout_patterns={per_key!r} is not true or false")
+    return {
+        "channel_prefix": prefix.replace("{db}", str(db)),
+        "channel_per_key": _FLAGS[per_key.lower()],
+    }
 
 
 def _socket_path(place: UrlParts) -> str:
