@@ -152,6 +152,31 @@ async def test_what_cannot_be_sent_harms_no_other(place):
         assert {task for task, _ in found} == {"shop.report"}
 
 
+FORGED = (
+    '{"name":"a","task":"shop.a","schedule":{"type":"interval","every":0}}',
+    '{"name":"b","task":"shop.b","schedule":{"type":"interval","every":1e-12}}',
+    '{"name":"c","task":"shop.c","schedule":{"type":"crontab","minute":"99"}}',
+    '{"name":"d","task":"shop.d","schedule":{"type":"crontab","tz":"No/Where"}}',
+    '{"name":"e","task":"shop.e","schedule":{"type":"solar","event":"moonrise","lat":0,"lon":0}}',
+    '{"name":"f","task":"shop.f","schedule":{"type":"interval","every":1},"start":1e308}',
+    '{"name":"g","task":"shop.g","schedule":{"type":"once","at":-1e308}}',
+    "nonsense",
+)
+
+
+async def test_what_others_put_on_the_board_harms_no_entry(stored):
+    app = declaring(stored)
+    async with app:
+        await app.connections().board.sets.add(f"beat.{stored.name}", {"entries": FORGED}, 600)
+        async with ticking(app):
+            found = await stored.until(app, 3)
+            assert {task for task, _ in found} == {"shop.report"}
+            listed = {one.name: one for one in await app.schedules.list()}
+        assert "report" in listed
+        assert "99" in listed["c"].oddities[0]
+        assert all(one.next is None for name, one in listed.items() if name != "report")
+
+
 async def test_arguments_that_are_made_at_each_tick(place):
     app, made = place.app(), []
 

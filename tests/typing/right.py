@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any, assert_type
 
-from celeriac import Call, Celeriac, Context, GroupResult, Result, Retry, as_completed
+from celeriac import Call, Celeriac, Context, GroupResult, Result, Retry, as_completed, crontab
 from celeriac.client.task import FunctionTask
 
 app = Celeriac("shop", broker="redis://localhost", backend="redis://localhost", lease=10.0)
@@ -23,6 +23,18 @@ def greet(name: str, *, loud: bool = False) -> str:
 def fetch(ctx: Context, url: str) -> bytes:
     ctx.progress(1, total=2)
     return url.encode()
+
+
+@app.periodic(crontab(hour=7, minute=30), tz="Europe/Berlin", overlap="skip")
+@app.task
+async def nightly(day: int = 0) -> int:
+    return day
+
+
+async def schedules() -> None:
+    assert_type(await nightly.send(1), Result[int])
+    app.schedule("cleanup", nightly, 300.0, args=(1,), options={"queue": "slow"}, catch_up="none")
+    await app.schedules.add("tenant", nightly, crontab(hour="*/2"), jitter=20)
 
 
 @app.task(name="fetch", queue="slow")

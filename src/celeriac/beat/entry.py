@@ -13,7 +13,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from celeriac.schedule.interval import Interval
+from celeriac.quantities import FARTHEST, LONGEST
+from celeriac.schedule.interval import SHORTEST, Interval, Once
 from celeriac.schedule.slots import Schedule
 from celeriac.wire.extended_json import decode_json
 
@@ -103,9 +104,21 @@ def write_entry(entry: Entry) -> str:
 def read_entry(text: str) -> Entry | None:
     """Return the entry that a text holds, ``None`` if it holds none."""
     try:
-        return _read(text)
+        entry = _read(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
+    return entry if _can_be_computed(entry) else None
+
+
+def _can_be_computed(entry: Entry) -> bool:
+    """Whether the slots of an entry that anybody may have written can be computed in a moment."""
+    schedule = entry.schedule
+    if isinstance(schedule, Interval) and not SHORTEST <= schedule.every <= LONGEST:
+        return False
+    moments = [entry.since, entry.start or 0.0, entry.end or 0.0, entry.jitter, entry.window or 0.0]
+    if isinstance(schedule, Once):
+        moments.append(schedule.at)
+    return all(abs(moment) < FARTHEST for moment in moments)
 
 
 def newest(entries: Iterable[Entry]) -> dict[str, Entry]:

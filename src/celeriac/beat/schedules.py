@@ -174,6 +174,10 @@ class Schedules:
     def _told(self, entry: Entry, paused: bool, last: float | None) -> Scheduled:
         paused = paused or entry.paused
         after = max(self._app.clock.now(), 0.0 if last is None else last)
+        try:
+            upcoming, oddities = _moment(entry.next(after)), tuple(entry.schedule.oddities())
+        except Exception as error:  # noqa: BLE001 - what is on the board may be anybody's
+            upcoming, oddities = None, (f"it is not ticked: {error}",)
         return Scheduled(
             entry.name,
             entry.task,
@@ -181,8 +185,8 @@ class Schedules:
             paused,
             entry.seen > 0,
             _moment(last),
-            None if paused else _moment(entry.next(after)),
-            tuple(entry.schedule.oddities()),
+            None if paused else upcoming,
+            oddities,
         )
 
     async def _entry(self, name: str) -> Entry:

@@ -17,11 +17,11 @@ from celeriac.beat.following import Following
 from celeriac.beat.kept import NEWS, Contents, Kept
 from celeriac.beat.leading import Leading
 from celeriac.beat.places import places_of
-from celeriac.beat.source import Source
+from celeriac.beat.source import Source, SourceTaken
 from celeriac.beat.ticking import Arguments, Ticking, Undeclared
 from celeriac.broker import Binding
 from celeriac.client.app import App
-from celeriac.errors import BackendError, BackendUnavailable, BrokerError, BrokerUnavailable, CeleriacError
+from celeriac.errors import BackendError, BackendUnavailable, BrokerError, BrokerUnavailable
 from celeriac.retry import Backoff
 from celeriac.wire.envelope import Envelope
 
@@ -89,6 +89,13 @@ class Ticker:
                     self._leading.lose()
                     self._led = False
                     logger.warning("periodic tasks wait: %s", error)
+                    await self._rest(backoff.pause())
+                except SourceTaken:
+                    raise
+                except Exception:
+                    self._leading.lose()
+                    self._led = False
+                    logger.exception("periodic tasks wait after an error")
                     await self._rest(backoff.pause())
         finally:
             listening.cancel()
@@ -200,8 +207,8 @@ class Ticker:
         key = slot_key(self._app.name, entry.name)
         try:
             self._agenda.put(line_of(entry, key, last.get(key), alive_since, self._clock.now()))
-        except (CeleriacError, ValueError, OverflowError) as error:
-            logger.error("%s is not ticked: %s", entry.name, error)
+        except Exception as error:  # noqa: BLE001 - what is on the board may be anybody's
+            logger.error("%s is not ticked: %r", entry.name, error)
 
     def _is_known(self, name: str, entry: Entry) -> bool:
         line = self._agenda.lines.get(name)
