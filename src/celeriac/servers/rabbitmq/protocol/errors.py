@@ -29,6 +29,7 @@ ACCESS_REFUSED = 403
 NOT_FOUND = 404
 RESOURCE_LOCKED = 405
 PRECONDITION_FAILED = 406
+RESOURCE_ERROR = 506
 NOT_ALLOWED = 530
 NOT_IMPLEMENTED = 540
 
@@ -44,12 +45,15 @@ def is_too_large(error: AmqpError) -> bool:
     return isinstance(error, Refused) and error.code == PRECONDITION_FAILED and _TOO_LARGE in str(error)
 
 
-_NOT_YET = "is down or inaccessible"
-"""What a node says of a durable queue whose own node has just started, or is away."""
+_NOT_YET = ((NOT_FOUND, "is down or inaccessible"), (RESOURCE_ERROR, "Stream not found"))
+"""What a node says of a durable queue whose own node has just started or is away, and of a stream that another
+connection is just making."""
 
 
 def of_reply(code: int, text: str) -> AmqpError:
     """Return the error for a close that the server sent: one that says that it is away, or that it refuses."""
-    if code in {CONNECTION_FORCED, INTERNAL_ERROR} or (code == NOT_FOUND and _NOT_YET in text):
+    if code in {CONNECTION_FORCED, INTERNAL_ERROR} or any(
+        code == kind and said in text for kind, said in _NOT_YET
+    ):
         return Unavailable(f"{text} ({code})")
     return Refused(f"{text} ({code})", code)

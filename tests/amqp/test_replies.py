@@ -1,0 +1,19 @@
+"""Which closes of a server are worth another try."""
+
+import pytest
+
+from celeriac.servers.rabbitmq.protocol.errors import Refused, Unavailable, of_reply
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (320, "CONNECTION_FORCED - shutdown", Unavailable),
+        (404, "NOT_FOUND - home node of durable queue 'a' is down or inaccessible", Unavailable),
+        (506, "RESOURCE_ERROR - Stream not found for queue 'celeriac.ledger' in vhost '/'", Unavailable),
+        (404, "NOT_FOUND - no queue 'a'", Refused),
+        (506, "RESOURCE_ERROR - too many channels", Refused),
+    ],
+)
+def test_what_passes_by_itself_is_told_from_what_is_refused(code, text, kind):
+    assert type(of_reply(code, text)) is kind
