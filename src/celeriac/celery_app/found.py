@@ -6,13 +6,14 @@ Rules: the Celery app itself stays as it is, but for what the command line says 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from signal import Signals
 from typing import Any
 
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 
+from celeriac.celery_app.commands import commands_of
 from celeriac.celery_app.departures import Departure
 from celeriac.celery_app.preflight import look_at
 from celeriac.celery_app.results import CeleryResults
@@ -67,6 +68,10 @@ class Found(App):
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         # A task of Celery's is acknowledged before it runs: what is cut short is lost. So nothing is, as with Celery.
         return given | {"grace": None, "quick_signals": _quick_signals()}
+
+    def control_methods(self, worker: object, *, inspect_only: bool) -> Mapping[str, Callable[..., Any]]:
+        """Return the commands that the app's modules registered with Celery's panel."""
+        return commands_of(self.celery, worker, inspect_only=inspect_only)
 
     def set_up_logging(self, level: str, file: str | None, node: str) -> bool:
         """Log as Celery's worker does: its formats, the signals by which apps set up logging, prints as log lines."""

@@ -386,6 +386,10 @@ class App:
         """What a starting worker is to say about the app."""
         return ()
 
+    def control_methods(self, worker: object, *, inspect_only: bool) -> Mapping[str, Callable[..., Any]]:
+        """Return the app's own methods of remote control: coroutine functions, by name."""
+        return {}
+
     def set_up_logging(self, level: str, file: str | None, node: str) -> bool:
         """Set up logging for a worker of that node name as the app wants it; return whether it wants it its way."""
         return False

@@ -146,6 +146,7 @@ def make_remote(
     )
     inspect_only = app.settings.remote_control == INSPECT_ONLY
     methods = methods_of(Inspecting(facts), Steering(levers), inspect_only=inspect_only)
+    methods = {**methods, **app.control_methods(worker, inspect_only=inspect_only)}
     elections = Elections(
         fanout, worker.name, app.settings.event_exchange, app.codecs, clock, app.clock, utcoffset()
     )
