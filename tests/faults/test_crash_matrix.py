@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import pytest
 
 from tests.faults.matrix.cases import CASES, Case, Outcome
 from tests.faults.matrix.page import PAGE, with_table
 from tests.faults.matrix.stage import Stage
-from tests.servers import RedisServer
+from tests.servers import PostgresServer, RedisServer
 
 # Whichever test is the first waits for all cases to be played, each in a time of its own.
 pytestmark = pytest.mark.timeout(300)
@@ -27,12 +28,14 @@ def seen(
     cases = [params["case"] for params in chosen if isinstance(params.get("case"), Case)]
     on_rabbit = any(case.broker == "rabbitmq" for case in cases)
     rabbit = request.getfixturevalue("rabbit_server") if on_rabbit else None
+    in_postgres = any(case.broker == "postgres" for case in cases)
     with (
         RedisServer() as shared,
         RedisServer(durable=True) as doomed,
         RedisServer(durable=True) as restarted,
+        PostgresServer(settings=["max_connections=600"]) if in_postgres else nullcontext() as postgres,
     ):
-        stage = Stage(cases, tmp_path_factory.mktemp("matrix"), shared, doomed, restarted, rabbit)
+        stage = Stage(cases, tmp_path_factory.mktemp("matrix"), shared, doomed, restarted, rabbit, postgres)
         return asyncio.run(stage.play())
 
 

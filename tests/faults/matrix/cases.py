@@ -10,18 +10,18 @@ from typing import Literal
 from celeriac.settings import Delivery
 from celeriac.testing.faults import Point, When
 
-Broker = Literal["memory", "sqlite", "redis", "rabbitmq"]
+Broker = Literal["memory", "sqlite", "postgres", "redis", "rabbitmq"]
 How = Literal[
     "in one worker", "worker killed", "child killed", "broker gone", "worker stopped", "revoked",
     "worker suspended", "interpreter held", "machine vanished", "restarted while held",
 ]  # fmt: skip
 
-EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "redis", "rabbitmq")
-OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "redis", "rabbitmq")
-IN_ONE_STEP: Sequence[Broker] = ("sqlite", "redis")
+EVERYWHERE: Sequence[Broker] = ("memory", "sqlite", "postgres", "redis", "rabbitmq")
+OUTLIVES_A_PROCESS: Sequence[Broker] = ("sqlite", "postgres", "redis", "rabbitmq")
+IN_ONE_STEP: Sequence[Broker] = ("sqlite", "postgres", "redis")
 """Where result, follow-ups and acknowledgement land together, so that there is no moment between them."""
 IN_ORDER: Sequence[Broker] = ("rabbitmq",)
-WITH_LEASES: Sequence[Broker] = ("sqlite", "redis")
+WITH_LEASES: Sequence[Broker] = ("sqlite", "postgres", "redis")
 """Where the workers themselves find out who of them is dead."""
 MODES: Sequence[Delivery] = ("at_least_once", "at_most_once")
 

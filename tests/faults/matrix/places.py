@@ -11,8 +11,8 @@ import amqp
 from celeriac import Celeriac
 from celeriac.servers.memory.broker import MemoryBroker
 from tests.amqp.proxy import Proxy
+from tests.servers import PostgresServer, RabbitServer, RedisServer
 from tests.servers import Proxy as SilentProxy
-from tests.servers import RabbitServer, RedisServer
 
 QUEUE = "celery"
 ABSENCE = 0.3
@@ -139,6 +139,53 @@ class InRedisFarAway(InRedis):
     def fall_silent(self) -> None:
         """Let nothing through any more, not even the end of a connection."""
         self._line.freeze()
+
+
+class InPostgres:
+    """:param schema: is the case's own."""
+
+    def __init__(self, server: PostgresServer, schema: str) -> None:
+        self._server = server
+        self._schema = schema
+        self._line = Proxy(server.port)
+        self.url = self.results = ""
+
+    @asynccontextmanager
+    async def in_reach(self) -> AsyncIterator[object]:
+        """Reach it through a line that can be cut."""
+        await asyncio.to_thread(self._make)
+        async with self._line:
+            port = self._line.port
+            self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres?schema={self._schema}"
+            self.results = self.url
+            yield
+
+    async def left(self, app: Celeriac) -> Mapping[str, int]:
+        return await asyncio.to_thread(self._count)
+
+    @asynccontextmanager
+    async def absence(self) -> AsyncIterator[None]:
+        """The line is cut."""
+        self._line.refuse()
+        yield
+        await asyncio.sleep(ABSENCE)
+        self._line.accept()
+
+    def _make(self) -> None:
+        with self._server.client() as connection:
+            connection.execute(f"CREATE SCHEMA {self._schema}")
+
+    def _count(self) -> Mapping[str, int]:
+        with self._server.client(self._schema) as connection:
+            ask = connection.execute
+            rows = ask("SELECT owner IS NOT NULL, due_at IS NOT NULL FROM celeriac_message").fetchall()
+            (dead,) = ask("SELECT count(*) FROM celeriac_dead").fetchone()
+        return {
+            "waiting": rows.count((False, False)),
+            "held": rows.count((True, False)),
+            "parked": rows.count((False, True)),
+            "dead": dead,
+        }
 
 
 class InRabbit:

@@ -21,6 +21,7 @@ from tests.faults.matrix.cases import Case, How, Outcome
 from tests.faults.matrix.places import (
     InFile,
     InMemory,
+    InPostgres,
     InRabbit,
     InRedis,
     InRedisFarAway,
@@ -29,14 +30,14 @@ from tests.faults.matrix.places import (
     add_vhosts,
 )
 from tests.faults.opened import open_both
-from tests.servers import LoggedProcess, RabbitServer, RedisServer
+from tests.servers import LoggedProcess, PostgresServer, RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAYTIME, PATIENCE, SILENCE = 100.0, 80.0, 2.5
 """Seconds for a case, for what must come, and for what must not: longer than a lease and the search for lapsed ones."""
 
 FEW = 8
-"""Cases at a time that one RabbitMQ has room for."""
+"""Cases at a time that one RabbitMQ, or PostgreSQL, has room for."""
 
 SHORT_LEASE, OUTLASTED_LEASE, LONG_LEASE = 1.0, 2.0, 30.0
 """Seconds: what dead workers held comes back soon; a living one has time in a crowd; a broker's absence ends none."""
@@ -228,6 +229,7 @@ class Stage:
     :param doomed: a durable Redis that dies and comes back.
     :param restarted: the same, while workers are in trouble of their own.
     :param rabbit: a RabbitMQ that nothing happens to, where there are cases for it.
+    :param postgres: the same of PostgreSQL.
     """
 
     def __init__(
@@ -238,6 +240,7 @@ class Stage:
         doomed: RedisServer,
         restarted: RedisServer,
         rabbit: RabbitServer | None,
+        postgres: PostgresServer | None,
     ) -> None:
         self._outage = Outage(doomed, _count(cases, "broker gone"))
         self._restart = Outage(restarted, _count(cases, "restarted while held"))
@@ -245,11 +248,12 @@ class Stage:
         self._doomed = doomed
         self._restarted = restarted
         self._rabbit = rabbit
+        self._postgres = postgres
         self._scenes = [self._scene(case, folder / str(number)) for number, case in enumerate(cases)]
         killed = [scene for scene in self._scenes if scene.case.ending.how in APART]
         self._victims = Victims(killed, folder)
         self._children = asyncio.Lock()
-        self._few = asyncio.Semaphore(FEW)
+        self._few = {broker: asyncio.Semaphore(FEW) for broker in ("rabbitmq", "postgres")}
         self._plays: Mapping[How, Callable[[Scene], Awaitable[Outcome]]] = {
             "in one worker": self._in_one_worker,
             "worker stopped": self._worker_stopped,
@@ -278,11 +282,12 @@ class Stage:
             return await self._plays[scene.case.ending.how](scene)
 
     def _room_for(self, scene: Scene) -> AbstractAsyncContextManager[object]:
-        """One RabbitMQ has little room for many; but those that are killed together must all be there."""
+        """RabbitMQ and PostgreSQL have little room for many; but those that are killed together must all be there."""
         how = scene.case.ending.how
         if how == "child killed":
             return self._children
-        return self._few if scene.case.broker == "rabbitmq" and how != "worker killed" else nullcontext()
+        few = self._few.get(scene.case.broker) if how not in APART else None
+        return few or nullcontext()
 
     async def _in_one_worker(self, scene: Scene) -> Outcome:
         async with scene.app() as app:
@@ -410,6 +415,9 @@ class Stage:
             return InMemory()
         if case.broker == "sqlite":
             return InFile(folder / "tasks.db")
+        if case.broker == "postgres":
+            assert self._postgres is not None
+            return InPostgres(self._postgres, f"matrix_{folder.name}")
         if case.broker == "rabbitmq":
             assert self._rabbit is not None
             results = f"{self._shared.url()}?global_keyprefix={folder.name}:"
