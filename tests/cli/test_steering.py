@@ -124,9 +124,12 @@ def by_node(text: str, nodes: list[str]) -> list[str]:
     return [*sorted(parts, key=lambda part: [part.startswith(node) for node in nodes]), count]
 
 
+@pytest.mark.timeout(240)  # a broker, a Celery worker and Celery's command line start in it
 def test_they_print_what_celery_prints(project: Project, url: str) -> None:
     with fleet(url) as there:
-        texts, objects = there.lines(BOTH_ALIKE), [[*line, "-j"] for line in there.lines(AS_JSON)]
+        # What a worker answers is the same on every broker: RabbitMQ is tried with some.
+        alike = BOTH_ALIKE if url.startswith("redis") else BOTH_ALIKE[::4]
+        texts, objects = there.lines(alike), [[*line, "-j"] for line in there.lines(AS_JSON)]
         printed = celerys_own(url, [*texts, *objects, ["status", "-d", "nosuch@here", "-t", "0.1"]])
         for line, (code, output, _) in zip(texts, printed, strict=False):
             ended = project.run("-b", url, *line)
@@ -155,7 +158,7 @@ def test_they_print_what_celery_prints(project: Project, url: str) -> None:
         assert (ended.exit_code, ended.stderr) == (0, "")
         assert ended.stdout.splitlines() == [
             f"->  {there.nodes[0]}: OK",
-            "        gone",
+            "        shutting down",
             f"->  {there.nodes[1]}: OK",
             "        shutting down",
         ]

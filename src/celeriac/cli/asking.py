@@ -146,19 +146,21 @@ async def check_answered(app: App, meant: Meant, asked: Asked) -> None:
 
 
 def _nobody(meant: Meant, asked: Asked) -> str:
+    if asked.listeners == 0:
+        return "no worker listens on this broker"
     if meant.destination:
         return f"{', '.join(meant.destination)} within {meant.timeout:g} s"
     if meant.pattern:
         return f"no worker named like {meant.pattern} within {meant.timeout:g} s"
     if asked.listeners:
         return f"{counted(asked.listeners, 'worker')} heard it, and did not answer within {meant.timeout:g} s"
-    return "no worker listens" if asked.listeners == 0 else f"no worker within {meant.timeout:g} s"
+    return f"no worker within {meant.timeout:g} s"
 
 
 async def _similar(app: App, missing: Sequence[str], timeout: float) -> str:
     """Return which other names were perhaps meant."""
     known = list((await app.control.ask("ping", timeout=timeout)).by_node)
-    near = [name for node in missing for name in get_close_matches(node, known, n=1)]
+    near = [name for node in missing for name in get_close_matches(node, known, n=1, cutoff=0.75)]
     if near:
         return f"; did you mean {' or '.join(dict.fromkeys(near))}?"
     return f"; those that answer: {', '.join(sorted(known))}" if known else ""

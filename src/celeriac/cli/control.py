@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from uuid import uuid4
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 
 import click
 
-from celeriac.broker import Binding, Exchange
 from celeriac.cli.answers import in_order, show_answers
 from celeriac.cli.asking import Meant, ask, check_answered, takes_meant, takes_method
 from celeriac.cli.console import say_lines
@@ -19,11 +17,11 @@ from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.client.control import Answer, Asked
-from celeriac.errors import WireError
-from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.client.event_reader import EventStream
+from celeriac.errors import BrokerError, BrokerUnavailable
 
-GONE = {"ok": "gone"}
-"""What is told of a worker that ends without an answer, as one of Celery's does."""
+ENDS = {"ok": "shutting down"}
+"""What celeriac's workers answer; it is told of one of Celery's, too, which sends an event in place of an answer."""
 
 ENDINGS = "worker.offline"
 """The routing key of the event that a worker sends when it ends."""
@@ -62,36 +60,34 @@ async def _shutdown(app: App, meant: Meant) -> Asked:
         if not left:
             over.set()
 
-    async with _endings(app) as endings:
-        hearing = asyncio.create_task(_hear(app, endings, tell))
-        asking = asyncio.create_task(
-            meant._replace(destination=sorted(left), pattern=None).ask(app, "shutdown", hear=tell)
-        )
-        with suppress(TimeoutError):
-            async with asyncio.timeout(meant.timeout):
-                await over.wait()
-        for task in (hearing, asking):
+    async with AsyncExitStack() as stack:
+        endings = await _endings(app, stack)
+        hearing = asyncio.create_task(_hear(endings, tell))
+        meant = meant._replace(destination=sorted(left), pattern=None)
+        asking = asyncio.create_task(meant.ask(app, "shutdown", hear=tell))
+        ending = asyncio.create_task(over.wait())
+        await asyncio.wait([ending, asking], timeout=meant.timeout, return_when=asyncio.FIRST_COMPLETED)
+        for task in (hearing, asking, ending):
             task.cancel()
-        await asyncio.wait([hearing, asking])
+        await asyncio.wait([hearing, asking, ending])
+        if not asking.cancelled():
+            await asking  # if the broker went away, this raises its error
     asked = Asked(tuple(told), there.listeners, complete=not left)
-    await check_answered(app, meant._replace(destination=sorted(there.by_node), pattern=None), asked)
+    await check_answered(app, meant, asked)
     return asked
 
 
-def _endings(app: App) -> AbstractAsyncContextManager[AsyncIterator[Envelope | Unreadable]]:
-    fanout = app.connections().broker.fanout
-    assert fanout is not None
-    exchange = Exchange("celeryev", by_key=True)
-    return fanout.listen([Binding(exchange=exchange, key=ENDINGS, queue=f"celeryev.{uuid4()}")])
+async def _endings(app: App, stack: AsyncExitStack) -> EventStream | None:
+    """Return the events of workers that end, ``None`` where this user may not hear events: the answers are left."""
+    try:
+        return await stack.enter_async_context(app.events.listen(ENDINGS))
+    except BrokerUnavailable:
+        raise
+    except BrokerError:
+        return None
 
 
-async def _hear(
-    app: App, endings: AsyncIterator[Envelope | Unreadable], tell: Callable[[Answer], None]
-) -> None:
-    async for message in endings:
-        if isinstance(message, Envelope):
-            with suppress(WireError):
-                content = app.codecs.decode(message.body, message.content_type, message.content_encoding)
-                for event in content if isinstance(content, list) else [content]:
-                    if isinstance(event, dict) and isinstance(event.get("hostname"), str):
-                        tell(Answer(event["hostname"], GONE))
+async def _hear(endings: EventStream | None, tell: Callable[[Answer], None]) -> None:
+    if endings is not None:
+        async for event in endings:
+            tell(Answer(event.node, ENDS))
