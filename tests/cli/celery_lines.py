@@ -16,4 +16,8 @@ def run(arguments: list[str]) -> list[object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([run(arguments) for arguments in json.load(sys.stdin)]))
+    results = []
+    for arguments in json.load(sys.stdin):
+        results.append(run(arguments))
+        print(arguments, results[-1][0], file=sys.stderr)
+    print(json.dumps(results))

@@ -112,6 +112,7 @@ def celerys_own(url: str, lines: list[list[str]]) -> list[tuple[int, str, str]]:
         text=True,
         check=False,
         cwd=ROOT,
+        timeout=150,
     )
     assert ended.returncode == 0, ended.stderr
     return [tuple(result) for result in json.loads(ended.stdout.splitlines()[-1])]
@@ -124,7 +125,7 @@ def by_node(text: str, nodes: list[str]) -> list[str]:
     return [*sorted(parts, key=lambda part: [part.startswith(node) for node in nodes]), count]
 
 
-@pytest.mark.timeout(240)  # a broker, a Celery worker and Celery's command line start in it
+@pytest.mark.timeout(200)  # a broker, a Celery worker and Celery's command line start in it
 def test_they_print_what_celery_prints(project: Project, url: str) -> None:
     with fleet(url) as there:
         # What a worker answers is the same on every broker: RabbitMQ is tried with some.
