@@ -115,7 +115,9 @@ def celerys_own(url: str, lines: list[list[str]]) -> list[tuple[int, str, str]]:
         timeout=150,
     )
     assert ended.returncode == 0, ended.stderr
-    return [tuple(result) for result in json.loads(ended.stdout.splitlines()[-1])]
+    results = [tuple(result) for result in json.loads(ended.stdout.splitlines()[-1])]
+    assert len(results) == len(lines), (lines[len(results) - 1], results[-1])
+    return results
 
 
 def by_node(text: str, nodes: list[str]) -> list[str]:
@@ -128,6 +130,9 @@ def by_node(text: str, nodes: list[str]) -> list[str]:
 @pytest.mark.timeout(200)  # a broker, a Celery worker and Celery's command line start in it
 def test_they_print_what_celery_prints(project: Project, url: str) -> None:
     with fleet(url) as there:
+        [everybody] = there.lines([["status"]])
+        seen = project.run("-b", url, *everybody)
+        assert (seen.exit_code, seen.stderr) == (0, ""), there.celery.output
         # What a worker answers is the same on every broker: RabbitMQ is tried with some.
         alike = BOTH_ALIKE if url.startswith("redis") else BOTH_ALIKE[::4]
         texts, objects = there.lines(alike), [[*line, "-j"] for line in there.lines(AS_JSON)]
