@@ -62,6 +62,10 @@ def test_who_takes_is_asked_of_the_workers(project: Project, monkeypatch: pytest
     sent = ["call", "-b", url, "--backend", url, "shop.add", "1", "2"]
     with serving(url):
         assert lines_of(project, url) == [["ok", "1: one@here", ""], in_vain]
+        assert project.run("queues", "pause", "slow", "-b", url).exit_code == 0
+        resume = "celeriac queues resume slow"
+        assert lines_of(project, url)[1:] == [["warn", "2 tasks wait in slow, which is paused", resume]]
+        assert project.run("queues", "resume", "slow", "-b", url).exit_code == 0
         listed = project.run("queues", "-b", url).stdout.splitlines()
         assert [line.split() for line in listed] == [
             ["queue", "waiting", "workers"],

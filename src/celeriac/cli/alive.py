@@ -21,13 +21,18 @@ async def worker_checks(app: App, broker: Broker) -> list[Check]:
     try:
         waiting = {queue: depth for queue in await broker.queues() if (depth := await broker.depth(queue))}
         counts = await counted_takers(app, list(waiting))
+        paused = await app.control.paused()
     except BrokerUnavailable:
         raise
     except BrokerError:  # this user may not look; the check of the queues says so
-        waiting, counts = {}, None
+        waiting, counts, paused = {}, None, frozenset()
     known = asked if counts is None else Takers({} if asked is None else asked.nodes, 0, counts)
     in_vain = [] if known is None else [queue for queue in waiting if known.nobody(queue)]
-    return [_workers(asked), *(_in_vain(queue, waiting[queue]) for queue in in_vain)]
+    return [
+        _workers(asked),
+        *(_paused(queue, waiting[queue]) for queue in waiting if queue in paused),
+        *(_in_vain(queue, waiting[queue]) for queue in in_vain if queue not in paused),
+    ]
 
 
 def _workers(asked: Takers | None) -> Check:
@@ -42,11 +47,19 @@ def _workers(asked: Takers | None) -> Check:
     return Check("ok", "workers", text) if names else Check("warn", "workers", text, START)
 
 
+def _paused(queue: str, depth: int) -> Check:
+    text = f"{counted(depth, 'task')} {_wait(depth)} in {queue}, which is paused"
+    return Check("warn", "queues", text, f"celeriac queues resume {queue}")
+
+
 def _in_vain(queue: str, depth: int) -> Check:
-    wait = "waits" if depth == 1 else "wait"
     return Check(
         "warn",
         "queues",
-        f"{counted(depth, 'task')} {wait} in {queue}, and no worker takes from it",
+        f"{counted(depth, 'task')} {_wait(depth)} in {queue}, and no worker takes from it",
         f"celeriac -A MODULE worker -Q {queue}, or celeriac control add_consumer {queue}",
     )
+
+
+def _wait(depth: int) -> str:
+    return "waits" if depth == 1 else "wait"

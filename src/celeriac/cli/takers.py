@@ -81,7 +81,9 @@ async def takers(app: App, queues: Sequence[str]) -> Takers | None:
 
 
 async def what_it_waits_for(app: App, queue: str) -> str:
-    """Return what a task in this queue waits for, in a few words. Raises ``BrokerUnavailable``."""
+    """Return what a task in this queue waits for, in a few words. Raises ``CeleriacError``."""
+    if queue in await app.control.paused():
+        return f"waits: queue {queue} is paused (celeriac queues resume {queue})"
     known = await takers(app, [queue])
     if known is None:
         return f"waits in queue {queue}"
