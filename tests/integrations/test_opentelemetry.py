@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,13 +221,46 @@ async def test_a_context_is_found_in_the_nested_headers(traced: Traced):
     assert seen == int(PARENT[3:35], 16)
 
 
+PROGRAM = Path(__file__).with_name("traced_celery.py")
+
+
+def start(redis: RedisServer, queue: str, *command: str) -> LoggedProcess:
+    environment = {**os.environ, "TRACED": f"{redis.url()} {queue}.celery {queue}"}
+    process = LoggedProcess([sys.executable, *command], env=environment, cwd=PROGRAM.parent)
+    process.wait_for(" ready")
+    return process
+
+
+def spans_of(process: LoggedProcess) -> list[tuple[str, int, int, int]]:
+    """Name, trace, id and parent of each span that the process has printed."""
+    return [tuple(json.loads(line[5:])) for line in process.lines if line.startswith("SPAN ")]
+
+
 @pytest.fixture
 def celery_worker(own_redis: RedisServer, queue: str) -> Iterator[LoggedProcess]:
-    program = str(Path(__file__).with_name("traced_celery.py"))
-    process = LoggedProcess([sys.executable, program, own_redis.url(), f"{queue}.celery", queue])
-    process.wait_for(" ready.")
+    process = start(own_redis, queue, str(PROGRAM))
     yield process
     process.kill()
+
+
+async def test_a_celery_app_that_is_instrumented_is_traced_once(own_redis: RedisServer, queue: str):
+    traced = Traced(own_redis.url(), queue)
+    process = start(
+        own_redis, queue, "-m", "celeriac", "worker", "-A", "traced_celery", "-Q", f"{queue}.celery"
+    )
+    try:
+        async with traced.app:
+            await traced.app.send_task("step", queue=f"{queue}.celery")
+        process.wait_for('"run/step"')
+        assert process.stop() == 0
+    finally:
+        if process.running:
+            process.kill()
+    (send,) = traced.spans(f"send {queue}.celery")
+    found = spans_of(process)
+    assert sorted(name for name, _, _, _ in found) == ["apply_async/final", "run/step"]
+    run = next(span for span in found if span[0] == "run/step")
+    assert run[3] == id_of(send)
 
 
 async def test_one_trace_from_celeriac_through_celery_and_back(
@@ -253,12 +287,7 @@ async def test_one_trace_from_celeriac_through_celery_and_back(
             await done.wait()
         await traced.until(lambda: len(traced.spans(f"process {queue}")) == 3)
     celery_worker.wait_for('"run/step"')
-    celerys = {
-        name: (trace_id, span_id, parent)
-        for line in celery_worker.lines
-        if line.startswith("SPAN ")
-        for name, trace_id, span_id, parent in [json.loads(line[5:])]
-    }
+    celerys = {name: facts for name, *facts in spans_of(celery_worker)}
     (root,), (send,) = traced.spans("GET /"), traced.spans(f"send {queue}")
     first, second, last = traced.spans(f"process {queue}")
     (onward,) = traced.spans(f"send {queue}.celery")

@@ -1,10 +1,11 @@
 """A Celery worker that OpenTelemetry's own instrumentation traces; it prints each span as a line of JSON.
 
-Run as ``python traced_celery.py BROKER QUEUE NEXT``: its task ``step`` sends the task ``final`` to the queue NEXT.
+``TRACED`` in the environment has the broker's URL, the queue, and the queue that its task ``step`` sends the task
+``final`` to. Run as a program it is Celery's own worker; celeriac runs it as a module.
 """
 
 import json
-import sys
+import os
 
 from celery import Celery
 from opentelemetry import trace
@@ -12,7 +13,7 @@ from opentelemetry.instrumentation.celery import CeleryInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
-broker, queue, following = sys.argv[1:]
+broker, queue, following = os.environ["TRACED"].split()
 
 
 class Printing(SpanExporter):
@@ -40,4 +41,7 @@ def step():
     app.send_task("final", queue=following)
 
 
-app.worker_main(["worker", "-P", "solo", "-Q", queue, "-l", "info", "--without-gossip", "--without-mingle"])
+if __name__ == "__main__":
+    app.worker_main(
+        ["worker", "-P", "solo", "-Q", queue, "-l", "info", "--without-gossip", "--without-mingle"]
+    )

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from celeriac.backend import Backend
-from celeriac.broker import DeadLetters, Schedule, Subscription
+from celeriac.broker import DeadLetters, Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
@@ -25,6 +25,7 @@ from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.schedule import PostgresSchedule
 from celeriac.servers.postgres.settlements import PostgresSettlements
 from celeriac.servers.postgres.subscription import PostgresSubscription
+from celeriac.servers.postgres.survey import survey
 from celeriac.servers.postgres.tables import as_text
 from celeriac.servers.postgres.transactions import PostgresTransactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
@@ -97,6 +98,11 @@ class PostgresBroker:
         await self._queues.revive()
         rows = await self._queues.link.fetch(sql.PEEK, queue, limit)
         return [sql.taken_message(row, 0).envelope for row in rows]
+
+    async def survey(self, queues: Sequence[str]) -> Survey:
+        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        await self._queues.revive()
+        return await survey(self._queues.link, queues)
 
     async def purge(self, queue: str) -> int:
         await self._queues.revive()
