@@ -13,7 +13,7 @@ LONGEST := 500
 TESTERS := 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench chaos beat-chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium screenshots file-length
+.PHONY: help venv demo test celery-suite check format bench chaos beat-chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium screenshots file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo: venv  ## start a worker on a file, send it a few hundred tasks, show what 
 
 test: venv celery-4.4 redis-server rabbitmq-server postgresql chromium  ## run every test (ARGS='-k name' passes options to pytest)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
+
+celery-suite: venv redis-server  ## run Celery's own integration suite against celeriac's worker
+	$(BIN)/python -m tests.celery_suite.run
 
 # The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
 redis-server:

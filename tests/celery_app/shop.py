@@ -1,5 +1,6 @@
 """A Celery app as users have them: nothing in it knows of celeriac. Its worker reads its URLs from the environment."""
 
+import asyncio
 import json
 import os
 import signal
@@ -197,6 +198,14 @@ class Counting(Task):
 @app.task(base=Counting)
 def counted(x):
     return x + 1
+
+
+@app.task(bind=True, max_retries=1)
+async def awaited(self, seconds):
+    await asyncio.sleep(seconds)
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return self.request.id
 
 
 @app.task(bind=True)

@@ -10,6 +10,8 @@ from celery.exceptions import Reject as CelerysReject
 
 from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
 
+pytestmark = pytest.mark.timeout(180)  # a worker, and its processes, start within the first test
+
 
 @pytest.fixture(scope="module", params=["threads", "processes"])
 def worker(client: Any, start_shop: StartShop, request: pytest.FixtureRequest) -> Iterator[Shop]:
@@ -58,6 +60,11 @@ def test_states_of_a_running_task(client: Any, worker: Shop, tmp_path):
 
     assert result.get(timeout=TIMEOUT, on_message=see) == "done"
     assert states[0] == ("PROGRESS", {"done": 1})
+
+
+def test_coroutine_functions(client: Any, worker: Shop):
+    result = client.awaited.delay(0.01)
+    assert value(result) == result.id
 
 
 def test_failures(client: Any, worker: Shop):

@@ -6,8 +6,10 @@ ever outside of one: a task that is called directly, or applied inside another o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import wraps
+from types import CoroutineType
 from typing import Any
 
 from celery.app.trace import task_has_custom
@@ -49,6 +51,8 @@ def _followed(body: Callable[..., Any], task: Any = None) -> Callable[..., Any]:
         run = _current(args[0] if task is None else task)
         value = body(*args, **kwargs)
         if run is not None:
+            if isinstance(value, CoroutineType):
+                value = asyncio.run(value)  # in this thread, where the task's request is
             run.expect_follow_ups()
         return value
 
