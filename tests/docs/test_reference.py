@@ -18,6 +18,7 @@ from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.url import SCHEMES
 from celeriac.servers.urls import BACKEND_SCHEMES, BROKER_SCHEMES
 from celeriac.wire.names import PRIORITY_STEPS
+from celeriac.worker.panel import CONTROL, INSPECT
 from tests.docs.pages import ROOT
 from tests.wire.test_encode_captures import INTENDED
 
@@ -47,6 +48,12 @@ def test_every_setting_with_its_default():
 
 def test_every_option_of_a_task():
     assert set(rows("task-options.md", "TaskOptions")) == set(TaskOptions.__struct_fields__)
+
+
+def test_every_method_of_remote_control():
+    for table, methods in (("inspect", INSPECT), ("control", CONTROL)):
+        documented = rows("remote-control.md", table)
+        assert {name.strip("` ") for names in documented for name in names.split(",")} == set(methods)
 
 
 def test_every_option_of_sending():

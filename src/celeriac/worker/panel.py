@@ -31,7 +31,7 @@ CONTROL = (
     "follow_pauses", "heartbeat", "pool_grow", "pool_restart", "pool_shrink", "rate_limit",
     "revoke", "revoke_by_stamped_headers", "shutdown", "terminate", "time_limit",
 )  # fmt: skip
-HARMLESS = {"election", "heartbeat"}
+HARMLESS = {"election", "follow_pauses", "heartbeat"}
 """Those of ``CONTROL`` that change nothing."""
 
 ALIASES = {
