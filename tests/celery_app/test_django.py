@@ -114,3 +114,12 @@ def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: d
     assert (first == second, in_main_thread, was_closed) == (True, pool == "processes", True)
     assert (second == process.pid) == (pool == "threads")
     assert found["after_break"][2]
+
+
+@pytest.mark.timeout(180)
+def test_an_app_of_celeriacs_in_a_django_project(database: None, variables: dict[str, str]) -> None:
+    printed = python("import json; from shop.own import main; print(json.dumps(main()))", variables)
+    for looks in json.loads(printed):
+        (first, second, third) = looks
+        assert first[:2] == second[:2] == third[:2]  # the same thread, the same process
+        assert [was_closed for _, _, was_closed in looks] == [True, True, True]

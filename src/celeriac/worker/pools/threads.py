@@ -26,6 +26,7 @@ from celeriac.wire.preview import counted
 from celeriac.worker.concluding import CONCLUSION, Abandoned, Paused
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pool import Call
+from celeriac.worker.pools.database import usable_connections
 from celeriac.worker.raised import as_exception, forget_frames
 
 logger = logging.getLogger("celeriac.worker")
@@ -134,9 +135,11 @@ class _Paused(Paused):
 
 def _call(call: Call) -> Any:
     CURRENT.set(call.context)
-    if call.conclusion is not None:
+    if call.conclusion is not None:  # a Celery app's own code sees to its database connections
         CONCLUSION.set(call.conclusion)
-    return call.task.function(*call.args, **call.kwargs)
+        return call.task.function(*call.args, **call.kwargs)
+    with usable_connections():
+        return call.task.function(*call.args, **call.kwargs)
 
 
 class Threads:

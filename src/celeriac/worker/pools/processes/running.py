@@ -9,7 +9,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any
@@ -20,6 +20,7 @@ from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import UNREAD
 from celeriac.worker.concluding import CONCLUSION, Abandoned, Conclusion
 from celeriac.worker.forks import FORKS, end_copy
+from celeriac.worker.pools.database import usable_connections
 from celeriac.worker.pools.processes.concluded import written
 from celeriac.worker.pools.processes.crossing import (
     ContextHere,
@@ -186,10 +187,13 @@ def _called(task: Any, told: Told, context: Context) -> Any:
                 name: context if type(value) is ContextHere else value for name, value in kwargs.items()
             }
             break
+    # A Celery app's own code sees to its database connections.
+    connections = nullcontext() if task.conduct.concludes else usable_connections()
     if told.soft is None:
-        value = task.function(*args, **kwargs)
-        return asyncio.run(value) if type(value) is CoroutineType else value
-    with _soft_limit(told.soft, task.conduct.soft_error):
+        with connections:
+            value = task.function(*args, **kwargs)
+            return asyncio.run(value) if type(value) is CoroutineType else value
+    with connections, _soft_limit(told.soft, task.conduct.soft_error):
         value = task.function(*args, **kwargs)
         # A plain function around a coroutine function.
         return asyncio.run(value) if type(value) is CoroutineType else value
