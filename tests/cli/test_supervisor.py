@@ -73,3 +73,8 @@ async def test_child_that_dies_is_started_again(meeting: Meeting):
         await meeting.arrivals.get()
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running in (0, 1)  # the signal finds it running, or waiting to be started again
+
+
+async def test_child_that_was_asked_to_end_by_others_stays_away(meeting: Meeting):
+    assert await Supervisor([meeting.child("a", patient=False), meeting.child("b", patient=False)]).run() == 0
+    assert meeting.arrivals.qsize() == 2

@@ -49,6 +49,8 @@ class Child(msgspec.Struct, frozen=True):
 class Supervisor:
     """Starts children, restarts those that die, and passes on SIGTERM and SIGINT.
 
+    A child that ends with 0 was asked to and is not started again.
+
     :param hopeless: exit codes after which a child is not started again; the others are then stopped too.
     """
 
@@ -66,7 +68,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
 
     async def run(self) -> int:
-        """Run until a signal comes, or a child cannot be started; return 0 when all have ended as they were asked."""
+        """Run until a signal comes, a child cannot be started, or all ended; return 0 if all did as they were asked."""
         # Twice as far apart: a signal reaches the children later than us, and they must tell two signals apart, too.
         async with Signals(2 * APART) as signals:
             passing_on = [
@@ -89,6 +91,9 @@ class Supervisor:
             if code in self._hopeless:
                 self._stop()
                 return code
+            if code == 0:  # it was asked to by somebody else, as by remote control
+                logger.info("%s ended as it was asked to", child.name)
+                return 0
             if self._clock.monotonic() - started > STEADY:
                 backoff.reset()
             wait = backoff.pause()
