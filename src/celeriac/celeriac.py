@@ -175,6 +175,7 @@ class Celeriac(App):
         """
         exposition = Exposition(prefix)
         process = ProcessMetrics(self.tasks, self.clock, self.attachments.workers, hostname)
+        process.schedule_lag = lambda: self.schedules.lag
         for listener in process.listeners:
             self.listen(listener)
         return AppMetrics(exposition, process, lambda: self.connections().broker, self._run_blocking)

@@ -175,6 +175,17 @@ async def test_one_process_of_all_tells_what_waits(own_redis: RedisServer, queue
         assert await other.read() is not None
 
 
+async def test_a_worker_that_ticks_is_seen_with_its_lag(queue: str):
+    app = make("memory://", queue)
+    app.schedules.declare("often", "good", 0.2)
+    metrics = app.metrics(hostname="here")
+    async with app, app.worker():
+        found = await until(metrics, lambda seen: bool(seen.found("celeriac_schedule_lag_seconds")))
+        assert 0 <= found.value("celeriac_schedule_lag_seconds") < WAIT
+        assert found.value("celery_worker_up", hostname="here") == 1
+        assert found.value("celery_active_worker_count", queue_name=queue) == 1
+
+
 async def test_a_broker_that_is_away_leaves_its_numbers_out(own_redis: RedisServer, queue: str):
     app = make(own_redis.url(), queue)
     metrics = app.metrics()

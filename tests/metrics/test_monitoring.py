@@ -17,7 +17,7 @@ EXAMPLE = ROOT / "examples" / "monitoring"
 
 def exposed() -> dict[str, tuple[str, set[str]]]:
     """Type and labels of each family, by the name of its samples."""
-    snapshot = Snapshot("host", lag=0.0, broker_up=True)
+    snapshot = Snapshot("host", lag=0.0, broker_up=True, schedule_lag=0.0)
     found = {}
     for family in Families().of(snapshot, BrokerNumbers(parked=0, taken=0, dead=0)):
         name = f"{family.name}_total" if family.type == "counter" else family.name

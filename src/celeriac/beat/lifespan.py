@@ -43,6 +43,7 @@ async def _run(ticker: Ticker) -> None:
 def with_ticking(attachments: Attachments, schedules: Schedules) -> Attachments:
     """Return these attachments with the lifespan of a worker that ticks."""
     more = Attachments()
+    more.workers = attachments.workers
     more.listeners = [*attachments.listeners]
     more.lifespans = [*attachments.lifespans, ticking(schedules)]
     more.child_lifespans = [*attachments.child_lifespans]

@@ -53,12 +53,14 @@ class Schedules:
 
     :param by_default: workers tick what the code declares, without being told to.
     :ivar source: where another program keeps further entries.
+    :ivar lag: seconds by which the latest slot that this process has ticked was late; ``None`` before the first.
     """
 
     def __init__(self, app: App, *, by_default: bool = True) -> None:
         self._app = app
         self.by_default = by_default
         self.source: Source | None = None
+        self.lag: float | None = None
         self.declared: dict[str, Declaration] = {}
 
     def declare(
@@ -169,7 +171,10 @@ class Schedules:
     def ticker(self) -> Ticker:
         """Return what ticks in the running event loop."""
         declared = [declaration.entry for declaration in self.declared.values()]
-        return Ticker(self._app, declared, dict(self._lazy()), self.source)
+        return Ticker(self._app, declared, dict(self._lazy()), self.source, self._note_lag)
+
+    def _note_lag(self, seconds: float) -> None:
+        self.lag = seconds
 
     def _told(self, entry: Entry, paused: bool, last: float | None) -> Scheduled:
         paused = paused or entry.paused

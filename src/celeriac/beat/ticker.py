@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from celeriac.beat.agenda import Agenda, Line, line_of
@@ -43,11 +43,16 @@ _AT_ONCE = 500
 """Ticks that are made together, and lines that are made without giving the event loop a turn."""
 
 
+def _nothing(_: float) -> None:
+    """Stand in for a callback that was not given."""
+
+
 class Ticker:
     """Ticks the entries of an app in the running event loop.
 
     :param declared: the entries that this process declares.
     :param source: where another program keeps further ones.
+    :param on_tick: is told by how many seconds a slot was late when its messages were sent.
     :param lazy: what makes the arguments of the lazy ones.
     """
 
@@ -57,8 +62,10 @@ class Ticker:
         declared: Iterable[Entry],
         lazy: Mapping[str, Arguments],
         source: Source | None = None,
+        on_tick: Callable[[float], None] = _nothing,
     ) -> None:
         self._app = app
+        self._on_tick = on_tick
         self._following = None if source is None else Following(source)
         self._clock = app.clock
         self._declared = list(declared)
@@ -255,6 +262,7 @@ class Ticker:
             logger.exception("%s cannot be sent; its slot is left out", line.entry.name)
             done = True
         if done:
+            self._on_tick(max(0.0, self._clock.now() - slot))
             if self._following is not None:
                 self._following.done[line.entry.name] = slot
             line.passed(self._clock.now())

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from celeriac.celeriac import Celeriac
 from celeriac.cli.shown import Shown
 from celeriac.client.app import App
 from celeriac.errors import CeleriacError
@@ -102,6 +103,8 @@ class Observation:
         process = ProcessMetrics(app.tasks, app.clock, joined.workers, self._shown.metrics_hostname)
         process.lag = lambda: self._health.pulse.lag
         process.broker_up = lambda: self._health.broker_answers
+        if isinstance(app, Celeriac):
+            process.schedule_lag = lambda: app.schedules.lag
         for listener in process.listeners:
             if isinstance(listener, Listener):
                 joined.listen(listener)

@@ -179,6 +179,7 @@ class Snapshot(msgspec.Struct):
     :param up: whether a worker runs there; ``None`` where there was none lately.
     :param active: tasks that run there.
     :param lag: seconds by which the event loop is late; ``None`` where nobody measures.
+    :param schedule_lag: seconds by which the latest slot of a periodic task was late; ``None`` where none was ticked.
     :param broker_up: whether the broker answers; ``None`` where nobody asks.
     """
 
@@ -193,6 +194,7 @@ class Snapshot(msgspec.Struct):
     active: int | None = None
     lag: float | None = None
     broker_up: bool | None = None
+    schedule_lag: float | None = None
 
 
 def summed(snapshots: Iterable[Snapshot], host: str) -> Snapshot:
@@ -217,6 +219,8 @@ def summed(snapshots: Iterable[Snapshot], host: str) -> Snapshot:
             total.active = one.active + (total.active or 0)
         if one.lag is not None:
             total.lag = max(one.lag, total.lag or 0.0)
+        if one.schedule_lag is not None:
+            total.schedule_lag = max(one.schedule_lag, total.schedule_lag or 0.0)
         if one.broker_up is not None:
             total.broker_up = one.broker_up and total.broker_up is not False
     total.series, total.published = list(series.values()), list(published.values())

@@ -189,6 +189,11 @@ class Families:
         for name, text, value in (
             ("celeriac_loop_lag_seconds", "Seconds by which the event loop is late.", snapshot.lag),
             ("celeriac_broker_up", "Whether the broker answers.", snapshot.broker_up),
+            (
+                "celeriac_schedule_lag_seconds",
+                "Seconds by which the latest slot of a periodic task was late.",
+                snapshot.schedule_lag,
+            ),
         ):
             if value is not None:
                 family = self._gauge(name, text)

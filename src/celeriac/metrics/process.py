@@ -25,6 +25,7 @@ class ProcessMetrics:
     :param host: the label ``hostname``; the machine's name where it is not given.
     :ivar lag: returns the seconds by which the event loop is late, or ``None``.
     :ivar broker_up: returns whether the broker answers, or ``None``.
+    :ivar schedule_lag: returns the seconds by which the latest slot of a periodic task was late, or ``None``.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ProcessMetrics:
         self._boot = f"{os.getpid()}.{time.time_ns()}"
         self.lag: Callable[[], float | None] = lambda: None
         self.broker_up: Callable[[], bool | None] = lambda: None
+        self.schedule_lag: Callable[[], float | None] = lambda: None
 
     @property
     def listeners(self) -> Sequence[Listener | SendListener]:
@@ -63,6 +65,7 @@ class ProcessMetrics:
             sum(state.running for state in states) if states else None,
             self.lag(),
             self.broker_up(),
+            self.schedule_lag(),
         )
 
     def _state(self, worker: Working) -> WorkerState | None:
