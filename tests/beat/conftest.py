@@ -15,6 +15,9 @@ def make_place(kind, request, unique, tmp_path):
     if kind == "sqlite":
         url = f"sqlite:///{tmp_path}/{name}.db"
         return Place(name, url, url)
+    if kind == "postgres":
+        url = request.getfixturevalue("postgres_url")
+        return Place(name, url, url)
     redis = request.getfixturevalue("redis_url")
     if kind == "redis":
         return Place(name, redis, redis)
@@ -34,7 +37,7 @@ def shared(request, unique, tmp_path):
     return make_place(request.param, request, unique, tmp_path)
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def stored(request, unique, tmp_path):
     """A place that keeps slots and messages on one server."""
     return make_place(request.param, request, unique, tmp_path)

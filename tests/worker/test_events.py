@@ -60,12 +60,12 @@ async def listening(app: Celeriac) -> AsyncIterator[Heard]:
         await asyncio.wait([taking])
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "rabbitmq"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "rabbitmq", "postgres"])
 async def app(
     request: pytest.FixtureRequest, tmp_path: Path, unique: Callable[[str], str]
 ) -> AsyncIterator[Celeriac]:
     local = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/broker.db"}
-    remote = {"redis": "redis_url", "rabbitmq": "rabbit_url"}
+    remote = {"redis": "redis_url", "rabbitmq": "rabbit_url", "postgres": "postgres_url"}
     url = local.get(request.param) or request.getfixturevalue(remote[request.param])
     backend = f"sqlite:///{tmp_path}/results.db" if request.param == "rabbitmq" else url
     async with Celeriac("events", url, backend, default_queue=unique("events"), publish_timeout=30) as app:

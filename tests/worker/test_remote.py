@@ -405,21 +405,23 @@ async def test_a_name_in_use_costs_remote_control_alone(
                 await until(lambda: f"{node} cannot be asked or steered" in caplog.text)
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
 async def test_the_same_methods_answer_where_celery_does_not_come(
-    kind: str, tmp_path: Path, unique: Callable[[str], str]
+    kind: str, tmp_path: Path, unique: Callable[[str], str], request: pytest.FixtureRequest
 ) -> None:
     url = "memory://" if kind == "memory" else f"sqlite:///{tmp_path}/tasks.db"
+    if kind == "postgres":
+        url = request.getfixturevalue("postgres_url")
     async with Celeriac("remote", url, url, default_queue=unique("queue"), remote_control=True) as app:
         async with app.worker(name=NODE):
             fanout = app.connections().broker.fanout
             assert fanout is not None
             reply_to = ReplyTo("reply.celery.pidbox", "me")
-            request = {
+            question = {
                 "method": "ping",
                 "reply_to": {"exchange": reply_to.exchange, "routing_key": reply_to.key},
             }
-            envelope = Envelope(body=json.dumps(request).encode(), content_type="application/json")
+            envelope = Envelope(body=json.dumps(question).encode(), content_type="application/json")
             async with (
                 asyncio.timeout(20),
                 fanout.ask(Exchange("celery.pidbox"), envelope, reply_to, expect=1) as answers,
