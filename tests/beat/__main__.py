@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 
 from tests.beat.fleet import Fleet
 from tests.beat.places import Place
-from tests.servers import RabbitServer, RedisServer
+from tests.servers import PostgresServer, RabbitServer, RedisServer
 
 SHOWN = 20
 
@@ -40,11 +40,17 @@ def main() -> int:
     parser.add_argument("--entries", type=int, default=200)
     chosen = parser.parse_args()
     wrong = 0
-    with RedisServer() as redis, RabbitServer() as rabbit, tempfile.TemporaryDirectory() as directory:
+    with (
+        RedisServer() as redis,
+        RabbitServer() as rabbit,
+        PostgresServer() as postgres,
+        tempfile.TemporaryDirectory() as directory,
+    ):
         file = f"sqlite:///{directory}/beat.db"
         for kind, urls in {
             "SQLite": (file, file),
             "Redis": (redis.url(0), redis.url(0)),
+            "PostgreSQL": (postgres.url(), postgres.url()),
             "RabbitMQ": (rabbit.url(), redis.url(1)),
         }.items():
             place = Place(f"beat-{uuid.uuid4().hex}", *urls)

@@ -13,8 +13,8 @@ from celeriac.clock import SystemClock
 
 PATIENCE = 45.0
 
-KINDS = ("memory", "sqlite", "redis", "rabbitmq+redis", "rabbitmq+rpc")
-SHARED = KINDS[1:4]
+KINDS = ("memory", "sqlite", "redis", "postgres", "rabbitmq+redis", "rabbitmq+rpc")
+SHARED = ("sqlite", "redis", "rabbitmq+redis")
 
 
 class ShiftedClock(SystemClock):

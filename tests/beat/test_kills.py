@@ -6,8 +6,15 @@ import signal
 
 import pytest
 
+from tests.beat.conftest import make_place
 from tests.beat.fleet import Fleet
 from tests.beat.places import PATIENCE
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def stored(request, unique, tmp_path):
+    """Where the processes tick; ``make beat-chaos`` has the others."""
+    return make_place(request.param, request, unique, tmp_path)
 
 
 @pytest.fixture
