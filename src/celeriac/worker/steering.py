@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -23,6 +23,8 @@ from celeriac.worker.pool import Pool
 from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.recalling import recall
 from celeriac.worker.revocations import RevocationList
+
+logger = logging.getLogger("celeriac.worker")
 
 NOT_WITH_AUTOSCALE = "{} is not supported with autoscale. Adjust autoscale range instead."
 
@@ -72,6 +74,8 @@ class Steering:
 
     def __init__(self, levers: Levers) -> None:
         self._levers = levers
+        self._recalling = False
+        self._recall_again = False
 
     async def revoke(
         self, task_id: Any, terminate: bool = False, signal: Any = None, stored: bool = False, **_: Any
@@ -123,9 +127,19 @@ class Steering:
         levers = self._levers
         await levers.revocations.look()
         levers.bodies.stop_revoked(levers.revocations.revoked)
-        with suppress(BrokerError, TimeoutError):  # it is declined when it is due
+        self._recall_again = True
+        if self._recalling:  # one look sees to all that was revoked before it
+            return
+        self._recalling = True
+        try:
             async with asyncio.timeout(RECALL_WITHIN):
-                await recall(levers.connections.broker, levers.revocations.revoked, levers.codecs)
+                while self._recall_again:
+                    self._recall_again = False
+                    await recall(levers.connections.broker, levers.revocations.revoked, levers.codecs)
+        except (BrokerError, TimeoutError) as error:
+            logger.debug("what is parked and revoked is declined when it is due: %r", error)
+        finally:
+            self._recalling = False
 
     async def terminate(self, signal: Any, task_id: Any, **_: Any) -> dict[str, str]:
         """Revoke tasks and end those that run here."""
