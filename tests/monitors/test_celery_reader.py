@@ -110,7 +110,7 @@ async def test_celerys_state_is_the_truth(app: Celeriac, place: str) -> None:
     @app.task(name="tasks.again")
     async def again(ctx: Context) -> None:
         if ctx.retries == 0:
-            ctx.retry(countdown=0.3, cause=KeyError("later"))
+            ctx.retry(countdown=1, cause=KeyError("later"))
 
     @app.task(name="tasks.climb")
     async def climb(ctx: Context) -> None:

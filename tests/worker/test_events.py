@@ -81,7 +81,7 @@ def tasks_of(app: Celeriac) -> None:
     def fail() -> None:
         raise ValueError("boom")
 
-    @app.task(name="tasks.again", retry=Retry(max_attempts=2, backoff=0.01, on=(KeyError,)))
+    @app.task(name="tasks.again", retry=Retry(max_attempts=2, backoff=1.0, jitter=False, on=(KeyError,)))
     async def again() -> None:
         raise KeyError("once more")
 
