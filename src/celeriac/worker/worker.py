@@ -329,8 +329,9 @@ class Worker:
         clock = LogicalClock()
         self._events = self._make_events(clock)
         telling = [self._events, self._events.announcer] if self._events is not None else []
+        # The log comes last: what traces a run has marked its lines by then.
         self._listeners = Listeners(
-            [Counting(self.tally), Log(), *counting, *telling, *self._attachments.listeners]
+            [Counting(self.tally), *counting, *telling, *self._attachments.listeners, Log()]
         )
         self._listeners.worker_made(self)
         self._listeners.worker_starting(self.name)
