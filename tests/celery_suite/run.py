@@ -18,9 +18,9 @@ from tests.servers import RedisServer
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WORKERS: Mapping[str, str] = {
-    "celery": "-m celery -A tests.celery_suite.suite_app worker -P prefork -c 2 -l info -n NODE",
-    "threads": "-m celeriac worker -A tests.celery_suite.suite_app -P threads -c 8 -n NODE",
-    "processes": "-m celeriac worker -A tests.celery_suite.suite_app -P processes -c 2 -n NODE",
+    "celery": "-m celery -A tests.celery_suite.suite_app worker -P prefork -c 1 -l info -n NODE",
+    "threads": "-m celeriac worker -A tests.celery_suite.suite_app -P threads -c 1 -n NODE",
+    "processes": "-m celeriac worker -A tests.celery_suite.suite_app -P processes -c 1 -n NODE",
 }
 """The workers that the suite can run against, as arguments of Python."""
 
