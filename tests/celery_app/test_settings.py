@@ -105,9 +105,8 @@ def test_the_worker_is_as_the_app_says() -> None:
         worker_max_tasks_per_child=100,
         worker_max_memory_per_child=200_000,
         worker_pool_start_method="spawn",
-        worker_direct=True,
     ).worker
-    assert (worker.pool, worker.concurrency, worker.direct) == ("threads", 7, True)
+    assert (worker.pool, worker.concurrency) == ("threads", 7)
     assert (worker.max_tasks_per_child, worker.max_memory_per_child) == (100, 200_000)
     assert worker.start_method == "spawn"
 

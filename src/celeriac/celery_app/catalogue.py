@@ -76,7 +76,6 @@ HONOURED: Mapping[str, str] = {
     "task_track_started": "read by Celery's own code",
     "worker_concurrency": "--concurrency",
     "worker_soft_shutdown_timeout": "seconds that tasks have after the second signal, or SIGQUIT",
-    "worker_direct": "a queue of the worker's own",
     "worker_enable_remote_control": "remote_control",
     "worker_hijack_root_logger": "read by Celery's own set-up of logging",
     "worker_log_color": "read by Celery's own set-up of logging",
@@ -235,6 +234,7 @@ WARNED: Mapping[str, str] = {
     "worker_agent": "there are no agents: take it out",
     "worker_autoscaler": "the pool has as many processes as -c says: give the most that may run at once",
     "worker_consumer": "the worker's consumer is celeriac's own: what yours does can be a Listener or a signal",
+    "worker_direct": "a worker has no queue of its own: give it one with -Q, in addition to the others",
     "worker_deduplicate_successful_tasks": "a task that ended already is run again if its message is: make it "
     "idempotent, or give task_acks_late=False",
     "worker_timer": "the worker's timer is celeriac's own: take it out",

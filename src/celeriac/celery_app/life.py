@@ -17,6 +17,7 @@ from celery.app.task import Context as Request
 from celery.app.trace import setup_worker_optimizations
 
 from celeriac.celery_app.children import begin_process
+from celeriac.celery_app.queues import declare
 from celeriac.celery_app.received import Received
 from celeriac.celery_app.request import headers_of
 from celeriac.celery_app.run import as_celerys
@@ -84,6 +85,7 @@ class Life(Listener):
         self._worker = worker = WorkerFace(app, self._made)
         self._consumer = ConsumerFace(app, worker)
         app.loader.init_worker()
+        declare(app, self._made.queues)
         setup_worker_optimizations(app, node)
         signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options={})
         signals.worker_init.send(sender=worker)

@@ -63,7 +63,6 @@ class WorkerDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
     :param concurrency: ``None`` is one for each core.
     :param soft_shutdown: seconds that tasks have to end after the second signal; 0: none.
-    :param direct: whether it takes from a queue of its own.
     """
 
     pool: str = "processes"
@@ -72,7 +71,6 @@ class WorkerDefaults(msgspec.Struct, frozen=True, kw_only=True):
     max_memory_per_child: int | None = None
     start_method: Literal["spawn"] | None = None
     soft_shutdown: float = 0.0
-    direct: bool = False
 
 
 class Mapped(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,7 +299,6 @@ class _Mapping:
             max_memory_per_child=self._whole("worker_max_memory_per_child"),
             start_method="spawn" if conf.get("worker_pool_start_method") == "spawn" else None,
             soft_shutdown=self._seconds("worker_soft_shutdown_timeout") or 0.0,
-            direct=bool(conf.get("worker_direct")),
         )
 
     def _whole(self, name: str) -> int | None:

@@ -1,0 +1,41 @@
+"""Queues that a Celery app declares in a way of its own: priorities, types, exchanges and keys.
+
+Rules: Celery's own code declares them, so that its clients and workers, which declare them again, find what
+they ask for; a plain queue is left to celeriac.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+
+logger = logging.getLogger("celeriac.worker")
+
+
+def declare(app: Celery, names: Sequence[str]) -> None:
+    """Declare those of these queues that are not plain. A broker that is away, or refuses, is logged."""
+    own = [queue for queue in (app.amqp.queues[name] for name in names) if not _is_plain(queue)]
+    if not own:
+        return
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1)
+            for queue in own:
+                queue(connection.default_channel).declare()
+    except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+        listing = ", ".join(queue.name for queue in own)
+        logger.warning("queues %s could not be declared as the app has them: %s", listing, error)
+
+
+def _is_plain(queue: Any) -> bool:
+    """Whether celeriac declares it alike: bound by its name to a direct exchange of that name."""
+    exchange = queue.exchange
+    return (
+        not queue.queue_arguments
+        and not queue.bindings
+        and (queue.durable, queue.exclusive, queue.auto_delete) == (True, False, False)
+        and (exchange.name, exchange.type, queue.routing_key) == (queue.name, "direct", queue.name)
+    )
