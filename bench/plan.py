@@ -28,6 +28,8 @@ class Sizes:
     idle: float
     naps: int
     sqlite: int
+    postgres: int
+    postgres_send: int
     consume_rabbit: int
     consume_rabbit_celery: int
     send_rabbit: int
@@ -48,6 +50,8 @@ FULL = Sizes(
     idle=30.0,
     naps=10_000,
     sqlite=10_000,
+    postgres=10_000,
+    postgres_send=1_000,
     consume_rabbit=30_000,
     consume_rabbit_celery=4_000,
     send_rabbit=10_000,
@@ -67,6 +71,8 @@ QUICK = Sizes(
     idle=15.0,
     naps=10_000,
     sqlite=5_000,
+    postgres=4_000,
+    postgres_send=300,
     consume_rabbit=20_000,
     consume_rabbit_celery=3_000,
     send_rabbit=10_000,

@@ -9,6 +9,7 @@ from bench.measures import (
     idle,
     large,
     nap,
+    postgres,
     processes,
     rabbitmq,
     roundtrip,
@@ -32,6 +33,7 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "nap": nap.measure,
     "large": large.measure,
     "sqlite": sqlite.measure,
+    "postgres": postgres.measure,
     "workflows": workflows.measure,
     "rabbitmq": rabbitmq.measure,
 }
