@@ -91,15 +91,15 @@ class TestDeadOwners:
         ]
 
     async def test_a_cut_connection_is_no_death(self, open_broker, postgres_server, queue):
-        holder, other = open_broker(), open_broker()
+        holder, other = open_broker(lease=2.0), open_broker(lease=2.0)
         await publish_many(holder, queue, range(3))
         async with holder.subscribe([queue]) as subscription, other.subscribe([queue]) as theirs:
             held = await take_all(subscription, 3)
             waiting = asyncio.create_task(theirs.take(1))
-            deadline = time.monotonic() + 2.5  # longer than the grace
+            deadline = time.monotonic() + 4.0  # longer than the grace
             while time.monotonic() < deadline:
                 end_connections(postgres_server)
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.6)
             assert not waiting.done() or isinstance(waiting.exception(), BrokerUnavailable)
             for delivery in held:
                 await insist(delivery.receipt.ack)
@@ -187,7 +187,7 @@ class TestLoad:
                     begun = time.perf_counter()
                     assert len((await broker._queues.take(subscription._places(), 100, 100)).messages) == 200
                     slowest = max(slowest, time.perf_counter() - begun)
-        assert slowest < 2.0
+        assert slowest < 5.0
 
     async def test_dead_rows_that_cannot_be_vacuumed_are_not_walked_over_again_and_again(
         self, broker, postgres_server, postgres_schema, queue
@@ -213,7 +213,7 @@ class TestLoad:
                         await asyncio.gather(*[one.receipt.ack() for one in deliveries])
                     seconds.append(time.perf_counter() - begun)
             old.execute("ROLLBACK")
-        assert seconds[1] < 4 * seconds[0]
+        assert seconds[1] < 10 * seconds[0]
 
     async def test_an_idle_worker_asks_little(self, broker, postgres_server, queue):
         statements = (
