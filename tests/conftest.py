@@ -1,5 +1,6 @@
 """What every test may ask for: a private Redis, RabbitMQ and PostgreSQL, and names that nobody else uses."""
 
+import logging
 import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +14,17 @@ def pytest_configure() -> None:
     """Let Ctrl-C reach what tests start: what a shell runs in the background ignores it, children included."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a test, or a library that it uses, did to our loggers: another test reads what they say."""
+    yield
+    logging.disable(logging.NOTSET)
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.partition(".")[0] == "celeriac" and isinstance(logger, logging.Logger):
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import html
 import shutil
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -12,7 +11,6 @@ from celery import Celery
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from celeriac.web.pages import PAGES
-from tests.web.screenshots import ROOT, take
 from tests.web.site import PATIENCE, Site
 
 # A browser looks at a dozen pages; on a busy machine each takes seconds.
@@ -123,9 +121,3 @@ def test_a_page_is_small(chromium: Browser, site: Site):
     page.wait_for_load_state("load")
     assert 0 < sum(sizes) < 200_000
     page.close()
-
-
-def test_the_pictures_of_the_documentation_can_be_taken_anew(tmp_path: Path):
-    for picture in take(tmp_path):
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        assert (ROOT / "docs" / "images" / picture.name).exists()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -156,14 +157,16 @@ def test_only_exceptions_that_may_be_raised_anywhere_are_rebuilt(name: str, modu
     assert type(rebuild(Failure(name, ["arg"], module))) is RemoteError
 
 
-def test_nothing_is_imported_to_rebuild(monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_imported_to_rebuild(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     lazy = ModuleType("lazy_module")
     lazy.__getattr__ = lambda name: pytest.fail(f"{name} was asked for")  # type: ignore[method-assign]
     monkeypatch.setitem(sys.modules, "lazy_module", lazy)
     assert type(rebuild(Failure("Anything", [], "lazy_module"))) is RemoteError
-    assert "wsgiref" not in sys.modules
-    assert type(rebuild(Failure("Error", [], "wsgiref"))) is RemoteError
-    assert "wsgiref" not in sys.modules
+    # A module that is on the path, and that nobody else imports.
+    (tmp_path / "never_imported.py").write_text("class Error(Exception): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(rebuild(Failure("Error", [], "never_imported"))) is RemoteError
+    assert "never_imported" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Protocol
 
 from celeriac.client.pausing import Pauses
-from celeriac.errors import BrokerError
+from celeriac.errors import BrokerError, BrokerUnavailable
+
+logger = logging.getLogger("celeriac.worker")
 
 RESTING, BETWEEN = 0.5, 15.0
 """Seconds between two looks at the board while a queue of this worker is paused, and while none is."""
@@ -41,10 +44,11 @@ class Pausing:
     async def follow(self, taker: Taker) -> None:
         """Leave the queues that are paused now, and take again from those that no longer are.
 
-        Raises ``BrokerError`` when the board cannot be read, or a queue not be taken from.
+        Raises ``BrokerUnavailable`` when the broker is away, and ``BrokerError`` when a queue may not be taken from. A
+        worker that may not read the board knows of no pause.
         """
         async with self._turn:
-            paused = await self._pauses.load()
+            paused = await self._load()
             for queue in [queue for queue in self._queues if queue in paused]:
                 if queue not in self.resting:
                     self.resting.append(queue)
@@ -53,6 +57,15 @@ class Pausing:
             for queue in [queue for queue in self.resting if queue not in paused]:
                 await taker.add_queue(queue)
                 self.resting.remove(queue)
+
+    async def _load(self) -> frozenset[str]:
+        try:
+            return await self._pauses.load()
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:
+            logger.debug("it is not known which queues are paused: %s", error)
+            return frozenset()
 
     async def watch(self, taker: Taker) -> None:
         """Follow until cancelled, whatever becomes of the broker."""
