@@ -21,6 +21,7 @@ def _logging_as_it_was() -> Iterator[None]:
     """Undo what a test, or a library that it uses, did to our loggers: another test reads what they say."""
     yield
     logging.disable(logging.NOTSET)
+    logging.root.setLevel(logging.WARNING)
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.partition(".")[0] == "celeriac" and isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True

@@ -30,7 +30,7 @@ def hands() -> Hands:
 
 @pytest.fixture
 async def history(tmp_path: Path, hands: Hands) -> AsyncIterator[History]:
-    history = History(tmp_path / "history.db", mask=Mask(), rate=1000.0, now=hands)
+    history = History(tmp_path / "history.db", mask=Mask(), rate=100.0, now=hands)
     await history.open()
     yield history
     await history.close()
@@ -131,13 +131,13 @@ async def test_minutes(history: History):
 
 async def test_successes_above_the_rate_are_counted_but_not_kept(history: History, hands: Hands):
     hands.at += 1
-    told = [event for number in range(4000) for event in events_of(f"t{number}")]
-    told += [event for number in range(500) for event in events_of(f"f{number}", "task-failed")]
+    told = [event for number in range(400) for event in events_of(f"t{number}")]
+    told += [event for number in range(50) for event in events_of(f"f{number}", "task-failed")]
     await history.take(told)
-    assert await history.count(Filter(state="SUCCESS")) == 1000
-    assert await history.count(Filter(state="FAILURE")) == 500
+    assert await history.count(Filter(state="SUCCESS")) == 100
+    assert await history.count(Filter(state="FAILURE")) == 50
     assert history.share == 0.25
-    assert sum(row.tasks for row in await history.minutes(NOW - 60)) == 4500
+    assert sum(row.tasks for row in await history.minutes(NOW - 60)) == 450
 
 
 async def test_secrets_are_hidden_in_the_file_itself(tmp_path: Path):
