@@ -39,7 +39,7 @@ def terminated() -> int:
 
 @app.task(name="interrupted")
 def interrupted() -> bool:
-    return killed(signal.SIGINT) not in (0, None)
+    return killed(signal.SIGINT) in (1, -signal.SIGINT)
 
 
 @app.task(name="executor")

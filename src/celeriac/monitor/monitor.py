@@ -46,7 +46,7 @@ class Monitor:
     :param path: of the file that keeps the history.
     :param mask: names whose values are hidden.
 
-    Within ``async with`` it listens; ``changed`` is set and replaced whenever something new was written.
+    Within ``async with`` it listens.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Monitor:
         self.queues = Queues(clock)
         self.jobs = Jobs()
         self.history = History(path, mask=self.mask, now=clock.now)
-        self.changed = asyncio.Event()
         self.left_out = 0
         self.trouble = ""
         self._heard: deque[Event] = deque()
@@ -132,8 +131,6 @@ class Monitor:
             await asyncio.sleep(PAUSE)
             if self._heard:
                 await self._write_heard()
-            self.changed.set()
-            self.changed = asyncio.Event()
 
     async def _write_heard(self) -> None:
         events = [event.fields for event in self._heard]

@@ -9,9 +9,6 @@ import msgspec
 ENDED = frozenset({"SUCCESS", "FAILURE", "REVOKED", "REJECTED"})
 """States after which nothing more is to come of a task."""
 
-UNDER_WAY = frozenset({"PENDING", "RECEIVED", "STARTED", "RETRY"})
-"""States of a task that is yet to end."""
-
 
 class TaskRow(msgspec.Struct):
     """One task, as events told of it.
