@@ -10,6 +10,7 @@ from celeriac.wire.content import Codecs
 from celeriac.wire.control import Request, read_request, write_answer
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.frame import unpack
+from tests.hostile.values import VALUES
 
 CAPTURED = (
     b'{"body": "eyJtZXRob2QiOiAicGluZyIsICJhcmd1bWVudHMiOiB7fSwgImRlc3RpbmF0aW9uIjogbnVsbCwgInBhdHRlcm'
@@ -64,6 +65,12 @@ def test_an_answer_as_celery_writes_it() -> None:
         ({"pattern": "b", "matcher": "pcre"}, False),
         ({"pattern": "(", "matcher": "pcre"}, False),
         ({"pattern": "(.+)+x", "matcher": "pcre"}, False),
+        ({"pattern": r"(?x)((.+) +) +\d", "matcher": "pcre"}, False),
+        ({"pattern": "(?#c)(.+(?#c))", "matcher": "pcre"}, False),
+        ({"pattern": "(?i-x:A)@", "matcher": "pcre"}, False),
+        ({"pattern": ".*.*.*" + "(.|.)" * 12 + "!", "matcher": "pcre"}, False),
+        ({"pattern": "a{99999999999999999999}", "matcher": "pcre"}, False),
+        ({"pattern": "(?i)A@(b|c)", "matcher": "pcre"}, True),
         ({"pattern": ".*" * 5, "matcher": "pcre"}, False),
         ({"pattern": "a" * 101, "matcher": "glob"}, False),
         ({"pattern": "a@b", "matcher": "other"}, False),
@@ -99,3 +106,14 @@ def test_what_is_no_request(body: bytes) -> None:
 def test_what_is_not_accepted_is_not_read() -> None:
     with pytest.raises(ContentRefused):
         read_request(Envelope(body=b"x", content_type="application/x-python-serialize"), Codecs())
+
+
+@pytest.mark.parametrize("value", [json.loads(value) for value in VALUES], ids=lambda value: repr(value)[:20])
+def test_a_header_of_any_value_is_read_or_counts_as_absent(value: Any) -> None:
+    headers = {"clock": value, "expires": value}
+    found = read_request(
+        Envelope(body=b'{"method": "ping"}', content_type="application/json", headers=headers), Codecs()
+    )
+    assert type(found.clock) is int
+    assert 0 <= found.clock < 2**53
+    assert abs(found.expires) < float("inf")

@@ -12,15 +12,31 @@ from typing import Any
 
 import msgspec
 
-from celeriac.metrics.counts import UNKNOWN, Published, Series, SeriesTable, Snapshot, WorkerState
+from celeriac.metrics.counts import (
+    MOST_SERIES,
+    OTHER,
+    UNKNOWN,
+    Published,
+    Series,
+    SeriesTable,
+    Snapshot,
+    WorkerState,
+)
 from celeriac.metrics.listening import eta_of
+from celeriac.quantities import LONGEST, is_number
 from celeriac.wire.event import Event
+from celeriac.wire.names import is_text
 
 REMEMBERED = 100_000
 """Tasks of which name and queue are remembered."""
 
 MOST_HOSTS = 1000
 """The most hosts that are told apart."""
+
+MOST_NODES, MOST_QUEUES = 1000, 1000
+"""The most workers of a host, and queues of a worker, that are told of."""
+
+_COUNT = 2**53
 
 SILENT = 60.0
 """Seconds without a word after which a worker counts as down."""
@@ -103,11 +119,14 @@ class FleetCounts:
     def note_workers(self, queues: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
         """Take in what workers answered to ``active_queues`` and ``stats``, by node."""
         for node, found in queues.items():
-            known = self._host(node).nodes.setdefault(node, Node(self._now()))
+            known = self._node(node, heard=self._now())
             entries = found if isinstance(found, list) else []
-            known.queues = [entry["name"] for entry in entries if isinstance(entry, dict) and "name" in entry]
-            pool = stats.get(node, {}).get("pool", {}) if isinstance(stats.get(node), dict) else {}
-            known.children = len(pool.get("processes") or ())
+            names = (entry.get("name") for entry in entries[:MOST_QUEUES] if isinstance(entry, dict))
+            known.queues = [name for name in names if isinstance(name, str) and is_text(name)]
+            of_node = stats.get(node)
+            pool = of_node.get("pool") if isinstance(of_node, dict) else None
+            processes = pool.get("processes") if isinstance(pool, dict) else None
+            known.children = len(processes) if isinstance(processes, list) else 0
 
     def snapshots(self) -> Sequence[Snapshot]:
         """Return the numbers of each host; any thread may call this."""
@@ -130,15 +149,17 @@ class FleetCounts:
         )
 
     def _take_worker(self, event: Event) -> None:
-        known = self._host(event.node).nodes.setdefault(event.node, Node(0.0))
+        known = self._node(event.node, heard=0.0)
         known.heard = self._now() - (SILENT if event.type == "worker-offline" else 0.0)
         active = event.fields.get("active")
-        known.active = active if isinstance(active, int) else 0
+        known.active = active if type(active) is int and 0 <= active < _COUNT else 0
 
     def _take_sent(self, event: Event) -> None:
         known = self._know(event)
         host = self._host(self._sender or event.node)
         key = (known.name, known.queue)
+        if key not in host.published and len(host.published) >= MOST_SERIES:
+            key = (OTHER, OTHER)
         sent = host.published.get(key)
         if sent is None:
             sent = host.published[key] = Published(*key)
@@ -167,8 +188,19 @@ class FleetCounts:
             known.queue = queue
         return known
 
+    def _node(self, node: str, heard: float) -> Node:
+        """Return what is known of a worker; of one more than is remembered, one for all of those."""
+        nodes = self._host(node).nodes
+        if node not in nodes and len(nodes) >= MOST_NODES:
+            for gone in [name for name, known in nodes.items() if self._now() - known.heard >= FORGOTTEN]:
+                del nodes[gone]
+            node = node if len(nodes) < MOST_NODES else OTHER
+        return nodes.setdefault(node, Node(heard))
+
     def _host(self, node: str) -> Host:
         name = node.rpartition("@")[2]
+        if not is_text(name):
+            name = UNKNOWN
         if name not in self._hosts and len(self._hosts) >= MOST_HOSTS:
             name = UNKNOWN
         if name not in self._hosts:
@@ -183,7 +215,7 @@ def _add(series: Series, attribute: str) -> None:
 def _succeeded(series: Series, event: Event, known: Known) -> None:
     series.succeeded += 1
     runtime: Any = event.fields.get("runtime")
-    if isinstance(runtime, int | float) and runtime >= 0:
+    if is_number(runtime) and 0 <= runtime < LONGEST:
         series.runtime.observe(float(runtime))
 
 

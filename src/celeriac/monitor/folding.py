@@ -1,7 +1,8 @@
 """From events to rows, purely: what one event says about one task.
 
 Rules: events of several programs come in any order. A state is replaced by a later one; an ended task begins anew only
-by an event that is later than its end. What an event does not say stays as it was.
+by an event that is later than its end. What an event does not say stays as it was; a time or a count that no worker
+would tell counts as not said, and a text is cut where it is longer than workers make one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from celeriac.monitor.rows import ENDED, AttemptRow, TaskRow
+from celeriac.quantities import FARTHEST, is_number
 
 STATES = {
     "task-sent": "PENDING",
@@ -25,6 +27,11 @@ STATES = {
     "task-revoked": "REVOKED",
     "task-rejected": "REJECTED",
 }
+
+LONGEST_TEXT = 64 * 1024
+"""Characters of one field that are kept: what celeriac's and Celery's workers describe is shorter."""
+
+_MOST_RETRIES = 2**31
 
 _RANK = {state: rank for rank, state in enumerate(STATES.values())}
 _TIMES = {
@@ -56,7 +63,7 @@ _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python3|[/\\]celeriac[/
 def fold(row: TaskRow, event: Mapping[str, Any]) -> None:
     """Take into a task's row what an event says."""
     kind = event["type"]
-    at = _number(event.get("timestamp")) or row.changed
+    at = _moment(event.get("timestamp")) or row.changed
     for field, name in _TEXTS.items():
         value = event.get(field)
         if value is not None and (value := _text(value)):
@@ -72,8 +79,8 @@ def fold(row: TaskRow, event: Mapping[str, Any]) -> None:
     if state is None:
         return
     _take_time(row, kind, at)
-    row.retries = max(row.retries, int(_number(event.get("retries")) or 0))
-    if (runtime := _number(event.get("runtime"))) is not None:
+    row.retries = max(row.retries, int(_number(event.get("retries"), _MOST_RETRIES) or 0))
+    if (runtime := _number(event.get("runtime"), FARTHEST)) is not None:
         row.runtime = runtime
     if _is_later(row, state, at):
         row.state, row.changed = state, at
@@ -89,7 +96,7 @@ def attempt_of(row: TaskRow, event: Mapping[str, Any]) -> AttemptRow | None:
     return AttemptRow(
         task=row.id,
         retries=row.retries,
-        at=_number(event.get("timestamp")) or row.changed,
+        at=_moment(event.get("timestamp")) or row.changed,
         worker=row.worker,
         state=STATES[event["type"]],
         error=error,
@@ -139,17 +146,24 @@ def _is_later(row: TaskRow, state: str, at: float) -> bool:
 def _progress(event: Mapping[str, Any]) -> str:
     said = {name: event.get(name) for name in ("progress", "total", "message")}
     try:
-        return msgspec.json.encode(said).decode()
-    except (TypeError, ValueError):
+        written = msgspec.json.encode(said).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return ""
+    return written if len(written) <= LONGEST_TEXT else ""
 
 
 def _text(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text.encode(errors="backslashreplace").decode()
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes, or too deep
+        return ""
+    return text[:LONGEST_TEXT].encode(errors="backslashreplace").decode()
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value)
+def _moment(value: Any) -> float | None:
+    return _number(value, FARTHEST)
+
+
+def _number(value: Any, border: float) -> float | None:
+    """Return the number, if it is one from 0 to less than the border."""
+    return float(value) if is_number(value) and 0 <= value < border else None

@@ -25,7 +25,9 @@ class Mask:
     def __init__(self, names: Sequence[str] = NAMES) -> None:
         self._names = tuple(name.lower() for name in names)
         alternatives = "|".join(map(re.escape, self._names))
-        pattern = rf"""(?P<name>[\w\-]*(?:{alternatives})[\w\-]*['"]?\s*[:=]\s*)(?P<value>{_VALUE})"""
+        # Possessive, and tried once for each word: what anybody may have written is read in one pass.
+        before, after = rf"(?:(?!{alternatives})[\w\-])*+", r"""[\w\-]*+['"]?+\s*+[:=]\s*+"""
+        pattern = rf"(?<![\w\-])(?P<name>{before}(?:{alternatives}){after})(?P<value>{_VALUE})"
         self._pattern = re.compile(pattern, re.IGNORECASE)
 
     def __call__(self, text: str) -> str:

@@ -14,18 +14,24 @@ from typing import Any, TypeGuard
 import msgspec
 
 from celeriac.errors import MalformedMessage
+from celeriac.quantities import is_number
 from celeriac.wire.content import Codecs, Content
 from celeriac.wire.envelope import Envelope
 
 CELERYS = "celery"
 """What the exchanges of requests are named after, unless the setting ``control_exchange`` says otherwise."""
 
-_LONGEST_PATTERN, _MOST_QUANTIFIERS = 100, 4
-_QUANTIFIER = re.compile(r"[*+?{]")
+_LONGEST_PATTERN, _MOST_CHOICES = 100, 4
+_CHOICE = re.compile(r"[*+?{|]")
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
+_SPACED = re.compile(r"\(\?(?:#|[a-zA-Z-]*x)")
+"""A comment, or the flag that lets spaces and comments stand between a group and its repetition."""
 _TRANSIENT, _PERSISTENT = 1, 2
 _LONGEST_NAME = 200
 """Bytes that leave room for what is put before or after it; a name of AMQP has 255."""
+
+_LATEST_CLOCK = 2**53
+"""No logical clock counts so far; a forged one would no longer fit where numbers have 64 bits."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +120,8 @@ def read_request(envelope: Envelope, codecs: Codecs) -> Request:
         matcher=_text(body.get("matcher")),
         reply_to=_place(body.get("reply_to")),
         ticket=_text(body.get("ticket")),
-        clock=clock if type(clock) is int and clock > 0 else 0,
-        expires=float(expires) if isinstance(expires, int | float) else 0.0,
+        clock=clock if type(clock) is int and 0 < clock < _LATEST_CLOCK else 0,
+        expires=float(expires) if is_number(expires) else 0.0,  # type: ignore[arg-type]
     )
 
 
@@ -138,13 +144,13 @@ def _matches(node: str, pattern: str, matcher: str) -> bool:
         return False
     if matcher == "glob":
         return fnmatch.fnmatchcase(node, pattern)
-    if matcher != "pcre" or _REPEATED_GROUP.search(pattern):
+    if matcher != "pcre" or _REPEATED_GROUP.search(pattern) or _SPACED.search(pattern):
         return False
-    if len(_QUANTIFIER.findall(pattern)) > _MOST_QUANTIFIERS:
+    if len(_CHOICE.findall(pattern)) > _MOST_CHOICES:
         return False
     try:
         return re.match(pattern, node) is not None
-    except re.error:
+    except (re.error, OverflowError):  # the latter for a repetition of more than 32 bits
         return False
 
 

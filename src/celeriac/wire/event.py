@@ -1,7 +1,8 @@
 """Events: what workers and senders tell monitors (Celery: ``celeryev``).
 
 Rules: this module is pure. Events that we write have Celery's types and fields, and a few fields more, which Celery's
-readers keep. Writing never raises, whatever a text holds. Reading never raises; what is no event is left out.
+readers keep. Writing never raises, whatever a text holds. Reading never raises; what is no event is left out, and so is
+a number that no float holds. What is read can be written again.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Any, TypeAlias
 import msgspec
 
 from celeriac.errors import WireError
+from celeriac.quantities import FARTHEST, is_number
 from celeriac.wire.content import JSON, Codecs
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.extended_json import encode_json
+from celeriac.wire.names import is_text
 
 EVENTS = "celeryev"
 """The exchange that monitors listen to."""
@@ -25,6 +28,7 @@ SENT_KEY, TASK_KEY = "task.sent", "task.multi"
 LONGEST_TRACEBACK = 16 * 1024
 """Characters of a traceback that an event keeps, the last ones."""
 
+_NOTHING = object()
 _TRANSIENT = 1
 _BEGINNING = b'{"type":'
 """How the encoder begins each event: with its tag."""
@@ -231,7 +235,8 @@ class Event(msgspec.Struct, frozen=True):
     :param type: such as ``task-succeeded`` or ``worker-heartbeat``.
     :param node: the worker or program that tells it.
     :param timestamp: seconds since the epoch, 0 where there is none.
-    :param fields: everything in it, these three included under ``type``, ``hostname`` and ``timestamp``.
+    :param fields: what is in it, these three included under ``type``, ``hostname`` and ``timestamp``. Numbers are
+        finite, and texts have no half of a surrogate pair.
     """
 
     type: str
@@ -268,13 +273,30 @@ def cut_traceback(text: str) -> str:
     return text if len(text) <= LONGEST_TRACEBACK else "..." + text[3 - LONGEST_TRACEBACK :]
 
 
-def _event(fields: Any) -> Event | None:
-    if not isinstance(fields, dict):
+def _event(found: Any) -> Event | None:
+    if not isinstance(found, dict):
         return None
-    kind, node, timestamp = fields.get("type"), fields.get("hostname"), fields.get("timestamp")
+    fields = {
+        name if name.isascii() else _readable(name): value
+        for name, given in found.items()
+        if isinstance(name, str) and (value := _as_told(given)) is not _NOTHING
+    }
+    kind, node, at = fields.get("type"), fields.get("hostname"), fields.get("timestamp", 0.0)
     if not isinstance(kind, str) or not kind or not isinstance(node, str):
         return None
-    return Event(kind, node, float(timestamp) if isinstance(timestamp, int | float) else 0.0, fields)
+    if is_number(at) and not 0 <= at < FARTHEST:
+        del fields["timestamp"]
+        at = 0.0
+    return Event(kind, node, float(at) if is_number(at) else 0.0, fields)
+
+
+def _as_told(value: Any) -> Any:
+    """Return the value of a field so that it can be counted, compared and written; ``_NOTHING`` where it cannot."""
+    if isinstance(value, str):
+        return value if is_text(value) else _readable(value)
+    if isinstance(value, int | float):
+        return value if isinstance(value, bool) or is_number(value) else _NOTHING
+    return value
 
 
 def _readable(text: str) -> str:

@@ -29,8 +29,8 @@ ELECT, ACKNOWLEDGE = "worker.elect", "worker.elect.ack"
 ALL_HAVE_SPOKEN = 0.5
 """Seconds after the first candidate of an election within which the others speak, too."""
 
-_LONGEST_ID, _MOST = 200, 100
-"""Characters of an election's id, and elections that are under way at once."""
+_LONGEST_ID, _MOST, _MOST_CANDIDATES = 200, 100, 1000
+"""Characters of an election's id, elections that are under way at once, and candidates of one: each is answered."""
 
 
 class Elections:
@@ -65,15 +65,20 @@ class Elections:
         return Binding(exchange=self.exchange, key=ELECT, message_ttl=5.0, expires=60.0)
 
     async def acknowledge(self, message: Envelope) -> None:
-        """Answer the event of a candidate, once all have spoken; what is no such event is ignored."""
-        for event in read_events(message, self._codecs):
+        """Answer the event of a candidate, once all have spoken; what is no such event is ignored.
+
+        Celery sends each in a message of its own, so of several in one the first counts.
+        """
+        for event in read_events(message, self._codecs)[:1]:
             if not _is_candidate(event):
                 continue
             election = str(event.fields["id"])
             is_first = election not in self._candidates
             if is_first and len(self._candidates) >= _MOST:
                 return
-            self._candidates.setdefault(election, set()).add((event.node, str(event.fields.get("pid"))))
+            candidates = self._candidates.setdefault(election, set())
+            if len(candidates) < _MOST_CANDIDATES:
+                candidates.add((event.node, str(event.fields.get("pid"))))
             if is_first:
                 await asyncio.sleep(ALL_HAVE_SPOKEN)
                 await self._acknowledge(election, len(self._candidates.pop(election)))

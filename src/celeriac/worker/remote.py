@@ -131,8 +131,11 @@ class Remote:
                     continue
                 if message.exchange == self._elections.exchange.name:
                     self._begin(self._elections.acknowledge(message))
-                else:
+                    continue
+                try:
                     self._take(message)
+                except Exception:
+                    logger.exception("a request was dropped")
 
     def _take(self, message: Envelope) -> None:
         try:
