@@ -22,6 +22,9 @@ SLOT_KEPT = 400 * 86400
 SLOT_AHEAD = 86400.0
 """Seconds by which a last slot may be ahead of the server's clock: one that is further ahead is none of ours."""
 
+LEASE_AHEAD = 86400.0
+"""Seconds ahead of which a lease may end: one that is held for longer is held by none of us."""
+
 LONGEST_WAIT = 604800.0
 """Seconds ahead of which a turn may be booked: one that is further ahead was booked by none of us."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
+from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres.connections import Connection
 from celeriac.servers.postgres.link import PostgresLink
@@ -34,7 +34,8 @@ _REMOVE = """
 # The row that counts changes is locked first: changes of one name come one after the other.
 _ADVANCE = """
     INSERT INTO celeriac_revision (name, number) VALUES ($1, 1)
-    ON CONFLICT (name) DO UPDATE SET number = celeriac_revision.number + 1"""
+    ON CONFLICT (name) DO UPDATE SET number = 1 +
+        CASE WHEN celeriac_revision.number BETWEEN 0 AND 9007199254740991 THEN celeriac_revision.number ELSE 0 END"""
 _LOAD = f"""
     SELECT kind, member, expires, coalesce((SELECT number FROM celeriac_revision WHERE name = $1), 0) AS revision
     FROM (SELECT NULL AS kind, NULL AS member, 0.0::float8 AS expires
@@ -65,7 +66,7 @@ _SHORTEN_ALL = f"UPDATE celeriac_mark SET expires = least(expires, {NOW} + $2) W
 _HOLD = f"""
     INSERT INTO celeriac_lease AS lease (name, holder, expires) VALUES ($1, $2, {NOW} + $3)
     ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
-    WHERE lease.holder = excluded.holder OR lease.expires <= {NOW}
+    WHERE lease.holder = excluded.holder OR lease.expires <= {NOW} OR lease.expires > {NOW} + {LEASE_AHEAD}
     RETURNING 1"""
 _RELEASE = "DELETE FROM celeriac_lease WHERE name = $1 AND holder = $2"
 

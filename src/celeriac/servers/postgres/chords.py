@@ -40,17 +40,20 @@ _OPEN = f"""
     ON CONFLICT (id) DO NOTHING"""
 _LOCK = "SELECT id FROM celeriac_chord WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 _FIND = f"""
-    SELECT size, ended, joined, token, claimed_until - {_NOW} AS left
+    SELECT size, ended, joined, token,
+           CASE WHEN claimed_until < {_NOW} + {2 * _CLAIM} THEN claimed_until - {_NOW} END AS left
     FROM celeriac_chord WHERE id = $1 AND NOT done FOR UPDATE"""
 _PUT = """
     INSERT INTO celeriac_chord_part (chord_id, task_id, place, joins, part) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT DO NOTHING RETURNING 1"""
-_ENDED = f"UPDATE celeriac_chord SET ended = ended + 1, touched = {_NOW} WHERE id = $1"
+# No number that may stand there makes the statement fail.
+_ENDED = f"UPDATE celeriac_chord SET ended = least(ended, 2147483646) + 1, touched = {_NOW} WHERE id = $1"
 _JOIN = f"""
     WITH joining AS (
         INSERT INTO celeriac_chord_part (chord_id, task_id, place, joins)
         SELECT $1, unnest($2::text[]), 0, true ON CONFLICT DO NOTHING RETURNING 1)
-    UPDATE celeriac_chord SET joined = joined + (SELECT count(*) FROM joining), touched = {_NOW} WHERE id = $1"""
+    UPDATE celeriac_chord SET joined = least(joined + (SELECT count(*) FROM joining), 2147483647), touched = {_NOW}
+    WHERE id = $1"""
 _CLAIMED = f"UPDATE celeriac_chord SET token = $2, claimed_until = {_NOW} + $3 WHERE id = $1"
 _PARTS = "SELECT part FROM celeriac_chord_part WHERE chord_id = $1 AND NOT joins ORDER BY place"
 _FINISH = f"""
@@ -94,7 +97,7 @@ class PostgresChords:
         return await self._count(encoded)
 
     async def collect(self, claim: Claim) -> list[Any]:
-        rows = [row["part"] for row in await self._link.fetch(_PARTS, claim.chord_id)]
+        rows = [row["part"] or b"" for row in await self._link.fetch(_PARTS, claim.chord_id)]
         if take_long(rows, self._codecs):
             return await in_thread(lambda: [read_part(raw, self._codecs, self._serializer) for raw in rows])
         return [read_part(raw, self._codecs, self._serializer) for raw in rows]

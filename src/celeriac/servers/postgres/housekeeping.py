@@ -26,14 +26,18 @@ _BETWEEN = 10.0
 
 _CLAIM = f"""
     INSERT INTO celeriac_round AS round (name, at) VALUES ($1, {NOW})
-    ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE round.at <= {NOW} - $2 RETURNING 1"""
+    ON CONFLICT (name) DO UPDATE SET at = excluded.at
+    WHERE round.at <= {NOW} - $2 OR round.at > {NOW} + $2 RETURNING 1"""
 _MAY_VACUUM = """
     SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'celeriac_message'::regclass"""
 _VACUUM = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON) celeriac_message"
+_AHEAD = 3600.0
+"""Seconds ahead of which none of ours ends."""
+
 _SWEEP = (
-    f"DELETE FROM celeriac_sleeper WHERE until < {NOW} - 60",
-    f"DELETE FROM celeriac_binding WHERE expires < {NOW}",
-    f"DELETE FROM celeriac_broadcast WHERE expires < {NOW}",
+    f"DELETE FROM celeriac_sleeper WHERE until < {NOW} - 60 OR until > {NOW} + {_AHEAD}",
+    f"DELETE FROM celeriac_binding WHERE expires < {NOW} OR expires > {NOW} + {_AHEAD}",
+    f"DELETE FROM celeriac_broadcast WHERE expires < {NOW} OR expires > {NOW} + {_AHEAD}",
 )
 
 

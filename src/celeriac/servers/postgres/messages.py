@@ -13,9 +13,12 @@ from typing import Any
 
 from celeriac.board import REVOKED
 from celeriac.errors import BrokerError
+from celeriac.quantities import LONGEST
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.sleeping import WAKE
 from celeriac.servers.queue_rows import AHEAD_BYTES, BATCH_BYTES, NewMessage, Settlement, TakenMessage
+from celeriac.wire.frame import MOST_DELIVERIES
+from celeriac.wire.names import HIGHEST_PRIORITY
 
 SOON = 2.0
 """Seconds ahead of which a message is due so soon that sleepers must be told."""
@@ -23,6 +26,12 @@ SOON = 2.0
 _GIVEN = (
     "unnest($1::text[], $2::smallint[], $3::float8[], $4::bytea[]) AS given (queue, priority, due_at, frame)"
 )
+
+_COUNTED = f"CASE WHEN deliveries BETWEEN 0 AND {MOST_DELIVERIES} THEN deliveries ELSE 0 END"
+"""A count that may be ours; another would fail the statement that adds to it, and so every message beside it."""
+
+_MOST_OWNERS = 2000
+"""Owners that one look tries the locks of: the server has room for some thousand locks."""
 
 _LATER = f"CASE WHEN due_at > {NOW} THEN due_at END"
 
@@ -57,15 +66,15 @@ TAKE = f"""
         SELECT id FROM counted
         WHERE bytes_ahead <= {AHEAD_BYTES} AND (number = 1 OR bytes <= {BATCH_BYTES}))
     UPDATE celeriac_message SET owner = $1 WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-    RETURNING id, queue, priority, redelivered, deliveries, frame, {NOW} AS now,
+    RETURNING id, queue, priority, redelivered, {_COUNTED} AS deliveries, frame, {NOW} AS now,
               (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision"""
 
 # What there is to do besides taking: parked messages that are due, owners whose lock is free, messages that wait.
 LOOK = f"""
     SELECT {NOW} AS now,
            (SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL) AS due,
-           ARRAY(SELECT id FROM celeriac_owner
-                 WHERE id <> $1 AND pg_try_advisory_xact_lock_shared($2, id)) AS unlocked,
+           ARRAY(SELECT id FROM (SELECT id FROM celeriac_owner WHERE id <> $1 ORDER BY id LIMIT {_MOST_OWNERS}) AS known
+                 WHERE pg_try_advisory_xact_lock_shared($2, id)) AS unlocked,
            extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8 AS up,
            EXISTS (SELECT FROM celeriac_message
                    WHERE queue = ANY($3::text[]) AND owner IS NULL AND due_at IS NULL) AS waiting"""
@@ -73,7 +82,8 @@ LOOK = f"""
 COME_DUE = f"""
     WITH due AS (
         UPDATE celeriac_message SET due_at = NULL WHERE id = ANY(ARRAY(
-            SELECT id FROM celeriac_message WHERE due_at <= {NOW} ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
+            SELECT id FROM celeriac_message WHERE due_at <= {NOW} ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
+            || ARRAY(SELECT id FROM celeriac_message WHERE due_at = 'NaN' LIMIT 1000 FOR UPDATE SKIP LOCKED))
         RETURNING queue)
     SELECT queue FROM (SELECT DISTINCT queue FROM due) AS changed
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM due)")}) AS woken"""
@@ -84,7 +94,7 @@ RECOVER = f"""
         SELECT id FROM unnest($1::integer[]) AS given (id) WHERE pg_try_advisory_xact_lock($2, id)),
     gone AS (DELETE FROM celeriac_owner WHERE id IN (SELECT id FROM dead)),
     freed AS (
-        UPDATE celeriac_message SET owner = NULL, redelivered = true, deliveries = deliveries + 1
+        UPDATE celeriac_message SET owner = NULL, redelivered = true, deliveries = 1 + {_COUNTED}
         WHERE owner IN (SELECT id FROM dead) RETURNING queue)
     SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
@@ -92,7 +102,7 @@ RECOVER = f"""
 # A take may have been on its way while its owner was taken for dead.
 RECOVER_UNOWNED = f"""
     WITH freed AS (
-        UPDATE celeriac_message SET owner = NULL, redelivered = true, deliveries = deliveries + 1
+        UPDATE celeriac_message SET owner = NULL, redelivered = true, deliveries = 1 + {_COUNTED}
         WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM celeriac_owner) RETURNING queue)
     SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
@@ -150,7 +160,7 @@ HELD = f"""
 
 _WAITING = "FROM celeriac_message WHERE queue = $1 AND owner IS NULL AND due_at IS NULL"
 DEPTH = f"SELECT count(*) {_WAITING}"
-PEEK = f"SELECT id, queue, redelivered, deliveries, frame {_WAITING} ORDER BY priority, id LIMIT $2"
+PEEK = f"SELECT id, queue, redelivered, {_COUNTED} AS deliveries, frame {_WAITING} ORDER BY priority, id LIMIT $2"
 PURGE = f"DELETE {_WAITING}"
 
 DROP_ONCE = f"""
@@ -169,7 +179,8 @@ COUNT_DEAD = "SELECT count(*) FROM celeriac_dead"
 RETRY_DEAD = f"""
     WITH gone AS (DELETE FROM celeriac_dead WHERE id = ANY($1::bigint[]) RETURNING id, queue, priority, frame),
     added AS (
-        INSERT INTO celeriac_message (queue, priority, frame) SELECT queue, priority, frame FROM gone ORDER BY id)
+        INSERT INTO celeriac_message (queue, priority, frame)
+        SELECT queue, least(greatest(priority, 0), {HIGHEST_PRIORITY}), frame FROM gone ORDER BY id)
     SELECT queue FROM gone
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM gone)")}) AS woken"""
 DELETE_DEAD = "DELETE FROM celeriac_dead WHERE id = ANY($1::bigint[])"
@@ -179,7 +190,7 @@ LIST_PARKED = """
     ORDER BY due_at, id LIMIT $1 OFFSET $2"""
 COUNT_PARKED = "SELECT count(*) FROM celeriac_message WHERE due_at IS NOT NULL"
 DELETE_PARKED = "DELETE FROM celeriac_message WHERE due_at IS NOT NULL AND id = ANY($1::bigint[])"
-HORIZON = f"SELECT coalesce(max(due_at), 0) - {NOW} FROM celeriac_message WHERE due_at IS NOT NULL"
+HORIZON = f"SELECT coalesce(max(due_at), 0) - {NOW} FROM celeriac_message WHERE due_at < {NOW} + {LONGEST}"
 
 
 def check_queue(queue: str) -> None:

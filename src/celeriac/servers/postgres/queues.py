@@ -231,7 +231,7 @@ class Queues:
         row = (await self.link.fetch(sql.LOOK, owners.own or 0, await owners.lock_class(), list(queues)))[0]
         found: bool = row["waiting"]
         due: float | None = None if row["due"] is None else row["due"] - row["now"]
-        if due is not None and due <= 0:
+        if due is not None and not due > 0:  # a time that is no number is due, too
             found |= bool(await self._changing(sql.COME_DUE))
             due = 0.05
         dead = owners.dead_among(row["unlocked"], row["up"])

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from celeriac.errors import BackendError
+from celeriac.servers.postgres.sleeping import IS_CHANNEL
 from celeriac.servers.result_rows import EncodedRow, Row
 from celeriac.wire.names import is_text
 from celeriac.wire.result import READY_STATES, SUCCESS, writable_text
@@ -45,10 +46,14 @@ UPSERT = """
 NAMES = "task_id, status, result, ready, done, traceback, children, name, args, kwargs, worker, retries, queue, stamps"
 
 # Those who wait are told which tasks it is about, as far as a notification has room for.
-TELL = """
+TELL = (
+    """
     SELECT pg_notify(channel, CASE WHEN length(tasks) < 4000 AND octet_length(tasks) < 7900 THEN tasks ELSE '' END)
     FROM (SELECT channel, json_agg(task_id)::text AS tasks FROM celeriac_waiting
-          WHERE task_id = ANY({ids}) GROUP BY channel) AS waiting"""
+          WHERE task_id = ANY({ids}) AND """
+    + IS_CHANNEL
+    + """ GROUP BY channel) AS waiting"""
+)
 
 STORE = f"""
     WITH stored AS ({UPSERT.format(rows=f"unnest({COLUMNS}) AS given ({NAMES})")})

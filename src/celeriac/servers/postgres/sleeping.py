@@ -21,9 +21,13 @@ LOOKS = (0.02, 0.1, 0.5)
 PULSE = 1.0
 """Seconds between looks of one that sleeps on."""
 
+IS_CHANNEL = r"channel LIKE 'celeriac\_%' AND octet_length(channel) < 64"
+"""Another name is none of ours, and one that PostgreSQL refuses would fail the whole statement."""
+
 WAKE = f"""
     SELECT pg_notify(channel, '') FROM (
-        SELECT DISTINCT channel FROM celeriac_sleeper WHERE queue IN {{queues}} AND until > {NOW}) AS sleeping"""
+        SELECT DISTINCT channel FROM celeriac_sleeper
+        WHERE queue IN {{queues}} AND until > {NOW} AND {IS_CHANNEL}) AS sleeping"""
 """Wakes those who sleep on some queues; ``queues`` is a subselect of their names."""
 
 FALL_ASLEEP = f"""

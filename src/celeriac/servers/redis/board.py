@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LONGEST_WAIT, SLOT_AHEAD, SLOT_KEPT, Contents
+from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, SLOT_AHEAD, SLOT_KEPT, Contents
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.keys import revision_key, set_key
 from celeriac.servers.redis.link import Link, Script
@@ -144,12 +144,13 @@ return {1, aside}
 )
 
 _HOLD = r"""
--- KEYS: lease. ARGV: holder, milliseconds.
+-- KEYS: lease. ARGV: holder, milliseconds, milliseconds that are too many.
 own(KEYS[1], 'string')
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
-  -- A lease without an expiry is not one of ours; it gets one here, so that it ends.
-  if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+  -- A lease without an expiry, or with one that is far, is not one of ours; it gets one here, so that it ends.
+  local left = redis.call('PTTL', KEYS[1])
+  if left < 0 or left > tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
   return {0, aside}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -332,7 +333,8 @@ class RedisLeases:
         self._prefix = prefix + _LEASE_PREFIX
 
     async def hold(self, name: str, holder: str, seconds: float) -> bool:
-        return bool(await self._scripts.run(_HOLD, [self._prefix + name], (holder, _milliseconds(seconds))))
+        arguments = (holder, _milliseconds(seconds), _milliseconds(LEASE_AHEAD))
+        return bool(await self._scripts.run(_HOLD, [self._prefix + name], arguments))
 
     async def release(self, name: str, holder: str) -> None:
         await self._scripts.run(_RELEASE, [self._prefix + name], (holder,))

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from celeriac.board import LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
+from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
 from celeriac.clock import Clock
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.sqlite.link import SqliteLink
@@ -61,7 +61,8 @@ _SHORTEN = "UPDATE celeriac_mark SET expires = min(expires, :expires) WHERE key 
 
 _HOLD = """
     INSERT INTO celeriac_lease (name, holder, expires) VALUES (:name, :holder, :expires)
-    ON CONFLICT (name) DO UPDATE SET expires = excluded.expires WHERE holder = excluded.holder"""
+    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
+    WHERE holder = excluded.holder OR expires > :ahead"""
 _RELEASE = "DELETE FROM celeriac_lease WHERE name = :name AND holder = :holder"
 
 # A last slot that is no number, or too far ahead, is none of ours.
@@ -175,7 +176,7 @@ class SqliteLeases:
 
     async def hold(self, name: str, holder: str, seconds: float) -> bool:
         now = self._clock.now()
-        facts = {"name": name, "holder": holder, "expires": now + seconds}
+        facts = {"name": name, "holder": holder, "expires": now + seconds, "ahead": now + LEASE_AHEAD}
 
         def hold(connection: sqlite3.Connection) -> bool:
             _drop_ended(connection, "celeriac_lease", now)

@@ -17,6 +17,7 @@ from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock
+from celeriac.quantities import is_number
 from celeriac.servers.chord_parts import read_part
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
@@ -88,7 +89,8 @@ class SqlChords:
         return await self._count(encoded)
 
     async def collect(self, claim: Claim) -> list[Any]:
-        rows = await self._link.read(lambda connection: column(connection, _PARTS, {"id": claim.chord_id}))
+        found = await self._link.read(lambda connection: column(connection, _PARTS, {"id": claim.chord_id}))
+        rows = [raw if isinstance(raw, bytes) else b"" for raw in found]
         if take_long(rows, self._codecs):
             return await in_thread(lambda: [read_part(raw, self._codecs, self._serializer) for raw in rows])
         return [read_part(raw, self._codecs, self._serializer) for raw in rows]
@@ -127,20 +129,21 @@ class SqlChords:
         known = connection.execute(_FIND, {"id": part.chord_id}).fetchone()
         if known is None:
             return Standing()
-        size, ended, joined, token, claimed_until = known
+        size, ended, joined = (number if type(number) is int else 0 for number in known[:3])
+        token, held_for = known[3], _left(known[4], now)
         place = _LAST if part.index is None else part.index
         if _put(connection, part.chord_id, part.task_id, place, encoded.payload):
             ended += 1
             connection.execute(_ENDED, {"id": part.chord_id, "more": 1, "now": now})
         if ended != size + joined:
             return Standing()
-        if token not in (None, encoded.token) and claimed_until > now:
-            return Standing(held_for=claimed_until - now)
+        if token not in (None, encoded.token) and held_for > 0:
+            return Standing(held_for=held_for)
         return Standing(claim=self._claimed(connection, Claim(part.chord_id, encoded.token)))
 
     def _renew(self, connection: sqlite3.Connection, claim: Claim) -> bool:
         known = connection.execute(_FIND, {"id": claim.chord_id}).fetchone()
-        if known is None or (known[3] != claim.token and known[4] > self._clock.now()):
+        if known is None or (known[3] != claim.token and _left(known[4], self._clock.now()) > 0):
             return False
         self._claimed(connection, claim)
         return True
@@ -154,6 +157,11 @@ class SqlChords:
         closing = {"id": claim.chord_id, "token": claim.token, "now": self._clock.now()}
         if connection.execute(_CLOSE, closing).rowcount:
             connection.execute(_DROP_PARTS, {"id": claim.chord_id})
+
+
+def _left(claimed_until: Any, now: float) -> float:
+    """Return for how many seconds a claim holds; what is no time, or one that is far, is no claim of ours."""
+    return claimed_until - now if is_number(claimed_until) and claimed_until < now + 2 * _CLAIM else 0.0
 
 
 def _put(

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from celeriac.broker import Parked
+from celeriac.quantities import LONGEST
 from celeriac.servers.queue_rows import row_ids
 from celeriac.servers.sqlite.messages import as_json
 from celeriac.servers.sqlite.queue_file import QueueFile
@@ -20,7 +21,7 @@ _LIST = """
     SELECT id, CAST(queue AS TEXT), due_at, CAST(coalesce(frame, '') AS BLOB) FROM celeriac_message
     WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT :limit OFFSET :offset"""
 _COUNT = "SELECT count(*) FROM celeriac_message WHERE due_at IS NOT NULL"
-_LATEST = "SELECT max(due_at) FROM celeriac_message WHERE due_at < 9e999"
+_LATEST = "SELECT max(due_at) FROM celeriac_message WHERE due_at < :border"
 _DELETE = """
     DELETE FROM celeriac_message WHERE due_at IS NOT NULL AND id IN (SELECT value FROM json_each(:ids))"""
 
@@ -49,5 +50,7 @@ class SqliteSchedule:
         return await self._file.revived(lambda connection: connection.execute(_DELETE, facts).rowcount)
 
     async def horizon(self) -> float:
-        latest = await self._file.link.read(lambda connection: scalar(connection, _LATEST))
-        return max(0.0, (latest or 0.0) - self._file.clock.now())
+        now = self._file.clock.now()
+        border = {"border": now + LONGEST}
+        latest = await self._file.link.read(lambda connection: scalar(connection, _LATEST, border))
+        return max(0.0, (latest or 0.0) - now)
