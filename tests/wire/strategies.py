@@ -1,6 +1,7 @@
 """Values, messages and results that a program may send, for Hypothesis."""
 
 from datetime import timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,7 +24,8 @@ scalars = (
     | st.datetimes(timezones=st.none() | offsets)
     | st.dates()
     | st.times()
-    | st.decimals(allow_nan=False)
+    | st.decimals(-(10**40), 10**40, allow_nan=False, allow_infinity=False)
+    | st.just(Decimal("Infinity"))
     | st.uuids()
 )
 

@@ -221,6 +221,9 @@ def test_text_that_looks_like_a_tag_is_only_text():
         b'{"__type__": "datetime", "__value__": 5}',
         b'{"__type__": "date", "__value__": null}',
         b'{"__type__": "decimal", "__value__": "one"}',
+        b'{"__type__": "decimal", "__value__": "sNaN"}',
+        b'{"__type__": "decimal", "__value__": "1e99999999"}',
+        b'{"__type__": "decimal", "__value__": "-1e-5000"}',
         b'{"__type__": "uuid", "__value__": "not an object"}',
         b'{"__type__": "uuid", "__value__": {}}',
         b'{"__type__": "bytes", "__value__": 5}',
@@ -237,3 +240,10 @@ def test_what_is_not_json_or_not_known_is_malformed(raw: bytes):
 def test_big_integers_are_exact_and_big_floats_are_infinite_as_in_celery():
     assert decode_json(b"[123456789012345678901234567890]") == [123456789012345678901234567890]
     assert decode_json(b"1e400") == json.loads("1e400")
+
+
+def test_a_decimal_that_takes_for_ever_to_compute_with_is_not_written():
+    assert decode_json(encode_json(Decimal("1e4300"))) == Decimal("1e4300")
+    for value in ("1e4301", "-1e-5000", "sNaN", "9" * 5000):
+        with pytest.raises(EncodeError, match=r"args: .*a decimal .* 4300 places"):
+            encode_json([Decimal(value)], "args")

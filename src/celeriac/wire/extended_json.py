@@ -33,6 +33,10 @@ TAG_KEYS = frozenset({"__type__", "__value__"})
 _KEPT_TYPES = (datetime, date, time, Decimal, UUID, bytes)
 _KEY_TYPES = (str, int, float, bool, type(None))
 
+_MOST_DIGITS = 4300
+"""Places before or after the point of a decimal: as many as Python reads of an ``int``. A few bytes can name so many
+more of them that who makes an ``int`` of such a number waits for minutes."""
+
 
 _parse = msgspec.json.Decoder().decode
 
@@ -112,11 +116,22 @@ def _tag_bytes(value: bytes | bytearray | memoryview) -> dict[str, Any]:
         return _tag("base64", base64.b64encode(raw).decode())
 
 
+def _tag_decimal(value: Decimal) -> dict[str, Any]:
+    return _tag("decimal", str(_checked_decimal(value)))
+
+
+def _checked_decimal(value: Decimal) -> Decimal:
+    """Return the decimal. Raises ``ValueError`` for one that is dangerous to compute with."""
+    if value.is_snan() or abs(value.adjusted()) > _MOST_DIGITS:
+        raise ValueError(f"a decimal is no signalling NaN and has at most {_MOST_DIGITS} places")
+    return value
+
+
 _TAGGERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     datetime: lambda value: _tag("datetime", value.isoformat()),  # before date, which it also is
     date: lambda value: _tag("date", value.isoformat()),
     time: lambda value: _tag("time", value.isoformat()),
-    Decimal: lambda value: _tag("decimal", str(value)),
+    Decimal: _tag_decimal,
     UUID: lambda value: _tag("uuid", {"hex": value.hex}),
     bytes: _tag_bytes,
     bytearray: _tag_bytes,
@@ -127,7 +142,7 @@ _UNTAGGERS: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
     "date": lambda text: datetime.fromisoformat(text).date(),
     "time": time.fromisoformat,
-    "decimal": Decimal,
+    "decimal": lambda text: _checked_decimal(Decimal(text)),
     "uuid": lambda fields: UUID(hex=fields["hex"]),
     "bytes": lambda text: text.encode(),
     "base64": base64.b64decode,

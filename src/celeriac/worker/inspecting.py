@@ -23,6 +23,7 @@ from celeriac.client.app import App, Connections
 from celeriac.client.pausing import OURS
 from celeriac.client.task import Task
 from celeriac.errors import EncodeError
+from celeriac.quantities import require, whole
 from celeriac.servers.url_parts import SCHEME, masked, take_apart
 from celeriac.settings import Settings
 from celeriac.wire.envelope import Envelope
@@ -261,7 +262,8 @@ class Inspecting:
 
     async def memdump(self, samples: int = 10, **_: Any) -> str:
         """Tell the last samples of ``memsample``."""
-        return self._memory.dump(int(samples))
+        require("samples", samples, whole(1))
+        return self._memory.dump(samples)
 
     async def objgraph(self, **_: Any) -> None:
         """Refuse: nothing here draws graphs of objects."""
