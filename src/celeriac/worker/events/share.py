@@ -8,6 +8,9 @@ from time import monotonic
 WINDOW = 0.5
 """Seconds over which tasks are counted."""
 
+SHORTEST = 0.01
+"""Seconds that a window counts for at least, so that a share is more than 0."""
+
 
 class Share:
     """Chooses tasks evenly, so many that there are about ``limit`` a second.
@@ -43,8 +46,12 @@ class Share:
         return True
 
     def _look(self) -> None:
-        """Begin a new window with the share that the last one asks for, if that is over."""
+        """Begin a new window with the share that the last one asks for, if that is over.
+
+        A window in which all are chosen is over as soon as it has as many as it may have.
+        """
         now = monotonic()
-        if self._limit is not None and (passed := now - self._began) >= WINDOW:
+        passed = max(now - self._began, SHORTEST)
+        if self._limit is not None and (passed >= WINDOW or self._share == 1):
             self._share = min(1.0, self._limit * passed / self._seen)
             self._began, self._seen = now, 0
