@@ -345,19 +345,20 @@ class QueueState(msgspec.Struct, frozen=True):
     """The messages that wait in one queue, of all priorities.
 
     :param heads: the next message of each priority, as far as the broker can look without touching them.
+    :param consumers: who takes from the queue, of any kind; ``None`` where the broker does not tell.
     """
 
     queue: str
     waiting: int
     heads: Sequence[Envelope | Unreadable] = ()
+    consumers: int | None = None
 
 
 class Survey(msgspec.Struct, frozen=True):
     """How many messages a broker keeps, and where.
 
-    :param parked: until they are due.
+    :param parked: until they are due; ``dead`` as dead letters.
     :param taken: by workers and not settled yet, Celery's included; ``None`` where the broker does not tell.
-    :param dead: as dead letters.
     """
 
     queues: Sequence[QueueState]
@@ -368,11 +369,24 @@ class Survey(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class Surveyed(Protocol):
-    """A broker that counts all its messages in a few round trips; an optional ability."""
+    """A broker that counts all its messages in a few round trips; an optional ability.
+
+    :ivar tells_taken: whether it tells how many messages workers have taken, and ``shows_heads`` what is next.
+    """
+
+    tells_taken: bool
+    shows_heads: bool
 
     async def survey(self, queues: Sequence[str]) -> Survey:
         """Return the state of these queues, and of what waits in none."""
-        ...
+
+
+@runtime_checkable
+class Leasing(Protocol):
+    """A broker whose messages are held by leases that are renewed, so often by now; an optional ability."""
+
+    @property
+    def leases_renewed(self) -> int: ...
 
 
 class Broker(Protocol):

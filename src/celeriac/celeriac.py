@@ -174,11 +174,14 @@ class Celeriac(App):
         :param hostname: the label of that name; the machine's name where it is not given.
         """
         exposition = Exposition(prefix)
-        process = ProcessMetrics(self.tasks, self.clock, self.attachments.workers, hostname)
+        process = ProcessMetrics(self.tasks, self.clock, self.attachments.workers, self._broker, hostname)
         process.schedule_lag = lambda: self.schedules.lag
         for listener in process.listeners:
             self.listen(listener)
-        return AppMetrics(exposition, process, lambda: self.connections().broker, self._run_blocking)
+        return AppMetrics(exposition, process, self._broker, self._run_blocking)
+
+    def _broker(self) -> Broker:
+        return self.connections().broker
 
     def worker(
         self,

@@ -63,6 +63,7 @@ class Context:
     __slots__ = (
         "_logger",
         "_report",
+        "carried",
         "children",
         "deadline",
         "joiners",
@@ -98,6 +99,8 @@ class Context:
         """Signatures of the tasks that join the chord which this one is a part of, once it has succeeded."""
         self.log_fields: Mapping[str, str] = NO_FIELDS
         """What the task's lines in the log carry besides its id and name, such as ``trace_id`` and ``span_id``."""
+        self.carried: Mapping[str, str] = NO_FIELDS
+        """What a listener's ``around_body`` gets in a process of the pool, such as the headers of a trace."""
         self._report = report
         self._logger: TaskLogger | None = None
 

@@ -2,7 +2,12 @@
 
 import json
 
+from celeriac_probe import fetch
 from tests.cli.project import TASKS, Project
+from tests.metrics.scraping import Scrape
+from tests.servers.redis import free_port
+
+WAIT = 30.0
 
 PERIODIC = """
 from celeriac import crontab
@@ -22,12 +27,22 @@ def test_what_is_kept_can_be_listed_and_changed(project: Project):
         return told.output
 
     assert schedules("list").startswith("no periodic tasks of shop are kept; 3 tasks of its code")
-    beat = project.start("beat", "-A", project.module, "--max-interval", "5", "-S", "x:Y")
+    probes, port = str(project.directory / "probes"), free_port()
+    shown = ("--probe-socket", probes, "--metrics-port", f"127.0.0.1:{port}")
+    beat = project.start("beat", "-A", project.module, "--max-interval", "5", "-S", "x:Y", *shown)
     try:
         beat.wait_for("--max-interval 5 has no effect: it sleeps until the next slot")
         beat.wait_for("entries  report, odd, often")
         while "often" not in schedules():
             pass
+        while fetch(probes, "/readyz", WAIT)[0] != 200 or fetch(probes, "/startupz", WAIT)[0] != 200:
+            pass
+        assert fetch(probes, "/livez", WAIT)[0] == 200
+        while "celeriac_schedule_lag_seconds" not in (page := fetch(port, "/metrics", WAIT)[1].decode()):
+            pass
+        told = Scrape(page)
+        assert told.value("celeriac_published_total", name="shop.add", queue_name="celery") >= 1
+        assert told.value("celeriac_broker_up") == told.value("celeriac_backend_up") == 1
         listed = {row["name"]: row for row in json.loads(schedules("--json"))}
         assert listed["report"] | {"next": ""} == {
             "name": "report",

@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from celeriac import Celeriac, Context, Retry, chain, chord
 from celeriac.integrations.opentelemetry import OPT_IN, instrument
+from tests.integrations import pool_tasks
 from tests.servers import LoggedProcess, RedisServer
 
 WAIT = 30.0
@@ -134,6 +135,23 @@ async def test_a_call_is_a_producer_and_a_consumer_with_their_attributes(
     assert sum(point.value for point in points["messaging.client.consumed.messages"]) == 2
     assert sum(point.count for point in points["messaging.process.duration"]) == 2
     assert sum(point.count for point in points["messaging.client.operation.duration"]) == 2
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+async def test_what_a_child_process_traces_belongs_to_the_run(start_method: str):
+    pool_tasks.exporter.clear()
+    async with (
+        pool_tasks.app,
+        pool_tasks.app.worker(pool="processes", concurrency=1, start_method=start_method),
+    ):
+        seen = [await (await pool_tasks.app.send_task("inside")) for _ in range(2)]
+    runs = [span for span in pool_tasks.exporter.get_finished_spans() if span.name == "process celery"]
+    assert len(runs) == 2
+    for found, run in zip(seen, runs, strict=True):
+        assert run.context is not None
+        ids = trace.format_trace_id(run.context.trace_id), trace.format_span_id(run.context.span_id)
+        assert (found["trace"], found["parent"]) == ids
+        assert found["log"] == " ".join(ids)
 
 
 async def test_a_failure_is_one(traced: Traced):

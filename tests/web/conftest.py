@@ -9,6 +9,7 @@ import pytest
 from celery import Celery
 
 from tests.servers import LoggedProcess, RedisServer
+from tests.servers.redis import free_port
 from tests.web.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,8 @@ def shop(fleet: str) -> Celery:
 @pytest.fixture(scope="package")
 def site(fleet: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The dashboard of that fleet."""
-    with Site(fleet, tmp_path_factory.mktemp("site")) as site:
+    port = free_port()
+    with Site(fleet, tmp_path_factory.mktemp("site"), ["--metrics-port", f"127.0.0.1:{port}"]) as site:
+        site.metrics_port = port
         site.shows("workers", "shop@test")
         yield site

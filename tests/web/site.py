@@ -25,7 +25,7 @@ class Site:
         self._command = [sys.executable, "-m", "celeriac", "web", "-b", url, "--backend", url, "-p", "0"]
         self._command += ["--history", str(folder / "history.db"), *options]
         self._folder = folder
-        self.port = 0
+        self.port = self.metrics_port = 0
 
     def __enter__(self) -> Self:
         self.process = LoggedProcess(self._command, cwd=self._folder)

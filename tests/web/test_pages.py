@@ -8,7 +8,9 @@ from celery import Celery, chord, signature
 
 from celeriac.monitor.masking import HIDDEN
 from celeriac.web.pages import PAGES
-from tests.web.site import Site
+from celeriac_probe import fetch
+from tests.metrics.scraping import Scrape
+from tests.web.site import PATIENCE, Site
 
 
 def test_every_page_of_the_menu(site: Site):
@@ -38,6 +40,16 @@ def test_a_task_that_failed_is_found_by_its_error(site: Site, shop: Celery):
     assert result.id in listed
     assert result.id not in site.page("tasks?text=something+else")
     assert "ValueError" in site.page("errors")
+
+
+def test_the_metrics_tell_how_many_failed_tasks_are_kept(site: Site, shop: Celery):
+    result = shop.send_task("tests.web.shop.decline", [1])
+    site.told(result.id, "FAILURE")
+    status, page = fetch(site.metrics_port, "/metrics", PATIENCE)
+    told = Scrape(page.decode())
+    assert status == 200
+    assert told.value("celeriac_failed_kept") >= 1
+    assert told.value("celeriac_broker_up") == 1
 
 
 def test_a_task_runs_again_with_its_arguments(site: Site, shop: Celery):

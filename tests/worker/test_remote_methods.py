@@ -213,7 +213,11 @@ async def test_the_process_is_described(app: Celeriac) -> None:
         assert all(f"- > {sample}," in dump for sample in samples)
         conf = await ask("conf")
         assert {"broker_url", "result_backend", "deprecated_settings", "include"} <= set(conf)
-        stats = await ask("stats")
+        await app.send_task("nobody knows this")
+        while (stats := await ask("stats"))["celeriac"]["dead"] == 0:
+            pass
+        assert (stats["celeriac"]["dead"], stats["celeriac"]["refused"]) == (1, 1)
+        assert 0 <= stats["celeriac"]["lag_ms"] < 10_000
         assert stats["pool"]["processes"] == [os.getpid()]
         assert stats["celeriac"]["control"]["answered"] >= 4
         assert stats["celeriac"]["loop"] in ("asyncio", "uvloop")

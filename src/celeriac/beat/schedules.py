@@ -216,7 +216,7 @@ class Schedules:
         return Kept(places.board.sets, places.broker, self._app.name, self._app.clock)
 
     def _ticking(self) -> Ticking:
-        return Ticking(self._places(), self._app.outbox, dict(self._lazy()))
+        return Ticking(self._places(), self._app.outbox, self._app.send_listeners, dict(self._lazy()))
 
 
 def _ahead(entry: Entry, now: float) -> Iterator[datetime]:

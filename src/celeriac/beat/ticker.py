@@ -54,6 +54,7 @@ class Ticker:
     :param source: where another program keeps further ones.
     :param on_tick: is told by how many seconds a slot was late when its messages were sent.
     :param lazy: what makes the arguments of the lazy ones.
+    :ivar ready: is set once it leads or stands by.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Ticker:
         self._places = places
         self._leading = Leading(places, app.name, app.clock, app.settings.lease)
         self._kept = Kept(places.board.sets, places.broker, app.name, app.clock)
-        self._ticking = Ticking(places, app.outbox, lazy)
+        self._ticking = Ticking(places, app.outbox, app.send_listeners, lazy)
         self._agenda = Agenda()
         self._contents = Contents({}, frozenset(), -1)
         self._news = asyncio.Event()
@@ -81,6 +82,7 @@ class Ticker:
         self._started = app.clock.now()
         self._declare_at = self._look_at = 0.0
         self._led = False
+        self.ready = asyncio.Event()
 
     async def run(self) -> None:
         """Tick until ``stop``. Raises ``SourceTaken``, and nothing that a broker or result store does."""
@@ -90,6 +92,7 @@ class Ticker:
             while not self._stopping:
                 try:
                     await self._turn()
+                    self.ready.set()
                     backoff.reset()
                     await self._rest(self._pause())
                 except (BrokerError, BackendError) as error:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from celeriac.beat.entry import Entry, run_id
 from celeriac.beat.places import Places
 from celeriac.client.outbox import Call, Outbox
 from celeriac.client.periodic import ALONE_HEADER, CELERYS_HEADER, ENTRY_HEADER, SLOT_HEADER, RunMarks
+from celeriac.client.send_listeners import SendListeners, Tick
 from celeriac.errors import CeleriacError, ResultMissing
 from celeriac.routing import send_options
 from celeriac.wire.extended_json import decode_json
@@ -22,6 +24,8 @@ logger = logging.getLogger("celeriac.beat")
 
 Arguments = Callable[[], tuple[Sequence[Any], Mapping[str, Any]]]
 """Makes the arguments of a lazy entry."""
+
+NO_HEADERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Undeclared(CeleriacError):
@@ -34,9 +38,12 @@ class Ticking:
     :param lazy: what makes the arguments, of the lazy entries that this process declares.
     """
 
-    def __init__(self, places: Places, outbox: Outbox, lazy: Mapping[str, Arguments]) -> None:
+    def __init__(
+        self, places: Places, outbox: Outbox, listeners: SendListeners, lazy: Mapping[str, Arguments]
+    ) -> None:
         self._places = places
         self._outbox = outbox
+        self._listeners = listeners
         self._lazy = lazy
         self._unguarded: set[str] = set()
 
@@ -52,19 +59,26 @@ class Ticking:
                 await self._places.beat.tick(key, slot, ())
                 logger.info("%s: a slot is skipped, the run before it goes on", entry.name)
             return entry.overlap == "skip"
-        message = await self._outbox.prepare(self.call(entry, key, slot))
+        tick = Tick(entry.name, entry.task, run_id(key, slot), slot, entry.schedule)
+        wanted = self._listeners.ticking(tick)
+        message = await self._outbox.prepare(self.call(entry, key, slot, wanted))
         if await self._places.beat.tick(key, slot, [message]):
+            self._listeners.ticked(tick)
             logger.debug("%s: ticked", entry.name)
         return True
 
-    def call(self, entry: Entry, key: str, slot: float | None) -> Call[Any]:
+    def call(
+        self, entry: Entry, key: str, slot: float | None, more: Mapping[str, Any] = NO_HEADERS
+    ) -> Call[Any]:
         """Return the call of a slot; with ``None``, of a run that is for no slot.
+
+        :param more: headers besides those of the entry.
 
         Raises ``Undeclared`` for a lazy entry that another process declares.
         """
         args, kwargs = self._arguments(entry)
         given = dict(decode_json(entry.options))
-        headers = {**(given.pop("headers", None) or {}), CELERYS_HEADER: True, ENTRY_HEADER: key}
+        headers = {**(given.pop("headers", None) or {}), **more, CELERYS_HEADER: True, ENTRY_HEADER: key}
         if slot is not None:
             headers[SLOT_HEADER] = slot
             given["task_id"] = run_id(key, slot)

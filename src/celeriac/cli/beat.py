@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from importlib.metadata import version
+from typing import Any
 
 import click
 
@@ -15,8 +16,10 @@ from celeriac.cli.console import say, styled
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load
 from celeriac.cli.loops import LOOPS, loop_factory
+from celeriac.cli.observation import Observation
 from celeriac.cli.pidfile import pidfile
 from celeriac.cli.places import backend_place, broker_place
+from celeriac.cli.shown import split_shown, takes_shown
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.worker_log import LogFormat, LogStyle, set_up_logging
 from celeriac.client.app import App
@@ -41,36 +44,58 @@ DOUBLES = "periodic tasks are ticked here: a celery beat that runs as well would
 @click.option(
     "--loop", type=click.Choice(LOOPS), default="auto", help="auto takes uvloop where it is installed."
 )
+@takes_shown
 @takes_beats_flags
 @click.pass_context
 def beat(
     context: click.Context,
+    /,
     source: Source,
     loglevel: str,
     logfile: str | None,
     log_format: LogFormat | None,
     pid_file: str | None,
     loop: str,
+    **options: Any,
 ) -> int:
     """Send periodic tasks when they are due, until SIGTERM or Ctrl-C; run none.
 
     Any number of these may run, beside workers that tick as well: each slot gets one message.
     """
+    with Observation(split_shown(options)) as observation:
+        _beat(
+            context,
+            source,
+            observation,
+            LogStyle(level=loglevel, form=log_format, file=logfile),
+            pid_file,
+            loop,
+        )
+    return Exit.OK
+
+
+def _beat(
+    context: click.Context,
+    source: Source,
+    observation: Observation,
+    style: LogStyle,
+    pid_file: str | None,
+    loop: str,
+) -> None:
     app = load(source)
     schedules = schedules_of(app)
-    set_up_logging(LogStyle(level=loglevel, form=log_format, file=logfile), "beat")
+    set_up_logging(style, "beat")
     for text in context.meta.get(HARMLESS, ()):
         logger.warning("%s", text)
     if not schedules.by_default:
         logger.warning("%s", DOUBLES)
-    if log_format != "json":
+    if style.form != "json":
         _show_banner(app, schedules)
     with (
         pidfile(pid_file, "beat@localhost"),
         asyncio.Runner(loop_factory=loop_factory(loop)) as runner,
     ):
-        runner.run(_serve(app, schedules))
-    return Exit.OK
+        runner.run(_serve(app, schedules, observation))
 
 
 def schedules_of(app: App) -> Schedules:
@@ -92,13 +117,19 @@ def _show_banner(app: App, schedules: Schedules) -> None:
         say("  ", styled(f"{label:<8}", dim=True), f" {text}")
 
 
-async def _serve(app: App, schedules: Schedules) -> None:
-    async with Signals() as signals, app:
-        ticker = schedules.ticker()
+async def _serve(app: App, schedules: Schedules, observation: Observation) -> None:
+    async with Signals() as signals, app, observation.beside(app):
+        ticker, health = schedules.ticker(), observation.health
         running = asyncio.create_task(ticker.run(), name="celeriac-beat")
+        health.is_dead, health.is_dead_text = running.done, "no periodic tasks are ticked any more"
+        health.not_yet = "the periodic tasks are not read yet"
         stopping = asyncio.create_task(signals.first.wait())
+        ready = asyncio.create_task(ticker.ready.wait())
+        ready.add_done_callback(lambda done: None if done.cancelled() else health.note_ready())
         await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        ready.cancel()
+        health.note_stopping()
         logger.info("stopping")
         ticker.stop()
         try:

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -28,11 +28,13 @@ from celeriac.metrics.family import SNAPSHOT_PATH, FamilyMetrics
 from celeriac.metrics.page import MetricsPage
 from celeriac.metrics.process import ProcessMetrics
 from celeriac.metrics.queues import QueueReader
+from celeriac.probes.asking import Asking
 from celeriac.probes.family import Family
 from celeriac.probes.health import Health, HealthListener, Pulse
 from celeriac.probes.heartbeat import HeartbeatFile, HeartbeatThread
 from celeriac.probes.pages import Address, Page, Pages, PageServer
-from celeriac.worker.attachments import Attachments
+from celeriac.servers.disabled import DisabledBackend
+from celeriac.worker.attachments import Attachments, begin
 from celeriac.worker.listeners import Listener
 from celeriac.worker.worker import Worker
 
@@ -40,9 +42,14 @@ T = TypeVar("T")
 
 METRICS_PATH = "/metrics"
 
+ASK_STORE = 5.0
+"""Seconds between two questions to the result store, whether it answers."""
+
 
 class Observation:
-    """What one worker process shows while the block lasts.
+    """What one process shows while the block lasts: a worker, or another program of an app.
+
+    :ivar health: whether it lives and is ready.
 
     Raises ``ConfigError`` for an address that is taken, and where metrics are asked for and cannot be made.
     """
@@ -51,14 +58,15 @@ class Observation:
         self._shown = shown
         self._until_the_end = ExitStack()
         self._file = HeartbeatFile(shown.heartbeat_file) if shown.heartbeat_file else None
-        self._health = Health(Pulse(self._file.beat if self._file else None), shown.live_after)
+        self.health = Health(Pulse(self._file.beat if self._file else None), shown.live_after)
+        self._backend = Asking(ASK_STORE, ASK_STORE)
         self._process: ProcessMetrics | None = None
         self._metrics = _metrics_page(shown, self._snapshot) if shown.wants_metrics else None
 
     def __enter__(self) -> Self:
         if self._file is not None:
             self._until_the_end.callback(self._file.remove)
-        pages = dict(self._health.pages())
+        pages = dict(self.health.pages())
         if self._shown.one_of_many:
             pages[SNAPSHOT_PATH] = lambda: Page(
                 200, msgspec.json.encode(self._snapshot()), "application/json"
@@ -78,31 +86,52 @@ class Observation:
         joined = Attachments()
         if own is not None:
             joined.workers = own.workers
-        joined.listen(HealthListener(self._health))
+        joined.listen(HealthListener(self.health))
 
         async def health() -> AsyncIterator[None]:
-            async for _ in self._health.lifespan(lambda: app.connections().broker):
+            async for _ in self.health.lifespan(lambda: app.connections().broker):
                 yield
 
         joined.live(health)
         if self._metrics is not None or self._shown.one_of_many:
             self._count(app, joined)
+            self._ask_store(app, joined)
         if own is not None:
             joined.listeners += own.listeners
             joined.lifespans += own.lifespans
             joined.child_lifespans += own.child_lifespans
         return joined
 
+    @asynccontextmanager
+    async def beside(self, app: App) -> AsyncIterator[None]:
+        """Observe a program of an app that has no worker, while the block lasts."""
+        observing = self.attachments(app, None)
+        begun, _ = await begin(() if observing is None else observing.lifespans)
+        async with begun:
+            yield
+
+    def tell(self, failed_kept: Callable[[], int | None]) -> None:
+        """Let the metrics tell how many failed tasks are kept."""
+        if self._process is not None:
+            self._process.failed_kept = failed_kept
+
     def follow(self, worker: Worker) -> None:
         """Look at this worker's queues, and whether it takes from them."""
-        self._health.queues = lambda: worker.queues
-        self._health.is_dead = lambda: worker.has_ended
+        self.health.queues = lambda: worker.queues
+        self.health.is_dead = lambda: worker.has_ended
 
     def _count(self, app: App, joined: Attachments) -> None:
         """Let the metrics count what the app's worker does and what the app sends."""
-        process = ProcessMetrics(app.tasks, app.clock, joined.workers, self._shown.metrics_hostname)
-        process.lag = lambda: self._health.pulse.lag
-        process.broker_up = lambda: self._health.broker_answers
+        process = ProcessMetrics(
+            app.tasks,
+            app.clock,
+            joined.workers,
+            lambda: app.connections().broker,
+            self._shown.metrics_hostname,
+        )
+        process.lag = lambda: self.health.pulse.lag
+        process.broker_up = lambda: self.health.broker_answers
+        process.backend_up = lambda: self._backend.answers
         if isinstance(app, Celeriac):
             process.schedule_lag = lambda: app.schedules.lag
         for listener in process.listeners:
@@ -122,6 +151,23 @@ class Observation:
             page.loop = None
             with suppress(CeleriacError):  # the lease ends by itself
                 await reader.release()
+
+        joined.live(asking)
+
+    def _ask_store(self, app: App, joined: Attachments) -> None:
+        """Let the result store, if there is one, be asked whether it answers."""
+
+        async def asking() -> AsyncIterator[None]:
+            backend = app.connections().backend
+            if isinstance(backend, DisabledBackend):
+                yield
+                return
+            task = asyncio.create_task(self._backend.run(backend.ping), name="celeriac-store-probe")
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
 
         joined.live(asking)
 

@@ -93,6 +93,25 @@ def takes_shown(function: Callable[..., T]) -> Callable[..., T]:
     return function
 
 
+def takes_metrics(function: Callable[..., T]) -> Callable[..., T]:
+    """Add the options of metrics alone to a command; ``split_metrics`` takes them apart."""
+    for option in reversed(METRICS):
+        function = option(function)
+    return function
+
+
+def split_metrics(options: dict[str, Any]) -> Shown:
+    """Take what metrics a command shows out of its options."""
+    return Shown(
+        probe_port=None,
+        probe_socket=None,
+        live_after=LIVE_AFTER,
+        heartbeat_file=None,
+        one_of_many=False,
+        **options,
+    )
+
+
 def split_shown(options: dict[str, Any]) -> Shown:
     """Take what a worker shows out of the options of its command."""
     return Shown(**{name: options.pop(name) for name in Shown.__struct_fields__})

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import TimeoutError as TooLate
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load_existing
+from celeriac.cli.observation import Observation
+from celeriac.cli.shown import split_metrics, takes_metrics
 from celeriac.cli.source import Source, takes_source
+from celeriac.client.app import App
 from celeriac.errors import ConfigError
+from celeriac.metrics.page import PATIENCE
+from celeriac.monitor.filters import Filter
+from celeriac.wire.result import FAILURE
 
 if TYPE_CHECKING:
+    from celeriac.monitor.monitor import Monitor
     from celeriac.web.access import Authorize, User
 
 ROLES = "read, write"
+
+FAILED = Filter(state=FAILURE)
+
+MOST_COUNTED = 1_000_000
+"""Failed tasks of the history that a scrape counts at the most."""
 
 
 @click.command("web", short_help="Show the fleet in a browser: tasks, errors, queues, workers.")
@@ -50,6 +65,7 @@ ROLES = "read, write"
 @click.option(
     "--hash-password", is_flag=True, help="Ask for a password, print what to give to --user, and end."
 )
+@takes_metrics
 @takes_source
 def web(
     source: Source,
@@ -61,6 +77,7 @@ def web(
     hosts: Sequence[str],
     read_only: bool,
     hash_password: bool,
+    **options: Any,
 ) -> None:
     """Serve the dashboard until stopped: for an app, or for any fleet of Celery's by its URLs.
 
@@ -82,20 +99,39 @@ def web(
             f"--host {host} can be reached by others: say who may come in with --user or --trust-header,"
             " or listen on 127.0.0.1"
         )
-    app = load_existing(source)
     listens = tuple(hosts) if hosts or authorize is None else None
-    asyncio.run(
-        serve(
-            app,
-            host=host,
-            port=port,
-            history=history,
-            authorize=authorize,
-            hosts=listens,
-            read_only=read_only,
-            ready=lambda address: say(f"dashboard at http://{address}/ (stop with Ctrl-C)"),
+    with Observation(split_metrics(options)) as observation:
+        app = load_existing(source)
+        asyncio.run(
+            serve(
+                app,
+                host=host,
+                port=port,
+                history=history,
+                authorize=authorize,
+                hosts=listens,
+                read_only=read_only,
+                ready=lambda address: say(f"dashboard at http://{address}/ (stop with Ctrl-C)"),
+                around=partial(_observed, observation, app),
+            )
         )
-    )
+
+
+@asynccontextmanager
+async def _observed(observation: Observation, app: App, monitor: Monitor) -> AsyncIterator[None]:
+    """Let the metrics tell how many failed tasks the history keeps."""
+    loop = asyncio.get_running_loop()
+
+    def failed_kept() -> int | None:
+        counting = asyncio.run_coroutine_threadsafe(monitor.history.count(FAILED, MOST_COUNTED), loop)
+        try:
+            return counting.result(PATIENCE)
+        except TooLate:
+            return None
+
+    async with observation.beside(app):
+        observation.tell(failed_kept)
+        yield
 
 
 def _authorize(users: Sequence[User], trust_header: str | None) -> Authorize | None:

@@ -6,11 +6,16 @@ Rules: where nobody listens, sending costs no more. A listener that raises is lo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from celeriac.wire.envelope import Route
 from celeriac.wire.task import TaskMessage
+
+if TYPE_CHECKING:
+    from celeriac.schedule.slots import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +44,21 @@ class Outgoing:
         self.headers: dict[str, Any] = {}
 
 
+class Tick(msgspec.Struct, frozen=True):
+    """A slot of a periodic task.
+
+    :param entry: the name of the periodic task, and ``task`` that of the task which it runs.
+    :param run: the id of the slot's run: the same whoever sends it.
+    :param slot: seconds since the epoch.
+    """
+
+    entry: str
+    task: str
+    run: str
+    slot: float
+    schedule: Schedule
+
+
 class SendListener:
     """Hears what an app sends; nothing here may block.
 
@@ -51,6 +71,12 @@ class SendListener:
         What follows from a task is published with the task's result, so its ``Done`` is called as soon as the messages
         are encoded.
         """
+
+    def ticking(self, tick: Tick) -> Mapping[str, Any] | None:
+        """The message of a slot is about to be made; return headers that it is to have."""
+
+    def ticked(self, tick: Tick) -> None:
+        """The slot was sent, by this process; of several that try only one is told."""
 
 
 class SendListeners:
@@ -85,6 +111,24 @@ class SendListeners:
                     self._complain(listener, fault)
 
         return tell
+
+    def ticking(self, tick: Tick) -> dict[str, Any]:
+        """Tell every listener of a slot that is about to be sent; return the headers that they want."""
+        headers: dict[str, Any] = {}
+        for listener in self._listeners:
+            try:
+                headers |= listener.ticking(tick) or {}
+            except Exception as error:  # noqa: BLE001 - the message goes out all the same
+                self._complain(listener, error)
+        return headers
+
+    def ticked(self, tick: Tick) -> None:
+        """Tell every listener that the slot was sent."""
+        for listener in self._listeners:
+            try:
+                listener.ticked(tick)
+            except Exception as error:  # noqa: BLE001 - it was sent
+                self._complain(listener, error)
 
     def _complain(self, listener: SendListener, error: Exception) -> None:
         if listener not in self._told_of:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.metadata import version
 from time import perf_counter
@@ -67,8 +68,20 @@ def instrument(
         app.listen(Tracing(app, tracer_provider, meter_provider, links=links))
 
 
+@contextmanager
+def continued(carried: Mapping[str, str]) -> Iterator[None]:
+    """Let what is traced in the block, in a process of the pool, belong to the span of its run."""
+    token = contexts.attach(propagate.extract(carried, Context()))
+    try:
+        yield
+    finally:
+        contexts.detach(token)
+
+
 class Tracing(Listener, SendListener):
     """Makes the spans of one app."""
+
+    around_body = staticmethod(continued)
 
     def __init__(
         self,
@@ -159,9 +172,10 @@ class Tracing(Listener, SendListener):
             attributes=self._of_attempt(attempt),
         )
         # The attempt has an asyncio task, and so context variables, of its own: nothing has to be detached.
-        contexts.attach(trace.set_span_in_context(span, base))
+        around = trace.set_span_in_context(span, base)
+        contexts.attach(around)
         _RUN.set(_Run(span, perf_counter()))
-        _mark_log(attempt, span)
+        _mark(attempt, span, around)
 
     def ended(self, attempt: Attempt) -> None:
         run, decision = _RUN.get(), attempt.decision
@@ -282,10 +296,13 @@ def _fail(span: Span, error: BaseException) -> None:
     span.set_status(Status(StatusCode.ERROR, str(error)))
 
 
-def _mark_log(attempt: Attempt, span: Span) -> None:
-    """Let the task's lines in the log carry the trace's ids."""
+def _mark(attempt: Attempt, span: Span, around: Context) -> None:
+    """Let the task's lines in the log carry the trace's ids, and a process of the pool its context."""
     context = span.get_span_context()
     if attempt.context is not None and context.is_valid:
+        carried: dict[str, str] = {}
+        propagate.inject(carried, around)
+        attempt.context.carried = {**attempt.context.carried, **carried}
         attempt.context.log_fields = {
             "trace_id": trace.format_trace_id(context.trace_id),
             "span_id": trace.format_span_id(context.span_id),

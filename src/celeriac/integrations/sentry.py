@@ -2,24 +2,30 @@
 
 Rules: nothing happens where sentry-sdk is not set up. The headers are written flat and inside the header ``headers``,
 from which Sentry's integration of Celery continues, and read from either. A message that carries a trace keeps it. What
-Sentry's integration of Celery traces is not traced a second time.
+Sentry's integration of Celery traces is not traced a second time. The check-ins of one slot bear one id, which follows
+from the slot: whoever tells of a run tells of the same one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import sentry_sdk
 
-from celeriac.client.send_listeners import Done, Outgoing, SendListener
+from celeriac.client.periodic import SLOT_HEADER
+from celeriac.client.send_listeners import Done, Outgoing, SendListener, Tick
+from celeriac.integrations.sentry_monitors import Monitors, end_run
 from celeriac.wire.preview import preview
 from celeriac.wire.result import FAILURE, RETRY, REVOKED
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.listeners import Listener
+
+TASK, CARRIED_BAGGAGE = "sentry-task-id", "sentry-baggage"
+"""What a context carries to a process of the pool, besides ``TRACE``; others may carry a baggage of their own."""
 
 TRACE, BAGGAGE, ENQUEUED = "sentry-trace", "baggage", "sentry-task-enqueued-time"
 
@@ -32,21 +38,48 @@ _STATUS = {FAILURE: "internal_error", RETRY: "aborted", REVOKED: "cancelled"}
 _RUN: ContextVar[_Run | None] = ContextVar("celeriac_sentry_run", default=None)
 
 
-def instrument(app: Any, *, arguments: bool = False) -> None:
+def instrument(
+    app: Any,
+    *,
+    arguments: bool = False,
+    monitor_beat_tasks: bool = False,
+    exclude_beat_tasks: Sequence[str] = (),
+) -> None:
     """Report to Sentry what an app sends and runs, from now on; a second call changes nothing.
 
     :param app: a ``Celeriac``.
     :param arguments: whether events have the arguments of the tasks; by default only where ``send_default_pii`` is set.
+    :param monitor_beat_tasks: whether each periodic task has a cron monitor, as in Sentry's integration of Celery.
+    :param exclude_beat_tasks: regular expressions of the names of periodic tasks that have none.
     """
     if not any(isinstance(one, Reporting) for one in app.attachments.listeners):
-        app.listen(Reporting(arguments=arguments))
+        monitors = Monitors(exclude_beat_tasks) if monitor_beat_tasks else None
+        app.listen(Reporting(arguments=arguments, monitors=monitors))
+
+
+@contextmanager
+def continued(carried: Mapping[str, str]) -> Iterator[None]:
+    """Let what is reported from the block, in a process of the pool, belong to the transaction of its run."""
+    with sentry_sdk.isolation_scope() as scope:
+        scope.clear_breadcrumbs()
+        if TASK in carried:
+            scope.set_tag("celery_task_id", carried[TASK])
+        trace = {TRACE: carried.get(TRACE, ""), BAGGAGE: carried.get(CARRIED_BAGGAGE, "")}
+        sentry_sdk.continue_trace({name: text for name, text in trace.items() if text})
+        yield
 
 
 class Reporting(Listener, SendListener):
-    """Reports one app."""
+    """Reports one app.
 
-    def __init__(self, *, arguments: bool = False) -> None:
+    :param monitors: the cron monitors of its periodic tasks; ``None`` for none.
+    """
+
+    around_body = staticmethod(continued)
+
+    def __init__(self, *, arguments: bool = False, monitors: Monitors | None = None) -> None:
         self._arguments = arguments
+        self._monitors = monitors
 
     def sending(self, batch: Sequence[Outgoing]) -> Done | None:
         client = sentry_sdk.get_client()
@@ -62,8 +95,11 @@ class Reporting(Listener, SendListener):
         if span is not None:
             span.set_data("messaging.destination.name", first.queue)
             span.set_data("messaging.message.id", first.message.id)
-        trace = sentry_sdk.get_traceparent() if span is None else span.to_traceparent()
-        headers = {TRACE: trace, BAGGAGE: sentry_sdk.get_baggage()}
+        with ExitStack() as scopes:
+            if SLOT_HEADER in first.message.headers:  # each run of a periodic task begins a trace
+                scopes.enter_context(sentry_sdk.isolation_scope()).set_new_propagation_context()
+            trace = sentry_sdk.get_traceparent() if span is None else span.to_traceparent()
+            headers = {TRACE: trace, BAGGAGE: sentry_sdk.get_baggage()}
         for outgoing in batch:
             _write(outgoing, {name: text for name, text in headers.items() if text})
 
@@ -73,6 +109,13 @@ class Reporting(Listener, SendListener):
                 span.finish()
 
         return done
+
+    def ticking(self, tick: Tick) -> Mapping[str, Any] | None:
+        return None if self._monitors is None else self._monitors.headers(tick)
+
+    def ticked(self, tick: Tick) -> None:
+        if self._monitors is not None:
+            self._monitors.begin(tick)
 
     def started(self, attempt: Attempt) -> None:
         client = sentry_sdk.get_client()
@@ -94,6 +137,11 @@ class Reporting(Listener, SendListener):
         if (latency := _latency(message.headers)) is not None:
             transaction.set_data("messaging.message.receive.latency", latency)
         _RUN.set(_Run(transaction, until_the_end))
+        if attempt.context is not None:
+            own = {TRACE: transaction.to_traceparent(), TASK: message.id}
+            if baggage := sentry_sdk.get_baggage():
+                own[CARRIED_BAGGAGE] = baggage
+            attempt.context.carried = {**attempt.context.carried, **own}
 
     def ended(self, attempt: Attempt) -> None:
         run, decision = _RUN.get(), attempt.decision
@@ -102,7 +150,15 @@ class Reporting(Listener, SendListener):
         run.transaction.set_status(_STATUS.get(decision.state or "", "ok"))
         if decision.state == FAILURE and decision.error is not None:
             sentry_sdk.capture_exception(decision.error)
+        end_run(attempt.message.headers, decision.state)
         _end(run)
+
+    def declined(self, attempt: Attempt) -> None:
+        if attempt.decision is not None:
+            end_run(attempt.message.headers, attempt.decision.state)
+
+    def refused(self, attempt: Attempt) -> None:
+        end_run(attempt.message.headers, FAILURE)
 
     def failed(self, attempt: Attempt, error: Exception) -> None:
         self._fail(error)

@@ -160,6 +160,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     :param running: tasks whose body runs.
     :param settling: tasks that have ended, and whose results are on their way.
     :param children: processes of its pool, 0 where it has none.
+    :param taken: messages that it has taken and not settled; ``None`` where the broker tells that of all workers.
     """
 
     node: str
@@ -168,6 +169,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     running: int
     settling: int
     children: int = 0
+    taken: int | None = None
 
 
 class Snapshot(msgspec.Struct):
@@ -181,6 +183,11 @@ class Snapshot(msgspec.Struct):
     :param lag: seconds by which the event loop is late; ``None`` where nobody measures.
     :param schedule_lag: seconds by which the latest slot of a periodic task was late; ``None`` where none was ticked.
     :param broker_up: whether the broker answers; ``None`` where nobody asks.
+    :param backend_up: the same of the result store.
+    :param reconnects: how often a worker took messages again after an outage of its broker.
+    :param events_sent: events of workers that reached somebody, and ``events_dropped`` those that were forgotten.
+    :param failed_kept: failed tasks that a history keeps; ``None`` where there is none.
+    :param leases_renewed: how often the leases of taken messages were renewed; ``None`` where that is not needed.
     """
 
     host: str
@@ -195,6 +202,12 @@ class Snapshot(msgspec.Struct):
     lag: float | None = None
     broker_up: bool | None = None
     schedule_lag: float | None = None
+    backend_up: bool | None = None
+    reconnects: int = 0
+    events_sent: int = 0
+    events_dropped: int = 0
+    leases_renewed: int | None = None
+    failed_kept: int | None = None
 
 
 def summed(snapshots: Iterable[Snapshot], host: str) -> Snapshot:
@@ -221,7 +234,18 @@ def summed(snapshots: Iterable[Snapshot], host: str) -> Snapshot:
             total.lag = max(one.lag, total.lag or 0.0)
         if one.schedule_lag is not None:
             total.schedule_lag = max(one.schedule_lag, total.schedule_lag or 0.0)
-        if one.broker_up is not None:
-            total.broker_up = one.broker_up and total.broker_up is not False
+        total.broker_up = _both(total.broker_up, one.broker_up)
+        total.backend_up = _both(total.backend_up, one.backend_up)
+        total.reconnects += one.reconnects
+        total.events_sent += one.events_sent
+        total.events_dropped += one.events_dropped
+        total.failed_kept = one.failed_kept if total.failed_kept is None else total.failed_kept
+        if one.leases_renewed is not None:
+            total.leases_renewed = one.leases_renewed + (total.leases_renewed or 0)
     total.series, total.published = list(series.values()), list(published.values())
     return total
+
+
+def _both(one: bool | None, other: bool | None) -> bool | None:
+    """Return whether both answer; of one that nobody asked nothing is known."""
+    return other if one is None else one and other is not False

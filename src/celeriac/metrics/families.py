@@ -69,6 +69,7 @@ class Families:
         yield from self._workers(hosts)
         if broker is not None:
             yield from self._queues(broker)
+        yield from self._taken(hosts, broker)
         info = self._gauge("celeriac_build_info", "The versions that run.", ["version", "python"])
         info.add_metric([version("celeriac"), python_version()], 1)
         yield info
@@ -175,9 +176,14 @@ class Families:
                 oldest.add_metric([queue.queue, bound], queue.oldest)
         yield length
         yield oldest
+        consumers = self._gauge("celery_active_consumer_count", "Consumers of the queue.", ["queue_name"])
+        for queue in broker.queues:
+            if queue.consumers is not None:
+                consumers.add_metric([queue.queue], queue.consumers)
+        if consumers.samples:
+            yield consumers
         for name, text, value in (
             ("celeriac_queue_parked", "Messages that wait until they are due, of all queues.", broker.parked),
-            ("celeriac_queue_taken", "Messages that workers have taken and not settled.", broker.taken),
             ("celeriac_dead_letters", "Messages that were set aside.", broker.dead),
         ):
             if value is not None:
@@ -185,20 +191,53 @@ class Families:
                 family.add_metric([], value)
                 yield family
 
+    def _taken(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> Iterator[Metric]:
+        """Yield what the broker tells of all workers, else what the workers here have taken."""
+        own = [worker.taken for host in hosts for worker in host.workers if worker.taken is not None]
+        of_all = None if broker is None else broker.taken
+        if of_all is not None or own:
+            family = self._gauge("celeriac_queue_taken", "Messages that workers have taken and not settled.")
+            family.add_metric([], sum(own) if of_all is None else of_all)
+            yield family
+
     def _process(self, snapshot: Snapshot) -> Iterator[Metric]:
         for name, text, value in (
             ("celeriac_loop_lag_seconds", "Seconds by which the event loop is late.", snapshot.lag),
             ("celeriac_broker_up", "Whether the broker answers.", snapshot.broker_up),
+            ("celeriac_backend_up", "Whether the result store answers.", snapshot.backend_up),
             (
                 "celeriac_schedule_lag_seconds",
                 "Seconds by which the latest slot of a periodic task was late.",
                 snapshot.schedule_lag,
             ),
+            ("celeriac_failed_kept", "Failed tasks that the history keeps.", snapshot.failed_kept),
         ):
             if value is not None:
                 family = self._gauge(name, text)
                 family.add_metric([], float(value))
                 yield family
+        for name, text, value in (
+            (
+                "celeriac_reconnects",
+                "Outages of the broker after which a worker took messages again.",
+                snapshot.reconnects,
+            ),
+            ("celeriac_events_sent", "Events that reached somebody.", snapshot.events_sent),
+            (
+                "celeriac_events_dropped",
+                "Events that were forgotten, since the broker was away for long.",
+                snapshot.events_dropped,
+            ),
+            (
+                "celeriac_leases_renewed",
+                "Renewals of the leases of taken messages.",
+                snapshot.leases_renewed,
+            ),
+        ):
+            if value is not None:
+                counter = self._counter(name, text, ())
+                counter.add_metric([], value)
+                yield counter
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> CounterMetricFamily:
         return CounterMetricFamily(self._prefix + name, text, labels=labels)

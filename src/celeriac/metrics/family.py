@@ -54,5 +54,13 @@ class FamilyMetrics:
 def _counted(snapshot: Snapshot) -> Snapshot:
     """Return a snapshot without what is true of a process only while it runs."""
     return msgspec.structs.replace(
-        snapshot, workers=[], up=None, active=None, lag=None, broker_up=None, schedule_lag=None
+        snapshot,
+        workers=[],
+        up=None,
+        active=None,
+        lag=None,
+        broker_up=None,
+        backend_up=None,
+        schedule_lag=None,
+        failed_kept=None,
     )

@@ -2,7 +2,7 @@
 
 Rules: one process of all that serve these numbers tells them, whichever has the lease, so that a sum over the processes
 is right. The age of the oldest message is known where messages tell when they were sent; else it is at least the time
-for which the same message was seen at the head of its queue.
+for which the same message was seen at the head of its queue, or for which nobody took from the queue.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ class QueueNumbers(msgspec.Struct, frozen=True):
 
     :param oldest: seconds for which its oldest message waits, 0 where none does; ``None`` where the broker hides it.
     :param at_least: whether ``oldest`` is a lower bound.
+    :param consumers: who takes from it; ``None`` where the broker does not tell.
     """
 
     queue: str
     waiting: int
     oldest: float | None
     at_least: bool = False
+    consumers: int | None = None
 
 
 class BrokerNumbers(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class QueueReader:
         self._until = float("-inf")
         self._numbers: BrokerNumbers | None = None
         self._seen: dict[str, tuple[str, float]] = {}
+        self._untouched: dict[str, tuple[int, float]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._is_first = True
 
@@ -114,8 +117,10 @@ class QueueReader:
             await leases.release(LEASE, self._holder)
 
     async def _is_ours(self) -> bool:
+        if self._always:
+            return True
         leases = self._broker().board.leases
-        return self._always or leases is None or await leases.hold(LEASE, self._holder, LEASE_SECONDS)
+        return leases is None or await leases.hold(LEASE, self._holder, LEASE_SECONDS)
 
     async def _survey(self) -> BrokerNumbers:
         broker = self._broker()
@@ -124,14 +129,28 @@ class QueueReader:
             self._names_until = time.monotonic() + NAMES_FRESH
         names = sorted({*self._names, *self._own()})
         found = await broker.survey(names) if isinstance(broker, Surveyed) else await _count(broker, names)
-        looks = isinstance(broker, Surveyed)
-        numbers = [self._numbers_of(state, looks=looks) for state in found.queues]
+        looks = isinstance(broker, Surveyed) and broker.shows_heads
+        numbers = [self._seen_of(state) if looks else self._counted(state) for state in found.queues]
         self._seen = {queue: seen for queue, seen in self._seen.items() if queue in names}
+        self._untouched = {queue: since for queue, since in self._untouched.items() if queue in names}
         return BrokerNumbers(numbers, found.parked, found.taken, found.dead)
 
-    def _numbers_of(self, state: QueueState, *, looks: bool) -> QueueNumbers:
-        if not looks:
+    def _counted(self, state: QueueState) -> QueueNumbers:
+        """Return the numbers of a queue whose messages cannot be looked at.
+
+        Its oldest message waits at least since the queue was seen without consumers, and with no fewer messages later.
+        """
+        if state.consumers is None:
             return QueueNumbers(state.queue, state.waiting, None)
+        now = self._now()
+        before, since = self._untouched.pop(state.queue, (state.waiting, now))
+        if state.waiting and not state.consumers:
+            self._untouched[state.queue] = state.waiting, since if state.waiting >= before else now
+        age = max(0.0, now - self._untouched.get(state.queue, (0, now))[1])
+        return QueueNumbers(state.queue, state.waiting, age, state.waiting > 0, state.consumers)
+
+    def _seen_of(self, state: QueueState) -> QueueNumbers:
+        """Return the numbers of a queue whose next messages were looked at."""
         if not state.heads:
             self._seen.pop(state.queue, None)
             return QueueNumbers(state.queue, state.waiting, 0.0)

@@ -6,19 +6,16 @@ Rules: any thread may ask for a verdict. Whether a worker lives never depends on
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic
 
 import msgspec
 
 from celeriac.broker import Broker
-from celeriac.errors import CeleriacError
+from celeriac.probes.asking import Asking
 from celeriac.probes.pages import Page, Pages
 from celeriac.quantities import SECONDS, require
 from celeriac.worker.listeners import Listener
-
-logger = logging.getLogger("celeriac.probes")
 
 LIVE_AFTER = 10.0
 """Seconds without a beat of the event loop after which a worker counts as stuck."""
@@ -83,6 +80,7 @@ class Health:
     :param ready_within: seconds without an answer of the broker after which the worker is not ready.
     :ivar queues: returns the queues that the worker takes from now.
     :ivar is_dead: whether the worker takes no more, without having been asked to stop.
+    :ivar is_dead_text: that in words, and ``not_yet`` what is so until it is ready.
     """
 
     def __init__(
@@ -94,8 +92,9 @@ class Health:
         self._live_after = live_after
         self.queues: Callable[[], Sequence[str]] | None = None
         self.is_dead: Callable[[], bool] = lambda: False
-        self._answered: float | None = None
-        self._complaint = ""
+        self.is_dead_text = "the worker takes no more messages"
+        self.not_yet = "the worker does not hold its queues yet"
+        self._broker = Asking(ASK, ASK_AGAIN)
         self._began = False
         self._holds = False
         self._stopping = False
@@ -111,7 +110,7 @@ class Health:
         if age > self._live_after:
             return Verdict(False, f"the event loop is stuck for {age:.1f} s")
         if not self._stopping and self.is_dead():
-            return Verdict(False, "the worker takes no more messages")
+            return Verdict(False, self.is_dead_text)
         return Verdict(True, f"the event loop's last beat was {age:.1f} s ago")
 
     def ready(self) -> Verdict:
@@ -119,13 +118,14 @@ class Health:
         if self._stopping:
             return Verdict(False, "stopping")
         if not self._holds:
-            return Verdict(False, "the worker does not hold its queues yet")
+            return Verdict(False, self.not_yet)
         if self.queues is not None and not self.queues():
             return Verdict(False, "the worker takes from no queue")
-        age = None if self._answered is None else monotonic() - self._answered
+        answered, why = self._broker.answered, self._broker.complaint
+        age = None if answered is None else monotonic() - answered
         if age is None or age > self._ready_within:
             since = "has not answered yet" if age is None else f"did not answer for {age:.1f} s"
-            return Verdict(False, f"the broker {since}{self._complaint}")
+            return Verdict(False, f"the broker {since}{why and f': {why}'}")
         return Verdict(True, f"the broker answered {age:.1f} s ago")
 
     def started(self) -> Verdict:
@@ -143,10 +143,10 @@ class Health:
     @property
     def broker_answers(self) -> bool:
         """Whether the broker answered the latest question."""
-        return self._answered is not None and not self._complaint
+        return self._broker.answers is True
 
     def note_ready(self) -> None:
-        """Note that the worker holds its queues."""
+        """Note that the worker holds its queues, or that whatever else this is has begun."""
         self._holds = self._began = True
 
     def note_stopping(self) -> None:
@@ -157,7 +157,7 @@ class Health:
         """Beat, and ask the broker, for as long as a worker lives: the lifespan of this health."""
         running = [
             asyncio.create_task(self.pulse.run(), name="celeriac-pulse"),
-            asyncio.create_task(self._ask(broker()), name="celeriac-broker-probe"),
+            asyncio.create_task(self._broker.run(broker().ping), name="celeriac-broker-probe"),
         ]
         try:
             yield
@@ -166,18 +166,6 @@ class Health:
                 task.cancel()
             await asyncio.wait(running)
             self._ended = True
-
-    async def _ask(self, broker: Broker) -> None:
-        while True:
-            try:
-                await broker.ping()
-            except CeleriacError as error:
-                self._complaint = f": {error}"
-                await asyncio.sleep(ASK_AGAIN)
-            else:
-                self._answered = monotonic()
-                self._complaint = ""
-                await asyncio.sleep(ASK)
 
 
 class HealthListener(Listener):

@@ -15,7 +15,11 @@ import msgspec
 from celeriac.backend import EncodedResult
 from celeriac.wire.content import PICKLE, Codecs
 from celeriac.wire.plain_pickle import read_plain_pickle
+from celeriac.wire.preview import counted
 from celeriac.wire.result import ResultRecord, decode_value, encode_lossy, encode_value, is_pickle
+
+MOST_COUNTED = 10_000
+"""Results that are counted to say how many there are: to count millions takes a database seconds."""
 
 
 class EncodedRow(EncodedResult, frozen=True):
@@ -123,3 +127,8 @@ def _stamps(record: ResultRecord) -> dict[str, Any] | None:
 
 def _from_date(done: str | datetime | None) -> datetime | None:
     return datetime.fromisoformat(done).replace(tzinfo=UTC) if isinstance(done, str) else done
+
+
+def results_there(count: int) -> str:
+    """Return in words how many results there are, of which ``MOST_COUNTED`` and one were counted at the most."""
+    return f"more than {MOST_COUNTED} results" if count > MOST_COUNTED else counted(count, "result")

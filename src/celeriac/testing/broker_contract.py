@@ -434,10 +434,11 @@ class BrokerContract:
             await taken[0].receipt.park(time.time() + 60)
             found = await broker.survey([queue, f"{queue}.empty"])
             waiting, empty = found.queues
-            assert (waiting.queue, waiting.waiting, empty.waiting, empty.heads) == (queue, 2, 0, [])
-            assert number_in(waiting.heads[0]) == 2
+            assert (waiting.queue, waiting.waiting, empty.waiting, len(empty.heads)) == (queue, 2, 0, 0)
+            if broker.shows_heads:
+                assert number_in(waiting.heads[0]) == 2
             assert found.parked >= 1
-            assert found.taken is None or found.taken >= 1
+            assert (found.taken or 0) >= broker.tells_taken
             await taken[1].receipt.bury("no reason")
             assert (await broker.survey([])).dead >= 1
 

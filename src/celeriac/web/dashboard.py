@@ -62,7 +62,7 @@ class Dashboard:
     """
 
     def __init__(self, monitor: Monitor, settings: Settings) -> None:
-        self._monitor = monitor
+        self.monitor = monitor
         self._settings = settings
         self._starting = asyncio.Lock()
         self._started = False
@@ -82,7 +82,7 @@ class Dashboard:
         """Begin to watch; a second time does nothing."""
         async with self._starting:
             if not self._started:
-                await self._monitor.__aenter__()
+                await self.monitor.__aenter__()
                 self._started = True
 
     def end_streams(self) -> None:
@@ -95,7 +95,7 @@ class Dashboard:
         async with self._starting:
             if self._started:
                 self._started = False
-                await self._monitor.__aexit__()
+                await self.monitor.__aexit__()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI 3)."""
@@ -156,9 +156,9 @@ class Dashboard:
 
     def _doing(self, act: Any) -> Any:
         async def endpoint(request: Request) -> Response:
-            outcome = await act(self._monitor, request)
+            outcome = await act(self.monitor, request)
             who = request.scope.get("celeriac_user", "somebody")
-            await self._monitor.history.note(who, outcome.what, outcome.text)
+            await self.monitor.history.note(who, outcome.what, outcome.text)
             return Response(status_code=303, headers={"Location": _with_word(outcome.back, outcome.text)})
 
         return endpoint

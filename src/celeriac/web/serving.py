@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
 import uvicorn
 
 from celeriac.client.app import App
 from celeriac.errors import ConfigError
+from celeriac.monitor.monitor import Monitor
 from celeriac.web.access import Authorize
 from celeriac.web.dashboard import dashboard
 
@@ -41,11 +42,13 @@ async def serve(
     hosts: Sequence[str] | None,
     read_only: bool,
     ready: Callable[[str], None],
+    around: Callable[[Monitor], AbstractAsyncContextManager[None]],
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     :param port: 0 for any that is free.
     :param ready: is told the address once browsers can connect.
+    :param around: makes what is entered before and left after.
 
     Raises ``ConfigError`` where the address is taken.
     """
@@ -53,7 +56,7 @@ async def serve(
     config = uvicorn.Config(site, log_level="warning", lifespan="on", timeout_graceful_shutdown=GOODBYE)
     server = _Server(config, site.end_streams)
     with _listen(host, port) as listener:
-        async with app:
+        async with app, around(site.monitor):
             ready(_address(listener))
             with _ended_by_signals():
                 await server.serve([listener])

@@ -99,7 +99,6 @@ def assemble(
     executor = Executor(
         settings, backend, tasks, admission, bodies, judge, effects, listeners, mending, insist, node, state
     )
-    on_ready = partial(listeners.worker_ready, node)
     pausing = Pausing(connections.pauses, queues)
     consumer = Consumer(
         connections.broker,
@@ -112,7 +111,8 @@ def assemble(
         clock,
         reserving,
         pausing,
-        on_ready,
+        partial(listeners.worker_ready, node),
+        partial(listeners.worker_reconnected, node),
         on_taken,
     )
     return Parts(consumer, bodies, revocations, rate_limits, slots, pausing)

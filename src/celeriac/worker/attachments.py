@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeAlias
 
 from celeriac.errors import ConfigError
-from celeriac.worker.listeners import Listener
+from celeriac.worker.listeners import AroundBody, Listener
 from celeriac.worker.slots import Slots
 
 State: TypeAlias = Mapping[str, Any]
@@ -70,6 +70,15 @@ class Attachments:
                 f"{lifespan!r:.100} is no lifespan of a child process: write a plain function with one yield"
             )
         self.child_lifespans.append(lifespan)
+
+    @property
+    def around_bodies(self) -> Sequence[AroundBody]:
+        """What the listeners want to be entered around each body in a process of the pool."""
+        return [
+            type(one).around_body
+            for one in self.listeners
+            if type(one).around_body is not Listener.around_body
+        ]
 
 
 async def begin(lifespans: Sequence[Lifespan]) -> tuple[AsyncExitStack, State]:

@@ -65,6 +65,7 @@ class Consumer:
         reserving: Reserving,
         pausing: Pausing,
         on_ready: Callable[[], None],
+        on_back: Callable[[], None],
         on_taken: Callable[[], None],
     ) -> None:
         self._broker = broker
@@ -78,6 +79,7 @@ class Consumer:
         self._reserving = reserving
         self._pausing = pausing
         self._on_ready = on_ready
+        self._on_back = on_back
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
         self._attempts: set[asyncio.Task[Any]] = set()
@@ -224,6 +226,7 @@ class Consumer:
         if self._away_since is not None:
             logger.warning("connected again after %.1f s", now - self._away_since)
             self._away_since = None
+            self._on_back()
 
     async def _take_and_start(self, subscription: Subscription) -> None:
         free = await self._slots.wait_free()

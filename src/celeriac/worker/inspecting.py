@@ -243,6 +243,8 @@ class Inspecting:
                 "held": facts.tally.held,
                 "refused": facts.tally.refused,
                 "lost": facts.tally.lost,
+                "dead": facts.tally.dead,
+                "lag_ms": await _lag(),
                 "control": {"answered": facts.answers.answered, "cut": facts.answers.cut},
                 "events": None if facts.events is None else facts.events.numbers(),
             },
@@ -375,6 +377,13 @@ class Inspecting:
             },
             "worker_pid": None,
         }
+
+
+async def _lag() -> float:
+    """Return the milliseconds that a turn of the event loop takes now: by so much all that it does is late."""
+    began = perf_counter()
+    await asyncio.sleep(0)
+    return round(1000 * (perf_counter() - began), 3)
 
 
 def _arguments(message: TaskMessage, *, safe: bool) -> tuple[Any, Any]:

@@ -7,14 +7,29 @@ call. A listener that raises is logged once, and changes nothing for the task.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeAlias
 
 from celeriac.wire.result import ResultRecord
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.decision import Kind
 
 logger = logging.getLogger("celeriac.worker")
+
+
+class EventCounts(Protocol):
+    """How many events a worker has told of."""
+
+    @property
+    def sent(self) -> int:
+        """Those that reached somebody."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Those that were forgotten."""
+        ...
 
 
 class Made(Protocol):
@@ -40,6 +55,14 @@ class Made(Protocol):
         """The name of its pool."""
         ...
 
+    @property
+    def events(self) -> EventCounts | None:
+        """Its events; ``None`` where it tells of nothing."""
+        ...
+
+
+AroundBody: TypeAlias = Callable[[Mapping[str, str]], AbstractContextManager[Any]]
+
 
 class Listener:
     """Hears what becomes of messages and of the worker. Override what you want to hear; nothing here may block.
@@ -47,6 +70,14 @@ class Listener:
     All methods are called on the worker's event loop. ``attempt.message`` is the task message, ``attempt.queue`` where
     it came from, ``attempt.decision`` what was done about it.
     """
+
+    @staticmethod
+    def around_body(carried: Mapping[str, str]) -> AbstractContextManager[Any]:
+        """Return what is entered around a body that runs in a process of the pool; it is called there.
+
+        :param carried: ``attempt.context.carried`` as ``started`` has left it. Nothing is called where it is empty.
+        """
+        return nullcontext()
 
     def received(self, attempt: Attempt) -> None:
         """A message was taken and read; a verdict is yet to come."""
@@ -84,6 +115,9 @@ class Listener:
     def worker_ready(self, node: str) -> None:
         """The worker holds its queues."""
 
+    def worker_reconnected(self, node: str) -> None:
+        """The worker takes messages again, after an outage of its broker."""
+
     def child_started(self, node: str, pid: int) -> None:
         """A process of the pool was started."""
 
@@ -116,6 +150,7 @@ class Listeners:
         self.worker_made: Callable[[Made], None] = _chain(listeners, "worker_made")
         self.worker_starting: Callable[[str], None] = _chain(listeners, "worker_starting")
         self.worker_ready: Callable[[str], None] = _chain(listeners, "worker_ready")
+        self.worker_reconnected: Callable[[str], None] = _chain(listeners, "worker_reconnected")
         self.child_started: Callable[[str, int], None] = _chain(listeners, "child_started")
         self.child_stopped: Callable[[str, int], None] = _chain(listeners, "child_stopped")
         self.worker_stopping: Callable[[str], None] = _chain(listeners, "worker_stopping")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 
 from celeriac.worker.attempt import Attempt
+from celeriac.worker.decision import Settle
 from celeriac.worker.listeners import Listener
+
+IGNORED = "IGNORED"
 
 
 class Tally:
     """Numbers since the worker started.
 
     ``ended`` counts final states and RETRY by name; ``refused`` messages that went to the dead letters; ``lost``
-    deliveries whose receipt was void when they were to be settled.
+    deliveries whose receipt was void when they were to be settled; ``dead`` all messages that became dead letters.
     """
 
     def __init__(self) -> None:
@@ -20,6 +23,7 @@ class Tally:
         self.held = 0
         self.refused = 0
         self.lost = 0
+        self.dead = 0
         self.ended: Counter[str] = Counter()
 
 
@@ -33,21 +37,22 @@ class Counting(Listener):
         self._tally.received += 1
 
     def ended(self, attempt: Attempt) -> None:
-        self._tally.ended[_state(attempt)] += 1
+        decision = attempt.decision
+        assert decision is not None
+        self._tally.ended[decision.state or IGNORED] += 1
+        if decision.settle is Settle.BURY:
+            self._tally.dead += 1
 
     def parked(self, attempt: Attempt) -> None:
         self._tally.held += 1
 
     def declined(self, attempt: Attempt) -> None:
-        self._tally.ended[_state(attempt)] += 1
+        assert attempt.decision is not None
+        self._tally.ended[attempt.decision.state or IGNORED] += 1
 
     def refused(self, attempt: Attempt) -> None:
         self._tally.refused += 1
+        self._tally.dead += 1
 
     def lost(self, attempt: Attempt, error: Exception) -> None:
         self._tally.lost += 1
-
-
-def _state(attempt: Attempt) -> str:
-    assert attempt.decision is not None
-    return attempt.decision.state or "IGNORED"

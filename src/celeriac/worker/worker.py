@@ -139,7 +139,7 @@ class Worker:
         self._listeners = Listeners(())
         self._ending = Ending()
         self._says = (app.settings.send_events if send_events is None else send_events, heartbeats)
-        self._events: Events | None = None
+        self.events: Events | None = None
         self._remote: Remote | None = None
         self._answering: asyncio.Task[None] | None = None
         self._autoscaler: Autoscaler | None = None
@@ -327,8 +327,8 @@ class Worker:
         counts = Counts()
         counting = [counts] if self._app.settings.remote_control else []
         clock = LogicalClock()
-        self._events = self._make_events(clock)
-        telling = [self._events, self._events.announcer] if self._events is not None else []
+        self.events = self._make_events(clock)
+        telling = [self.events, self.events.announcer] if self.events is not None else []
         # The log comes last: what traces a run has marked its lines by then.
         self._listeners = Listeners(
             [Counting(self.tally), *counting, *telling, *self._attachments.listeners, Log()]
@@ -353,8 +353,8 @@ class Worker:
             state,
             _nothing if self._collecting is None else self._collecting.look,
         )
-        if self._events is not None:
-            self._events.heart.active = lambda: len(parts.bodies.running())
+        if self.events is not None:
+            self.events.heart.active = lambda: len(parts.bodies.running())
         consumer, bodies, revocations = parts.consumer, parts.bodies, parts.revocations
         self._consumer, self._home = consumer, asyncio.get_running_loop()
         self.slots = parts.slots
@@ -383,7 +383,7 @@ class Worker:
                 self._autoscaler,
                 fanout,
                 clock,
-                self._events,
+                self.events,
             )
             self._answering = asyncio.create_task(self._remote.run(), name="celeriac-remote")
 
@@ -407,8 +407,8 @@ class Worker:
             self._answering.cancel()
             await self._remote.finish()
             await asyncio.wait([self._answering])
-        if self._events is not None:
-            await self._events.finish()
+        if self.events is not None:
+            await self.events.finish()
         await self._pool.close()
         self._consumer = None
         self._attachments.workers.remove(self)

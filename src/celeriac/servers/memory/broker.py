@@ -74,6 +74,7 @@ class MemoryBroker:
     """
 
     may_repeat = False
+    tells_taken = shows_heads = True
 
     def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
         self._clock = clock

@@ -43,6 +43,7 @@ class PostgresBroker:
     """
 
     may_repeat = False
+    tells_taken = shows_heads = True
     tables = as_text("queues", "board")
 
     def __init__(

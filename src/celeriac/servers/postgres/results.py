@@ -37,9 +37,8 @@ from celeriac.servers.postgres.result_rows import (
     storable_ids,
 )
 from celeriac.servers.postgres.tables import as_text
-from celeriac.servers.result_rows import EncodedRow, Row, RowCodec
+from celeriac.servers.result_rows import MOST_COUNTED, EncodedRow, Row, RowCodec, results_there
 from celeriac.wire.content import Codecs
-from celeriac.wire.preview import counted
 from celeriac.wire.result import ResultRecord, take_long
 
 _BATCH = 500
@@ -56,7 +55,7 @@ _WAIT = """
     ON CONFLICT (task_id, channel) DO UPDATE SET since = now()"""
 _WAIT_NO_MORE = "DELETE FROM celeriac_waiting WHERE channel = $2 AND task_id = ANY($1::text[])"
 
-_COUNT = "SELECT count(*) FROM celery_taskmeta"
+_COUNT = f"SELECT count(*) FROM (SELECT 1 FROM celery_taskmeta LIMIT {MOST_COUNTED + 1}) AS kept"
 _LAST_ID = "SELECT last_value FROM task_id_sequence"
 _ID_TYPE = """
     SELECT format_type(atttypid, atttypmod) FROM pg_attribute
@@ -164,7 +163,7 @@ class PostgresBackend:
     async def ping(self) -> str:
         stored = await self._link.value(_COUNT)
         facts = await self._link.facts()
-        return f"PostgreSQL {facts.version}, {counted(stored, 'result')}"
+        return f"PostgreSQL {facts.version}, {results_there(stored)}"
 
     async def examine(self) -> Sequence[Finding]:
         await self._link.transact(lambda connection: connection.execute(FORGET, []))

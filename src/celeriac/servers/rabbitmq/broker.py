@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakSet
 
-from celeriac.broker import Beat
+from celeriac.broker import Beat, QueueState, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import require
@@ -55,6 +55,7 @@ class AmqpBroker:
     """
 
     may_repeat = True
+    tells_taken = shows_heads = False
     beat: Beat | None = None
     transactions: Transactions | None = None
 
@@ -146,9 +147,22 @@ class AmqpBroker:
                 if before == self._buffered(queue):
                     return count + before
 
+    async def survey(self, queues: Sequence[str]) -> Survey:
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            return Survey(
+                [await self._state(queue) for queue in queues],
+                sum(await self._topology.count_delayed()),
+                None,
+                await self._topology.count(self._dead.queue) or 0,
+            )
+
+    async def _state(self, queue: str) -> QueueState:
+        count, consumers = await self._topology.count_both(queue)
+        return QueueState(queue, count + self._buffered(queue), (), consumers)
+
     async def takers(self, queue: str) -> int:
         with self.link.translated(BrokerUnavailable, BrokerError):
-            return await self._topology.count_consumers(queue)
+            return (await self._topology.count_both(queue))[1]
 
     def _buffered(self, queue: str) -> int:
         return sum(subscription.buffered(queue) for subscription in self._subscriptions)

@@ -75,7 +75,7 @@ class AmqpDeadLetters:
         self._link = link
         self._topology = topology
         self._dispatcher = dispatcher
-        self._queue = queue
+        self.queue = queue
         self._turn = asyncio.Lock()
 
     async def list(self, limit: int = 100, offset: int = 0) -> builtins.list[DeadLetter]:
@@ -83,12 +83,12 @@ class AmqpDeadLetters:
             return []
         async with self._turn:
             with self._link.translated(BrokerUnavailable, BrokerError):
-                async with look_into(self._link, self._queue, offset + limit) as look:
+                async with look_into(self._link, self.queue, offset + limit) as look:
                     return [self._describe(message) for message in look.messages[offset:]]
 
     async def count(self) -> int:
         with self._link.translated(BrokerUnavailable, BrokerError):
-            return await self._topology.count(self._queue) or 0
+            return await self._topology.count(self.queue) or 0
 
     async def retry(self, ids: Sequence[str]) -> int:
         return await self._take_out(ids, again=True)
@@ -103,7 +103,7 @@ class AmqpDeadLetters:
         count = 0
         async with self._turn:
             with self._link.translated(BrokerUnavailable, BrokerError):
-                async with look_into(self._link, self._queue, _MOST) as look:
+                async with look_into(self._link, self.queue, _MOST) as look:
                     for message in look.messages:
                         if _letter(message)[_ID] in wanted:
                             if again:

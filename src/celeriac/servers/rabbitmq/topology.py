@@ -215,10 +215,10 @@ class Topology:
         answer = await self._look_for(queue)
         return None if answer is None else int(answer.message_count)
 
-    async def count_consumers(self, queue: str) -> int:
-        """Return how many consumers a queue has, 0 where there is no such queue."""
+    async def count_both(self, queue: str) -> tuple[int, int]:
+        """Return how many messages are ready in a queue, and its consumers; none where there is no such queue."""
         answer = await self._look_for(queue)
-        return 0 if answer is None else int(answer.consumer_count)
+        return (0, 0) if answer is None else (int(answer.message_count), int(answer.consumer_count))
 
     async def _look_for(self, queue: str) -> Any:
         try:

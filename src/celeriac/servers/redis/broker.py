@@ -56,6 +56,7 @@ class RedisBroker:
     """
 
     may_repeat = False
+    tells_taken = shows_heads = True
 
     def __init__(
         self,
@@ -123,6 +124,11 @@ class RedisBroker:
             yield subscription
         finally:
             await subscription.close()
+
+    @property
+    def leases_renewed(self) -> int:
+        """How often the leases of what this process has taken were renewed."""
+        return self._leases.renewed
 
     async def queues(self) -> list[str]:
         return await self._bindings.queues()

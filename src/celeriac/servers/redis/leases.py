@@ -59,6 +59,11 @@ class Leases:
         self.look = lease * _LOOK
         self.second_look = lease * _SECOND_LOOK
 
+    @property
+    def renewed(self) -> int:
+        """How often the leases were renewed."""
+        return self._renewer.renewed
+
     def number(self, count: int) -> int:
         """Return the first of ``count`` new serials."""
         first = self._serial

@@ -39,8 +39,8 @@ def serve(orders: int, reports: int, parent: int | None) -> None:
 
     :param orders: descriptor that lines of JSON come from: ``server``, ``command``, ``period`` in seconds,
         ``last``, which is run once when the parent has died.
-    :param reports: descriptor that a line is written to when it starts (``READY``), fails (what went wrong), and when
-        it works again (an empty line).
+    :param reports: descriptor that a line is written to when it starts (``READY``), when it begins to fail (what went
+        wrong), and each time that the command was run (an empty line).
     :param parent: the process whose end is the end of the orders too; ``None`` for not to look.
     """
     os.set_blocking(reports, False)
@@ -239,14 +239,14 @@ class _Connection:
 
 
 class _Reporter:
-    """Reports each change once; a parent that does not read is not waited for."""
+    """Reports a trouble once, and each success; a parent that does not read is not waited for."""
 
     def __init__(self, reports: int) -> None:
         self._reports = reports
         self._last = ""
 
     def report(self, text: str) -> None:
-        if text != self._last:
+        if text != self._last or not text:
             self._last = text
             self.write(text)
 

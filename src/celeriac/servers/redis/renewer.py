@@ -64,9 +64,11 @@ class Renewer:
     """Has the last order carried out, by a process or a thread. Belongs to the event loop that gave the first one.
 
     :param name: what is renewed, for the log.
+    :ivar renewed: how often the order was carried out.
     """
 
     def __init__(self, name: str) -> None:
+        self.renewed = 0
         self._name = name
         self._order: Order | None = None
         self._runner: _Runner | None = None
@@ -124,6 +126,7 @@ class Renewer:
                 self._failures = 0
                 self._backoff.reset()
             else:
+                self.renewed += not line
                 self._log_change(line)
 
     def _log_change(self, trouble: str) -> None:

@@ -41,6 +41,7 @@ class SqliteBroker:
     """
 
     may_repeat = False
+    tells_taken = shows_heads = True
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
-from celeriac.servers.result_rows import EncodedRow, Row, RowCodec
+from celeriac.servers.result_rows import EncodedRow, Row, RowCodec, results_there
 from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.chords import SqlChords
 from celeriac.servers.sqlite.link import LARGE, SqliteLink
@@ -28,7 +28,6 @@ from celeriac.servers.sqlite.tables import RESULTS
 from celeriac.servers.url_parts import file_of
 from celeriac.wire.content import Codecs
 from celeriac.wire.names import is_text
-from celeriac.wire.preview import counted
 from celeriac.wire.result import ResultRecord, take_long
 
 _BATCH = 1000
@@ -148,7 +147,7 @@ class SqlBackend:
 
     async def ping(self) -> str:
         stored = await self._link.read(self._rows.count)
-        return f"SQLite file {self._link.path}, {counted(stored, 'result')}"
+        return f"SQLite file {self._link.path}, {results_there(stored)}"
 
     async def examine(self) -> Sequence[Finding]:
         await self._link.write(lambda _: None)  # a file that may only be read keeps nothing

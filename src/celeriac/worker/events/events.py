@@ -86,6 +86,16 @@ class Events(Listener):
         was, self.announcer.enabled = self.announcer.enabled, False
         return was
 
+    @property
+    def sent(self) -> int:
+        """Events that reached somebody."""
+        return self._sender.sent
+
+    @property
+    def dropped(self) -> int:
+        """Events that were forgotten because the broker was away for long."""
+        return self._sender.dropped
+
     def numbers(self) -> dict[str, Any]:
         """Return what ``inspect stats`` tells of the events."""
         sender = self._sender

@@ -69,6 +69,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
             places=(app.broker_url, app.backend_url),
             begin=self.begin,
             lifespans=attachments.child_lifespans,
+            around=attachments.around_bodies,
             start=self.start_method,
             on_started=partial(listeners.child_started, node),
             on_stopped=partial(listeners.child_stopped, node),

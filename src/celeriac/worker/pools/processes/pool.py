@@ -15,6 +15,7 @@ from celeriac.client.task import Task
 from celeriac.context import Context
 from celeriac.errors import ConfigError, WorkerLost
 from celeriac.worker.concluding import Paused
+from celeriac.worker.listeners import AroundBody
 from celeriac.worker.pool import Call
 from celeriac.worker.pools.processes.concluded import read as read_conclusion
 from celeriac.worker.pools.processes.crossing import raised_there, unpickled_value, written
@@ -41,6 +42,7 @@ class Processes:
     :param places: URLs of broker and result store, for tasks that a function sends and progress that it reports.
     :param begin: prepares a process before it imports tasks (logging, modules that must come first); is pickled.
     :param lifespans: generator functions that run around the calls of each child.
+    :param around: entered around each call, given what its context carries.
     :param start: ``forkserver`` imports the app once and forks the children from there; ``spawn`` starts each as a
         program of its own. ``None`` is ``spawn`` on macOS, whose libraries may not be used after a fork.
     :param on_started: called with the process id of a child that has started.
@@ -61,12 +63,20 @@ class Processes:
         places: tuple[str, str] = ("", ""),
         begin: Callable[[], None] | None = None,
         lifespans: Sequence[Callable[[], Any]] = (),
+        around: Sequence[AroundBody] = (),
         start: str | None = None,
         on_started: Callable[[int], None] | None = None,
         on_stopped: Callable[[int], None] | None = None,
     ) -> None:
         self._references = {name: _reference(task) for name, task in tasks.items() if not task.is_coroutine}
-        setup = Setup(begin, list(self._references.values()), places, _by_reference(lifespans), max_memory)
+        setup = Setup(
+            begin,
+            list(self._references.values()),
+            places,
+            _by_reference(lifespans, "lifespan"),
+            _by_reference(around, "around_body"),
+            max_memory,
+        )
         self._setup = written_setup(setup)
         self._tasks = tasks
         self._limit = limit
@@ -291,10 +301,10 @@ def _reference(task: Any) -> bytes:
         ) from error
 
 
-def _by_reference(lifespans: Sequence[Callable[[], Any]]) -> bytes:
+def _by_reference(functions: Sequence[Callable[..., Any]], what: str) -> bytes:
     try:
-        return pickle.dumps(list(lifespans))
+        return pickle.dumps(list(functions))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"a lifespan of child processes cannot be imported there ({error}); define it at the top level of a module"
+            f"a {what} of child processes cannot be imported there ({error}); define it at the top level of a module"
         ) from error

@@ -21,6 +21,7 @@ from celeriac.worker.attempt import UNREAD
 from celeriac.worker.concluding import CONCLUSION, Abandoned, Conclusion
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pools.database import usable_connections
+from celeriac.worker.pools.processes.around import Around
 from celeriac.worker.pools.processes.concluded import written
 from celeriac.worker.pools.processes.crossing import (
     ContextHere,
@@ -62,6 +63,8 @@ class _ContextThere(Context):
             redelivered=told.redelivered,
             state=state,
         )
+        if told.carried is not None:
+            self.log_fields, self.carried = told.carried
 
     @property
     def message(self) -> TaskMessage:
@@ -91,6 +94,7 @@ class Running:
         self._max_memory = setup.max_memory
         self._tasks: dict[bytes, Any] = {}
         self._state = state
+        self._around = Around(setup.around)
         for reference, task in tasks.items():
             self._know(reference, task)
 
@@ -111,6 +115,12 @@ class Running:
     def _run(self, task: Any, told: Told) -> tuple[int, bytes]:
         context = _ContextThere(told, task.report, self._state)
         CURRENT.set(context)
+        if not context.carried:
+            return self._run_here(task, told, context)
+        with self._around.entered(context.carried):
+            return self._run_here(task, told, context)
+
+    def _run_here(self, task: Any, told: Told, context: Context) -> tuple[int, bytes]:
         if told.concludes is not None:
             return self._run_to_conclusion(task, told, context, *told.concludes)
         ended = Ended(children=context.children, joiners=context.joiners)

@@ -22,6 +22,7 @@ class Setup(msgspec.Struct, frozen=True):
     :param references: the plain tasks of the app, each pickled by itself.
     :param places: URLs of broker and result store, for tasks that a function sends and progress that it reports.
     :param lifespans: pickled generator functions, run around the calls of each child.
+    :param around: pickled functions; what they return is entered around each call.
     :param weighs: whether a child reports that it used more than ``max_memory`` KiB.
     """
 
@@ -29,6 +30,7 @@ class Setup(msgspec.Struct, frozen=True):
     references: Sequence[bytes]
     places: tuple[str, str]
     lifespans: bytes
+    around: bytes
     max_memory: int | None
 
 
