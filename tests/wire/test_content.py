@@ -1,11 +1,13 @@
 """Serializers, compressions, and what is accepted."""
 
 import bz2
+import functools
 import gzip
 import lzma
 import pickle
+import sys
 import zlib
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import brotli
@@ -102,6 +104,50 @@ class Vicious:
 def test_a_value_that_a_serializer_lacks_is_an_encode_error(serializer: str):
     with pytest.raises(EncodeError):
         EVERYTHING.encode(lambda: None, serializer)
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml", "pickle"])
+@pytest.mark.parametrize("ending", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_value_whose_own_methods_raise_is_an_encode_error(serializer: str, ending: type[BaseException]):
+    class Hostile:
+        def __repr__(self) -> str:
+            raise ending
+
+        def __reduce__(self) -> Any:
+            raise ending
+
+    with pytest.raises(EncodeError):
+        EVERYTHING.encode([Hostile()], serializer)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {(1, 2): 3},
+        {1, (2, 3)},
+        datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5, seconds=7))),
+        functools.reduce(lambda inner, _: [inner], range(300), []),
+    ],
+    ids=["a tuple for a key", "a tuple in a set", "an offset with seconds", "300 levels"],
+)
+def test_what_no_reader_of_yaml_would_make_again_is_an_encode_error(value: Any):
+    with pytest.raises(EncodeError):
+        EVERYTHING.encode(value, "yaml")
+
+
+def test_a_tuple_for_a_key_comes_back_through_msgpack():
+    value = {(1, ("a", 2)): {(): [3]}, "k": 4}
+    content = EVERYTHING.encode(value, "msgpack")
+    assert EVERYTHING.decode(content.body, content.content_type, content.content_encoding) == value
+
+
+def test_a_body_that_asks_to_end_the_process_is_malformed():
+    class Exits:
+        def __reduce__(self) -> Any:
+            return sys.exit, (3,)
+
+    with pytest.raises(MalformedMessage):
+        EVERYTHING.decode(pickle.dumps(Exits()), SERIALIZERS["pickle"], "binary")
 
 
 def test_an_unknown_serializer_is_named():

@@ -16,7 +16,7 @@ import pytest
 from celeriac.errors import DeliveryLost, RemoteError
 from celeriac.wire.content import Codecs
 from celeriac.wire.extended_json import decode_json
-from celeriac.wire.failure import Failure, describe, rebuild
+from celeriac.wire.failure import Failure, describe, format_traceback, rebuild
 from celeriac.wire.result import FAILURE, ResultRecord, decode, encode
 
 
@@ -62,6 +62,16 @@ class Whole(Exception):
         super().__init__(message, items)
         self.items = items
         self.lock = threading.Lock()
+
+
+class Wayward(Exception):
+    """Its own methods ask to end the process."""
+
+    def _exit(self, *_: Any) -> Any:
+        raise SystemExit(3)
+
+    __reduce__ = __reduce_ex__ = __str__ = __repr__ = __eq__ = _exit  # type: ignore[assignment]
+    __hash__ = Exception.__hash__
 
 
 @dataclasses.dataclass
@@ -161,6 +171,14 @@ def test_a_constructor_that_exits_ends_neither_the_worker_nor_the_reader():
     error = Exits("quietly", again=False)
     assert type(returned(error)) is RemoteError
     assert type(rebuild(Failure("Exits", ["quietly"], __name__))) is RemoteError
+
+
+def test_an_exception_whose_own_methods_exit_ends_neither_the_worker_nor_the_reader():
+    for error in (Wayward("quietly"), LookupError(Wayward("quietly"))):
+        back = returned(error)
+        assert type(back).__name__ in ("Wayward", "LookupError", "RemoteError")
+        assert "Wayward" in describe(error).exc_type + str(describe(error).exc_message)
+        format_traceback(error)
 
 
 class Late(CancelledError):

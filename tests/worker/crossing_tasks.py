@@ -1,8 +1,10 @@
 """Tasks whose exceptions, arguments or values do not come through pickle."""
 
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from celeriac import Celeriac, Context, Retry
@@ -31,6 +33,34 @@ class Refusing:
 
     def __reduce__(self) -> Any:
         return (_refuse, ())
+
+
+class Exiting(Exception):
+    """Asks to end the process when it is pickled."""
+
+    def __reduce__(self) -> Any:
+        raise SystemExit(3)
+
+
+class ExitingThere(Exception):
+    """Asks to end the process when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (sys.exit, (3,))
+
+
+def _around_itself() -> Exception:
+    error = StatusError("busy", status=503)
+    error.args = ("around itself", error, iter(()))
+    return error
+
+
+UNPICKLABLE: dict[str, Callable[[], Exception]] = {
+    "exits": lambda: Exiting("exits"),
+    "exits there": lambda: ExitingThere("exits there"),
+    "deep": lambda: LookupError("deep", functools.reduce(lambda inner, _: [inner], range(5000), [])),
+    "around itself": _around_itself,
+}
 
 
 def _refuse() -> NoReturn:
@@ -70,6 +100,20 @@ def never_retried() -> None:
     _status_error(1)
 
 
+@app.task(retry=Retry(on=(Exiting, ExitingThere, LookupError, StatusError), backoff=0))
+def retried_on_what_no_pickle_takes(ctx: Context, kind: str) -> int:
+    if ctx.attempt == 1:
+        error = UNPICKLABLE[kind]()
+        raise error
+    return ctx.attempt
+
+
+@app.task
+def fails_with_what_no_pickle_takes(kind: str) -> None:
+    error = UNPICKLABLE[kind]()
+    raise error
+
+
 @app.task(retry=Retry(on=(LookupError,), backoff=0))
 def retried_on_a_class_above(ctx: Context) -> int:
     class Local(KeyError):
@@ -95,6 +139,11 @@ def fails_doubled() -> None:
 @app.task
 def returns_what_cannot_be_unpickled() -> Any:
     return Refusing()
+
+
+@app.task
+def returns_what_exits_when_it_is_unpickled() -> Any:
+    return ExitingThere()
 
 
 @app.task

@@ -42,6 +42,16 @@ async def test_retries_go_by_the_class_of_the_exception(app: Celeriac):
         assert 'raise StatusError("busy", status=503)' in record.traceback
 
 
+@pytest.mark.parametrize("kind", tasks.UNPICKLABLE)
+async def test_an_exception_that_no_pickle_takes_ends_nothing_but_its_task(app: Celeriac, kind: str):
+    assert await (await tasks.retried_on_what_no_pickle_takes.send(kind)).wait(WAIT) == 2
+    result = await tasks.fails_with_what_no_pickle_takes.send(kind)
+    with pytest.raises(Exception, match=kind):
+        await result.wait(WAIT)
+    record = await result.info()
+    assert record.result.exc_type == type(tasks.UNPICKLABLE[kind]()).__name__
+
+
 async def test_the_exception_says_what_it_said(app: Celeriac):
     record = await ended(tasks.fails_doubled)
     assert record.result.exc_type == "Doubled"
@@ -52,7 +62,11 @@ async def test_the_exception_says_what_it_said(app: Celeriac):
 
 async def test_a_value_that_cannot_come_back_is_the_tasks_failure(app: Celeriac):
     before = await (await tasks.pid.send()).wait(WAIT)
-    for task in (tasks.returns_what_cannot_be_unpickled, tasks.returns_a_generator):
+    for task in (
+        tasks.returns_what_cannot_be_unpickled,
+        tasks.returns_what_exits_when_it_is_unpickled,
+        tasks.returns_a_generator,
+    ):
         with pytest.raises(EncodeError):
             await (await task.send()).wait(WAIT)
     assert await (await tasks.pid.send()).wait(WAIT) == before

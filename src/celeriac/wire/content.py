@@ -19,7 +19,9 @@ import msgspec
 
 from celeriac.errors import ConfigError, ContentRefused, EncodeError, MalformedMessage
 from celeriac.wire.extended_json import decode_json, encode_json
+from celeriac.wire.preview import preview
 from celeriac.wire.yaml_budget import check_yaml
+from celeriac.wire.yaml_writing import write_yaml
 
 try:
     import msgpack
@@ -148,8 +150,8 @@ class Codecs:
             raise EncodeError(_missing(content_type, serializer))
         try:
             return Content(encode(value), content_type, "utf-8" if content_type == YAML else "binary")
-        except Exception as error:
-            raise EncodeError(f"{serializer} cannot write this value: {error!r:.500}") from error
+        except BaseException as error:
+            raise EncodeError(f"{serializer} cannot write this value: {preview(error, 500)}") from error
 
     def decode(
         self,
@@ -195,8 +197,8 @@ class Codecs:
             return decode(body)
         except MalformedMessage:
             raise
-        except Exception as error:
-            raise MalformedMessage(f"not {content_type}: {error!r:.200}") from error
+        except BaseException as error:
+            raise MalformedMessage(f"not {content_type}: {preview(error, 200)}") from error
 
     def compress(self, body: bytes, name: str) -> tuple[bytes, str | None]:
         """Compress a body; returns it with the type for the ``compression`` header.
@@ -289,19 +291,33 @@ def _available_encoders() -> dict[str, Callable[[Any], bytes]]:
     if msgpack is not None:
         encoders[MSGPACK] = lambda value: bytes(msgpack.packb(value, use_bin_type=True))
     if yaml is not None:
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        encoders[YAML] = lambda value: str(yaml.dump(value, Dumper=dumper)).encode()
+        encoders[YAML] = write_yaml
     return encoders
 
 
 def _available_decoders() -> dict[str, Callable[[bytes], Any]]:
     decoders: dict[str, Callable[[bytes], Any]] = {PICKLE: pickle.loads}
     if msgpack is not None:
-        decoders[MSGPACK] = lambda body: msgpack.unpackb(body, raw=False, strict_map_key=False)
+        decoders[MSGPACK] = _read_msgpack
     if yaml is not None:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         decoders[YAML] = lambda body: yaml.load(body, loader)
     return decoders
+
+
+def _read_msgpack(body: bytes) -> Any:
+    try:
+        return msgpack.unpackb(body, raw=False, strict_map_key=False)
+    except TypeError:  # a tuple that is a key was written as a list, which cannot be one
+        return msgpack.unpackb(body, raw=False, strict_map_key=False, object_pairs_hook=_with_tuples_for_keys)
+
+
+def _with_tuples_for_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {_as_tuple(key): value for key, value in pairs}
+
+
+def _as_tuple(key: Any) -> Any:
+    return tuple(map(_as_tuple, key)) if isinstance(key, list) else key
 
 
 def _available_compressors() -> dict[str, Callable[[bytes], bytes]]:

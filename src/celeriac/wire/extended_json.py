@@ -26,6 +26,7 @@ import msgspec
 
 from celeriac.errors import EncodeError, MalformedMessage
 from celeriac.wire.models import dump_model, is_model
+from celeriac.wire.preview import preview
 
 TAG_KEYS = frozenset({"__type__", "__value__"})
 """An object with exactly these keys is a tagged value."""
@@ -49,8 +50,8 @@ def encode_json(value: Any, name: str = "value") -> bytes:
     """
     try:
         text = _encode(value)
-    except Exception as error:
-        raise EncodeError(_explain(value, name) or f"{name}: {error!r}") from error
+    except BaseException as error:
+        raise EncodeError(_explain(value, name) or f"{name}: {preview(error)}") from error
     if "__type__" in text and (reason := _explain(value, name)):
         raise EncodeError(reason)
     return text.encode()
@@ -184,7 +185,7 @@ def _explain(value: Any, name: str) -> str | None:
         return _find_fault(value, name, ())
     except RecursionError:
         return f"{name}: nested too deeply, or it contains itself"
-    except Exception as error:  # noqa: BLE001 - a value's own methods may raise anything
+    except BaseException as error:  # noqa: BLE001 - a value's own methods may raise anything
         return f"{name}: {type(error).__name__} while reading {type(value)}"
 
 

@@ -141,7 +141,7 @@ def format_traceback(error: BaseException) -> str:
     """Return the traceback of ``error`` with its causes, as Python prints it; at most 64 KiB, the middle left out."""
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - printing runs methods of the exception
+    except BaseException:  # noqa: BLE001 - printing runs methods of the exception
         text = f"{type(error).__qualname__}: its traceback cannot be shown\n"
     if len(text) <= _TRACEBACK_LIMIT:
         return text
@@ -153,7 +153,7 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
     try:
         arguments = error.args
         return arguments if isinstance(arguments, tuple) else (arguments,)
-    except Exception:  # noqa: BLE001 - a class may make args a property
+    except BaseException:  # noqa: BLE001 - a class may make args a property
         return ()
 
 
@@ -171,7 +171,7 @@ def _constructor_arguments(error: BaseException) -> tuple[Any, ...] | None:
     try:
         reduced = error.__reduce__()
         found = reduced[1] if isinstance(reduced, tuple) and reduced[0] is type(error) else None
-    except Exception:  # noqa: BLE001 - a class may define it in any way
+    except BaseException:  # noqa: BLE001 - a class may define it in any way
         return None
     return found if isinstance(found, tuple) else None
 
@@ -213,7 +213,7 @@ def _differing(error: Exception, other: Exception) -> set[str]:
 def _equal(a: Any, b: Any) -> bool:
     try:
         return a is b or bool(a == b)
-    except Exception:  # noqa: BLE001 - values of the user compare as they like
+    except BaseException:  # noqa: BLE001 - values of the user compare as they like
         return False
 
 
@@ -237,7 +237,7 @@ def _alike(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:_TRACEBACK_LIMIT]
-    except Exception:  # noqa: BLE001 - a class may make its text in any way
+    except BaseException:  # noqa: BLE001 - a class may make its text in any way
         return preview(error)
 
 

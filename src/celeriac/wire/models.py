@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from celeriac.errors import EncodeError
+from celeriac.wire.preview import preview
 
 FORMS: tuple[Mapping[str, Any], ...] = (
     {},
@@ -34,7 +35,7 @@ def dump_model(model: Any) -> Any:
             written = model.model_dump(mode="json", warnings=False, **form)
             found = load_model(kind, written)
             same = bool(found == model)
-        except Exception as error:  # noqa: BLE001 - validators and serializers are code of the user
+        except BaseException as error:  # noqa: BLE001 - validators and serializers are code of the user
             reason = reason or f"{kind.__name__} does not read back what it writes: {_shown(error)}"
             continue
         if same:
@@ -71,8 +72,8 @@ def problem(error: ValueError) -> str:
     return "; ".join(told) or str(error)
 
 
-def _shown(error: Exception) -> str:
-    return f"{problem(error) if isinstance(error, ValueError) else repr(error):.300}"
+def _shown(error: BaseException) -> str:
+    return problem(error)[:300] if isinstance(error, ValueError) else preview(error, 300)
 
 
 def _changed(model: Any, found: Any) -> str:

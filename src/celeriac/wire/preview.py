@@ -63,5 +63,5 @@ def _text(value: Any, room: int, depth: int) -> str:
 def _own_repr(value: Any) -> str:
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001 - a value's own __repr__ may raise anything
+    except BaseException as error:  # noqa: BLE001 - a value's own __repr__ may raise anything
         return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"

@@ -92,7 +92,7 @@ def written(call: Call, reference: bytes) -> bytes:
             carried = (dict(context.log_fields), dict(context.carried))
         told = (*told, context.redelivered, call.soft, concludes, carried)
         return pickle.dumps(told, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
+    except BaseException as error:
         raise EncodeError(
             f"task {call.task.name}: its arguments cannot go to a child process: {error}"
         ) from error
@@ -112,7 +112,7 @@ def pickled_value(name: str, value: Any) -> bytes:
     """Return the pickle of a task's value. Raises ``EncodeError``."""
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # noqa: BLE001 - the value may refuse in any way
+    except BaseException as error:  # noqa: BLE001 - the value may refuse in any way
         raise EncodeError(f"task {name}: its value cannot leave the child process: {error}") from None
 
 
@@ -120,7 +120,7 @@ def unpickled_value(task: Runnable, value: bytes | bytearray | memoryview) -> An
     """Return the value. Raises ``EncodeError`` where only the child could unpickle it."""
     try:
         return pickle.loads(value)  # noqa: S301 - our own bytes
-    except Exception as error:
+    except BaseException as error:
         raise EncodeError(
             f"task {task.name}: its value cannot come back from the child process: {error}"
         ) from error
@@ -146,7 +146,7 @@ def _request(ended: Ended, request: RetryRequested | ReplaceRequested) -> None:
     try:
         ended.request = pickle.dumps(request)
         pickle.loads(ended.request)  # noqa: S301 - our own bytes
-    except Exception:  # noqa: BLE001 - what it carries may refuse in any way
+    except BaseException:  # noqa: BLE001 - what it carries may refuse in any way
         ended.request = b""
         what = "the arguments of the next run" if isinstance(request, RetryRequested) else "a workflow"
         ended.error = portable(_cannot_come_back(what))
@@ -171,6 +171,6 @@ def _raised(ended: Ended) -> Exception:
         return restored(ended.error)
     try:
         request: Exception = pickle.loads(ended.request)  # noqa: S301 - our own bytes
-    except Exception:  # noqa: BLE001 - what it carries may be known in the child alone
+    except BaseException:  # noqa: BLE001 - what it carries may be known in the child alone
         return _cannot_come_back("what it asked for")
     return request

@@ -18,6 +18,8 @@ import msgspec
 from celeriac.errors import RemoteError
 from celeriac.wire.preview import preview
 
+_DEEPEST = 8
+
 
 class Likeness(msgspec.Struct):
     """Stands for an exception. Each field of bytes is a pickle of its own, so that one that fails spoils no other.
@@ -40,17 +42,22 @@ class Likeness(msgspec.Struct):
     text: str
 
 
-def portable(error: Exception) -> Likeness:
-    """Return the likeness that is sent in place of an exception."""
+def portable(error: Exception, depth: int = _DEEPEST) -> Likeness:
+    """Return the likeness that is sent in place of an exception.
+
+    :param depth: levels of what it holds that are taken apart where they cannot be pickled: it may hold itself.
+    """
     kind = type(error)
-    attributes = {name: portable_value(value) for name, value in vars(error).items()}
+    attributes = {name: portable_value(value, depth) for name, value in vars(error).items()}
     likeness = Likeness(
         whole=None,
         kinds=[data for above in kind.__mro__ if (data := _by_reference(above)) is not None],
         exact=_by_reference(kind) is not None,
         name=kind.__qualname__,
         module=kind.__module__,
-        arguments=[portable_value(argument) or pickle.dumps(preview(argument)) for argument in error.args],
+        arguments=[
+            portable_value(argument, depth) or pickle.dumps(preview(argument)) for argument in error.args
+        ],
         attributes={name: data for name, data in attributes.items() if data is not None},
         text=_text(error),
     )
@@ -59,15 +66,17 @@ def portable(error: Exception) -> Likeness:
     return likeness
 
 
-def portable_value(value: Any) -> bytes | None:
+def portable_value(value: Any, depth: int = _DEEPEST) -> bytes | None:
     """Return the pickle of a value, with exceptions in it replaced by likenesses; ``None`` where pickling fails."""
     data = _pickled(value)
-    if data is None and isinstance(value, Exception):
-        data = pickle.dumps(portable(value))
-    if data is None and type(value) in (list, tuple):
-        data = pickle.dumps([portable_value(item) or pickle.dumps(preview(item)) for item in value])
-        data = pickle.dumps(_Items(data))
-    return data
+    if data is not None or depth <= 0:
+        return data
+    if isinstance(value, Exception):
+        return pickle.dumps(portable(value, depth - 1))
+    if type(value) not in (list, tuple):
+        return None
+    data = pickle.dumps([portable_value(item, depth - 1) or pickle.dumps(preview(item)) for item in value])
+    return pickle.dumps(_Items(data))
 
 
 class _Items(msgspec.Struct):
@@ -89,7 +98,7 @@ def restored(sent: Likeness) -> Exception:
             if _text(error) == sent.text:
                 return error
         return _bare(_stand_in(sent, kinds), arguments, attributes)
-    except Exception:  # noqa: BLE001 - a class of the user's may refuse in any way
+    except BaseException:  # noqa: BLE001 - a class of the user's may refuse in any way
         return RemoteError(sent.name, arguments, sent.module, sent.text)
 
 
@@ -141,7 +150,7 @@ def _whole(error: Exception) -> bytes | None:
     try:
         data = pickle.dumps(error)
         copy = pickle.loads(data)  # noqa: S301 - our own bytes
-    except Exception:  # noqa: BLE001 - a class of the user's may fail in any way
+    except BaseException:  # noqa: BLE001 - a class of the user's may fail in any way
         return None
     same = (
         type(copy) is type(error) and _text(copy) == _text(error) and vars(copy).keys() == vars(error).keys()
@@ -153,7 +162,7 @@ def _pickled(value: Any) -> bytes | None:
     try:
         data = pickle.dumps(value)
         pickle.loads(data)  # noqa: S301 - our own bytes
-    except Exception:  # noqa: BLE001 - a class of the user's may fail in any way
+    except BaseException:  # noqa: BLE001 - a class of the user's may fail in any way
         return None
     return data
 
@@ -162,7 +171,7 @@ def _unpickled(data: bytes) -> Any:
     """Return the value, or a text that says that only the child could unpickle it."""
     try:
         return pickle.loads(data)  # noqa: S301 - our own bytes
-    except Exception as error:  # noqa: BLE001 - its module cannot be imported here
+    except BaseException as error:  # noqa: BLE001 - its module cannot be imported here
         return f"<cannot be unpickled here: {preview(error)}>"
 
 
@@ -173,5 +182,5 @@ def _by_reference(kind: type) -> bytes | None:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a class may make its text in any way
+    except BaseException:  # noqa: BLE001 - a class may make its text in any way
         return preview(error)

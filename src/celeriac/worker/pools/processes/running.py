@@ -105,9 +105,9 @@ class Running:
             task = self._tasks.get(told.reference)
             if task is None:
                 task = self._know(told.reference, pickle.loads(told.reference))  # noqa: S301 - our own bytes
-        except Exception as error:  # noqa: BLE001 - what the arguments' classes do is their task's failure
+        except BaseException as error:  # noqa: BLE001 - what the arguments' classes do is their task's failure
             ended = Ended()
-            note(ended, error)
+            note(ended, as_exception(error))
             return ENDED, pickle.dumps(ended)
         kind, answer = contextvars.copy_context().run(self._run, task, told)
         return kind + WORN if self._is_worn() else kind, answer
