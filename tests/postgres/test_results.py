@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 from celery.contrib.testing.worker import start_worker
 from celery.result import AsyncResult
 
+from celeriac.clock import SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, ContentRefused, MalformedMessage
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.url import parse_postgres_url
@@ -359,6 +361,40 @@ class TestOutages:
                 except BackendUnavailable:
                     pass
             assert [record.result async for record in records] == [1]
+
+    async def test_a_look_that_failed_late_is_made_again_soon(
+        self, app, open_results, postgres_server, postgres_schema
+    ):
+        """As where a connection hangs: the look fails after half a minute, and nobody tells of the result."""
+        clock = Jumping()
+        backend = open_results(clock=clock)
+        async with backend.follow(["one"]) as records, asyncio.timeout(20):
+            with postgres_server.client(postgres_schema) as connection, connection.transaction():
+                connection.execute("LOCK TABLE celery_taskmeta IN ACCESS EXCLUSIVE MODE")
+                while not (blocked := blocked_by(connection)):  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.01)
+                clock.ahead += 1000
+                for pid, _ in blocked:
+                    connection.execute("SELECT pg_cancel_backend(%s)", [pid])
+                while blocked & blocked_by(connection):  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(app.backend.store_result, "one", 42, SUCCESS)
+            assert [record.result async for record in records] == [42]
+
+
+class Jumping(SystemClock):
+    """A clock that time passes on when it is told."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+def blocked_by(connection) -> set:
+    """The statements that wait for a lock of this connection: process, and when it began."""
+    query = "SELECT pid, query_start FROM pg_stat_activity WHERE %s::int = ANY(pg_blocking_pids(pid))"
+    return set(connection.execute(query, [connection.info.backend_pid]).fetchall())
 
 
 async def drop_idle(backend):

@@ -47,6 +47,8 @@ _BATCH = 500
 _POLL = 0.5
 """Seconds between looks at the table while any task is followed: Celery's workers tell nobody."""
 
+_LONGEST_POLL = 15.0
+
 _BLIND_POLL = 0.1
 """The same where nothing can be listened to, at first; it grows to ``_POLL``."""
 
@@ -245,12 +247,15 @@ class PostgresBackend:
             try:
                 await self._look()
             except BackendUnavailable:
+                self._look_at_all = True  # what was told may be what could not be read
                 await asyncio.sleep(_BLIND_POLL)
+                pause = _POLL
+                continue
             except BackendError as error:
                 self._following.fail(error)
             took = self._clock.monotonic() - started
             # Reading thousands of pending ids again and again must leave room for their stores.
-            pause = max(_POLL, 10 * took) if self._hears else min(_POLL, 1.5 * pause)
+            pause = min(max(_POLL, 10 * took), _LONGEST_POLL) if self._hears else min(_POLL, 1.5 * pause)
 
     async def _look(self) -> None:
         """Read what is told to have changed, or else all that is pending."""
