@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 import msgspec
 
 from celeriac.beat.entry import Entry
+from celeriac.board import SLOT_KEPT
 from celeriac.schedule.slots import jitter_of, latest_slots
 
 MOST = 1000
@@ -74,7 +75,8 @@ def line_of(entry: Entry, key: str, last: float | None, alive_since: float, now:
     :param last: its last slot, as the broker knows it.
     :param alive_since: since when there was always a process that ticks.
     """
-    dealt_with = max(entry.since, entry.since if last is None else last)
+    # Of what was missed before that nobody knows any more whether it was ticked.
+    dealt_with = max(entry.since, entry.since if last is None else last, now - SLOT_KEPT)
     first = entry.next(dealt_with)
     if first is None or first > now:
         return Line(entry, key, deque(), first)

@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack, get_args
 
 import msgspec
 
-from celeriac.beat.entry import CatchUp, Entry, Overlap
+from celeriac.beat.entry import CatchUp, Entry, Overlap, is_entry_name
 from celeriac.beat.ticking import Arguments
 from celeriac.canvas.nodes import Node
 from celeriac.client.app import App
@@ -71,8 +71,10 @@ def make_entry(
 
     Raises ``ConfigError`` for a value that cannot be used, ``ArgumentError`` for arguments that the task does not take.
     """
-    if not isinstance(name, str) or not name or len(name) > 200:
-        raise ConfigError(f"the name of a periodic task is text of 1 to 200 characters, not {name!r:.100}")
+    if not is_entry_name(name):
+        raise ConfigError(
+            f"the name of a periodic task is text of 1 to 200 characters, none of them a NUL, not {name!r:.100}"
+        )
     what = f"periodic task {name!r}"
     policy = _policy(what, given)
     args, kwargs = given.get("args") or (), given.get("kwargs") or {}

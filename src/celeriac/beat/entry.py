@@ -13,9 +13,12 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from celeriac.errors import MalformedMessage
 from celeriac.quantities import FARTHEST, LONGEST
+from celeriac.schedule.crontab import Crontab
 from celeriac.schedule.interval import SHORTEST, Interval, Once
 from celeriac.schedule.slots import Schedule
+from celeriac.schedule.solar import EVENTS, MOST_LAT, MOST_LON, Solar
 from celeriac.wire.extended_json import decode_json
 
 CatchUp: TypeAlias = Literal["one", "all", "none"]
@@ -92,6 +95,20 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.anchor - steps * self.schedule.every
 
 
+_LONGEST_NAME = 200
+
+_EARLIEST = -6e10
+"""The year 68: a moment for which every time zone has a date."""
+
+_LONGEST_FIELD = 1000
+"""Characters of a field of a crontab: every minute of an hour has fewer."""
+
+
+def is_entry_name(name: object) -> bool:
+    """Whether every server can keep an entry of this name."""
+    return isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and "\0" not in name
+
+
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder(Entry).decode
 
@@ -107,18 +124,46 @@ def read_entry(text: str) -> Entry | None:
         entry = _read(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    return entry if _can_be_computed(entry) else None
+    return (
+        entry if _can_be_kept(entry) and _can_be_computed(entry.schedule) and _can_be_called(entry) else None
+    )
 
 
-def _can_be_computed(entry: Entry) -> bool:
-    """Whether the slots of an entry that anybody may have written can be computed in a moment."""
-    schedule = entry.schedule
-    if isinstance(schedule, Interval) and not SHORTEST <= schedule.every <= LONGEST:
+def _can_be_kept(entry: Entry) -> bool:
+    """Whether any server can keep the slots of an entry that anybody may have written, and every time is one."""
+    noted = entry.since, entry.declared, entry.seen, entry.window or 0.0
+    given = [moment for moment in (entry.start, entry.end) if moment is not None]
+    if isinstance(entry.schedule, Once):
+        given.append(entry.schedule.at)
+    return (
+        is_entry_name(entry.name)
+        and all(0 <= moment < FARTHEST for moment in noted)
+        and all(_EARLIEST < moment < FARTHEST for moment in given)
+        and 0 <= entry.jitter < LONGEST  # an early slot would be followed by the next one at once
+        and 0 < entry.overlap_for < LONGEST
+    )
+
+
+def _can_be_computed(schedule: Schedule) -> bool:
+    """Whether the slots of a schedule can be computed in a moment."""
+    if isinstance(schedule, Interval):
+        return SHORTEST <= schedule.every <= LONGEST
+    if isinstance(schedule, Solar):
+        return schedule.event in EVENTS and abs(schedule.lat) <= MOST_LAT and abs(schedule.lon) <= MOST_LON
+    if isinstance(schedule, Crontab):
+        return all(len(text) <= _LONGEST_FIELD for text in schedule.texts)
+    return True
+
+
+def _can_be_called(entry: Entry) -> bool:
+    """Whether there are arguments and options."""
+    try:
+        args, kwargs = decode_json(entry.arguments)
+        options = decode_json(entry.options)
+    except (MalformedMessage, TypeError, ValueError):
         return False
-    moments = [entry.since, entry.start or 0.0, entry.end or 0.0, entry.jitter, entry.window or 0.0]
-    if isinstance(schedule, Once):
-        moments.append(schedule.at)
-    return all(abs(moment) < FARTHEST for moment in moments)
+    headers = options.get("headers") if isinstance(options, dict) else 0
+    return isinstance(args, list) and isinstance(kwargs, dict) and isinstance(headers, dict | None)
 
 
 def newest(entries: Iterable[Entry]) -> dict[str, Entry]:

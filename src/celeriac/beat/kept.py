@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from celeriac.beat.entry import Entry, newest, read_entry, write_entry
-from celeriac.board import Sets
+from celeriac.board import SLOT_AHEAD, Sets
 from celeriac.broker import Broker, Exchange
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError
@@ -53,7 +53,8 @@ class Kept:
         found = await self._sets.load(self._set, [_ENTRIES, _PAUSED])
         texts = found.sets[_ENTRIES]
         self._read = {text: self._read[text] if text in self._read else read_entry(text) for text in texts}
-        entries = newest(entry for entry in self._read.values() if entry is not None)
+        border = self._clock.now() + SLOT_AHEAD
+        entries = newest(_believed(entry, border) for entry in self._read.values() if entry is not None)
         return Contents(entries, frozenset(found.sets[_PAUSED]), found.revision)
 
     async def revision(self) -> int:
@@ -130,3 +131,10 @@ class Kept:
             await self._sets.remove(self._set, {_ENTRIES: old})
         if new or old:
             await self.announce()
+
+
+def _believed(entry: Entry, border: float) -> Entry:
+    """Return the entry; one that claims to be declared in the future, which none would ever replace, as the oldest."""
+    if entry.declared < border and entry.seen < border:
+        return entry
+    return msgspec.structs.replace(entry, declared=0.0, seen=0.0)

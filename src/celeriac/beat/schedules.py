@@ -19,7 +19,7 @@ from celeriac.client.app import App
 from celeriac.client.result import Result
 from celeriac.client.task import Task
 from celeriac.errors import ConfigError
-from celeriac.quantities import MOMENT, require
+from celeriac.quantities import FARTHEST, MOMENT, require
 from celeriac.schedule.days import zone_of
 from celeriac.schedule.slots import latest_slots
 
@@ -227,4 +227,5 @@ def _ahead(entry: Entry, now: float) -> Iterator[datetime]:
 
 
 def _moment(slot: float | None) -> datetime | None:
-    return None if slot is None else datetime.fromtimestamp(slot, UTC)
+    """Return a slot as a time; ``None`` for one that is so far off that it is none of ours."""
+    return datetime.fromtimestamp(slot, UTC) if slot is not None and 0 <= slot < FARTHEST else None

@@ -21,7 +21,7 @@ from celeriac.beat.source import Source, SourceTaken
 from celeriac.beat.ticking import Arguments, Ticking, Undeclared
 from celeriac.broker import Binding
 from celeriac.client.app import App
-from celeriac.errors import BackendError, BackendUnavailable, BrokerError, BrokerUnavailable
+from celeriac.errors import BackendError, BackendUnavailable, BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.retry import Backoff
 from celeriac.wire.envelope import Envelope
 
@@ -261,6 +261,9 @@ class Ticker:
             logger.warning("%s", error)
             line.again = now + _LOOK
             return
+        except CeleriacError as error:
+            logger.error("%s cannot be sent; its slot is left out: %s", line.entry.name, error)
+            done = True
         except Exception:
             logger.exception("%s cannot be sent; its slot is left out", line.entry.name)
             done = True

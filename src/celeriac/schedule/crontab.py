@@ -82,12 +82,13 @@ class Crontab(msgspec.Struct, frozen=True, tag="crontab", dict=True):
         """Say which parts mean something else than they seem to say, and what."""
         return [
             f"{unit.name}: {oddity}"
-            for unit, text in zip(_UNITS, self._texts, strict=True)
+            for unit, text in zip(_UNITS, self.texts, strict=True)
             for oddity in read_field(unit, text).oddities
         ]
 
     @cached_property
-    def _texts(self) -> tuple[str, ...]:
+    def texts(self) -> tuple[str, ...]:
+        """The fields, in the order of Celery's arguments."""
         return self.minute, self.hour, self.day_of_week, self.day_of_month, self.month_of_year
 
     @cached_property

@@ -30,7 +30,10 @@ class _Event(msgspec.Struct, frozen=True):
     center: bool
 
 
-_EVENTS = {
+MOST_LAT, MOST_LON = 90.0, 180.0
+"""Degrees that a place has at the most."""
+
+EVENTS = {
     "dawn_astronomical": _Event("next_rising", "-18", center=True),
     "dawn_nautical": _Event("next_rising", "-12", center=True),
     "dawn_civil": _Event("next_rising", "-6", center=True),
@@ -79,13 +82,13 @@ class Solar(msgspec.Struct, frozen=True, tag="solar", dict=True):
         observer = ephem.Observer()
         observer.lat, observer.lon = str(self.lat), str(self.lon)
         observer.elev = observer.pressure = 0
-        observer.horizon = _EVENTS[self.event].horizon
+        observer.horizon = EVENTS[self.event].horizon
         return ephem, observer
 
     def _on(self, ordinal: int) -> float | None:
         """Return the event within a day of UTC."""
         ephem, observer = self._observer
-        event = _EVENTS[self.event]
+        event = EVENTS[self.event]
         start = midnight(ordinal)
         options = {"use_center": True} if event.center else {}
         day = ephem.Date(ephem.Date("1970/1/1") + start / DAY)
@@ -107,11 +110,11 @@ def solar(event: str, lat: float, lon: float) -> Solar:
 
     Raises ``ScheduleError`` for another event or place, and where ``ephem`` is not installed.
     """
-    if event not in _EVENTS:
-        raise ScheduleError(f"solar({event!r:.100}): give one of {', '.join(_EVENTS)}")
-    for name, degrees, most in (("lat", lat, 90), ("lon", lon, 180)):
+    if event not in EVENTS:
+        raise ScheduleError(f"solar({event!r:.100}): give one of {', '.join(EVENTS)}")
+    for name, degrees, most in (("lat", lat, MOST_LAT), ("lon", lon, MOST_LON)):
         if not is_number(degrees) or abs(degrees) > most:
-            raise ScheduleError(f"solar({name}={degrees!r:.100}): give degrees from -{most} to {most}")
+            raise ScheduleError(f"solar({name}={degrees!r:.100}): give degrees from -{most:g} to {most:g}")
     _ephem()
     return Solar(event, float(lat), float(lon))
 
