@@ -1,6 +1,7 @@
 """The pages of a worker over HTTP, from a thread."""
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.errors import ConfigError
-from celeriac.probes.pages import LONGEST, MOST, Address, Page, PageServer
+from celeriac.probes.pages import LONGEST, MOST, TURN, Address, Page, PageServer
 from celeriac_probe import fetch, main
 
 
@@ -52,6 +53,21 @@ def raw(server: PageServer, request: bytes) -> bytes:
 )
 def test_a_page_with_its_status(served: PageServer, target: str, status: int, body: bytes):
     assert fetch(served.port, target, 30) == (status, body)
+
+
+def test_other_threads_hand_over_sooner_while_a_page_is_made_and_not_afterwards(tmp_path: Path):
+    path, seen, usual = str(tmp_path / "socket"), [], sys.getswitchinterval()
+
+    def page() -> Page:
+        seen.append(sys.getswitchinterval())
+        return Page(200, b"")
+
+    server = PageServer(Address(path=path).listen(), {"/": page})
+    server.start()
+    fetch(path, "/", 30)
+    server.close()  # when it returns, the thread has ended
+    assert seen == [pytest.approx(TURN)]
+    assert sys.getswitchinterval() == usual
 
 
 def test_a_large_page_arrives_whole(served: PageServer):

@@ -1,7 +1,9 @@
 """Serves a few pages over HTTP from a thread of its own, with sockets of the standard library.
 
 Rules: one thread serves all, and no client can hold it up: each has ``PATIENCE`` seconds to ask and to read. A page is
-made in this thread, while the event loop may be busy or stuck.
+made in this thread, while the event loop may be busy or stuck. Each call of the system lets another thread go on, which
+may keep the interpreter lock for the switch interval, 5 ms: that is shortened for as long as a client is answered, and
+not otherwise, since every thread would pay for it.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -30,6 +33,9 @@ LONGEST = 16 * 1024
 
 MOST = 64
 """The most clients that are waited for at once; further ones wait in the system's queue."""
+
+TURN = 0.0001
+"""Seconds after which another thread hands over the interpreter lock while a client is answered."""
 
 PLAIN = "text/plain; charset=utf-8"
 
@@ -118,23 +124,31 @@ class PageServer:
 
     def _run(self) -> None:
         while True:
-            for key, _ in self._selector.select(PATIENCE if self._awaited else None):
-                if key.fileobj is self._stopped:
-                    self._end()
+            ready = self._selector.select(PATIENCE if self._awaited else None)
+            usual = sys.getswitchinterval()
+            sys.setswitchinterval(min(usual, TURN))
+            try:
+                if self._serve([key.fileobj for key, _ in ready]):
                     return
-                if key.fileobj is self._listening:
-                    self._accept()
-                else:
-                    assert isinstance(key.fileobj, socket.socket)
-                    self._hear_again(key.fileobj)
-            self._drop_the_slow()
+            finally:
+                sys.setswitchinterval(usual)
+
+    def _serve(self, ready: Sequence[object]) -> bool:
+        """Deal with the sockets that are ready; return whether it is the end."""
+        for one in ready:
+            if one is self._stopped:
+                self._end()
+                return True
+            if one is self._listening:
+                self._accept()
+            else:
+                assert isinstance(one, socket.socket)
+                self._hear_again(one)
+        self._drop_the_slow()
+        return False
 
     def _accept(self) -> None:
-        """Take a client; answer at once if its request is there already.
-
-        Each call of the system lets the event loop's thread go on, which may then keep the interpreter lock for some
-        milliseconds: the fewer calls, the sooner the answer.
-        """
+        """Take a client; answer at once if its request is there already: the fewer calls, the sooner the answer."""
         try:
             client, _ = self._listening.accept()
         except OSError:  # it has gone already, or there are too many open files
