@@ -17,6 +17,28 @@ def failing() -> Page:
     raise ValueError("no page")
 
 
+def test_other_threads_hand_over_sooner_while_a_page_is_made_and_not_afterwards(tmp_path: Path):
+    """This is the first test here: no other server runs in this process yet."""
+    paths = [str(tmp_path / name) for name in ("outer", "inner")]
+    seen, usual = [], sys.getswitchinterval()
+
+    def inner() -> Page:
+        seen.append(sys.getswitchinterval())
+        return Page(200, b"")
+
+    servers = [
+        PageServer(Address(path=path).listen(), {"/": page})
+        for path, page in zip(paths, (lambda: Page(fetch(paths[1], "/", 30)[0], b""), inner), strict=True)
+    ]
+    for server in servers:
+        server.start()
+    assert fetch(paths[0], "/", 30)[0] == 200
+    for server in servers:
+        server.close()  # when it returns, the thread has ended
+    assert seen == [pytest.approx(TURN)]
+    assert sys.getswitchinterval() == usual
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[PageServer]:
     pages = {
@@ -53,21 +75,6 @@ def raw(server: PageServer, request: bytes) -> bytes:
 )
 def test_a_page_with_its_status(served: PageServer, target: str, status: int, body: bytes):
     assert fetch(served.port, target, 30) == (status, body)
-
-
-def test_other_threads_hand_over_sooner_while_a_page_is_made_and_not_afterwards(tmp_path: Path):
-    path, seen, usual = str(tmp_path / "socket"), [], sys.getswitchinterval()
-
-    def page() -> Page:
-        seen.append(sys.getswitchinterval())
-        return Page(200, b"")
-
-    server = PageServer(Address(path=path).listen(), {"/": page})
-    server.start()
-    fetch(path, "/", 30)
-    server.close()  # when it returns, the thread has ended
-    assert seen == [pytest.approx(TURN)]
-    assert sys.getswitchinterval() == usual
 
 
 def test_a_large_page_arrives_whole(served: PageServer):

@@ -13,8 +13,8 @@ import selectors
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
@@ -125,13 +125,9 @@ class PageServer:
     def _run(self) -> None:
         while True:
             ready = self._selector.select(PATIENCE if self._awaited else None)
-            usual = sys.getswitchinterval()
-            sys.setswitchinterval(min(usual, TURN))
-            try:
+            with _short_turns():
                 if self._serve([key.fileobj for key, _ in ready]):
                     return
-            finally:
-                sys.setswitchinterval(usual)
 
     def _serve(self, ready: Sequence[object]) -> bool:
         """Deal with the sockets that are ready; return whether it is the end."""
@@ -238,6 +234,23 @@ class _Asking:
     @property
     def is_complete(self) -> bool:
         return b"\r\n\r\n" in self.request or b"\n\n" in self.request
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let other threads hand over the interpreter lock after ``TURN`` seconds within the block.
+
+    Where that is so already, another server answers as well, and it is for that one to end it.
+    """
+    usual = sys.getswitchinterval()
+    if usual < 2 * TURN:
+        yield
+        return
+    sys.setswitchinterval(TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def _listen_on_path(path: str) -> socket.socket:
