@@ -15,6 +15,7 @@ import msgspec
 
 from celeriac.board import Board
 from celeriac.errors import Finding
+from celeriac.set_aside import DeadLetters, Failed, FailedTasks
 from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
@@ -45,6 +46,10 @@ class Receipt(Protocol):
 
     async def bury(self, reason: str) -> None:
         """Move the message to the dead-letter list."""
+        ...
+
+    async def fail(self, failed: Failed) -> None:
+        """Move the message to the failed list: its task failed for good."""
         ...
 
 
@@ -128,40 +133,6 @@ class Subscription(Protocol):
 
     async def drop_queue(self, queue: str) -> None:
         """Take from this queue no longer."""
-        ...
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that was set aside.
-
-    :param id: names the entry in the dead-letter list.
-    :param died_at: seconds since the epoch.
-    """
-
-    id: str
-    envelope: Envelope | Unreadable
-    queue: str
-    reason: str
-    died_at: float
-
-
-class DeadLetters(Protocol):
-    """Messages that were set aside, oldest first; kept until retried or deleted."""
-
-    async def list(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
-        """Return up to ``limit`` entries."""
-        ...
-
-    async def count(self) -> int:
-        """Return how many there are."""
-        ...
-
-    async def retry(self, ids: Sequence[str]) -> int:
-        """Put these back on the queues they came from, atomically each; return how many were."""
-        ...
-
-    async def delete(self, ids: Sequence[str]) -> int:
-        """Delete these; return how many were."""
         ...
 
 
@@ -359,12 +330,14 @@ class Survey(msgspec.Struct, frozen=True):
 
     :param parked: until they are due; ``dead`` as dead letters.
     :param taken: by workers and not settled yet, Celery's included; ``None`` where the broker does not tell.
+    :param failed: of tasks that failed for good.
     """
 
     queues: Sequence[QueueState]
     parked: int
     taken: int | None
     dead: int
+    failed: int
 
 
 @runtime_checkable
@@ -448,6 +421,11 @@ class Broker(Protocol):
     @property
     def dead(self) -> DeadLetters:
         """The dead-letter list."""
+        ...
+
+    @property
+    def failed(self) -> FailedTasks:
+        """The failed list."""
         ...
 
     @property

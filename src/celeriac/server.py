@@ -15,6 +15,7 @@ from celeriac.backend import Backend, EncodedPart, EncodedResult, Standing
 from celeriac.board import Board
 from celeriac.broker import Broker, Receipt
 from celeriac.clock import Clock
+from celeriac.set_aside import Cap, Failed
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
@@ -26,6 +27,11 @@ class Terms(msgspec.Struct, frozen=True):
     settings: Settings
     codecs: Codecs
     clock: Clock
+
+    @property
+    def failed(self) -> Cap:
+        """How much the failed list keeps."""
+        return Cap(self.settings.keep_failed, self.settings.keep_failed_days * 86400.0)
 
 
 class Server(Protocol):
@@ -71,6 +77,7 @@ class Landing(msgspec.Struct, frozen=True):
 
     :param receipt: the receipt of the message, which is settled in the same step.
     :param buried: why the message goes to the dead-letter list; ``None`` acknowledges it.
+    :param failed: with it, the message goes to the failed list.
     :param held: whether to store and count only; the caller then publishes and settles with a second landing.
     """
 
@@ -80,6 +87,7 @@ class Landing(msgspec.Struct, frozen=True):
     messages: Sequence[tuple[Envelope, Route]] = ()
     buried: str | None = None
     held: bool = False
+    failed: Failed | None = None
 
 
 class Settlements(Protocol):

@@ -13,7 +13,7 @@ import msgspec
 
 from celeriac.canvas.budget import MAX_FOLLOW_UP_BYTES, MAX_FOLLOW_UPS
 from celeriac.errors import ConfigError
-from celeriac.quantities import RATE, SECONDS, Check, Rate, number, or_none, require, whole
+from celeriac.quantities import RATE, SECONDS, Check, Rate, is_number, number, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.schedule.days import zone_of
 from celeriac.wire.content import COMPRESSIONS, MAX_DECOMPRESSED_RATIO, MAX_DECOMPRESSED_SIZE
@@ -49,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param max_deliveries: how often a message is delivered before it is set aside as poison.
     :param max_follow_ups: how many messages what follows one message may be: callbacks, the next step, errbacks.
     :param max_follow_up_bytes: bytes of their bodies together.
+    :param keep_failed: how many messages of tasks that failed for good the broker keeps, whole and with nothing hidden,
+        so that they can be run again; the oldest go first. 0: none.
+    :param keep_failed_days: for how many days.
     :param prefetch: how many messages a worker may hold that cannot start yet, 64 at most; 0: it takes only what it can
         start now.
     :param publish_timeout: seconds after which a publish that got no answer raises.
@@ -93,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     track_started: bool = False
     delivery: Delivery = "at_least_once"
     max_deliveries: int = 5
+    keep_failed: int = 10_000
+    keep_failed_days: float = 7.0
     max_follow_ups: int = MAX_FOLLOW_UPS
     max_follow_up_bytes: int = MAX_FOLLOW_UP_BYTES
     prefetch: int = MOST_AHEAD
@@ -177,6 +182,11 @@ ALLOWED: Mapping[str, Check] = {
     "track_started": FLAG,
     "delivery": _one_of(*get_args(Delivery)),
     "max_deliveries": whole(1),
+    "keep_failed": whole(0),
+    "keep_failed_days": (
+        "days, more than 0 and at most 3650",
+        lambda value: is_number(value) and 0 < value <= 3650,
+    ),
     "max_follow_ups": whole(1),
     "max_follow_up_bytes": whole(1),
     "prefetch": (

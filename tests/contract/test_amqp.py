@@ -9,8 +9,10 @@ import pytest
 import amqp
 from celeriac.board import Board
 from celeriac.servers.rabbitmq import AmqpBroker
+from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BrokerContract,
+    FailedContract,
     FanoutContract,
     LeasesContract,
     OnceContract,
@@ -72,6 +74,17 @@ def no_delayed_messages(rabbit_server: RabbitServer, delays: None) -> None:
 
 class TestAmqpBroker(BrokerContract, OnceContract):
     """Messages."""
+
+
+class TestAmqpFailed(FailedContract):
+    """What failed for good."""
+
+    @pytest.fixture
+    async def capped(self, rabbit_url: str, prefix: str) -> AsyncIterator[AmqpBroker]:
+        url = f"{rabbit_url}?max_priority=9"
+        broker = AmqpBroker(url, priorities="lowest_first", prefix=prefix, failed=Cap(most=3))
+        yield broker
+        await broker.close()
 
 
 @pytest.mark.usefixtures("no_delayed_messages")

@@ -7,12 +7,14 @@ import pytest
 from celeriac.board import Board
 from celeriac.servers.memory.broker import MemoryBroker, _Message
 from celeriac.servers.memory.results import MemoryBackend
+from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,
     BoardContract,
     BrokerContract,
     ChordContract,
+    FailedContract,
     FanoutContract,
     OnceContract,
     Plant,
@@ -46,6 +48,21 @@ def plant(broker: MemoryBroker) -> Plant:
 
 class TestMemoryBroker(BrokerContract, OnceContract, BeatContract):
     """Messages."""
+
+
+class TestMemoryFailed(FailedContract):
+    """What failed for good."""
+
+    @pytest.fixture
+    async def broker(self, request: pytest.FixtureRequest) -> AsyncIterator[MemoryBroker]:
+        most = 3 if "capped" in request.fixturenames else 10_000
+        broker = MemoryBroker(failed=Cap(most))
+        yield broker
+        await broker.close()
+
+    @pytest.fixture
+    def capped(self, broker: MemoryBroker) -> MemoryBroker:
+        return broker
 
 
 class TestMemorySchedule(ScheduleContract):

@@ -9,12 +9,14 @@ from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.url import parse_postgres_url
+from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,
     BoardContract,
     BrokerContract,
     ChordContract,
+    FailedContract,
     FanoutContract,
     OnceContract,
     Plant,
@@ -69,6 +71,16 @@ class TestPostgresBeat(BeatContract):
     """Periodic tasks."""
 
     second = TestPostgresBroker.second
+
+
+class TestPostgresFailed(FailedContract):
+    """What failed for good."""
+
+    @pytest.fixture
+    async def capped(self, connect: Connect, broker: PostgresBroker) -> AsyncIterator[PostgresBroker]:
+        capped = PostgresBroker(connect("guest"), failed=Cap(most=3))
+        yield capped
+        await capped.close()
 
 
 class TestPostgresSchedule(ScheduleContract):

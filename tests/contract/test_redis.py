@@ -7,12 +7,14 @@ import pytest
 
 from celeriac.board import Board
 from celeriac.servers.redis import RedisBackend, RedisBroker
+from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,
     BoardContract,
     BrokerContract,
     ChordContract,
+    FailedContract,
     FanoutContract,
     OnceContract,
     Plant,
@@ -55,6 +57,16 @@ def plant(redis_server: RedisServer, prefix: str) -> Plant:
 
 class TestRedisBroker(BrokerContract, OnceContract, BeatContract):
     """Messages."""
+
+
+class TestRedisFailed(FailedContract):
+    """What failed for good."""
+
+    @pytest.fixture
+    async def capped(self, redis_url: str, prefix: str) -> AsyncIterator[RedisBroker]:
+        broker = RedisBroker(redis_url, key_prefix=prefix, failed=Cap(most=3))
+        yield broker
+        await broker.close()
 
 
 class TestRedisSchedule(ScheduleContract):

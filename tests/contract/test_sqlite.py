@@ -8,12 +8,14 @@ import pytest
 
 from celeriac.board import Board
 from celeriac.servers.sqlite import SqlBackend, SqliteBroker
+from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,
     BoardContract,
     BrokerContract,
     ChordContract,
+    FailedContract,
     FanoutContract,
     OnceContract,
     Plant,
@@ -59,6 +61,16 @@ def plant(broker: SqliteBroker, file: Path) -> Plant:
 
 class TestSqliteBroker(BrokerContract, OnceContract, BeatContract):
     """Messages."""
+
+
+class TestSqliteFailed(FailedContract):
+    """What failed for good."""
+
+    @pytest.fixture
+    async def capped(self, file: Path) -> AsyncIterator[SqliteBroker]:
+        broker = SqliteBroker(str(file), failed=Cap(most=3))
+        yield broker
+        await broker.close()
 
 
 class TestSqliteSchedule(ScheduleContract):

@@ -20,9 +20,9 @@ from celeriac.metrics.counts import (
     summed,
 )
 from celeriac.metrics.family import SNAPSHOT_PATH, FamilyMetrics
-from celeriac.metrics.listening import waits_since
 from celeriac.probes.pages import Address, Page, PageServer
 from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.waiting import waits_since
 
 
 def test_names_that_nobody_registered_are_counted_together():

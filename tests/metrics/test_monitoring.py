@@ -17,12 +17,10 @@ EXAMPLE = ROOT / "examples" / "monitoring"
 
 def exposed() -> dict[str, tuple[str, set[str]]]:
     """Type and labels of each family, by the name of its samples."""
-    snapshot = Snapshot(
-        "host", lag=0.0, broker_up=True, backend_up=True, schedule_lag=0.0, leases_renewed=0, failed_kept=0
-    )
+    snapshot = Snapshot("host", lag=0.0, broker_up=True, backend_up=True, schedule_lag=0.0, leases_renewed=0)
     queue = QueueNumbers("queue", 0, 0.0, consumers=0)
     found = {}
-    for family in Families().of(snapshot, BrokerNumbers([queue], parked=0, taken=0, dead=0)):
+    for family in Families().of(snapshot, BrokerNumbers([queue], parked=0, taken=0, dead=0, failed=0)):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         found[name] = (family.type, set(getattr(family, "_labelnames", ())))
     return found

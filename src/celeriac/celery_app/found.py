@@ -17,7 +17,7 @@ from celeriac.celery_app.commands import commands_of
 from celeriac.celery_app.departures import Departure
 from celeriac.celery_app.preflight import look_at
 from celeriac.celery_app.results import CeleryResults
-from celeriac.celery_app.settings import Mapped, map_settings
+from celeriac.celery_app.settings import OWN, Mapped, map_settings
 from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
 from celeriac.errors import ConfigError
@@ -118,7 +118,10 @@ def _quick_signals() -> Sequence[Signals]:
 def settings_of(celery: Celery) -> Mapped:
     """Return what becomes of an app's settings. Raises ``ConfigError`` for a value that cannot be used."""
     defaults: dict[str, Any] = {name: option.default for name, option in flatten(NAMESPACES)}
-    return map_settings({name: getattr(celery.conf, name) for name in defaults}, defaults)
+    own = {
+        name: value for name in OWN if (value := getattr(celery.conf, f"celeriac_{name}", None)) is not None
+    }
+    return map_settings({name: getattr(celery.conf, name) for name in defaults}, defaults, own)
 
 
 def include(celery: Celery, modules: Sequence[str]) -> None:

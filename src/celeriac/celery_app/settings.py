@@ -58,6 +58,10 @@ _SQL_TABLES = (
 """Settings that only Celery's own store of results in a database goes by."""
 
 
+OWN = ("keep_failed", "keep_failed_days")
+"""celeriac's settings that Celery has no name for; a Celery app sets them with ``celeriac_`` before the name."""
+
+
 class WorkerDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is like where its command line leaves it open.
 
@@ -88,15 +92,18 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
     departures: Sequence[Departure] = ()
 
 
-def map_settings(conf: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapped:
+def map_settings(
+    conf: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any] | None = None
+) -> Mapped:
     """Return celeriac's settings for those of a Celery app.
 
     :param conf: the value of each of Celery's settings, under its new name in small letters.
     :param defaults: Celery's own values, to tell what was set.
+    :param own: celeriac's settings of ``OWN`` that the app has.
 
     Raises ``ConfigError`` for a value that celeriac cannot use, with the name of the setting.
     """
-    return _Mapping(conf, defaults).map()
+    return _Mapping(conf, defaults, own or {}).map()
 
 
 def unclassified(names: Iterable[str]) -> list[str]:
@@ -107,8 +114,9 @@ def unclassified(names: Iterable[str]) -> list[str]:
 class _Mapping:
     """One walk through the settings, which collects what is to be said."""
 
-    def __init__(self, conf: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    def __init__(self, conf: Mapping[str, Any], defaults: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         self._conf = conf
+        self._own = own
         self._defaults = defaults
         self._findings: dict[Departure, None] = {}
 
@@ -245,6 +253,7 @@ class _Mapping:
             control_exchange=conf.get("control_exchange") or CELERYS,
             # Celery's functions check their arguments themselves.
             strict_arguments=False,
+            **self._own,
         )
 
     def _serializer(self, name: str) -> str:

@@ -116,6 +116,12 @@ def _probe() -> click.Command:
     return probe
 
 
+def _failed() -> click.Command:
+    from celeriac.cli.failed import failed
+
+    return failed
+
+
 def _inspect() -> click.Command:
     from celeriac.cli.inspect import inspect
 
@@ -170,6 +176,7 @@ def commands() -> Commands:
             "doctor": ("Say what would be connected to, and what to fix.", _doctor),
             "events": ("Watch what workers do, as it happens.", _events),
             "exporter": ("Serve the metrics of a fleet for Prometheus.", _exporter),
+            "failed": ("List, run again or delete tasks that failed for good.", _failed),
             "migrate": ("Make or update the tables in PostgreSQL, or print them.", _migrate),
             "probe": ("Ask a worker of this machine whether it lives.", _probe),
             "inspect": ("Ask workers what they do.", _inspect),

@@ -110,11 +110,6 @@ class Observation:
         async with begun:
             yield
 
-    def tell(self, failed_kept: Callable[[], int | None]) -> None:
-        """Let the metrics tell how many failed tasks are kept."""
-        if self._process is not None:
-            self._process.failed_kept = failed_kept
-
     def follow(self, worker: Worker) -> None:
         """Look at this worker's queues, and whether it takes from them."""
         self.health.queues = lambda: worker.queues

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import TimeoutError as TooLate
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +16,12 @@ from celeriac.cli.loading import load_existing
 from celeriac.cli.observation import Observation
 from celeriac.cli.shown import split_metrics, takes_metrics
 from celeriac.cli.source import Source, takes_source
-from celeriac.client.app import App
 from celeriac.errors import ConfigError
-from celeriac.metrics.page import PATIENCE
-from celeriac.monitor.filters import Filter
-from celeriac.wire.result import FAILURE
 
 if TYPE_CHECKING:
-    from celeriac.monitor.monitor import Monitor
     from celeriac.web.access import Authorize, User
 
 ROLES = "read, write"
-
-FAILED = Filter(state=FAILURE)
-
-MOST_COUNTED = 1_000_000
-"""Failed tasks of the history that a scrape counts at the most."""
-
 
 @click.command("web", short_help="Show the fleet in a browser: tasks, errors, queues, workers.")
 @click.option(
@@ -112,26 +98,9 @@ def web(
                 hosts=listens,
                 read_only=read_only,
                 ready=lambda address: say(f"dashboard at http://{address}/ (stop with Ctrl-C)"),
-                around=partial(_observed, observation, app),
+                around=lambda _: observation.beside(app),
             )
         )
-
-
-@asynccontextmanager
-async def _observed(observation: Observation, app: App, monitor: Monitor) -> AsyncIterator[None]:
-    """Let the metrics tell how many failed tasks the history keeps."""
-    loop = asyncio.get_running_loop()
-
-    def failed_kept() -> int | None:
-        counting = asyncio.run_coroutine_threadsafe(monitor.history.count(FAILED, MOST_COUNTED), loop)
-        try:
-            return counting.result(PATIENCE)
-        except TooLate:
-            return None
-
-    async with observation.beside(app):
-        observation.tell(failed_kept)
-        yield
 
 
 def _authorize(users: Sequence[User], trust_header: str | None) -> Authorize | None:

@@ -186,7 +186,6 @@ class Snapshot(msgspec.Struct):
     :param backend_up: the same of the result store.
     :param reconnects: how often a worker took messages again after an outage of its broker.
     :param events_sent: events of workers that reached somebody, and ``events_dropped`` those that were forgotten.
-    :param failed_kept: failed tasks that a history keeps; ``None`` where there is none.
     :param leases_renewed: how often the leases of taken messages were renewed; ``None`` where that is not needed.
     """
 
@@ -207,7 +206,6 @@ class Snapshot(msgspec.Struct):
     events_sent: int = 0
     events_dropped: int = 0
     leases_renewed: int | None = None
-    failed_kept: int | None = None
 
 
 def summed(snapshots: Iterable[Snapshot], host: str) -> Snapshot:
@@ -239,7 +237,6 @@ def summed(snapshots: Iterable[Snapshot], host: str) -> Snapshot:
         total.reconnects += one.reconnects
         total.events_sent += one.events_sent
         total.events_dropped += one.events_dropped
-        total.failed_kept = one.failed_kept if total.failed_kept is None else total.failed_kept
         if one.leases_renewed is not None:
             total.leases_renewed = one.leases_renewed + (total.leases_renewed or 0)
     total.series, total.published = list(series.values()), list(published.values())

@@ -185,6 +185,11 @@ class Families:
         for name, text, value in (
             ("celeriac_queue_parked", "Messages that wait until they are due, of all queues.", broker.parked),
             ("celeriac_dead_letters", "Messages that were set aside.", broker.dead),
+            (
+                "celeriac_failed_kept",
+                "Messages of failed tasks that are kept, to be run again.",
+                broker.failed,
+            ),
         ):
             if value is not None:
                 family = self._gauge(name, text)
@@ -210,7 +215,6 @@ class Families:
                 "Seconds by which the latest slot of a periodic task was late.",
                 snapshot.schedule_lag,
             ),
-            ("celeriac_failed_kept", "Failed tasks that the history keeps.", snapshot.failed_kept),
         ):
             if value is not None:
                 family = self._gauge(name, text)

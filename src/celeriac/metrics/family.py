@@ -62,5 +62,4 @@ def _counted(snapshot: Snapshot) -> Snapshot:
         broker_up=None,
         backend_up=None,
         schedule_lag=None,
-        failed_kept=None,
     )

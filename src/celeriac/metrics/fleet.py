@@ -22,10 +22,10 @@ from celeriac.metrics.counts import (
     Snapshot,
     WorkerState,
 )
-from celeriac.metrics.listening import eta_of
 from celeriac.quantities import LONGEST, is_number
 from celeriac.wire.event import Event
 from celeriac.wire.names import is_text
+from celeriac.wire.waiting import eta_of
 
 REMEMBERED = 100_000
 """Tasks of which name and queue are remembered."""

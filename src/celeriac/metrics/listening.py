@@ -7,9 +7,7 @@ its ETA waits from then on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any
 
 from celeriac.client.send_listeners import Done, Outgoing, SendListener
 from celeriac.metrics.counts import (
@@ -20,45 +18,14 @@ from celeriac.metrics.counts import (
     Published,
     SeriesTable,
 )
-from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS
-from celeriac.wire.task import SENT_HEADER
+from celeriac.wire.waiting import waits_since
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.decision import Settle
 from celeriac.worker.listeners import Listener
 
-SENTRY_HEADER = "sentry-task-enqueued-time"
-"""Sentry's time of sending, in seconds since the epoch."""
-
-LATEST = 1e12
-"""Seconds since the epoch from which on nothing is believed to be a time."""
-
 OUTCOMES = {SUCCESS: "succeeded", FAILURE: "failed", RETRY: "retried", REVOKED: "revoked"}
 ALL_OUTCOMES = (*OUTCOMES.values(), "ignored", "requeued", "parked", "declined", "refused", "lost", "error")
-
-
-def waits_since(envelope: Envelope | Unreadable) -> float | None:
-    """Return since when a message waits to be taken, in seconds since the epoch, as far as it says so."""
-    if isinstance(envelope, Unreadable):
-        return None
-    headers = envelope.headers
-    value: Any = headers.get(SENT_HEADER)
-    if value is None:
-        value = headers.get(SENTRY_HEADER)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:
-        return None
-    return max(float(value), eta_of(headers.get("eta")))
-
-
-def eta_of(value: Any) -> float:
-    """Return the time of a header or event ``eta``, in seconds since the epoch; 0 where it says none."""
-    if not isinstance(value, str):
-        return 0.0
-    try:
-        eta = datetime.fromisoformat(value)
-    except ValueError:
-        return 0.0
-    return (eta if eta.tzinfo is not None else eta.replace(tzinfo=UTC)).timestamp()
 
 
 class TaskCounting(Listener):

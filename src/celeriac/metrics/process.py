@@ -29,7 +29,6 @@ class ProcessMetrics:
     :ivar lag: returns the seconds by which the event loop is late, or ``None``.
     :ivar broker_up: returns whether the broker answers, or ``None``.
     :ivar backend_up: the same of the result store.
-    :ivar failed_kept: returns how many failed tasks a history keeps, or ``None``.
     :ivar schedule_lag: returns the seconds by which the latest slot of a periodic task was late, or ``None``.
     """
 
@@ -52,7 +51,6 @@ class ProcessMetrics:
         self.broker_up: Callable[[], bool | None] = lambda: None
         self.backend_up: Callable[[], bool | None] = lambda: None
         self.schedule_lag: Callable[[], float | None] = lambda: None
-        self.failed_kept: Callable[[], int | None] = lambda: None
 
     @property
     def listeners(self) -> Sequence[Listener | SendListener]:
@@ -85,7 +83,6 @@ class ProcessMetrics:
             sent,
             dropped,
             self._following.leases_renewed,
-            self.failed_kept(),
         )
 
     def _state(self, worker: Working) -> WorkerState | None:

@@ -17,8 +17,8 @@ import msgspec
 
 from celeriac.broker import Broker, QueueState, Survey, Surveyed
 from celeriac.errors import CeleriacError
-from celeriac.metrics.listening import waits_since
 from celeriac.wire.envelope import Envelope, Unreadable
+from celeriac.wire.waiting import waits_since
 
 FRESH = 5.0
 """Seconds for which numbers are served again, unless told otherwise."""
@@ -55,6 +55,7 @@ class BrokerNumbers(msgspec.Struct, frozen=True):
     parked: int | None = None
     taken: int | None = None
     dead: int | None = None
+    failed: int | None = None
 
 
 class QueueReader:
@@ -133,7 +134,7 @@ class QueueReader:
         numbers = [self._seen_of(state) if looks else self._counted(state) for state in found.queues]
         self._seen = {queue: seen for queue, seen in self._seen.items() if queue in names}
         self._untouched = {queue: since for queue, since in self._untouched.items() if queue in names}
-        return BrokerNumbers(numbers, found.parked, found.taken, found.dead)
+        return BrokerNumbers(numbers, found.parked, found.taken, found.dead, found.failed)
 
     def _counted(self, state: QueueState) -> QueueNumbers:
         """Return the numbers of a queue whose messages cannot be looked at.
@@ -166,7 +167,9 @@ class QueueReader:
 
 async def _count(broker: Broker, names: Sequence[str]) -> Survey:
     states = [QueueState(name, await broker.depth(name)) for name in names]
-    return Survey(states, await broker.schedule.count(), None, await broker.dead.count())
+    return Survey(
+        states, await broker.schedule.count(), None, await broker.dead.count(), await broker.failed.count()
+    )
 
 
 def _identity(head: Envelope | Unreadable) -> str:

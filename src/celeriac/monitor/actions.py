@@ -1,8 +1,9 @@
 """What a person can have done to tasks: run again, cancel, kill, forget.
 
-Rules: a task that is run again gets a new id, and the header ``x-celeriac-retry-of`` names the old one. Its arguments
-come from the result store where that keeps them, else from the text of its event, if that text is whole and reads back
-as the same values; otherwise it is refused, and a person may write the arguments.
+Rules: a task that is run again gets a new id, and the header ``x-celeriac-retry-of`` names the old one. If its message
+is in the failed list, that is sent. Otherwise its arguments come from the result store where that keeps them, else from
+the text of its event, if that is whole and reads back as the same values; otherwise it is refused, and a person may
+write the arguments. What is asked for twice within ``TWICE`` seconds is done once.
 """
 
 from __future__ import annotations
@@ -11,28 +12,47 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from celeriac.client.app import App
 from celeriac.client.revoking import revoke
+from celeriac.clock import Clock
 from celeriac.errors import CeleriacError
+from celeriac.monitor.again import RETRY_OF, Arguments, Refused, send_again, send_all_again
 from celeriac.monitor.history import History
 from celeriac.monitor.masking import HIDDEN
 from celeriac.monitor.rows import TaskRow
 
-RETRY_OF = "x-celeriac-retry-of"
-"""The header that names the task that is run again."""
+TWICE = 10.0
+"""Seconds within which a second wish to run the same task again is taken for a double click."""
 
 
-class Arguments(msgspec.Struct, frozen=True):
-    """The arguments of a task."""
+class Lately:
+    """The tasks that were sent again of late.
 
-    args: list[Any]
-    kwargs: dict[str, Any]
+    :param clock: tells the time.
+    """
 
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sent: dict[tuple[str, str], float] = {}
 
-class Refused(CeleriacError):
-    """It cannot be done; the text says why, and what to do."""
+    def note(self, id: str, changes: str) -> None:
+        """Note that a task is sent again. Raises ``Refused`` if it was, the same way, within ``TWICE`` seconds."""
+        now = self._clock.monotonic()
+        if now - self._sent.get((id, changes), now - TWICE) < TWICE:
+            raise Refused(f"task {id} was sent again a moment ago")
+        self.mark(id, changes)
+
+    def mark(self, id: str, changes: str) -> None:
+        """Note that a task was sent again."""
+        now = self._clock.monotonic()
+        while self._sent and now - self._sent[first := next(iter(self._sent))] >= TWICE:
+            del self._sent[first]
+        self._sent.pop((id, changes), None)
+        self._sent[id, changes] = now
+
+    def forget(self, id: str, changes: str) -> None:
+        """Let it be tried anew: it was not sent after all."""
+        self._sent.pop((id, changes), None)
 
 
 class Partly(Refused):
@@ -52,9 +72,10 @@ class Actions:
     :param history: what is known of the tasks.
     """
 
-    def __init__(self, app: App, history: History) -> None:
+    def __init__(self, app: App, history: History, lately: Lately) -> None:
         self._app = app
         self._history = history
+        self._lately = lately
 
     async def retry(self, id: str, arguments: Arguments | None = None) -> str:
         """Run a task again; return the new id.
@@ -63,6 +84,17 @@ class Actions:
 
         Raises ``Refused`` where the arguments are not known, and as sending does.
         """
+        changes = "" if arguments is None else repr((arguments.args, arguments.kwargs))
+        self._lately.note(id, changes)
+        try:
+            return await self._retry(id, arguments)
+        except BaseException:
+            self._lately.forget(id, changes)
+            raise
+
+    async def _retry(self, id: str, arguments: Arguments | None) -> str:
+        for letter in await self._app.connections().broker.failed.find([id]):
+            return await send_again(self._app, letter, arguments)
         row = await self._known(id)
         given = arguments or await self.arguments(row)
         options: dict[str, Any] = {"headers": {RETRY_OF: id}}
@@ -73,10 +105,15 @@ class Actions:
 
     async def retry_all(self, ids: Sequence[str]) -> int:
         """Run tasks again; return how many. Raises ``Partly`` after all were tried, where some cannot be."""
-        refused = list[str]()
+        kept = {letter.id: letter for letter in await self._app.connections().broker.failed.find(ids)}
+        answers = await send_all_again(self._app, list(kept.values()))
+        refused = [str(answer) for _, answer in answers if isinstance(answer, CeleriacError)]
+        for id in kept:
+            self._lately.mark(id, "")
         for id in ids:
             try:
-                await self.retry(id)
+                if id not in kept:
+                    await self.retry(id)
             except Refused as error:
                 refused.append(str(error))
         if refused:
@@ -86,7 +123,7 @@ class Actions:
         return len(ids)
 
     async def arguments(self, row: TaskRow) -> Arguments:
-        """Return the arguments that a task was called with. Raises ``Refused`` where they are not known whole."""
+        """Return the arguments of a task that is not in the failed list. Raises ``Refused`` if they are not known."""
         stored = await self._stored(row.id)
         if stored is not None:
             return stored
@@ -97,6 +134,15 @@ class Actions:
                 " result_extended"
             )
         return Arguments(list(args), {str(name): value for name, value in kwargs.items()})
+
+    async def retry_failed(self, ids: Sequence[str]) -> int:
+        """Run tasks of the failed list again; return how many. Raises ``Partly`` where some were not sent."""
+        letters = await self._app.connections().broker.failed.find(ids)
+        answers = await send_all_again(self._app, letters)
+        refused = [str(answer) for _, answer in answers if isinstance(answer, CeleriacError)]
+        if refused:
+            raise Partly(len(answers) - len(refused), refused[0])
+        return len(answers)
 
     async def cancel(self, ids: Sequence[str], *, terminate: bool = False, workflow: bool = False) -> int:
         """Revoke tasks, or whole workflows by the ids of their roots; return how many were named."""

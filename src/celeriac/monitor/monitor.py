@@ -18,9 +18,11 @@ from celeriac.broker import Binding, Exchange
 from celeriac.client.app import App
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import CeleriacError
+from celeriac.monitor.actions import Lately
 from celeriac.monitor.fleet import Fleet
 from celeriac.monitor.history import History
 from celeriac.monitor.jobs import Jobs
+from celeriac.monitor.kept import Kept
 from celeriac.monitor.masking import NAMES, Mask
 from celeriac.monitor.queues import Queues
 from celeriac.retry import Backoff
@@ -63,6 +65,8 @@ class Monitor:
         self.fleet = Fleet()
         self.queues = Queues(clock)
         self.jobs = Jobs()
+        self.lately = Lately(clock)
+        self.kept = Kept(clock)
         self.history = History(path, mask=self.mask, now=clock.now)
         self.left_out = 0
         self.trouble = ""
@@ -81,6 +85,11 @@ class Monitor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._write_heard()
         await self.history.close()
+
+    def forget(self) -> None:
+        """Ask the broker again next time: something was changed."""
+        self.queues.forget()
+        self.kept.forget()
 
     async def _listen(self) -> None:
         """Hear events until cancelled; an outage of the broker is waited for."""

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.set_aside import Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY, is_text
@@ -23,7 +24,7 @@ BATCH_BYTES = 32 * 1024 * 1024
 AHEAD_BYTES = 1024 * 1024
 """Bytes of frames that are taken although they cannot start yet."""
 
-Verb = Literal["ack", "requeue", "return", "park", "bury"]
+Verb = Literal["ack", "requeue", "return", "park", "bury", "fail"]
 
 
 class NewMessage(msgspec.Struct, frozen=True):
@@ -61,13 +62,13 @@ class TakenMessage(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """How a taken message is settled; ``detail`` is the time when it is due, or the reason why it is dead."""
+    """How a taken message is settled; ``detail`` is the time when it is due, why it is dead, or what failed."""
 
     verb: Verb
     id: int
     owner: int
     queue: str
-    detail: float | str | None = None
+    detail: float | str | Failed | None = None
 
 
 class DeadMessage(msgspec.Struct, frozen=True):

@@ -6,7 +6,9 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.server import Landing
 from celeriac.servers.queue_rows import Settlement, TakenMessage, Verb
+from celeriac.set_aside import Failed
 
 
 class Keeper(Protocol):
@@ -46,7 +48,16 @@ class RowReceipt:
     async def bury(self, reason: str) -> None:
         await self._settle("bury", reason)
 
-    def spend(self, verb: Verb, detail: float | str | None = None) -> Settlement:
+    async def fail(self, failed: Failed) -> None:
+        await self._settle("fail", failed)
+
+    def spend_for(self, landing: Landing) -> Settlement:
+        """Return the settlement of a landing, and make this receipt void. Raises as ``spend``."""
+        if landing.failed is not None:
+            return self.spend("fail", landing.failed)
+        return self.spend("ack" if landing.buried is None else "bury", landing.buried)
+
+    def spend(self, verb: Verb, detail: float | str | Failed | None = None) -> Settlement:
         """Return the settlement of the message, and make this receipt void. Raises ``DeliveryLost`` if it is void.
 
         A process may take a message again that it gave back. The database cannot tell its old receipt from the new one.
@@ -57,7 +68,7 @@ class RowReceipt:
         self._spent = True
         return self.settlement(verb, detail)
 
-    def settlement(self, verb: Verb, detail: float | str | None = None) -> Settlement:
+    def settlement(self, verb: Verb, detail: float | str | Failed | None = None) -> Settlement:
         """Return the settlement of the message; the receipt stays as it is, so the caller must own it alone."""
         message = self._message
         return Settlement(verb, message.id, message.owner, message.queue, detail)
@@ -66,7 +77,7 @@ class RowReceipt:
         """Make the receipt valid again, because the settlement failed."""
         self._spent = False
 
-    async def _settle(self, verb: Verb, detail: float | str | None = None) -> None:
+    async def _settle(self, verb: Verb, detail: float | str | Failed | None = None) -> None:
         settlement = self.spend(verb, detail)
         try:
             await self._keeper.settle(settlement)

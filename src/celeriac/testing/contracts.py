@@ -16,6 +16,7 @@ _SUITES = {
         "board",
         "broker",
         "chord",
+        "failed",
         "fanout",
         "once",
         "revocation",
@@ -36,6 +37,7 @@ from celeriac.testing.board_contract import (  # noqa: E402
 )
 from celeriac.testing.broker_contract import BrokerContract, Plant  # noqa: E402
 from celeriac.testing.chord_contract import ChordContract  # noqa: E402
+from celeriac.testing.failed_contract import FailedContract  # noqa: E402
 from celeriac.testing.fanout_contract import FanoutContract  # noqa: E402
 from celeriac.testing.once_contract import OnceContract  # noqa: E402
 from celeriac.testing.revocation_contract import RevocationContract  # noqa: E402
@@ -48,6 +50,7 @@ __all__ = [
     "BoardContract",
     "BrokerContract",
     "ChordContract",
+    "FailedContract",
     "FanoutContract",
     "LeasesContract",
     "MarksContract",

@@ -19,11 +19,12 @@ import msgspec
 
 from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
 from celeriac.board import Board
-from celeriac.broker import Beat, Broker, DeadLetters, Delivery, Fanout, Receipt, Schedule, Subscription
+from celeriac.broker import Beat, Broker, Delivery, Fanout, Receipt, Schedule, Subscription
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, Finding
 from celeriac.server import Landing, OnServer, Settlements, Settling
+from celeriac.set_aside import DeadLetters, Failed, FailedTasks
 from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import SUCCESS, ResultRecord
@@ -229,6 +230,11 @@ class FaultyBroker:
         return self._broker.dead
 
     @property
+    def failed(self) -> FailedTasks:
+        """The broker's own."""
+        return self._broker.failed
+
+    @property
     def schedule(self) -> Schedule:
         return self._broker.schedule
 
@@ -348,6 +354,9 @@ class FaultyReceipt:
 
     async def bury(self, reason: str) -> None:
         await self._faults.around("bury", lambda: self._receipt.bury(reason))
+
+    async def fail(self, failed: Failed) -> None:
+        await self._faults.around("ack", lambda: self._receipt.fail(failed))
 
 
 class FaultySettlements:

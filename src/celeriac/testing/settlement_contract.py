@@ -14,6 +14,7 @@ from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BrokerError, DeliveryLost
 from celeriac.server import Landing, Settlements, Settling
+from celeriac.set_aside import Failed
 from celeriac.testing.steps import (
     fresh_queue,
     number_in,
@@ -87,6 +88,50 @@ class SettlementContract:
         assert [letter.reason for letter in letters] == ["beyond help"]
         assert (await results.load([task_id]))[0] is not None
         await _assert_void(delivery)
+
+    async def test_the_messages_of_failed_tasks_are_kept(
+        self, broker: Broker, results: Backend, settlements: Settlements
+    ) -> None:
+        queue, task_id = fresh_queue(), _id()
+        await publish_numbers(broker, queue, range(3))
+        async with broker.subscribe([queue]) as subscription:
+            deliveries = await take_all(subscription, 3)
+            landings = [
+                Landing(
+                    delivery.receipt,
+                    [_result(results, f"{task_id}.{number}", number)],
+                    messages=[_message(f"{queue}.next", number)],
+                    failed=Failed(f"{task_id}.{number}", "no") if number != 1 else None,
+                )
+                for number, delivery in enumerate(deliveries)
+            ]
+            await asyncio.gather(*(settlements.land(landing) for landing in landings))
+            for delivery in deliveries:
+                await _assert_void(delivery)
+        ids = [f"{task_id}.{number}" for number in range(3)]
+        letters = {letter.id: letter for letter in await broker.failed.find(ids)}
+        assert letters.keys() == {ids[0], ids[2]}
+        assert [(letter.queue, letter.reason) for letter in letters.values()] == 2 * [(queue, "no")]
+        assert number_in(letters[ids[2]].envelope) == 2
+        assert None not in await results.load(ids)
+        assert sorted(await _waiting(broker, f"{queue}.next")) == [0, 1, 2]
+
+    async def test_of_a_failed_part_of_a_chord_the_message_is_kept_once_it_is_settled(
+        self, broker: Broker, results: Backend, settlements: Settlements
+    ) -> None:
+        queue, chord_id = fresh_queue(), _id()
+        delivery = await _taken(broker, queue)
+        await _chords(results).open([Opening(chord_id, 1)])
+        part = _part(results, chord_id, 0)
+        landing = Landing(
+            delivery.receipt, [_result(results, chord_id, 1)], [part], failed=Failed(chord_id, "no")
+        )
+        [standing] = await settlements.land(landing)
+        assert standing.claim is not None
+        assert not await broker.failed.find([chord_id])
+        await _chords(results).finish(standing.claim)
+        assert list(await settlements.land(landing)) == []
+        assert [letter.id for letter in await broker.failed.find([chord_id])] == [chord_id]
 
     async def test_the_last_part_is_told_of_the_claim_and_nothing_is_settled_before(
         self, broker: Broker, results: Backend, settlements: Settlements

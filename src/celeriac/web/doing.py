@@ -17,7 +17,8 @@ from starlette.requests import Request
 
 from celeriac.celeriac import Celeriac
 from celeriac.errors import CeleriacError
-from celeriac.monitor.actions import Actions, Arguments, Refused
+from celeriac.monitor.actions import Actions
+from celeriac.monitor.again import Arguments, Refused
 from celeriac.monitor.filters import read_filter
 from celeriac.monitor.jobs import Work
 from celeriac.monitor.masking import HIDDEN
@@ -85,30 +86,20 @@ async def read_form(request: Request) -> Form:
 async def tasks(monitor: Monitor, request: Request) -> Outcome:
     """Retry, cancel, terminate or forget tasks."""
     form = await read_form(request)
-    action = form.one("action")
     ids = form.all("id")
     if form.one("all"):
         wanted = read_filter(
             {name: form.one(name) for name in ("state", "name", "queue", "worker", "root", "group", "text")}
         )
         ids = await monitor.history.ids(wanted, MOST_AT_ONCE)
-    actions = Actions(monitor.app, monitor.history)
+    actions = Actions(monitor.app, monitor.history, monitor.lately)
     deeds: Mapping[str, tuple[Work, str]] = {
         "retry": (actions.retry_all, "sent again"),
         "cancel": (actions.cancel, "cancelled"),
         "terminate": (partial(actions.cancel, terminate=True), "terminated"),
         "forget": (actions.forget, "forgotten here"),
     }
-    work, word = deeds.get(action, (None, ""))
-
-    async def do() -> str:
-        assert work is not None
-        job = await monitor.jobs.run(f"{action} tasks", ids, work)
-        if job.under_way:
-            return f"{counted(len(ids), 'task')}: under way, see About"
-        return f"{counted(job.done, 'task')} {word}" + (f"; not: {job.trouble}" if job.trouble else "")
-
-    return await _done(f"{action} {_named(ids)}", do if work else None, form)
+    return await _to_many(monitor, form, ids, deeds, "tasks")
 
 
 async def jobs(monitor: Monitor, request: Request) -> Outcome:
@@ -134,7 +125,10 @@ async def change(monitor: Monitor, request: Request) -> Outcome:
         args, kwargs = map(_literal, texts)
         if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
             raise Refused("write the arguments as a list or tuple, and the keywords as a dict")
-        new = await Actions(monitor.app, monitor.history).retry(id, Arguments(list(args), kwargs))
+        new = await Actions(monitor.app, monitor.history, monitor.lately).retry(
+            id, Arguments(list(args), kwargs)
+        )
+        monitor.forget()
         return f"sent again as {new}"
 
     return await _done(f"retry {id} with changes", retry, form)
@@ -150,17 +144,17 @@ async def queues(monitor: Monitor, request: Request) -> Outcome:
         if name not in await broker.queues():
             raise Refused(f"there is no queue {name}")
         number = await broker.purge(name)
-        monitor.queues.forget()
+        monitor.forget()
         return f"{counted(number, 'waiting task')} of queue {name} deleted"
 
     async def pause() -> str:
         takers = await monitor.app.control.pause(name)
-        monitor.queues.forget()
+        monitor.forget()
         return f"queue {name} is paused; {counted(len(takers), 'worker')} took from it"
 
     async def resume() -> str:
         await monitor.app.control.resume(name)
-        monitor.queues.forget()
+        monitor.forget()
         return f"queue {name} goes on"
 
     deeds = {"purge": purge, "pause": pause, "resume": resume}
@@ -174,16 +168,30 @@ async def dead(monitor: Monitor, request: Request) -> Outcome:
 
     async def retry() -> str:
         number = await letters.retry(ids)
-        monitor.queues.forget()
+        monitor.forget()
         return f"{counted(number, 'message')} put back"
 
     async def delete() -> str:
         number = await letters.delete(ids)
-        monitor.queues.forget()
+        monitor.forget()
         return f"{counted(number, 'message')} deleted"
 
     deeds = {"retry": retry, "delete": delete}
     return await _done(f"{form.one('action')} dead {_named(ids)}", deeds.get(form.one("action")), form)
+
+
+async def failed(monitor: Monitor, request: Request) -> Outcome:
+    """Run tasks of the failed list again, or delete their messages."""
+    form = await read_form(request)
+    ids, kept = form.all("key"), monitor.app.connections().broker.failed
+    if form.one("all"):
+        ids = [letter.id for letter in await kept.list(MOST_AT_ONCE)]
+    actions = Actions(monitor.app, monitor.history, monitor.lately)
+    deeds: Mapping[str, tuple[Work, str]] = {
+        "retry": (actions.retry_failed, "sent again"),
+        "delete": (kept.delete, "deleted"),
+    }
+    return await _to_many(monitor, form, ids, deeds, "failed tasks")
 
 
 async def scheduled(monitor: Monitor, request: Request) -> Outcome:
@@ -192,7 +200,7 @@ async def scheduled(monitor: Monitor, request: Request) -> Outcome:
     ids = form.all("id")
 
     async def cancel() -> str:
-        await Actions(monitor.app, monitor.history).cancel(ids)
+        await Actions(monitor.app, monitor.history, monitor.lately).cancel(ids)
         return f"{counted(len(ids), 'task')} cancelled"
 
     return await _done(f"cancel {_named(ids)}", cancel if form.one("action") == "cancel" else None, form)
@@ -251,6 +259,7 @@ ACTIONS: Mapping[str, Act] = {
     "/do/jobs": jobs,
     "/do/queues": queues,
     "/do/dead": dead,
+    "/do/failed": failed,
     "/do/periodic": periodic,
     "/do/scheduled": scheduled,
     "/do/workers": workers,
@@ -266,6 +275,24 @@ async def _done(what: str, deed: Callable[[], Awaitable[str]] | None, form: Form
     except CeleriacError as error:
         text = f"not done: {error}"
     return Outcome(what, text, form.back())
+
+
+async def _to_many(
+    monitor: Monitor, form: Form, ids: Sequence[str], deeds: Mapping[str, tuple[Work, str]], what: str
+) -> Outcome:
+    """Do one of the deeds to tasks, a large number of them in the background."""
+    action = form.one("action")
+    work, word = deeds.get(action, (None, ""))
+
+    async def do() -> str:
+        assert work is not None
+        job = await monitor.jobs.run(f"{action} {what}", ids, work)
+        monitor.forget()
+        if job.under_way:
+            return f"{counted(len(ids), 'task')}: under way, see About"
+        return f"{counted(job.done, 'task')} {word}" + (f"; not: {job.trouble}" if job.trouble else "")
+
+    return await _done(f"{action} {_named(ids)}", do if work else None, form)
 
 
 def _named(ids: Sequence[str]) -> str:

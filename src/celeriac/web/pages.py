@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.requests import Request
 
-from celeriac.broker import DeadLetter, Parked
+from celeriac.broker import Parked
 from celeriac.celeriac import Celeriac
 from celeriac.client.app import App
-from celeriac.monitor.actions import Actions, Refused
+from celeriac.monitor.actions import Actions
+from celeriac.monitor.again import Refused
 from celeriac.monitor.filters import Filter, read_filter
 from celeriac.monitor.fleet import WorkerRow
 from celeriac.monitor.masking import Mask
@@ -20,6 +21,7 @@ from celeriac.monitor.monitor import Monitor
 from celeriac.monitor.queues import QueuesNow
 from celeriac.monitor.rows import TaskRow
 from celeriac.servers.url_parts import masked
+from celeriac.set_aside import DeadLetter
 from celeriac.web.rendering import Page, Rendered
 from celeriac.web.showing import per_minute
 from celeriac.wire.envelope import Envelope, Unreadable
@@ -104,8 +106,11 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
     attempts = await monitor.history.attempts(id)
     family = await monitor.history.of_root(row.root or row.id)
     stored = None if record is None else record.status
+    kept = None
+    if row.state == "FAILURE":
+        kept = await monitor.kept.of(monitor.app.connections().broker, id, monitor.app.codecs)
     try:
-        arguments = await Actions(monitor.app, monitor.history).arguments(row)
+        arguments = kept or await Actions(monitor.app, monitor.history, monitor.lately).arguments(row)
         known = (preview(arguments.args, 4000), preview(arguments.kwargs, 4000))
     except Refused:
         known = (row.args, row.kwargs)
@@ -114,6 +119,7 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
         "attempts": attempts,
         "family": family if len(family) > 1 else [],
         "stored": stored,
+        "kept": kept,
         "args": monitor.mask(known[0]),
         "kwargs": monitor.mask(known[1]),
     }
@@ -122,7 +128,9 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
 
 async def errors(monitor: Monitor, request: Request) -> Rendered:
     """Show errors, grouped by task, class and place."""
-    return Rendered("errors.html", "Errors", {"groups": await monitor.history.groups()})
+    queues = await monitor.queues.now(monitor.app.connections().broker)
+    data = {"groups": await monitor.history.groups(), "kept": queues.failed}
+    return Rendered("errors.html", "Errors", data)
 
 
 async def queues(monitor: Monitor, request: Request) -> Rendered:
@@ -188,11 +196,19 @@ async def scheduled(monitor: Monitor, request: Request) -> Rendered:
 
 
 async def dead(monitor: Monitor, request: Request) -> Rendered:
-    """Show messages that were set aside."""
-    letters = monitor.app.connections().broker.dead
-    number, entries = await asyncio.gather(letters.count(), letters.list(LISTED))
-    lines = [_entry(entry, monitor.app, monitor.mask) for entry in entries]
-    return Rendered("dead.html", "Dead", {"lines": lines, "number": number})
+    """Show messages that were set aside, and those of tasks that failed for good, the latest first."""
+    broker = monitor.app.connections().broker
+    number, entries, kept = await asyncio.gather(
+        broker.dead.count(), broker.dead.list(LISTED), broker.failed.count()
+    )
+    failed = await broker.failed.list(LISTED, max(0, kept - LISTED))
+    data = {
+        "lines": [_entry(entry, monitor.app, monitor.mask) for entry in entries],
+        "number": number,
+        "failed": [_entry(entry, monitor.app, monitor.mask) for entry in reversed(failed)],
+        "kept": kept,
+    }
+    return Rendered("dead.html", "Dead and failed", data)
 
 
 async def about(monitor: Monitor, request: Request) -> Rendered:

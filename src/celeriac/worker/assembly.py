@@ -94,7 +94,9 @@ def assemble(
     )
     marks = beat_board(connections).marks
     runs = None if marks is None else RunMarks(marks)
-    effects = Effects(backend, connections.settlements, workflows, errbacks, insist, runs)
+    effects = Effects(
+        backend, connections.settlements, workflows, errbacks, insist, connections.broker.failed, runs
+    )
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
         settings, backend, tasks, admission, bodies, judge, effects, listeners, mending, insist, node, state

@@ -12,6 +12,7 @@ from celeriac.backend import Backend, EncodedResult
 from celeriac.broker import Delivery, Receipt
 from celeriac.context import Context
 from celeriac.errors import CeleriacError
+from celeriac.set_aside import Failed
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
@@ -38,6 +39,9 @@ class Spent:
 
     async def bury(self, reason: str) -> None:
         """Too late."""
+
+    async def fail(self, failed: Failed) -> None:
+        """Too late; the failed list itself can be told."""
 
 
 SPENT: Receipt = Spent()

@@ -24,6 +24,7 @@ class Settle(Enum):
     ACK = "ack"
     REQUEUE = "requeue"
     BURY = "bury"
+    FAIL = "fail"
     PARK = "park"
 
 
@@ -141,6 +142,7 @@ class Terms(msgspec.Struct, frozen=True):
     :param require_same: raises ``EncodeError`` for a value that JSON would change; ``None`` where it changes none.
     :param back: errors after which the message goes back to its queue.
     :param bury: whether the message of a failed task goes to the dead letters.
+    :param keep_failed: whether it goes to the failed list otherwise.
     :param put_off: counts a rejection of the message with this id; returns the seconds until it is queued again.
     :param gone: whether the message was acknowledged before the run, so that only a new message can repeat it.
     """
@@ -160,4 +162,5 @@ class Terms(msgspec.Struct, frozen=True):
     require_same: Callable[[Any], None] | None = None
     back: tuple[type[BaseException], ...] = ()
     bury: bool = False
+    keep_failed: bool = False
     put_off: Callable[[str], float] = lambda message_id: 0.0

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from celeriac.backend import Backend, EncodedResult
-from celeriac.broker import Delivery, Receipt
+from celeriac.broker import Delivery
 from celeriac.client.periodic import RunMarks, entry_alone
-from celeriac.errors import BrokerError, CeleriacError
+from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.server import Landing, Settlements
+from celeriac.set_aside import Failed, FailedTasks
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import RETRY, SUCCESS
 from celeriac.worker.attempt import SPENT, Attempt
@@ -28,6 +29,9 @@ from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
 
+_FOR_GOOD = frozenset({Settle.ACK, Settle.BURY, Settle.FAIL})
+"""How a message is settled that no attempt follows."""
+
 LARGE = 1024 * 1024
 """Bytes of a result that a store may find too large."""
 
@@ -37,6 +41,7 @@ class Effects:
 
     :param runs: the marks of periodic tasks whose runs must not overlap.
     :param settlements: lands a decision in one step; ``None`` where queue and results are on two servers.
+    :param failed: keeps the messages of tasks that failed for good.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Effects:
         workflows: Workflows,
         errbacks: Errbacks,
         insist: Insist,
+        failed: FailedTasks,
         runs: RunMarks | None = None,
     ) -> None:
         self._backend = backend
@@ -53,6 +59,7 @@ class Effects:
         self._workflows = workflows
         self._errbacks = errbacks
         self._insist = insist
+        self._failed = failed
         self._runs = runs
 
     async def land(self, attempt: Attempt) -> None:
@@ -77,13 +84,14 @@ class Effects:
             await self._land_in_order(attempt, decision)
             return
         buried = decision.reason if decision.settle is Settle.BURY else None
+        failed = _failed(attempt, decision) if decision.settle is Settle.FAIL else None
         held = self._errbacks.concern(attempt.message, decision)
-        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held)
+        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held, failed)
         standings = await self._insist(partial(settlements.land, landing), partial(_landing, decision))
         if held or standings:
             await self._workflows.count(decision.parts, standings)
             await self._errbacks.call(attempt, decision)
-            rest = Landing(attempt.receipt, messages=messages, buried=buried)
+            rest = Landing(attempt.receipt, messages=messages, buried=buried, failed=failed)
             await self._insist(partial(settlements.land, rest), partial(_landing, decision))
 
     async def record(self, attempt: Attempt) -> None:
@@ -98,7 +106,7 @@ class Effects:
         """Settle the message of a decision that is recorded. Raises ``DeliveryLost`` for a void receipt."""
         decision = attempt.decision
         assert decision is not None
-        await self._settle(attempt.receipt, decision)
+        await self._settle(attempt, decision)
         await self._workflows.forget(decision)
         await self._end_run(attempt, decision)
 
@@ -137,7 +145,7 @@ class Effects:
     async def _land_in_order(self, attempt: Attempt, decision: Decision) -> None:
         await self._follow_up_and_record(decision)
         await self._errbacks.call(attempt, decision)
-        await self._settle(attempt.receipt, decision)
+        await self._settle(attempt, decision)
         await self._workflows.forget(decision)
 
     async def _follow_up_and_record(self, decision: Decision) -> None:
@@ -152,7 +160,8 @@ class Effects:
         if decision.sends and not _goes_on_first(decision):
             await self._workflows.follow_up(decision)
 
-    async def _settle(self, receipt: Receipt, decision: Decision) -> None:
+    async def _settle(self, attempt: Attempt, decision: Decision) -> None:
+        receipt = attempt.receipt
         match decision.settle:
             case Settle.ACK:
                 await self._insist(receipt.ack, "acknowledging")
@@ -160,19 +169,41 @@ class Effects:
                 await self._insist(receipt.requeue, "putting a message back")
             case Settle.BURY:
                 await self._insist(partial(receipt.bury, decision.reason), "dead-lettering a message")
+            case Settle.FAIL:
+                await self._insist(partial(self._keep, attempt, decision), "keeping a failed message")
             case Settle.PARK:
                 await self._insist(partial(receipt.park, decision.until), "parking a message until its ETA")
+
+    async def _keep(self, attempt: Attempt, decision: Decision) -> None:
+        """Move the message of a failed task to the failed list; it may be acknowledged already."""
+        failed, envelope = _failed(attempt, decision), attempt.delivery.envelope
+        if attempt.receipt is not SPENT:
+            await attempt.receipt.fail(failed)
+        elif isinstance(envelope, Envelope):
+            try:
+                await self._failed.add(envelope, attempt.delivery.queue, failed)
+            except BrokerUnavailable:
+                raise
+            except (BrokerError, EncodeError) as error:
+                logger.warning("the message of %s[%s] is not kept: %s", *_named(attempt), error)
+
+
+def _named(attempt: Attempt) -> tuple[str, str]:
+    return attempt.message.task, attempt.message.id
+
+
+def _failed(attempt: Attempt, decision: Decision) -> Failed:
+    return Failed(attempt.message.id, decision.reason.encode(errors="backslashreplace").decode())
 
 
 def _is_final(decision: Decision) -> bool:
     """Whether no further attempt follows: neither a retry nor another delivery."""
-    return decision.settle in (Settle.ACK, Settle.BURY) and decision.state != RETRY
+    return decision.settle in _FOR_GOOD and decision.state != RETRY
 
 
 def _is_more_than_a_verb(decision: Decision) -> bool:
     """Whether a decision does more than settle the message, and settles it for good."""
-    ends = decision.settle in (Settle.ACK, Settle.BURY)
-    return ends and bool(decision.results or decision.parts or decision.sends)
+    return decision.settle in _FOR_GOOD and bool(decision.results or decision.parts or decision.sends)
 
 
 def _leads_on(decision: Decision) -> bool:

@@ -134,6 +134,7 @@ class Judge:
             self._checks_value(task),
             () if task is None or task.conduct is USUAL else _back(task.conduct),
             task is not None and task.conduct.bury_failed,
+            self._settings.keep_failed > 0,
             self._put_off,
         )
 

@@ -118,7 +118,8 @@ def _ended_and_wrote(
     elif isinstance(error, Reject) and error.requeue:
         decision = _put_back(message, error, terms)
     else:
-        settle = Settle.BURY if isinstance(error, Reject) or (terms.bury and not terms.gone) else Settle.ACK
+        buried = isinstance(error, Reject) or (terms.bury and not terms.gone)
+        settle = Settle.BURY if buried else _end_of_failed(terms)
         records, parts = _lost_with(
             message, FAILURE, describe(error), terms, ending.traceback or format_traceback(error), children
         )
@@ -136,10 +137,13 @@ def failed(
     terms: Terms,
     *,
     children: list[Any] | None = None,
-    settle: Settle = Settle.ACK,
+    settle: Settle | None = None,
     kind: Kind = Kind.ENDED,
 ) -> Decision:
-    """Return the decision for a task that failed for good."""
+    """Return the decision for a task that failed for good.
+
+    :param settle: ``BURY`` where no worker can run the message.
+    """
     traceback = format_traceback(shorten(error))
     records, parts = _lost_with(message, FAILURE, describe(error), terms, traceback, children)
     advance = after_failure(message, terms.inline)
@@ -150,12 +154,16 @@ def failed(
         follow_ups=advance.follow_ups,
         openings=advance.openings,
         parts=parts,
-        once=_key(message, terms, "errbacks") if settle is Settle.ACK else None,
-        settle=settle,
+        once=_key(message, terms, "errbacks") if settle is None else None,
+        settle=settle or _end_of_failed(terms),
         error=error,
         reason=preview(error),
         kind=kind,
     )
+
+
+def _end_of_failed(terms: Terms) -> Settle:
+    return Settle.FAIL if terms.keep_failed else Settle.ACK
 
 
 def revoked(message: TaskMessage, reason: str, terms: Terms, kind: Kind = Kind.ENDED) -> Decision:

@@ -18,20 +18,13 @@ from itertools import count, islice
 import msgspec
 
 from celeriac.board import REVOKED
-from celeriac.broker import (
-    DeadLetter,
-    DeadLetters,
-    Delivery,
-    Parked,
-    QueueState,
-    Schedule,
-    Subscription,
-    Survey,
-)
+from celeriac.broker import Delivery, Parked, QueueState, Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost, Finding
 from celeriac.servers.memory.board import MemoryBoard, MemorySets
+from celeriac.servers.memory.failed import MemoryFailed
 from celeriac.servers.memory.fanout import MemoryFanout
+from celeriac.set_aside import Cap, DeadLetter, DeadLetters, Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
@@ -71,16 +64,18 @@ class MemoryBroker:
     """Keeps messages in the memory of this process. Use it from one event loop.
 
     :param clock: tells the time for parked and dead messages.
+    :param failed: how much the failed list keeps.
     """
 
     may_repeat = False
     tells_taken = shows_heads = True
 
-    def __init__(self, clock: Clock = SystemClock()) -> None:  # noqa: B008 - it has no state
+    def __init__(self, clock: Clock = SystemClock(), *, failed: Cap = Cap()) -> None:  # noqa: B008 - no state
         self._clock = clock
         self._once: dict[str, float] = {}
         self._once_full = _ONCE_FEW
-        self._lines = _Lines(clock)
+        self._failed = MemoryFailed(clock, failed)
+        self._lines = _Lines(clock, self._failed)
         self._board = MemoryBoard(clock)
         self._fanout = MemoryFanout()
         self._subscriptions: set[_MemorySubscription] = set()
@@ -128,7 +123,7 @@ class MemoryBroker:
 
     async def survey(self, queues: Sequence[str]) -> Survey:
         """Count all messages; see ``celeriac.broker.Surveyed``."""
-        return self._lines.survey(queues)
+        return self._lines.survey(queues, await self._failed.count())
 
     async def purge(self, queue: str) -> int:
         line = self._lines.waiting.get(queue, [])
@@ -139,6 +134,11 @@ class MemoryBroker:
     @property
     def dead(self) -> DeadLetters:
         return _MemoryDeadLetters(self._lines)
+
+    @property
+    def failed(self) -> MemoryFailed:
+        """The failed list."""
+        return self._failed
 
     @property
     def schedule(self) -> Schedule:
@@ -201,8 +201,9 @@ class MemoryBeat:
 class _Lines:
     """Where every message is: waiting in a queue, held by a receipt, parked or dead."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, failed: MemoryFailed) -> None:
         self._clock = clock
+        self._failed = failed
         self._serials = count(1)
         self._held: dict[int, _Message] = {}
         self.parked: dict[int, _Waiting] = {}
@@ -257,13 +258,13 @@ class _Lines:
         self.settle(message)
         self.add(message, due)
 
-    def survey(self, queues: Sequence[str]) -> Survey:
+    def survey(self, queues: Sequence[str], failed: int) -> Survey:
         """Return how many messages there are, and the next of each queue."""
         lines = {queue: self.waiting.get(queue, []) for queue in queues}
         states = [
             QueueState(queue, len(line), [_read(one) for one in line[:1]]) for queue, line in lines.items()
         ]
-        return Survey(states, len(self.parked), len(self._held), len(self.dead))
+        return Survey(states, len(self.parked), len(self._held), len(self.dead), failed)
 
     def unpark(self, serial: int) -> bool:
         """Forget a parked message; return whether there was one."""
@@ -275,6 +276,10 @@ class _Lines:
     def bury(self, message: _Message, reason: str) -> None:
         self.settle(message)
         self.dead[str(message.serial)] = _Dead(message, reason, self._clock.now())
+
+    def fail(self, message: _Message, failed: Failed) -> None:
+        self.settle(message)
+        self._failed.keep(failed, message.raw, message.queue)
 
     def recall(self) -> None:
         """Put what is held or parked back into its queue."""
@@ -311,6 +316,10 @@ class _MemoryReceipt:
     async def bury(self, reason: str) -> None:
         self._spend()
         self._lines.bury(self._message, reason)
+
+    async def fail(self, failed: Failed) -> None:
+        self._spend()
+        self._lines.fail(self._message, failed)
 
     def _spend(self) -> None:
         if self._spent:

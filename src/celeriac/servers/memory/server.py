@@ -16,7 +16,7 @@ class MemoryServer:
     """See ``celeriac.server.Server``."""
 
     def __init__(self, terms: Terms) -> None:
-        self._broker = MemoryBroker(terms.clock)
+        self._broker = MemoryBroker(terms.clock, failed=terms.failed)
         self._results = MemoryBackend(terms.codecs, terms.clock, terms.settings.result_expires)
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from celeriac.backend import Backend
-from celeriac.broker import DeadLetters, Schedule, Subscription, Survey
+from celeriac.broker import Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
@@ -18,6 +18,7 @@ from celeriac.servers.postgres.beat import PostgresBeat
 from celeriac.servers.postgres.board import PostgresBoard
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.dead import PostgresDeadLetters
+from celeriac.servers.postgres.failed import PostgresFailed
 from celeriac.servers.postgres.fanout import PostgresFanout
 from celeriac.servers.postgres.outgoing import new_messages
 from celeriac.servers.postgres.queues import Queues
@@ -28,6 +29,7 @@ from celeriac.servers.postgres.subscription import PostgresSubscription
 from celeriac.servers.postgres.survey import survey
 from celeriac.servers.postgres.tables import as_text
 from celeriac.servers.postgres.transactions import PostgresTransactions
+from celeriac.set_aside import Cap, DeadLetters
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
@@ -40,6 +42,7 @@ class PostgresBroker:
 
     :param connections: the connections to it, which may be shared.
     :param lease: seconds after which the messages of a process that died are given to others, at the latest.
+    :param failed: how much the failed list keeps.
     """
 
     may_repeat = False
@@ -52,10 +55,11 @@ class PostgresBroker:
         *,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
         lease: float = 30.0,
+        failed: Cap = Cap(),  # noqa: B008 - it has no state
     ) -> None:
         require("lease", lease, SECONDS)
         self.connections = connections
-        self._queues = Queues(connections, clock, lease)
+        self._queues = Queues(connections, clock, lease, failed)
         self._board = PostgresBoard(self._queues.link)
         self._fanout = PostgresFanout(self._queues)
         self._subscriptions: set[PostgresSubscription] = set()
@@ -112,6 +116,11 @@ class PostgresBroker:
     @property
     def dead(self) -> DeadLetters:
         return PostgresDeadLetters(self._queues)
+
+    @property
+    def failed(self) -> PostgresFailed:
+        """The failed list."""
+        return PostgresFailed(self._queues)
 
     @property
     def schedule(self) -> Schedule:

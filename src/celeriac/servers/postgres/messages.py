@@ -17,6 +17,7 @@ from celeriac.quantities import LONGEST
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.sleeping import WAKE
 from celeriac.servers.queue_rows import AHEAD_BYTES, BATCH_BYTES, NewMessage, Settlement, TakenMessage
+from celeriac.set_aside import Cap, Failed
 from celeriac.wire.frame import MOST_DELIVERIES
 from celeriac.wire.names import HIGHEST_PRIORITY
 
@@ -145,12 +146,32 @@ BURY = f"""
         INSERT INTO celeriac_dead (queue, priority, reason, died_at, frame)
         SELECT queue, priority, reason, {NOW}, frame FROM gone ORDER BY id)
     SELECT id FROM gone"""
+TRIM_FAILED = f"""
+    DELETE FROM celeriac_failed WHERE id IN (
+        SELECT id FROM celeriac_failed
+        WHERE died_at < {NOW} - {{seconds}}::float8
+           OR id <= (SELECT id FROM celeriac_failed ORDER BY id DESC
+                     OFFSET greatest({{most}}::bigint - {{new}}, 0) LIMIT 1)
+        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED)"""
+"""Drops from the failed list what is too much or too old; ``new`` says how many the same statement adds."""
+
+FAIL = f"""
+    WITH gone AS (
+        DELETE FROM celeriac_message AS message
+        USING {_HELD.format(more=", $3::text[], $4::text[]", names=", task, reason")} WHERE {_SAME}
+        RETURNING message.id, queue, priority, task, reason, frame),
+    failing AS (
+        INSERT INTO celeriac_failed (task, queue, priority, reason, died_at, frame)
+        SELECT task, queue, priority, reason, {NOW}, frame FROM gone ORDER BY id),
+    trimmed AS ({TRIM_FAILED.format(most="$5", seconds="$6", new="(SELECT count(*) FROM gone)")})
+    SELECT id FROM gone"""
 SETTLE = {
     "ack": ACK,
     "requeue": _GIVE_BACK.format(more=", redelivered = true"),
     "return": _GIVE_BACK.format(more=""),
     "park": PARK,
     "bury": BURY,
+    "fail": FAIL,
 }
 """For each verb of a settlement its statement, which returns the ids of what was still held."""
 
@@ -212,12 +233,25 @@ def columns_of(messages: Sequence[NewMessage], unknown: Collection[str]) -> list
     ]
 
 
-def held_columns(settlements: Sequence[Settlement]) -> list[list[Any]]:
-    """Return the arrays of a statement of ``SETTLE`` for settlements of one verb."""
-    columns: list[list[Any]] = [[one.id for one in settlements], [one.owner for one in settlements]]
+def held_columns(settlements: Sequence[Settlement], cap: Cap) -> list[Any]:
+    """Return the values of a statement of ``SETTLE`` for settlements of one verb."""
+    columns: list[Any] = [[one.id for one in settlements], [one.owner for one in settlements]]
     if settlements[0].verb in ("park", "bury"):
         columns.append([one.detail for one in settlements])
+    if settlements[0].verb == "fail":
+        columns += [*failed_columns(settlements), cap.most, cap.seconds]
     return columns
+
+
+def failed_columns(settlements: Sequence[Settlement]) -> list[list[str]]:
+    """Return the ids of failed tasks, and their errors."""
+    told = [one.detail for one in settlements if isinstance(one.detail, Failed)]
+    return [[without_nul(one.id) for one in told], [without_nul(one.reason) for one in told]]
+
+
+def without_nul(text: str) -> str:
+    """Return a text as PostgreSQL can keep it."""
+    return text.replace("\0", "\\x00")
 
 
 def taken_message(row: Any, owner: int) -> TakenMessage:

@@ -26,6 +26,7 @@ from celeriac.servers.postgres.link import PostgresLink
 from celeriac.servers.postgres.owners import Owners
 from celeriac.servers.postgres.sleeping import FALL_ASLEEP, channel_of, channels_of
 from celeriac.servers.queue_rows import NewMessage, Settlement, TakenMessage, lost_delivery, split_by_size
+from celeriac.set_aside import Cap
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 _BATCH = 1000
@@ -70,12 +71,14 @@ class Look(msgspec.Struct, frozen=True):
 class Queues:
     """The queues of one database: what the parts of one broker share.
 
+    :ivar cap: how much the failed list keeps.
     :ivar returns: how often messages were put back by this process, which may now come before those that it took last.
     """
 
-    def __init__(self, connections: Connections, clock: Clock, lease: float) -> None:
+    def __init__(self, connections: Connections, clock: Clock, lease: float, cap: Cap) -> None:
         self.connections = connections
         self.clock = clock
+        self.cap = cap
         self.link = PostgresLink(
             connections, "queues", "board", unavailable=BrokerUnavailable, refused=BrokerError
         )
@@ -289,7 +292,7 @@ class Queues:
         async def whole(connection: Connection) -> set[int]:
             held: set[int] = set()
             for verb, group in by_verb.items():
-                rows = await connection.fetch(sql.SETTLE[verb], *sql.held_columns(group))
+                rows = await connection.fetch(sql.SETTLE[verb], *sql.held_columns(group, self.cap))
                 held.update(row["id"] for row in rows if row["id"] is not None)
             return held
 

@@ -34,7 +34,12 @@ class PostgresServer:
     @cached_property
     def broker(self) -> PostgresBroker:
         """The queues in the database."""
-        broker = PostgresBroker(self._connections, clock=self._terms.clock, lease=self._terms.settings.lease)
+        broker = PostgresBroker(
+            self._connections,
+            clock=self._terms.clock,
+            lease=self._terms.settings.lease,
+            failed=self._terms.failed,
+        )
         self._opened.append(broker)
         return broker
 

@@ -39,8 +39,8 @@ _OPEN = Standing()
 _RESULTS = """unnest($3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::boolean[], $8::timestamptz[], $9::text[],
     $10::bytea[], $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::integer[], $16::text[], $17::bytea[])"""
 _FOLLOW_UPS = "unnest($18::bigint[], $19::text[], $20::smallint[], $21::float8[], $22::bytea[])"
-_LAND = f"""
-    WITH gone AS ({sql.ACK}),
+_LANDING = f"""
+    WITH gone AS ({{gone}}),{{keeping}}
     stored AS ({
     UPSERT.format(
         rows=f"{_RESULTS} AS given (message, {NAMES}) WHERE message IN (SELECT id FROM gone) ORDER BY task_id"
@@ -59,6 +59,19 @@ _LAND = f"""
     UNION ALL SELECT NULL FROM ({
     WAKE.format(queues=f"(SELECT queue FROM following WHERE due_at IS NULL OR due_at < {NOW} + {sql.SOON})")
 }) AS woken"""
+_LAND = _LANDING.format(gone=sql.ACK, keeping="")
+
+# With failed tasks among the endings, whose messages are kept.
+_FAILED = "unnest($24::bigint[], $25::text[], $26::text[]) AS given (message, task, reason)"
+_LAND_FAILED = _LANDING.format(
+    gone=f"{sql.ACK}, queue, priority, frame",
+    keeping=f"""
+    failing AS (
+        INSERT INTO celeriac_failed (task, queue, priority, reason, died_at, frame)
+        SELECT task, queue, priority, reason, {NOW}, frame FROM gone JOIN {_FAILED} ON gone.id = given.message
+        ORDER BY gone.id),
+    trimmed AS ({sql.TRIM_FAILED.format(most="$27", seconds="$28", new="cardinality($24)")}),""",
+)
 
 
 class PostgresSettlements:
@@ -83,7 +96,7 @@ class PostgresSettlements:
         assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
         rows = [self.results.checked(result) for result in landing.results]
         messages = new_messages(landing.messages) if landing.messages else ()
-        settlement = receipt.spend("ack" if landing.buried is None else "bury", landing.buried)
+        settlement = receipt.spend_for(landing)
         ending = _Ending(settlement, rows, landing.parts, messages, landing.held)
         plain = not (landing.parts or landing.held or landing.buried is not None)
         try:
@@ -115,7 +128,11 @@ class PostgresSettlements:
         values += [[id for id, _ in pairs], *columns_of([row for _, row in pairs])]
         *columns, known = sql.columns_of([message for _, message in follow_ups], self._queues.unknown(queues))
         values += [[id for id, _ in follow_ups], *columns, known]
-        found = await self._link.fetch(_LAND, *values)
+        failed = [ending.settlement for ending in endings if ending.settlement.verb == "fail"]
+        if failed:
+            cap = self._queues.cap
+            values += [[one.id for one in failed], *sql.failed_columns(failed), cap.most, cap.seconds]
+        found = await self._link.fetch(_LAND_FAILED if failed else _LAND, *values)
         gone = {row["id"] for row in found}
         self._landed(len(gone), queues)
         return [
@@ -138,7 +155,9 @@ class PostgresSettlements:
     async def _land_each(
         self, connection: Connection, endings: Sequence[_Ending]
     ) -> list[Sequence[Standing] | DeliveryLost]:
-        held = await connection.fetch(sql.HELD, *sql.held_columns([_acked(ending) for ending in endings]))
+        held = await connection.fetch(
+            sql.HELD, *sql.held_columns([_acked(ending) for ending in endings], self._queues.cap)
+        )
         ids = {row["id"] for row in held}
         valid = [ending for ending in endings if ending.settlement.id in ids]
         rows = one_for_each([row for ending in valid for row in ending.rows])
@@ -152,10 +171,11 @@ class PostgresSettlements:
         if messages:
             queues = {message.queue for message in messages}
             await connection.fetch(sql.ADD, *sql.columns_of(messages, queues))
-        for verb in ("ack", "bury"):
+        for verb in ("ack", "bury", "fail"):
             settlements = [ending.settlement for ending in done if ending.settlement.verb == verb]
             if settlements:
-                await connection.fetch(sql.SETTLE[verb], *sql.held_columns(settlements))
+                values = sql.held_columns(settlements, self._queues.cap)
+                await connection.fetch(sql.SETTLE[verb], *values)
         answers = iter(standings)
         return [
             next(answers) if ending.settlement.id in ids else lost_delivery(ending.settlement)

@@ -16,7 +16,8 @@ _FRAMES = "SELECT id, frame FROM celeriac_message WHERE id = ANY($1::bigint[])"
 _TOTALS = """
     SELECT (SELECT count(*) FROM celeriac_message WHERE due_at IS NOT NULL AND owner IS NULL) AS parked,
         (SELECT count(*) FROM celeriac_message WHERE owner IS NOT NULL) AS taken,
-        (SELECT count(*) FROM celeriac_dead) AS dead"""
+        (SELECT count(*) FROM celeriac_dead) AS dead,
+        (SELECT count(*) FROM celeriac_failed) AS failed"""
 
 
 async def survey(link: PostgresLink, queues: Sequence[str]) -> Survey:
@@ -29,4 +30,4 @@ async def survey(link: PostgresLink, queues: Sequence[str]) -> Survey:
         own = [line for line in lines if line["queue"] == queue]
         heads = [unpack(bytes(frames[line["first"]])) for line in own if line["first"] in frames]
         states.append(QueueState(queue, sum(line["waiting"] for line in own), heads))
-    return Survey(states, totals["parked"], totals["taken"], totals["dead"])
+    return Survey(states, totals["parked"], totals["taken"], totals["dead"], totals["failed"])

@@ -184,7 +184,24 @@ CREATE UNLOGGED TABLE celeriac_broadcast (
 CREATE TABLE celeriac_round (name text PRIMARY KEY, at double precision NOT NULL);
 """
 
-STEPS: Mapping[str, Sequence[str]] = {"results": (_RESULTS,), "board": (_BOARD, _SLOTS), "queues": (_QUEUES,)}
+_FAILED = """
+CREATE TABLE celeriac_failed (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    task text NOT NULL,
+    queue text NOT NULL,
+    priority smallint NOT NULL,
+    reason text NOT NULL,
+    died_at double precision NOT NULL,
+    frame bytea NOT NULL
+);
+CREATE INDEX celeriac_failed_task ON celeriac_failed (task);
+"""
+
+STEPS: Mapping[str, Sequence[str]] = {
+    "results": (_RESULTS,),
+    "board": (_BOARD, _SLOTS),
+    "queues": (_QUEUES, _FAILED),
+}
 """For each part of the tables its steps; the first is step 1."""
 
 

@@ -17,7 +17,7 @@ from celeriac.quantities import require
 from celeriac.servers.rabbitmq.board import AmqpBoard
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.copies import as_copies
-from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, Graveyard
+from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, AmqpFailed, Graveyard
 from celeriac.servers.rabbitmq.dispatcher import Dispatcher
 from celeriac.servers.rabbitmq.envelopes import read
 from celeriac.servers.rabbitmq.fanout import AmqpFanout
@@ -34,12 +34,17 @@ from celeriac.servers.rabbitmq.subscription import AmqpSubscription
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import QueueOptions, Topology
 from celeriac.servers.rabbitmq.trial import Trial
+from celeriac.set_aside import Cap
 from celeriac.settings import PRIORITIES, Priorities
 from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 OUR_PREFIX = "celeriac."
 SOON = f"{OUR_PREFIX}soon"
+
+_MOST_KEPT = 2**31 - 1
+_LONGEST_TTL = 2**32 - 1
+"""Milliseconds; RabbitMQ takes no more."""
 
 
 class AmqpBroker:
@@ -48,9 +53,10 @@ class AmqpBroker:
     :param url: see ``celeriac.servers.rabbitmq.protocol.url.parse_amqp_url``.
     :param queues: how single queues are declared, by name; the others as the URL says.
     :param priorities: what the numbers mean: ``celery``, the highest is taken first; ``lowest_first``, 0 is.
-    :param prefix: begins the names of celeriac's own queues, ``dead`` and ``ledger``.
+    :param prefix: begins the names of celeriac's own queues, ``dead``, ``failed`` and ``ledger``.
     :param timeout: seconds for any one call.
     :param clock: tells when a parked message is due.
+    :param failed: how much the failed list keeps, where its queue is made here.
     :param link: the connection, where there is one to this URL already.
     """
 
@@ -69,9 +75,14 @@ class AmqpBroker:
         timeout: float = 5.0,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
         link: Link | None = None,
+        failed: Cap = Cap(),  # noqa: B008 - it has no state
     ) -> None:
-        dead = f"{prefix}dead"
-        options = {dead: QueueOptions(type="classic", exchange=""), **(queues or {})}
+        dead, kept = f"{prefix}dead", f"{prefix}failed"
+        options = {
+            dead: QueueOptions(type="classic", exchange=""),
+            kept: _capped(failed),
+            **(queues or {}),
+        }
         self.link = link or Link(url, timeout=timeout)
         self._ledger = Ledger(self.link, f"{prefix}ledger")
         self._known_queues = KnownQueues(self._ledger)
@@ -82,9 +93,15 @@ class AmqpBroker:
         self._tallies = Tallies(self._ledger)
         self._orphans = Orphans(self.link, Notices(self._ledger, clock), clock)
         graveyard = Graveyard(self._dispatcher, dead)
-        self._rerouting = Rerouting(self.link, self._dispatcher, graveyard, self._tallies, clock)
+        failing = Graveyard(self._dispatcher, kept)
+        self._rerouting = Rerouting(self.link, self._dispatcher, graveyard, failing, self._tallies, clock)
         self._dead = AmqpDeadLetters(
             self.link, self._topology, self._dispatcher, dead, lowest_first=lowest_first
+        )
+        self._failed = AmqpFailed(
+            AmqpDeadLetters(self.link, self._topology, self._dispatcher, kept, lowest_first=lowest_first),
+            failing,
+            clock,
         )
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
         self._board = AmqpBoard(self.link, self._ledger, clock, prefix)
@@ -154,6 +171,7 @@ class AmqpBroker:
                 sum(await self._topology.count_delayed()),
                 None,
                 await self._topology.count(self._dead.queue) or 0,
+                await self._failed.count(),
             )
 
     async def _state(self, queue: str) -> QueueState:
@@ -190,6 +208,11 @@ class AmqpBroker:
         return self._dead
 
     @property
+    def failed(self) -> AmqpFailed:
+        """The failed list."""
+        return self._failed
+
+    @property
     def schedule(self) -> AmqpSchedule:
         """The parked messages."""
         return self._schedule
@@ -221,3 +244,12 @@ class AmqpBroker:
         await self._fanout.close()
         await self._orphans.close()
         await self.link.close()
+
+
+def _capped(cap: Cap) -> QueueOptions:
+    """Return how the queue of the failed list is declared: RabbitMQ itself drops what is too much or too old."""
+    arguments = {
+        "x-max-length": max(1, min(cap.most, _MOST_KEPT)),
+        "x-message-ttl": int(min(cap.seconds * 1000, _LONGEST_TTL)),
+    }
+    return QueueOptions(type="classic", exchange="", arguments=arguments, or_other=True)

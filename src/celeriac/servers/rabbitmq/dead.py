@@ -1,6 +1,6 @@
-"""Dead letters: messages that were set aside, in a durable queue of ours.
+"""Messages that were set aside, in durable queues of ours: the dead letters, and those of failed tasks.
 
-Rules: a dead letter is the message with four more headers and without an expiry. The list is read by looking into the
+Rules: such a message is as it was, with four more headers and without an expiry. A list is read by looking into its
 queue, so it is for people, not for programs: of two that look at the same time each sees a part.
 """
 
@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from celeriac.broker import DeadLetter
+from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError, MalformedMessage
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.dispatcher import Dispatcher
-from celeriac.servers.rabbitmq.envelopes import is_moment, moved, new_id, read, shortened
+from celeriac.servers.rabbitmq.envelopes import is_moment, moved, new_id, read, shortened, to_properties
 from celeriac.servers.rabbitmq.link import Link
-from celeriac.servers.rabbitmq.protocol.content import read_properties
+from celeriac.servers.rabbitmq.protocol.content import Properties, read_properties
 from celeriac.servers.rabbitmq.protocol.errors import Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.protocol.publishing import NO_ROUTE
 from celeriac.servers.rabbitmq.topology import Topology
+from celeriac.set_aside import DeadLetter, Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 _ID, _QUEUE, _REASON, _DIED_AT = (
@@ -40,33 +42,46 @@ _MOST = 100_000
 
 
 class Graveyard:
-    """Puts messages into the dead-letter queue."""
+    """Puts messages into a queue of those that were set aside."""
 
     def __init__(self, dispatcher: Dispatcher, queue: str) -> None:
         self._dispatcher = dispatcher
         self.queue = queue
 
-    async def add(self, message: Inbound, queue: str, reason: str, now: float) -> None:
-        """Return when the message is there. Raises ``AmqpError``."""
-        reason = reason.encode(errors="backslashreplace").decode()[:_LONGEST_REASON]
-        letter = moved(message, {_ID: str(uuid.uuid4()), _QUEUE: queue, _REASON: reason, _DIED_AT: now})
+    async def add(self, message: Inbound, queue: str, reason: str, now: float, id: str | None = None) -> None:
+        """Return when the message is there. Raises ``AmqpError``.
+
+        :param id: names the entry; a new one is made without it.
+        """
+        letter = moved(message, _facts(id or str(uuid.uuid4()), queue, reason, now))
+        await self._send(letter, message.body)
+
+    async def put(
+        self, envelope: Envelope, queue: str, failed: Failed, now: float, *, lowest_first: bool
+    ) -> None:
+        """Do as ``add`` with a message that was acknowledged before."""
+        letter = to_properties(msgspec.structs.replace(envelope, copy=None), lowest_first=lowest_first)
+        letter.headers = (letter.headers or {}) | _facts(failed.id, queue, failed.reason, now)
+        await self._send(letter, envelope.body)
+
+    async def _send(self, letter: Properties, body: bytes) -> None:
         try:
             try:
-                await self._dispatcher.send(letter, message.body, Route(self.queue, queue=self.queue))
+                await self._dispatcher.send(letter, body, Route(self.queue, queue=self.queue))
             except EncodeError:
                 # The headers filled their frame, and ours are more than RabbitMQ takes in one.
                 shorter = shortened(letter, _OURS)
-                await self._dispatcher.send(shorter, message.body, Route(self.queue, queue=self.queue))
+                await self._dispatcher.send(shorter, body, Route(self.queue, queue=self.queue))
         except Refused as error:
             if error.code != NO_ROUTE:
                 raise
             raise Refused(
-                f"there is no queue {self.queue!r} for dead letters; declare it", NO_ROUTE
+                f"there is no queue {self.queue!r} for messages that are set aside; declare it", NO_ROUTE
             ) from error
 
 
 class AmqpDeadLetters:
-    """The dead-letter list of one broker; see ``celeriac.broker.DeadLetters``."""
+    """The dead-letter list of one broker; see ``celeriac.set_aside.DeadLetters``."""
 
     def __init__(
         self, link: Link, topology: Topology, dispatcher: Dispatcher, queue: str, *, lowest_first: bool
@@ -95,6 +110,14 @@ class AmqpDeadLetters:
 
     async def delete(self, ids: Sequence[str]) -> int:
         return await self._take_out(ids, again=False)
+
+    async def put(
+        self, graveyard: Graveyard, envelope: Envelope, queue: str, failed: Failed, now: float
+    ) -> None:
+        """Add a message that was acknowledged before."""
+        with self._link.translated(BrokerUnavailable, BrokerError), contextlib.suppress(Refused):
+            # As of a message that its worker holds: without the list it is only harder to run the task again.
+            await graveyard.put(envelope, queue, failed, now, lowest_first=self._lowest_first)
 
     async def _take_out(self, ids: Sequence[str], *, again: bool) -> int:
         wanted = set(ids)
@@ -130,6 +153,39 @@ class AmqpDeadLetters:
             new_id()
         )  # a new publication: notices and copies of the old one must not stop it
         await self._dispatcher.send(properties, message.body, Route(queue, queue=queue))
+
+
+class AmqpFailed:
+    """The failed list of one broker; see ``celeriac.set_aside.FailedTasks``."""
+
+    def __init__(self, letters: AmqpDeadLetters, graveyard: Graveyard, clock: Clock) -> None:
+        self._letters = letters
+        self._graveyard = graveyard
+        self._clock = clock
+
+    async def list(self, limit: int = 100, offset: int = 0) -> builtins.list[DeadLetter]:
+        return await self._letters.list(limit, offset)
+
+    async def count(self) -> int:
+        return await self._letters.count()
+
+    async def find(self, ids: Sequence[str]) -> Sequence[DeadLetter]:
+        wanted = set(ids)
+        # The later of two comes later, and takes the place of the earlier.
+        found = {letter.id: letter for letter in await self._letters.list(_MOST) if letter.id in wanted}
+        return tuple(found.values())
+
+    async def add(self, envelope: Envelope, queue: str, failed: Failed) -> None:
+        await self._letters.put(self._graveyard, envelope, queue, failed, self._clock.now())
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        return await self._letters.delete(ids)
+
+
+def _facts(id: str, queue: str, reason: str, now: float) -> dict[str, Any]:
+    """Return the headers of a message that is set aside."""
+    reason = reason.encode(errors="backslashreplace").decode()[:_LONGEST_REASON]
+    return {_ID: id, _QUEUE: queue, _REASON: reason, _DIED_AT: now}
 
 
 def _letter(message: Inbound) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.rerouting import Rerouting
+from celeriac.set_aside import Failed
 
 State: TypeAlias = Literal["buffered", "checking", "working", "kept", "orphaned", "settled", "lost"]
 Event: TypeAlias = Literal[
@@ -177,6 +178,11 @@ class AmqpReceipt(msgspec.Struct, eq=False):
     async def bury(self, reason: str) -> None:
         self._check()
         await self._rerouting.bury(self.message, self.queue, reason)
+        await self._end()
+
+    async def fail(self, failed: Failed) -> None:
+        self._check()
+        await self._rerouting.fail(self.message, self.queue, failed)
         await self._end()
 
     def resume_as(self, other: AmqpReceipt) -> None:

@@ -16,6 +16,7 @@ from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.tallies import Tallies
+from celeriac.set_aside import Failed
 
 _log = logging.getLogger("celeriac.broker.amqp")
 
@@ -24,14 +25,22 @@ class Rerouting:
     """Moves the delivered messages of one broker."""
 
     def __init__(
-        self, link: Link, dispatcher: Dispatcher, graveyard: Graveyard, tallies: Tallies, clock: Clock
+        self,
+        link: Link,
+        dispatcher: Dispatcher,
+        graveyard: Graveyard,
+        failed: Graveyard,
+        tallies: Tallies,
+        clock: Clock,
     ) -> None:
         self._link = link
         self._dispatcher = dispatcher
         self._graveyard = graveyard
+        self._failed = failed
         self._tallies = tallies
         self._clock = clock
         self._complained = False
+        self._missed = False
 
     def seconds_until(self, due: float) -> float:
         """Return how long it is until a moment, in seconds since the epoch."""
@@ -72,3 +81,15 @@ class Rerouting:
         with self._link.translated(BrokerUnavailable, BrokerError):
             await self._graveyard.add(message, queue, reason, self._clock.now())
         await self._tallies.forget(message)
+
+    async def fail(self, message: Inbound, queue: str, failed: Failed) -> None:
+        """Have the message in the failed list, as far as this user may use one. Raises ``BrokerUnavailable``."""
+        try:
+            await self._failed.add(message, queue, failed.reason, self._clock.now(), failed.id)
+        except Refused as error:
+            # A task that failed is dealt with; without the list, only running it again is harder.
+            if not self._missed:
+                self._missed = True
+                _log.warning("%s keeps no messages of failed tasks: %s", self._link.target, error)
+        except AmqpError as error:
+            raise self._link.translate(error, BrokerUnavailable, BrokerError) from error

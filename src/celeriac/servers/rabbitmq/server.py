@@ -59,6 +59,7 @@ class AmqpServer:
             timeout=settings.publish_timeout,
             clock=self._terms.clock,
             link=self._link,
+            failed=self._terms.failed,
         )
 
     @property

@@ -53,6 +53,7 @@ class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
     :param exchange_type: ``direct``, ``topic`` or ``fanout``.
     :param routing_keys: what it is bound with; its own name when not given.
     :param arguments: further ``x-`` arguments.
+    :param or_other: a queue that is there may have other options, and is taken as it is.
     """
 
     type: str | None = None
@@ -61,6 +62,7 @@ class QueueOptions(msgspec.Struct, frozen=True, kw_only=True):
     exchange_type: str = "direct"
     routing_keys: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = {}
+    or_other: bool = False
 
     def __post_init__(self) -> None:
         require("max_priority", self.max_priority, or_none(PRIORITIES))
@@ -269,7 +271,7 @@ class Topology:
         exchange = queue if options.exchange is None else options.exchange
         count, has_exchange = await asyncio.gather(self.count(queue), self._has_exchange(exchange))
         there = count is not None
-        if there and options == PLAIN:
+        if there and (options == PLAIN or options.or_other):
             return False
         asked = [methods.declare_queue(queue, options.table())]
         if exchange and (not has_exchange or queue in self._options):

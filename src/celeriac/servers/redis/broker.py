@@ -19,6 +19,7 @@ from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.board import RedisBoard
 from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.dead import RedisDeadLetters
+from celeriac.servers.redis.failed import RedisFailed
 from celeriac.servers.redis.fanout import RedisFanout
 from celeriac.servers.redis.foreign_keys import ForeignKeys
 from celeriac.servers.redis.keys import Keys
@@ -36,6 +37,7 @@ from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.servers.redis.survey import survey
 from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.url import parse_redis_url
+from celeriac.set_aside import Cap
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import unpack
 from celeriac.wire.names import PRIORITY_STEPS
@@ -51,6 +53,7 @@ class RedisBroker:
     :param timeout: seconds for any one call.
     :param priority_steps: as Celery's setting; every peer must use the same.
     :param clock: tells when to look for dead workers; leases and due times go by the server's clock.
+    :param failed: how much the failed list keeps.
     :param connections: connections to this server that exist already; their timeout applies.
     :ivar connections: for the result store on the same server.
     """
@@ -69,6 +72,7 @@ class RedisBroker:
         priority_steps: Sequence[int] = PRIORITY_STEPS,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
         connections: ConnectionPool | None = None,
+        failed: Cap = Cap(),  # noqa: B008 - it has no state
     ) -> None:
         _check_seconds(lease=lease, visibility_timeout=visibility_timeout)
         target = parse_redis_url(url)
@@ -81,13 +85,15 @@ class RedisBroker:
         self._parking = Parking(self._link, self._keys)
         self._publishing = Publishing(self._link, self._keys, self._bindings, self._parking)
         self._leases = Leases(self._link, self._keys, lease)
-        self._settler = Settler(self._link, self._keys, self._leases)
+        self._settler = Settler(self._link, self._keys, self._leases, failed)
         self._recovery = Recovery(
             self._link, self._keys, self._bindings, visibility_timeout, self._leases.second_look, clock
         )
         self._clock = clock
         self._settlements: RedisSettlements | None = None
+        self._cap = failed
         self._dead = RedisDeadLetters(self._link, self._keys)
+        self._failed = RedisFailed(self._link, self._keys, self._settler)
         self._schedule = RedisSchedule(self._link, self._keys)
         self._board = RedisBoard(self._link, self._keys.prefix)
         self._beat = RedisBeat(self._link, self._keys, self._publishing, self._parking, self._board.slots)
@@ -163,6 +169,11 @@ class RedisBroker:
         return self._dead
 
     @property
+    def failed(self) -> RedisFailed:
+        """The failed list."""
+        return self._failed
+
+    @property
     def schedule(self) -> RedisSchedule:
         """What is parked."""
         return self._schedule
@@ -193,7 +204,7 @@ class RedisBroker:
             return None
         if self._settlements is None:
             self._settlements = RedisSettlements(
-                self._link, self._keys, self._leases, self._publishing, self._parking, results
+                self._link, self._keys, self._leases, self._publishing, self._parking, results, self._cap
             )
         return self._settlements
 

@@ -2,7 +2,7 @@
 
 Rules: kombu's names come from ``wire.names``; ours begin with ``celeriac.``. None of our keys grows for ever: leases
 and due times are removed with their message, dead letters stay until a person retries or deletes them, and the lists of
-served queues, revoked tasks and messages published once expire.
+failed tasks, served queues, revoked tasks and messages published once expire.
 """
 
 from __future__ import annotations
@@ -57,13 +57,16 @@ class Keys:
         self.due = f"{prefix}celeriac.due"
         self.dead = f"{prefix}celeriac.dead"
         self.dead_index = f"{prefix}celeriac.dead.index"
+        self.failed = f"{prefix}celeriac.failed"
+        self.failed_index = f"{prefix}celeriac.failed.index"
         self.served = f"{prefix}celeriac.served"
         self.revision = revision_key(prefix, REVOKED)
         self.revoked = tuple(set_key(prefix, REVOKED, kind) for kind in ("ids", "roots", "terminate"))
         self.binding_deadlines = prefix + names.BINDING_DEADLINES
         self.kinds = {
-            **dict.fromkeys((self.unacked, self.dead), "hash"),
+            **dict.fromkeys((self.unacked, self.dead, self.failed), "hash"),
             **dict.fromkeys((self.index, self.leases, self.due, self.dead_index, self.served), "zset"),
+            self.failed_index: "zset",
             **dict.fromkeys(self.revoked, "zset"),
             self.revision: "string",
         }

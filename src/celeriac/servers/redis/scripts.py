@@ -7,7 +7,8 @@ ours counts as ended; a tag that is not of our form counts as a Celery worker's.
 
 Keys, beside kombu's (``unacked``: tag to ``[message, exchange, routing_key]``, ``unacked_index``: tag to time):
 ``celeriac.leases`` tag to the end of its term (see ``leases``), ``celeriac.due`` tag to the time it is parked until,
-``celeriac.dead`` and ``celeriac.dead.index`` the dead letters and when they died.
+``celeriac.dead`` and ``celeriac.dead.index`` the dead letters and when they died, ``celeriac.failed`` and
+``celeriac.failed.index`` the messages of failed tasks, by the tasks' ids.
 """
 
 from __future__ import annotations
@@ -28,6 +29,28 @@ _TYPES = """
 redis.call('HLEN', KEYS[1])
 redis.call('ZCARD', KEYS[2])
 redis.call('ZCARD', KEYS[3])
+"""
+
+KEEPING = r"""
+-- Keeps an entry of the failed list; trim then drops what is too much or too old.
+local function keep(hash, index, id, entry)
+  redis.call('HSET', hash, id, entry)
+  redis.call('ZADD', index, now, id)
+end
+local function trim(hash, index, most, seconds)
+  local old = redis.call('ZRANGEBYSCORE', index, '-inf', now - seconds, 'LIMIT', 0, 1000)
+  local many = redis.call('ZCARD', index) - #old - most
+  if many > 0 then
+    for _, id in ipairs(redis.call('ZRANGE', index, #old, #old + math.min(many, 1000) - 1)) do old[#old + 1] = id end
+  end
+  if #old > 0 then
+    redis.call('HDEL', hash, unpack(old))
+    redis.call('ZREM', index, unpack(old))
+  end
+  local last = math.ceil(seconds * 1000)
+  redis.call('PEXPIRE', hash, last)
+  redis.call('PEXPIRE', index, last)
+end
 """
 
 _LEASE_END = """
@@ -301,6 +324,35 @@ for i = 1, #ARGV / 2 do
     reply[i] = 1
   end
 end
+return reply
+"""
+)
+
+FAIL = Script(
+    _TYPES
+    + _NOW
+    + KEEPING
+    + r"""
+-- KEYS: unacked, index, leases, failed, failed index. ARGV: most, seconds, then tag, id and head for each; where the
+-- message was acknowledged before, an empty tag, and the whole entry. Returns 1 or 0 (lost).
+redis.call('HLEN', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+local reply = {}
+for i = 1, (#ARGV - 2) / 3 do
+  local tag, id, head = ARGV[3 * i], ARGV[3 * i + 1], ARGV[3 * i + 2]
+  reply[i] = 0
+  local entry = tag == '' and '' or redis.call('HGET', KEYS[1], tag)
+  if entry then
+    keep(KEYS[4], KEYS[5], id, head .. entry)
+    if tag ~= '' then
+      redis.call('HDEL', KEYS[1], tag)
+      redis.call('ZREM', KEYS[2], tag)
+      redis.call('ZREM', KEYS[3], tag)
+    end
+    reply[i] = 1
+  end
+end
+trim(KEYS[4], KEYS[5], tonumber(ARGV[1]), tonumber(ARGV[2]))
 return reply
 """
 )

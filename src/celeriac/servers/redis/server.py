@@ -41,6 +41,7 @@ class RedisServer:
             visibility_timeout=settings.visibility_timeout,
             clock=self._terms.clock,
             connections=self._pool,
+            failed=self._terms.failed,
         )
         self._opened.append(broker)
         return broker

@@ -22,8 +22,10 @@ from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.parking import QUEUEING, Later, Parking
 from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.results import STORING, RedisBackend
-from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
+from celeriac.servers.redis.scripts import KEEPING
+from celeriac.servers.redis.settling import RedisReceipt, head_of, lost_delivery
 from celeriac.servers.redis.upload import LARGE
+from celeriac.set_aside import Cap
 from celeriac.wire.result import SUCCESS
 
 _BATCH = 500
@@ -36,26 +38,35 @@ _LAND = Script(
     STORING
     + COUNTING
     + QUEUEING
+    + KEEPING
     + r"""
--- KEYS: unacked, index, leases, due, served, dead, dead index, then for each ending its results, chords and lists.
+-- KEYS: unacked, index, leases, due, served, dead, dead index, failed, failed index, then for each ending its results,
+-- chords and lists.
 -- ARGV: the broker's database, the results', milliseconds and seconds for which a result lives or 0, milliseconds of
--- a claim; then for each ending: tag, verb ('ack', 'hold', or the letter that it is buried as), how many results, parts
--- and messages; for each result 1 if it is a success and the record; for each part and message what counting and
--- queueing take.
+-- a claim, how many failed messages are kept and for how many seconds; then for each ending: tag, verb ('ack', 'hold',
+-- the letter that it is buried as, or 'F' and the head of a kept one), a failed task's id, how many results, parts and
+-- messages; for each result 1 if it is a success and the record; for each part and message what counting and queueing
+-- take.
 -- Returns for each ending 1, 0 (lost), how its chords stand, or an error after 'R' (results) or 'B' (broker).
-local key, at = 7, 5
+local key, at = 9, 7
 local function next_key() key = key + 1; return KEYS[key] end
 local function next_args(n) at = at + n; return at - n + 1 end
 
-local endings, tags = {}, {}
+local endings, tags, kept = {}, {}, false
 while at < #ARGV do
-  local first = next_args(5)
-  local ending = {verb = ARGV[first + 1], results = {}, parts = {}, messages = {}}
-  for i = 1, ARGV[first + 2] do ending.results[i] = {next_key(), next_args(2)} end
-  for i = 1, ARGV[first + 3] do ending.parts[i] = {next_key(), next_args(5)} end
-  for i = 1, ARGV[first + 4] do ending.messages[i] = {next_key(), next_args(5)} end
+  local first = next_args(6)
+  local ending = {verb = ARGV[first + 1], task = ARGV[first + 2], results = {}, parts = {}, messages = {}}
+  for i = 1, ARGV[first + 3] do ending.results[i] = {next_key(), next_args(2)} end
+  for i = 1, ARGV[first + 4] do ending.parts[i] = {next_key(), next_args(5)} end
+  for i = 1, ARGV[first + 5] do ending.messages[i] = {next_key(), next_args(5)} end
   endings[#endings + 1] = ending
   tags[#tags + 1] = ARGV[first]
+  if string.byte(ending.verb) == 70 then kept = true end
+end
+if kept then
+  -- A key of the wrong type ends the script here, before anything was changed.
+  redis.call('HLEN', KEYS[8])
+  redis.call('ZCARD', KEYS[9])
 end
 
 local reply = {}
@@ -91,7 +102,10 @@ for i, ending in ipairs(endings) do
       if refused and reply[i] == 1 then reply[i] = 'B' .. refused end
     end
     if reply[i] == 1 then
-      if ending.verb ~= 'ack' then
+      if string.byte(ending.verb) == 70 then
+        local entry = redis.call('HGET', KEYS[1], tags[i])
+        if entry then keep(KEYS[8], KEYS[9], ending.task, string.sub(ending.verb, 2) .. entry) end
+      elseif ending.verb ~= 'ack' then
         redis.call('HSET', KEYS[6], tags[i], ending.verb)
         redis.call('ZADD', KEYS[7], now, tags[i])
       end
@@ -99,6 +113,7 @@ for i, ending in ipairs(endings) do
     end
   end
 end
+if kept then trim(KEYS[8], KEYS[9], tonumber(ARGV[6]), tonumber(ARGV[7])) end
 if #ended > 0 then
   redis.call('HDEL', KEYS[1], unpack(ended))
   redis.call('ZREM', KEYS[2], unpack(ended))
@@ -122,6 +137,7 @@ class RedisSettlements:
         publishing: Publishing,
         parking: Parking,
         results: RedisBackend,
+        cap: Cap,
     ) -> None:
         self._link = link
         self._keys = keys
@@ -129,6 +145,7 @@ class RedisSettlements:
         self._publishing = publishing
         self._parking = parking
         self._results = results
+        self._cap = cap
         self._heads = (
             keys.unacked,
             keys.index,
@@ -137,6 +154,8 @@ class RedisSettlements:
             keys.served,
             keys.dead,
             keys.dead_index,
+            keys.failed,
+            keys.failed_index,
         )
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
             self._land_all, _BATCH, _weigh, _LINGER
@@ -158,11 +177,12 @@ class RedisSettlements:
     def _ending(self, landing: Landing, later: Sequence[Later]) -> _Ending:
         receipt = landing.receipt
         assert isinstance(receipt, RedisReceipt), "this receipt is another broker's"
-        verb = "hold" if landing.held else "ack" if landing.buried is None else receipt.letter(landing.buried)
+        verb, task = _verb(landing, receipt)
         keys: list[str] = []
         arguments: list[Any] = [
             receipt.tag,
             verb,
+            task,
             len(landing.results),
             len(landing.parts),
             len(later),
@@ -191,6 +211,8 @@ class RedisSettlements:
             self._results.expires_ms,
             kept,
             claim,
+            self._cap.most,
+            self._cap.seconds,
         ]
         for ending in endings:
             keys += ending.keys
@@ -233,9 +255,20 @@ class _Ending(msgspec.Struct, frozen=True, gc=False):
     arguments: list[Any]
 
 
+def _verb(landing: Landing, receipt: RedisReceipt) -> tuple[str | bytes, str]:
+    """Return how the message is settled, as the script takes it, and the id of a failed task."""
+    if landing.held:
+        return "hold", ""
+    if landing.failed is not None:
+        return b"F" + head_of(receipt.queue, landing.failed.reason), landing.failed.id
+    return ("ack" if landing.buried is None else receipt.letter(landing.buried)), ""
+
+
 def _weigh(ending: _Ending) -> int:
-    landing = ending.landing
+    landing, receipt = ending.landing, ending.landing.receipt
     weight = 0
+    if landing.buried is not None and isinstance(receipt, RedisReceipt):
+        weight += len(receipt.raw)
     for result in landing.results:
         weight += len(result.payload)
     for envelope, _ in landing.messages:

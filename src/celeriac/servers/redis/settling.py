@@ -10,13 +10,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from celeriac.errors import DeliveryLost
 from celeriac.servers.coalesce import TRIP_BYTES, Coalescer
 from celeriac.servers.redis.dead import write_letter
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.scripts import ACK, BURY, PARK, REQUEUE
+from celeriac.servers.redis.scripts import ACK, BURY, FAIL, PARK, REQUEUE
+from celeriac.set_aside import Cap, Failed
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.frame import earlier_deliveries, mark_redelivered, unpack
 
@@ -24,24 +27,29 @@ _BATCH = 1000
 
 Answers = Sequence[BaseException | None]
 
+Keeping = tuple[str, str, bytes]
+"""The tag of a message that is kept as failed, its task's id, and its head; with an empty tag the whole entry."""
+
 
 class Settler:
     """Settles the deliveries of one broker."""
 
-    def __init__(self, link: Link, keys: Keys, leases: Leases) -> None:
+    def __init__(self, link: Link, keys: Keys, leases: Leases, cap: Cap) -> None:
         self._link = link
         self._keys = keys
         self._leases = leases
+        self._cap = cap
         self.ack: Coalescer[str, None] = Coalescer(self._ack, _BATCH)
         self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH, _weigh)
         self.park: Coalescer[tuple[str, float], None] = Coalescer(self._park, _BATCH)
         self.bury: Coalescer[tuple[RedisReceipt, str], None] = Coalescer(
             self._bury, _BATCH, lambda burial: _weigh(burial[0])
         )
+        self.fail: Coalescer[Keeping, None] = Coalescer(self._fail, _BATCH, lambda keeping: len(keeping[2]))
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
-        for coalescer in (self.ack, self.requeue, self.park, self.bury):
+        for coalescer in (self.ack, self.requeue, self.park, self.bury, self.fail):
             await coalescer.drain()
 
     async def _ack(self, tags: Sequence[str]) -> Answers:
@@ -103,10 +111,20 @@ class Settler:
         reply = await self._link.run(BURY, keys, arguments)
         return [self._judge(receipt.tag, answer) for (receipt, _), answer in zip(burials, reply, strict=True)]
 
+    async def _fail(self, keepings: Sequence[Keeping]) -> Answers:
+        keys = self._keys
+        places = (keys.unacked, keys.index, keys.leases, keys.failed, keys.failed_index)
+        arguments: list[Any] = [self._cap.most, self._cap.seconds]
+        for keeping in keepings:
+            arguments += keeping
+        reply = await self._link.run(FAIL, places, arguments)
+        return [self._judge(tag, answer) for (tag, _, _), answer in zip(keepings, reply, strict=True)]
+
     def _judge(self, tag: str, answer: int | bytes) -> BaseException | None:
         if isinstance(answer, bytes):
             return self._link.refusal(answer.decode(errors="replace"))
-        self._leases.release((tag,))
+        if tag:
+            self._leases.release((tag,))
         return None if answer else lost_delivery(tag)
 
 
@@ -135,9 +153,17 @@ class RedisReceipt:
     async def bury(self, reason: str) -> None:
         await self._settler.bury((self, reason))
 
-    def letter(self, reason: str) -> str | bytes:
+    async def fail(self, failed: Failed) -> None:
+        await self._settler.fail((self.tag, failed.id, head_of(self.queue, failed.reason)))
+
+    def letter(self, reason: str) -> bytes:
         """Return what the dead-letter list keeps of the message."""
         return write_letter(self.raw, self.queue, reason)
+
+
+def head_of(queue: str, reason: str) -> bytes:
+    """Return the line that an entry of the failed list begins with."""
+    return msgspec.json.encode({"queue": queue, "reason": reason}) + b"\n"
 
 
 def _weigh(receipt: RedisReceipt) -> int:

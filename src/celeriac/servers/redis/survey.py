@@ -18,20 +18,21 @@ async def survey(link: Link, keys: Keys, queues: Sequence[str]) -> Survey:
             ("ZCARD", keys.due),
             ("HLEN", keys.unacked),
             ("ZCARD", keys.dead_index),
+            ("ZCARD", keys.failed_index),
             *(command for names in lists.values() for name in names for command in _look(name)),
         ]
     )
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-    parked, held, dead, *rest = answers
+    parked, held, dead, failed, *rest = answers
     states, at = [], 0
     for queue, names in lists.items():
         found = rest[at : at + 2 * len(names)]
         at += 2 * len(names)
         heads = [unpack(raw) for raw in found[1::2] if raw is not None]
         states.append(QueueState(queue, sum(found[::2]), heads))
-    return Survey(states, parked, max(0, held - parked), dead)
+    return Survey(states, parked, max(0, held - parked), dead, failed)
 
 
 def _look(name: str) -> tuple[tuple[str, ...], ...]:

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from celeriac.backend import Backend
-from celeriac.broker import DeadLetters, Schedule, Subscription, Survey
+from celeriac.broker import Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.sqlite.beat import SqliteBeat
 from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
+from celeriac.servers.sqlite.failed import SqliteFailed
 from celeriac.servers.sqlite.fanout import SqliteFanout
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
@@ -25,6 +26,7 @@ from celeriac.servers.sqlite.settlements import SqliteSettlements
 from celeriac.servers.sqlite.subscription import SqliteSubscription
 from celeriac.servers.sqlite.survey import survey
 from celeriac.servers.sqlite.transactions import SqliteTransactions
+from celeriac.set_aside import Cap, DeadLetters
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
@@ -37,6 +39,7 @@ class SqliteBroker:
 
     :param path: the database file; made when missing.
     :param lease: seconds after which the messages of a process that died are given to others.
+    :param failed: how much the failed list keeps.
     :param group: whether the file's group may read and write the files that are made here; else only the owner may.
     """
 
@@ -50,9 +53,11 @@ class SqliteBroker:
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
         lease: float = 30.0,
         group: bool = False,
+        failed: Cap = Cap(),  # noqa: B008 - it has no state
     ) -> None:
         require("lease", lease, SECONDS)
-        self._file = QueueFile(path, clock, lease, group=group)
+        self._file = QueueFile(path, clock, lease, failed, group=group)
+        self._failed = SqliteFailed(self._file, failed)
         self._board = SqliteBoard(self._file.link, clock)
         self._fanout = SqliteFanout(self._file)
         self._subscriptions: set[SqliteSubscription] = set()
@@ -108,6 +113,11 @@ class SqliteBroker:
     @property
     def dead(self) -> DeadLetters:
         return SqliteDeadLetters(self._file)
+
+    @property
+    def failed(self) -> SqliteFailed:
+        """The failed list."""
+        return self._failed
 
     @property
     def schedule(self) -> Schedule:

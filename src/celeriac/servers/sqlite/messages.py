@@ -33,6 +33,7 @@ from celeriac.servers.queue_rows import (
 )
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.reading import column, scalar
+from celeriac.set_aside import Cap
 from celeriac.wire.frame import MOST_DELIVERIES
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 
@@ -52,13 +53,13 @@ _FORMS = {
 """Columns of messages, each as a value of our form whatever it holds."""
 
 
-def _sql(statement: str) -> str:
+def in_form(statement: str) -> str:
     """Return a statement, with columns in our form for their names in braces."""
     return statement.format_map(_FORMS)
 
 
 _DECLARE = "INSERT OR IGNORE INTO celeriac_queue (name) SELECT value FROM json_each(:names)"
-_SEE_QUEUES = _sql(
+_SEE_QUEUES = in_form(
     "SELECT CAST(name AS TEXT) FROM celeriac_queue UNION SELECT {queue} FROM celeriac_message ORDER BY 1"
 )
 
@@ -72,7 +73,7 @@ _DROP_ONCE = "DELETE FROM celeriac_once WHERE expires < :now"
 _FORGET_ONCE = "UPDATE celeriac_once SET expires = :expires WHERE key = :key"
 _NOTE_ONCE = "INSERT OR IGNORE INTO celeriac_once (key, expires) VALUES (:key, :expires)"
 
-_SEE_LINE = _sql("""
+_SEE_LINE = in_form("""
     SELECT json_group_array(json_array(priority, id, size)) FROM (
         SELECT {priority} AS priority, id, {size} AS size FROM celeriac_message AS message
         WHERE queue = :queue AND owner IS NULL AND due_at IS NULL
@@ -82,7 +83,7 @@ _COUNT_LINE = (
 )
 _DELETE_LINE = "DELETE FROM celeriac_message WHERE queue = :queue AND owner IS NULL AND due_at IS NULL"
 
-_READ = _sql("""
+_READ = in_form("""
     SELECT json_group_array(json_array({priority}, id, {queue}, redelivered IS 1, {count}, {size})),
            CAST(group_concat(coalesce(frame, ''), '') AS BLOB)
     FROM celeriac_message WHERE id IN (SELECT value FROM json_each(:ids))""")
@@ -99,21 +100,30 @@ _RETURN = "UPDATE celeriac_message SET owner = NULL WHERE id IN (SELECT value FR
 _PARK = """
     UPDATE celeriac_message SET owner = NULL, due_at = json_extract(fact.value, '$[1]')
     FROM json_each(:facts) AS fact WHERE celeriac_message.id = json_extract(fact.value, '$[0]')"""
-_BURY = _sql("""
+_BURY = in_form("""
     INSERT INTO celeriac_dead (queue, priority, reason, died_at, frame)
     SELECT {queue}, {priority}, json_extract(fact.value, '$[1]'), :now, {frame}
     FROM json_each(:facts) AS fact JOIN celeriac_message AS message ON message.id = json_extract(fact.value, '$[0]')""")
 
+_KEEP_FAILED = in_form("""
+    INSERT OR REPLACE INTO celeriac_failed (task, queue, priority, reason, died_at, frame)
+    SELECT json_extract(fact.value, '$[1].id'), {queue}, {priority}, json_extract(fact.value, '$[1].reason'), :now,
+           {frame}
+    FROM json_each(:facts) AS fact JOIN celeriac_message AS message ON message.id = json_extract(fact.value, '$[0]')""")
+_TRIM_FAILED = """
+    DELETE FROM celeriac_failed WHERE died_at < :since
+        OR id <= (SELECT id FROM celeriac_failed ORDER BY id DESC LIMIT 1 OFFSET :most)"""
+
 # Greater than every number are a text and a blob.
-_COME_DUE = _sql(
+_COME_DUE = in_form(
     "UPDATE celeriac_message SET due_at = NULL WHERE due_at <= :now OR due_at > 9e999 RETURNING {queue}"
 )
 _NEXT_DUE = "SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL"
 
-_RECOVER = _sql("""
+_RECOVER = in_form("""
     UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = 1 + {count}
     WHERE owner IN (SELECT value FROM json_each(:ids)) RETURNING {queue}""")
-_RECOVER_UNOWNED = _sql("""
+_RECOVER_UNOWNED = in_form("""
     UPDATE celeriac_message SET owner = NULL, redelivered = 1, deliveries = 1 + {count}
     WHERE owner IS NOT NULL AND typeof(owner) <> 'integer' RETURNING {queue}""")
 # One step of the index for each owner, however many messages it holds.
@@ -123,22 +133,22 @@ _SEE_OWNERS = """
         UNION ALL
         SELECT (SELECT min(owner) FROM celeriac_message WHERE owner > holding.id) FROM holding WHERE id IS NOT NULL)
     SELECT id FROM holding WHERE id IS NOT NULL"""
-_RELEASE = _sql(
+_RELEASE = in_form(
     "UPDATE celeriac_message SET owner = NULL, redelivered = 1 WHERE owner = :self RETURNING {queue}"
 )
 
-_SEE_DEAD = _sql("""
+_SEE_DEAD = in_form("""
     SELECT id, {queue}, CAST(reason AS TEXT),
            {died}, {frame}
     FROM celeriac_dead ORDER BY id LIMIT :limit OFFSET :offset""")
 _COUNT_DEAD = "SELECT count(*) FROM celeriac_dead"
-_REVIVE = _sql("""
+_REVIVE = in_form("""
     INSERT INTO celeriac_message (queue, priority, frame) SELECT {queue}, {priority}, {frame}
     FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids)) ORDER BY id RETURNING {queue}""")
 _DELETE_DEAD = "DELETE FROM celeriac_dead WHERE id IN (SELECT value FROM json_each(:ids))"
 
-_BY_DETAIL = {"park": _PARK, "bury": _BURY}
-_BY_ID = {"ack": _DELETE, "requeue": _GIVE_BACK, "return": _RETURN, "bury": _DELETE}
+_BY_DETAIL = {"park": _PARK, "bury": _BURY, "fail": _KEEP_FAILED}
+_BY_ID = {"ack": _DELETE, "requeue": _GIVE_BACK, "return": _RETURN, "bury": _DELETE, "fail": _DELETE}
 """For each verb of a settlement, the statement that takes only the ids of the messages."""
 
 
@@ -171,10 +181,12 @@ class SqliteMessages:
     """What one process does with the messages of a file.
 
     :param owners: the owners of taken messages.
+    :param cap: how much the failed list keeps.
     """
 
-    def __init__(self, clock: Clock, owners: Owners) -> None:
+    def __init__(self, clock: Clock, owners: Owners, cap: Cap) -> None:
         self._clock = clock
+        self._cap = cap
         self._owners = owners
 
     def declare(self, connection: sqlite3.Connection, queues: Collection[str]) -> None:
@@ -319,6 +331,11 @@ class SqliteMessages:
         """Delete the dead messages; return how many there were."""
         return connection.execute(_DELETE_DEAD, {"ids": as_json(ids)}).rowcount
 
+    def trim_failed(self, connection: sqlite3.Connection) -> None:
+        """Drop from the failed list what is too much or too old."""
+        since = self._clock.now() - self._cap.seconds
+        connection.execute(_TRIM_FAILED, {"since": since, "most": self._cap.most})
+
     def _recover(self, connection: sqlite3.Connection) -> list[str]:
         """Put back the messages of dead owners; return the queues that got some."""
         owners = column(connection, _SEE_OWNERS)
@@ -358,6 +375,8 @@ class SqliteMessages:
             connection.execute(_BY_DETAIL[verb], {"facts": facts, "now": self._clock.now()})
         if verb in _BY_ID:
             connection.execute(_BY_ID[verb], {"ids": as_json([settlement.id for settlement in settlements])})
+        if verb == "fail":
+            self.trim_failed(connection)
 
 
 def as_json(value: object) -> str:

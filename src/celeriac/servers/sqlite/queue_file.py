@@ -24,6 +24,7 @@ from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import SqliteMessages
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.tables import QUEUES
+from celeriac.set_aside import Cap
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class Taken(msgspec.Struct, frozen=True):
 class QueueFile:
     """The queues of one file: what the parts of one broker share."""
 
-    def __init__(self, path: str, clock: Clock, lease: float, *, group: bool) -> None:
+    def __init__(self, path: str, clock: Clock, lease: float, cap: Cap, *, group: bool) -> None:
         self.link = SqliteLink(
             path,
             QUEUES,
@@ -69,7 +70,7 @@ class QueueFile:
             on_new_file=lambda connection: self.messages.declare(connection, list(self._known)),
         )
         self._owners = Owners(self.link.path, clock, lease)
-        self.messages = SqliteMessages(clock, self._owners)
+        self.messages = SqliteMessages(clock, self._owners, cap)
         self.clock = clock
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
         self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)

@@ -30,7 +30,11 @@ class SqliteServer:
         """The queues in the file."""
         settings = self._terms.settings
         broker = SqliteBroker(
-            str(self._path), clock=self._terms.clock, lease=settings.lease, group=settings.sqlite_group
+            str(self._path),
+            clock=self._terms.clock,
+            lease=settings.lease,
+            group=settings.sqlite_group,
+            failed=self._terms.failed,
         )
         self._opened.append(broker)
         return broker

@@ -51,7 +51,7 @@ class SqliteSettlements:
         assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
         rows = [await self.results.checked(result) for result in landing.results]
         messages = await new_messages(self._file.link, landing.messages) if landing.messages else ()
-        settlement = receipt.spend("ack" if landing.buried is None else "bury", landing.buried)
+        settlement = receipt.spend_for(landing)
         try:
             standings = await self._land(_Ending(settlement, rows, landing.parts, messages, landing.held))
         except DeliveryLost:

@@ -39,6 +39,17 @@ CREATE TABLE celeriac_dead (
     frame BLOB NOT NULL
 );
 
+CREATE TABLE celeriac_failed (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    task TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    died_at FLOAT NOT NULL,
+    frame BLOB NOT NULL,
+    UNIQUE (task)
+);
+
 CREATE TABLE celeriac_once (key TEXT NOT NULL PRIMARY KEY, expires FLOAT NOT NULL);
 CREATE INDEX ix_celeriac_once_expires ON celeriac_once (expires);
 
