@@ -152,6 +152,12 @@ def _status() -> click.Command:
     return status
 
 
+def _top() -> click.Command:
+    from celeriac.cli.top import top
+
+    return top
+
+
 def _web() -> click.Command:
     from celeriac.cli.web import web
 
@@ -184,6 +190,7 @@ def commands() -> Commands:
             "result": ("Show what is known of a task.", _result),
             "revoke": ("Take back tasks that were sent.", _revoke),
             "status": ("List the workers that are online.", _status),
+            "top": ("Watch and steer the fleet in a terminal.", _top),
             "web": ("Show the fleet in a browser: tasks, errors, queues, workers.", _web),
             "schedules": ("List periodic tasks; pause, run or check them.", _schedules),
             "worker": ("Run the tasks of an app until SIGTERM or Ctrl-C.", _worker),

@@ -1,0 +1,193 @@
+"""celeriac top: its screen under Textual's own pilot, and what it prints without one."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Static, Tree
+
+from celeriac import Celeriac, Context
+from celeriac.cli.top_app import Ask, TopApp, Workflow
+from celeriac.monitor.monitor import Monitor
+from tests.cli.project import Project
+
+WAIT = 20.0
+
+
+class Shop:
+    """An app with a worker that tells of its tasks, and the screen."""
+
+    def __init__(self, app: Celeriac, top: TopApp, pilot: Pilot[None]) -> None:
+        self.app = app
+        self.top = top
+        self.pilot = pilot
+
+    def text(self, name: str) -> str:
+        """What stands in a line of the screen."""
+        return str(self.top.screen_stack[0].query_one(f"#{name}", Static).render())
+
+    def rows(self, tab: str) -> list[list[str]]:
+        """The lines of a table."""
+        table = self.top.screen_stack[0].query_one(f"#table-{tab}", DataTable)
+        return [[str(cell) for cell in table.get_row_at(number)] for number in range(table.row_count)]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds of the screen."""
+        async with asyncio.timeout(WAIT):
+            while not holds():
+                await self.top.follow()
+                await self.pilot.pause(0.02)
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def choose(self, tab: str, text: str) -> None:
+        """Put the cursor on the line with this text."""
+        await self.until(lambda: any(text in " ".join(row) for row in self.rows(tab)))
+        table = self.top.screen_stack[0].query_one(f"#table-{tab}", DataTable)
+        table.move_cursor(row=[text in " ".join(row) for row in self.rows(tab)].index(True))
+
+
+@asynccontextmanager
+async def shop(tmp_path: Path, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Shop]:
+    app = Celeriac("top", "memory://", send_events=True)
+    seen = list[int]()
+
+    @app.task(name="shop.pay")
+    async def pay(number: int) -> int:
+        seen.append(number)
+        if len(seen) == 1:
+            raise ValueError("[red]no[/red] money\x1b[2J")
+        return number
+
+    @app.task(name="shop.sleep")
+    async def sleep(ctx: Context) -> None:
+        await asyncio.sleep(3600)
+
+    async with app, app.worker(grace=0.1), Monitor(app, tmp_path / "history.db") as monitor:
+        top = TopApp(monitor)
+        async with top.run_test(size=size) as pilot:
+            made = Shop(app, top, pilot)
+            await made.until(lambda: "workers 1" in made.text("numbers") or size[0] == 80)
+            yield made
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+async def test_tasks_queues_workers_and_errors(tmp_path: Path, size: tuple[int, int]):
+    async with shop(tmp_path, size) as made:
+        await made.app.send_task("shop.sleep")
+        await made.app.send_task("shop.pay", [1])
+        await made.until(lambda: len(made.rows("Tasks")) == 2 and len(made.rows("Errors")) == 1)
+        running, failed = made.rows("Tasks")
+        assert running[:2] == ["STARTED", "shop.sleep"]
+        assert failed[0] == "FAILURE"
+        # Text of tasks is neither markup, nor does it act on the terminal.
+        assert any(r"[red]no[/red] money\x1b" in cell or r"money\\x1b" in cell for cell in failed)
+        await made.until(lambda: bool(made.rows("Workers")) and made.rows("Workers")[0][1] == "alive")
+        assert made.rows("Errors")[0][1:3] == ["shop.pay", "ValueError"]
+        for key, tab in (("2", "Queues"), ("3", "Workers"), ("4", "Errors"), ("1", "Tasks")):
+            await made.press(key)
+            assert made.top.tab == tab
+        assert "\x1b[2J" not in made.top.export_screenshot()
+
+
+async def test_a_failed_task_runs_again_after_a_question(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        await made.app.send_task("shop.pay", [1])
+        await made.choose("Tasks", "FAILURE")
+        await made.press("r")
+        assert isinstance(made.top.screen, Ask)
+        await made.press("n")
+        assert made.text("said") == "nothing was done"
+        await made.press("r", "y")
+        await made.until(lambda: "sent again as" in made.text("said"))
+        await made.until(lambda: [row[0] for row in made.rows("Tasks")] == ["SUCCESS", "FAILURE"])
+
+
+async def test_all_failed_tasks_of_an_error_run_again(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        await made.app.send_task("shop.pay", [1])
+        await made.press("4")
+        await made.choose("Errors", "ValueError")
+        await made.press("r", "y")
+        await made.until(lambda: made.text("said") == "1 task sent again")
+
+
+async def test_a_running_task_is_terminated(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        result = await made.app.send_task("shop.sleep")
+        await made.choose("Tasks", "STARTED")
+        await made.press("K", "y")
+        await made.until(lambda: made.text("said") == f"{result.id} terminated")
+        await made.until(lambda: made.rows("Tasks")[0][0] == "REVOKED")
+
+
+async def test_a_queue_is_paused_and_resumed(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        await made.press("p")
+        assert "choose one in the tab Queues" in made.text("said")
+        await made.press("2")
+        await made.choose("Queues", "celery")
+        await made.press("p", "y")
+        await made.until(lambda: made.rows("Queues")[0][3] == "paused")
+        assert "1 worker took from it" in made.text("said")
+        await made.press("p", "y")
+        await made.until(lambda: made.rows("Queues")[0][3] == "")
+
+
+async def test_filter_sort_and_workflow(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        await made.app.send_task("shop.pay", [1])
+        await made.app.send_task("shop.pay", [2])
+        await made.until(lambda: len(made.rows("Tasks")) == 2)
+        await made.press("slash", *"ValueError", "enter")
+        assert [row[0] for row in made.rows("Tasks")] == ["FAILURE"]
+        assert made.text("said") == "tasks with 'ValueError'"
+        await made.press("escape")
+        await made.until(lambda: len(made.rows("Tasks")) == 2)
+        await made.press("s")
+        assert made.text("said") == "tasks by runtime"
+        await made.press("f5")
+        assert isinstance(made.top.screen, Workflow)
+        tree = made.top.screen.query_one("#tree", Tree)
+        assert "shop.pay" in str(tree.root.children[0].label)
+        await made.press("escape")
+        assert not isinstance(made.top.screen, Workflow)
+
+
+async def test_it_quits(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        await made.pilot.resize_terminal(200, 60)
+        await made.press("q")
+        assert made.top.return_code == 0
+
+
+def test_one_look(project: Project):
+    project.bury("shop.add")
+    looked = project.run("top", "--once", "--json", "-b", project.url)
+    assert looked.exit_code == 0, looked.output
+    found = json.loads(looked.stdout)
+    assert (found["dead"], found["waiting"], found["tasks"]) == (1, 0, [])
+    assert [queue["name"] for queue in found["queues"]] == ["celery"]
+    tables = project.run("top", "--once", "-b", project.url).stdout
+    assert "dead 1" in tables
+    assert "Waiting" in tables
+    assert project.run("top", "--json", "-b", project.url).exit_code == 2
+
+
+def test_the_command_line_does_not_import_textual(project: Project):
+    project.run("top", "--once", "-b", project.url)
+    code = "import sys, celeriac.cli.top; sys.exit('textual' in sys.modules)"
+    process = asyncio.run(run(sys.executable, "-c", code))
+    assert process == 0
+
+
+async def run(*command: str) -> int:
+    process = await asyncio.create_subprocess_exec(*command)
+    return await process.wait()
