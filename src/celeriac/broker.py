@@ -337,7 +337,7 @@ class Survey(msgspec.Struct, frozen=True):
     parked: int
     taken: int | None
     dead: int
-    failed: int
+    failed: int = 0
 
 
 @runtime_checkable

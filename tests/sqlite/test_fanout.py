@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from pathlib import Path
 
 from celeriac.broker import Binding, Exchange, ReplyTo
@@ -82,10 +83,11 @@ async def test_a_foreign_row_is_unreadable_and_harms_nobody(tmp_path: Path) -> N
     broker = SqliteBroker(str(file))
     async with broker.fanout.listen([Binding(exchange=EXCHANGE)]) as heard:
         with sqlite3.connect(file) as connection:
+            soon_over = time.time() + 30  # a row that lasts much longer is none of ours, and passed over
             for frame in ("text", 7, b"no frame"):
                 connection.execute(
-                    "INSERT INTO celeriac_broadcast (exchange, key, expires, frame) VALUES (?, ?, 9e9, ?)",
-                    (EXCHANGE.name, 5, frame),
+                    "INSERT INTO celeriac_broadcast (exchange, key, expires, frame) VALUES (?, ?, ?, ?)",
+                    (EXCHANGE.name, 5, soon_over, frame),
                 )
             connection.execute("INSERT INTO celeriac_binding VALUES (x'00ff', 'celery.pidbox', 7, 9e9)")
         connection.close()

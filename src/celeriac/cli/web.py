@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ROLES = "read, write"
 
+
 @click.command("web", short_help="Show the fleet in a browser: tasks, errors, queues, workers.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."
