@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.errors import BrokerUnavailable
+from celeriac.errors import BrokerUnavailable, EncodeError
 from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.url import parse_postgres_url
@@ -260,7 +260,7 @@ class TestWaking:
                 assert list(connection.notifies(timeout=0.1)) == []
 
     async def test_queue_names_that_cannot_be_kept_are_refused(self, broker):
-        with pytest.raises(Exception, match="NUL"):
+        with pytest.raises(EncodeError, match="NUL"):
             await broker.publish(Envelope(body=b""), Route("a\0b", queue="a\0b"))
 
 

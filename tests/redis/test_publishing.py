@@ -4,7 +4,7 @@ import json
 import pytest
 
 from celeriac import Celeriac, chain
-from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
 from celeriac.servers.redis import RedisBackend
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Route
@@ -164,9 +164,9 @@ async def test_a_name_that_is_no_text_is_refused_alone(broker, queue):
         broker.publish(message(), route(queue)),
         return_exceptions=True,
     )
-    assert isinstance(refused, BrokerError)
+    assert isinstance(refused, EncodeError)
     assert fine is None
-    with pytest.raises(BrokerError, match="key"):
+    with pytest.raises(EncodeError, match="key"):
         await broker.publish_many([(message(), route(queue)), (message(), route("lone \ud800"))])
     assert await broker.depth(queue) == 1
 

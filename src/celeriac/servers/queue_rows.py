@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.errors import DeliveryLost, EncodeError
 from celeriac.set_aside import Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
@@ -82,10 +82,10 @@ class DeadMessage(msgspec.Struct, frozen=True):
 
 
 def new_message(envelope: Envelope, route: Route) -> NewMessage:
-    """Return what is to be added. Raises ``BrokerError`` for a queue that has no name that can be written."""
+    """Return what is to be added. Raises ``EncodeError`` for a name or a header that cannot be written."""
     queue = route.queue or route.routing_key
     if not is_text(queue):
-        raise BrokerError(f"queue {queue!r} is no text that can be stored; give the queue another name")
+        raise EncodeError(f"queue {queue!r} is no text that can be stored; give the queue another name")
     tag = envelope.delivery_tag or str(uuid.uuid4())
     priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
     frame = pack(envelope, delivery_tag=tag, route=route)

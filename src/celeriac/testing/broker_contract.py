@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 
 from celeriac.broker import Broker, Delivery, Receipt, Surveyed
-from celeriac.errors import DeliveryLost
+from celeriac.errors import DeliveryLost, EncodeError
 from celeriac.testing.steps import (
     bury_numbers,
     drain,
@@ -108,6 +108,18 @@ class BrokerContract:
         assert await broker.depth(queue) == 200
         async with broker.subscribe([queue]) as subscription:
             assert await drain(subscription, 200) == list(range(200))
+
+    async def test_a_name_that_is_no_text_is_refused_before_anything_is_sent(
+        self, broker: Broker, queue: str
+    ) -> None:
+        fine, odd = Route(queue, queue=queue), Route("lone \ud800", queue="lone \ud800")
+        told = await asyncio.gather(
+            *(broker.publish(numbered(1), route) for route in (fine, odd, fine)), return_exceptions=True
+        )
+        assert [type(one) for one in told] == [type(None), EncodeError, type(None)]
+        with pytest.raises(EncodeError):
+            await broker.publish_many([(numbered(2), fine), (numbered(2), odd)])
+        assert await broker.depth(queue) == 2
 
     async def test_publishing_nothing(self, broker: Broker) -> None:
         await broker.publish_many([])

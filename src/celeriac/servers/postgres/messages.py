@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from celeriac.board import REVOKED
-from celeriac.errors import BrokerError
+from celeriac.errors import CeleriacError
 from celeriac.quantities import LONGEST
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.sleeping import WAKE
@@ -214,12 +214,10 @@ DELETE_PARKED = "DELETE FROM celeriac_message WHERE due_at IS NOT NULL AND id = 
 HORIZON = f"SELECT coalesce(max(due_at), 0) - {NOW} FROM celeriac_message WHERE due_at < {NOW} + {LONGEST}"
 
 
-def check_queue(queue: str) -> None:
-    """Raise ``BrokerError`` for a name that PostgreSQL cannot keep."""
+def check_queue(queue: str, refused: type[CeleriacError]) -> None:
+    """Raise the error for a name that PostgreSQL cannot keep."""
     if "\0" in queue:
-        raise BrokerError(
-            f"queue {queue!r} has a NUL, which PostgreSQL cannot keep; give the queue another name"
-        )
+        raise refused(f"queue {queue!r} has a NUL, which PostgreSQL cannot keep; give the queue another name")
 
 
 def columns_of(messages: Sequence[NewMessage], unknown: Collection[str]) -> list[list[Any]]:

@@ -17,10 +17,10 @@ _LARGEST = 500_000_000
 
 
 def new_messages(messages: Sequence[tuple[Envelope, Route]]) -> list[NewMessage]:
-    """Return what is to be added; raise ``EncodeError`` or ``BrokerError`` for the first that cannot be kept."""
+    """Return what is to be added; raise ``EncodeError`` for the first that cannot be kept."""
     new = [new_message(envelope, route) for envelope, route in messages]
     for message in new:
-        check_queue(message.queue)
+        check_queue(message.queue, EncodeError)
         if len(message.frame) > _LARGEST:
             raise EncodeError(
                 f"a message for queue {message.queue!r} is too large: it has {len(message.frame)} bytes, and "

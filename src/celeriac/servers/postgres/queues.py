@@ -101,7 +101,7 @@ class Queues:
 
     async def attend(self, event: asyncio.Event, queue: str) -> None:
         """Declare the queue; set the event whenever it may have got a message, from any process."""
-        sql.check_queue(queue)
+        sql.check_queue(queue, BrokerError)
         self.connections.join(self)
         await self.link.fetch(sql.DECLARE, [queue])
         self._known.add(queue)

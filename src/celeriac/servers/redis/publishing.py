@@ -23,6 +23,7 @@ from celeriac.servers.redis.parking import Later, Parking
 from celeriac.servers.redis.upload import LARGE
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import pack
+from celeriac.wire.names import is_text
 
 _BATCH = 1000
 _MANY_BATCH = 2500
@@ -120,8 +121,8 @@ class Publishing:
 
     def _check(self, route: Route) -> None:
         for name in (route.routing_key, route.exchange, route.queue):
-            if name:
-                self._link.check_name(name)
+            if name and not is_text(name):
+                raise EncodeError(f"{name!r} is no text that a Redis key can hold; give it another name")
 
     async def _check_sizes(self, messages: Sequence[Message], frames: Sequence[bytes]) -> None:
         await self._large.check([len(frame) for frame in frames], lambda place: _name(messages[place]))
