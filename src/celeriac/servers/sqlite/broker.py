@@ -5,27 +5,30 @@ Rules: the event loop never waits for the disk. Simple queries are answered here
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from celeriac.backend import Backend
 from celeriac.broker import Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
+from celeriac.servers.row_fanout import RowFanout
+from celeriac.servers.row_subscription import RowSubscription
 from celeriac.servers.sqlite.beat import SqliteBeat
 from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.failed import SqliteFailed
-from celeriac.servers.sqlite.fanout import SqliteFanout
+from celeriac.servers.sqlite.fanout import SqliteBroadcasts
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.results import SqlBackend
 from celeriac.servers.sqlite.schedule import SqliteSchedule
 from celeriac.servers.sqlite.settlements import SqliteSettlements
-from celeriac.servers.sqlite.subscription import SqliteSubscription
+from celeriac.servers.sqlite.subscription import SqliteTaker
 from celeriac.servers.sqlite.survey import survey
 from celeriac.servers.sqlite.transactions import SqliteTransactions
+from celeriac.servers.subscriptions import Subscriptions
 from celeriac.set_aside import Cap, DeadLetters
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
@@ -59,8 +62,8 @@ class SqliteBroker:
         self._file = QueueFile(path, clock, lease, failed, group=group)
         self._failed = SqliteFailed(self._file, failed)
         self._board = SqliteBoard(self._file.link, clock)
-        self._fanout = SqliteFanout(self._file)
-        self._subscriptions: set[SqliteSubscription] = set()
+        self._fanout = RowFanout(SqliteBroadcasts(self._file))
+        self._subscriptions = Subscriptions()
         self._settlements: list[SqliteSettlements] = []
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -79,17 +82,8 @@ class SqliteBroker:
     async def forget_once(self, key: str) -> None:
         await self._file.forget_once(key)
 
-    @asynccontextmanager
-    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
-        subscription = SqliteSubscription(self._file)
-        self._subscriptions.add(subscription)
-        try:
-            for queue in queues:
-                await subscription.add_queue(queue)
-            yield subscription
-        finally:
-            await subscription.stop()
-            self._subscriptions.discard(subscription)
+    def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
+        return self._subscriptions.hold(RowSubscription(self._file, SqliteTaker(self._file)), queues)
 
     async def queues(self) -> list[str]:
         return await self._file.link.read(self._file.messages.queues)
@@ -129,7 +123,7 @@ class SqliteBroker:
         return self._board
 
     @property
-    def fanout(self) -> SqliteFanout:
+    def fanout(self) -> RowFanout:
         """Fanout by two tables of this file."""
         return self._fanout
 
@@ -163,8 +157,7 @@ class SqliteBroker:
 
     async def close(self) -> None:
         """Stop the subscriptions, give back what is held, and close the file."""
-        for subscription in list(self._subscriptions):
-            await subscription.stop()
+        await self._subscriptions.stop()
         await self._fanout.close()
         for settlements in self._settlements:
             await settlements.drain()

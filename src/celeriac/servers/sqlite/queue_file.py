@@ -13,12 +13,11 @@ from contextlib import suppress
 from itertools import chain
 from typing import TypeVar
 
-import msgspec
-
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
-from celeriac.servers.queue_rows import NewMessage, Settlement, TakenMessage
+from celeriac.servers.queue_rows import NewMessage, Settlement
+from celeriac.servers.row_subscription import Taken
 from celeriac.servers.sqlite.board import advance_slot, read_revision
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import SqliteMessages
@@ -42,18 +41,6 @@ _STAYS = {"requeue", "return", "park"}
 
 POLL = 1.0
 """Seconds between looks at the file, which make up for lost pokes."""
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """The result of a take.
-
-    :param revision: of the revocations, where messages were found.
-    :param look_again: seconds since the epoch, where none were.
-    """
-
-    messages: Sequence[TakenMessage] = ()
-    revision: int = 0
-    look_again: float | None = None
 
 
 class QueueFile:
@@ -157,20 +144,23 @@ class QueueFile:
         await self.link.write(lambda connection: self.messages.forget_once(connection, keys))
         return [None] * len(keys)
 
-    async def take(self, queues: Sequence[str], now: int, ahead: int = 0) -> Taken:
-        """Take messages, or learn when to look again.
+    async def take(self, queues: Sequence[str], now: int, ahead: int = 0) -> tuple[Taken, float | None]:
+        """Take messages, or learn when to look again, in seconds since the epoch.
 
         :param now: how many can start now.
         :param ahead: how many more may be taken, as long as they are not large.
         """
 
-        def job(connection: sqlite3.Connection) -> Taken:
+        def job(connection: sqlite3.Connection) -> tuple[Taken, float | None]:
             messages = self.messages.take(connection, queues, now, ahead)
             if messages:
-                return Taken(messages, revision=read_revision(connection))
-            return Taken(look_again=self.messages.next_revival(connection))
+                return Taken(messages, read_revision(connection)), None
+            return Taken(), self.messages.next_revival(connection)
 
         return await self.revived(job)
+
+    async def revision(self) -> int:
+        return await self.link.read(read_revision)
 
     async def give_back(self, settlements: Sequence[Settlement]) -> None:
         """Put messages that never started back as they came. What was lost meanwhile is another's already."""

@@ -18,8 +18,8 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
-from celeriac.servers.offload import in_thread
 from celeriac.servers.result_rows import EncodedRow, Row, RowCodec, results_there
+from celeriac.servers.row_reading import RowReading
 from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.chords import SqlChords
 from celeriac.servers.sqlite.link import LARGE, SqliteLink
@@ -28,7 +28,7 @@ from celeriac.servers.sqlite.tables import RESULTS
 from celeriac.servers.url_parts import file_of
 from celeriac.wire.content import Codecs
 from celeriac.wire.names import is_text
-from celeriac.wire.result import ResultRecord, take_long
+from celeriac.wire.result import ResultRecord
 
 _BATCH = 1000
 """Calls that share one transaction."""
@@ -68,7 +68,6 @@ class SqlBackend:
         self._link = SqliteLink(
             file_of(url), RESULTS, clock, away=BackendUnavailable, refused=BackendError, group=group
         )
-        self._codecs = codecs
         self._codec = RowCodec(codecs, serializer, extended)
         self._clock = clock
         self._rows = ResultRows(clock, expires)
@@ -82,6 +81,7 @@ class SqlBackend:
         self._hears = False
         self._storing: Coalescer[EncodedRow, None] = Coalescer(self._store, _BATCH, lambda row: row.size)
         self._loading: Coalescer[Sequence[str], dict[str, Row]] = Coalescer(self._load, _BATCH)
+        self._reading = RowReading(self._codec, codecs, self._loading, self._following)
 
     @property
     def chords(self) -> SqlChords:
@@ -124,22 +124,13 @@ class SqlBackend:
             self._changed.set()
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
-        rows = await self._loading(task_ids)
-        found = [rows.get(task_id) for task_id in task_ids]
-        if take_long([blob for row in found if row is not None for blob in row.blobs], self._codecs):
-            return await in_thread(
-                lambda: [None if row is None else self._codec.decode(row) for row in found]
-            )
-        return [None if row is None else self._codec.decode(row) for row in found]
+        return await self._reading.load(task_ids)
 
     @asynccontextmanager
     async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
         with self._following.register(task_ids) as follower:
             await self._keep_watch()
-            for row in (await self._loading(list(task_ids))).values():
-                if row.task_id in follower.pending:
-                    slow = take_long(row.blobs, self._codecs)
-                    follower.offer(row.task_id, row.version, partial(self._codec.decode, row), slow=slow)
+            await self._reading.begin(follower)
             yield follower.records()
 
     async def forget(self, task_ids: Sequence[str]) -> None:
@@ -220,9 +211,6 @@ class SqlBackend:
             return
         started = self._clock.monotonic()
         self._version = version
-        rows = await self._loading(self._following.pending)
-        for row in rows.values():
-            slow = take_long(row.blobs, self._codecs)
-            self._following.offer(row.task_id, row.version, partial(self._codec.decode, row), slow=slow)
+        await self._reading.look(self._following.pending)
         # Reading thousands of pending ids again and again must leave room for their stores.
         await asyncio.sleep(self._clock.monotonic() - started)

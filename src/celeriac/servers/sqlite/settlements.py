@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
-import msgspec
-
-from celeriac.backend import EncodedPart, Standing
-from celeriac.errors import CeleriacError, DeliveryLost
+from celeriac.backend import Standing
+from celeriac.errors import DeliveryLost
 from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
-from celeriac.servers.queue_rows import BATCH_BYTES, NewMessage, Settlement, lost_delivery
-from celeriac.servers.result_rows import EncodedRow
-from celeriac.servers.row_receipt import RowReceipt
+from celeriac.servers.queue_rows import BATCH_BYTES
+from celeriac.servers.row_settlements import Ending, answers_of, done_of, land, unless_open
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.results import RESULT_TOPIC, SqlBackend
@@ -28,8 +25,6 @@ from celeriac.servers.sqlite.tables import RESULTS
 
 _BATCH = 500
 """Endings that share one transaction."""
-
-_OPEN = Standing()
 
 
 class SqliteSettlements:
@@ -43,31 +38,21 @@ class SqliteSettlements:
     def __init__(self, file: QueueFile, results: SqlBackend) -> None:
         self._file = file
         self.results = results
-        self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _weigh)
+        self._land: Coalescer[Ending, Sequence[Standing]] = Coalescer(
+            self._land_all, _BATCH, lambda ending: ending.weight
+        )
         file.link.require(RESULTS)
 
     async def land(self, landing: Landing) -> Sequence[Standing]:
-        receipt = landing.receipt
-        assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
         rows = [await self.results.checked(result) for result in landing.results]
         messages = await new_messages(self._file.link, landing.messages) if landing.messages else ()
-        settlement = receipt.spend_for(landing)
-        try:
-            standings = await self._land(_Ending(settlement, rows, landing.parts, messages, landing.held))
-        except DeliveryLost:
-            raise
-        except CeleriacError:
-            receipt.restore()
-            raise
-        if landing.held or standings:
-            receipt.restore()
-        return standings
+        return await land(landing, rows, messages, self._land)
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
         await self._land.drain()
 
-    async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
+    async def _land_all(self, endings: Sequence[Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
         rows = [row for ending in endings for row in ending.rows]
         queues = {message.queue for ending in endings for message in ending.messages}
         topics = queues | {RESULT_TOPIC} if rows else queues
@@ -79,7 +64,7 @@ class SqliteSettlements:
     # --- in the file's thread ------------------------------------------------------------------------------
 
     def _land_each(
-        self, connection: sqlite3.Connection, endings: Sequence[_Ending]
+        self, connection: sqlite3.Connection, endings: Sequence[Ending]
     ) -> list[Sequence[Standing] | DeliveryLost]:
         messages = self._file.messages
         held = messages.held(connection, [ending.settlement for ending in endings])
@@ -87,38 +72,9 @@ class SqliteSettlements:
         rows = [row for ending in valid for row in ending.rows]
         if rows:
             self.results.rows.write(connection, rows)
-        standings = [self._count(connection, ending.parts) for ending in valid]
-        done = [
-            ending for ending, stands in zip(valid, standings, strict=True) if not (stands or ending.waits)
-        ]
+        count = self.results.chords.count_in
+        standings = [unless_open([count(connection, part) for part in ending.parts]) for ending in valid]
+        done = done_of(valid, standings)
         self._file.add_in(connection, list(chain.from_iterable(ending.messages for ending in done)))
         messages.apply(connection, [ending.settlement for ending in done])
-        answers = iter(standings)
-        return [
-            next(answers) if is_held else lost_delivery(ending.settlement)
-            for ending, is_held in zip(endings, held, strict=True)
-        ]
-
-    def _count(self, connection: sqlite3.Connection, parts: Sequence[EncodedPart]) -> Sequence[Standing]:
-        """Return how the chords stand, nothing where all of them are open or done."""
-        if not parts:
-            return ()
-        standings = [self.results.chords.count_in(connection, part) for part in parts]
-        return () if all(standing == _OPEN for standing in standings) else standings
-
-
-class _Ending(msgspec.Struct, frozen=True):
-    """A landing as the file takes it.
-
-    :param waits: publish and settle nothing yet.
-    """
-
-    settlement: Settlement
-    rows: Sequence[EncodedRow]
-    parts: Sequence[EncodedPart]
-    messages: Sequence[NewMessage]
-    waits: bool
-
-
-def _weigh(ending: _Ending) -> int:
-    return sum(row.size for row in ending.rows) + sum(len(message.frame) for message in ending.messages)
+        return answers_of(endings, valid, standings)
