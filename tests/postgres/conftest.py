@@ -1,7 +1,9 @@
-"""Connections to a schema of one's own."""
+"""Connections to a schema of one's own, and processes that use it."""
 
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +11,9 @@ from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.url import parse_postgres_url
 from celeriac.wire.content import Codecs
-from tests.servers import PostgresServer
+from tests.servers import LoggedProcess, PostgresServer
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -33,3 +37,18 @@ async def open_results(connect: Callable[..., Connections]) -> AsyncIterator[Cal
             return backend
 
         yield open_results
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., LoggedProcess]]:
+    """Start processes that do one act of `taker.py`; they are killed at the end."""
+    processes: list[LoggedProcess] = []
+
+    def start(url: str, act: str, queue: str) -> LoggedProcess:
+        command = [sys.executable, "-m", "tests.postgres.taker", url, act, queue]
+        processes.append(LoggedProcess(command, cwd=ROOT))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()

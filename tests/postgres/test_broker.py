@@ -1,12 +1,10 @@
 """What a PostgreSQL broker does when processes, connections and the server fail, and what it asks of the server."""
 
 import asyncio
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +12,11 @@ from celeriac.errors import BrokerUnavailable, EncodeError
 from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.url import parse_postgres_url
+from celeriac.servers.row_subscription import Taken
 from celeriac.testing.steps import number_of, numbered, publish_numbers, take_all, take_some
 from celeriac.wire.envelope import Envelope, Route
 from tests.servers import LoggedProcess, PostgresServer
 
-ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 40.0
 
 
@@ -38,21 +36,6 @@ async def open_broker(connect: Callable[..., Connections]) -> AsyncIterator[Call
 @pytest.fixture
 def broker(open_broker: Callable[..., PostgresBroker]) -> PostgresBroker:
     return open_broker()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., LoggedProcess]]:
-    """Start processes that do one act of `taker.py`; they are killed at the end."""
-    processes: list[LoggedProcess] = []
-
-    def start(url: str, act: str, queue: str) -> LoggedProcess:
-        command = [sys.executable, "-m", "tests.postgres.taker", url, act, queue]
-        processes.append(LoggedProcess(command, cwd=ROOT))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
 
 
 async def printed(process: LoggedProcess, text: str) -> None:
@@ -174,9 +157,10 @@ class TestLoad:
         with postgres_server.client(postgres_schema) as connection:
             connection.execute("ALTER TABLE celeriac_message SET (autovacuum_enabled = false)")
             connection.execute("VACUUM celeriac_message")
-            async with broker.subscribe([queue]) as subscription:
+            async with broker.subscribe([queue]):
+                places = [(queue, priority, 0) for priority in range(10)]
                 for _ in range(20):
-                    assert await broker._queues.take(subscription._places(), 100, 100) is not None
+                    assert await broker._queues.take(places, 100, 100) == (Taken(), {})
                 connection.execute(
                     "INSERT INTO celeriac_message (queue, priority, frame) SELECT %s, 0, ''"
                     " FROM generate_series(1, 50000)",
@@ -185,7 +169,8 @@ class TestLoad:
                 slowest = 0.0
                 for _ in range(10):
                     begun = time.perf_counter()
-                    assert len((await broker._queues.take(subscription._places(), 100, 100)).messages) == 200
+                    taken, _ = await broker._queues.take(places, 100, 100)
+                    assert len(taken.messages) == 200
                     slowest = max(slowest, time.perf_counter() - begun)
         assert slowest < 5.0
 
@@ -215,29 +200,47 @@ class TestLoad:
             old.execute("ROLLBACK")
         assert seconds[1] < 10 * seconds[0]
 
+    async def test_an_index_that_is_mostly_empty_is_rebuilt_once_a_day(
+        self, broker, postgres_server, postgres_schema, queue
+    ):
+        await broker.ping()
+        size = "SELECT pg_relation_size('celeriac_message_waiting')"
+        with postgres_server.client(postgres_schema) as connection:
+            connection.execute(
+                "INSERT INTO celeriac_message (queue, priority, frame) SELECT %s, 0, '' FROM generate_series(1, 5000)",
+                (queue,),
+            )
+            connection.execute("DELETE FROM celeriac_message WHERE id % 1000 <> 0; ANALYZE celeriac_message")
+            connection.execute("VACUUM celeriac_message")
+            (before,) = connection.execute(size).fetchone()
+            housekeeping = broker._queues.housekeeping
+            assert not await housekeeping.rebuild_index()
+            assert await housekeeping.rebuild_index(larger_than=0)
+            (after,) = connection.execute(size).fetchone()
+        assert after < before / 2
+        assert not await housekeeping.rebuild_index(larger_than=0)
+
     async def test_an_idle_worker_asks_little(self, broker, postgres_server, queue):
-        statements = (
-            "SELECT coalesce(sum(xact_commit + xact_rollback), 0), (SELECT count(*) FROM pg_stat_activity"
-            " WHERE application_name = 'celeriac test') FROM pg_stat_database WHERE datname = 'postgres'"
-        )
         async with broker.subscribe([queue]) as subscription:
             waiting = asyncio.create_task(subscription.take(1))
             await asyncio.sleep(1.5)
-            looks = 0
-            look = broker._queues.look
+            statements = 0
+            session = broker.connections.session
 
-            async def counted(queues: object) -> object:
-                nonlocal looks
-                looks += 1
-                return await look(queues)
+            def counted(*parts: str) -> object:
+                nonlocal statements
+                statements += 1
+                return session(*parts)
 
-            broker._queues.look = counted
-            await asyncio.sleep(3)
+            broker.connections.session = counted
+            await asyncio.sleep(4)
             with postgres_server.client() as connection:
-                connections = connection.execute(statements).fetchone()[1]
+                (connections,) = connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'celeriac test'"
+                ).fetchone()
             await subscription.stop()
             assert await waiting == []
-        assert looks <= 4
+        assert statements <= 4
         assert connections <= 3
 
 

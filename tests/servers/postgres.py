@@ -38,17 +38,28 @@ class PostgresServer:
 
     :param durable: let what is committed be on disk, as an operator would; else it outlives a kill of the server alone.
     :param settings: further settings of the server, each ``name=value``.
+    :param directory: where to make the directory of its files; without it, where temporary files are.
+    :param programs: the directory of its programs; without it, that of the newest version that is installed.
     """
 
-    def __init__(self, *, durable: bool = False, settings: Sequence[str] = ()) -> None:
-        self._programs = postgres_programs()
-        self._files = tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True)
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        settings: Sequence[str] = (),
+        directory: Path | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        self._programs = programs or postgres_programs()
+        self._files = tempfile.TemporaryDirectory(
+            prefix="postgres-", dir=directory, ignore_cleanup_errors=True
+        )
         self.directory = Path(self._files.name)
         self.port = free_port()
         self._durable = durable
         self._settings = tuple(settings)
         self._process: LoggedProcess | None = None
-        self._as_user = _unprivileged()
+        self._as_user = unprivileged()
         if self._as_user:
             account = pwd.getpwnam("postgres")
             os.chown(self.directory, account.pw_uid, account.pw_gid)
@@ -162,7 +173,7 @@ def postgres_programs() -> Path:
     return Path(on_path).parent
 
 
-def _unprivileged() -> list[str]:
+def unprivileged() -> list[str]:
     """What runs a command as the user of the package, where this process is root."""
     if os.geteuid() != 0:
         return []

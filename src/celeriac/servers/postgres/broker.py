@@ -5,8 +5,8 @@ Rules: what waits, what is parked and what is held are rows of one table. Simple
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 from celeriac.backend import Backend
 from celeriac.broker import Schedule, Subscription, Survey
@@ -19,16 +19,19 @@ from celeriac.servers.postgres.board import PostgresBoard
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.dead import PostgresDeadLetters
 from celeriac.servers.postgres.failed import PostgresFailed
-from celeriac.servers.postgres.fanout import PostgresFanout
+from celeriac.servers.postgres.fanout import PostgresBroadcasts
 from celeriac.servers.postgres.outgoing import new_messages
 from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.schedule import PostgresSchedule
 from celeriac.servers.postgres.settlements import PostgresSettlements
-from celeriac.servers.postgres.subscription import PostgresSubscription
+from celeriac.servers.postgres.subscription import PostgresTaker
 from celeriac.servers.postgres.survey import survey
 from celeriac.servers.postgres.tables import as_text
 from celeriac.servers.postgres.transactions import PostgresTransactions
+from celeriac.servers.row_fanout import RowFanout
+from celeriac.servers.row_subscription import RowSubscription
+from celeriac.servers.subscriptions import Subscriptions
 from celeriac.set_aside import Cap, DeadLetters
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
@@ -61,8 +64,8 @@ class PostgresBroker:
         self.connections = connections
         self._queues = Queues(connections, clock, lease, failed)
         self._board = PostgresBoard(self._queues.link)
-        self._fanout = PostgresFanout(self._queues)
-        self._subscriptions: set[PostgresSubscription] = set()
+        self._fanout = RowFanout(PostgresBroadcasts(self._queues))
+        self._subscriptions = Subscriptions()
         self._settlements: list[PostgresSettlements] = []
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -80,17 +83,8 @@ class PostgresBroker:
     async def forget_once(self, key: str) -> None:
         await self._queues.forget_once(key)
 
-    @asynccontextmanager
-    async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
-        subscription = PostgresSubscription(self._queues)
-        self._subscriptions.add(subscription)
-        try:
-            for queue in queues:
-                await subscription.add_queue(queue)
-            yield subscription
-        finally:
-            await subscription.stop()
-            self._subscriptions.discard(subscription)
+    def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
+        return self._subscriptions.hold(RowSubscription(self._queues, PostgresTaker(self._queues)), queues)
 
     async def queues(self) -> list[str]:
         return sorted(row["name"] for row in await self._queues.link.fetch(sql.QUEUES))
@@ -132,8 +126,8 @@ class PostgresBroker:
         return self._board
 
     @property
-    def fanout(self) -> PostgresFanout:
-        """Fanout by two tables of this database."""
+    def fanout(self) -> RowFanout:
+        """Fanout by tables of this database."""
         return self._fanout
 
     @property
@@ -174,8 +168,7 @@ class PostgresBroker:
 
     async def close(self) -> None:
         """Stop the subscriptions, give back what is held, and close the connections if nobody else uses them."""
-        for subscription in list(self._subscriptions):
-            await subscription.stop()
+        await self._subscriptions.stop()
         await self._fanout.close()
         for settlements in self._settlements:
             await settlements.drain()

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import msgspec
 
-from celeriac.servers.postgres.listening import Listening
+from celeriac.servers.postgres.listening import DOWN, Listening
 from celeriac.servers.postgres.migrations import prepare
 from celeriac.servers.postgres.url import Target
 
@@ -63,6 +63,11 @@ class Facts(msgspec.Struct, frozen=True):
     version: str
     pooled: bool
 
+    @property
+    def quoted_schema(self) -> str:
+        """The schema as a statement names it."""
+        return '"' + self.schema.replace('"', '""') + '"'
+
 
 class UnfitServer(Exception):
     """The server, or what it lets us do, is not what is needed; the text says what to do."""
@@ -102,7 +107,7 @@ class Connections:
         self._ready.clear()
         idle, self._idle = self._idle, []
         for connection in idle:
-            await _close(connection)
+            await close(connection)
 
     @asynccontextmanager
     async def session(self, *parts: str) -> AsyncIterator[Connection]:
@@ -114,12 +119,9 @@ class Connections:
             connection = await self._open()
             try:
                 if not self._ready.issuperset(parts):
-                    await self._prepare(connection, parts)
-                if self._pooled:
-                    async with connection.transaction():
-                        await connection.execute(self._settings_text())
-                        yield connection
-                else:
+                    async with self._set_up(connection):
+                        await self._prepare(connection, parts)
+                async with self._set_up(connection):
                     yield connection
             except (asyncpg.PostgresError, asyncpg.DataError, asyncio.CancelledError) as error:
                 # After a cancellation the driver asks the server to give up, and waits for that before the next use.
@@ -140,11 +142,16 @@ class Connections:
 
     async def aside(self, statement: str) -> None:
         """Run a statement on a connection that is opened for it, for as long as it takes."""
-        connection = await self._connect(self.target.listen or self.target, {})
+        connection = await self.connect_aside()
         try:
             await connection.execute(statement, timeout=3600.0)
         finally:
-            await _close(connection)
+            await close(connection)
+
+    async def connect_aside(self) -> Connection:
+        """Open a connection for statements that name the schema, in the event loop of the caller."""
+        settings: dict[str, str] | None = None if self._pooled and self.target.listen is None else {}
+        return await self._connect(self.target.listen or self.target, settings)
 
     async def facts(self) -> Facts:
         """Return what the database is."""
@@ -237,13 +244,25 @@ class Connections:
             raise ConnectionResetError(
                 "a pooler stands before the database: connecting anew without sessions"
             )
+        if self._facts is not None:  # another connection was opened meanwhile
+            return
         if self._pooled and self.target.listen is None:
             _log.warning(
-                "PostgreSQL at %s is behind a pooler: results are polled for, and no worker can take from it; give the "
-                "URL ?listen_url= with a direct address",
+                "PostgreSQL at %s is behind a pooler: messages and results are polled for, and the messages of a "
+                "worker that dies come back only after a lease; give the URL ?listen_url= with a direct address",
                 self.target.place,
             )
         self._facts = Facts(row["schema"], row["role"], row["version"], self._pooled)
+
+    @asynccontextmanager
+    async def _set_up(self, connection: Connection) -> AsyncIterator[None]:
+        """Have our settings for the time of the block, which behind a pooler is a transaction."""
+        if not self._pooled:
+            yield
+            return
+        async with connection.transaction():
+            await connection.execute(self._settings_text())
+            yield
 
     def _settings_text(self) -> str:
         path = f"; SET LOCAL search_path = {self.target.schema}" if self.target.schema else ""
@@ -265,8 +284,9 @@ async def retried(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
 
 
-async def _close(connection: Any) -> None:
+async def close(connection: Connection) -> None:
+    """Close a connection, in order where that is possible."""
     try:
         await connection.close(timeout=5.0)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except DOWN:
         connection.terminate()

@@ -1,4 +1,4 @@
-"""Housekeeping of the tables of messages: vacuuming between the rounds of autovacuum, and sweeping.
+"""Housekeeping of the tables of messages: vacuuming between the rounds of autovacuum, rebuilding, and sweeping.
 
 Rules: one process at a time in the whole database does each kind, told by a row that says when it was done last.
 Autovacuum comes once a minute, in which 200,000 messages leave half a gigabyte. A role that may not vacuum leaves it
@@ -30,14 +30,27 @@ _CLAIM = f"""
     WHERE round.at <= {NOW} - $2 OR round.at > {NOW} + $2 RETURNING 1"""
 _MAY_VACUUM = """
     SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'celeriac_message'::regclass"""
-_VACUUM = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON) celeriac_message"
+_VACUUM = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON) {schema}.celeriac_message"
+_REBUILD = "REINDEX INDEX CONCURRENTLY {schema}.celeriac_message_waiting"
+_DAY = 86400.0
+_LARGE = 64 * 1024 * 1024
+"""Bytes that the index of what waits may have, however few messages there are."""
+
+_BLOAT = 4 * 64
+"""Bytes that it may have for each message that waits: four times what one needs."""
+
+_SIZE = """
+    SELECT pg_relation_size(oid) AS size, greatest(reltuples, 0) AS live FROM pg_class
+    WHERE oid = 'celeriac_message_waiting'::regclass"""
 _AHEAD = 3600.0
 """Seconds ahead of which none of ours ends."""
 
 _SWEEP = (
     f"DELETE FROM celeriac_sleeper WHERE until < {NOW} - 60 OR until > {NOW} + {_AHEAD}",
-    f"DELETE FROM celeriac_binding WHERE expires < {NOW} OR expires > {NOW} + {_AHEAD}",
-    f"DELETE FROM celeriac_broadcast WHERE expires < {NOW} OR expires > {NOW} + {_AHEAD}",
+    *[
+        f"DELETE FROM {table} WHERE expires < {NOW} OR expires > {NOW} + {_AHEAD}"
+        for table in ("celeriac_binding", "celeriac_broadcast", "celeriac_reply")
+    ],
 )
 
 
@@ -80,6 +93,19 @@ class Housekeeping:
 
         return await self._link.run(sweep)
 
+    async def rebuild_index(self, larger_than: int = _LARGE) -> bool:
+        """Rebuild the index of what waits, at most once a day, if it is mostly empty; return whether that was done.
+
+        :param larger_than: bytes below which it stays as it is.
+        """
+        ((size, live),) = await self._link.fetch(_SIZE)
+        if size <= larger_than or size <= _BLOAT * live:
+            return False
+        if not await self._link.value(_CLAIM, "rebuild", _DAY):
+            return False
+        await self._aside(_REBUILD)
+        return True
+
     async def close(self) -> None:
         """End what is under way."""
         running = self._running
@@ -87,13 +113,17 @@ class Housekeeping:
             running.cancel()
             await asyncio.wait([running])
 
+    async def _aside(self, statement: str) -> None:
+        await self._link.aside(statement.format(schema=(await self._link.facts()).quoted_schema))
+
     async def _vacuum(self) -> None:
         try:
             if not await self._link.value(_MAY_VACUUM):
                 self._may_vacuum = False
                 _log.info("this role may not vacuum celeriac_message, which is left to autovacuum")
             elif await self._link.value(_CLAIM, "vacuum", _BETWEEN):
-                await self._link.aside(_VACUUM)
+                await self._aside(_VACUUM)
+                await self.rebuild_index()
         except BrokerError as error:
             _log.debug("celeriac_message could not be vacuumed, which is tried again: %s", error)
         finally:

@@ -93,10 +93,11 @@ class PostgresLink:
             await self.connections.aside(statement)
 
     async def hear(self, channel: str, wake: Callable[[str], None]) -> None:
-        """Have ``wake`` called for what is said on the channel."""
+        """Have ``wake`` called for what is said on the channel. Behind a pooler nothing is heard."""
         async with self.translated():
             await self.connections.facts()
-            await self.connections.listening.hear(channel, wake)
+            if self.connections.has_sessions:
+                await self.connections.listening.hear(channel, wake)
 
     async def ignore(self, channel: str, wake: Callable[[str], None]) -> None:
         """Call it no longer."""

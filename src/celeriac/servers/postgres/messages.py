@@ -15,7 +15,7 @@ from celeriac.board import REVOKED
 from celeriac.errors import CeleriacError
 from celeriac.quantities import LONGEST
 from celeriac.servers.postgres.board import NOW
-from celeriac.servers.postgres.sleeping import WAKE
+from celeriac.servers.postgres.sleeping import FALL_ASLEEP, WAKE
 from celeriac.servers.queue_rows import AHEAD_BYTES, BATCH_BYTES, NewMessage, Settlement, TakenMessage
 from celeriac.set_aside import Cap, Failed
 from celeriac.wire.frame import MOST_DELIVERIES
@@ -33,6 +33,9 @@ _COUNTED = f"CASE WHEN deliveries BETWEEN 0 AND {MOST_DELIVERIES} THEN deliverie
 
 _MOST_OWNERS = 2000
 """Owners that one look tries the locks of: the server has room for some thousand locks."""
+
+_EXPIRED = f"(expires < {NOW} OR expires > {NOW} + {LONGEST})"
+"""A row of an owner that is not renewed any more, or was never ours."""
 
 _LATER = f"CASE WHEN due_at > {NOW} THEN due_at END"
 
@@ -70,12 +73,16 @@ TAKE = f"""
     RETURNING id, queue, priority, redelivered, {_COUNTED} AS deliveries, frame, {NOW} AS now,
               (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision"""
 
-# What there is to do besides taking: parked messages that are due, owners whose lock is free, messages that wait.
+# What there is to do besides taking: parked messages that are due, owners that may have died, messages that wait.
+# Who sleeps on says so again by the way.
 LOOK = f"""
+    WITH asleep AS ({FALL_ASLEEP.format(queues=4, process=5, channels=6)})
     SELECT {NOW} AS now,
            (SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL) AS due,
-           ARRAY(SELECT id FROM (SELECT id FROM celeriac_owner WHERE id <> $1 ORDER BY id LIMIT {_MOST_OWNERS}) AS known
+           ARRAY(SELECT id FROM (SELECT id FROM celeriac_owner WHERE id <> $1 AND expires IS NULL
+                                 ORDER BY id LIMIT {_MOST_OWNERS}) AS known
                  WHERE pg_try_advisory_xact_lock_shared($2, id)) AS unlocked,
+           ARRAY(SELECT id FROM celeriac_owner WHERE {_EXPIRED} LIMIT {_MOST_OWNERS}) AS expired,
            extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8 AS up,
            EXISTS (SELECT FROM celeriac_message
                    WHERE queue = ANY($3::text[]) AND owner IS NULL AND due_at IS NULL) AS waiting"""
@@ -93,10 +100,12 @@ COME_DUE = f"""
 RECOVER = f"""
     WITH dead AS MATERIALIZED (
         SELECT id FROM unnest($1::integer[]) AS given (id) WHERE pg_try_advisory_xact_lock($2, id)),
-    gone AS (DELETE FROM celeriac_owner WHERE id IN (SELECT id FROM dead)),
+    gone AS (
+        DELETE FROM celeriac_owner WHERE id IN (SELECT id FROM dead) AND (expires IS NULL OR {_EXPIRED})
+        RETURNING id),
     freed AS (
         UPDATE celeriac_message SET owner = NULL, redelivered = true, deliveries = 1 + {_COUNTED}
-        WHERE owner IN (SELECT id FROM dead) RETURNING queue)
+        WHERE owner IN (SELECT id FROM gone) RETURNING queue)
     SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
 

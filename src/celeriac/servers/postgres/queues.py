@@ -15,17 +15,19 @@ from uuid import uuid4
 
 import msgspec
 
+from celeriac.board import REVOKED
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres import messages as sql
-from celeriac.servers.postgres.board import advance_slots
+from celeriac.servers.postgres.board import REVISION, advance_slots
 from celeriac.servers.postgres.connections import Connection, Connections
 from celeriac.servers.postgres.housekeeping import Housekeeping
 from celeriac.servers.postgres.link import PostgresLink
 from celeriac.servers.postgres.owners import Owners
 from celeriac.servers.postgres.sleeping import FALL_ASLEEP, channel_of, channels_of
-from celeriac.servers.queue_rows import NewMessage, Settlement, TakenMessage, lost_delivery, split_by_size
+from celeriac.servers.queue_rows import NewMessage, Settlement, lost_delivery, split_by_size
+from celeriac.servers.row_subscription import Taken
 from celeriac.set_aside import Cap
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 
@@ -41,21 +43,13 @@ Tick = tuple[str, float, Sequence[NewMessage]]
 Place = tuple[str, int, int]
 """A queue, a priority, and the lowest id to look at."""
 
+Floors = dict[tuple[str, int], int]
+"""For each queue and priority an id, below which nothing was found."""
+
+_FALL_ASLEEP = FALL_ASLEEP.format(queues=1, process=2, channels=3)
+
 _STAYS = {"requeue", "return", "park"}
 """How a message is settled that stays in its queue."""
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """The result of a take.
-
-    :param revision: of the revocations, where messages were found.
-    :param now: the server's time, in seconds since the epoch.
-    """
-
-    messages: Sequence[TakenMessage] = ()
-    floors: dict[tuple[str, int], int] = {}
-    revision: int = 0
-    now: float = 0.0
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -134,11 +128,18 @@ class Queues:
             for event in self._waiting.get(queue, ()):
                 event.set()
 
+    @property
+    def polls(self) -> bool:
+        """Whether nothing can be heard here, so that a sleeper must look often."""
+        return not self.connections.has_sessions
+
     async def fall_asleep(self, queues: Sequence[str]) -> None:
-        """Have whoever sends to these queues in the next seconds notify this process."""
+        """Have whoever sends to these queues in the next seconds notify this process, if it can hear that."""
+        if self.polls:
+            return
         schema = (await self.link.facts()).schema
         names = sorted(queues)
-        await self.link.fetch(FALL_ASLEEP, names, self.process, channels_of(schema, names))
+        await self.link.fetch(_FALL_ASLEEP, names, self.process, channels_of(schema, names))
 
     # --- adding
 
@@ -208,8 +209,8 @@ class Queues:
 
     # --- taking
 
-    async def take(self, places: Sequence[Place], now: int, ahead: int = 0) -> Taken:
-        """Take messages from places, the first place first.
+    async def take(self, places: Sequence[Place], now: int, ahead: int = 0) -> tuple[Taken, Floors]:
+        """Take messages from places, the first place first; return the lowest ids that were taken, too.
 
         :param now: how many can start now.
         :param ahead: how many more may be taken, as long as they are not large.
@@ -219,25 +220,34 @@ class Queues:
         queues, priorities, floors = ([place[number] for place in places] for number in range(3))
         rows = await self.link.fetch(sql.TAKE, owner, queues, priorities, floors, now + ahead, now)
         if not rows:
-            return Taken()
+            return Taken(), {}
         order = {(queue, priority): number for number, (queue, priority, _) in enumerate(places)}
         rows.sort(key=lambda row: (order[row["queue"], row["priority"]], row["id"]))
-        lowest: dict[tuple[str, int], int] = {}
+        lowest: Floors = {}
         for row in rows:
             lowest.setdefault((row["queue"], row["priority"]), row["id"])
         messages = [sql.taken_message(row, owner) for row in rows]
-        return Taken(messages, lowest, rows[0]["revision"] or 0, rows[0]["now"])
+        return Taken(messages, rows[0]["revision"] or 0, rows[0]["now"] - self.clock.now()), lowest
 
-    async def look(self, queues: Sequence[str]) -> Look:
-        """Put back what came due and what dead owners held; tell whether there is something to take."""
+    async def revision(self) -> int:
+        return int(await self.link.value(REVISION, REVOKED))
+
+    async def look(self, queues: Sequence[str], *, sleeps_on: bool = False) -> Look:
+        """Put back what came due and what dead owners held; tell whether there is something to take.
+
+        :param sleeps_on: have senders notify this process for some more seconds.
+        """
         owners = self.owners
-        row = (await self.link.fetch(sql.LOOK, owners.own or 0, await owners.lock_class(), list(queues)))[0]
+        asleep = sorted(queues) if sleeps_on and not self.polls else []
+        channels = channels_of((await self.link.facts()).schema, asleep)
+        who = owners.own or 0, await owners.lock_class()
+        (row,) = await self.link.fetch(sql.LOOK, *who, list(queues), asleep, self.process, channels)
         found: bool = row["waiting"]
         due: float | None = None if row["due"] is None else row["due"] - row["now"]
         if due is not None and not due > 0:  # a time that is no number is due, too
             found |= bool(await self._changing(sql.COME_DUE))
             due = 0.05
-        dead = owners.dead_among(row["unlocked"], row["up"])
+        dead = owners.dead_among(row["unlocked"], row["expired"], row["up"])
         if dead:
             found |= bool(await self._changing(sql.RECOVER, dead, await owners.lock_class()))
         if await self.housekeeping.sweeps():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -20,7 +19,6 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
-from celeriac.servers.offload import in_thread
 from celeriac.servers.postgres.board import PostgresBoard
 from celeriac.servers.postgres.chords import PostgresChords
 from celeriac.servers.postgres.cleanup import Cleanup
@@ -38,8 +36,9 @@ from celeriac.servers.postgres.result_rows import (
 )
 from celeriac.servers.postgres.tables import as_text
 from celeriac.servers.result_rows import MOST_COUNTED, EncodedRow, Row, RowCodec, results_there
+from celeriac.servers.row_reading import RowReading
 from celeriac.wire.content import Codecs
-from celeriac.wire.result import ResultRecord, take_long
+from celeriac.wire.result import ResultRecord
 
 _BATCH = 500
 """Calls that share one statement."""
@@ -94,7 +93,6 @@ class PostgresBackend:
         self._link = PostgresLink(
             connections, "results", unavailable=BackendUnavailable, refused=BackendError
         )
-        self._codecs = codecs
         self._codec = RowCodec(codecs, serializer, extended)
         self._clock = clock
         self._chords = PostgresChords(self._link, codecs, serializer, expires)
@@ -109,6 +107,7 @@ class PostgresBackend:
         self._hears = False
         self._storing: Coalescer[EncodedRow, None] = Coalescer(self._store, _BATCH, lambda row: row.size)
         self._loading: Coalescer[Sequence[str], dict[str, Row]] = Coalescer(self._load, _BATCH)
+        self._reading = RowReading(self._codec, codecs, self._loading, self._following)
 
     @property
     def chords(self) -> PostgresChords:
@@ -132,13 +131,7 @@ class PostgresBackend:
         return row
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
-        rows = await self._loading(task_ids)
-        found = [rows.get(task_id) for task_id in task_ids]
-        if take_long([blob for row in found if row is not None for blob in row.blobs], self._codecs):
-            return await in_thread(
-                lambda: [None if row is None else self._codec.decode(row) for row in found]
-            )
-        return [None if row is None else self._codec.decode(row) for row in found]
+        return await self._reading.load(task_ids)
 
     @asynccontextmanager
     async def follow(self, task_ids: Collection[str]) -> AsyncIterator[AsyncIterator[ResultRecord]]:
@@ -148,9 +141,7 @@ class PostgresBackend:
             if ids:
                 await self._link.fetch(_WAIT, ids, self._channel)
             try:
-                for row in (await self._loading(list(task_ids))).values():
-                    if row.task_id in follower.pending:
-                        self._offer(row)
+                await self._reading.begin(follower)
                 yield follower.records()
             finally:
                 await self._wait_no_more(ids)
@@ -266,12 +257,7 @@ class PostgresBackend:
         wanted = (
             self._following.pending if look_at_all else [name for name in told if name in self._following]
         )
-        for row in (await self._loading(wanted)).values():
-            self._offer(row)
-
-    def _offer(self, row: Row) -> None:
-        slow = take_long(row.blobs, self._codecs)
-        self._following.offer(row.task_id, row.version, partial(self._codec.decode, row), slow=slow)
+        await self._reading.look(wanted)
 
     async def _wait_no_more(self, ids: Sequence[str]) -> None:
         left = [task_id for task_id in ids if not self._following.followed_by_others(task_id)]

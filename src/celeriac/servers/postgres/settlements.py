@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from celeriac.backend import EncodedPart, Standing
-from celeriac.errors import CeleriacError, DeliveryLost
+from celeriac.backend import Standing
+from celeriac.errors import DeliveryLost
 from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres import messages as sql
@@ -26,14 +27,13 @@ from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.postgres.result_rows import NAMES, STORE, TELL, UPSERT, columns_of, one_for_each
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.sleeping import WAKE
-from celeriac.servers.queue_rows import BATCH_BYTES, NewMessage, Settlement, lost_delivery
-from celeriac.servers.result_rows import EncodedRow
-from celeriac.servers.row_receipt import RowReceipt
+from celeriac.servers.queue_rows import BATCH_BYTES, Settlement, lost_delivery
+from celeriac.servers.row_settlements import Ending, answers_of, done_of, land, unless_open
 
 _BATCH = 500
 """Endings that share one transaction."""
 
-_OPEN = Standing()
+_WEIGHT = attrgetter("weight")
 
 # The arrays of the results, with the message that each belongs to, come after those of the messages to settle.
 _RESULTS = """unnest($3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::boolean[], $8::timestamptz[], $9::text[],
@@ -86,29 +86,16 @@ class PostgresSettlements:
         self._queues = queues
         self._link = queues.link.needing("results")
         self.results = results
-        self._land_plain: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
-            self._land_plain_ones, _BATCH, _weigh
+        self._land_plain: Coalescer[Ending, Sequence[Standing]] = Coalescer(
+            self._land_plain_ones, _BATCH, _WEIGHT
         )
-        self._land_any: Coalescer[_Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _weigh)
+        self._land_any: Coalescer[Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _WEIGHT)
 
     async def land(self, landing: Landing) -> Sequence[Standing]:
-        receipt = landing.receipt
-        assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
         rows = [self.results.checked(result) for result in landing.results]
         messages = new_messages(landing.messages) if landing.messages else ()
-        settlement = receipt.spend_for(landing)
-        ending = _Ending(settlement, rows, landing.parts, messages, landing.held)
         plain = not (landing.parts or landing.held or landing.buried is not None)
-        try:
-            standings = await (self._land_plain(ending) if plain else self._land_any(ending))
-        except DeliveryLost:
-            raise
-        except CeleriacError:
-            receipt.restore()
-            raise
-        if landing.held or standings:
-            receipt.restore()
-        return standings
+        return await land(landing, rows, messages, self._land_plain if plain else self._land_any)
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
@@ -116,7 +103,7 @@ class PostgresSettlements:
         await self._land_any.drain()
 
     async def _land_plain_ones(
-        self, endings: Sequence[_Ending]
+        self, endings: Sequence[Ending]
     ) -> Sequence[Sequence[Standing] | DeliveryLost]:
         pairs = [(ending.settlement.id, row) for ending in endings for row in ending.rows]
         if len({row.record.task_id for _, row in pairs}) < len(pairs):
@@ -139,7 +126,7 @@ class PostgresSettlements:
             () if ending.settlement.id in gone else lost_delivery(ending.settlement) for ending in endings
         ]
 
-    async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
+    async def _land_all(self, endings: Sequence[Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
         answers = await self._link.transact(lambda connection: self._land_each(connection, endings))
         queues = {message.queue for ending in endings for message in ending.messages}
         self._landed(len(endings), queues)
@@ -153,7 +140,7 @@ class PostgresSettlements:
     # --- in a transaction ----------------------------------------------------------------------------------
 
     async def _land_each(
-        self, connection: Connection, endings: Sequence[_Ending]
+        self, connection: Connection, endings: Sequence[Ending]
     ) -> list[Sequence[Standing] | DeliveryLost]:
         held = await connection.fetch(
             sql.HELD, *sql.held_columns([_acked(ending) for ending in endings], self._queues.cap)
@@ -164,9 +151,7 @@ class PostgresSettlements:
         if rows:
             await connection.fetch(STORE, *columns_of(rows))
         standings = await _count(connection, valid)
-        done = [
-            ending for ending, stands in zip(valid, standings, strict=True) if not (stands or ending.waits)
-        ]
+        done = done_of(valid, standings)
         messages = list(chain.from_iterable(ending.messages for ending in done))
         if messages:
             queues = {message.queue for message in messages}
@@ -176,37 +161,15 @@ class PostgresSettlements:
             if settlements:
                 values = sql.held_columns(settlements, self._queues.cap)
                 await connection.fetch(sql.SETTLE[verb], *values)
-        answers = iter(standings)
-        return [
-            next(answers) if ending.settlement.id in ids else lost_delivery(ending.settlement)
-            for ending in endings
-        ]
+        return answers_of(endings, valid, standings)
 
 
-async def _count(connection: Connection, endings: Sequence[_Ending]) -> list[Sequence[Standing]]:
+async def _count(connection: Connection, endings: Sequence[Ending]) -> list[Sequence[Standing]]:
     """Return how the chords of each stand, nothing where all of them are open or done."""
     parts = [part for ending in endings for part in ending.parts]
     counted = iter(await count_in(connection, parts) if parts else ())
-    standings = [[next(counted) for _ in ending.parts] for ending in endings]
-    return [() if all(stands == _OPEN for stands in group) else group for group in standings]
+    return [unless_open([next(counted) for _ in ending.parts]) for ending in endings]
 
 
-class _Ending(msgspec.Struct, frozen=True):
-    """A landing as the database takes it.
-
-    :param waits: publish and settle nothing yet.
-    """
-
-    settlement: Settlement
-    rows: Sequence[EncodedRow]
-    parts: Sequence[EncodedPart]
-    messages: Sequence[NewMessage]
-    waits: bool
-
-
-def _acked(ending: _Ending) -> Settlement:
+def _acked(ending: Ending) -> Settlement:
     return msgspec.structs.replace(ending.settlement, verb="ack", detail=None)
-
-
-def _weigh(ending: _Ending) -> int:
-    return sum(row.size for row in ending.rows) + sum(len(message.frame) for message in ending.messages)

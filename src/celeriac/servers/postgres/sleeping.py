@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import accumulate
 
 from celeriac.servers.postgres.board import NOW
 
@@ -18,8 +19,11 @@ SLEEP = 2.5
 LOOKS = (0.02, 0.1, 0.5)
 """Seconds after which a new sleeper looks again."""
 
-PULSE = 1.0
-"""Seconds between looks of one that sleeps on."""
+POLLS = tuple(accumulate(min(1.0, 0.1 * 1.5**number) for number in range(7)))
+"""The same for one that hears of nothing: pauses from 0.1 seconds to 1, after which it goes on with ``PULSE``."""
+
+PULSE = 1.2
+"""Seconds between looks of one that sleeps on: with what else it does, a statement a second."""
 
 IS_CHANNEL = r"channel LIKE 'celeriac\_%' AND octet_length(channel) < 64"
 """Another name is none of ours, and one that PostgreSQL refuses would fail the whole statement."""
@@ -32,8 +36,10 @@ WAKE = f"""
 
 FALL_ASLEEP = f"""
     INSERT INTO celeriac_sleeper (queue, process, channel, until)
-    SELECT queue, $2, channel, {NOW} + {SLEEP} FROM unnest($1::text[], $3::text[]) AS given (queue, channel)
+    SELECT queue, ${{process}}, channel, {NOW} + {SLEEP}
+    FROM unnest(${{queues}}::text[], ${{channels}}::text[]) AS given (queue, channel)
     ON CONFLICT (queue, process) DO UPDATE SET until = excluded.until"""
+"""Notes that a process sleeps on some queues; what is in braces are the numbers of the statement's values."""
 
 
 def channel_of(schema: str, queue: str) -> str:

@@ -197,10 +197,23 @@ CREATE TABLE celeriac_failed (
 CREATE INDEX celeriac_failed_task ON celeriac_failed (task);
 """
 
+# Answers to who asked, and until when an owner counts that can hold no lock, behind a pooler.
+_ANSWERS = """
+CREATE UNLOGGED TABLE celeriac_reply (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    exchange text NOT NULL,
+    key text NOT NULL,
+    expires double precision NOT NULL,
+    frame bytea NOT NULL
+);
+CREATE INDEX celeriac_reply_address ON celeriac_reply (exchange, key);
+ALTER TABLE celeriac_owner ADD COLUMN expires double precision;
+"""
+
 STEPS: Mapping[str, Sequence[str]] = {
     "results": (_RESULTS,),
     "board": (_BOARD, _SLOTS),
-    "queues": (_QUEUES, _FAILED),
+    "queues": (_QUEUES, _FAILED, _ANSWERS),
 }
 """For each part of the tables its steps; the first is step 1."""
 

@@ -8,6 +8,7 @@ connection of ours: in the caller's transaction a new name would keep other send
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from celeriac.canvas.launch import Opening
 from celeriac.servers.postgres.board import NOW
@@ -40,13 +41,13 @@ class PostgresTransactions:
         new = new_messages(messages)
         names = sorted({message.queue for message in new})
         await self._queues.declare(names)
-        name = (await self._queues.link.facts()).schema
-        schema = '"' + name.replace('"', '""').replace("{", "{{").replace("}", "}}") + '"'
+        facts = await self._queues.link.facts()
+        schema = facts.quoted_schema.replace("{", "{{").replace("}", "}}")
         statements: list[Statement] = []
         if openings:
             rows = ", ".join([f"({{}}, {{}}, {NOW})"] * len(openings))
-            facts = [value for opening in openings for value in (opening.chord_id, opening.size)]
-            statements.append(Statement(_OPEN.format(schema=schema, rows=rows), facts))
+            sizes: list[Any] = [value for opening in openings for value in (opening.chord_id, opening.size)]
+            statements.append(Statement(_OPEN.format(schema=schema, rows=rows), sizes))
         for batch in split_by_size(new):
             for start in range(0, len(batch), _ROWS):
                 some = batch[start : start + _ROWS]
@@ -59,5 +60,5 @@ class PostgresTransactions:
                 statements.append(Statement(_ADD.format(schema=schema, rows=rows), values))
         if names:
             calls = ", ".join(["pg_notify({}, '')"] * len(names))
-            statements.append(Statement(_NOTIFY.format(calls=calls), channels_of(name, names)))
+            statements.append(Statement(_NOTIFY.format(calls=calls), channels_of(facts.schema, names)))
         return statements
