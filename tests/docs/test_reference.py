@@ -14,6 +14,7 @@ from celeriac.cli.exits import Exit
 from celeriac.cli.main import celeriac as command_line
 from celeriac.client.task import TaskOptions
 from celeriac.routing import SendOptions
+from celeriac.servers.postgres import messages, tables
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.url import SCHEMES
 from celeriac.servers.urls import BACKEND_SCHEMES, BROKER_SCHEMES
@@ -161,3 +162,40 @@ def test_every_file_of_the_straight_line_is_there():
     files = re.findall(r"^\| \d \| `([^`]+)`", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     assert len(files) == 7
     assert [file for file in files if not (ROOT / "src" / "celeriac" / file).exists()] == []
+
+
+class TestPostgresTables:
+    """The page of tables has what there is, and the statements that are run."""
+
+    PAGE = (REFERENCE / "postgresql-tables.md").read_text()
+
+    def test_every_table_and_column_stands_there(self) -> None:
+        rows = [line.split("|") for line in self.PAGE.splitlines() if line.startswith("| `")]
+        told = {
+            cells[1].strip(" `"): set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", cells[3])))
+            for cells in rows
+        }
+        assert told == _tables()
+
+    def test_its_statements_are_those_that_are_run(self) -> None:
+        blocks = re.findall(r"```sql\n(.*?)```", self.PAGE, re.DOTALL)
+        statements = messages.TAKE, messages.ACK, messages.LOOK
+        assert [_flat(block) for block in blocks] == [_flat(statement) for statement in statements]
+
+
+def _flat(statement: str) -> str:
+    return re.sub(r"\(\s+", "(", " ".join(statement.split()))
+
+
+def _tables() -> dict[str, set[str]]:
+    """The columns of each table, by the SQL that makes them."""
+    sql = "\n".join(tables.as_text(*tables.STEPS).values())
+    found: dict[str, set[str]] = {}
+    for name, body in re.findall(
+        r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+) \((.*?)\)\s*(?:WITH|;)", sql, re.DOTALL
+    ):
+        columns = re.split(r",\s*(?![^(]*\))", body)
+        found[name] = {column.split()[0] for column in columns} - {"PRIMARY", "UNIQUE"}
+    for name, column in re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+) ", sql):
+        found[name].add(column)
+    return found
