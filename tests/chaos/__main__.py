@@ -3,20 +3,47 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Mapping, Sequence
 
+from tests.chaos.places import Place, PostgresPlace, RedisPlace
 from tests.chaos.plan import Plan
 from tests.chaos.run import Report, run
+from tests.chaos.trials import FULL, SMALL, TRIALS, Sizes
 
 SHOWN = 20
+PLACES: Mapping[str, Callable[[], Place]] = {"redis": RedisPlace, "postgres": PostgresPlace}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--broker", choices=PLACES, default="redis", help="the server (default: redis)")
     parser.add_argument("--seed", type=int, default=1, help="what goes wrong, and when (default: 1)")
     parser.add_argument("--tasks", type=int, default=20_000, help="calls to send (default: 20000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long trouble is made (default: 60)")
+    parser.add_argument(
+        "--trial",
+        action="append",
+        choices=["all", *TRIALS],
+        help="on PostgreSQL: one fault at a time, in full size, instead of all at random; may be repeated",
+    )
+    parser.add_argument("--small", action="store_true", help="with --trial: a few seconds each")
     given = parser.parse_args()
-    report = asyncio.run(run(Plan(given.seed, given.tasks, given.seconds)))
+    if given.trial and given.broker != "postgres":
+        parser.error("--trial is for --broker postgres")
+    if given.trial:
+        return max(try_out(name, SMALL if given.small else FULL) for name in names(given.trial))
+    report = asyncio.run(run(Plan(given.seed, given.tasks, given.seconds), PLACES[given.broker]()))
+    show(report)
+    return 1 if report.problems else 0
+
+
+def names(chosen: Sequence[str]) -> Sequence[str]:
+    return list(TRIALS) if "all" in chosen else chosen
+
+
+def try_out(name: str, sizes: Sizes) -> int:
+    print(f"--- {name}")
+    report = asyncio.run(TRIALS[name](sizes))
     show(report)
     return 1 if report.problems else 0
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,6 +66,15 @@ class Fleet:
         worker = self._pick(dice)
         await self._stop(worker)
         await self.fill()
+
+    async def suspend_one(self, dice: random.Random, seconds: float) -> None:
+        """SIGSTOP a celeriac worker for so long; it lives, and goes on afterwards."""
+        worker = dice.choice(self._celeriac)
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            worker.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """Stop all."""

@@ -5,16 +5,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 
 from tests.chaos.fleet import Fleet
-from tests.servers import RedisServer
+from tests.chaos.places import Place
 
 SHORTEST, LONGEST = 0.3, 1.5
 """Seconds from the end of one mishap to the next."""
 
 HANG = 1.0
 """Seconds that the server does not answer; less than a lease."""
+
+SUSPENDED = 4.0
+"""Seconds that a worker is stopped by SIGSTOP; more than it may be away."""
 
 AWAY = 0.5
 """Seconds from the server's death to its return."""
@@ -26,9 +28,9 @@ class Mischief:
     :param restarts: how often the server is killed and started again, at the most.
     """
 
-    def __init__(self, seed: int, server: RedisServer, fleet: Fleet, restarts: int) -> None:
+    def __init__(self, seed: int, place: Place, fleet: Fleet, restarts: int) -> None:
         self._dice = random.Random(seed)
-        self._server = server
+        self._place = place
         self._fleet = fleet
         self._restarts = restarts
         self.done: Counter[str] = Counter()
@@ -56,30 +58,26 @@ class Mischief:
             ("connections cut", self._cut),
             ("server hung", self._hang),
         ]
+        if not self._place.forgets:
+            # A worker that is stopped for longer than it may be away keeps what it holds: it is connected.
+            deck.append(("worker suspended", lambda: self._fleet.suspend_one(self._dice, SUSPENDED)))
         if self._restarts:
             self._restarts -= 1
             deck.append(("server killed", self._restart))
         return deck
 
     async def _cut(self) -> None:
-        with closing(self._server.client()) as client:
-            ours = [entry["id"] for entry in client.client_list() if entry["name"] == "celeriac"]
-            for number in self._dice.sample(ours, k=(len(ours) + 1) // 2):
-                client.execute_command("CLIENT", "KILL", "ID", number)
+        await asyncio.to_thread(self._place.cut, self._dice)
 
     async def _hang(self) -> None:
-        await asyncio.to_thread(self._sleep)
-
-    def _sleep(self) -> None:
-        with closing(self._server.client()) as client:
-            client.execute_command("DEBUG", "SLEEP", HANG)
+        await asyncio.to_thread(self._place.hang, HANG)
 
     async def _restart(self) -> None:
         # Celery on Redis loses what it was popping when its connection breaks.
         await self._fleet.stop_celery()
         began = time.monotonic()
-        await asyncio.to_thread(self._server.kill)
+        await asyncio.to_thread(self._place.kill)
         await asyncio.sleep(AWAY)
-        await asyncio.to_thread(self._server.start)
+        await asyncio.to_thread(self._place.start)
         self.outages.append((began, time.monotonic()))
         await self._fleet.start_celery()

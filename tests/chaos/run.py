@@ -4,28 +4,21 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.ledger import count_ends, read, receipts
 from tests.chaos.mischief import Mischief
-from tests.chaos.plan import QUEUE, VISIBILITY_TIMEOUT, Plan, PlannedCall, calls_of
+from tests.chaos.places import Place
+from tests.chaos.plan import VISIBILITY_TIMEOUT, Plan, PlannedCall, calls_of
 from tests.chaos.sender import Sender
 from tests.chaos.verdict import Trouble, Verdict, judge
-from tests.servers import RedisServer
 
 STALLED = VISIBILITY_TIMEOUT + 10
 """Seconds without a run after which what is missing is lost."""
-
-EXPIRING_KEYS = ("celery-task-meta-", "celeriac.once.")
-KNOWN_KEYS = ("_kombu.binding", "celeriac.revoked", "unacked_mutex", *EXPIRING_KEYS)
-NO_END = -1
-"""What Redis answers for the seconds that a key has left; -2 is for one that has just ended."""
 
 
 @dataclass(frozen=True)
@@ -48,94 +41,78 @@ class Report:
         return [*lost, *duplicates, *self.left, *self.complaints]
 
 
-async def run(plan: Plan) -> Report:
+async def run(plan: Plan, place: Place) -> Report:
     """Send the calls, make trouble, wait until all have run, look at what is left."""
-    began = time.monotonic()
-    calls = calls_of(plan)
-    with (
-        tempfile.TemporaryDirectory(prefix="chaos-") as folder,
-        RedisServer(durable=True, arguments=["--enable-debug-command", "local"]) as server,
-    ):
-        ledger = Path(folder)
-        fleet = Fleet(server.url(), ledger, plan.celeriac, plan.celery)
-        mischief = Mischief(plan.seed, server, fleet, plan.restarts)
-        sender = Sender(server.url(), plan)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, place:
+        scene = Scene(plan, place, Path(folder))
+        mischief = Mischief(plan.seed, place, scene.fleet, plan.restarts)
+        report = await scene.play(mischief.make(plan.seconds), mischief.outages if place.forgets else ())
+        return replace(report, mishaps=mischief.done)
+
+
+class Scene:
+    """What takes part in a run: the place, the fleet, the sender, and the ledger of what ran."""
+
+    def __init__(self, plan: Plan, place: Place, ledger: Path) -> None:
+        self.plan = plan
+        self.place = place
+        self.ledger = ledger
+        celery = plan.celery if place.has_celery else 0
+        self.fleet = Fleet(place.url, ledger, plan.celeriac, celery)
+        self.calls = calls_of(plan)
+        self._sender = Sender(place.url, plan, by_celery=celery > 0)
+
+    async def play(
+        self, trouble: Coroutine[Any, Any, object], outages: Sequence[tuple[float, float]] = ()
+    ) -> Report:
+        """Send the calls while there is trouble, wait until all have run, judge.
+
+        :param outages: read at the end: when the server may have taken back what it had answered.
+        """
+        began = time.monotonic()
+        fleet, calls, place = self.fleet, self.calls, self.place
         try:
             await fleet.start()
-            await asyncio.gather(sender.send(calls), mischief.make(plan.seconds))
-            await _all_done(ledger, sum(call.attempts for call in calls), server)
+            await asyncio.gather(self._sender.send(calls), trouble)
+            await self._all_done()
             await fleet.stop()
         finally:
             fleet.abandon()
-        runs = list(read(ledger))
-        trouble = Trouble(fleet.deaths, mischief.outages, sender.uncertain, receipts(ledger))
+        runs = list(read(self.ledger))
+        troubles = Trouble(fleet.deaths, outages, self._sender.uncertain, receipts(self.ledger))
+        by_us = {(entry.task_id, entry.retries): entry.pid in fleet.pids for entry in runs}
         return Report(
-            plan,
-            judge(calls, runs, trouble),
-            mischief.done,
+            self.plan,
+            judge(calls, runs, troubles),
+            Counter(),
             sum(entry.pid not in fleet.pids for entry in runs),
-            [
-                *_left(server),
-                *_results(server, calls, {(r.task_id, r.retries): r.pid in fleet.pids for r in runs}),
-            ],
+            [*place.left(), *_results(place, calls, by_us)],
             [*fleet.complaints, *fleet.tracebacks()],
             time.monotonic() - began,
         )
 
-
-async def _all_done(ledger: Path, expected: int, server: RedisServer) -> None:
-    """Return when every run that is due has ended and the broker holds nothing, or when nothing goes on any more."""
-    seen, since = -1, time.monotonic()
-    while time.monotonic() < since + STALLED:
-        ends = await asyncio.to_thread(count_ends, ledger)
-        if ends >= expected and not _counts(server).keys() - {"dead"}:
-            return
-        if ends != seen:
-            seen, since = ends, time.monotonic()
-        await asyncio.sleep(0.2)
-
-
-def _counts(server: RedisServer) -> dict[str, int]:
-    with closing(server.client()) as client:
-        lists = [key for key in client.keys(f"{QUEUE}*") if client.type(key) == b"list"]
-        counts = {
-            "waiting": sum(client.llen(key) for key in lists),
-            "unacked": client.hlen("unacked"),
-            "unacked_index": client.zcard("unacked_index"),
-            "leases": client.zcard("celeriac.leases"),
-            "due": client.zcard("celeriac.due"),
-            "dead": client.hlen("celeriac.dead"),
-        }
-    return {name: count for name, count in counts.items() if count}
-
-
-def _left(server: RedisServer) -> Iterator[str]:
-    """Every message, and every key, that should not be there any more."""
-    for name, count in _counts(server).items():
-        yield f"left in the broker: {count} {name}"
-    with closing(server.client()) as client:
-        for letter in client.hvals("celeriac.dead"):
-            yield f"dead: {letter.decode(errors='replace')}"
-        for key in client.scan_iter(count=1000):
-            name = key.decode()
-            if not name.startswith(KNOWN_KEYS):
-                yield f"left in the broker: key {name}"
-            elif name.startswith(EXPIRING_KEYS) and client.ttl(key) == NO_END:
-                yield f"left in the broker: {name} has no end"
+    async def _all_done(self) -> None:
+        """Return when every due run has ended and the broker holds nothing, or when nothing goes on any more."""
+        expected = sum(call.attempts for call in self.calls)
+        seen, since = -1, time.monotonic()
+        while time.monotonic() < since + STALLED:
+            ends = await asyncio.to_thread(count_ends, self.ledger)
+            if ends >= expected and not (await asyncio.to_thread(self.place.counts)).keys() - {"dead"}:
+                return
+            if ends != seen:
+                seen, since = ends, time.monotonic()
+            await asyncio.sleep(0.2)
 
 
 def _results(
-    server: RedisServer, calls: Sequence[PlannedCall], ours: Mapping[tuple[str, int], bool]
+    place: Place, calls: Sequence[PlannedCall], ours: Mapping[tuple[str, int], bool]
 ) -> Iterator[str]:
     """Every call whose caller would not see that it succeeded.
 
     Celery publishes a retry before it stores RETRY, and may so store it after the retry has succeeded elsewhere.
     """
-    with closing(server.client()) as client:
-        for start in range(0, len(calls), 1000):
-            part = calls[start : start + 1000]
-            found = client.mget([f"celery-task-meta-{call.id}" for call in part])
-            for call, meta in zip(part, found, strict=True):
-                status = msgspec.json.decode(meta)["status"] if meta else "missing"
-                if status != "SUCCESS" and (status != "RETRY" or ours[call.id, 0]):
-                    yield f"result of {call.task}[{call.id}]: {status}"
+    for start in range(0, len(calls), 1000):
+        part = calls[start : start + 1000]
+        for call, status in zip(part, place.states([call.id for call in part]), strict=True):
+            if status != "SUCCESS" and (status != "RETRY" or ours[call.id, 0]):
+                yield f"result of {call.task}[{call.id}]: {status}"

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import kombu.exceptions
+from celery import Celery
 
 from celeriac import BrokerError
 from tests.celery_connections import disconnect
@@ -25,10 +26,10 @@ WAIT = 0.1
 class Sender:
     """Sends at an even pace."""
 
-    def __init__(self, url: str, plan: Plan) -> None:
+    def __init__(self, url: str, plan: Plan, *, by_celery: bool) -> None:
         self._plan = plan
         self._celeriac = tasks.make_app(url)
-        self._celery = celery_tasks.make_app(url)
+        self._celery = celery_tasks.make_app(url) if by_celery else None
         self._thread = ThreadPoolExecutor(1)
         self.uncertain: Counter[str] = Counter()
         """How often a call was sent of which nobody knows whether it arrived, by id."""
@@ -40,12 +41,15 @@ class Sender:
         began = loop.time()
         async with self._celeriac:
             for number, batch in enumerate(batches):
-                send = self._by_celery if number % CELERYS_SHARE == 0 else self._by_celeriac
-                await send(batch)
+                if self._celery is not None and number % CELERYS_SHARE == 0:
+                    await self._by_celery(self._celery, batch)
+                else:
+                    await self._by_celeriac(batch)
                 await asyncio.sleep(
                     max(0.0, began + self._plan.seconds * (number + 1) / len(batches) - loop.time())
                 )
-        await self._in_celerys_thread(disconnect, self._celery)
+        if self._celery is not None:
+            await self._in_celerys_thread(disconnect, self._celery)
         self._thread.shutdown()
 
     async def _by_celeriac(self, batch: Sequence[PlannedCall]) -> None:
@@ -58,18 +62,19 @@ class Sender:
                 self.uncertain.update(call.id for call in batch)
                 await asyncio.sleep(WAIT)
 
-    async def _by_celery(self, batch: Sequence[PlannedCall]) -> None:
+    async def _by_celery(self, app: Celery, batch: Sequence[PlannedCall]) -> None:
         for call in batch:
-            while not await self._in_celerys_thread(self._celery_has, call):
+            while not await self._in_celerys_thread(_celery_has, app, call):
                 self.uncertain[call.id] += 1
                 await asyncio.sleep(WAIT)
 
     async def _in_celerys_thread(self, function: Callable[..., R], *arguments: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    def _celery_has(self, call: PlannedCall) -> bool:
-        try:
-            self._celery.send_task(call.task, task_id=call.id, countdown=call.countdown, retry=False)
-        except (kombu.exceptions.OperationalError, ConnectionError):
-            return False
-        return True
+
+def _celery_has(app: Celery, call: PlannedCall) -> bool:
+    try:
+        app.send_task(call.task, task_id=call.id, countdown=call.countdown, retry=False)
+    except (kombu.exceptions.OperationalError, ConnectionError):
+        return False
+    return True

@@ -12,7 +12,7 @@ from tests.chaos.plan import LEASE, NAP, QUEUE, VISIBILITY_TIMEOUT
 
 def make_app(url: str) -> Celeriac:
     """An app without tasks, as the sender has it."""
-    named = f"{url}?client_name=celeriac"
+    named = f"{url}?client_name=celeriac" if url.startswith("redis") else url
     return Celeriac(
         "chaos",
         broker=named,

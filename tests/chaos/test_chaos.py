@@ -1,10 +1,14 @@
 """A short chaos run, and the verdict's own judgement."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.chaos.ledger import Run
+from tests.chaos.places import RedisPlace
 from tests.chaos.plan import Plan, PlannedCall
 from tests.chaos.run import run
+from tests.chaos.trials import SMALL, TRIALS
 from tests.chaos.verdict import Trouble, Verdict, judge
 
 QUICK, RETRY = PlannedCall("a", "chaos.quick", None), PlannedCall("b", "chaos.retry", None)
@@ -12,7 +16,7 @@ QUICK, RETRY = PlannedCall("a", "chaos.quick", None), PlannedCall("b", "chaos.re
 
 @pytest.mark.timeout(150)
 async def test_no_task_is_lost_and_none_runs_twice_without_excuse():
-    report = await run(Plan(seed=1, tasks=2000, seconds=8, restarts=1))
+    report = await run(Plan(seed=1, tasks=2000, seconds=8, restarts=1), RedisPlace())
     assert not report.problems, "\n".join(report.problems)
     assert report.verdict.runs >= 2000
     assert 0 < report.by_celery < report.verdict.runs
@@ -79,3 +83,9 @@ def test_a_retry_is_sent_once():
 
 def test_a_run_that_nobody_asked_for():
     assert judged(QUICK, Run("a", 0, 1, 5.0, 5.1), Run("a", 1, 1, 6.0, 6.1)).duplicates
+
+
+async def test_on_postgresql_a_killed_workers_tasks_run_again_soon():
+    report = await TRIALS["kills"](replace(SMALL, tasks=100, seconds=1.0, kills=1))
+    assert not report.problems, "\n".join(report.problems)
+    assert report.verdict.runs >= 100
