@@ -30,6 +30,8 @@ class Sizes:
     sqlite: int
     postgres: int
     postgres_send: int
+    postgres_celery: int
+    postgres_parked: int
     consume_rabbit: int
     consume_rabbit_celery: int
     send_rabbit: int
@@ -50,8 +52,10 @@ FULL = Sizes(
     idle=30.0,
     naps=10_000,
     sqlite=10_000,
-    postgres=10_000,
-    postgres_send=1_000,
+    postgres=40_000,
+    postgres_send=2_000,
+    postgres_celery=1_500,
+    postgres_parked=1_000_000,
     consume_rabbit=30_000,
     consume_rabbit_celery=4_000,
     send_rabbit=10_000,
@@ -71,8 +75,10 @@ QUICK = Sizes(
     idle=15.0,
     naps=10_000,
     sqlite=5_000,
-    postgres=4_000,
-    postgres_send=300,
+    postgres=15_000,
+    postgres_send=500,
+    postgres_celery=600,
+    postgres_parked=200_000,
     consume_rabbit=20_000,
     consume_rabbit_celery=3_000,
     send_rabbit=10_000,

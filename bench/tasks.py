@@ -14,6 +14,12 @@ async def add(x: int, y: int) -> int:
     return x + y
 
 
+@app.task(ignore_result=True)
+async def add_silent(x: int, y: int) -> int:
+    """Do the same, and let nobody know."""
+    return x + y
+
+
 @app.task
 def add_plain(x: int, y: int) -> int:
     """Do next to nothing, in a thread."""

@@ -130,9 +130,11 @@ class Running:
         return [self._top, *self._top.children(recursive=True)] if self._process.running else []
 
 
-def run_client(module: str, *arguments: object, env: Mapping[str, str]) -> str:
+def run_client(
+    module: str, *arguments: object, env: Mapping[str, str], package: str = "bench.clients"
+) -> str:
     """Run a client program to its end and return what it printed. Raises ``WorkerFailed`` when it failed."""
-    command = [sys.executable, "-m", f"bench.clients.{module}", *map(str, arguments)]
+    command = [sys.executable, "-m", f"{package}.{module}", *map(str, arguments)]
     done = subprocess.run(
         command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )

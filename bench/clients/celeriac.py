@@ -8,24 +8,33 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
+
 import redis
 from bench.commands import commands_of
-from bench.tasks import add, app, count_values
+from bench.tasks import add, add_silent, app, count_values, nap
 from celeriac import Node, chain, chord
 
 WARM_UP = 200
 
 
 async def send_many(count: int) -> dict[str, Any]:
-    """Make the calls and send them at once; count the commands that this takes, connections being there."""
+    """Make the calls and send them at once; count the commands that this takes of a Redis, connections being there."""
     await warm_up()
-    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as observer:
+    url = os.environ["CELERY_BROKER_URL"]
+    if not url.startswith("redis"):
+        return {"sent": WARM_UP + count, "rate": count / await _seconds_of_sending(count)}
+    with redis.Redis.from_url(url) as observer:
         before = commands_of(observer)
-        start = time.perf_counter()
-        await app.send_many([add.call(2, 3) for _ in range(count)])
-        seconds = time.perf_counter() - start
+        seconds = await _seconds_of_sending(count)
         commands = commands_of(observer) - before
     return {"sent": WARM_UP + count, "rate": count / seconds, "commands": commands}
+
+
+async def _seconds_of_sending(count: int) -> float:
+    start = time.perf_counter()
+    await app.send_many([add.call(2, 3) for _ in range(count)])
+    return time.perf_counter() - start
 
 
 async def send(count: int, at_once: int) -> dict[str, Any]:
@@ -50,6 +59,22 @@ async def roundtrip(count: int) -> dict[str, Any]:
         result = await add.send(2, 3)
         assert await result.wait(timeout=10) == 5
         times.append(time.perf_counter() - start)
+    return {"seconds": times[WARM_UP:]}
+
+
+async def transactional(count: int) -> dict[str, Any]:
+    """Send in a transaction of one's own, and wait for the value; the times begin at the commit."""
+    connection: Any = await asyncpg.connect(os.environ["BENCH_POSTGRES"])
+    times = []
+    for _ in range(WARM_UP + count):
+        transaction = connection.transaction()
+        await transaction.start()
+        result = await app.using(connection).send(add, 2, 3)
+        start = time.perf_counter()
+        await transaction.commit()
+        assert await result.wait(timeout=10) == 5
+        times.append(time.perf_counter() - start)
+    await connection.close()
     return {"seconds": times[WARM_UP:]}
 
 
@@ -80,6 +105,20 @@ async def fill(count: int) -> dict[str, Any]:
     return {"ids": [result.id for result in results]}
 
 
+async def fill_silent(count: int) -> dict[str, Any]:
+    """The same with calls whose results nobody wants."""
+    await app.send_many([add_silent.call(2, 3) for _ in range(count)])
+    return {}
+
+
+async def occupy(count: int) -> dict[str, Any]:
+    """Send calls that keep a worker's slots for longer than a measurement takes; return when one has begun."""
+    results = await app.send_many([nap.call(600.0) for _ in range(count)])
+    while await app.connections().broker.depth("celery") == count:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.05)
+    return {"ids": [result.id for result in results]}
+
+
 async def warm_up() -> None:
     """Connect, and run every line once."""
     for _ in range(WARM_UP):
@@ -90,7 +129,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "send-many": send_many,
     "send": send,
     "roundtrip": roundtrip,
+    "transactional": transactional,
     "fill": fill,
+    "fill-silent": fill_silent,
+    "occupy": occupy,
     "chord": chord_of,
     "chain": chain_of,
 }

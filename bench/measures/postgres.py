@@ -1,87 +1,225 @@
-"""Tasks and results in one PostgreSQL, a private one that writes to disk before it answers."""
+"""Tasks and results in one PostgreSQL, beside Celery on two transports of SQLAlchemy, pgqueuer and procrastinate."""
 
-import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 from tests.servers import PostgresServer
-from tests.servers.redis import HOST
 
-from bench.ground import Watch
-from bench.measures.consume import LEFT_OUT, POLL
+from bench.measures.consume import Consumed, watch
+from bench.measures.roundtrip import percentile
 from bench.plan import Plan
-from bench.rows import Row, at_least
-from bench.workers import Running, celeriac, run_client
+from bench.postgres import LEFT, PostgresGround, ground, standing, told
+from bench.rows import Row, at_least, at_least_times, at_most
+from bench.workers import CELERY, Contender, celeriac, run_client
 
-RESULTS = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'"
+PEERS: Mapping[str, tuple[Contender, str]] = {
+    name: (Contender(name, (sys.executable, "-m", f"bench.peers.{name}", "work")), table)
+    for name, table in (("pgqueuer", "pgqueuer"), ("procrastinate", "procrastinate_jobs"))
+}
+"""The others' workers, and the table that a job is in until it has ended."""
+
+WRITING = 3.0
+PARKED = """
+    INSERT INTO celeriac_message (queue, priority, due_at, frame)
+    SELECT 'celery', 0, extract(epoch FROM clock_timestamp()) + 86400 + number / 100.0, repeat('x', 900)::bytea
+    FROM generate_series(1, {}) AS series (number)"""
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Tasks a second, between 5 % and all of the results; and messages sent a second, ten at a time."""
-    sizes = plan.sizes
+    """Consuming, sending, round trips, writers beside each other, and parked messages."""
     with PostgresServer(durable=True) as server:
-        consumed = plan.in_turns("postgres", {"celeriac": lambda: consume(server, sizes.postgres)})
-        sent = plan.in_turns("postgres, send", {"celeriac": lambda: send(server, sizes.postgres_send)})
+        with server.client() as connection:
+            plan.machine.servers["PostgreSQL"] = connection.info.parameter_status("server_version").split()[0]
+        return [
+            *_consuming(plan, server),
+            *_sending(plan, server),
+            *_round_trips(plan, server),
+            *_writing(plan, server),
+            *_parked(plan, server),
+        ]
+
+
+# --- consuming
+
+
+def _consuming(plan: Plan, server: PostgresServer) -> list[Row]:
+    sizes = plan.sizes
+    turns = {
+        "celery": partial(consume_by_celery, server, sizes.postgres_celery),
+        "celeriac": partial(consume, server, sizes.postgres),
+        "without results": partial(consume_without_results, server, sizes.postgres),
+        "pgqueuer": partial(consume_by_peer, server, "pgqueuer", sizes.postgres),
+        "procrastinate": partial(consume_by_peer, server, "procrastinate", sizes.postgres_celery),
+    }
+    runs = plan.in_turns("postgres", turns)
+    rates = {name: [run.rate for run in found] for name, found in runs.items()}
+    ours = runs["celeriac"]
+    celerys = [run.cpu for run in runs["celery"]]
     return [
-        Row("PostgreSQL: consume async tasks", "tasks/s", consumed["celeriac"], goal=at_least(10_000)),
-        Row("PostgreSQL: send, 10 at a time", "msg/s", sent["celeriac"]),
+        Row("PostgreSQL: consume, results", "tasks/s", rates["celeriac"], goal=at_least(10_000)),
+        Row(
+            "PostgreSQL: consume, beside sqla+, db+",
+            "tasks/s",
+            rates["celeriac"],
+            rates["celery"],
+            at_least_times(20),
+        ),
+        Row("PostgreSQL: consume, ignore_result", "tasks/s", rates["without results"], goal=at_least(14_000)),
+        Row("pgqueuer: consume, no results", "tasks/s", rates["pgqueuer"]),
+        Row("procrastinate: consume, no results", "tasks/s", rates["procrastinate"]),
+        Row(
+            "PostgreSQL: rate with results, of pgqueuer's without",
+            "%",
+            [100 * mine / its for mine, its in zip(rates["celeriac"], rates["pgqueuer"], strict=True)],
+            goal=at_least(100),
+        ),
+        Row("worker CPU a task: PostgreSQL", "µs", [run.cpu for run in ours], celerys, less_is_better=True),
+        Row(
+            "server CPU a task: PostgreSQL",
+            "µs",
+            [run.server_cpu for run in ours],
+            [run.server_cpu for run in runs["celery"]],
+            at_most(30),
+            less_is_better=True,
+        ),
     ]
 
 
-def environment(server: PostgresServer, database: str) -> Mapping[str, str]:
-    """Where broker and results are."""
-    url = f"postgresql://postgres@{HOST}:{server.port}/{database}"
-    return {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+def consume(server: PostgresServer, count: int) -> Consumed:
+    """Fill a new database, start the worker, measure, check, stop."""
+    with ground(server) as place:
+        run_client("celeriac", "fill", count, env=place.env)
+        with celeriac().running(place.env) as worker:
+            consumed = watch(place, worker, count, place.server_seconds)
+            place.check(worker, count)
+        return consumed
 
 
-@contextmanager
-def database(server: PostgresServer) -> Iterator[str]:
-    """A database that holds nothing."""
-    name = f"bench_{uuid4().hex}"
-    with server.client() as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield name
-    with server.client() as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def consume_without_results(server: PostgresServer, count: int) -> Consumed:
+    """The same with tasks whose results nobody wants; done is what is gone from the queue."""
+    with ground(server, f"SELECT {count} - ({LEFT})") as place:
+        run_client("celeriac", "fill-silent", count, env=place.env)
+        with celeriac().running(place.env) as worker:
+            return watch(place, worker, count, place.server_seconds)
 
 
-def consume(server: PostgresServer, count: int) -> float:
-    """Fill a new database, start the worker, measure, stop."""
-    with database(server) as name:
-        env = environment(server, name)
-        run_client("celeriac", "fill", count, env=env)
-        with celeriac().running(env) as worker:
-            return watch(f"postgresql://postgres@{HOST}:{server.port}/{name}", worker, count)
+def consume_by_celery(server: PostgresServer, count: int) -> Consumed:
+    """Celery's own worker, on ``sqla+postgresql`` with results in ``db+postgresql``."""
+    with ground(server) as place:
+        run_client("celery", "delay", count, env=place.celerys)
+        waiting = place.count("SELECT count(*) FROM kombu_message WHERE visible")
+        with CELERY.running(place.celerys) as worker:
+            return watch(place, worker, waiting, place.server_seconds)
 
 
-def watch(url: str, worker: Running, count: int) -> float:
-    """Measure a worker that is starting on a full queue."""
-    keeps_going = Watch(worker)
-    with psycopg.connect(url, autocommit=True) as reader:
-        while (first := done(reader)) < count * LEFT_OUT:
-            keeps_going.saw(first)
-            time.sleep(POLL)
-        start = time.perf_counter()
-        while (now := done(reader)) < count:
-            keeps_going.saw(now)
-            time.sleep(POLL)
-    return (count - first) / (time.perf_counter() - start)
+def consume_by_peer(server: PostgresServer, name: str, count: int) -> Consumed:
+    """Another queue's worker; done is what is gone from its table."""
+    contender, table = PEERS[name]
+    with ground(server, f"SELECT {count} - (SELECT count(*) FROM {table})") as place:
+        run_client(name, "fill", count, env=place.env, package="bench.peers")
+        with contender.running(place.env) as worker:
+            return watch(place, worker, count, place.server_seconds)
 
 
-def done(reader: Any) -> int:
-    """How many results there are."""
-    try:
-        return int(reader.execute(RESULTS).fetchone()[0])
-    except psycopg.errors.UndefinedTable:
-        return 0  # the worker has not made its tables yet
+# --- sending
 
 
-def send(server: PostgresServer, count: int) -> float:
-    """Messages a second that one program sends from ten coroutines."""
-    with database(server) as name:
-        done = run_client("celeriac", "send", count, 10, env=environment(server, name))
-        return float(json.loads(done)["rate"])
+def _sending(plan: Plan, server: PostgresServer) -> list[Row]:
+    sizes = plan.sizes
+    turns = {
+        "Celery delay": partial(send_by_celery, server, sizes.postgres_celery),
+        "one at a time": partial(send, server, "send", sizes.postgres_send, 1),
+        "50 at a time": partial(send, server, "send", sizes.send, 50),
+        "send_many": partial(send, server, "send-many", sizes.send_many),
+    }
+    celery, one, some, many = plan.in_turns("postgres, send", turns).values()
+    return [
+        Row("PostgreSQL: send, one at a time", "messages/s", one, celery, at_least(2_500)),
+        Row("PostgreSQL: send, 50 at a time", "messages/s", some, celery, at_least(20_000)),
+        Row(f"PostgreSQL: send_many of {sizes.send_many:,}", "messages/s", many, celery, at_least(40_000)),
+    ]
+
+
+def send(server: PostgresServer, command: str, *arguments: int) -> float:
+    """Messages a second that one program sends; check that everything is there."""
+    with ground(server) as place:
+        said = told("celeriac", command, *arguments, env=place.env)
+        place.check_sent(said["sent"])
+        return float(said["rate"])
+
+
+def send_by_celery(server: PostgresServer, count: int) -> float:
+    """Messages a second that Celery's ``delay`` sends in a loop."""
+    with ground(server) as place:
+        return float(told("celery", "delay", count, env=place.celerys)["rate"])
+
+
+# --- round trips
+
+
+def _round_trips(plan: Plan, server: PostgresServer) -> list[Row]:
+    with standing(server, celeriac()) as (place, _):
+        turns = {
+            how: partial(_milliseconds, place, plan.sizes.roundtrips, how)
+            for how in ("roundtrip", "transactional")
+        }
+        runs = plan.in_turns("postgres, round trip", turns)
+    return [
+        Row(
+            f"PostgreSQL: {name}",
+            "ms",
+            [percentile(times, percent) for times in runs[how]],
+            goal=at_most(most),
+            less_is_better=True,
+        )
+        for name, how, percent, most in (
+            ("send and get, p50", "roundtrip", 50, 2),
+            ("send and get, p99", "roundtrip", 99, 8),
+            ("commit and get, p99", "transactional", 99, 50),
+        )
+    ]
+
+
+def _milliseconds(place: PostgresGround, count: int, how: str = "roundtrip") -> list[float]:
+    return [1000 * seconds for seconds in told("celeriac", how, count, env=place.env)["seconds"]]
+
+
+# --- writers, and what is parked
+
+
+def _writing(plan: Plan, server: PostgresServer) -> list[Row]:
+    """The rate of 32 writers while a worker is busy, and the same without a look at who sleeps."""
+    with standing(server, celeriac("-c", "1", "--grace", "1")) as (place, _):
+        run_client("celeriac", "occupy", 2, env=place.env)
+        turns = {how: partial(_written, place, how) for how in ("plain", "wake")}
+        runs = plan.in_turns("postgres, 32 writers", turns)
+    shares: list[Any] = [100 * wake / plain for wake, plain in zip(runs["wake"], runs["plain"], strict=True)]
+    return [
+        Row("PostgreSQL: 32 writers", "messages/s", runs["wake"]),
+        Row("PostgreSQL: 32 writers, of the rate without wake-up", "%", shares, goal=at_least(80)),
+    ]
+
+
+def _written(place: PostgresGround, how: str) -> float:
+    place.connection.execute("DELETE FROM celeriac_message WHERE queue = 'writers'")
+    place.connection.execute("VACUUM celeriac_message")
+    return float(told("writers", how, WRITING, env=place.env)["rate"])
+
+
+def _parked(plan: Plan, server: PostgresServer) -> list[Row]:
+    """Round trips, and the worker's memory, beside a great many messages that are for later."""
+    count = plan.sizes.postgres_parked
+    with standing(server, celeriac()) as (place, worker):
+        before = worker.memory()
+        place.connection.execute(PARKED.format(count))
+        turns = {"celeriac": partial(_milliseconds, place, plan.sizes.roundtrips)}
+        runs = plan.in_turns("postgres, parked", turns)["celeriac"]
+        more = worker.memory() - before
+    beside = f"PostgreSQL, {count:,} parked"
+    worst = [percentile(times, 99) for times in runs]
+    return [
+        Row(f"{beside}: send and get, p99", "ms", worst, goal=at_most(20), less_is_better=True),
+        Row(f"{beside}: memory more", "MB", [more], goal=at_most(10), less_is_better=True),
+    ]

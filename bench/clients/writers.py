@@ -1,0 +1,46 @@
+"""Publishes from 32 connections, one at a time each: ``python -m bench.clients.writers wake SECONDS``.
+
+``wake`` runs celeriac's own statement, ``plain`` the same insert without a look at who sleeps.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+
+import asyncpg
+
+from celeriac.servers.postgres.messages import ADD
+
+WRITERS = 32
+FRAME = b"x" * 900
+PLAIN = """
+    INSERT INTO celeriac_message (queue, priority, due_at, frame)
+    SELECT * FROM unnest($1::text[], $2::smallint[], $3::float8[], $4::bytea[])"""
+ROW = (["writers"], [0], [None], [FRAME])
+
+
+async def main(how: str, seconds: float) -> None:
+    """Tell how many messages a second were published."""
+    statement, values = (ADD, (*ROW, [])) if how == "wake" else (PLAIN, ROW)
+    until = 0.0
+
+    async def write(connection: asyncpg.Connection) -> int:
+        prepared, count = await connection.prepare(statement), 0
+        while time.perf_counter() < until:
+            await prepared.fetch(*values)
+            count += 1
+        return count
+
+    connections = [await asyncpg.connect(os.environ["BENCH_POSTGRES"]) for _ in range(WRITERS)]
+    began = time.perf_counter()
+    until = began + seconds
+    counts = await asyncio.gather(*map(write, connections))
+    rate = sum(counts) / (time.perf_counter() - began)
+    await asyncio.gather(*(connection.close() for connection in connections))
+    print(json.dumps({"rate": rate}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))

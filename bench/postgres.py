@@ -1,0 +1,112 @@
+"""The same contest on a private PostgreSQL that writes to disk before it answers: tasks and results in one database."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+from uuid import uuid4
+
+import psutil
+import psycopg
+from tests.servers import PostgresServer
+from tests.servers.redis import HOST
+
+from bench.ground import Watch
+from bench.workers import Contender, Running, WorkerFailed, run_client
+
+RESULTS = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'"
+RIGHT = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS' AND convert_from(result, 'UTF8') = '5'"
+LEFT = "SELECT count(*) FROM celeriac_message"
+
+
+class PostgresGround:
+    """A database of its own for one turn, known to workers and clients by ``env``.
+
+    :param ended: counts what is done; by default the results.
+    """
+
+    def __init__(self, server: PostgresServer, name: str, ended: str = RESULTS) -> None:
+        self._server = server
+        self._name = name
+        self._ended = ended
+        self.url = f"postgresql://postgres@{HOST}:{server.port}/{name}"
+        self.env: Mapping[str, str] = {
+            "CELERY_BROKER_URL": self.url,
+            "CELERY_RESULT_BACKEND": self.url,
+            "BENCH_POSTGRES": self.url,
+        }
+        self.celerys: Mapping[str, str] = {
+            "CELERY_BROKER_URL": self.url.replace("postgresql", "sqla+postgresql+psycopg", 1),
+            "CELERY_RESULT_BACKEND": self.url.replace("postgresql", "db+postgresql+psycopg", 1),
+        }
+
+    def __enter__(self) -> Self:
+        self.connection: Any = psycopg.connect(self.url, autocommit=True)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.connection.close()
+
+    def done(self) -> int:
+        """How many tasks have ended."""
+        try:
+            return int(self.connection.execute(self._ended).fetchone()[0])
+        except psycopg.errors.UndefinedTable:
+            return 0  # the worker has not made its tables yet
+
+    def count(self, query: str) -> int:
+        """Return the number that a query finds."""
+        return int(self.connection.execute(query).fetchone()[0])
+
+    def server_seconds(self) -> float:
+        """What the server's processes have used so far, those that have ended included."""
+        top = psutil.Process(self._server.process.pid)
+        own = top.cpu_times()
+        total = own.user + own.system + own.children_user + own.children_system
+        for child in top.children(recursive=True):
+            times = child.cpu_times()
+            total += times.user + times.system
+        return float(total)
+
+    def check(self, worker: Running, count: int) -> None:
+        """Raise ``WorkerFailed`` unless every task has its result, the right one, and no message is left."""
+        watch = Watch(worker)
+        while left := self.count(LEFT):
+            watch.saw(-left)
+            time.sleep(0.02)
+        if (right := self.count(RIGHT)) != count:
+            raise worker.failure(f"left {count - right} of {count} tasks without the right result")
+
+    def check_sent(self, count: int) -> None:
+        """Raise ``WorkerFailed`` unless that many messages with ids of their own are in the queue."""
+        query = (
+            "SELECT count(DISTINCT convert_from(frame, 'UTF8')::json->'headers'->>'id') FROM celeriac_message"
+        )
+        if self.count(query) != count or self.count(LEFT) != count:
+            raise WorkerFailed(f"{count} messages were sent; {self.count(LEFT)} are in the queue")
+
+
+@contextmanager
+def ground(server: PostgresServer, ended: str = RESULTS) -> Iterator[PostgresGround]:
+    """Have a database that holds nothing."""
+    name = f"bench_{uuid4().hex}"
+    with server.client() as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    with PostgresGround(server, name, ended) as made:
+        yield made
+    with server.client() as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def standing(server: PostgresServer, contender: Contender) -> Iterator[tuple[PostgresGround, Running]]:
+    """Have a database for a worker that has started, has run something, and is idle."""
+    with ground(server) as place, contender.running(place.env) as worker:
+        run_client("celeriac", "roundtrip", 1, env=place.env)
+        yield place, worker
+
+
+def told(module: str, *arguments: object, env: Mapping[str, str]) -> Any:
+    """Return what a client program tells."""
+    return json.loads(run_client(module, *arguments, env=env))
