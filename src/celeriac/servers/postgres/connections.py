@@ -119,8 +119,7 @@ class Connections:
             connection = await self._open()
             try:
                 if not self._ready.issuperset(parts):
-                    async with self._set_up(connection):
-                        await self._prepare(connection, parts)
+                    await self._prepare(connection, parts)
                 async with self._set_up(connection):
                     yield connection
             except (asyncpg.PostgresError, asyncpg.DataError, asyncio.CancelledError) as error:
@@ -272,8 +271,9 @@ class Connections:
         async with self._preparing:
             for part in parts:
                 if part not in self._ready:
-                    await prepare(connection, part)
-                    self._ready.add(part)
+                    async with self._set_up(connection):
+                        await prepare(connection, part)
+                    self._ready.add(part)  # only now is it committed
 
 
 async def retried(work: Callable[[], Awaitable[T]]) -> T:
