@@ -85,6 +85,7 @@ class Exporter:
                 logger.warning("workers cannot be asked which queues they take from: %s", error)
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), ASK)
+                async with asyncio.timeout(ASK):
+                    await self._news.wait()
             await asyncio.sleep(GATHER)
             self._news.clear()

@@ -57,6 +57,23 @@ class FanoutContract:
                 await _fanout(second).publish(exchange, numbered(number))
             assert await _numbers(heard, 1000) == list(range(1000))
 
+    async def test_a_publisher_that_is_cancelled_ends(self, broker: Broker, exchange: Exchange) -> None:
+        fanout = _fanout(broker)
+
+        async def publish_for_ever() -> None:
+            while True:
+                await fanout.publish(exchange, numbered(1))
+                await asyncio.sleep(0)  # publishing in memory waits for nothing
+
+        await fanout.publish(exchange, numbered(1))
+        for turns in range(40):  # wherever in a publish the cancellation arrives
+            publisher = asyncio.create_task(publish_for_ever())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            publisher.cancel()
+            await asyncio.wait([publisher], timeout=5)
+            assert publisher.cancelled()
+
     async def test_nothing_is_kept_for_who_comes_later(
         self, broker: Broker, second: Broker, exchange: Exchange
     ) -> None:

@@ -290,10 +290,9 @@ class Consumer:
             self._attempts.discard(attempt.running)
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _wait_for_attempts(self, grace: float | None) -> None:
         if not self._attempts:

@@ -12,6 +12,7 @@ import os
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -127,10 +128,9 @@ class Supervisor:
                 process.terminate()
 
     async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
 
 def _how(code: int) -> str:

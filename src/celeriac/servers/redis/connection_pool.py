@@ -154,14 +154,19 @@ class ConnectionPool:
             raise Unfit(f"the TLS files of {self.target} cannot be used: {error}") from error
 
     def _options(self) -> dict[str, Any]:
-        """Return the driver's options. Protocol 2: pushes arrive on lines made for them."""
+        """Return the driver's options. Protocol 2: pushes arrive on lines made for them.
+
+        The driver gets no ``socket_timeout``: it would write by ``asyncio.wait_for``, which up to Python 3.11 loses a
+        cancellation that comes with the end of the write, and the cancelled task would run on. A call's deadline is the
+        link's.
+        """
         target = self.target
         options: dict[str, Any] = {
             "username": target.username,
             "password": target.password,
             "client_name": target.client_name,
             "protocol": 2,
-            "socket_timeout": self.timeout,
+            "socket_timeout": None,
             "socket_connect_timeout": self.timeout,
         }
         if target.path is not None:

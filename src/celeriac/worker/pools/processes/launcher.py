@@ -114,11 +114,13 @@ class Launcher:
                 child.say_goodbye()
         if self._children:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._none_left.wait(), END_WITHIN)
+                async with asyncio.timeout(END_WITHIN):
+                    await self._none_left.wait()
         if not self.is_over:
             self._end.shutdown(socket.SHUT_WR)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), END_WITHIN)
+                async with asyncio.timeout(END_WITHIN):
+                    await self._over.wait()
         if not self.is_over:
             self._server.kill()
             self._ended()

@@ -229,7 +229,8 @@ class Processes:
             )
         self._freed.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._freed.wait(), TRY_AGAIN)
+            async with asyncio.timeout(TRY_AGAIN):
+                await self._freed.wait()
 
     def _retire(self, child: Handle) -> None:
         """Let a child end by itself, and kill it if it does not."""
