@@ -12,7 +12,7 @@ from celeriac.backend import Backend, ChordStore, EncodedPart, EncodedResult
 from celeriac.broker import Broker, Delivery
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
-from celeriac.errors import BrokerError, DeliveryLost
+from celeriac.errors import DeliveryLost, EncodeError
 from celeriac.server import Landing, Settlements, Settling
 from celeriac.set_aside import Failed
 from celeriac.testing.steps import (
@@ -220,7 +220,7 @@ class SettlementContract:
             answers = await asyncio.gather(
                 *(settlements.land(landing) for landing in landings), return_exceptions=True
             )
-            assert [isinstance(answer, BrokerError) for answer in answers] == [False, True, False]
+            assert [isinstance(answer, EncodeError) for answer in answers] == [False, True, False]
             await deliveries[1].receipt.ack()
             for delivery in (deliveries[0], deliveries[2]):
                 await _assert_void(delivery)
