@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import mmap
 import os
 import signal
 import sys
@@ -60,6 +61,19 @@ async def awaited(x: int) -> tuple[int, int]:
 @app.task
 def fails() -> None:
     raise KeyError("here")
+
+
+@app.task
+def leaves_a_cycle() -> None:
+    cycle: list[Any] = [bytearray(10_000_000)]
+    cycle.append(cycle)
+
+
+@app.task
+def resident() -> int:
+    """Return the MiB that this process has resident."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * mmap.PAGESIZE // 2**20
 
 
 @app.task

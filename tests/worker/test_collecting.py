@@ -10,9 +10,11 @@ import pytest
 
 from celeriac import Celeriac
 from celeriac.worker.collecting import THRESHOLDS
+from tests.worker import process_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 USUAL = (700, 10, 10)
+WAIT = 30.0
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ async def test_the_collector_can_be_left_alone():
 
 
 PROGRAM = """
-import asyncio, logging
+import asyncio, logging, sys
 from celeriac import Celeriac
 
 logging.getLogger("celeriac.worker").setLevel(logging.CRITICAL + 1)
@@ -65,9 +67,20 @@ async def keeps_an_error() -> None:
     raise kept
 
 
-async def main() -> None:
+class HoldsItself(Exception):
+    pass
+
+
+@app.task
+def fails_with_a_cycle() -> None:
+    error = HoldsItself()
+    error.cycle = [error, bytearray(10_000_000)]
+    raise error
+
+
+async def main(name: str) -> None:
     async with app, app.worker(concurrency=1):
-        results = [await keeps_an_error.send() for _ in range(200)]
+        results = [await app.tasks[f"__main__.{name}"].send() for _ in range(200)]
         for result in results:
             try:
                 await result.wait(60)
@@ -78,12 +91,24 @@ async def main() -> None:
     print(int(peak.split()[1]) // 1024)
 
 
-asyncio.run(main())
+asyncio.run(main(sys.argv[1]))
 """
 
 
-def test_failing_tasks_of_10_mb_stay_under_300_mb_in_a_program():
-    command = [sys.executable, "-c", PROGRAM]
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_cycles_that_tasks_leave_in_a_child_process_do_not_add_up():
+    app, most = process_tasks.app, 0
+    async with app, app.worker(pool="processes", concurrency=1):
+        for _ in range(6):
+            for result in await app.send_many([process_tasks.leaves_a_cycle.call()] * 10):
+                await result.wait(WAIT)
+            most = max(most, await (await process_tasks.resident.send()).wait(WAIT))
+    assert most < 300, "MiB"
+
+
+@pytest.mark.parametrize("task", ["keeps_an_error", "fails_with_a_cycle"])
+def test_failing_tasks_of_10_mb_stay_under_300_mb_in_a_program(task: str):
+    command = [sys.executable, "-c", PROGRAM, task]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 300, "MiB"

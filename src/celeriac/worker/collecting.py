@@ -2,14 +2,17 @@
 
 Rules: modules stay loaded and attempts form no cycles, so most collections would find nothing. The cycles that tasks
 make (an error kept in a variable) may hold much memory, though, which the interpreter does not notice, because it
-counts objects and not bytes.
+counts objects and not bytes. What is freed goes back to the system: the C library would keep it, and memory that is
+only kept looks like memory in use, so that the next collection would come later each time.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import mmap
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -52,7 +55,7 @@ class Collecting:
         self._takes_over = False
 
     def look(self) -> None:
-        """Collect garbage if memory has grown. The worker calls this each time that it took messages."""
+        """Collect garbage if memory has grown. A worker calls this when it took messages, a child after each call."""
         if not self._takes_over:
             return
         now = monotonic()
@@ -61,7 +64,14 @@ class Collecting:
         self._next_look = now + LOOK_EVERY
         if _resident() > self._limit:
             gc.collect()
+            _give_back()
             self._limit = _limit()
+
+
+def _give_back() -> None:
+    """Let the C library return free memory to the system, where it is glibc (``malloc_trim(3)``)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _limit() -> float:

@@ -122,7 +122,9 @@ class Worker:
         self._last_grace = last_grace
         self._quick_signals = quick_signals
         begin_child = partial(child_log, self.name) if child_log else None
-        self._choice = PoolChoice(pool, max_tasks_per_child, max_memory_per_child, start_method, begin_child)
+        self._choice = PoolChoice(
+            pool, max_tasks_per_child, max_memory_per_child, start_method, begin_child, collect
+        )
         self._attachments = attachments or Attachments()
         self._lifespans: AsyncExitStack | None = None
         self._pool: Pool | None = None

@@ -29,6 +29,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
     :param max_memory: KiB of peak memory after which a child process is replaced.
     :param start_method: one of ``START_METHODS``, or ``None`` for the one that suits the system.
     :param begin: prepares a child process; it can be pickled.
+    :param collect: let each child process collect cyclic garbage as its memory grows.
     """
 
     name: str | Pool
@@ -36,6 +37,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
     max_memory: int | None = None
     start_method: str | None = None
     begin: Callable[[], None] | None = None
+    collect: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.name, str) and self.name not in POOLS:
@@ -71,6 +73,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
             lifespans=attachments.child_lifespans,
             around=attachments.around_bodies,
             start=self.start_method,
+            collect=self.collect,
             on_started=partial(listeners.child_started, node),
             on_stopped=partial(listeners.child_stopped, node),
         )

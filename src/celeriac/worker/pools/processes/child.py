@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
 from celeriac.worker.attachments import checked
+from celeriac.worker.collecting import Collecting
 from celeriac.worker.pools.processes.death import die_with
 from celeriac.worker.pools.processes.frames import Line
 from celeriac.worker.pools.processes.running import Running
@@ -42,7 +43,7 @@ def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, An
     code = 0
     try:
         with _lifespans(setup) as state:
-            _answer(line, Running(setup, tasks, state, line))
+            _answer(line, Running(setup, tasks, state, line), Collecting() if setup.collects else None)
     except OSError:  # the worker is gone
         code = 1
     except BaseException:
@@ -55,9 +56,12 @@ def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, An
     os._exit(code)
 
 
-def _answer(line: Line, running: Running) -> None:
+def _answer(line: Line, running: Running, collecting: Collecting | None) -> None:
     while (frame := line.receive()) is not None:
         line.send(*running.answer(frame[1]))
+        del frame
+        if collecting is not None:
+            collecting.look()
 
 
 @contextmanager

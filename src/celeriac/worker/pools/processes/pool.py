@@ -45,6 +45,7 @@ class Processes:
     :param around: entered around each call, given what its context carries.
     :param start: ``forkserver`` imports the app once and forks the children from there; ``spawn`` starts each as a
         program of its own. ``None`` is ``spawn`` on macOS, whose libraries may not be used after a fork.
+    :param collect: let each child collect cyclic garbage as its memory grows.
     :param on_started: called with the process id of a child that has started.
     :param on_stopped: called with the process id of a child that is gone.
 
@@ -65,6 +66,7 @@ class Processes:
         lifespans: Sequence[Callable[[], Any]] = (),
         around: Sequence[AroundBody] = (),
         start: str | None = None,
+        collect: bool = True,
         on_started: Callable[[int], None] | None = None,
         on_stopped: Callable[[int], None] | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class Processes:
             _by_reference(lifespans, "lifespan"),
             _by_reference(around, "around_body"),
             max_memory,
+            collect,
         )
         self._setup = written_setup(setup)
         self._tasks = tasks

@@ -154,6 +154,7 @@ class Running:
             elif conclusion.decision is None:
                 ended = Ended()
                 note(ended, as_exception(error))
+                forget_frames(error)
                 return ENDED, pickle.dumps(ended)
         return (DONE, b"") if wait.over else (CONCLUDED, written(conclusion))
 

@@ -23,7 +23,8 @@ class Setup(msgspec.Struct, frozen=True):
     :param places: URLs of broker and result store, for tasks that a function sends and progress that it reports.
     :param lifespans: pickled generator functions, run around the calls of each child.
     :param around: pickled functions; what they return is entered around each call.
-    :param weighs: whether a child reports that it used more than ``max_memory`` KiB.
+    :param max_memory: KiB of peak memory from which on a child reports that it used more.
+    :param collects: whether a child decides when it collects cyclic garbage.
     """
 
     begin: Begin | None
@@ -32,6 +33,7 @@ class Setup(msgspec.Struct, frozen=True):
     lifespans: bytes
     around: bytes
     max_memory: int | None
+    collects: bool = True
 
 
 def written(setup: Setup) -> bytes:
