@@ -165,6 +165,40 @@ def test_inside_a_task():
     )
 
 
+def test_periodic_tasks(app: Celeriac):
+    task = app.register("t", nothing)
+    for name, values in {
+        "window": NO_SECONDS[1:],
+        "overlap_for": NO_SECONDS[1:],
+        "jitter": NO_DELAYS[1:],
+        "start": NO_MOMENTS,
+        "end": NO_MOMENTS,
+    }.items():
+        for value in values:
+            refused(name, value, lambda name, value: app.schedule("s", task, 5, **{name: value}))
+    for name in ("countdown", "expires", "priority", "time_limit", "soft_time_limit"):
+        for value in OPTIONS[name]:
+            refused(name, value, lambda name, value: app.schedule("s", task, 5, options={name: value}))
+    for value in NO_SECONDS[1:]:
+        with pytest.raises(ConfigError):
+            app.schedule("s", task, value)
+
+
+def test_what_a_periodic_task_does_not_take_is_not_dropped(app: Celeriac):
+    task = app.register("t", nothing)
+    declare: list[Callable[..., Any]] = [
+        lambda **given: app.schedule("s", task, 5, **given),
+        lambda **given: app.periodic(5, **given)(task),
+    ]
+    for given in declare:
+        for name, value in {"expires": 3, "queue": "slow", "ignore_result": True}.items():
+            with pytest.raises(ConfigError, match=rf"{name} is an option of sending: write options="):
+                given(**{name: value})
+        with pytest.raises(ConfigError, match="unknown option 'jiter': known are args, kwargs"):
+            given(jiter=1)
+    assert app.schedules.declared == {}
+
+
 def test_chunks(app: Celeriac):
     task = app.register("t", nothing)
     for value in NO_COUNTS:

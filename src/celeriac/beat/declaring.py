@@ -6,7 +6,7 @@ the task's own, and the routes of the app that declares the entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, TypedDict, Unpack, get_args
 
@@ -76,6 +76,7 @@ def make_entry(
             f"the name of a periodic task is text of 1 to 200 characters, none of them a NUL, not {name!r:.100}"
         )
     what = f"periodic task {name!r}"
+    _require_known(what, given)
     policy = _policy(what, given)
     args, kwargs = given.get("args") or (), given.get("kwargs") or {}
     task_name = task.name if isinstance(task, Task) else task
@@ -130,6 +131,16 @@ def _policy(what: str, given: EntryKeywords) -> dict[str, Any]:
     if not isinstance(paused := given.get("paused", False), bool):
         raise ConfigError(f"{what}: paused={paused!r:.100}: give True or False")
     return {**policy, "paused": paused}
+
+
+def _require_known(what: str, given: Iterable[str]) -> None:
+    """Raise ``ConfigError`` for a name that means nothing here: an option of sending would be dropped in silence."""
+    known = EntryKeywords.__annotations__
+    for name in given:
+        if name in _KEPT or name == "ignore_result":
+            raise ConfigError(f"{what}: {name} is an option of sending: write options={{{name!r}: ...}}")
+        if name not in known:
+            raise ConfigError(f"{what}: unknown option {name!r}: known are {', '.join(known)}")
 
 
 def _options(what: str, given: Mapping[str, Any] | None) -> SendKeywords:
