@@ -31,6 +31,7 @@ _URL = re.compile(
 )
 SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30})://", re.IGNORECASE)
 _TAIL = re.compile(rf"(?:{_HOST})(?::\d*)?(?:/[\w.-]*)?")
+_OPTIONS = re.compile(r"[?&;][\w-]*=|://[\w.%~-]+(?::\d+)?(?:/[\w.-]*)?\?")
 _BARE = re.compile(r"[\w.-]+(?::\d+)?")
 _PATH = re.compile(r"/(?!.*:.*@)[^\x00-\x1f\x7f?#]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -214,6 +215,9 @@ def _masked_options(query: str) -> str:
 
 
 def _tail(url: str) -> str:
-    """Return the host that stands last in what cannot be read, where it is surely one."""
-    _, at, tail = url.rpartition("@")
-    return f"@{tail}" if at and _TAIL.fullmatch(tail) else ""
+    """Return the host that stands last in what cannot be read, where it is surely one.
+
+    What follows an ``@`` in the options may be the rest of a password: ``?sentinel_password=p@ssword``.
+    """
+    ahead, at, tail = url.rpartition("@")
+    return f"@{tail}" if at and _TAIL.fullmatch(tail) and not _OPTIONS.search(ahead) else ""
