@@ -110,6 +110,18 @@ async def test_an_outage_is_told_from_a_refusal(
     assert type(caught.value) is kind
 
 
+async def test_a_url_that_celery_cannot_read_is_shown_without_its_password() -> None:
+    results = CeleryResults(celery_app("couchbase://me:S3CRET/x@nowhere/bucket"))
+
+    def cannot_be_read() -> None:
+        raise ValueError("Port could not be cast to integer value as 'S3CRET'")
+
+    with pytest.raises(BackendError, match=r"couchbase://\*\*\*@nowhere/bucket: in user, password") as raised:
+        await results.call(cannot_be_read)
+    assert "S3CRET" not in str(raised.value)
+    await results.close()
+
+
 async def test_a_store_that_is_not_there() -> None:
     unknown = CeleryResults(celery_app("nonsense://host"))
     with pytest.raises(BackendError, match="nonsense"):

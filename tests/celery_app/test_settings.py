@@ -158,6 +158,31 @@ def test_a_password_that_kombu_takes_unquoted_is_quoted() -> None:
     assert (target.addresses, target.password, target.db) == ((("cache", 6380),), "p@ss:w?ord", 3)
 
 
+@pytest.mark.parametrize("name", ["broker_url", "result_backend"])
+@pytest.mark.parametrize(
+    "login", [f":12{sign}S3CRET" for sign in "/?#["] + [":S3/CRET", "me:S3#CRET", "me:S3[x"]
+)
+def test_a_password_that_kombu_takes_for_a_host_is_refused_and_not_shown(name: str, login: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        mapped(**{name: f"redis://{login}@cache:6380/3"})
+    text = f"{raised.value!r} {raised.value.__cause__!r}"
+    assert f"{name}: redis://***@cache:6380/3: in user, password" in text
+    assert "S3" not in text
+
+
+def test_what_celery_reads_with_an_at_sign_is_read() -> None:
+    assert (
+        parse_redis_url(mapped(broker_url="redis://cache/3?client_name=me@here").broker).client_name
+        == "me@here"
+    )
+    assert mapped(broker_url="amqp://me:x@rabbit/shop@home").broker.startswith(
+        "amqp://me:x@rabbit/shop%40home"
+    )
+    assert (
+        parse_redis_url(mapped(result_backend="redis+socket:///run/a@b.sock").backend).path == "/run/a@b.sock"
+    )
+
+
 def test_redis_with_tls_prefix_and_name() -> None:
     found = mapped(
         broker_url="redis://:pw@cache//2",

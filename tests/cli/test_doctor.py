@@ -26,6 +26,15 @@ def test_redis_by_the_environment(project: Project, redis_url: str):
     assert f"{redis_url} (from CELERIAC_BACKEND): Redis" in told.output
 
 
+def test_a_store_without_a_url_is_said_to_come_from_the_app(project: Project):
+    project.write(
+        "from celery import Celery\napp = Celery('shop', broker='memory://', backend='file:///nowhere')\n",
+        "filed",
+    )
+    told = project.run("doctor", "-A", "filed")
+    assert "an object of the app's own (from the app)" in told.output
+
+
 def test_dead_broker(project: Project):
     told = project.run("doctor", "-b", "redis://user:secret@127.0.0.1:1/0", "--json")
     assert told.exit_code == 1

@@ -21,7 +21,8 @@ from celeriac.backend import Claim, EncodedPart, EncodedResult, PartValue, Repli
 from celeriac.board import Board
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
-from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding
+from celeriac.errors import BackendError, BackendUnavailable, ConfigError, EncodeError, Finding
+from celeriac.servers.url_parts import take_apart
 from celeriac.wire.failure import describe, read_failure, rebuild
 from celeriac.wire.preview import preview
 from celeriac.wire.result import EXCEPTION_STATES, PENDING, ResultRecord, plain, read_date
@@ -110,7 +111,8 @@ class CeleryResults:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, _tidy, work)
         except Exception as error:
-            text = f"the Celery app's result backend: {type(error).__name__}: {preview(str(error))}"
+            said = _about_url(error, self._app.conf.result_backend) or preview(str(error))
+            text = f"the Celery app's result backend: {type(error).__name__}: {said}"
             if _is_outage(error, self._app):
                 raise BackendUnavailable(text) from error
             raise BackendError(text) from error
@@ -185,6 +187,16 @@ class CeleryChords:
 
     async def finish(self, claim: Claim) -> None:
         """Do nothing: no claim is ever given."""
+
+
+def _about_url(error: Exception, url: object) -> str:
+    """Return why a URL cannot be read; Python's own error for that would show a part of the password."""
+    if isinstance(error, ValueError) and isinstance(url, str) and "@" in url:
+        try:
+            take_apart(url)
+        except ConfigError as unfit:
+            return str(unfit)
+    return ""
 
 
 def _request_of(record: ResultRecord) -> Request:

@@ -1,11 +1,13 @@
 """From Celery's URLs, TLS dictionaries and transport options to celeriac's URLs.
 
 Rules: pure; a URL is taken apart as kombu does, and written anew with every part quoted, so what Celery connects to is
-what celeriac connects to; an option that is not understood becomes a departure and is left out, never guessed.
+what celeriac connects to; an option that is not understood becomes a departure and is left out, never guessed. A
+password with an unescaped character, of which kombu would make a host and its port, is refused and never shown.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +17,9 @@ import msgspec
 from kombu.utils.url import url_to_parts, urlparts
 
 from celeriac.celery_app.departures import Departure
+from celeriac.errors import ConfigError
 from celeriac.servers.tls import OPTIONS as TLS_OPTIONS
+from celeriac.servers.url_parts import masked, take_apart
 from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES
 
 DEFAULT_BROKER = "amqp://guest:guest@localhost:5672//"
@@ -82,6 +86,10 @@ _KNOWN_IN_URLS = frozenset(
 _AMQP_IN_URLS = frozenset({"heartbeat", "connection_name", "declare", "queue_type", "max_priority"})
 
 
+_ENDS_LOGIN = re.compile(r"[/?#]")
+_QUERY = re.compile(r"(^|\?)\w+=[^#]*$")
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one server besides its URLs.
 
@@ -134,7 +142,7 @@ def _url(urls: Sequence[str], place: Place, known: Iterable[str], note: Callable
     if scheme in ("sqlite", "db+sqlite", "memory", "disabled"):
         return urls[0] if "://" in urls[0] else f"{scheme}://"
     # Nodes after the first may leave the scheme out, as kombu has it.
-    parts = [url_to_parts(url if "://" in url else f"{scheme}://{url}") for url in urls]
+    parts = [_taken_apart(url if "://" in url else f"{scheme}://{url}", place.name) for url in urls]
     if scheme in REDIS_SCHEMES and scheme not in _SENTINELS and len(parts) > 1:
         text = (
             f"{place.name} names {len(parts)} Redis servers: the first is used; for failover name sentinels"
@@ -151,6 +159,32 @@ def _url(urls: Sequence[str], place: Place, known: Iterable[str], note: Callable
         options = {name: value for name, value in options.items() if name not in TLS_OPTIONS}
     query = f"?{urlencode(options)}" if options else ""
     return ";".join(_written(scheme, part, place) for part in parts) + query
+
+
+def _taken_apart(url: str, setting: str) -> urlparts:
+    """Return the parts of a URL as kombu sees them. Raises ``ConfigError``, which shows no secret."""
+    parts = _as_kombu_sees_it(url)
+    if parts is None or _hides_login(url):
+        try:
+            take_apart(url)
+        except ConfigError as error:
+            raise ConfigError(f"{setting}: {error}") from None
+        raise ConfigError(f"{setting}: {masked(url)} is no URL that Celery can read")
+    return parts
+
+
+def _as_kombu_sees_it(url: str) -> urlparts | None:
+    """Return its parts, ``None`` for what is no URL: the error of that shows what stands in place of the port."""
+    try:
+        return url_to_parts(url)
+    except ValueError:
+        return None
+
+
+def _hides_login(url: str) -> bool:
+    """Whether the ``@`` of a login stands behind a character that ends the login."""
+    place, _, rest = _ENDS_LOGIN.sub("\n", url.partition("://")[2], count=1).partition("\n")
+    return "@" not in place and "@" in _QUERY.sub("", rest) and "socket" not in url and url[:4] != "unix"
 
 
 def _written(scheme: str, part: urlparts, place: Place) -> str:

@@ -223,7 +223,7 @@ def _new_file(about: str, where: str, path: Path) -> Check:
 def _origin(url: str, option: str | None, variables: Sequence[str], source: Source) -> str:
     if option is not None:
         return "from the command line"
-    variable = next((name for name in variables if os.environ.get(name, "").strip() == url), None)
+    variable = next((name for name in variables if url and os.environ.get(name, "").strip() == url), None)
     if variable is not None:
         return f"from {variable}"
     return "from the app" if source.target is not None else "by default"
