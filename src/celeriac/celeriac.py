@@ -103,8 +103,8 @@ class Celeriac(App):
 
         return declare
 
-    def _run_blocking(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return self._run(coroutine)
+    def _run_blocking(self, coroutine: Coroutine[Any, Any, T], *, for_a_result: bool = False) -> T:
+        return self._run(coroutine, for_a_result=for_a_result)
 
     def listen(self, listener: Listener | SendListener) -> None:
         """Let a listener hear what this app's workers do, and what it sends, after those given before it.
@@ -149,7 +149,8 @@ class Celeriac(App):
         they see its database transaction, as Django's ``TestCase`` needs it. Coroutines run on the background loop.
 
         :param eager: what sends returns when the task, and what it sent in turn, has ended or waits until later;
-            otherwise tasks run while the test waits: for a result, in ``drain()``, and at the end of the block.
+            otherwise nothing runs until the test asks: it waits for a result (``get``), for ``drain()``, or leaves the
+            block.
         :param faults: a script of what is to go wrong.
 
         Raises ``ConfigError`` in a coroutine, ``TimeoutError`` where what was sent does not end.

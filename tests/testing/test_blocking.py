@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from celeriac import Celeriac, Context, Retry, chain, chord, group
+from celeriac import Celeriac, Context, Retry, Signature, chain, chord, group
 from celeriac.errors import ConfigError
 from celeriac.testing.blocking import BlockingWorker
 from celeriac.testing.faults import Faults
@@ -25,6 +25,12 @@ def add(x: int, y: int) -> int:
 @app.task
 async def double(x: int) -> int:
     return 2 * x
+
+
+@app.task
+async def noted(x: int) -> int:
+    ran.append(("noted", x))
+    return x
 
 
 @app.task
@@ -109,6 +115,7 @@ def test_what_waits_is_run_when_it_is_asked_for() -> None:
 def test_without_eager_tasks_run_when_the_test_waits() -> None:
     with app.testing(eager=False) as tasks:
         first = add.delay(1, 2)
+        assert ran == []
         second = add.delay(3, 4)
         assert first.get(timeout=30) == 3
         tasks.drain()
@@ -116,6 +123,32 @@ def test_without_eager_tasks_run_when_the_test_waits() -> None:
         assert second.ready()
         add.delay(5, 6)
     assert len(ran) == 3  # the block ends when all has run
+
+
+@pytest.mark.parametrize("task", [add.s(1, 2), noted.s(3)], ids=["function", "coroutine"])
+def test_without_eager_nothing_runs_until_the_test_asks(task: Signature[int]) -> None:
+    with app.testing(eager=False) as tasks:
+        first, second = task.delay(), task.delay()
+        later = task.set(countdown=3600).delay()
+        # Each of these blocks for the background loop, which could have run what waits meanwhile.
+        assert [first.state, second.ready(), later.state] == ["PENDING", False, "PENDING"]
+        assert tasks.skip_waits() == 1
+        assert not any(result.ready() for result in (first, second, later))
+        second.revoke()
+        assert ran == []
+        assert first.get(timeout=30) == 3
+        tasks.drain()
+        assert len(ran) == 2
+        assert second.state == "REVOKED"
+        # What ended a moment ago leaves nothing open.
+        left = task.delay()
+        assert not left.ready()
+        assert len(ran) == 2
+
+
+def test_without_eager_a_task_waits_for_what_it_sends() -> None:
+    with app.testing(eager=False):
+        assert deep.delay(3).get(timeout=30) == 3
 
 
 def test_from_several_threads() -> None:

@@ -33,8 +33,11 @@ class BackgroundLoop:
         # Brokers and stores need their executors' threads to close, and Python ends those before it calls `atexit`.
         getattr(threading, "_register_atexit", atexit.register)(self.stop)
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Return or raise what the coroutine returns or raises. An interrupt of the wait cancels the coroutine."""
+    def run(self, coroutine: Coroutine[Any, Any, T], *, for_a_result: bool = False) -> T:
+        """Return or raise what the coroutine returns or raises. An interrupt of the wait cancels the coroutine.
+
+        :param for_a_result: makes no difference here; see ``RunBlocking``.
+        """
         future = self.submit(coroutine)
         try:
             return future.result()

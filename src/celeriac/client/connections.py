@@ -32,9 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 class RunBlocking(Protocol):
-    """Runs a coroutine for a caller without an event loop and returns what it returns."""
+    """Runs a coroutine for a caller without an event loop and returns what it returns.
 
-    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
+    A worker inside a test runs tasks while the caller waits for one to end, and only then: hence ``for_a_result``.
+    """
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T], /, *, for_a_result: bool = False) -> T: ...
 
 
 class Connections(msgspec.Struct, frozen=True):

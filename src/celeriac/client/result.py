@@ -133,7 +133,7 @@ class Result(Generic[R_co]):
     def get(self, timeout: float | None = None) -> R_co:
         """Block until the task is done; otherwise as ``wait``."""
         if self._record is None:
-            block(self.store, "get()", "await result.wait()", self._ending, timeout)
+            block(self.store.wait, "get()", "await result.wait()", self._ending, timeout)
         assert self._record is not None
         return self._value(self._record)
 
@@ -167,11 +167,11 @@ class Result(Generic[R_co]):
 
     def forget(self) -> None:
         """Delete what is stored of the result."""
-        block(self.store, "forget()", "await result.delete()", self.delete)
+        block(self.store.run, "forget()", "await result.delete()", self.delete)
 
     def revoke(self, *, terminate: bool = False) -> None:
         """Cancel the task, as ``cancel`` does."""
-        block(self.store, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
+        block(self.store.run, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
 
     # --- how
 
@@ -227,7 +227,7 @@ class Result(Generic[R_co]):
         return value
 
     def _now(self, name: str) -> ResultRecord:
-        return self._record or block(self.store, name, "(await result.info())", self.info)
+        return self._record or block(self.store.run, name, "(await result.info())", self.info)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -340,7 +340,7 @@ class GroupResult(Generic[R]):
 
     def get(self, timeout: float | None = None) -> list[R]:
         """Block until all members are done; otherwise as ``wait``. Celery's name for it is ``join``."""
-        return block(self.store, "get()", "await result.wait()", self.wait, timeout)
+        return block(self.store.wait, "get()", "await result.wait()", self.wait, timeout)
 
     join = get
 
@@ -369,14 +369,14 @@ class GroupResult(Generic[R]):
 
     def forget(self) -> None:
         """Delete what is stored of the members' results."""
-        block(self.store, "forget()", "await result.delete()", self.delete)
+        block(self.store.run, "forget()", "await result.delete()", self.delete)
 
     def revoke(self, *, terminate: bool = False) -> None:
         """Cancel the members, as ``cancel`` does."""
-        block(self.store, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
+        block(self.store.run, "revoke()", "await result.cancel()", partial(self.cancel, terminate=terminate))
 
     def _counted(self, name: str) -> Progress:
-        return block(self.store, name, "await result.progress()", self.progress)
+        return block(self.store.run, name, "await result.progress()", self.progress)
 
 
 async def _values(results: Sequence[Result[Any] | GroupResult[Any]]) -> list[Any]:
@@ -455,7 +455,11 @@ def error_of(record: ResultRecord) -> BaseException:
 
 
 def block(
-    store: ResultStore, name: str, instead: str, work: Callable[..., Coroutine[Any, Any, T]], *args: Any
+    run: Callable[[Coroutine[Any, Any, T]], T],
+    name: str,
+    instead: str,
+    work: Callable[..., Coroutine[Any, Any, T]],
+    *args: Any,
 ) -> T:
     """Run ``work`` for code without a loop; refuse where a loop would be blocked.
 
@@ -466,7 +470,7 @@ def block(
         raise CeleriacError(
             f"result.{name} would block the running event loop; use {instead} in asyncio code"
         )
-    return store.run(work(*args))
+    return run(work(*args))
 
 
 def _in_running_loop() -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 
 from celeriac.backend import Backend
 from celeriac.client.connections import ConnectionTable, RunBlocking
 from celeriac.client.outlasting import Outages, Outlasting
+
+T = TypeVar("T")
 
 
 class ResultStore(msgspec.Struct, frozen=True):
@@ -17,6 +20,10 @@ class ResultStore(msgspec.Struct, frozen=True):
     connections: ConnectionTable
     run: RunBlocking
     outages: Outages = msgspec.field(default_factory=Outages)
+
+    def wait(self, coroutine: Coroutine[Any, Any, T], /) -> T:
+        """Run a coroutine that waits for a task to end."""
+        return self.run(coroutine, for_a_result=True)
 
     @property
     def backend(self) -> Backend:

@@ -15,8 +15,9 @@ from celeriac.client.app import App
 from celeriac.client.blocking import BackgroundLoop
 from celeriac.client.connections import RunBlocking
 from celeriac.errors import ConfigError
+from celeriac.servers.memory.broker import MemoryBroker
 from celeriac.testing.caller import Caller, InCaller
-from celeriac.testing.faults import Faults
+from celeriac.testing.faults import Faults, FaultyBroker
 from celeriac.testing.worker import PATIENCE, RunningWorker, Sent, running
 
 T = TypeVar("T")
@@ -25,12 +26,46 @@ AT_ONCE = 100
 """Tasks that may wait for each other, one inside the other."""
 
 
+class Gate:
+    """What the worker takes stays with the broker's side while the gate is shut; it is open while somebody is inside.
+
+    Held back is what was taken, not the take: one that is under way already would return the next message.
+
+    :ivar faults: those of the broker to shut off.
+    """
+
+    def __init__(self, *, shut: bool) -> None:
+        self.faults = Faults()
+        self._shuts = shut
+        self._inside = 0
+        self._shut()
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """Leave the gate open while the work is done."""
+        self._inside += 1
+        if self._pause is not None:
+            self._pause.resume()
+        try:
+            return await work
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._shut()
+
+    def _shut(self) -> None:
+        self._pause = self.faults.pause("take", "after") if self._shuts else None
+
+
 class BlockingWorker:
     """The worker of a test that blocks; see ``Celeriac.testing``."""
 
-    def __init__(self, worker: RunningWorker, caller: Caller, *, eager: bool) -> None:
+    def __init__(
+        self, worker: RunningWorker, background: BackgroundLoop, caller: Caller, gate: Gate, *, eager: bool
+    ) -> None:
         self._worker = worker
+        self._background = background
         self._caller = caller
+        self._gate = gate
         self._eager = eager
 
     @property
@@ -43,25 +78,35 @@ class BlockingWorker:
 
         Raises ``TimeoutError`` when that takes longer than ``timeout`` seconds.
         """
-        self._caller.run(self._worker.drain(timeout, running=self._caller.depth))
+        self._ask(self._worker.drain(timeout, running=self._caller.depth))
 
     def skip_waits(self) -> int:
         """Let everything that waits (countdown, ETA, retry) be due now; return how many messages that were.
 
         With ``eager`` they have run when this returns.
         """
-        count = self._caller.run(self._worker.skip_waits())
-        if self._eager:
-            self.drain()
+        if not self._eager:
+            return self._background.run(self._worker.skip_waits())
+        count = self._ask(self._worker.skip_waits())
+        self.drain()
         return count
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Block for what a blocking call of the app awaits; then, with ``eager``, until what it sent has ended."""
+    def run(self, coroutine: Coroutine[Any, Any, T], *, for_a_result: bool = False) -> T:
+        """Block for what a blocking call of the app awaits; then, with ``eager``, until what it sent has ended.
+
+        Without ``eager``, tasks run meanwhile only if the call waits for one to end.
+        """
+        if not self._eager:
+            return self._ask(coroutine) if for_a_result else self._background.run(coroutine)
         before = len(self.sent)
-        value = self._caller.run(coroutine)
-        if self._eager and len(self.sent) > before:
+        value = self._ask(coroutine)
+        if len(self.sent) > before:
             self.drain()
         return value
+
+    def _ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Block for the coroutine, and let tasks run meanwhile."""
+        return self._caller.run(self._gate.during(coroutine))
 
 
 @contextmanager
@@ -73,9 +118,10 @@ def running_here(
     Raises ``ConfigError`` in a coroutine, and as ``running``.
     """
     _refuse_a_loop()
-    caller = Caller(background)
-    block = running(app, faults=faults, concurrency=AT_ONCE, pool=InCaller(caller))
-    worker = BlockingWorker(caller.run(_entered(block)), caller, eager=eager)
+    caller, gate = Caller(background), Gate(shut=not eager)
+    broker = FaultyBroker(MemoryBroker(app.clock), gate.faults)
+    block = running(app, faults=faults, concurrency=AT_ONCE, pool=InCaller(caller), broker=broker)
+    worker = BlockingWorker(caller.run(_entered(block)), background, caller, gate, eager=eager)
     error: BaseException | None = None
     try:
         yield worker, worker.run
@@ -84,7 +130,8 @@ def running_here(
         raise
     finally:
         kind = None if error is None else type(error)
-        caller.run(block.__aexit__(kind, error, None if error is None else error.__traceback__))
+        left = block.__aexit__(kind, error, None if error is None else error.__traceback__)
+        caller.run(gate.during(left))
 
 
 async def _entered(block: Any) -> Any:
