@@ -51,14 +51,18 @@ class Inheritance:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _leave_to_child(self) -> None:
-        if self._handlers:
-            signal.set_wakeup_fd(-1)
-            waiting = signal.sigpending()
+        """Give the child its handlers; a signal that comes meanwhile ends it, since exceptions are dropped in here."""
+        try:
+            if self._handlers:
+                signal.set_wakeup_fd(-1)
+                for number, handler in self._handlers.items():
+                    signal.signal(number, handler if handler is signal.SIG_IGN else signal.SIG_DFL)
+            self._let_through()
             for number, handler in self._handlers.items():
-                # An exception of a handler would be dropped in here, so a signal that came already calls no handler.
-                came = number in waiting and handler is not signal.SIG_IGN
-                signal.signal(number, signal.SIG_DFL if came else handler)
-        self._let_through()
+                signal.signal(number, handler)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGINT)
 
 
 class Signals:
