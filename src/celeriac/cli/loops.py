@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import ssl
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from celeriac.errors import ConfigError
@@ -15,15 +14,57 @@ try:
 except ImportError:  # an optional extra
     FAST: Callable[[], asyncio.AbstractEventLoop] | None = None
 else:
-    FAST = uvloop.new_event_loop
 
-logger = logging.getLogger(__name__)
+    class _FastLoop(uvloop.Loop):
+        """uvloop, whose handshakes leave no error behind when they are given up.
+
+        uvloop connects and shakes hands in one call. Where that is cancelled after the one and before the other, the
+        error of the handshake stays in a future that nobody can ask for it, and is printed with a traceback when that
+        is collected. Where the handshake is a step of its own, whoever begins it waits for it.
+        """
+
+        async def create_connection(  # type: ignore[override]
+            self,
+            protocol_factory: Callable[[], asyncio.Protocol],
+            host: Any = None,
+            port: Any = None,
+            *,
+            ssl: ssl.SSLContext | bool | None = None,
+            server_hostname: str | None = None,
+            ssl_handshake_timeout: float | None = None,
+            ssl_shutdown_timeout: float | None = None,
+            **others: Any,
+        ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+            timeouts: dict[str, Any] = {
+                "ssl_handshake_timeout": ssl_handshake_timeout,
+                "ssl_shutdown_timeout": ssl_shutdown_timeout,
+            }
+            raw: Any
+            transport: Any
+            if not ssl or isinstance(ssl, bool):
+                others |= timeouts | {"ssl": ssl, "server_hostname": server_hostname}
+                transport, protocol = await super().create_connection(protocol_factory, host, port, **others)
+                return transport, protocol
+            raw, _ = await super().create_connection(asyncio.Protocol, host, port, **others)
+            protocol = protocol_factory()
+            name = host if server_hostname is None else server_hostname
+            try:
+                transport = await self.start_tls(raw, protocol, ssl, server_hostname=name, **timeouts)
+            except BaseException:
+                raw.abort()
+                raise
+            if transport.is_closing():
+                raise ConnectionResetError("the connection was closed during the TLS handshake")
+            protocol.connection_made(transport)
+            return transport, protocol
+
+    FAST = _FastLoop
 
 LOOPS = ("auto", "asyncio", "uvloop")
 
 
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return what makes the loop; ``auto`` takes uvloop where it is installed.
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the loop, ``None`` for asyncio's own; ``auto`` takes uvloop where it is installed.
 
     Raises ``ConfigError`` where uvloop is asked for and is not installed.
     """
@@ -31,23 +72,4 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         raise ConfigError(
             "--loop uvloop needs uvloop, which is not installed: pip install 'celeriac[uvloop]'"
         )
-    make = asyncio.new_event_loop if name == "asyncio" or FAST is None else FAST
-    return partial(_make_quiet, make)
-
-
-def _make_quiet(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:
-    """Return a loop that prints no traceback of a connection that was given up while it was being made.
-
-    uvloop leaves the error of such a handshake in a future that nobody can ask for it. The error that matters is told
-    by whoever wanted the connection.
-    """
-    loop = make()
-    loop.set_exception_handler(_tell)
-    return loop
-
-
-def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    if isinstance(context.get("exception"), OSError) and "future" in context and "task" not in context:
-        logger.debug("%s", context.get("message"), exc_info=context["exception"])
-        return
-    loop.default_exception_handler(context)
+    return None if name == "asyncio" else FAST
