@@ -24,11 +24,22 @@ def double(number: int) -> int:
     return 2 * number
 
 
+def stay(begun) -> None:
+    begun.set()
+    while True:
+        time.sleep(0.01)  # a longer one could begin between a signal and its handler, and last
+
+
 def killed(number: int) -> int | None:
-    child = fork.Process(target=time.sleep, args=(60,))
+    begun = fork.Event()
+    child = fork.Process(target=stay, args=(begun,))
     child.start()
+    begun.wait(30)
     os.kill(child.pid, number)
-    child.join(30)
+    until = time.monotonic() + 30
+    # Not `join`: another task's thread that starts a process may reap this one, and tell its code a moment later.
+    while child.exitcode is None and time.monotonic() < until:
+        time.sleep(0.01)
     return child.exitcode
 
 

@@ -118,8 +118,7 @@ class _Lock:
         self.number = secrets.randbits(62)
         self._place = _lock_file(database, self.number)
         self._descriptor: int | None = _make_locked(self._place, stat.S_IMODE(database.stat().st_mode))
-        copy = weakref.WeakMethod(self._close_copy)
-        os.register_at_fork(after_in_child=lambda: (close := copy()) and close())
+        _OPEN.add(self)
 
     def stands(self) -> bool:
         """Return whether others find the file where it was."""
@@ -133,13 +132,34 @@ class _Lock:
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 self._place.unlink()
-            self._close_copy()
+            self.close_copy()
 
-    def _close_copy(self) -> None:
+    def close_copy(self) -> None:
         """Close the descriptor: the lock stands while another process has it open."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+class _Open:
+    """The locks that this process has open; closes their copies in a process that is forked.
+
+    What is registered with ``os`` stays registered, so there is one of these. It is registered before a worker's
+    signals are, which must come last: an interrupt that a forked process gets in here is dropped by Python.
+    """
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
+        self.add = self._locks.add
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._close_copies)
+
+    def _close_copies(self) -> None:
+        for lock in self._locks:
+            lock.close_copy()
+
+
+_OPEN = _Open()
 
 
 def _lock(database: Path) -> _Lock:
