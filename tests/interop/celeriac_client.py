@@ -33,18 +33,18 @@ class CeleriacSent:
 
     def __init__(self, result: Result[Any]) -> None:
         self.id = result.id
-        self._result = result
+        self.result = result
 
     async def value(self) -> Any:
-        return await self._result.wait(timeout=TIMEOUT)
+        return await self.result.wait(timeout=TIMEOUT)
 
     async def watch(self, on_state: OnState) -> Any:
-        async for record in self._result.watch():
+        async for record in self.result.watch():
             on_state(record.status, record.result)
         return await self.value()
 
     async def state(self) -> str:
-        return (await self._result.info()).status
+        return (await self.result.info()).status
 
 
 class CeleriacClient:

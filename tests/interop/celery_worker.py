@@ -77,6 +77,11 @@ class CeleryWorker:
         """Take from this queue no longer."""
         self._tell("cancel_consumer", queue)
 
+    def received(self, ids: Sequence[str]) -> list[int]:
+        """The order in which it took these tasks, by their places; returns when it has taken all."""
+        lines = [self.process.wait_for(f"[{task_id}]") for task_id in ids]
+        return sorted(range(len(ids)), key=lambda place: self.process.lines.index(lines[place]))
+
     def _tell(self, command: str, queue: str) -> None:
         tell = getattr(self._control.control, command)
         # kombu's client can miss a reply when the timeout is under a second.

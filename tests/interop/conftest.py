@@ -1,7 +1,7 @@
 """Who calls whom: celeriac's client and Celery's, with celeriac's worker and Celery's, on one Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from tests.interop.celeriac_client import CeleriacClient
 from tests.interop.celeriac_side import make_app
 from tests.interop.celery_client import CeleryClient
 from tests.interop.celery_worker import CeleryWorker
-from tests.interop.clients import Client
+from tests.interop.clients import Client, Sent
 from tests.interop.record import Record
 from tests.servers import RedisServer
 
@@ -20,11 +20,23 @@ Serving = Callable[[str], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True)
 class Pair:
-    """A client, and a worker that takes from ``queue``, and from any other queue inside ``serving(queue)``."""
+    """A client, and a worker that takes from ``queue``, and from any other queue inside ``serving(queue)``.
+
+    :param celery: the worker, where it is Celery's; celeriac's has one slot.
+    """
 
     client: Client
     queue: str
     serving: Serving
+    celery: CeleryWorker | None = None
+
+    async def order(self, sent: Sequence[Sent], records: Record) -> list[int]:
+        """The order in which the worker took these tasks, each of which records its place in ``sent``."""
+        ran = [int(place) for place in await records.take(len(sent))]
+        if self.celery is None:
+            return ran
+        # Celery has two processes, and any of them may run some tasks while the other is at one.
+        return await asyncio.to_thread(self.celery.received, [task.id for task in sent])
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +118,7 @@ async def pair(
     celeriac_serving: Serving,
 ) -> AsyncIterator[Pair]:
     if direction[1] == "celery":
-        yield Pair(caller, celery_worker.queue, celery_serving)
+        yield Pair(caller, celery_worker.queue, celery_serving, celery_worker)
     else:
         async with celeriac_serving(queue):
             yield Pair(caller, queue, celeriac_serving)
