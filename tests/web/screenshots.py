@@ -87,7 +87,9 @@ def _picture(browser: Browser, site: Site, file: Path, path: str) -> Path:
     page.goto(f"http://127.0.0.1:{site.port}/{path}")
     if "name=" in path:
         page.locator("tbody a").first.click()
-        page.locator(".graph").scroll_into_view_if_needed()
+        page.locator(".graph").wait_for()
+        # In one step: the page draws itself anew meanwhile, and with that its elements.
+        page.evaluate("document.querySelector('.graph').scrollIntoViewIfNeeded()")
     page.screenshot(path=file)
     page.close()
     return file
