@@ -1,12 +1,12 @@
 """What every test may ask for: a private Redis, RabbitMQ and PostgreSQL, and names that nobody else uses."""
 
-import logging
 import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
+from tests.logging_state import as_usual
 from tests.servers import PostgresServer, RabbitServer, RedisSentinel, RedisServer
 
 
@@ -18,14 +18,10 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """Undo what a test, or a library that it uses, did to our loggers: another test reads what they say."""
+    """Fail the test that leaves logging changed, or whose fixtures do: another test reads what our loggers say."""
     yield
-    logging.disable(logging.NOTSET)
-    logging.root.setLevel(logging.WARNING)
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if name.partition(".")[0] == "celeriac" and isinstance(logger, logging.Logger):
-            logger.disabled, logger.propagate = False, True
-            logger.setLevel(logging.NOTSET)
+    changed = as_usual()
+    assert not changed, f"this test left logging changed: {', '.join(changed)}"
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,10 @@ def set_up_logging(style: LogStyle, node: str) -> None:
 def handle_lines(style: LogStyle, node: str) -> None:
     """Do so without a word; for child processes, too."""
     own, root = logging.getLogger(LOGGER), logging.getLogger()
+    handler = _handler(style, node)  # before anything is changed, since there may be none
     _keep_loggers_enabled()
     own.setLevel(style.level.upper())
-    own.addHandler(_handler(style, node))
+    own.addHandler(handler)
     if not root.handlers:
         root.setLevel(style.level.upper())
         users = _handler(style, node)
