@@ -8,7 +8,8 @@ import pytest
 import sentry_sdk
 
 from celeriac import Celeriac, Context
-from celeriac.integrations.sentry import instrument
+from celeriac.integrations.sentry import Reporting, instrument
+from tests.integrations.test_opentelemetry import Traced
 
 
 @pytest.fixture
@@ -99,6 +100,48 @@ async def test_a_trace_is_continued_from_the_nested_headers_alone(
         await until(events, 1)
     assert events[0]["contexts"]["trace"]["trace_id"] == "a" * 32
     assert events[0]["contexts"]["trace"]["parent_span_id"] == "b" * 16
+
+
+def test_what_a_child_process_reports_belongs_to_the_run(events: list[dict[str, Any]]):
+    carried = {
+        "sentry-trace": f"{'a' * 32}-{'b' * 16}-1",
+        "sentry-task-id": "an id",
+        "traceparent": "not Sentry's",
+    }
+    for texts in (carried, {}):
+        with Reporting.around_body(texts):
+            sentry_sdk.capture_message("from the child")
+    inside, without = events
+    assert inside["contexts"]["trace"]["trace_id"] == "a" * 32
+    assert inside["tags"]["celery_task_id"] == "an id"
+    assert without["contexts"]["trace"]["trace_id"] != "a" * 32
+    assert "celery_task_id" not in without.get("tags", {})
+
+
+async def test_both_trace_a_run_once_each_and_carry_their_own_headers(events: list[dict[str, Any]]):
+    traced = Traced()
+    instrument(traced.app)
+
+    @traced.app.task(name="carried")
+    async def carried(ctx: Context) -> dict[str, Any]:
+        return {**ctx.carried}
+
+    async with traced.app, traced.app.worker():
+        with sentry_sdk.start_transaction(name="GET /"):
+            sent = await traced.app.send_task("carried")
+        told = await sent
+        await until(events, 2)
+        await traced.until(lambda: len(traced.spans("process celery")) == 1)
+    web, run = sorted(events, key=lambda event: event["transaction"] != "GET /")
+    (span,) = traced.spans("process celery")
+    assert len(traced.spans("send celery")) == 1
+    assert [one["op"] for one in web["spans"]] == ["queue.submit.celery"]
+    assert span.context is not None
+    assert told["traceparent"].split("-")[1:3] == [
+        f"{span.context.trace_id:032x}",
+        f"{span.context.span_id:016x}",
+    ]
+    assert told["sentry-trace"].startswith(run["contexts"]["trace"]["trace_id"])
 
 
 async def test_nothing_happens_where_sentry_is_not_set_up(app: Celeriac):

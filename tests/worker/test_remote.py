@@ -261,7 +261,7 @@ async def test_what_cannot_be_done_is_answered_in_celerys_words(app: Celeriac, c
     async with app.worker(name=NODE):
         assert await ask(client, "nosuch") == {"error": "KeyError('nosuch')"}
         assert await ask(client, "pool_restart") == {
-            "error": "ConfigError('this pool has no child processes to replace')"
+            "error": "ValueError('Pool restarts not enabled: this pool has no child processes to replace')"
         }
         assert "TypeError" in (await ask(client, "autoscale", most=5))["error"]
         assert "ValueError" in (await ask(client, "autoscale", max=1, min=2))["error"]

@@ -221,7 +221,7 @@ class Steering:
         """Replace the processes of the pool as they become free; they import the app anew."""
         children = self._levers.pool.children
         if children is None:
-            raise ConfigError("this pool has no child processes to replace")
+            raise ValueError("Pool restarts not enabled: this pool has no child processes to replace")
         children.restart()
         return {"ok": "reload started"}
 
