@@ -13,6 +13,7 @@ import celery
 import pytest
 from celery.contrib.testing.worker import start_worker
 from celery.result import AsyncResult
+from celery.signals import setup_logging
 
 from celeriac.clock import SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, ContentRefused, MalformedMessage
@@ -137,6 +138,20 @@ class TestCaptures:
         assert schema() == ours
 
 
+@contextmanager
+def logging_is_set_up() -> Iterator[None]:
+    """Celery's worker sets up the logging of its process, here pytest's, unless somebody else did."""
+
+    def done(**_: object) -> None:
+        pass
+
+    setup_logging.connect(done)
+    try:
+        yield
+    finally:
+        setup_logging.disconnect(done)
+
+
 class TestWithCelery:
     async def test_celery_reads_what_we_stored(self, zone, app, backend):
         await store(backend, "ok", SUCCESS, {"a": [1, None, "hé"]}, children=[])
@@ -181,7 +196,10 @@ class TestWithCelery:
             return ok.delay().id
 
         def work() -> list[str]:
-            with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
+            with (
+                logging_is_set_up(),
+                start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30),
+            ):
                 results = [task.delay() for task in (ok, fail, parent)]
                 for result in results:
                     result.get(timeout=30, propagate=False, interval=0.02)
