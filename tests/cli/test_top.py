@@ -1,8 +1,12 @@
 """celeriac top: its screen under Textual's own pilot, and what it prints without one."""
 
 import asyncio
+import contextlib
 import json
+import os
+import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,14 +42,25 @@ class Shop:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds of the screen."""
-        async with asyncio.timeout(WAIT):
-            while not holds():
-                await self.top.follow()
-                await self.pilot.pause(0.02)
+        try:
+            async with asyncio.timeout(WAIT):
+                while not holds():
+                    await self.top.follow()
+                    await self.pilot.pause(0.02)
+        except TimeoutError as error:
+            seen = {tab: self.rows(tab) for tab in ("Tasks", "Queues", "Workers", "Errors")}
+            raise AssertionError(f"{self.text('numbers')!r} {self.text('said')!r} {seen}") from error
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
         await self.pilot.pause()
+
+    async def answer(self, key: str, answer: str) -> None:
+        """Press a key, and answer its question."""
+        await self.press(key)
+        await self.until(lambda: isinstance(self.top.screen, Ask))
+        await self.press(answer)
+        await self.until(lambda: not isinstance(self.top.screen, Ask))
 
     async def choose(self, tab: str, text: str) -> None:
         """Put the cursor on the line with this text."""
@@ -74,7 +89,7 @@ async def shop(tmp_path: Path, size: tuple[int, int] = (80, 24)) -> AsyncIterato
         top = TopApp(monitor)
         async with top.run_test(size=size) as pilot:
             made = Shop(app, top, pilot)
-            await made.until(lambda: "workers 1" in made.text("numbers") or size[0] == 80)
+            await made.until(lambda: "workers 1" in made.text("numbers"))
             yield made
 
 
@@ -93,7 +108,7 @@ async def test_tasks_queues_workers_and_errors(tmp_path: Path, size: tuple[int, 
         assert made.rows("Errors")[0][1:3] == ["shop.pay", "ValueError"]
         for key, tab in (("2", "Queues"), ("3", "Workers"), ("4", "Errors"), ("1", "Tasks")):
             await made.press(key)
-            assert made.top.tab == tab
+            await made.until(lambda tab=tab: made.top.tab == tab)  # type: ignore[misc]
         assert "\x1b[2J" not in made.top.export_screenshot()
 
 
@@ -101,11 +116,9 @@ async def test_a_failed_task_runs_again_after_a_question(tmp_path: Path):
     async with shop(tmp_path) as made:
         await made.app.send_task("shop.pay", [1])
         await made.choose("Tasks", "FAILURE")
-        await made.press("r")
-        assert isinstance(made.top.screen, Ask)
-        await made.press("n")
-        assert made.text("said") == "nothing was done"
-        await made.press("r", "y")
+        await made.answer("r", "n")
+        await made.until(lambda: made.text("said") == "nothing was done")
+        await made.answer("r", "y")
         await made.until(lambda: "sent again as" in made.text("said"))
         await made.until(lambda: [row[0] for row in made.rows("Tasks")] == ["SUCCESS", "FAILURE"])
 
@@ -115,7 +128,7 @@ async def test_all_failed_tasks_of_an_error_run_again(tmp_path: Path):
         await made.app.send_task("shop.pay", [1])
         await made.press("4")
         await made.choose("Errors", "ValueError")
-        await made.press("r", "y")
+        await made.answer("r", "y")
         await made.until(lambda: made.text("said") == "1 task sent again")
 
 
@@ -123,7 +136,7 @@ async def test_a_running_task_is_terminated(tmp_path: Path):
     async with shop(tmp_path) as made:
         result = await made.app.send_task("shop.sleep")
         await made.choose("Tasks", "STARTED")
-        await made.press("K", "y")
+        await made.answer("K", "y")
         await made.until(lambda: made.text("said") == f"{result.id} terminated")
         await made.until(lambda: made.rows("Tasks")[0][0] == "REVOKED")
 
@@ -131,13 +144,13 @@ async def test_a_running_task_is_terminated(tmp_path: Path):
 async def test_a_queue_is_paused_and_resumed(tmp_path: Path):
     async with shop(tmp_path) as made:
         await made.press("p")
-        assert "choose one in the tab Queues" in made.text("said")
+        await made.until(lambda: "choose one in the tab Queues" in made.text("said"))
         await made.press("2")
         await made.choose("Queues", "celery")
-        await made.press("p", "y")
+        await made.answer("p", "y")
         await made.until(lambda: made.rows("Queues")[0][3] == "paused")
-        assert "1 worker took from it" in made.text("said")
-        await made.press("p", "y")
+        await made.until(lambda: "1 worker took from it" in made.text("said"))
+        await made.answer("p", "y")
         await made.until(lambda: made.rows("Queues")[0][3] == "")
 
 
@@ -147,18 +160,18 @@ async def test_filter_sort_and_workflow(tmp_path: Path):
         await made.app.send_task("shop.pay", [2])
         await made.until(lambda: len(made.rows("Tasks")) == 2)
         await made.press("slash", *"ValueError", "enter")
-        assert [row[0] for row in made.rows("Tasks")] == ["FAILURE"]
+        await made.until(lambda: [row[0] for row in made.rows("Tasks")] == ["FAILURE"])
         assert made.text("said") == "tasks with 'ValueError'"
         await made.press("escape")
         await made.until(lambda: len(made.rows("Tasks")) == 2)
         await made.press("s")
-        assert made.text("said") == "tasks by runtime"
+        await made.until(lambda: made.text("said") == "tasks by runtime")
         await made.press("f5")
-        assert isinstance(made.top.screen, Workflow)
+        await made.until(lambda: isinstance(made.top.screen, Workflow))
         tree = made.top.screen.query_one("#tree", Tree)
         assert "shop.pay" in str(tree.root.children[0].label)
         await made.press("escape")
-        assert not isinstance(made.top.screen, Workflow)
+        await made.until(lambda: not isinstance(made.top.screen, Workflow))
 
 
 async def test_it_quits(tmp_path: Path):
@@ -166,6 +179,28 @@ async def test_it_quits(tmp_path: Path):
         await made.pilot.resize_terminal(200, 60)
         await made.press("q")
         assert made.top.return_code == 0
+
+
+def test_in_a_real_terminal(project: Project):
+    project.bury("shop.add")
+    screen, device = os.openpty()
+    termios.tcsetwinsize(device, (24, 100))
+    command = [sys.executable, "-m", "celeriac", "top", "-b", project.url]
+    environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1"}
+    top = subprocess.Popen(
+        command, stdin=device, stdout=device, stderr=device, env=environment, start_new_session=True
+    )
+    os.close(device)
+    seen = b""
+    while b"dead 1" not in seen or b"Workers" not in seen:
+        seen += os.read(screen, 65536)
+    os.write(screen, b"q")
+    with contextlib.suppress(OSError):  # nobody holds the other end any more
+        while part := os.read(screen, 65536):
+            seen += part
+    assert top.wait(WAIT) == 0
+    assert b"\x1b[31m" not in seen
+    os.close(screen)
 
 
 def test_one_look(project: Project):

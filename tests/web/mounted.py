@@ -1,4 +1,4 @@
-"""The dashboard inside other applications: Starlette's, and Django's by its ``asgi.py``."""
+"""The dashboard inside other applications: FastAPI's, Starlette's, and Django's by its ``asgi.py``."""
 
 import os
 
@@ -7,6 +7,8 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse as FastAPIText
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
@@ -36,6 +38,15 @@ async def front(_: object) -> PlainTextResponse:
 
 
 starlette = Starlette(routes=[Route("/", front), Mount("/ops/x", ops)])
+
+
+fastapi = FastAPI()
+fastapi.mount("/ops/x", ops)
+
+
+@fastapi.get("/", response_class=FastAPIText)
+async def fastapi_front() -> str:
+    return "the shop"
 
 
 def django_front(_: HttpRequest) -> HttpResponse:

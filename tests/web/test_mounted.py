@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ANN = {"X-User": "ann"}
 
 
-@pytest.fixture(scope="module", params=["starlette", "asgi"])
+@pytest.fixture(scope="module", params=["fastapi", "starlette", "asgi"])
 def port(
     request: pytest.FixtureRequest, fleet: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[int]:

@@ -46,6 +46,12 @@ def test_a_task_that_failed_is_found_by_its_error(site: Site, shop: Celery):
     listed = site.page(f"tasks?text={text.replace(' ', '+')}")
     assert result.id in listed
     assert result.id not in site.page("tasks?text=something+else")
+    for times, there in (
+        ("since=1h", True),
+        ("until=1h", False),
+        ("since=2000-01-01&until=2001-01-01", False),
+    ):
+        assert (result.id in site.page(f"tasks?{times}&text={text.replace(' ', '+')}")) is there, times
     assert "ValueError" in site.page("errors")
 
 
@@ -120,6 +126,8 @@ def test_a_queue(site: Site, shop: Celery):
     assert "3 tasks wait" in page
     assert sent[0].id in page
     assert "shop.&lt;b&gt;ship&lt;/b&gt;" in page
+    said = site.post("do/queues", action="cancel", queue=name, id=sent[2].id, back=f"queues/{name}")
+    assert "1%20waiting%20task%20cancelled" in said
     assert "is%20paused" in site.post("do/queues", action="pause", queue=name, back="queues")
     assert "paused" in site.page("queues")
     assert "Paused." in site.page(f"queues/{name}")
@@ -176,6 +184,11 @@ def test_a_failed_task_whose_message_is_kept_runs_again_as_it_was(site: Site, fl
 def test_a_worker_is_asked_only_on_its_own_page(site: Site):
     page = site.shows("workers/shop@test", "Its own figures")
     assert "prefetch_count" in page
+    assert "None of its tasks has limits" in page
+    limit = {"action": "time_limit", "node": "shop@test", "task": "tests.web.shop.total", "back": "workers"}
+    assert "time%20limits%20set%20successfully" in site.post("do/workers", hard="90", **limit)
+    assert '<td data-label="Hard limit">90' in site.page("workers/shop@test")
+    assert "no%20number%20of%20seconds" in site.post("do/workers", hard="soon", **limit)
     assert "celery" in page
 
 

@@ -37,6 +37,9 @@ _STYLES = {
     "paused": "yellow",
 }
 
+_NARROW = 10
+"""Columns that are narrower keep their width; the others are as wide as what they show."""
+
 Deed = Callable[[], Awaitable[str]]
 
 
@@ -140,7 +143,7 @@ class TopApp(App[None]):
         for table in TABLES:
             shown = self._shown(table)
             for heading, width in table.headings:
-                shown.add_column(heading, key=heading, width=None if width > 30 else width)
+                shown.add_column(heading, key=heading, width=width if width < _NARROW else None)
         await seed(self._monitor)
         await self.follow()
         self.set_interval(BETWEEN, self.follow)

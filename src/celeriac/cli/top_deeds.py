@@ -25,7 +25,7 @@ class Deeds:
 
     async def retry(self, id: str) -> str:
         """Run a task again."""
-        return f"{id} sent again as {await self._actions.retry(id)}"
+        return f"sent again as {await self._actions.retry(id)}"
 
     async def retry_all(self, group: str) -> str:
         """Run all failed tasks of one error again."""

@@ -59,9 +59,9 @@ def header(glance: Glance) -> str:
         f"running {glance.running}",
         f"waiting {glance.queues.waiting}",
         f"oldest {span(glance.queues.oldest) or '-'}",
+        f"workers {glance.alive}",
         f"scheduled {glance.queues.parked}",
         f"dead {glance.queues.dead}",
-        f"workers {glance.alive}",
     ]
     return "  ".join(parts)
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+
+_SPAN = re.compile(r"(\d{1,6})\s*([smhd])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +55,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         return " AND ".join(parts), values
 
 
-def read_filter(query: Mapping[str, str]) -> Filter:
-    """Return the filter that a URL's query says; what cannot be read is left out."""
+def read_filter(query: Mapping[str, str], now: float = 0.0) -> Filter:
+    """Return the filter that a URL's query says; what cannot be read is left out.
+
+    :param now: seconds since the epoch, from which spans such as ``15m`` are counted back.
+    """
     names = ("state", "name", "queue", "worker", "root", "group", "text")
     texts = {name: query[name].strip() for name in names if query.get(name)}
-    return Filter(**texts, since=_time(query.get("since")), until=_time(query.get("until")))
+    return Filter(**texts, since=_time(query.get("since"), now), until=_time(query.get("until"), now))
 
 
 def _text_clause(text: str) -> tuple[str, str]:
@@ -67,8 +76,18 @@ def _plain(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _time(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
+def _time(text: str | None, now: float) -> float | None:
+    """Return the moment that a text says: seconds since the epoch, a span back, or a time as ISO 8601."""
+    if not text or not (text := text.strip()):
         return None
+    if found := _SPAN.fullmatch(text):
+        return now - float(found[1]) * _UNITS[found[2]]
+    try:
+        moment = float(text)
+    except ValueError:
+        try:
+            parsed = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+        moment = (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).timestamp()
+    return moment if math.isfinite(moment) else None

@@ -89,7 +89,11 @@ async def tasks(monitor: Monitor, request: Request) -> Outcome:
     ids = form.all("id")
     if form.one("all"):
         wanted = read_filter(
-            {name: form.one(name) for name in ("state", "name", "queue", "worker", "root", "group", "text")}
+            {
+                name: form.one(name)
+                for name in ("state", "name", "queue", "worker", "root", "group", "text", "since", "until")
+            },
+            monitor.clock.now(),
         )
         ids = await monitor.history.ids(wanted, MOST_AT_ONCE)
     actions = Actions(monitor.app, monitor.history, monitor.lately)
@@ -157,7 +161,12 @@ async def queues(monitor: Monitor, request: Request) -> Outcome:
         monitor.forget()
         return f"queue {name} goes on"
 
-    deeds = {"purge": purge, "pause": pause, "resume": resume}
+    async def cancel() -> str:
+        ids = form.all("id")
+        await Actions(monitor.app, monitor.history, monitor.lately).cancel(ids)
+        return f"{counted(len(ids), 'waiting task')} cancelled: no worker runs what it takes of these"
+
+    deeds = {"purge": purge, "pause": pause, "resume": resume, "cancel": cancel}
     return await _done(f"{action} {name}", deeds.get(action), form)
 
 
@@ -235,6 +244,12 @@ async def workers(monitor: Monitor, request: Request) -> Outcome:
     node, action = form.one("node"), form.one("action")
     arguments: Mapping[str, Callable[[], Mapping[str, Any]]] = {
         "shutdown": dict,
+        "rate_limit": lambda: {"task_name": form.one("task"), "rate_limit": form.one("rate") or "0"},
+        "time_limit": lambda: {
+            "task_name": form.one("task"),
+            "soft": _seconds(form.one("soft")),
+            "hard": _seconds(form.one("hard")),
+        },
         "pool_grow": lambda: {"n": _number(form.one("n") or "1")},
         "pool_shrink": lambda: {"n": _number(form.one("n") or "1")},
         "add_consumer": lambda: {"queue": form.one("queue")},
@@ -304,6 +319,16 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise Refused(f"{text[:100]!r} cannot be read as Python values: {error}") from error
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text) if text else None
+    except ValueError as error:
+        raise Refused(f"{text!r} is no number of seconds") from error
+    if seconds is not None and not 0 < seconds < 1e9:
+        raise Refused(f"{text!r} is no number of seconds")
+    return seconds
 
 
 def _number(text: str) -> int:

@@ -33,6 +33,9 @@ from celeriac.wire.task import Malformed, decode
 HOUR = 3600.0
 PEEKED = 50
 LISTED = 100
+LIMITS = ["rate_limit", "soft_time_limit", "time_limit"]
+"""What a worker is asked to tell of each of its tasks."""
+
 ASKED = 1.0
 """Seconds that a worker has for its answers."""
 
@@ -76,7 +79,7 @@ async def overview(monitor: Monitor, request: Request) -> Rendered:
 async def tasks(monitor: Monitor, request: Request) -> Rendered:
     """Show tasks, the newest first."""
     query = request.query_params
-    wanted = read_filter(query)
+    wanted = read_filter(query, monitor.clock.now())
     before = int(query["before"]) if query.get("before", "").isdecimal() else None
     page = await monitor.history.tasks(wanted, before=before)
     given = {name: value for name, value in query.items() if value and name not in ("before", "said")}
@@ -166,9 +169,10 @@ async def worker(monitor: Monitor, request: Request) -> Rendered:
         *(
             monitor.app.control.ask(method, destination=[node], timeout=ASKED)
             for method in ("stats", "active", "active_queues")
-        )
+        ),
+        monitor.app.control.ask("registered", {"taskinfoitems": LIMITS}, destination=[node], timeout=ASKED),
     )
-    stats, active, held = (answer.by_node.get(node) for answer in answers)
+    stats, active, held, known = (answer.by_node.get(node) for answer in answers)
     heard = next((row for row in monitor.fleet.workers(monitor.clock.now()) if row.node == node), None)
     if heard is None and stats is None:
         return Rendered("unknown.html", f"Worker {node}", {"text": f"No worker {node} was heard."}, 404)
@@ -180,6 +184,7 @@ async def worker(monitor: Monitor, request: Request) -> Rendered:
         "held": [str(item.get("name")) for item in held if isinstance(item, dict)]
         if isinstance(held, list)
         else [],
+        "limits": _limits(known),
         "answers": stats is not None,
     }
     return Rendered("worker.html", f"Worker {node}", data)
@@ -305,6 +310,18 @@ def _running(item: object, mask: Mask) -> dict[str, str]:
         "arguments": mask(arguments)[:400],
         "pid": str(fields.get("worker_pid", "")),
     }
+
+
+def _limits(answer: object) -> list[tuple[str, dict[str, str]]]:
+    """Return the tasks of a worker that have limits, with these: ``name [rate_limit=10/m time_limit=30]``."""
+    found = []
+    for item in answer if isinstance(answer, list) else []:
+        name, _, told = str(item).partition(" [")
+        pairs = [part.partition("=") for part in told.rstrip("]").split()]
+        limits = {key: value for key, _, value in pairs if key in LIMITS and value != "None"}
+        if limits:
+            found.append((name, limits))
+    return found[:LISTED]
 
 
 def _flat(fields: Mapping[str, object], path: str = "") -> list[tuple[str, str]]:
