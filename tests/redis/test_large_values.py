@@ -168,3 +168,30 @@ async def test_an_upload_may_take_longer_than_the_timeout(
         assert asyncio.get_running_loop().time() - began > 0.8
     assert len((await make_backend(own_redis.url()).load(["large"]))[0].result) == 1_200_000
     assert await make_broker(own_redis.url()).depth(queue) == 1
+
+
+async def test_a_download_may_take_longer_than_the_timeout(own_redis, make_backend, make_broker, queue):
+    """Else a large message would be taken for ever, and nobody could read a large result."""
+    quick = make_backend(own_redis.url())
+    await quick.store(quick.encode(ResultRecord(task_id="large", status="SUCCESS", result="x" * 1_200_000)))
+    await make_broker(own_redis.url()).publish(message(body=b"x" * 900_000), route(queue))
+    async with Proxy(own_redis.port, pace_back=1_200_000) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        backend, broker = make_backend(url, timeout=0.5), make_broker(url, timeout=0.5)
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(20), broker.subscribe([queue]) as subscription:
+            [found], [delivery] = await asyncio.gather(backend.load(["large"]), subscription.take(1))
+        assert asyncio.get_running_loop().time() - began > 0.8
+    assert len(found.result) == 1_200_000
+    assert len(delivery.envelope.body) == 900_000
+
+
+async def test_many_messages_that_are_large_together_may_take_longer_than_the_timeout(
+    own_redis, make_broker, queue
+):
+    async with Proxy(own_redis.port, pace=2_000_000) as proxy:
+        broker = make_broker(f"redis://127.0.0.1:{proxy.port}", timeout=0.5)
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(broker.publish(message(body=b"x" * 100_000), route(queue)) for _ in range(20)))
+        assert asyncio.get_running_loop().time() - began > 0.8
+    assert await make_broker(own_redis.url()).depth(queue) == 20

@@ -16,11 +16,13 @@ class Proxy:
 
     :param upstream: the port to forward to.
     :param pace: bytes a second that go there over each connection; ``None`` for as many as come.
+    :param pace_back: bytes a second that come back.
     """
 
-    def __init__(self, upstream: int, *, pace: float | None = None) -> None:
+    def __init__(self, upstream: int, *, pace: float | None = None, pace_back: float | None = None) -> None:
         self._upstream = upstream
         self._pace = pace
+        self._pace_back = pace_back
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
@@ -66,7 +68,7 @@ class Proxy:
             answers, questions = await asyncio.open_connection(HOST, self._upstream)
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(reader, questions, self._pace))
-                pumps.create_task(self._pump(answers, writer))
+                pumps.create_task(self._pump(answers, writer, self._pace_back))
         except (OSError, asyncio.CancelledError):
             writer.close()
         finally:

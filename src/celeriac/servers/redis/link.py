@@ -1,8 +1,8 @@
 """One database of a Redis as the broker or a result store uses it.
 
-Rules: one call is one round trip with one deadline. The driver's errors are translated here into those of the broker or
-the result store, with the original chained. A link never retries, since only its caller knows which calls may run
-twice. Links to one server may share connections.
+Rules: one call is one round trip with one deadline, which is put off while bytes move. The driver's errors are
+translated here into those of the broker or the result store, with the original chained. A link never retries, since
+only its caller knows which calls may run twice. Links to one server may share connections.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from redis.exceptions import (
 
 from celeriac.errors import CeleriacError
 from celeriac.servers.redis.connection_pool import ConnectionPool, Unfit, dial
-from celeriac.servers.redis.upload import LARGE, exchange_slowly, read_answer
+from celeriac.servers.redis.upload import exchange, read_answer
 from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import refusal as tls_refusal
 
@@ -248,12 +248,7 @@ class Link:
             driver = pool.open(self, self.target.db)
             connection = await pool.take(driver)
             try:
-                packed = _pack(commands)
-                if sum(map(len, packed)) < LARGE:
-                    await connection.send_packed_command(packed)
-                    answers = [await read_answer(connection) for _ in commands]
-                else:
-                    answers = await exchange_slowly(connection, packed, deadline, self.timeout)
+                answers = await exchange(connection, _pack(commands), deadline, self.timeout)
                 if answers and not pool.was_let_in:
                     pool.was_let_in = not isinstance(answers[0], Exception)
                 return answers

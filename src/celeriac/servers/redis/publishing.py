@@ -139,9 +139,12 @@ class Publishing:
 
     async def _flush(self, items: Sequence[tuple[float, Message]]) -> Answers:
         oldest = items[0][0]
+        messages = [message for _, message in items]
+        if sum(len(envelope.body) for envelope, _ in messages) > LARGE:
+            return await self._send_each(messages)  # each round trip has a deadline, put off while bytes move
         try:
             async with asyncio.timeout_at(oldest + self._link.timeout):
-                return await self._send_each([message for _, message in items])
+                return await self._send_each(messages)
         except TimeoutError as error:
             raise self._link.translate(error) from error
 
