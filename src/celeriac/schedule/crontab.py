@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from calendar import monthrange
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, tzinfo
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import floor
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from celeriac.errors import ScheduleError
 from celeriac.schedule.days import (
     Span,
-    first_showing,
+    days_before_months,
     local_day,
     midnight,
     spans,
@@ -101,9 +101,7 @@ class Crontab(msgspec.Struct, frozen=True, tag="crontab", dict=True):
 
     @cached_property
     def _times(self) -> tuple[int, ...]:
-        """The times of a day, in minutes."""
-        hours, minutes = read_field(HOUR, self.hour).numbers, read_field(MINUTE, self.minute).numbers
-        return tuple(60 * hour + minute for hour in hours for minute in minutes)
+        return _times_of(self.hour, self.minute)
 
     @cached_property
     def _days(self) -> tuple[frozenset[int], tuple[int, ...], tuple[int, ...]]:
@@ -118,13 +116,19 @@ class Crontab(msgspec.Struct, frozen=True, tag="crontab", dict=True):
         weekdays, days, months = self._days
         start = date.fromordinal(ordinal)
         for year in range(start.year, start.year + _YEARS):
+            before = days_before_months(year)
             for month in months:
                 if year == start.year and month < start.month:
                     continue
-                first = date(year, month, 1).toordinal() - 1
-                for day in days[: bisect_right(days, monthrange(year, month)[1])]:
+                first = before[month - 1]
+                for day in days[: bisect_right(days, before[month] - first)]:
                     if first + day >= ordinal and (first + day) % 7 in weekdays:
                         yield first + day
+
+    def _runs_on(self, ordinal: int) -> bool:
+        weekdays, days, months = self._days
+        day = date.fromordinal(ordinal)
+        return ordinal % 7 in weekdays and day.day in days and day.month in months
 
     def _next_on(self, ordinal: int, offset: int | None, after: float) -> int | None:
         """Return the first slot after a moment among those of a day.
@@ -137,24 +141,40 @@ class Crontab(msgspec.Struct, frozen=True, tag="crontab", dict=True):
             return start + 60 * self._times[position] if position < len(self._times) else None
         between = spans(self._zone, ordinal)
         # Clocks that are put back across midnight show the end of this day after the begin of the next.
-        ordinals = [day for day in (ordinal, ordinal + 1) if next(self._days_from(day)) == day]
+        ordinals = [day for day in (ordinal, ordinal + 1) if self._runs_on(day)]
         found = [self._next_in(between, day, after) for day in ordinals]
         return min((slot for slot in found if slot is not None), default=None)
 
-    def _next_in(self, between: list[Span], ordinal: int, after: float) -> int | None:
-        start = midnight(ordinal)
-        if not self._follows_clock:
-            shown = (first_showing(between, start + 60 * time) for time in self._times)
-            return min((slot for slot in shown if slot is not None and slot > after), default=None)
-        found: list[int] = []
+    def _next_in(self, between: Sequence[Span], ordinal: int, after: float) -> int | None:
+        """Return the first slot after a moment for the times of a day, where clocks are changed around it."""
+        start, earliest = midnight(ordinal), floor(after) + 1
+        shown = between[0].start + between[0].offset  # until when the clocks have shown each time before
         for span in between:
-            least = max(floor(after) + 1, span.start) + span.offset - start
-            position = bisect_left(self._times, -(-least // 60))
-            if position < len(self._times):
-                slot = start + 60 * self._times[position] - span.offset
-                if slot < span.end:
-                    found.append(slot)
-        return min(found, default=None)
+            begin = span.start + span.offset
+            if not self._follows_clock:
+                if shown < begin and span.start >= earliest and self._first(start, shown, begin) is not None:
+                    return span.start
+                begin = max(begin, shown)
+            wall = self._first(start, max(begin, earliest + span.offset), span.end + span.offset)
+            if wall is not None:
+                return wall - span.offset
+            shown = max(shown, span.end + span.offset)
+        return None
+
+    def _first(self, start: int, least: int, end: int) -> int | None:
+        """Return the first time of a day that is not before ``least`` and before ``end``, as on a wall."""
+        position = bisect_left(self._times, -((start - least) // 60))
+        if position == len(self._times):
+            return None
+        wall = start + 60 * self._times[position]
+        return wall if wall < end else None
+
+
+@lru_cache(maxsize=1024)  # thousands of entries share a few texts
+def _times_of(hour: str, minute: str) -> tuple[int, ...]:
+    """Return the times of a day, in minutes."""
+    hours, minutes = read_field(HOUR, hour).numbers, read_field(MINUTE, minute).numbers
+    return tuple(60 * hour + minute for hour in hours for minute in minutes)
 
 
 _UNITS = MINUTE, HOUR, DAY_OF_WEEK, DAY_OF_MONTH, MONTH_OF_YEAR

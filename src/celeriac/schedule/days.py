@@ -5,7 +5,9 @@ Times of day are counted as on a wall: seconds since the epoch, as if the zone w
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, tzinfo
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -64,6 +66,12 @@ def midnight(ordinal: int) -> int:
     return (ordinal - _EPOCH) * DAY
 
 
+@lru_cache(maxsize=128)
+def days_before_months(year: int) -> tuple[int, ...]:
+    """Return the ordinals of the days before each month of a year begins, and of its last day."""
+    return (*(date(year, month, 1).toordinal() - 1 for month in range(1, 13)), date(year, 12, 31).toordinal())
+
+
 def local_day(zone: tzinfo, moment: float) -> int:
     """Return the ordinal of the local day."""
     return int((moment + offset_at(zone, moment)) // DAY) + _EPOCH
@@ -80,7 +88,8 @@ def steady_offset(zone: tzinfo, ordinal: int) -> int | None:
     return offset
 
 
-def spans(zone: tzinfo, ordinal: int) -> list[Span]:
+@lru_cache(maxsize=1024)  # all entries of a zone have the same changes
+def spans(zone: tzinfo, ordinal: int) -> tuple[Span, ...]:
     """Return what lies between the changes of clocks around a day, in order of time."""
     first = start = midnight(ordinal) - DAY
     end = first + 3 * DAY
@@ -92,7 +101,7 @@ def spans(zone: tzinfo, ordinal: int) -> list[Span]:
             found.append(Span(start, change, offset))
             start, offset = change, later
     found.append(Span(start, end, offset))
-    return found
+    return tuple(found)
 
 
 def first_moment(zone: tzinfo, ordinal: int) -> int:
@@ -105,7 +114,7 @@ def first_moment(zone: tzinfo, ordinal: int) -> int:
     return moment
 
 
-def first_showing(between: list[Span], wall: int) -> int | None:
+def first_showing(between: Sequence[Span], wall: int) -> int | None:
     """Return when clocks first show a time; where they never do, the first moment after the gap."""
     for span in between:
         if span.start <= wall - span.offset < span.end:
