@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from celeriac.board import Board
+from celeriac.board import Board, Mark
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import Finding
@@ -174,4 +174,16 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Close every connection. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class UnmarkingBackend(Protocol):
+    """A result store that keeps the marks of its board beside its results; an optional ability."""
+
+    async def store_and_unmark(self, encoded: EncodedResult, mark: Mark) -> None:
+        """Keep the record as ``store`` does, and remove a mark of the board if it is there, in one step.
+
+        Raises as ``store`` does; the mark then stays.
+        """
         ...

@@ -33,10 +33,12 @@ class Contents(msgspec.Struct, frozen=True):
     """The members of the sets of one name, as of one revision.
 
     :param sets: of each set its members, and until when (seconds since the epoch).
+    :param now: the time by the server's clock, in seconds since the epoch; ``None`` where it has none of its own.
     """
 
     revision: int = 0
     sets: Mapping[str, Mapping[str, float]] = {}
+    now: float | None = None
 
 
 class Sets(Protocol):
@@ -65,6 +67,14 @@ class Sets(Protocol):
         ...
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """A mark as it stands on a board: the value that was put under a key and a name."""
+
+    key: str
+    name: str
+    value: str
+
+
 class Marks(Protocol):
     """Values that are put once. A mark has a name under a key; what is under one key ends together."""
 
@@ -89,10 +99,23 @@ class Marks(Protocol):
         ...
 
 
+class Tenure(msgspec.Struct, frozen=True):
+    """Whether a holder has a lease: true if so.
+
+    :param now: as in ``Contents``.
+    """
+
+    held: bool
+    now: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.held
+
+
 class Leases(Protocol):
     """Rights that one holder has at a time."""
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+    async def hold(self, name: str, holder: str, seconds: float) -> Tenure:
         """Take a lease that is free, or renew one's own; return whether the holder has it, for so long from now.
 
         On RabbitMQ a lease also ends with its holder's connection: another holder may then get it before its time.

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from celeriac.board import Board
+from celeriac.board import Board, Mark
 from celeriac.errors import Finding
 from celeriac.set_aside import DeadLetters, Failed, FailedTasks
 from celeriac.transactions import Transactions
@@ -50,6 +50,20 @@ class Receipt(Protocol):
 
     async def fail(self, failed: Failed) -> None:
         """Move the message to the failed list: its task failed for good."""
+        ...
+
+
+@runtime_checkable
+class UnmarkingReceipt(Protocol):
+    """A receipt of a broker that keeps the marks of its board beside its messages; an optional ability."""
+
+    async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
+        """Settle the message for good and remove a mark of the board, if it is there, in one step.
+
+        :param kept: the reason for which the message is buried, or what the failed list is told; ``None`` acknowledges.
+
+        Raises as ``ack`` does; the mark then stays.
+        """
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from celeriac.backend import Backend, EncodedPart, EncodedResult, Standing
-from celeriac.board import Board
+from celeriac.board import Board, Mark
 from celeriac.broker import Broker, Receipt
 from celeriac.clock import Clock
 from celeriac.set_aside import Cap, Failed
@@ -79,6 +79,7 @@ class Landing(msgspec.Struct, frozen=True):
     :param buried: why the message goes to the dead-letter list; ``None`` acknowledges it.
     :param failed: with it, the message goes to the failed list.
     :param held: whether to store and count only; the caller then publishes and settles with a second landing.
+    :param mark: a mark of the broker's board, which goes with the message.
     """
 
     receipt: Receipt
@@ -88,6 +89,7 @@ class Landing(msgspec.Struct, frozen=True):
     buried: str | None = None
     held: bool = False
     failed: Failed | None = None
+    mark: Mark | None = None
 
 
 class Settlements(Protocol):
@@ -99,7 +101,7 @@ class Settlements(Protocol):
     limit: int
 
     def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
-        """Store the results, count the parts, publish the messages and settle the receipt, in one step.
+        """Store the results, count the parts, publish the messages, settle the receipt, remove the mark, in one step.
 
         Return how the chord of each part stands, or nothing where all was done. Where a part gives a claim, or finds
         one held, nothing is published or settled yet: the caller sends the chord's body first, then lands the rest.

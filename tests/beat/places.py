@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from celeriac import Celeriac
+from celeriac.board import Tenure
 from celeriac.client.periodic import SLOT_HEADER
 from celeriac.clock import SystemClock
 
@@ -53,6 +54,10 @@ class Place:
         waiting = await app.connections().broker.peek(self.queue, limit)
         return Counter((one.headers["task"], one.headers.get(SLOT_HEADER)) for one in waiting)
 
+    async def depth(self, app: Celeriac) -> int:
+        """Return how many messages were sent and not taken."""
+        return await app.connections().broker.depth(self.queue)
+
     async def until(self, app: Celeriac, count: int, task: str | None = None) -> Counter[tuple[str, float]]:
         """Return as ``slots``, when there are so many messages, of this task."""
         async with asyncio.timeout(PATIENCE):
@@ -79,8 +84,8 @@ async def ticking(app: Celeriac):
 def everybody_leads(monkeypatch, places) -> Iterator[None]:
     """Let each ticker of these apps have the lease."""
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
-        return True
+    async def hold(self, name: str, holder: str, seconds: float) -> Tenure:
+        return Tenure(held=True)
 
     for leases in places:
         monkeypatch.setattr(type(leases), "hold", hold)

@@ -11,10 +11,11 @@ from contextlib import suppress
 
 import msgspec
 
+from celeriac import board
 from celeriac.beat.entry import Entry, newest, read_entry, write_entry
+from celeriac.beat.slot_clock import SlotClock
 from celeriac.board import SLOT_AHEAD, Sets
 from celeriac.broker import Broker, Exchange
-from celeriac.clock import Clock
 from celeriac.errors import BrokerError
 from celeriac.wire.envelope import Envelope
 
@@ -40,7 +41,7 @@ class Kept:
     :param app: the app's name, under which they are kept.
     """
 
-    def __init__(self, sets: Sets, broker: Broker, app: str, clock: Clock) -> None:
+    def __init__(self, sets: Sets, broker: Broker, app: str, clock: SlotClock) -> None:
         self._sets = sets
         self._broker = broker
         self._app = app
@@ -50,7 +51,7 @@ class Kept:
 
     async def load(self) -> Contents:
         """Return what is kept now."""
-        found = await self._sets.load(self._set, [_ENTRIES, _PAUSED])
+        found = await self._load([_ENTRIES, _PAUSED])
         texts = found.sets[_ENTRIES]
         self._read = {text: self._read[text] if text in self._read else read_entry(text) for text in texts}
         border = self._clock.now() + SLOT_AHEAD
@@ -59,28 +60,34 @@ class Kept:
 
     async def revision(self) -> int:
         """Return a number that changes with every change."""
-        return await self._sets.revision(self._set)
+        return (await self._load(())).revision
+
+    async def _load(self, sets: Sequence[str]) -> board.Contents:
+        asked = self._clock.monotonic()
+        found = await self._sets.load(self._set, sets)
+        self._clock.heard(found.now, asked)
+        return found
 
     async def declare(self, declared: Iterable[Entry], started: float, *, again: bool = False) -> None:
         """Keep the entries that a process declares.
 
-        :param started: when the process started.
+        :param started: when the process started, by the monotonic clock.
         :param again: it has declared them before; what was removed since then is not kept again.
         """
         kept = (await self.load()).entries
-        now = self._clock.now()
+        now, began = self._clock.now(), self._clock.at(started)
         new: list[Entry] = []
         for entry in declared:
             known = kept.get(entry.name)
             if known is None:
                 if not again:
                     since = entry.since or now
-                    new.append(msgspec.structs.replace(entry, declared=started, seen=now, since=since))
+                    new.append(msgspec.structs.replace(entry, declared=began, seen=now, since=since))
             elif known.rule == entry.rule:
-                newer = max(known.declared, started)
+                newer = max(known.declared, began)
                 new.append(msgspec.structs.replace(known, declared=newer, seen=now))
-            elif known.declared < started:
-                new.append(msgspec.structs.replace(entry, declared=started, seen=now, since=now))
+            elif known.declared < began:
+                new.append(msgspec.structs.replace(entry, declared=began, seen=now, since=now))
         await self._write(new)
 
     async def put(self, entry: Entry) -> None:

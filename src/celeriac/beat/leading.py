@@ -12,7 +12,7 @@ import uuid
 from contextlib import suppress
 
 from celeriac.beat.places import Places
-from celeriac.clock import Clock
+from celeriac.beat.slot_clock import SlotClock
 from celeriac.errors import BackendError, BrokerError
 
 logger = logging.getLogger("celeriac.beat")
@@ -30,7 +30,7 @@ class Leading:
     :param lease: the app's lease, in seconds.
     """
 
-    def __init__(self, places: Places, app: str, clock: Clock, lease: float) -> None:
+    def __init__(self, places: Places, app: str, clock: SlotClock, lease: float) -> None:
         self._places = places
         self._name = f"beat.{app}"
         self._set = f"beat-alive.{app}"
@@ -41,8 +41,14 @@ class Leading:
         self._hold, self._pause = lease * 0.58, lease * 0.4
         self._alive_for, self._alive_pause = 2 * lease, 0.8 * lease
         self._until = self._again = self._alive_again = 0.0
-        self.alive_since = clock.now()
+        self._began = clock.monotonic()
+        self._told: float | None = None
         self._adopted = False
+
+    @property
+    def alive_since(self) -> float:
+        """Since when there was always a process that ticks, as far as this one knows."""
+        return self._clock.at(self._began) if self._told is None else self._told
 
     @property
     def leads(self) -> bool:
@@ -60,9 +66,11 @@ class Leading:
         if now >= self._alive_again and not self._places.alone:
             await self._show_life()
             self._alive_again = now + self._alive_pause
+            now = self._clock.monotonic()
         if now >= self._again:
-            held = await self._places.leases.hold(self._name, self._holder, self._hold)
-            self._until = now + self._hold if held else 0.0
+            tenure = await self._places.leases.hold(self._name, self._holder, self._hold)
+            self._clock.heard(tenure.now, now)
+            self._until = now + self._hold if tenure else 0.0
             self._again = now + self._pause
 
     async def look_back(self) -> float:
@@ -95,9 +103,11 @@ class Leading:
         await self._places.board.sets.add(self._set, {_ALIVE: [repr(self.alive_since)]}, self._alive_for)
 
     async def _adopt(self) -> None:
-        members = (await self._places.board.sets.load(self._set, [_ALIVE])).sets[_ALIVE]
-        told = [float(text) for text in members if _is_moment(text)]
-        self.alive_since = min([self.alive_since, *told])
+        asked = self._clock.monotonic()
+        contents = await self._places.board.sets.load(self._set, [_ALIVE])
+        self._clock.heard(contents.now, asked)
+        told = [float(text) for text in contents.sets[_ALIVE] if _is_moment(text)]
+        self._told = min([self.alive_since, *told])
 
 
 def _is_moment(text: str) -> bool:

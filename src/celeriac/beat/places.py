@@ -15,7 +15,7 @@ from celeriac.backend import Backend
 from celeriac.board import Board, Leases, Slots
 from celeriac.broker import Beat, Broker
 from celeriac.client.connections import Connections
-from celeriac.client.periodic import beat_board, shared_results
+from celeriac.client.periodic import RunMarks, beat_board, run_marks, shared_results
 from celeriac.errors import ConfigError
 from celeriac.wire.envelope import Envelope, Route
 
@@ -23,7 +23,8 @@ from celeriac.wire.envelope import Envelope, Route
 class Places(msgspec.Struct, frozen=True):
     """What ticking needs of an app's servers.
 
-    :param board: keeps the entries, and the runs that must not overlap.
+    :param board: keeps the entries.
+    :param runs: the marks of runs that must not overlap.
     :param alone: nobody keeps slots, so that only the holder of the lease may tick.
     """
 
@@ -32,6 +33,7 @@ class Places(msgspec.Struct, frozen=True):
     leases: Leases
     broker: Broker
     backend: Backend
+    runs: RunMarks | None
     alone: bool = False
 
 
@@ -45,11 +47,13 @@ def places_of(connections: Connections) -> Places:
             "keep results in Redis or SQL"
         )
     board = beat_board(connections)
+    beat: Beat
     if broker.beat is not None:
-        return Places(broker.beat, board, leases, broker, connections.backend)
-    if board.slots is not None:
-        return Places(CopyingBeat(broker, board.slots), board, leases, broker, connections.backend)
-    return Places(LoneBeat(broker), board, leases, broker, connections.backend, alone=True)
+        beat = broker.beat
+    else:
+        beat = LoneBeat(broker) if board.slots is None else CopyingBeat(broker, board.slots)
+    alone = isinstance(beat, LoneBeat)
+    return Places(beat, board, leases, broker, connections.backend, run_marks(connections), alone)
 
 
 class CopyingBeat:

@@ -12,6 +12,7 @@ from celeriac.beat.declaring import Declaration, EntryKeywords, make_entry
 from celeriac.beat.entry import Entry, slot_key
 from celeriac.beat.kept import Kept
 from celeriac.beat.places import Places, places_of
+from celeriac.beat.slot_clock import SlotClock
 from celeriac.beat.source import Source
 from celeriac.beat.ticker import Ticker
 from celeriac.beat.ticking import Arguments, Ticking
@@ -62,6 +63,7 @@ class Schedules:
         self.source: Source | None = None
         self.lag: float | None = None
         self.declared: dict[str, Declaration] = {}
+        self._clock = SlotClock(app.clock)
 
     def declare(
         self,
@@ -118,7 +120,7 @@ class Schedules:
     async def resume(self, name: str) -> None:
         """Tick an entry again, from its next slot on. Raises ``ConfigError`` if there is none of that name."""
         await self._entry(name)
-        await self._places().beat.tick(slot_key(self._app.name, name), self._app.clock.now(), ())
+        await self._places().beat.tick(slot_key(self._app.name, name), self._clock.now(), ())
         await self._kept().resume(name)
 
     async def trigger(self, name: str) -> Result[Any]:
@@ -135,7 +137,7 @@ class Schedules:
         for what, moment in (("start", start), ("end", end)):
             require(what, moment, MOMENT)
         entry = await self._entry(name)
-        first, until = start.timestamp() - 1e-6, min(end.timestamp(), self._app.clock.now())
+        first, until = start.timestamp() - 1e-6, min(end.timestamp(), self._clock.now())
         slots = latest_slots(entry.schedule, first, until, entry.anchor_before(first), _MOST_FILLED + 1)
         if len(slots) > _MOST_FILLED:
             raise ConfigError(f"there are more than {_MOST_FILLED} slots in this time: fill in a shorter one")
@@ -161,12 +163,12 @@ class Schedules:
         declaration = self.declared.get(name)
         entries = (await self._kept().load()).entries
         entry = entries.get(name) or (declaration.entry if declaration else await self._entry(name))
-        return zone_of(getattr(entry.schedule, "tz", None)), _ahead(entry, self._app.clock.now())
+        return zone_of(getattr(entry.schedule, "tz", None)), _ahead(entry, self._clock.now())
 
     async def keep(self) -> None:
         """Keep what this code declares in the broker, as a process that ticks does at its start."""
         declared = [declaration.entry for declaration in self.declared.values()]
-        await self._kept().declare(declared, self._app.clock.now())
+        await self._kept().declare(declared, self._clock.monotonic())
 
     def ticker(self) -> Ticker:
         """Return what ticks in the running event loop."""
@@ -178,7 +180,7 @@ class Schedules:
 
     def _told(self, entry: Entry, paused: bool, last: float | None) -> Scheduled:
         paused = paused or entry.paused
-        after = max(self._app.clock.now(), 0.0 if last is None else last)
+        after = max(self._clock.now(), 0.0 if last is None else last)
         try:
             upcoming, oddities = _moment(entry.next(after)), tuple(entry.schedule.oddities())
         except Exception as error:  # noqa: BLE001 - what is on the board may be anybody's
@@ -213,7 +215,7 @@ class Schedules:
 
     def _kept(self) -> Kept:
         places = self._places()
-        return Kept(places.board.sets, places.broker, self._app.name, self._app.clock)
+        return Kept(places.board.sets, places.broker, self._app.name, self._clock)
 
     def _ticking(self) -> Ticking:
         return Ticking(self._places(), self._app.outbox, self._app.send_listeners, dict(self._lazy()))

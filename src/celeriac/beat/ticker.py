@@ -17,6 +17,7 @@ from celeriac.beat.following import Following
 from celeriac.beat.kept import NEWS, Contents, Kept
 from celeriac.beat.leading import Leading
 from celeriac.beat.places import places_of
+from celeriac.beat.slot_clock import SlotClock
 from celeriac.beat.source import Source, SourceTaken
 from celeriac.beat.ticking import Arguments, Ticking, Undeclared
 from celeriac.broker import Binding
@@ -68,18 +69,18 @@ class Ticker:
         self._app = app
         self._on_tick = on_tick
         self._following = None if source is None else Following(source)
-        self._clock = app.clock
+        self._clock = SlotClock(app.clock)
         self._declared = list(declared)
         places = places_of(app.connections())
         self._places = places
-        self._leading = Leading(places, app.name, app.clock, app.settings.lease)
-        self._kept = Kept(places.board.sets, places.broker, app.name, app.clock)
+        self._leading = Leading(places, app.name, self._clock, app.settings.lease)
+        self._kept = Kept(places.board.sets, places.broker, app.name, self._clock)
         self._ticking = Ticking(places, app.outbox, app.send_listeners, lazy)
         self._agenda = Agenda()
         self._contents = Contents({}, frozenset(), -1)
         self._news = asyncio.Event()
         self._stopping = False
-        self._started = app.clock.now()
+        self._started = self._clock.monotonic()
         self._declare_at = self._look_at = 0.0
         self._led = False
         self.ready = asyncio.Event()
@@ -120,7 +121,7 @@ class Ticker:
         self._news.set()
 
     async def _turn(self) -> None:
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if self._following is not None and now >= self._following.again:
             await self._following.follow(self._kept, self._places.beat, self._app.name, self._started, now)
         if now >= self._declare_at:
@@ -146,7 +147,7 @@ class Ticker:
         """Return the seconds until there is something to do."""
         pause = self._leading.rest
         if self._following is not None:
-            pause = min(pause, self._following.again - self._clock.now())
+            pause = min(pause, self._following.again - self._clock.monotonic())
         if self._leading.leads and (first := self._agenda.first()) is not None:
             pause = min(pause, first - self._clock.now())
         return pause
@@ -185,7 +186,7 @@ class Ticker:
 
     async def _look(self) -> None:
         """Look whether the entries have changed."""
-        self._look_at = self._clock.now() + _LOOK
+        self._look_at = self._clock.monotonic() + _LOOK
         if await self._kept.revision() != self._contents.revision:
             await self._refresh(self._leading.alive_since)
 
@@ -208,7 +209,7 @@ class Ticker:
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
         self._contents = contents
-        self._look_at = self._clock.now() + _LOOK
+        self._look_at = self._clock.monotonic() + _LOOK
         if stale:
             logger.info("dropping periodic tasks that nobody declares any more: %s", ", ".join(sorted(stale)))
             await self._kept.remove(stale)

@@ -14,7 +14,14 @@ from typing import Any
 from celeriac.beat.entry import Entry, run_id
 from celeriac.beat.places import Places
 from celeriac.client.outbox import Call, Outbox
-from celeriac.client.periodic import ALONE_HEADER, CELERYS_HEADER, ENTRY_HEADER, SLOT_HEADER, RunMarks
+from celeriac.client.periodic import (
+    ALONE_HEADER,
+    CELERYS_HEADER,
+    ENTRY_HEADER,
+    SLOT_HEADER,
+    RunMarks,
+    run_mark,
+)
 from celeriac.client.send_listeners import SendListeners, Tick
 from celeriac.errors import CeleriacError, ResultMissing
 from celeriac.routing import send_options
@@ -97,21 +104,21 @@ class Ticking:
     def _runs_of(self, entry: Entry) -> RunMarks | None:
         if entry.overlap == "allow":
             return None
-        marks = self._places.board.marks
-        if marks is None and entry.name not in self._unguarded:
+        runs = self._places.runs
+        if runs is None and entry.name not in self._unguarded:
             self._unguarded.add(entry.name)
             logger.warning(
                 "%s: overlap=%r needs Redis or SQL for the queues or the results; its runs may overlap",
                 entry.name,
                 entry.overlap,
             )
-        return None if marks is None else RunMarks(marks)
+        return runs
 
     async def _may_begin(self, runs: RunMarks, entry: Entry, key: str, run: str) -> bool:
         """Mark the run as the one of its entry; return ``False`` while another goes on."""
         known = await runs.put(key, run, entry.overlap_for)
         if known != run and await self._has_ended(known):
-            await runs.remove(key, known)
+            await runs.remove(run_mark(key, known))
             known = await runs.put(key, run, entry.overlap_for)
         return known == run
 

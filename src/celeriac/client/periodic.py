@@ -1,7 +1,7 @@
 """What the messages of periodic tasks carry, and the marks of those whose runs must not overlap.
 
-Rules: such a run has a mark on the board from its tick on, which the worker that settles its final ending removes. A
-mark that nobody removes ends by itself.
+Rules: such a run has a mark on the board from its tick on. The step that settles its final ending removes it; where the
+marks are with the results, the step that stores its result does. A mark that nobody removes ends by itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celeriac.board import Board, Marks
+from celeriac.board import Board, Mark, Marks
 from celeriac.client.connections import Connections
 from celeriac.servers.memory.results import MemoryBackend
 
@@ -41,18 +41,35 @@ class RunMarks:
     """The marks of the runs that go on.
 
     :param marks: those of ``beat_board``.
+    :ivar with_messages: they are on the broker's board, else on that of the results.
     """
 
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: Marks, *, with_messages: bool) -> None:
         self._marks = marks
+        self.with_messages = with_messages
 
     async def put(self, entry: str, run: str, keep: float) -> str:
         """Mark a run as the one of its entry, unless there is one; return the one that is there now."""
         return await self._marks.put(_key(entry), _RUN, run, keep)
 
-    async def remove(self, entry: str, run: str) -> None:
+    async def remove(self, mark: Mark) -> None:
         """Note that the run has ended."""
-        await self._marks.remove(_key(entry), _RUN, run)
+        await self._marks.remove(mark.key, mark.name, mark.value)
+
+
+def run_mark(entry: str, run: str) -> Mark:
+    """Return the mark of a run."""
+    return Mark(_key(entry), _RUN, run)
+
+
+def run_marks(connections: Connections) -> RunMarks | None:
+    """Return the marks of an app's runs; ``None`` where nobody keeps any."""
+    board = beat_board(connections)
+    return (
+        None
+        if board.marks is None
+        else RunMarks(board.marks, with_messages=board is connections.broker.board)
+    )
 
 
 def entry_alone(headers: Mapping[str, Any]) -> str | None:

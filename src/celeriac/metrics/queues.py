@@ -121,7 +121,7 @@ class QueueReader:
         if self._always:
             return True
         leases = self._broker().board.leases
-        return leases is None or await leases.hold(LEASE, self._holder, LEASE_SECONDS)
+        return leases is None or bool(await leases.hold(LEASE, self._holder, LEASE_SECONDS))
 
     async def _survey(self) -> BrokerNumbers:
         broker = self._broker()

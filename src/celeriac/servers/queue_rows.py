@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from celeriac.board import Mark
 from celeriac.errors import DeliveryLost, EncodeError
 from celeriac.set_aside import Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
@@ -62,13 +63,18 @@ class TakenMessage(msgspec.Struct, frozen=True):
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """How a taken message is settled; ``detail`` is the time when it is due, why it is dead, or what failed."""
+    """How a taken message is settled.
+
+    :param detail: the time when it is due, why it is dead, or what failed.
+    :param mark: a mark of the board that goes with it.
+    """
 
     verb: Verb
     id: int
     owner: int
     queue: str
     detail: float | str | Failed | None = None
+    mark: Mark | None = None
 
 
 class DeadMessage(msgspec.Struct, frozen=True):

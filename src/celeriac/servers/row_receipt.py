@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
+from celeriac.board import Mark
 from celeriac.errors import BrokerError, DeliveryLost
 from celeriac.server import Landing
 from celeriac.servers.queue_rows import Settlement, TakenMessage, Verb
@@ -51,13 +52,20 @@ class RowReceipt:
     async def fail(self, failed: Failed) -> None:
         await self._settle("fail", failed)
 
+    async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
+        """See ``celeriac.broker.UnmarkingReceipt``."""
+        verb: Verb = "ack" if kept is None else "fail" if isinstance(kept, Failed) else "bury"
+        await self._settle(verb, kept, mark)
+
     def spend_for(self, landing: Landing) -> Settlement:
         """Return the settlement of a landing, and make this receipt void. Raises as ``spend``."""
         if landing.failed is not None:
-            return self.spend("fail", landing.failed)
-        return self.spend("ack" if landing.buried is None else "bury", landing.buried)
+            return self.spend("fail", landing.failed, landing.mark)
+        return self.spend("ack" if landing.buried is None else "bury", landing.buried, landing.mark)
 
-    def spend(self, verb: Verb, detail: float | str | Failed | None = None) -> Settlement:
+    def spend(
+        self, verb: Verb, detail: float | str | Failed | None = None, mark: Mark | None = None
+    ) -> Settlement:
         """Return the settlement of the message, and make this receipt void. Raises ``DeliveryLost`` if it is void.
 
         A process may take a message again that it gave back. The database cannot tell its old receipt from the new one.
@@ -66,19 +74,23 @@ class RowReceipt:
         if self._spent:
             raise DeliveryLost(f"message {message.id} of queue {message.queue!r} was settled before")
         self._spent = True
-        return self.settlement(verb, detail)
+        return self.settlement(verb, detail, mark)
 
-    def settlement(self, verb: Verb, detail: float | str | Failed | None = None) -> Settlement:
+    def settlement(
+        self, verb: Verb, detail: float | str | Failed | None = None, mark: Mark | None = None
+    ) -> Settlement:
         """Return the settlement of the message; the receipt stays as it is, so the caller must own it alone."""
         message = self._message
-        return Settlement(verb, message.id, message.owner, message.queue, detail)
+        return Settlement(verb, message.id, message.owner, message.queue, detail, mark)
 
     def restore(self) -> None:
         """Make the receipt valid again, because the settlement failed."""
         self._spent = False
 
-    async def _settle(self, verb: Verb, detail: float | str | Failed | None = None) -> None:
-        settlement = self.spend(verb, detail)
+    async def _settle(
+        self, verb: Verb, detail: float | str | Failed | None = None, mark: Mark | None = None
+    ) -> None:
+        settlement = self.spend(verb, detail, mark)
         try:
             await self._keeper.settle(settlement)
         except BrokerError:

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from celeriac.board import Board, Slots
-from celeriac.broker import Beat, Broker
-from celeriac.errors import CeleriacError
-from celeriac.testing.steps import drain, fresh_queue, numbered
+from celeriac.board import Board, Mark, Slots
+from celeriac.broker import Beat, Broker, UnmarkingReceipt
+from celeriac.errors import CeleriacError, DeliveryLost
+from celeriac.set_aside import Failed
+from celeriac.testing.steps import drain, fresh_queue, numbered, take_all
 from celeriac.wire.envelope import Envelope, Route
 
 MINUTE = 1_790_000_040.0
@@ -106,6 +107,29 @@ class BeatContract:
         assert answers[1] is True
         assert await beat.last([f"{queue}.bad", f"{queue}.good"]) == {f"{queue}.good": MINUTE}
         assert await beat.tick(f"{queue}.bad", MINUTE, _message(queue, 2))
+
+    @pytest.mark.parametrize("kept", [None, "beyond help", Failed("task", "it failed")])
+    async def test_a_mark_goes_with_a_message_that_is_settled(
+        self, broker: Broker, queue: str, kept: str | Failed | None
+    ) -> None:
+        marks, mark = broker.board.marks, Mark(queue, "run", "one")
+        assert marks is not None
+        await marks.put(mark.key, mark.name, mark.value, 600.0)
+        await broker.publish_many([*_message(queue, 1), *_message(queue, 2)])
+        async with broker.subscribe([queue]) as subscription:
+            first, second = await take_all(subscription, 2)
+            assert isinstance(first.receipt, UnmarkingReceipt)
+            assert isinstance(second.receipt, UnmarkingReceipt)
+            await second.receipt.settle_and_unmark(Mark(queue, "run", "another"))
+            assert await marks.put(mark.key, mark.name, "later", 600.0) == "one"
+            await first.receipt.settle_and_unmark(mark, kept)
+            assert await marks.put(mark.key, mark.name, "later", 600.0) == "later"
+            with pytest.raises(DeliveryLost):
+                await first.receipt.settle_and_unmark(Mark(queue, "run", "later"), kept)
+            assert await marks.put(mark.key, mark.name, "last", 600.0) == "later"
+        letters = [letter.reason for letter in await broker.dead.list() if letter.queue == queue]
+        assert letters == ([kept] if isinstance(kept, str) else [])
+        assert await broker.depth(queue) == 0
 
     @pytest.fixture
     def queue(self) -> str:

@@ -19,15 +19,16 @@ import msgspec
 
 from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
 from celeriac.board import Board
-from celeriac.broker import Beat, Broker, Delivery, Fanout, Receipt, Schedule, Subscription
+from celeriac.broker import Beat, Broker, Delivery, Fanout, Schedule, Subscription
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, Finding
-from celeriac.server import Landing, OnServer, Settlements, Settling
-from celeriac.set_aside import DeadLetters, Failed, FailedTasks
+from celeriac.server import OnServer, Settlements, Settling
+from celeriac.set_aside import DeadLetters, FailedTasks
+from celeriac.testing.faulty_settling import FaultySettlements, faulty_receipt
 from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
-from celeriac.wire.result import SUCCESS, ResultRecord
+from celeriac.wire.result import ResultRecord
 
 R = TypeVar("R")
 
@@ -322,76 +323,9 @@ class FaultySubscription:
     async def _take(self, limit: int) -> list[Delivery]:
         taken = await self._subscription.take(limit)
         return [
-            msgspec.structs.replace(delivery, receipt=FaultyReceipt(delivery.receipt, self._faults))
+            msgspec.structs.replace(delivery, receipt=faulty_receipt(delivery.receipt, self._faults))
             for delivery in taken
         ]
-
-
-class FaultyReceipt:
-    """A real receipt with faults at ``ack``, ``requeue``, ``park`` and ``bury``."""
-
-    __slots__ = ("_faults", "_receipt")
-
-    def __init__(self, receipt: Receipt, faults: Faults) -> None:
-        self._receipt = receipt
-        self._faults = faults
-
-    @property
-    def real(self) -> Receipt:
-        """The receipt behind the faults."""
-        return self._receipt
-
-    async def ack(self, *, surely: bool = False) -> None:
-        # Else the effect could still be on its way when the fault after it comes.
-        landed = surely or self._faults.awaits("ack", "after")
-        await self._faults.around("ack", lambda: self._receipt.ack(surely=landed))
-
-    async def requeue(self) -> None:
-        await self._faults.around("requeue", self._receipt.requeue)
-
-    async def park(self, due: float) -> None:
-        await self._faults.around("park", lambda: self._receipt.park(due))
-
-    async def bury(self, reason: str) -> None:
-        await self._faults.around("bury", lambda: self._receipt.bury(reason))
-
-    async def fail(self, failed: Failed) -> None:
-        await self._faults.around("ack", lambda: self._receipt.fail(failed))
-
-
-class FaultySettlements:
-    """Real settlements with the faults of all that one step does.
-
-    What happens before the first of its effects happens before the step; the moments between the effects are no more,
-    so what is to happen then happens after it.
-    """
-
-    def __init__(self, settlements: Settlements, faults: Faults) -> None:
-        self._settlements = settlements
-        self._faults = faults
-        self.limit = settlements.limit
-
-    async def land(self, landing: Landing) -> Sequence[Standing]:
-        first, *others = _points(landing)
-        await self._faults.at(first, "before")
-        receipt = landing.receipt.real if isinstance(landing.receipt, FaultyReceipt) else landing.receipt
-        standings = await self._settlements.land(msgspec.structs.replace(landing, receipt=receipt))
-        await self._faults.at(first, "after")
-        for point in others:
-            await self._faults.at(point, "before")
-            await self._faults.at(point, "after")
-        return standings
-
-
-def _points(landing: Landing) -> list[Point]:
-    """Return what a step does, in the order in which it is done where there is no such step."""
-    settled: list[Point] = [] if landing.held else ["bury" if landing.buried is not None else "ack"]
-    stored: list[Point] = ["store"] if landing.results else []
-    counted: list[Point] = ["count"] if landing.parts else []
-    published: list[Point] = ["publish"] if landing.messages and not landing.held else []
-    success = any(result.record.status == SUCCESS for result in landing.results)
-    told = [*published, *stored, *counted] if success else [*stored, *counted, *published]
-    return [*told, *settled]
 
 
 class FaultyBackend:

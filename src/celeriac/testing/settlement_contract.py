@@ -6,9 +6,11 @@ import asyncio
 import time
 import uuid
 
+import msgspec
 import pytest
 
-from celeriac.backend import Backend, ChordStore, EncodedPart, EncodedResult
+from celeriac.backend import Backend, ChordStore, EncodedPart, EncodedResult, UnmarkingBackend
+from celeriac.board import Mark
 from celeriac.broker import Broker, Delivery
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
@@ -165,6 +167,45 @@ class SettlementContract:
         await settlements.land(Landing(delivery.receipt, messages=[_message(queue, 8)]))
         assert await _waiting(broker, queue) == [8]
         await _assert_void(delivery)
+
+    async def test_a_mark_goes_with_the_message_and_not_before(
+        self, broker: Broker, results: Backend, settlements: Settlements
+    ) -> None:
+        queue, mark, other = fresh_queue(), Mark(_id(), "run", "one"), Mark(_id(), "run", "two")
+        marks = broker.board.marks
+        assert marks is not None
+        for one in (mark, other):
+            await marks.put(one.key, one.name, one.value, 600.0)
+        delivery = await _taken(broker, queue)
+        record = _result(results, _id(), 1)
+        await settlements.land(Landing(delivery.receipt, [record], held=True, mark=mark))
+        assert await marks.put(mark.key, mark.name, "later", 600.0) == "one"
+        # With others, and with one whose mark has another value by now.
+        wrong = msgspec.structs.replace(other, value="another")
+        more = [await _taken(broker, queue) for _ in range(2)]
+        landings = [Landing(more[0].receipt, [_result(results, _id(), 2)])]
+        landings += [Landing(delivery.receipt, [record], mark=mark), Landing(more[1].receipt, mark=wrong)]
+        await asyncio.gather(*(settlements.land(landing) for landing in landings))
+        assert await marks.put(mark.key, mark.name, "later", 600.0) == "later"
+        assert await marks.put(other.key, other.name, "later", 600.0) == "two"
+        with pytest.raises(DeliveryLost):
+            await settlements.land(Landing(delivery.receipt, [record], mark=other))
+        assert await marks.put(other.key, other.name, "later", 600.0) == "two"
+
+    async def test_a_mark_of_the_results_board_goes_with_a_result(self, results: Backend) -> None:
+        assert isinstance(results, UnmarkingBackend)
+        assert results.board is not None
+        assert results.board.marks is not None
+        marks, mark, task_id = results.board.marks, Mark(_id(), "run", "one"), _id()
+        await marks.put(mark.key, mark.name, mark.value, 600.0)
+        wrong = msgspec.structs.replace(mark, value="another")
+        await results.store_and_unmark(_result(results, task_id, 1), wrong)
+        assert await marks.put(mark.key, mark.name, "later", 600.0) == "one"
+        await results.store_and_unmark(_result(results, task_id, 2), mark)
+        assert await marks.put(mark.key, mark.name, "later", 600.0) == "later"
+        [record] = await results.load([task_id])
+        assert record is not None
+        assert record.result == 2
 
     async def test_a_message_that_is_not_due_is_parked(
         self, broker: Broker, results: Backend, settlements: Settlements

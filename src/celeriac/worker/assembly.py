@@ -10,7 +10,7 @@ import msgspec
 
 from celeriac.canvas.budget import Budget
 from celeriac.client.app import App, Connections
-from celeriac.client.periodic import RunMarks, beat_board
+from celeriac.client.periodic import run_marks
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock
@@ -92,8 +92,7 @@ def assemble(
         reserving,
         rate_limits,
     )
-    marks = beat_board(connections).marks
-    runs = None if marks is None else RunMarks(marks)
+    runs = run_marks(connections)
     effects = Effects(
         backend, connections.settlements, workflows, errbacks, insist, connections.broker.failed, runs
     )

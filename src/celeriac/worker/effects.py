@@ -13,16 +13,17 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from celeriac.backend import Backend, EncodedResult
-from celeriac.broker import Delivery
-from celeriac.client.periodic import RunMarks, entry_alone
+from celeriac.backend import Backend, EncodedResult, UnmarkingBackend
+from celeriac.board import Mark
+from celeriac.broker import Delivery, UnmarkingReceipt
+from celeriac.client.periodic import RunMarks, entry_alone, run_mark
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.server import Landing, Settlements
 from celeriac.set_aside import Failed, FailedTasks
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import RETRY, SUCCESS
 from celeriac.worker.attempt import SPENT, Attempt
-from celeriac.worker.decision import Decision, Settle
+from celeriac.worker.decision import Decision, Kind, Settle
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import Insist
 from celeriac.worker.workflows import Workflows
@@ -69,29 +70,30 @@ class Effects:
         """
         decision = attempt.decision
         assert decision is not None
-        await self._land(attempt, decision)
-        await self._end_run(attempt, decision)
+        await self._land(attempt, decision, self._mark_of(attempt, decision))
 
-    async def _land(self, attempt: Attempt, decision: Decision) -> None:
+    async def _land(self, attempt: Attempt, decision: Decision, mark: Mark | None) -> None:
         if attempt.reports is not None and attempt.reports.used:
             await attempt.reports.done()
         settlements = self._settlements
         if settlements is None or attempt.receipt is SPENT or not _is_more_than_a_verb(decision):
-            await self._land_in_order(attempt, decision)
+            await self._land_in_order(attempt, decision, mark)
             return
         messages = await self._workflows.prepare(decision) if _leads_on(decision) else ()
         if _weight(decision, messages) > settlements.limit:
-            await self._land_in_order(attempt, decision)
+            await self._land_in_order(attempt, decision, mark)
             return
         buried = decision.reason if decision.settle is Settle.BURY else None
         failed = _failed(attempt, decision) if decision.settle is Settle.FAIL else None
         held = self._errbacks.concern(attempt.message, decision)
-        landing = Landing(attempt.receipt, decision.results, decision.parts, messages, buried, held, failed)
+        landing = Landing(
+            attempt.receipt, decision.results, decision.parts, messages, buried, held, failed, mark
+        )
         standings = await self._insist(partial(settlements.land, landing), partial(_landing, decision))
         if held or standings:
             await self._workflows.count(decision.parts, standings)
             await self._errbacks.call(attempt, decision)
-            rest = Landing(attempt.receipt, messages=messages, buried=buried, failed=failed)
+            rest = Landing(attempt.receipt, messages=messages, buried=buried, failed=failed, mark=mark)
             await self._insist(partial(settlements.land, rest), partial(_landing, decision))
 
     async def record(self, attempt: Attempt) -> None:
@@ -106,17 +108,15 @@ class Effects:
         """Settle the message of a decision that is recorded. Raises ``DeliveryLost`` for a void receipt."""
         decision = attempt.decision
         assert decision is not None
-        await self._settle(attempt, decision)
+        await self._settle(attempt, decision, self._mark_of(attempt, decision))
         await self._workflows.forget(decision)
-        await self._end_run(attempt, decision)
 
-    async def _end_run(self, attempt: Attempt, decision: Decision) -> None:
-        """Let the next run of a periodic task begin whose runs must not overlap, after the final ending of this one."""
+    def _mark_of(self, attempt: Attempt, decision: Decision) -> Mark | None:
+        """Return the mark that this decision removes: that of a run beside which no other of its entry may begin."""
         message = attempt.message
-        if self._runs is not None and (entry := entry_alone(message.headers)) and _is_final(decision):
-            await self._insist(
-                partial(self._runs.remove, entry, message.id), "ending a run of a periodic task"
-            )
+        if self._runs is None or not (entry := entry_alone(message.headers)) or not _is_final(decision):
+            return None
+        return run_mark(entry, message.id)
 
     async def tell(self, decision: Decision) -> None:
         """Land a decision without settling its message, which the caller does."""
@@ -142,25 +142,40 @@ class Effects:
         except (CeleriacError, asyncio.CancelledError) as error:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, error)
 
-    async def _land_in_order(self, attempt: Attempt, decision: Decision) -> None:
-        await self._follow_up_and_record(decision)
+    async def _land_in_order(self, attempt: Attempt, decision: Decision, mark: Mark | None) -> None:
+        removed = await self._follow_up_and_record(decision, mark)
         await self._errbacks.call(attempt, decision)
-        await self._settle(attempt, decision)
+        await self._settle(attempt, decision, None if removed else mark)
         await self._workflows.forget(decision)
 
-    async def _follow_up_and_record(self, decision: Decision) -> None:
+    async def _follow_up_and_record(self, decision: Decision, mark: Mark | None = None) -> bool:
+        """Do all but settling; return whether the mark was removed with the result, where it is on that server."""
+        removed = False
         if _goes_on_first(decision):
             published = await self._workflows.follow_up(decision)
             if decision.state == RETRY and not published:
-                return
+                return False
         for result in decision.results:
-            await self._insist(partial(self._backend.store, result), partial(_storing, result))
+            store = partial(self._backend.store, result)
+            if mark is not None and result is decision.results[-1] and (unmarking := self._unmarking()):
+                store, removed = partial(unmarking.store_and_unmark, result, mark), True
+            await self._insist(store, partial(_storing, result))
         if decision.parts:
             await self._workflows.count(decision.parts)
         if decision.sends and not _goes_on_first(decision):
             await self._workflows.follow_up(decision)
+        return removed
 
-    async def _settle(self, attempt: Attempt, decision: Decision) -> None:
+    def _unmarking(self) -> UnmarkingBackend | None:
+        """Return the result store if the marks of runs are on its server."""
+        backend, runs = self._backend, self._runs
+        beside = runs is not None and not runs.with_messages
+        return backend if beside and isinstance(backend, UnmarkingBackend) else None
+
+    async def _settle(self, attempt: Attempt, decision: Decision, mark: Mark | None = None) -> None:
+        if mark is not None:
+            await self._settle_and_unmark(attempt, decision, mark)
+            return
         receipt = attempt.receipt
         match decision.settle:
             case Settle.ACK:
@@ -187,6 +202,19 @@ class Effects:
             except (BrokerError, EncodeError) as error:
                 logger.warning("the message of %s[%s] is not kept: %s", *_named(attempt), error)
 
+    async def _settle_and_unmark(self, attempt: Attempt, decision: Decision, mark: Mark) -> None:
+        """End the run of a periodic task: with its message where the mark is on that server, else after it."""
+        assert self._runs is not None, "a mark is one of these"
+        ending, receipt = "ending the run of a periodic task", attempt.receipt
+        if self._runs.with_messages and isinstance(receipt, UnmarkingReceipt):
+            kept: str | Failed | None = decision.reason if decision.settle is Settle.BURY else None
+            if decision.settle is Settle.FAIL:
+                kept = _failed(attempt, decision)
+            await self._insist(partial(receipt.settle_and_unmark, mark, kept), ending)
+        else:
+            await self._settle(attempt, decision)
+            await self._insist(partial(self._runs.remove, mark), ending)
+
 
 def _named(attempt: Attempt) -> tuple[str, str]:
     return attempt.message.task, attempt.message.id
@@ -197,7 +225,9 @@ def _failed(attempt: Attempt, decision: Decision) -> Failed:
 
 
 def _is_final(decision: Decision) -> bool:
-    """Whether no further attempt follows: neither a retry nor another delivery."""
+    """Whether the run ends: no retry, no other delivery and no other task in its place follows, and it is no copy."""
+    if decision.state is None and (_leads_on(decision) or decision.kind is Kind.DECLINED):
+        return False
     return decision.settle in _FOR_GOOD and decision.state != RETRY
 
 

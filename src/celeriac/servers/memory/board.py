@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from celeriac.board import Contents
+from celeriac.board import Contents, Tenure
 from celeriac.clock import Clock
 
 K = TypeVar("K")
@@ -110,6 +110,10 @@ class MemoryMarks:
         return kept.values.setdefault(name, value)
 
     async def remove(self, key: str, name: str, value: str) -> bool:
+        return self.take_down(key, name, value)
+
+    def take_down(self, key: str, name: str, value: str) -> bool:
+        """Do the same, at once."""
         kept = self._kept.get(key)
         if kept is None or kept.values.get(name) != value:
             return False
@@ -134,12 +138,12 @@ class MemoryLeases:
         self._clock = clock
         self._held: _Ending[str, _Lease] = _Ending(clock, lambda lease: lease.until)
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+    async def hold(self, name: str, holder: str, seconds: float) -> Tenure:
         lease = self._held.get(name)
         if lease is not None and lease.holder != holder:
-            return False
+            return Tenure(held=False)
         self._held.put(name, _Lease(holder, self._clock.now() + seconds))
-        return True
+        return Tenure(held=True)
 
     async def release(self, name: str, holder: str) -> None:
         lease = self._held.get(name)

@@ -17,11 +17,11 @@ from itertools import count, islice
 
 import msgspec
 
-from celeriac.board import REVOKED
+from celeriac.board import REVOKED, Mark
 from celeriac.broker import Delivery, Parked, QueueState, Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import DeliveryLost, Finding
-from celeriac.servers.memory.board import MemoryBoard, MemorySets
+from celeriac.servers.memory.board import MemoryBoard, MemoryMarks
 from celeriac.servers.memory.failed import MemoryFailed
 from celeriac.servers.memory.fanout import MemoryFanout
 from celeriac.set_aside import Cap, DeadLetter, DeadLetters, Failed
@@ -104,7 +104,7 @@ class MemoryBroker:
 
     @asynccontextmanager
     async def subscribe(self, queues: Sequence[str]) -> AsyncIterator[Subscription]:
-        subscription = _MemorySubscription(self._lines, self._board.sets, queues)
+        subscription = _MemorySubscription(self._lines, self._board, queues)
         self._subscriptions.add(subscription)
         try:
             yield subscription
@@ -294,10 +294,11 @@ class _Lines:
 
 
 class _MemoryReceipt:
-    __slots__ = ("_lines", "_message", "_spent")
+    __slots__ = ("_lines", "_marks", "_message", "_spent")
 
-    def __init__(self, lines: _Lines, message: _Message) -> None:
+    def __init__(self, lines: _Lines, marks: MemoryMarks, message: _Message) -> None:
         self._lines = lines
+        self._marks = marks
         self._message = message
         self._spent = False
 
@@ -321,6 +322,14 @@ class _MemoryReceipt:
         self._spend()
         self._lines.fail(self._message, failed)
 
+    async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
+        """See ``celeriac.broker.UnmarkingReceipt``."""
+        if isinstance(kept, Failed):
+            await self.fail(kept)
+        else:
+            await (self.ack() if kept is None else self.bury(kept))
+        self._marks.take_down(mark.key, mark.name, mark.value)
+
     def _spend(self) -> None:
         if self._spent:
             raise _lost(self._message)
@@ -328,9 +337,9 @@ class _MemoryReceipt:
 
 
 class _MemorySubscription:
-    def __init__(self, lines: _Lines, sets: MemorySets, queues: Sequence[str]) -> None:
+    def __init__(self, lines: _Lines, board: MemoryBoard, queues: Sequence[str]) -> None:
         self._lines = lines
-        self._sets = sets
+        self._board = board
         self._revision = 0
         self._queues = deque(dict.fromkeys(queues))
         self.prefetch = 0
@@ -343,7 +352,7 @@ class _MemorySubscription:
         while not self._stopped:
             taken = self._lines.take(self._queues, limit)
             if taken:
-                self._revision = self._sets.number(REVOKED)
+                self._revision = self._board.sets.number(REVOKED)
                 return [self._delivery(message) for message in taken]
             await self._wait()
         return []
@@ -385,7 +394,7 @@ class _MemorySubscription:
             self._lines.changed.discard(self._changed)
 
     def _delivery(self, message: _Message) -> Delivery:
-        receipt = _MemoryReceipt(self._lines, message)
+        receipt = _MemoryReceipt(self._lines, self._board.marks, message)
         return Delivery(_read(message), message.queue, receipt, message.redelivered)
 
 

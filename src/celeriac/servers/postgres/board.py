@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
+from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents, Mark, Tenure
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres.connections import Connection
 from celeriac.servers.postgres.link import PostgresLink
@@ -37,7 +37,8 @@ _ADVANCE = """
     ON CONFLICT (name) DO UPDATE SET number = 1 +
         CASE WHEN celeriac_revision.number BETWEEN 0 AND 9007199254740991 THEN celeriac_revision.number ELSE 0 END"""
 _LOAD = f"""
-    SELECT kind, member, expires, coalesce((SELECT number FROM celeriac_revision WHERE name = $1), 0) AS revision
+    SELECT kind, member, expires, coalesce((SELECT number FROM celeriac_revision WHERE name = $1), 0) AS revision,
+           {NOW} AS now
     FROM (SELECT NULL AS kind, NULL AS member, 0.0::float8 AS expires
           UNION ALL
           SELECT kind, member, expires FROM celeriac_member
@@ -64,10 +65,12 @@ _SHORTEN = f"""
 _SHORTEN_ALL = f"UPDATE celeriac_mark SET expires = least(expires, {NOW} + $2) WHERE key = $1"
 
 _HOLD = f"""
-    INSERT INTO celeriac_lease AS lease (name, holder, expires) VALUES ($1, $2, {NOW} + $3)
-    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
-    WHERE lease.holder = excluded.holder OR lease.expires <= {NOW} OR lease.expires > {NOW} + {LEASE_AHEAD}
-    RETURNING 1"""
+    WITH held AS (
+        INSERT INTO celeriac_lease AS lease (name, holder, expires) VALUES ($1, $2, {NOW} + $3)
+        ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
+        WHERE lease.holder = excluded.holder OR lease.expires <= {NOW} OR lease.expires > {NOW} + {LEASE_AHEAD}
+        RETURNING 1)
+    SELECT EXISTS (SELECT 1 FROM held) AS held, {NOW} AS now"""
 _RELEASE = "DELETE FROM celeriac_lease WHERE name = $1 AND holder = $2"
 
 # A last slot that is too far ahead is none of ours.
@@ -103,10 +106,10 @@ class PostgresSets:
     async def load(self, name: str, sets: Sequence[str]) -> Contents:
         found: dict[str, dict[str, float]] = {kind: {} for kind in sets}
         rows = await self._link.fetch(_LOAD, name, list(sets))
-        for kind, member, expires, _ in rows:
+        for kind, member, expires, _, _ in rows:
             if kind is not None:
                 found[kind][member] = expires
-        return Contents(rows[0]["revision"], found)
+        return Contents(rows[0]["revision"], found, rows[0]["now"])
 
     async def revision(self, name: str) -> int:
         return int(await self._link.value(REVISION, name))
@@ -181,8 +184,9 @@ class PostgresLeases:
     def __init__(self, link: PostgresLink) -> None:
         self._link = link
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
-        return bool(await self._link.value(_HOLD, name, holder, seconds))
+    async def hold(self, name: str, holder: str, seconds: float) -> Tenure:
+        (row,) = await self._link.fetch(_HOLD, name, holder, seconds)
+        return Tenure(row["held"], row["now"])
 
     async def release(self, name: str, holder: str) -> None:
         await self._link.fetch(_RELEASE, name, holder)
@@ -207,6 +211,13 @@ class PostgresSlots:
 
     async def _advance_all(self, batch: Sequence[tuple[str, float]]) -> list[bool]:
         return await self._link.transact(lambda connection: advance_slots(connection, batch))
+
+
+async def take_down(connection: Connection, marks: Sequence[Mark]) -> None:
+    """Remove marks that have these values, within the transaction of the caller."""
+    if marks:
+        await connection.execute(_LOCK_KEYS, [mark.key for mark in marks])
+        await connection.executemany(_TAKE_DOWN, [(mark.key, mark.name, mark.value) for mark in marks])
 
 
 async def advance_slots(connection: Connection, batch: Sequence[tuple[str, float]]) -> list[bool]:

@@ -20,7 +20,7 @@ from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres import messages as sql
-from celeriac.servers.postgres.board import REVISION, advance_slots
+from celeriac.servers.postgres.board import REVISION, advance_slots, take_down
 from celeriac.servers.postgres.connections import Connection, Connections
 from celeriac.servers.postgres.housekeeping import Housekeeping
 from celeriac.servers.postgres.link import PostgresLink
@@ -298,15 +298,18 @@ class Queues:
         by_verb: dict[str, list[Settlement]] = {}
         for settlement in settlements:
             by_verb.setdefault(settlement.verb, []).append(settlement)
+        marked = [settlement for settlement in settlements if settlement.mark is not None]
 
         async def whole(connection: Connection) -> set[int]:
             held: set[int] = set()
             for verb, group in by_verb.items():
                 rows = await connection.fetch(sql.SETTLE[verb], *sql.held_columns(group, self.cap))
                 held.update(row["id"] for row in rows if row["id"] is not None)
+            await take_down(connection, [one.mark for one in marked if one.mark and one.id in held])
             return held
 
-        held = await (self.link.run(whole) if len(by_verb) == 1 else self.link.transact(whole))
+        alone = len(by_verb) == 1 and not marked
+        held = await (self.link.run(whole) if alone else self.link.transact(whole))
         self.housekeeping.settled(len(held))
         self._returned({one.queue for one in settlements if one.verb in _STAYS})
         return [None if one.id in held else lost_delivery(one) for one in settlements]

@@ -15,14 +15,15 @@ from uuid import uuid4
 import msgspec
 
 from celeriac.backend import EncodedResult, Replies
+from celeriac.board import Mark
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
-from celeriac.servers.postgres.board import PostgresBoard
+from celeriac.servers.postgres.board import PostgresBoard, take_down
 from celeriac.servers.postgres.chords import PostgresChords
 from celeriac.servers.postgres.cleanup import Cleanup
-from celeriac.servers.postgres.connections import Connections
+from celeriac.servers.postgres.connections import Connection, Connections
 from celeriac.servers.postgres.link import PostgresLink
 from celeriac.servers.postgres.result_rows import (
     FORGET,
@@ -123,6 +124,18 @@ class PostgresBackend:
 
     async def store(self, encoded: EncodedResult) -> None:
         await self._storing(self.checked(encoded))
+
+    async def store_and_unmark(self, encoded: EncodedResult, mark: Mark) -> None:
+        """See ``celeriac.backend.UnmarkingBackend``."""
+        self.connections.join(self)
+        row = self.checked(encoded)
+
+        async def store(connection: Connection) -> None:
+            await connection.fetch(STORE, *columns_of([row]))
+            await take_down(connection, [mark])
+
+        await self._link.needing("board").transact(store)
+        self.stored()
 
     def checked(self, encoded: EncodedResult) -> EncodedRow:
         """Return the row; raise ``BackendError`` for what the table cannot keep."""

@@ -1,6 +1,6 @@
 """Endings that land in one transaction: the results, the parts of chords, what follows, and the message.
 
-Rules: nothing is done for a message that is no longer held. An ending without parts goes with others in one
+Rules: nothing is done for a message that is no longer held. An ending without parts or a mark goes with others in one
 statement. If a part gives a claim, or finds one held, the follow-ups and the settlement of its decision wait for a
 second landing. If the server refuses a batch, each decision is landed alone, so that only the faulty one fails.
 """
@@ -19,7 +19,7 @@ from celeriac.errors import DeliveryLost
 from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres import messages as sql
-from celeriac.servers.postgres.board import NOW
+from celeriac.servers.postgres.board import NOW, take_down
 from celeriac.servers.postgres.chords import count_in
 from celeriac.servers.postgres.connections import Connection
 from celeriac.servers.postgres.outgoing import new_messages
@@ -94,7 +94,7 @@ class PostgresSettlements:
     async def land(self, landing: Landing) -> Sequence[Standing]:
         rows = [self.results.checked(result) for result in landing.results]
         messages = new_messages(landing.messages) if landing.messages else ()
-        plain = not (landing.parts or landing.held or landing.buried is not None)
+        plain = not (landing.parts or landing.held or landing.buried is not None or landing.mark is not None)
         return await land(landing, rows, messages, self._land_plain if plain else self._land_any)
 
     async def drain(self) -> None:
@@ -161,6 +161,7 @@ class PostgresSettlements:
             if settlements:
                 values = sql.held_columns(settlements, self._queues.cap)
                 await connection.fetch(sql.SETTLE[verb], *values)
+        await take_down(connection, [ending.settlement.mark for ending in done if ending.settlement.mark])
         return answers_of(endings, valid, standings)
 
 

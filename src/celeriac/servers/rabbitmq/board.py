@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from celeriac.board import Contents, Marks, Slots, Windows
+from celeriac.board import Contents, Marks, Slots, Tenure, Windows
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.rabbitmq.ledger import MOST, NUMBERS, Change, Entry, Ledger, drop_oldest
@@ -156,18 +156,18 @@ class AmqpLeases:
         self._held: dict[str, _Held] = {}
         self._turn = asyncio.Lock()
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+    async def hold(self, name: str, holder: str, seconds: float) -> Tenure:
         asked = asyncio.get_running_loop().time()
         async with self._turn:
             held = self._held.get(name)
             if held is not None and held.holder != holder and held.until > asked:
-                return False
+                return Tenure(held=False)
             with self._link.translated(BrokerUnavailable, BrokerError):
                 if await self._declare(name, max(1, round(seconds * 1000))):
                     self._held[name] = _Held(holder, asked + seconds)
-                    return True
+                    return Tenure(held=True)
             self._held.pop(name, None)
-            return False
+            return Tenure(held=False)
 
     async def release(self, name: str, holder: str) -> None:
         async with self._turn:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, SLOT_AHEAD, SLOT_KEPT, Contents
+from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, SLOT_AHEAD, SLOT_KEPT, Contents, Tenure
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.keys import revision_key, set_key
 from celeriac.servers.redis.link import Link, Script
@@ -38,6 +38,7 @@ _SLOT_PREFIX = "celeriac.slot."
 START = r"""
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
+local clock = string.format('%d.%06d', time[1], time[2])
 local aside = {}
 
 -- Renames a key of another type. The script returns the new names at its end, so that they are logged.
@@ -80,12 +81,12 @@ return {1, aside}
 """
 
 _LOAD = r"""
--- KEYS: revision, then sets. Returns the revision, and names and times of each.
+-- KEYS: revision, then sets. Returns the time, the revision, and names and times of each.
 own(KEYS[1], 'string')
-local reply = {redis.call('GET', KEYS[1]) or '0'}
+local reply = {clock, redis.call('GET', KEYS[1]) or '0'}
 for i = 2, #KEYS do
   own(KEYS[i], 'zset')
-  reply[i] = redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. now, '+inf', 'WITHSCORES')
+  reply[i + 1] = redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. now, '+inf', 'WITHSCORES')
 end
 return {reply, aside}
 """
@@ -122,6 +123,13 @@ return {answers, aside}
 """
 )
 
+UNMARK = r"""
+-- Removes a mark if it has this value; a key of another type has none.
+local function unmark(key, name, value)
+  if redis.pcall('HGET', key, name) == value then redis.call('HDEL', key, name) end
+end
+"""
+
 _REMOVE = r"""
 -- KEYS: key. ARGV: name, value.
 own(KEYS[1], 'hash')
@@ -144,17 +152,17 @@ return {1, aside}
 )
 
 _HOLD = r"""
--- KEYS: lease. ARGV: holder, milliseconds, milliseconds that are too many.
+-- KEYS: lease. ARGV: holder, milliseconds, milliseconds that are too many. Returns 1 if it is the holder's, the time.
 own(KEYS[1], 'string')
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
   -- A lease without an expiry, or with one that is far, is not one of ours; it gets one here, so that it ends.
   local left = redis.call('PTTL', KEYS[1])
   if left < 0 or left > tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-  return {0, aside}
+  return {{0, clock}, aside}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return {1, aside}
+return {{1, clock}, aside}
 """
 
 _RELEASE = r"""
@@ -254,10 +262,11 @@ class RedisSets:
         await self._change(name, members, 0)
 
     async def load(self, name: str, sets: Sequence[str]) -> Contents:
-        revision, *found = await self._scripts.run(_LOAD, self._keys(name, sets))
+        clock, revision, *found = await self._scripts.run(_LOAD, self._keys(name, sets))
         return Contents(
             read_revision(revision),
             {kind: dict(_read_members(names)) for kind, names in zip(sets, found, strict=True)},
+            float(clock),
         )
 
     async def revision(self, name: str) -> int:
@@ -322,7 +331,7 @@ class RedisMarks:
         return [None] * len(batch)
 
     def _key(self, key: str) -> str:
-        return f"{self._prefix}{MARK_PREFIX}{key}"
+        return mark_key(self._prefix, key)
 
 
 class RedisLeases:
@@ -332,9 +341,10 @@ class RedisLeases:
         self._scripts = scripts
         self._prefix = prefix + _LEASE_PREFIX
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
-        arguments = (holder, _milliseconds(seconds), _milliseconds(LEASE_AHEAD))
-        return bool(await self._scripts.run(_HOLD, [self._prefix + name], arguments))
+    async def hold(self, name: str, holder: str, seconds: float) -> Tenure:
+        arguments = holder, _milliseconds(seconds), _milliseconds(LEASE_AHEAD)
+        held, clock = await self._scripts.run(_HOLD, [self._prefix + name], arguments)
+        return Tenure(bool(held), float(clock))
 
     async def release(self, name: str, holder: str) -> None:
         await self._scripts.run(_RELEASE, [self._prefix + name], (holder,))
@@ -401,6 +411,11 @@ class RedisBoard:
         """Return when everything queued so far was answered."""
         await self.marks.drain()
         await self.slots.advance_one.drain()
+
+
+def mark_key(prefix: str, key: str) -> str:
+    """Return the key of the marks that have one key."""
+    return f"{prefix}{MARK_PREFIX}{key}"
 
 
 def read_revision(text: bytes) -> int:

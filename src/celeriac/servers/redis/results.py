@@ -13,11 +13,12 @@ from itertools import chain
 from typing import Any
 
 from celeriac.backend import EncodedResult, Replies
+from celeriac.board import Mark
 from celeriac.errors import BackendError, BackendUnavailable, CeleriacError, Finding
 from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
-from celeriac.servers.redis.board import MARK_PREFIX, RedisBoard
+from celeriac.servers.redis.board import MARK_PREFIX, UNMARK, RedisBoard, mark_key
 from celeriac.servers.redis.chords import RedisChords
 from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.large import LargeValues
@@ -75,6 +76,19 @@ for i = 1, #KEYS do
   end
 end
 return failures
+"""
+)
+
+
+_STORE_AND_UNMARK = Script(
+    STORING
+    + UNMARK
+    + r"""
+-- KEYS: a result, the key of a mark. ARGV: milliseconds to live or 0, 1 if it is a success, the record, the mark's name
+-- and value. Returns the error that refused the result.
+local refused = store(KEYS[1], ARGV[2], ARGV[3], ARGV[1])
+if not refused then unmark(KEYS[2], ARGV[4], ARGV[5]) end
+return refused
 """
 )
 
@@ -154,6 +168,17 @@ class RedisBackend:
             name = f"the result of {encoded.record.name or 'task'}[{encoded.record.task_id}]"
             await self._large.send(len(encoded.payload), name, partial(self._store_alone, encoded))
 
+    async def store_and_unmark(self, encoded: EncodedResult, mark: Mark) -> None:
+        """See ``celeriac.backend.UnmarkingBackend``."""
+        self._link.check_name(encoded.record.task_id)
+        self._link.check_name(mark.key)
+        store = partial(self._store_one, encoded, mark)
+        if len(encoded.payload) < LARGE:
+            await store()
+        else:
+            name = f"the result of {encoded.record.name or 'task'}[{encoded.record.task_id}]"
+            await self._large.send(len(encoded.payload), name, store)
+
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
         if not task_ids:
             return []
@@ -202,6 +227,13 @@ class RedisBackend:
         (answer,) = await self._store_trip([encoded])
         if answer is not None:
             raise answer
+
+    async def _store_one(self, encoded: EncodedResult, mark: Mark) -> None:
+        keys = self.key(encoded.record.task_id), mark_key(self._prefix, mark.key)
+        success = "1" if encoded.record.status == SUCCESS else "0"
+        arguments = self.expires_ms, success, encoded.payload, mark.name, mark.value
+        if refused := await self._link.run(_STORE_AND_UNMARK, keys, arguments):
+            raise self._link.refusal(refused.decode(errors="replace"))
 
     async def _store_trip(self, trip: Sequence[EncodedResult]) -> Sequence[BaseException | None]:
         answers: list[BaseException | None] = [None] * len(trip)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from celeriac.servers.redis.link import Script
 
-_NOW = """
+NOW = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 """
@@ -24,7 +24,7 @@ _FAILED = """
 local function failed(answer) return type(answer) == 'table' and answer.err end
 """
 
-_TYPES = """
+TYPES = """
 -- A key of the wrong type ends the script here, before anything was changed.
 redis.call('HLEN', KEYS[1])
 redis.call('ZCARD', KEYS[2])
@@ -101,8 +101,8 @@ end
 """
 
 RESERVE = Script(
-    _TYPES
-    + _NOW
+    TYPES
+    + NOW
     + _FAILED
     + _LATER
     + r"""
@@ -230,7 +230,7 @@ return reply
 )
 
 ACK = Script(
-    _TYPES
+    TYPES
     + r"""
 -- KEYS: unacked, index, leases. ARGV: tags. Returns the positions of those that were lost before.
 local known = redis.call('ZMSCORE', KEYS[2], unpack(ARGV))
@@ -246,7 +246,7 @@ return lost
 )
 
 REQUEUE = Script(
-    _TYPES
+    TYPES
     + _FAILED
     + r"""
 -- KEYS: unacked, index, leases, then a list for each. ARGV: tag, message for each. Returns 1, 0 (lost) or an error.
@@ -271,7 +271,7 @@ return reply
 )
 
 PARK = Script(
-    _TYPES
+    TYPES
     + r"""
 -- KEYS: unacked, index, leases, due. ARGV: tag, new tag, due for each. Returns 1 or 0 (lost).
 -- The new tag makes the receipt void. A peer of kombu's kind would restore the entry late, never early.
@@ -305,8 +305,8 @@ return reply
 )
 
 BURY = Script(
-    _TYPES
-    + _NOW
+    TYPES
+    + NOW
     + r"""
 -- KEYS: unacked, index, leases, dead, dead index. ARGV: tag, letter for each. Returns 1 or 0 (lost).
 redis.call('HLEN', KEYS[4])
@@ -329,8 +329,8 @@ return reply
 )
 
 FAIL = Script(
-    _TYPES
-    + _NOW
+    TYPES
+    + NOW
     + KEEPING
     + r"""
 -- KEYS: unacked, index, leases, failed, failed index. ARGV: most, seconds, then tag, id and head for each; where the
@@ -358,7 +358,7 @@ return reply
 )
 
 RENEW = Script(
-    _NOW
+    NOW
     + r"""
 -- KEYS: index, leases. ARGV: owner, term, lease, then first and last serial of each batch that never arrived.
 -- Renews what this owner holds and what is in the second half of its term, known to the owner or not: its tags say
@@ -405,8 +405,8 @@ end
 )
 
 LAPSED = Script(
-    _TYPES
-    + _NOW
+    TYPES
+    + NOW
     + r"""
 -- KEYS: unacked, index, leases, due. ARGV: visibility timeout, limit.
 -- Newest first, so that the oldest is put back last and taken first; leases without an entry are deleted.
@@ -446,8 +446,8 @@ return reply
 )
 
 RESTORE = Script(
-    _TYPES
-    + _NOW
+    TYPES
+    + NOW
     + _FAILED
     + _LEASE_END
     + r"""

@@ -15,6 +15,7 @@ import msgspec
 from celeriac.backend import Standing
 from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.redis.board import UNMARK, mark_key
 from celeriac.servers.redis.chords import COUNTING
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
@@ -23,7 +24,7 @@ from celeriac.servers.redis.parking import QUEUEING, Later, Parking
 from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.results import STORING, RedisBackend
 from celeriac.servers.redis.scripts import KEEPING
-from celeriac.servers.redis.settling import RedisReceipt, head_of, lost_delivery
+from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
 from celeriac.servers.redis.upload import LARGE
 from celeriac.set_aside import Cap
 from celeriac.wire.result import SUCCESS
@@ -39,21 +40,22 @@ _LAND = Script(
     + COUNTING
     + QUEUEING
     + KEEPING
+    + UNMARK
     + r"""
 -- KEYS: unacked, index, leases, due, served, dead, dead index, failed, failed index, then for each ending its results,
--- chords and lists.
+-- chords and lists; last the keys of the marks.
 -- ARGV: the broker's database, the results', milliseconds and seconds for which a result lives or 0, milliseconds of
--- a claim, how many failed messages are kept and for how many seconds; then for each ending: tag, verb ('ack', 'hold',
--- the letter that it is buried as, or 'F' and the head of a kept one), a failed task's id, how many results, parts and
--- messages; for each result 1 if it is a success and the record; for each part and message what counting and queueing
--- take.
+-- a claim, how many failed messages are kept and for how many seconds, how many marks; then for each ending: tag, verb
+-- ('ack', 'hold', the letter that it is buried as, or 'F' and the head of a kept one), a failed task's id, how many
+-- results, parts and messages; for each result 1 if it is a success and the record; for each part and message what counting and queueing
+-- take; last for each mark the number of its ending, name and value.
 -- Returns for each ending 1, 0 (lost), how its chords stand, or an error after 'R' (results) or 'B' (broker).
-local key, at = 9, 7
+local key, at = 9, 8
 local function next_key() key = key + 1; return KEYS[key] end
 local function next_args(n) at = at + n; return at - n + 1 end
 
 local endings, tags, kept = {}, {}, false
-while at < #ARGV do
+while at < #ARGV - 3 * ARGV[8] do
   local first = next_args(6)
   local ending = {verb = ARGV[first + 1], task = ARGV[first + 2], results = {}, parts = {}, messages = {}}
   for i = 1, ARGV[first + 3] do ending.results[i] = {next_key(), next_args(2)} end
@@ -114,6 +116,11 @@ for i, ending in ipairs(endings) do
   end
 end
 if kept then trim(KEYS[8], KEYS[9], tonumber(ARGV[6]), tonumber(ARGV[7])) end
+for i = 1, ARGV[8] do
+  local mark, told = next_key(), next_args(3)
+  local place = tonumber(ARGV[told])
+  if reply[place] == 1 and endings[place].verb ~= 'hold' then unmark(mark, ARGV[told + 1], ARGV[told + 2]) end
+end
 if #ended > 0 then
   redis.call('HDEL', KEYS[1], unpack(ended))
   redis.call('ZREM', KEYS[2], unpack(ended))
@@ -200,6 +207,8 @@ class RedisSettlements:
             arguments += self._parking.arguments(message)
         for key in keys:
             self._link.check_name(key)
+        if landing.mark is not None:
+            self._link.check_name(landing.mark.key)
         return _Ending(receipt.tag, landing, keys, arguments)
 
     async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
@@ -214,9 +223,18 @@ class RedisSettlements:
             self._cap.most,
             self._cap.seconds,
         ]
+        marked = [
+            (number, ending.landing.mark)
+            for number, ending in enumerate(endings, 1)
+            if ending.landing.mark is not None
+        ]
+        arguments.append(len(marked))
         for ending in endings:
             keys += ending.keys
             arguments += ending.arguments
+        for number, mark in marked:
+            keys.append(mark_key(self._keys.prefix, mark.key))
+            arguments += number, mark.name, mark.value
         reply = await self._link.run(_LAND, keys, arguments)
         answers = [self._answer(ending, answer) for ending, answer in zip(endings, reply, strict=True)]
         ended = [
@@ -259,9 +277,7 @@ def _verb(landing: Landing, receipt: RedisReceipt) -> tuple[str | bytes, str]:
     """Return how the message is settled, as the script takes it, and the id of a failed task."""
     if landing.held:
         return "hold", ""
-    if landing.failed is not None:
-        return b"F" + head_of(receipt.queue, landing.failed.reason), landing.failed.id
-    return ("ack" if landing.buried is None else receipt.letter(landing.buried)), ""
+    return receipt.verb(landing.buried if landing.failed is None else landing.failed)
 
 
 def _weigh(ending: _Ending) -> int:

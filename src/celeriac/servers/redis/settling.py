@@ -12,13 +12,15 @@ from typing import Any
 
 import msgspec
 
+from celeriac.board import Mark
 from celeriac.errors import DeliveryLost
 from celeriac.servers.coalesce import TRIP_BYTES, Coalescer
+from celeriac.servers.redis.board import UNMARK, mark_key
 from celeriac.servers.redis.dead import write_letter
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
-from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.scripts import ACK, BURY, FAIL, PARK, REQUEUE
+from celeriac.servers.redis.link import Link, Script
+from celeriac.servers.redis.scripts import ACK, BURY, FAIL, KEEPING, NOW, PARK, REQUEUE, TYPES
 from celeriac.set_aside import Cap, Failed
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.frame import earlier_deliveries, mark_redelivered, unpack
@@ -29,6 +31,56 @@ Answers = Sequence[BaseException | None]
 
 Keeping = tuple[str, str, bytes]
 """The tag of a message that is kept as failed, its task's id, and its head; with an empty tag the whole entry."""
+
+_UNMARKING = Script(
+    TYPES
+    + NOW
+    + KEEPING
+    + UNMARK
+    + r"""
+-- KEYS: unacked, index, leases, dead, dead index, failed, failed index, then the key of each mark.
+-- ARGV: how many failed messages are kept and for how many seconds; for each tag, verb ('ack', the letter that it is
+-- buried as, or 'F' and the head of a kept one), a failed task's id, name and value of the mark. Returns 1 or 0 (lost).
+redis.call('HLEN', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+redis.call('HLEN', KEYS[6])
+redis.call('ZCARD', KEYS[7])
+local reply, kept = {}, false
+for i = 1, #KEYS - 7 do
+  local tag, verb, task, name, value = unpack(ARGV, 5 * i - 2, 5 * i + 2)
+  reply[i] = 0
+  if redis.call('ZSCORE', KEYS[2], tag) then
+    if string.byte(verb) == 70 then
+      local entry = redis.call('HGET', KEYS[1], tag)
+      if entry then keep(KEYS[6], KEYS[7], task, string.sub(verb, 2) .. entry) end
+      kept = true
+    elseif verb ~= 'ack' then
+      redis.call('HSET', KEYS[4], tag, verb)
+      redis.call('ZADD', KEYS[5], now, tag)
+    end
+    redis.call('HDEL', KEYS[1], tag)
+    redis.call('ZREM', KEYS[2], tag)
+    redis.call('ZREM', KEYS[3], tag)
+    unmark(KEYS[i + 7], name, value)
+    reply[i] = 1
+  end
+end
+if kept then trim(KEYS[6], KEYS[7], tonumber(ARGV[1]), tonumber(ARGV[2])) end
+return reply
+"""
+)
+
+
+class _Unmarking(msgspec.Struct, frozen=True):
+    """A settlement that a mark goes with.
+
+    :param task: the id of a task whose message is kept.
+    """
+
+    tag: str
+    verb: str | bytes
+    task: str
+    mark: Mark
 
 
 class Settler:
@@ -42,14 +94,19 @@ class Settler:
         self.ack: Coalescer[str, None] = Coalescer(self._ack, _BATCH)
         self.requeue: Coalescer[RedisReceipt, None] = Coalescer(self._requeue, _BATCH, _weigh)
         self.park: Coalescer[tuple[str, float], None] = Coalescer(self._park, _BATCH)
+        self.unmark: Coalescer[_Unmarking, None] = Coalescer(self._unmark, _BATCH, lambda one: len(one.verb))
         self.bury: Coalescer[tuple[RedisReceipt, str], None] = Coalescer(
             self._bury, _BATCH, lambda burial: _weigh(burial[0])
         )
         self.fail: Coalescer[Keeping, None] = Coalescer(self._fail, _BATCH, lambda keeping: len(keeping[2]))
 
+    def check_name(self, name: str) -> None:
+        """Raise ``BrokerError`` for what Redis cannot have as a name."""
+        self._link.check_name(name)
+
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
-        for coalescer in (self.ack, self.requeue, self.park, self.bury, self.fail):
+        for coalescer in (self.ack, self.requeue, self.park, self.bury, self.fail, self.unmark):
             await coalescer.drain()
 
     async def _ack(self, tags: Sequence[str]) -> Answers:
@@ -120,6 +177,17 @@ class Settler:
         reply = await self._link.run(FAIL, places, arguments)
         return [self._judge(tag, answer) for (tag, _, _), answer in zip(keepings, reply, strict=True)]
 
+    async def _unmark(self, batch: Sequence[_Unmarking]) -> Answers:
+        known = self._keys
+        keys = [known.unacked, known.index, known.leases, known.dead, known.dead_index]
+        keys += known.failed, known.failed_index
+        arguments: list[Any] = [self._cap.most, self._cap.seconds]
+        for one in batch:
+            keys.append(mark_key(known.prefix, one.mark.key))
+            arguments += one.tag, one.verb, one.task, one.mark.name, one.mark.value
+        reply = await self._link.run(_UNMARKING, keys, arguments)
+        return [self._judge(one.tag, answer) for one, answer in zip(batch, reply, strict=True)]
+
     def _judge(self, tag: str, answer: int | bytes) -> BaseException | None:
         if isinstance(answer, bytes):
             return self._link.refusal(answer.decode(errors="replace"))
@@ -155,6 +223,18 @@ class RedisReceipt:
 
     async def fail(self, failed: Failed) -> None:
         await self._settler.fail((self.tag, failed.id, head_of(self.queue, failed.reason)))
+
+    async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
+        """See ``celeriac.broker.UnmarkingReceipt``."""
+        self._settler.check_name(mark.key)
+        verb, task = self.verb(kept)
+        await self._settler.unmark(_Unmarking(self.tag, verb, task, mark))
+
+    def verb(self, kept: str | Failed | None) -> tuple[str | bytes, str]:
+        """Return how a script is told what becomes of the message, and the id of a failed task."""
+        if isinstance(kept, Failed):
+            return b"F" + head_of(self.queue, kept.reason), kept.id
+        return ("ack" if kept is None else self.letter(kept)), ""
 
     def letter(self, reason: str) -> bytes:
         """Return what the dead-letter list keeps of the message."""

@@ -10,7 +10,9 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents
+import msgspec
+
+from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents, Mark, Tenure
 from celeriac.clock import Clock
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.sqlite.link import SqliteLink
@@ -174,7 +176,7 @@ class SqliteLeases:
         self._link = link
         self._clock = clock
 
-    async def hold(self, name: str, holder: str, seconds: float) -> bool:
+    async def hold(self, name: str, holder: str, seconds: float) -> Tenure:
         now = self._clock.now()
         facts = {"name": name, "holder": holder, "expires": now + seconds, "ahead": now + LEASE_AHEAD}
 
@@ -182,7 +184,7 @@ class SqliteLeases:
             _drop_ended(connection, "celeriac_lease", now)
             return connection.execute(_HOLD, facts).rowcount == 1
 
-        return await self._link.write(hold)
+        return Tenure(await self._link.write(hold))
 
     async def release(self, name: str, holder: str) -> None:
         facts = {"name": name, "holder": holder}
@@ -260,6 +262,11 @@ def advance_slot(connection: sqlite3.Connection, entry: str, slot: float, now: f
     _drop_ended(connection, "celeriac_slot", now)
     facts = {"entry": entry, "slot": slot, "ahead": now + SLOT_AHEAD, "expires": now + SLOT_KEPT}
     return connection.execute(_ADVANCE_SLOT, facts).rowcount == 1
+
+
+def take_down(connection: sqlite3.Connection, marks: Sequence[Mark], now: float) -> None:
+    """Remove marks that have these values, within the transaction of the caller."""
+    connection.executemany(_TAKE_DOWN, [{**msgspec.structs.asdict(mark), "now": now} for mark in marks])
 
 
 def read_revision(connection: sqlite3.Connection, name: str = REVOKED) -> int:

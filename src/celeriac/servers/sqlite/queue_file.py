@@ -18,7 +18,7 @@ from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.queue_rows import NewMessage, Settlement
 from celeriac.servers.row_subscription import Taken
-from celeriac.servers.sqlite.board import advance_slot, read_revision
+from celeriac.servers.sqlite.board import advance_slot, read_revision, take_down
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import SqliteMessages
 from celeriac.servers.sqlite.owners import Owners
@@ -105,6 +105,11 @@ class QueueFile:
         """Add the messages within the transaction of the caller, in the file's thread."""
         if messages:
             self._add(connection, messages, {message.queue for message in messages} - self._known)
+
+    def unmark_in(self, connection: sqlite3.Connection, settlements: Sequence[Settlement]) -> None:
+        """Remove the marks that go with these settlements, within the transaction of the caller."""
+        if marks := [one.mark for one in settlements if one.mark is not None]:
+            take_down(connection, marks, self.clock.now())
 
     def published(self, queues: Collection[str]) -> None:
         """Note that these queues exist now, and wake their subscriptions."""
@@ -224,8 +229,15 @@ class QueueFile:
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[DeliveryLost | None]:
         changed = {settlement.queue for settlement in settlements if settlement.verb in _STAYS}
-        answers = await self.link.write(
-            lambda connection: self.messages.settle(connection, settlements), lambda: changed
-        )
+
+        def settle(connection: sqlite3.Connection) -> Sequence[DeliveryLost | None]:
+            answers = self.messages.settle(connection, settlements)
+            self.unmark_in(
+                connection,
+                [one for one, lost in zip(settlements, answers, strict=True) if one.mark and not lost],
+            )
+            return answers
+
+        answers = await self.link.write(settle, lambda: changed)
         self.ring(changed)
         return answers

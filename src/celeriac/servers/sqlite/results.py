@@ -8,19 +8,21 @@ last.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from celeriac.backend import EncodedResult, Replies
+from celeriac.board import Mark
 from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.result_rows import EncodedRow, Row, RowCodec, results_there
 from celeriac.servers.row_reading import RowReading
-from celeriac.servers.sqlite.board import SqliteBoard
+from celeriac.servers.sqlite.board import SqliteBoard, take_down
 from celeriac.servers.sqlite.chords import SqlChords
 from celeriac.servers.sqlite.link import LARGE, SqliteLink
 from celeriac.servers.sqlite.result_rows import ResultRows
@@ -107,6 +109,17 @@ class SqlBackend:
 
     async def store(self, encoded: EncodedResult) -> None:
         await self._storing(await self.checked(encoded))
+
+    async def store_and_unmark(self, encoded: EncodedResult, mark: Mark) -> None:
+        """See ``celeriac.backend.UnmarkingBackend``."""
+        row = await self.checked(encoded)
+
+        def store(connection: sqlite3.Connection) -> None:
+            self._rows.write(connection, [row])
+            take_down(connection, [mark], self._clock.now())
+
+        await self._link.write(store, lambda: [RESULT_TOPIC])
+        self.stored([row])
 
     async def checked(self, encoded: EncodedResult) -> EncodedRow:
         """Return the row; raise ``BackendError`` or ``EncodeError`` for what the file cannot keep."""

@@ -76,5 +76,7 @@ class SqliteSettlements:
         standings = [unless_open([count(connection, part) for part in ending.parts]) for ending in valid]
         done = done_of(valid, standings)
         self._file.add_in(connection, list(chain.from_iterable(ending.messages for ending in done)))
-        messages.apply(connection, [ending.settlement for ending in done])
+        settled = [ending.settlement for ending in done]
+        messages.apply(connection, settled)
+        self._file.unmark_in(connection, settled)
         return answers_of(endings, valid, standings)
