@@ -16,7 +16,7 @@ TESTERS := 2
 # What passes only when it is run again is shown as RERUN: a fault of the test or of celeriac, to be mended.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test celery-suite check format bench chaos beat-chaos schedules fuzz clean celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium screenshots file-length
+.PHONY: help venv demo test celery-suite check format bench chaos fuzz clean celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium screenshots file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -140,14 +140,8 @@ $(VENV)/.installed-bench: $(STAMP)
 screenshots: venv chromium  ## take the pictures of the documentation anew
 	$(BIN)/python -m tests.web.screenshots
 
-chaos: venv redis-server postgresql  ## kill workers and cut connections at random, look for lost and repeated tasks (ARGS='--broker postgres --trial all', ARGS=--help)
+chaos: venv redis-server rabbitmq-server postgresql  ## kill, stop and cut off workers and tickers for minutes, look for what is lost or done twice (ARGS='ticks --seed 7', ARGS='--broker postgres --trial all', ARGS=--help)
 	$(BIN)/python -m tests.chaos $(ARGS)
-
-beat-chaos: venv redis-server rabbitmq-server  ## kill and stop processes that tick, look for slots sent twice or never (ARGS='--seconds 600')
-	$(BIN)/python -m tests.beat $(ARGS)
-
-schedules: venv  ## compare crontabs with a walk over every minute around every change of clocks (ARGS='--count 100')
-	$(BIN)/python -m tests.schedule $(ARGS)
 
 fuzz: venv redis-server rabbitmq-server  ## look for inputs that break a promise (ARGS='--seed 7 --seconds 60 decode', ARGS=--help)
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -47,8 +47,8 @@ _LAND = Script(
 -- ARGV: the broker's database, the results', milliseconds and seconds for which a result lives or 0, milliseconds of
 -- a claim, how many failed messages are kept and for how many seconds, how many marks; then for each ending: tag, verb
 -- ('ack', 'hold', the letter that it is buried as, or 'F' and the head of a kept one), a failed task's id, how many
--- results, parts and messages; for each result 1 if it is a success and the record; for each part and message what counting and queueing
--- take; last for each mark the number of its ending, name and value.
+-- results, parts and messages; for each result 1 if it is a success and the record; for each part and message what
+-- counting and queueing take; last for each mark the number of its ending, name and value.
 -- Returns for each ending 1, 0 (lost), how its chords stand, or an error after 'R' (results) or 'B' (broker).
 local key, at = 9, 8
 local function next_key() key = key + 1; return KEYS[key] end
