@@ -36,6 +36,7 @@ class Sizes:
     consume_rabbit_celery: int
     send_rabbit: int
     delay_rabbit: int
+    ticks: int
 
 
 FULL = Sizes(
@@ -60,6 +61,7 @@ FULL = Sizes(
     consume_rabbit_celery=4_000,
     send_rabbit=10_000,
     delay_rabbit=2_000,
+    ticks=1_000,
 )
 QUICK = Sizes(
     rounds=1,
@@ -83,6 +85,7 @@ QUICK = Sizes(
     consume_rabbit_celery=3_000,
     send_rabbit=10_000,
     delay_rabbit=1_500,
+    ticks=500,
 )
 
 

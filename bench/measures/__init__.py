@@ -17,6 +17,7 @@ from bench.measures import (
     send,
     slots,
     sqlite,
+    ticks,
     workflows,
 )
 from bench.plan import Plan
@@ -38,4 +39,5 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "postgres": postgres.measure,
     "workflows": workflows.measure,
     "rabbitmq": rabbitmq.measure,
+    "ticks": ticks.measure,
 }
