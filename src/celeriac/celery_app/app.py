@@ -63,6 +63,10 @@ class CeleryApp(Found):
         schedules.source = source_of(self.celery)
         return schedules
 
+    def use_scheduler(self, name: str) -> None:
+        """Read the periodic tasks where this scheduler of Celery's keeps them, as with ``celery beat --scheduler``."""
+        self.celery.conf.beat_scheduler = name
+
     def worker(self, *, queues: Sequence[str] | None = None, **options: Any) -> Worker:
         """Return a worker for this app's tasks: see ``Worker``; what is not given is as the app's settings say."""
         self.require_runnable()

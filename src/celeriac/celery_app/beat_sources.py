@@ -24,6 +24,7 @@ from celeriac.servers.offload import in_thread
 logger = logging.getLogger("celeriac.beat")
 
 _OWN = "celery.beat"
+_PAUSE = 5.0
 
 
 def source_of(celery: Celery) -> Source | None:
@@ -46,12 +47,18 @@ def source_of(celery: Celery) -> Source | None:
     )
 
 
+def _pause_of(celery: Celery) -> float:
+    """Return the seconds between two looks: as many as their own beat lets pass, which is a setting."""
+    return min(_PAUSE, float(celery.conf.beat_max_loop_interval or _PAUSE))
+
+
 class DjangoTables:
     """The tables of django-celery-beat. It has no lock: that its beat runs shows when it moves ``last_run_at``."""
 
-    name, every = "django-celery-beat", 5.0
+    name = "django-celery-beat"
 
     def __init__(self, celery: Celery) -> None:
+        self.every = _pause_of(celery)
         self._celery = celery
         self._change: Any = None
         self._reading: Reading | None = None
@@ -147,9 +154,10 @@ def _options(row: Any) -> dict[str, Any]:
 class RedBeatKeys:
     """The keys of RedBeat. Its beat holds a lock while it runs."""
 
-    name, every = "redbeat", 5.0
+    name = "redbeat"
 
     def __init__(self, celery: Celery) -> None:
+        self.every = _pause_of(celery)
         self._celery = celery
 
     async def read(self) -> Reading:

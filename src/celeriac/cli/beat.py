@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 
 from celeriac.beat.schedules import Schedules
 from celeriac.beat.source import SourceTaken
-from celeriac.cli.celery_flags import HARMLESS, takes_beats_flags
+from celeriac.cli.celery_flags import HARMLESS, SCHEDULER, CelerysCommand, LogLevel, takes_beats_flags
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load
@@ -33,10 +34,16 @@ DOUBLES = "periodic tasks are ticked here: a celery beat that runs as well would
 """What is said of an app whose periodic tasks another program may tick too."""
 
 
-@click.command("beat", short_help="Send periodic tasks when they are due.")
+@click.command("beat", cls=CelerysCommand, short_help="Send periodic tasks when they are due.")
 @takes_source
 @click.option(
-    "-l", "--loglevel", type=click.Choice(LEVELS, case_sensitive=False), default="info", show_default=True
+    "-l", "--loglevel", type=LogLevel(LEVELS, case_sensitive=False), default="info", show_default=True
+)
+@click.option(
+    "--lease",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Another leads within this time. [default: 5]",
 )
 @click.option("-f", "--logfile", metavar="FILE", help="Write the log there in place of stderr.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="One JSON object a line, or text.")
@@ -52,6 +59,7 @@ def beat(
     /,
     source: Source,
     loglevel: str,
+    lease: float | None,
     logfile: str | None,
     log_format: LogFormat | None,
     pid_file: str | None,
@@ -68,6 +76,7 @@ def beat(
             source,
             observation,
             LogStyle(level=loglevel, form=log_format, file=logfile),
+            lease,
             pid_file,
             loop,
         )
@@ -79,10 +88,13 @@ def _beat(
     source: Source,
     observation: Observation,
     style: LogStyle,
+    lease: float | None,
     pid_file: str | None,
     loop: str,
 ) -> None:
     app = load(source)
+    app.connect_to(lease=lease)
+    heed_scheduler(context, app)
     schedules = schedules_of(app)
     set_up_logging(style, "beat")
     for text in context.meta.get(HARMLESS, ()):
@@ -104,6 +116,19 @@ def schedules_of(app: App) -> Schedules:
     if not isinstance(schedules, Schedules):
         raise CommandFailed(f"{app!r} has no periodic tasks that celeriac can tick", Exit.USAGE)
     return schedules
+
+
+def heed_scheduler(context: click.Context, app: App) -> None:
+    """Let an app of Celery's go by the scheduler that the command line names; of another app say it has no effect."""
+    name = context.meta.get(SCHEDULER)
+    if name is None:
+        return
+    use: Callable[[str], None] | None = getattr(app, "use_scheduler", None)
+    if use is not None:
+        use(name)
+    else:
+        text = f"--scheduler {name} has no effect: periodic tasks are kept with the broker"
+        context.meta.setdefault(HARMLESS, []).append(text)
 
 
 def _show_banner(app: App, schedules: Schedules) -> None:

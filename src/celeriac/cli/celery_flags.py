@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-WORKER_FLAGS: Mapping[str, str] = {
+PROCESS_FLAGS: Mapping[str, str] = {
     "-D": "leave the process to systemd, a container or `&`",
     "--detach": "leave the process to systemd, a container or `&`",
     "--executable": "leave the process to systemd, a container or `&`",
@@ -31,7 +31,6 @@ HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
 HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
     ("--heartbeat-interval",): "a heartbeat goes out every 2 s",
     ("-s", "--schedule-filename", "--schedule"): "what was ticked is kept with the broker",
-    ("--scheduler",): "periodic tasks are kept with the broker",
     ("-S", "--statedb"): "what is revoked is kept with the broker",
 }
 """The same, of those that take a value."""
@@ -39,9 +38,11 @@ HARMLESS_OPTIONS: Mapping[tuple[str, ...], str] = {
 BEATS_OPTIONS: Mapping[tuple[str, ...], str] = {
     ("-s", "--schedule"): "what was ticked is kept with the broker",
     ("--max-interval",): "it sleeps until the next slot, or until an entry changes",
-    ("-S", "--scheduler"): "periodic tasks are kept with the broker",
 }
 """Options of ``celery beat`` that ask for nothing which is missed."""
+
+SCHEDULER = "celeriac.scheduler"
+"""Where a command's context keeps the scheduler that was named: an app of Celery's goes by it."""
 
 COMMANDS: Mapping[str, str] = {
     "purge": "use celeriac queues purge QUEUE",
@@ -60,14 +61,14 @@ POOLS: Mapping[str, str] = {
 }
 
 
-class WorkerCommand(click.Command):
-    """A command that knows what Celery's flags of that name are called here."""
+class CelerysCommand(click.Command):
+    """A command of a process that knows what Celery's flags of that name are called here."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            instead = WORKER_FLAGS.get(error.option_name)
+            instead = PROCESS_FLAGS.get(error.option_name)
             if instead is None:
                 raise
             raise click.UsageError(f"celeriac has no {error.option_name}: {instead}", ctx) from error
@@ -78,14 +79,23 @@ def takes_harmless_flags(function: Any) -> Any:
     for flags, takes_value in ((HARMLESS_FLAGS, False), (HARMLESS_OPTIONS, True)):
         for names, why in flags.items():
             function = _harmless(names, why, takes_value=takes_value)(function)
-    return function
+    return _takes_scheduler("--scheduler")(function)
 
 
 def takes_beats_flags(function: Any) -> Any:
     """Do the same for the flags of ``celery beat``."""
     for names, why in BEATS_OPTIONS.items():
         function = _harmless(names, why, takes_value=True)(function)
-    return function
+    return _takes_scheduler("-S", "--scheduler")(function)
+
+
+def _takes_scheduler(*names: str) -> Callable[[Any], Any]:
+    return click.option(*names, "names_scheduler", hidden=True, expose_value=False, callback=_note_scheduler)
+
+
+def _note_scheduler(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name:
+        context.meta[SCHEDULER] = name
 
 
 def _harmless(names: tuple[str, ...], why: str, *, takes_value: bool) -> Callable[[Any], Any]:

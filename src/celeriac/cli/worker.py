@@ -19,13 +19,14 @@ import msgspec
 
 from celeriac.beat.lifespan import with_ticking
 from celeriac.celeriac import Celeriac
-from celeriac.cli.beat import DOUBLES, schedules_of
+from celeriac.cli.beat import DOUBLES, heed_scheduler, schedules_of
 from celeriac.cli.celery_flags import (
     HARMLESS,
+    SCHEDULER,
+    CelerysCommand,
     LogLevel,
     PoolName,
     StartMethod,
-    WorkerCommand,
     takes_harmless_flags,
 )
 from celeriac.cli.celery_options import CeleryOptions, split_celery, takes_celery_options
@@ -82,7 +83,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     beat: bool | None
 
 
-@click.command("worker", cls=WorkerCommand)
+@click.command("worker", cls=CelerysCommand)
 @takes_source
 @click.option(
     "-Q",
@@ -181,7 +182,8 @@ def worker(
     if processes > 1:
         with FamilyObservation(shown, processes) as family:
             app, made = _load(context, source, chosen, celerys, partial(_attached, chosen.beat), processes)
-            children = _children(source, chosen, celerys, family.options)
+            scheduler = context.meta.get(SCHEDULER)
+            children = _children(source, chosen, celerys, family.options, scheduler)
             supervisor = Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE])
             with pidfile(celerys.pidfile, made.name):
                 return asyncio.run(family.around(app, supervisor.run()))
@@ -219,6 +221,7 @@ def _load(
     app = load(source, celerys.include)
     app.require_runnable()
     app.connect_to(lease=chosen.lease)
+    heed_scheduler(context, app)
     if changes := celerys.settings():
         app.adjust(**changes)
     style = LogStyle(
@@ -229,6 +232,8 @@ def _load(
     _log(app, style, made.name)
     for text in (*context.meta.get(HARMLESS, ()), *app.remarks):
         logger.warning("%s", text)
+    if not supervised and _ticks(chosen.beat, app) and not schedules_of(app).by_default:
+        logger.warning("%s", DOUBLES)
     if not supervised and chosen.log_format != "json":
         show_banner(app, made, processes)
     if celerys.purge and not supervised:
@@ -240,12 +245,13 @@ def _load(
 def _attached(beat: bool | None, app: App) -> Attachments | None:
     """Return the listeners and lifespans of a worker, with the ticker of periodic tasks if it is to tick."""
     attachments: Attachments | None = getattr(app, "attachments", None)
-    if beat is False or (beat is None and not (isinstance(app, Celeriac) and app.schedules.declared)):
+    if not _ticks(beat, app):
         return attachments
-    schedules = schedules_of(app)
-    if not schedules.by_default:
-        logger.warning("%s", DOUBLES)
-    return with_ticking(attachments or Attachments(), schedules)
+    return with_ticking(attachments or Attachments(), schedules_of(app))
+
+
+def _ticks(beat: bool | None, app: App) -> bool:
+    return bool(isinstance(app, Celeriac) and app.schedules.declared) if beat is None else beat
 
 
 def show_banner(app: App, made: Worker, processes: int) -> None:
@@ -360,7 +366,11 @@ async def _end_the_rest() -> None:
 
 
 def _children(
-    source: Source, chosen: WorkerOptions, celerys: CeleryOptions, observing: Sequence[Sequence[str]]
+    source: Source,
+    chosen: WorkerOptions,
+    celerys: CeleryOptions,
+    observing: Sequence[Sequence[str]],
+    scheduler: str | None,
 ) -> list[Child]:
     """Return the processes to run, one for each of the lists of options by which they are observed."""
     stem, at, host = (chosen.name or "celeriac").partition("@")
@@ -379,6 +389,7 @@ def _children(
         "-f": chosen.logfile,
         "--log-format": chosen.log_format,
         "--loop": chosen.loop,
+        "--scheduler": scheduler,
     }
     flags = {"-E": chosen.send_events, "--without-heartbeat": chosen.without_heartbeat}
     if chosen.beat is not None:
