@@ -131,10 +131,17 @@ class Fleet:
             # What is on its way still arrives.
             await asyncio.sleep(0.05)
             began, sent = time.monotonic(), await self.place.depth(app)
-            async with asyncio.timeout(PATIENCE):
-                while await self.place.depth(app) == sent:  # noqa: ASYNC110 - nothing tells of it
-                    await asyncio.sleep(0.05)
+            while await self.place.depth(app) == sent:
+                assert time.monotonic() < began + PATIENCE, self.logs(f"nobody ticks after one was {how}")
+                await asyncio.sleep(0.05)
             self.silences.append(time.monotonic() - began)
+
+    def logs(self, what: str) -> str:
+        """Return what the processes have logged last, after what there is to say of it."""
+        told = [
+            f"{one.process.pid}, sound: {one.sound}\n{one.process.output[-3000:]}" for one in self.members
+        ]
+        return "\n\n".join([what, *told])
 
     async def kill_all(self) -> None:
         """Kill all."""

@@ -29,7 +29,7 @@ async def test_runs_overlap_only_where_the_entry_allows_it(stored, overlap):
         going.add(mine)
         most = max(most, len(going))
         began.append(time.monotonic())
-        if len(began) == 3:
+        if len(began) == 2:
             enough.set()
         await asyncio.sleep(0.3)
         going.discard(mine)
@@ -133,7 +133,7 @@ async def test_a_failed_run_and_a_retried_one_end_too(stored):
     app = stored.app()
     runs, enough = [], asyncio.Event()
 
-    @app.periodic(every=0.2, overlap="skip")
+    @app.periodic(every=0.1, overlap="skip")
     @app.task(bind=True)
     async def failing(ctx) -> None:
         runs.append((ctx.id, ctx.retries))

@@ -16,7 +16,7 @@ from tests.beat.conftest import make_place
 from tests.beat.places import everybody_leads, ticking
 
 
-def declaring(place, shift=0.0, *, every=0.2, **given):
+def declaring(place, shift=0.0, *, every=0.1, **given):
     app = place.app(shift)
     app.schedule("report", "shop.report", every, **given)
     return app
@@ -34,7 +34,7 @@ def grid(found, every):
 async def test_an_entry_is_ticked_on_its_grid_with_its_arguments_and_options(place):
     app = declaring(place, args=(1,), kwargs={"b": datetime(2026, 1, 1, tzinfo=UTC)}, options={"expires": 60})
     async with app, ticking(app):
-        grid(await place.until(app, 3), 0.2)
+        grid(await place.until(app, 3), 0.1)
         broker = app.connections().broker
         (first, *_) = await broker.peek(place.queue)
         (listed,) = await app.schedules.list()
@@ -74,10 +74,21 @@ async def test_another_takes_over_where_the_leader_stopped(shared):
 
 
 @pytest.mark.parametrize(
-    ("catch_up", "window", "expected"),
-    [("one", None, 1), ("all", None, 10), ("none", None, 0), ("all", 150, 2)],
+    ("kind", "catch_up", "window", "expected"),
+    [
+        ("sqlite", "one", None, 1),
+        ("redis", "one", None, 1),
+        ("postgres", "one", None, 1),
+        ("rabbitmq+redis", "one", None, 1),
+        ("redis", "all", None, 10),
+        ("sqlite", "none", None, 0),
+        ("sqlite", "all", 150, 2),
+    ],
 )
-async def test_downtime_is_caught_up_as_the_entry_says(shared, catch_up, window, expected):
+async def test_downtime_is_caught_up_as_the_entry_says(
+    kind, catch_up, window, expected, request, unique, tmp_path
+):
+    shared = make_place(kind, request, unique, tmp_path)
     now = declaring(shared, every=60.0, catch_up=catch_up, window=window)
     async with now:
         # As it was kept by a process of ten minutes ago.
@@ -85,7 +96,7 @@ async def test_downtime_is_caught_up_as_the_entry_says(shared, catch_up, window,
         kept = msgspec.structs.replace(entry, declared=began, seen=began, since=began)
         board = places_of(now.connections()).board
         await board.sets.add(f"beat.{shared.name}", {"entries": [write_entry(kept)]}, 600)
-        now.schedule("beep", "shop.beep", 0.2)
+        now.schedule("beep", "shop.beep", 0.05)
         async with ticking(now):
             await shared.until(now, 2, "shop.beep")
         found = [slot for task, slot in await shared.slots(now) if task == "shop.report"]
@@ -134,7 +145,7 @@ async def test_entries_that_change_while_they_are_ticked(shared):
         assert not await other.schedules.remove("tenant")
         found = await shared.slots(app)
         assert set(found.values()) == {1}
-        grid({key: 1 for key in found if key[0] == "shop.report"}, 0.2)
+        grid({key: 1 for key in found if key[0] == "shop.report"}, 0.1)
 
 
 async def test_a_rolling_deploy_ticks_each_slot_once_by_the_new_rule(shared):
@@ -170,15 +181,15 @@ async def test_trigger_and_backfill_send_besides_the_slots(shared):
             await app.schedules.backfill("report", end - timedelta(days=600), end)
 
 
-async def test_what_cannot_be_sent_harms_no_other(place):
-    app = declaring(place)
-    app.schedule("bad", "shop.bad", 0.2, options={"compression": "gzip"})
+async def test_what_cannot_be_sent_harms_no_other(stored):
+    app = declaring(stored)
+    app.schedule("bad", "shop.bad", 0.1, options={"compression": "gzip"})
     bad = app.schedules.declared["bad"]
     app.schedules.declared["bad"] = type(bad)(
         type(bad.entry)(name="bad", task="shop.bad", schedule=bad.entry.schedule, arguments="{broken")
     )
     async with app, ticking(app):
-        found = await place.until(app, 3)
+        found = await stored.until(app, 3)
         assert {task for task, _ in found} == {"shop.report"}
 
 
@@ -207,14 +218,15 @@ async def test_what_others_put_on_the_board_harms_no_entry(stored):
         assert all(one.next is None for name, one in listed.items() if name != "report")
 
 
-async def test_arguments_that_are_made_at_each_tick(place):
+async def test_arguments_that_are_made_at_each_tick(request, unique, tmp_path):
+    place = make_place("memory", request, unique, tmp_path)
     app, made = place.app(), []
 
     def arguments():
         made.append(len(made))
         return [made[-1]], {}
 
-    app.schedules.declare("lazy", "shop.lazy", 0.2, arguments)
+    app.schedules.declare("lazy", "shop.lazy", 0.1, arguments)
     async with app, ticking(app):
         await place.until(app, 2)
         bodies = [
