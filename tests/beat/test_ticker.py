@@ -4,6 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from random import Random
 
 import msgspec
 import pytest
@@ -146,6 +147,45 @@ async def test_entries_that_change_while_they_are_ticked(shared):
         found = await shared.slots(app)
         assert set(found.values()) == {1}
         grid({key: 1 for key in found if key[0] == "shop.report"}, 0.1)
+
+
+async def test_random_changes_double_nothing_leave_nothing_out_and_hold_within_a_second(
+    request, unique, tmp_path
+):
+    place, random = make_place("redis", request, unique, tmp_path), Random(15)
+    app, other = declaring(place), place.app()
+    state, ticked = dict.fromkeys("abc", "gone"), {name: [] for name in "abc"}
+
+    async def change(name, to):
+        if to == "ticked":
+            resumes = state[name] == "paused"
+            await (
+                other.schedules.resume(name) if resumes else other.schedules.add(name, f"shop.{name}", 0.05)
+            )
+            ticked[name].append([time.time(), None])
+        else:
+            if state[name] == "ticked":
+                ticked[name][-1][1] = time.time() + 1
+            await (other.schedules.pause(name) if to == "paused" else other.schedules.remove(name))
+        state[name] = to
+
+    async with app, other, ticking(app):
+        for _ in range(30):
+            name = random.choice("abc")
+            choices = {"gone": ["ticked"], "ticked": ["paused", "gone"], "paused": ["ticked", "gone"]}
+            await change(name, random.choice(choices[state[name]]))
+            await asyncio.sleep(random.random() * 0.1)
+        for name in "abc":
+            if state[name] != "ticked":
+                await change(name, "ticked")
+        await asyncio.sleep(1.5)
+        now, found = time.time(), await place.slots(app)
+    grid({key: times for key, times in found.items() if key[0] == "shop.report"}, 0.1)
+    for name, spans in ticked.items():
+        slots = {slot: times for (task, slot), times in found.items() if task == f"shop.{name}"}
+        assert set(slots.values()) == {1}
+        assert all(any(since - 0.05 <= slot <= (until or now) for since, until in spans) for slot in slots)
+        assert max(slots) > now - 1.2
 
 
 async def test_a_rolling_deploy_ticks_each_slot_once_by_the_new_rule(shared):

@@ -45,6 +45,9 @@ def make():
     PeriodicTask.objects.create(name="nightly", task="shop.nightly", crontab=nightly)
     PeriodicTask.objects.create(name="soon", task="shop.soon", clocked=soon, one_off=True)
     PeriodicTask.objects.create(name="off", task="shop.off", interval=second, enabled=False)
+    PeriodicTask.objects.create(name="once", task="shop.once", interval=second, one_off=True)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    PeriodicTask.objects.create(name="later", task="shop.later", interval=second, start_time=tomorrow)
     past = datetime.now(UTC) - timedelta(hours=1)
     PeriodicTask.objects.create(name="expired", task="shop.expired", interval=second, expires=past)
 

@@ -47,11 +47,12 @@ async def test_the_tables_of_django_celery_beat(redis_url, unique, tmp_path):
 
         async def three():
             tasks = await sent(redis_url, queue)
-            return tasks if tasks["shop.often"] >= 3 and tasks["shop.soon"] else None
+            return tasks if tasks["shop.often"] >= 3 and tasks["shop.soon"] and tasks["shop.once"] else None
 
         tasks = await until(three, beat.output)
-        assert set(tasks) == {"shop.often", "shop.soon"}  # neither what is off nor what has expired
-        assert tasks["shop.soon"] == 1
+        # Neither what is off, nor what has expired, nor what begins tomorrow.
+        assert set(tasks) == {"shop.often", "shop.soon", "shop.once"}
+        assert (tasks["shop.soon"], tasks["shop.once"]) == (1, 1)
         with sqlite3.connect(database) as connection:
             rows = connection.execute(
                 "SELECT name, enabled, total_run_count, last_run_at FROM django_celery_beat_periodictask"
@@ -59,7 +60,7 @@ async def test_the_tables_of_django_celery_beat(redis_url, unique, tmp_path):
         told = {name: (enabled, count, at) for name, enabled, count, at in rows}
         assert told["often"][1] >= 2
         assert told["often"][2] is not None
-        assert told["soon"][0] == 0
+        assert (told["soon"][0], told["once"][0], told["later"][2]) == (0, 0, None)
         # Its own beat, which has no lock, notes when it has sent a task: ours then ends.
         with sqlite3.connect(database) as connection:
             connection.execute(
