@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many of each; ``idle`` is in seconds."""
+    """How many of each; ``idle`` and ``stream`` are in seconds."""
 
     rounds: int
     consume: int
@@ -37,6 +37,9 @@ class Sizes:
     send_rabbit: int
     delay_rabbit: int
     ticks: int
+    history: int
+    stream: int
+    bulk: int
 
 
 FULL = Sizes(
@@ -62,6 +65,9 @@ FULL = Sizes(
     send_rabbit=10_000,
     delay_rabbit=2_000,
     ticks=1_000,
+    history=1_000_000,
+    stream=60,
+    bulk=10_000,
 )
 QUICK = Sizes(
     rounds=1,
@@ -86,6 +92,9 @@ QUICK = Sizes(
     send_rabbit=10_000,
     delay_rabbit=1_500,
     ticks=500,
+    history=100_000,
+    stream=10,
+    bulk=2_000,
 )
 
 

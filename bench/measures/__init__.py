@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from bench.measures import (
     consume,
+    dashboard,
     events,
     guarantees,
     idle,
@@ -40,4 +41,5 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "workflows": workflows.measure,
     "rabbitmq": rabbitmq.measure,
     "ticks": ticks.measure,
+    "dashboard": dashboard.measure,
 }

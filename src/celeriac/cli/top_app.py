@@ -7,12 +7,14 @@ stands in the last line. Text of tasks is never markup, and no character of it a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane, Tree
 from textual.widgets.tree import TreeNode
@@ -158,9 +160,11 @@ class TopApp(App[None]):
             self.glance = glance = await look(self._monitor, self._wanted, self._order, self.glance)
         finally:
             self._looking = False
-        numbers = header(glance)
-        if glance.trouble:
-            numbers = f"NO BROKER: {glance.trouble}"
+        with suppress(NoMatches):  # the screen was closed while it looked
+            self._draw(glance)
+
+    def _draw(self, glance: Glance) -> None:
+        numbers = f"NO BROKER: {glance.trouble}" if glance.trouble else header(glance)
         self.query_one("#numbers", Static).update(Text(visible(numbers), no_wrap=True, overflow="ellipsis"))
         for table in TABLES:
             _draw(self._shown(table), table, glance)
