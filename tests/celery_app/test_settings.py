@@ -11,6 +11,7 @@ from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 
 from celeriac.celery_app.catalogue import HARMLESS, HONOURED, WARNED
+from celeriac.celery_app.found import settings_of
 from celeriac.celery_app.settings import Mapped, map_settings, unclassified
 from celeriac.errors import ConfigError
 from celeriac.servers.rabbitmq.protocol.url import parse_amqp_url
@@ -47,6 +48,17 @@ def test_an_app_with_nothing_set_has_nothing_to_be_said() -> None:
     assert found.settings.remote_control
     assert not found.settings.strict_arguments
     assert (found.worker.pool, found.worker.concurrency) == ("processes", None)
+
+
+def test_settings_that_celery_has_no_name_for() -> None:
+    app = Celery("own", set_as_current=False)
+    assert settings_of(app).settings.keep_failed == 10_000
+    app.conf.update(celeriac_keep_failed=0, celeriac_keep_failed_days=1.5)
+    found = settings_of(app)
+    assert (found.settings.keep_failed, found.settings.keep_failed_days) == (0, 1.5)
+    app.conf.celeriac_keep_failed = -1
+    with pytest.raises(ConfigError, match="keep_failed"):
+        settings_of(app)
 
 
 @pytest.mark.parametrize("name", sorted(WARNED))
