@@ -77,6 +77,7 @@ def local_day(zone: tzinfo, moment: float) -> int:
     return int((moment + offset_at(zone, moment)) // DAY) + _EPOCH
 
 
+@lru_cache(maxsize=4096)  # all entries of a zone have the same days
 def steady_offset(zone: tzinfo, ordinal: int) -> int | None:
     """Return the offset of a day, ``None`` if clocks are changed in it or within six hours of it."""
     wall = midnight(ordinal)

@@ -67,5 +67,7 @@ def latest_slots(schedule: Schedule, after: float, until: float, anchor: float, 
 
 def jitter_of(entry: str, slot: float, most: float) -> float:
     """Return by how many seconds a slot is to be late: 0 to ``most``, the same wherever it is asked."""
+    if not most:
+        return 0.0
     digest = blake2b(f"{entry} {slot!r}".encode(), digest_size=8).digest()
     return most * int.from_bytes(digest) / 2**64
