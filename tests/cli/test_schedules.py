@@ -81,6 +81,35 @@ def test_crontabs_that_mean_something_else_are_found(project: Project):
     )
 
 
+SOURCE = """
+from celeriac import crontab
+from celeriac.beat.entry import Entry
+from celeriac.beat.source import Reading, SourceTaken
+
+
+class Rows:
+    name, every = "rows", 5.0
+
+    async def read(self):
+        if "taken" in sys.argv:
+            raise SourceTaken("stop it")
+        return Reading({"row": Entry(name="row", task="shop.add", schedule=crontab(minute="mon"))})
+
+
+app.schedules.source = Rows()
+"""
+
+
+def test_crontabs_that_another_program_keeps_are_looked_at_too(project: Project, monkeypatch):
+    project.write(f"import sys\n{TASKS}{SOURCE}")
+    told = project.run("schedules", "-A", project.module, "check")
+    assert (told.exit_code, told.output) == (1, "row: minute: 'mon' is the name of a day, read as 1\n")
+    monkeypatch.setattr("sys.argv", ["taken"])
+    told = project.run("schedules", "-A", project.module, "check")
+    assert (told.exit_code, told.stdout) == (0, "0 periodic tasks, nothing odd\n")
+    assert told.stderr == "note: what rows keeps is not looked at: stop it\n"
+
+
 def test_a_worker_ticks_what_its_code_declares_unless_it_is_told_not_to(project: Project):
     project.write(TASKS + PERIODIC)
     with project.worker("-l", "info") as ticks, project.worker("--no-beat", "-n", "other") as other:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from celeriac.beat.schedules import Scheduled
+from celeriac.beat.source import SourceTaken
 from celeriac.cli.beat import schedules_of
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
@@ -115,18 +116,23 @@ def backfill_command(source: Source, name: str, start: str, end: str) -> None:
 @schedules.command("check")
 @takes_source
 def check_command(source: Source) -> int:
-    """Say what of the crontabs of an app means something else than it seems to; exit code 1 if anything does."""
+    """Say what of an app's crontabs means something else than it seems to; exit code 1 if anything does.
+
+    The crontabs are those of the code, and those that django-celery-beat or RedBeat keeps.
+    """
     app = load(source)
-    declared = schedules_of(app).declared
-    found = [
-        f"{name}: {oddity}"
-        for name, declaration in declared.items()
-        for oddity in declaration.entry.schedule.oddities()
-    ]
+    schedules = schedules_of(app)
+    entries = {name: declaration.entry for name, declaration in schedules.declared.items()}
+    if schedules.source is not None:
+        try:
+            entries |= run_with(app, schedules.source.read()).entries
+        except SourceTaken as error:
+            say(f"note: what {schedules.source.name} keeps is not looked at: {error}", err=True)
+    found = [f"{name}: {oddity}" for name, entry in entries.items() for oddity in entry.schedule.oddities()]
     for text in found:
         say(text)
     if not found:
-        say(f"{counted(len(declared), 'periodic task')}, nothing odd")
+        say(f"{counted(len(entries), 'periodic task')}, nothing odd")
     return Exit.FAILED if found else Exit.OK
 
 
