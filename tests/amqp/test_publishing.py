@@ -11,6 +11,8 @@ from celeriac.testing.steps import drain, numbered
 from celeriac.wire.envelope import Envelope, Route
 from tests.amqp.conftest import MakeBroker
 from tests.amqp.proxy import Proxy
+from tests.servers import RabbitServer
+from tests.servers.proxy import Proxy as SlowLine
 
 
 async def test_thousands_at_once_on_one_connection(make_broker: MakeBroker, proxy: Proxy, queue: str) -> None:
@@ -144,3 +146,19 @@ async def test_a_line_that_takes_no_more_does_not_hang_who_sends(
         assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
     assert time.monotonic() - started < 10
     proxy.thaw()
+
+
+async def test_a_slow_line_costs_time_and_fails_neither_what_is_large_nor_what_is_beside_it(
+    make_broker: MakeBroker, rabbit_server: RabbitServer, queue: str
+) -> None:
+    async with SlowLine(rabbit_server.port, pace=1_500_000) as line:
+        broker = make_broker(f"amqp://guest:guest@127.0.0.1:{line.port}/", timeout=0.5)
+        route = Route(queue, queue=queue)
+        await broker.publish(numbered(0), route)
+        started = time.monotonic()
+        await asyncio.gather(
+            *[broker.publish(Envelope(body=bytes(size)), route) for size in (1_500_000, 10, 1_500_000, 10)],
+            broker.depth(f"{queue}.other"),
+        )
+        assert time.monotonic() - started > 1.5
+    assert await make_broker().depth(queue) == 5

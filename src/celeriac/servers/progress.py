@@ -1,7 +1,7 @@
-"""Puts off a deadline for as long as bytes move, so that a slow network is not taken for an outage.
+"""Puts off deadlines for as long as bytes move, so that a slow network is not taken for an outage.
 
 Rules: the system counts the bytes that the other side has acknowledged and those that arrived. Where it does not tell
-(no Linux, no TCP), the deadline stands.
+(no Linux, no TCP), deadlines stand.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ _LOOKS = 4
 
 _MOVED = 120
 """Where the counts of acknowledged and of received bytes stand in Linux's ``struct tcp_info``."""
+
+_UNSENT = 144
+"""Where the count of bytes stands that the system has not sent yet."""
 
 
 class Progress:
@@ -40,7 +43,8 @@ class Progress:
 
     def _look(self) -> None:
         self._next = self._loop.call_later(self._patience / _LOOKS, self._look)
-        moved = bytes_moved(self._line())
+        acknowledged, received, _ = _facts(self._line())
+        moved = acknowledged + received
         when = self._loop.time() + self._patience
         if (
             self._moved is not None
@@ -52,11 +56,30 @@ class Progress:
         self._moved = moved
 
 
-def bytes_moved(line: Any) -> int:
-    """Return how many bytes went over a connection, both ways together; 0 where the system does not tell."""
+class Outgoing:
+    """Tells when bytes last left a connection while others waited to leave."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._acknowledged = 0
+        self._last = float("-inf")
+
+    def last(self) -> float:
+        """Return the time of the loop at which that was seen last; looks again."""
+        acknowledged, _, unsent = _facts(self._transport.get_extra_info("socket"))
+        if acknowledged > self._acknowledged and (unsent or self._transport.get_write_buffer_size()):
+            self._last = self._loop.time()
+        self._acknowledged = acknowledged
+        return self._last
+
+
+def _facts(line: Any) -> tuple[int, int, int]:
+    """Return how many bytes were acknowledged, received and not sent yet; zeros where the system does not tell."""
     try:
-        facts = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MOVED + 16)
+        facts = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNSENT + 4)
         acknowledged, received = struct.unpack_from("=QQ", facts, _MOVED)
+        (unsent,) = struct.unpack_from("=I", facts, _UNSENT)
     except (OSError, AttributeError, TypeError, NotImplementedError, struct.error):
-        return 0
-    return int(acknowledged + received)
+        return 0, 0, 0
+    return int(acknowledged), int(received), int(unsent)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from types import TracebackType
 
@@ -36,37 +37,58 @@ LARGE = 1_000_000
 _SLOWEST = 1_000_000
 """Bytes a second that a connection is expected to carry at least."""
 
+_LOOKS = 4
+"""Looks at the progress within the timeout."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two attempts to connect."""
 
 
 class Deadline:
-    """A block that ends after some seconds with ``Unavailable``.
+    """A block that ends with ``Unavailable`` after some seconds in which nothing that was sent went out.
 
     No generator: a loop that ends closes the connection while it starts no generators any more.
+
+    :param last_progress: returns the time of the loop at which bytes last left while others waited to.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, last_progress: Callable[[], float]) -> None:
         self._seconds = seconds
         self._timeout = asyncio.timeout(seconds)
+        self._last_progress = last_progress
+        self._loop = asyncio.get_running_loop()
+        self._next: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
+        self._next = self._loop.call_later(self._seconds / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._next = self._loop.call_later(self._seconds / _LOOKS, self._look)
+        until = self._last_progress() + self._seconds
+        if until > (self._timeout.when() or math.inf) and not self._timeout.expired():
+            self._timeout.reschedule(until)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._next is not None:
+            self._next.cancel()
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError as late:
             raise Unavailable(f"no answer within {self._seconds:g} s") from late
 
 
+def _never() -> float:
+    return -math.inf
+
+
 class Link:
     """The connection to one RabbitMQ.
 
     :param url: see ``url.parse_amqp_url``.
-    :param timeout: seconds for any one exchange, connecting included.
+    :param timeout: seconds for any one exchange, connecting included; more while what is sent goes out.
     """
 
     def __init__(self, url: str, *, timeout: float) -> None:
@@ -172,8 +194,9 @@ class Link:
         return [Finding(f"{self.target}: {text}", "take that option out of the URL")] if text else []
 
     def deadline(self) -> Deadline:
-        """End the block after ``timeout`` seconds with ``Unavailable``."""
-        return Deadline(self.timeout)
+        """End the block with ``Unavailable`` after ``timeout`` seconds in which nothing went out."""
+        connection = self._connection
+        return Deadline(self.timeout, _never if connection is None else connection.last_progress)
 
     def translate(
         self, error: AmqpError, unavailable: type[CeleriacError], refused: type[CeleriacError]

@@ -345,7 +345,8 @@ class AmqpSubscription:
         unsettled.add(receipt)
         line = self._lines.get(queue)
         if line is None:
-            unsettled.requeue(receipt)
+            if unsettled.channel.is_open:  # else it goes back with the channel
+                unsettled.requeue(receipt)
             return
         line.append(delivery)
         self._news.set()

@@ -48,6 +48,10 @@ class Wire(Protocol):
         """Wait while the socket cannot take more."""
         ...
 
+    def last_progress(self) -> float:
+        """Return the time of the loop at which bytes were last seen to leave while others waited to."""
+        ...
+
 
 class Channel:
     """A channel that is open or was.

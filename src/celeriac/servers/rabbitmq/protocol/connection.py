@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from pamqp import commands
 
+from celeriac.servers.progress import Outgoing
 from celeriac.servers.rabbitmq.protocol import frames
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import (
@@ -96,6 +97,7 @@ class Connection(asyncio.Protocol):
         self.blocked: str | None = None
         self.on_closed: Callable[[AmqpError], None] = lambda error: None
         self._transport: asyncio.Transport | None = None
+        self._outgoing: Outgoing | None = None
         self._channels: dict[int, Channel] = {}
         self._free_numbers: list[int] = []
         self._next_number = 1
@@ -160,10 +162,14 @@ class Connection(asyncio.Protocol):
     async def writable(self) -> None:
         await self._writable.wait()
 
+    def last_progress(self) -> float:
+        return float("-inf") if self._outgoing is None else self._outgoing.last()
+
     # --- for the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._outgoing = Outgoing(self._transport)
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,8 +1,9 @@
 """Publishing with confirms: a message was published when the server said so.
 
 Rules: any number of publishes are on their way at once, on one channel. Each has its own answer, and none waits longer
-than the timeout. A message that comes back as unroutable is taken for the first on its way with that exchange and key,
-since the server answers in order (RabbitMQ: "Publisher Confirms", ordering of returns and confirms).
+than the timeout, or than it takes what was sent to go out over a slow line. A message that comes back as unroutable is
+taken for the first on its way with that exchange and key, since the server answers in order (RabbitMQ: "Publisher
+Confirms", ordering of returns and confirms).
 """
 
 from __future__ import annotations
@@ -139,7 +140,12 @@ class Publisher:
     def _look(self) -> None:
         self._watch = None
         now, blocked = self._loop.time(), self.channel.wire.blocked
-        late = [serial for serial, pending in self._pending.items() if now - pending.since >= self._timeout]
+        progress = self.channel.wire.last_progress()
+        late = [
+            serial
+            for serial, pending in self._pending.items()
+            if now - max(pending.since, progress) >= self._timeout
+        ]
         for serial in late:
             pending = self._pending.pop(serial)
             if not pending.future.done():
