@@ -12,6 +12,8 @@ from typing import Any
 from celery import Celery, Task, shared_task, signals
 from celery.exceptions import Ignore, Reject
 
+loops: set[Any] = set()
+
 app = Celery("shop", set_as_current=False)
 app.conf.update(
     broker_url=os.environ.get("SHOP_BROKER"),
@@ -206,6 +208,37 @@ async def awaited(self, seconds):
     if not self.request.retries:
         raise self.retry(countdown=0)
     return self.request.id
+
+
+@app.task(bind=True)
+async def on_the_loop(self, seconds):
+    """Return the request before and after a wait, and how many loops this process has run this on so far."""
+    before = self.request.id
+    await asyncio.sleep(seconds)
+    loops.add(asyncio.get_running_loop())
+    return [before, self.request.id, len(loops)]
+
+
+@app.task(bind=True, autoretry_for=(LookupError,), max_retries=1, retry_backoff=False, default_retry_delay=0)
+async def retried_by_itself(self):
+    await asyncio.sleep(0)
+    if not self.request.retries:
+        raise LookupError
+    return self.request.retries
+
+
+@app.task(soft_time_limit=0.3)
+async def too_long(note_that):
+    try:
+        await asyncio.sleep(60)
+    finally:
+        note("cancelled", note_that)
+
+
+@app.task
+async def exits():
+    await asyncio.sleep(0)
+    raise SystemExit(3)
 
 
 @app.task(bind=True)

@@ -67,6 +67,22 @@ def test_coroutine_functions(client: Any, worker: Shop):
     assert value(result) == result.id
 
 
+def test_coroutines_share_a_loop_and_each_has_its_request(client: Any, worker: Shop):
+    results = [client.on_the_loop.delay(0.3) for _ in range(4)]
+    assert [value(result) for result in results] == [[result.id, result.id, 1] for result in results]
+
+
+def test_coroutines_retry_and_fail_as_functions_do(client: Any, worker: Shop):
+    assert value(client.retried_by_itself.delay()) == 1
+    late = client.too_long.delay("late")
+    with pytest.raises(SoftTimeLimitExceeded):
+        value(late)
+    assert worker.noted("cancelled", "late")
+    with pytest.raises(WorkerLostError):
+        value(client.exits.delay())
+    assert value(client.add.delay(1, 2)) == 3
+
+
 def test_failures(client: Any, worker: Shop):
     failed = client.fail.apply_async(link_error=[client.call_back.s(), client.told.s()])
     with pytest.raises(RuntimeError, match="as asked"):

@@ -13,6 +13,7 @@ from celeriac.beat.schedules import Schedules
 from celeriac.celery_app.beat import read_schedules
 from celeriac.celery_app.beat_sources import source_of
 from celeriac.celery_app.children import live_in_child
+from celeriac.celery_app.coroutines import Coroutines
 from celeriac.celery_app.found import Found
 from celeriac.celery_app.life import Life
 from celeriac.celery_app.publishing import AppPublisher
@@ -33,7 +34,8 @@ class CeleryApp(Found):
     def __init__(self, celery: Celery, target: str) -> None:
         super().__init__(celery, target)
         self.attachments = Attachments()
-        self.attachments.listen(Life(celery, self._live_with))
+        self.coroutines = Coroutines()
+        self.attachments.listen(Life(celery, self._live_with, self.coroutines))
         self.repertory = Repertory(self)
         self.node = ""
         """The name of the worker that this process runs tasks for; known in child processes."""

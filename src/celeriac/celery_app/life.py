@@ -6,6 +6,7 @@ thread of Celery's worker, and block it for as long as they take.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from signal import SIGTERM
@@ -17,6 +18,7 @@ from celery.app.task import Context as Request
 from celery.app.trace import setup_worker_optimizations
 
 from celeriac.celery_app.children import begin_process
+from celeriac.celery_app.coroutines import Coroutines
 from celeriac.celery_app.queues import declare
 from celeriac.celery_app.received import Received
 from celeriac.celery_app.request import headers_of
@@ -66,11 +68,13 @@ class Life(Listener):
     """Sends Celery's signals for what a worker does.
 
     :param on_made: called with the worker, before it starts.
+    :param coroutines: is told the event loop of the worker.
     """
 
-    def __init__(self, app: Celery, on_made: Callable[[Made], None]) -> None:
+    def __init__(self, app: Celery, on_made: Callable[[Made], None], coroutines: Coroutines) -> None:
         self._app = app
         self._on_made = on_made
+        self._coroutines = coroutines
         self._made: Made | None = None
         self._worker: WorkerFace | None = None
         self._consumer: ConsumerFace | None = None
@@ -92,6 +96,7 @@ class Life(Listener):
         signals.celeryd_after_setup.send(sender=node, instance=worker, conf=app.conf)
         _set_task_join_will_block(True)
         if self._made.pool != "processes":
+            self._coroutines.live_on(asyncio.get_running_loop())
             begin_process(app, node)
 
     def worker_ready(self, node: str) -> None:
@@ -102,6 +107,7 @@ class Life(Listener):
 
     def worker_stopped(self, node: str) -> None:
         signals.worker_shutdown.send(sender=self._worker)
+        self._coroutines.live_on(None)
         _set_task_join_will_block(False)
 
     def started(self, attempt: Attempt) -> None:

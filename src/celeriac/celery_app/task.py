@@ -35,7 +35,7 @@ class CeleryTask:
     bind = False
 
     def __init__(self, task: Any, tracers: Tracers, app: CeleryApp) -> None:
-        adapt(task)
+        adapt(task, app.coroutines)
         self.name: str = task.name
         self.task = task
         self._app = app

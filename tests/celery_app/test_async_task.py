@@ -1,0 +1,56 @@
+"""An asyncio program sends the tasks of a Celery app without blocking its loop, by Celery's own code."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from celery import Celery, signals
+from kombu.exceptions import OperationalError
+
+from tests.celery_connections import disconnect
+from tests.servers import RedisServer
+from tests.servers.redis import free_port
+
+
+def app_at(url: str, queue: str) -> tuple[Celery, Any]:
+    app = Celery("web", broker=url, set_as_current=False, task_cls="celeriac.celery_app.async_task:AsyncTask")
+    app.conf.task_default_queue = queue
+
+    @app.task(name=f"add-{queue}")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    return app, add
+
+
+async def test_it_sends_as_celery_does(redis_server: RedisServer, queue: str):
+    (app, add), seen = app_at(redis_server.url(), queue), []
+
+    @signals.before_task_publish.connect(weak=False, dispatch_uid=queue)
+    def look(sender: str, body: object, headers: dict, **_: object) -> None:
+        seen.append((sender, headers["argsrepr"], headers["kwargsrepr"], headers["id"]))
+
+    try:
+        first = await add.asend(1, y=2)
+        second = await add.aapply_async((3, 4), task_id="given")
+    finally:
+        signals.before_task_publish.disconnect(dispatch_uid=queue)
+        disconnect(app)
+    assert seen == [(add.name, "(1,)", "{'y': 2}", first.id), (add.name, "(3, 4)", "{}", second.id)]
+    assert second.id == "given"
+    with redis_server.client() as client:
+        assert client.llen(queue) == 2
+
+
+async def test_the_loop_goes_on_while_the_broker_is_away(queue: str):
+    app, add = app_at(f"redis://127.0.0.1:{free_port()}", queue)
+    app.conf.task_publish_retry_policy = {"max_retries": 2, "interval_start": 0.1}
+    sending = asyncio.create_task(add.asend(1, 2))
+    turns = 0
+    while not sending.done():
+        turns += 1
+        await asyncio.sleep(0.005)
+    with pytest.raises(OperationalError):
+        await sending
+    assert turns > 10
+    disconnect(app)
