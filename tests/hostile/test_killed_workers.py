@@ -8,7 +8,7 @@ from pathlib import Path
 import amqp
 from tests.hostile.check import make_app, outlive
 from tests.hostile.texts import TEXTS
-from tests.servers import RabbitServer, RedisServer
+from tests.servers import PostgresServer, RabbitServer, RedisServer
 
 
 async def test_redis(redis_server: RedisServer, unique: Callable[[str], str]):
@@ -29,6 +29,17 @@ async def test_sqlite(tmp_path: Path, queue: str):
         insert = "INSERT INTO celeriac_message (queue, priority, frame) VALUES (?, 0, ?)"
         file.executemany(insert, [(queue, text) for text in TEXTS.values()])
         file.commit()
+    await outlive(make_app(url, queue), url, queue, len(TEXTS))
+
+
+async def test_postgres(postgres_server: PostgresServer, postgres_schema: str, queue: str):
+    url = postgres_server.url(postgres_schema)
+    async with make_app(url, queue) as app:
+        await app.connections().broker.depth(queue)  # makes the tables
+    with postgres_server.client(postgres_schema) as rows:
+        insert = "INSERT INTO celeriac_message (queue, priority, frame) VALUES (%s, 0, %s)"
+        for text in TEXTS.values():
+            rows.execute(insert, [queue, text])
     await outlive(make_app(url, queue), url, queue, len(TEXTS))
 
 

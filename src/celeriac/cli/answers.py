@@ -27,13 +27,20 @@ def show_answers(answers: list[Answer], *, bodies: bool) -> None:
         is_error = isinstance(value, dict) and "error" in value and "ok" not in value
         word = styled("ERROR", fg="red", bold=True) if is_error else styled("OK", fg="green", bold=True)
         say(styled("->", bold=True), "  ", styled(f"{node}: ", fg="cyan", bold=True), word)
-        if bodies and (text := body_of(value)):
+        if bodies and (text := _shown(value)):
             say_lines(_indented(text))
 
 
 def show_count(count: int) -> None:
     """Print how many nodes are online."""
     say_lines(f"\n{count} {'node' if count == 1 else 'nodes'} online.")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return body_of(value)
+    except RecursionError:
+        return "- nested too deeply to be shown -"
 
 
 def body_of(value: Any) -> str:
