@@ -20,7 +20,7 @@ from typing import Any, Self
 import psycopg
 
 from tests.servers.process import LoggedProcess
-from tests.servers.redis import HOST, free_port
+from tests.servers.redis import HOST, free_port, make_certificate
 
 MISSING = (
     "these tests need the program `postgres`, and it is not there. `make test` installs it where it can; by hand: "
@@ -40,6 +40,7 @@ class PostgresServer:
     :param settings: further settings of the server, each ``name=value``.
     :param directory: where to make the directory of its files; without it, where temporary files are.
     :param programs: the directory of its programs; without it, that of the newest version that is installed.
+    :param tls: take connections with TLS, too, under ``certificate``.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class PostgresServer:
         settings: Sequence[str] = (),
         directory: Path | None = None,
         programs: Path | None = None,
+        tls: bool = False,
     ) -> None:
         self._programs = programs or postgres_programs()
         self._files = tempfile.TemporaryDirectory(
@@ -60,9 +62,15 @@ class PostgresServer:
         self._settings = tuple(settings)
         self._process: LoggedProcess | None = None
         self._as_user = unprivileged()
+        self.certificate, key = self.directory / "server.crt", self.directory / "server.key"
+        if tls:
+            make_certificate(self.certificate, key)
+            key.chmod(0o600)
+            self._settings += ("ssl=on", f"ssl_cert_file={self.certificate}", f"ssl_key_file={key}")
         if self._as_user:
             account = pwd.getpwnam("postgres")
-            os.chown(self.directory, account.pw_uid, account.pw_gid)
+            for path in (self.directory, *self.directory.iterdir()):
+                os.chown(path, account.pw_uid, account.pw_gid)
         self._make()
 
     def __enter__(self) -> Self:

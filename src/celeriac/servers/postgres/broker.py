@@ -164,7 +164,7 @@ class PostgresBroker:
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
         await self._queues.examine()
-        return ()
+        return self._queues.connections.lowered()
 
     async def close(self) -> None:
         """Stop the subscriptions, give back what is held, and close the connections if nobody else uses them."""

@@ -17,9 +17,12 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import msgspec
 
+from celeriac.errors import Finding
 from celeriac.servers.postgres.listening import DOWN, Listening
 from celeriac.servers.postgres.migrations import prepare
+from celeriac.servers.postgres.tls import check_files, lowered
 from celeriac.servers.postgres.url import Target
+from celeriac.servers.tls import BadFile
 
 _log = logging.getLogger("celeriac.postgres")
 
@@ -165,6 +168,15 @@ class Connections:
         """Whether there is a way to listen, and to hold a lock."""
         return not self._pooled or self.target.listen is not None
 
+    def lowered(self) -> list[Finding]:
+        """Return a finding where the URL turns a check of TLS off."""
+        text = lowered(self.target.tls)
+        return (
+            [Finding(f"PostgreSQL at {self.target.place}: {text}", "give sslmode=verify-full")]
+            if text
+            else []
+        )
+
     def lock_class(self, schema: str) -> int:
         """Return the first number of our advisory locks, which tells the tables of one schema from another's."""
         return zlib.crc32(f"celeriac {schema}".encode()) - 2**31
@@ -204,6 +216,13 @@ class Connections:
         return await self._connect(self.target.listen or self.target, _LISTENING_SETTINGS)
 
     async def _connect(self, target: Target, settings: dict[str, str] | None) -> Connection:
+        if target.tls:
+            try:
+                check_files(target.tls)
+            except BadFile as error:
+                raise UnfitServer(
+                    f"the TLS files of PostgreSQL at {target.place} cannot be used: {error}"
+                ) from error
         name = target.application_name or f"celeriac {self._role}"
         given = {"application_name": name[:63]}
         if settings is not None:

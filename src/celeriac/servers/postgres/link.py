@@ -19,6 +19,9 @@ from celeriac.servers.tls import refusal as tls_refusal
 
 T = TypeVar("T")
 
+_NO_TLS = "rejected SSL upgrade"
+"""What the driver says of a server that speaks no TLS."""
+
 _PASSING = ("08", "40", "53", "57", "58", "55P03", "25006", "XX")
 """Codes, or classes of codes, of what may be over soon: no connection, no room, a server that ends or is a replica."""
 
@@ -129,6 +132,10 @@ class PostgresLink:
             return self._unavailable(f"PostgreSQL at {self._place} did not answer in time")
         if reason := tls_refusal(error):
             return self._refused(f"PostgreSQL at {self._place}: {reason}")
+        if isinstance(error, ConnectionError) and _NO_TLS in str(error):
+            return self._refused(
+                f"PostgreSQL at {self._place}: what answers there speaks no TLS: check the port and sslmode"
+            )
         if isinstance(error, asyncpg.PostgresError):
             code = getattr(error, "sqlstate", None) or ""
             kind = self._unavailable if code.startswith(_PASSING) else self._refused

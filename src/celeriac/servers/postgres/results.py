@@ -174,13 +174,15 @@ class PostgresBackend:
     async def examine(self) -> Sequence[Finding]:
         await self._link.transact(lambda connection: connection.execute(FORGET, []))
         last, kind = await self._link.value(_LAST_ID), await self._link.value(_ID_TYPE)
+        lowered = self.connections.lowered()
         if last < _HALF or kind != "integer":
-            return ()
+            return lowered
         return [
+            *lowered,
             Finding(
                 f"celery_taskmeta has used {last} ids of 2147483647: after the last one no result can be stored",
                 "ALTER TABLE celery_taskmeta ALTER COLUMN id TYPE bigint; Celery reads it as before",
-            )
+            ),
         ]
 
     async def close(self) -> None:

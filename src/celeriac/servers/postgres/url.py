@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from celeriac.errors import ConfigError
+from celeriac.servers.postgres.tls import FILES
 from celeriac.servers.url_parts import UrlParts, take_apart, unknown_option
 
-_TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_TLS = ("sslmode", *FILES)
 _OPTIONS = ("schema", "application_name", "host", "listen_url", "connect_timeout", *_TLS)
 _MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -90,6 +91,11 @@ def _target(parts: UrlParts) -> Target:
     mode = options.get("sslmode")
     if mode is not None and mode not in _MODES:
         raise ConfigError(f"sslmode={mode!r} is not one of {', '.join(_MODES)}")
+    for name in FILES:
+        if options.get(name) == "":
+            raise ConfigError(f"{name}= names no file: give its path, or take the option out")
+    if "sslkey" in options and "sslcert" not in options:
+        raise ConfigError("sslkey is the key of a certificate: give sslcert too")
     database = parts.path.removeprefix("/")
     if "/" in database:
         raise ConfigError(
