@@ -102,9 +102,9 @@ COMMANDS: Sequence[tuple[list[str], int, str]] = [
     (["control", "add_consumer", HOSTILE, "--json"], 0, "\\u202e"),
     (["queues"], 0, "queue"),
     (["queues", "--json"], 0, "{}"),
-    (["queues", "pause", HOSTILE], 0, "is paused"),
-    (["queues", "resume", HOSTILE], 0, "goes on"),
-    (["doctor"], 0, "remote"),
+    (["queues", "pause", NAME], 0, "is paused"),
+    (["queues", "resume", NAME], 0, "goes on"),
+    (["doctor"], 0, "software"),
     (["call", f"task{HOSTILE}", "--wait", "--timeout", "2.5"], 4, "was not ready"),
 ]
 

@@ -28,3 +28,22 @@ def test_times_that_are_no_dates_are_shown(tmp_path: Path):
         shown = CliRunner().invoke(celeriac, ["-b", url, *arguments])
         assert shown.exit_code == 0, shown.output
         assert "q" in shown.output
+
+
+def test_numbers_of_any_length_are_ids_ports_and_sizes_that_there_are_not(tmp_path: Path):
+    url, digits = f"sqlite:///{tmp_path}/x.db", "9" * 5000
+    asyncio.run(make_tables(url))
+    for arguments, code in (
+        (["-b", url, "dead", "retry", digits], 1),
+        (["-b", url, "dead", "delete", digits], 1),
+        (["-b", url, "queues", "scheduled", "--cancel", digits], 1),
+        (["-b", f"redis://127.0.0.1:{digits}/0", "queues"], 2),
+        (["-b", f"redis://127.0.0.1/{digits}", "queues"], 2),
+        (["-b", f"amqp://127.0.0.1:{digits}/", "queues"], 2),
+        (["-b", f"amqp://127.0.0.1/?max_priority={digits}", "queues"], 2),
+        (["-b", f"postgresql://127.0.0.1:{digits}/x", "queues"], 2),
+        (["-b", url, "web", "-p", digits], 2),
+    ):
+        shown = CliRunner().invoke(celeriac, arguments)
+        assert isinstance(shown.exception, SystemExit), (arguments[:4], repr(shown.exception)[:300])
+        assert shown.exit_code == code, shown.output[:500]

@@ -23,7 +23,7 @@ class AddressType(click.ParamType[Address]):
         if isinstance(value, Address):
             return value
         host, _, port = str(value).rpartition(":")
-        if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        if not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
             self.fail(f"{value!r}: give a port, such as 8080, or 127.0.0.1:8080", param, ctx)
         return Address(int(port), host.strip("[]"))
 

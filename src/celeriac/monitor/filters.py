@@ -61,7 +61,8 @@ def read_filter(query: Mapping[str, str], now: float = 0.0) -> Filter:
     :param now: seconds since the epoch, from which spans such as ``15m`` are counted back.
     """
     names = ("state", "name", "queue", "worker", "root", "group", "text")
-    texts = {name: query[name].strip() for name in names if query.get(name)}
+    # A search cannot hold a NUL, and no name has one that it would miss.
+    texts = {name: text for name in names if (text := query.get(name, "").replace("\0", "").strip())}
     return Filter(**texts, since=_time(query.get("since"), now), until=_time(query.get("until"), now))
 
 

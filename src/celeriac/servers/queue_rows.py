@@ -25,6 +25,9 @@ BATCH_BYTES = 32 * 1024 * 1024
 AHEAD_BYTES = 1024 * 1024
 """Bytes of frames that are taken although they cannot start yet."""
 
+_LONGEST_ID = 19
+"""Digits of the largest number of a row."""
+
 Verb = Literal["ack", "requeue", "return", "park", "bury", "fail"]
 
 
@@ -114,7 +117,8 @@ def split_by_size(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
 
 def row_ids(ids: Sequence[str]) -> list[int]:
     """Return the ids that can be a row's."""
-    return [int(name) for name in ids if name.isdecimal()]
+    numbers = [int(name) for name in ids if name.isdecimal() and len(name) <= _LONGEST_ID]
+    return [number for number in numbers if number < 1 << 63]
 
 
 def lost_delivery(settlement: Settlement) -> DeliveryLost:

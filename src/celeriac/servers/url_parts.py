@@ -151,7 +151,7 @@ def _take_apart(text: str, url: str) -> UrlParts:
     match = _URL.fullmatch(text)
     if match is None or _CONTROL.search(text):
         raise ConfigError(f"{masked(url)}: {_reason(text)}")
-    port = int(match["port"]) if match["port"] else None
+    port = int(match["port"][:6]) if match["port"] else None
     if port is not None and port > 65535:
         raise ConfigError(_bad_port(match["scheme"]))
     username, colon, password = (match["login"] or "").partition(":")

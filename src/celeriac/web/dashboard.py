@@ -212,4 +212,4 @@ def _as_scope(message: Message) -> MutableMapping[str, Any]:
 
 
 def _with_word(back: str, text: str) -> str:
-    return f"{back}{'&' if '?' in back else '?'}said={quote(text)}"
+    return f"{back}{'&' if '?' in back else '?'}said={quote(text, errors='replace')}"

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import msgspec
 from starlette.requests import Request
@@ -48,6 +48,10 @@ class Outcome(msgspec.Struct, frozen=True):
 Act = Callable[[Monitor, Request], Awaitable[Outcome]]
 
 
+_OF_URLS = "/?&=%#:;+,@!$'()*~"
+"""What stands in the address of a page; anything else, such as the end of a line, is escaped."""
+
+
 class Form:
     """The fields of a form."""
 
@@ -65,21 +69,24 @@ class Form:
 
     def back(self) -> str:
         """Return where to go on, which never leads out of the dashboard."""
-        path = self.one("back").lstrip("/")
+        path = quote(self.one("back").lstrip("/"), safe=_OF_URLS)
         return self._root + (path if ":" not in path.partition("/")[0] and "//" not in path else "")
 
 
 async def read_form(request: Request) -> Form:
-    """Return what was sent. Raises ``Refused`` for more than ``LARGEST`` bytes."""
+    """Return what was sent. Raises ``Refused`` for more than ``LARGEST`` bytes, and for too many fields."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > LARGEST:
             raise Refused("the form is too large")
     path = request.scope["path"].removeprefix(request.scope.get("root_path", "")).lstrip("/")
-    fields = parse_qs(
-        body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MOST_AT_ONCE + 100
-    )
+    try:
+        fields = parse_qs(
+            body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MOST_AT_ONCE + 100
+        )
+    except ValueError as error:
+        raise Refused("the form has too many fields") from error
     return Form(fields, "../" * path.count("/") or "./")
 
 
@@ -332,6 +339,6 @@ def _seconds(text: str) -> float | None:
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+    if not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 1000:
         raise Refused(f"{text!r} is no number from 1 to 1000")
     return int(text)

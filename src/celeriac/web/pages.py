@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
@@ -36,6 +37,7 @@ LISTED = 100
 LIMITS = ["rate_limit", "soft_time_limit", "time_limit"]
 """What a worker is asked to tell of each of its tasks."""
 
+_ROW = re.compile(r"[0-9]{1,18}")
 ASKED = 1.0
 """Seconds that a worker has for its answers."""
 
@@ -80,7 +82,7 @@ async def tasks(monitor: Monitor, request: Request) -> Rendered:
     """Show tasks, the newest first."""
     query = request.query_params
     wanted = read_filter(query, monitor.clock.now())
-    before = int(query["before"]) if query.get("before", "").isdecimal() else None
+    before = int(query["before"]) if _ROW.fullmatch(query.get("before", "")) else None
     page = await monitor.history.tasks(wanted, before=before)
     given = {name: value for name, value in query.items() if value and name not in ("before", "said")}
     data = {

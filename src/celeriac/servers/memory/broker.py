@@ -24,6 +24,7 @@ from celeriac.errors import DeliveryLost, Finding
 from celeriac.servers.memory.board import MemoryBoard, MemoryMarks
 from celeriac.servers.memory.failed import MemoryFailed
 from celeriac.servers.memory.fanout import MemoryFanout
+from celeriac.servers.queue_rows import row_ids
 from celeriac.set_aside import Cap, DeadLetter, DeadLetters, Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
@@ -439,7 +440,7 @@ class _MemorySchedule:
         return len(self._lines.parked)
 
     async def delete(self, ids: Sequence[str]) -> int:
-        return sum(self._lines.unpark(int(name)) for name in ids if name.isdecimal())
+        return sum(self._lines.unpark(number) for number in row_ids(ids))
 
     async def horizon(self) -> float:
         now = self._clock.now()

@@ -30,12 +30,7 @@ class PostgresDeadLetters:
         return int(await self._queues.link.value(sql.COUNT_DEAD))
 
     async def retry(self, ids: Sequence[str]) -> int:
-        return await self._queues.retry_dead(known_ids(ids))
+        return await self._queues.retry_dead(row_ids(ids))
 
     async def delete(self, ids: Sequence[str]) -> int:
-        return await self._queues.link.count(sql.DELETE_DEAD, known_ids(ids))
-
-
-def known_ids(ids: Sequence[str]) -> builtins.list[int]:
-    """Return the ids that can be a row's."""
-    return [number for number in row_ids(ids) if number < 1 << 63]
+        return await self._queues.link.count(sql.DELETE_DEAD, row_ids(ids))

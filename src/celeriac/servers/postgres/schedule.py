@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from celeriac.broker import Parked
 from celeriac.servers.postgres import messages as sql
-from celeriac.servers.postgres.dead import known_ids
 from celeriac.servers.postgres.queues import Queues
+from celeriac.servers.queue_rows import row_ids
 from celeriac.wire.frame import unpack
 
 
@@ -34,7 +34,7 @@ class PostgresSchedule:
 
     async def delete(self, ids: Sequence[str]) -> int:
         await self._queues.revive()
-        return await self._queues.link.count(sql.DELETE_PARKED, known_ids(ids))
+        return await self._queues.link.count(sql.DELETE_PARKED, row_ids(ids))
 
     async def horizon(self) -> float:
         return max(0.0, float(await self._queues.link.value(sql.HORIZON)))

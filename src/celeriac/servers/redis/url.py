@@ -209,7 +209,7 @@ def _one_database(*given: str | None) -> int:
 
 
 def _database(text: str) -> int:
-    if not text.strip("/").isdecimal():
+    if not text.strip("/").isdecimal() or len(text) > 10:
         raise ConfigError(f"a Redis database is a number such as /0, not {text!r}")
     return int(text.strip("/"))
 

@@ -131,6 +131,6 @@ def _choice(name: str, text: str, allowed: tuple[str, ...]) -> str:
 
 
 def _priority(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 255:
+    if not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 255:
         raise ConfigError(f"max_priority={text!r} in an AMQP URL: give a whole number from 1 to 255")
     return int(text)
