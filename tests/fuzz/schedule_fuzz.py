@@ -88,7 +88,7 @@ def check(data: bytes) -> bool:
         entry.schedule.oddities()
     str(entry.schedule)
     with suppress(CeleriacError):
-        Ticking(None, None, {}).call(entry, key, NOW)  # type: ignore[arg-type]
+        Ticking(None, None, None, {}).call(entry, key, NOW)  # type: ignore[arg-type]
     assert time.process_time() - began < LONGEST, "it holds up the loop"
     return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,9 +17,10 @@ from celeriac.cli.source import Source, takes_source
 from celeriac.cli.visible import visible_json
 from celeriac.client.app import App
 from celeriac.client.event_reader import EventStream
+from celeriac.errors import EncodeError
 from celeriac.wire.event import Event
 from celeriac.wire.extended_json import encode_json
-from celeriac.wire.preview import counted
+from celeriac.wire.preview import counted, preview
 
 _REFUSED = {
     "-c": "there are no cameras here: read `celeriac events --json`, or app.events.listen() in Python",
@@ -91,11 +92,27 @@ async def _watch(app: App, chosen: Filter, *, as_objects: bool, enable: bool) ->
         async for event in stream:
             notes.look(stream, event)
             if as_objects and chosen.takes(event):
-                say_lines(visible_json(encode_json(event.fields, "event").decode()))
+                say_lines(visible_json(written(event.fields)))
             elif not as_objects:
                 line = lines.line(event, time.time())
                 if chosen.takes(event):
                     say_lines(line)
+
+
+def written(fields: Mapping[str, Any]) -> str:
+    """Return the fields as JSON; a value that JSON cannot carry back, such as one that nests deeply, as text."""
+    try:
+        return encode_json(fields, "event").decode()
+    except EncodeError:
+        return encode_json({name: _or_text(value) for name, value in fields.items()}, "event").decode()
+
+
+def _or_text(value: Any) -> Any:
+    try:
+        encode_json([value, "__type__"])
+    except EncodeError:
+        return preview(value)
+    return value
 
 
 class Notes:
