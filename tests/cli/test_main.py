@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,29 @@ def test_what_runs_no_command_imports_nothing_for_one(arguments: list[str]):
     )
     needed = "['msgspec']" if arguments == ["nosuch"] else "[]"
     assert ended.stdout.splitlines()[-1] == needed, ended.stderr
+
+
+def test_status_imports_neither_workers_nor_libraries_that_it_has_no_use_for(tmp_path: Path):
+    unused = {
+        "yaml",
+        "msgpack",
+        "brotli",
+        "zstandard",
+        "rich",
+        "celeriac.worker",
+        "celeriac.beat",
+        "celeriac.celery_app",
+    }
+    file = tmp_path / "shop.db"
+    file.touch()
+    seen = (
+        "import sys, celeriac.cli.main as it\n"
+        "try: it.main()\n"
+        f"finally: print(sorted({unused!r} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", seen, "status", "-b", f"sqlite:///{file}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
 
 
 def test_app_stands_before_or_after_the_command(project: Project):

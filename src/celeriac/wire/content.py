@@ -13,6 +13,8 @@ import lzma
 import pickle
 import zlib
 from collections.abc import Callable, Collection
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -20,25 +22,6 @@ import msgspec
 from celeriac.errors import ConfigError, ContentRefused, EncodeError, MalformedMessage
 from celeriac.wire.extended_json import decode_json, encode_json
 from celeriac.wire.preview import preview
-from celeriac.wire.yaml_budget import check_yaml
-from celeriac.wire.yaml_writing import write_yaml
-
-try:
-    import msgpack
-except ImportError:
-    msgpack = None
-try:
-    import yaml
-except ImportError:
-    yaml = None  # type: ignore[assignment]
-try:
-    import brotli
-except ImportError:
-    brotli = None
-try:
-    import zstandard
-except ImportError:
-    zstandard = None  # type: ignore[assignment]
 
 JSON = "application/json"
 MSGPACK = "application/x-msgpack"
@@ -118,7 +101,7 @@ class Codecs:
         self._limit = limit
         self._ratio = ratio
         self._encoders = _available_encoders()
-        self._decoders = _available_decoders()
+        self._decoders = _available_decoders(limit)
         self._compressors = _available_compressors()
         self._decompressors = _available_decompressors()
 
@@ -191,9 +174,6 @@ class Codecs:
         if decode is None:
             raise ContentRefused(_missing(content_type, content_type))
         try:
-            if content_type == YAML:
-                # A document without aliases weighs less than five times its bytes.
-                check_yaml(body, max(self._limit, 5 * len(body)))
             return decode(body)
         except MalformedMessage:
             raise
@@ -288,24 +268,49 @@ def _available_encoders() -> dict[str, Callable[[Any], bytes]]:
     encoders: dict[str, Callable[[Any], bytes]] = {
         PICKLE: lambda value: pickle.dumps(value, _PICKLE_PROTOCOL)
     }
-    if msgpack is not None:
-        encoders[MSGPACK] = lambda value: bytes(msgpack.packb(value, use_bin_type=True))
-    if yaml is not None:
-        encoders[YAML] = write_yaml
+    if _is_there("msgpack"):
+        encoders[MSGPACK] = _write_msgpack
+    if _is_there("yaml"):
+        encoders[YAML] = _write_yaml
     return encoders
 
 
-def _available_decoders() -> dict[str, Callable[[bytes], Any]]:
+def _available_decoders(limit: int) -> dict[str, Callable[[bytes], Any]]:
     decoders: dict[str, Callable[[bytes], Any]] = {PICKLE: pickle.loads}
-    if msgpack is not None:
+    if _is_there("msgpack"):
         decoders[MSGPACK] = _read_msgpack
-    if yaml is not None:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        decoders[YAML] = lambda body: yaml.load(body, loader)
+    if _is_there("yaml"):
+        decoders[YAML] = partial(_read_yaml, limit)
     return decoders
 
 
+def _is_there(library: str) -> bool:
+    """Whether an optional library is installed. It is imported when it is first used: in most programs never."""
+    return find_spec(library) is not None
+
+
+def _write_yaml(value: Any) -> bytes:
+    from celeriac.wire.yaml_writing import write_yaml
+
+    return write_yaml(value)
+
+
+def _read_yaml(limit: int, body: bytes) -> Any:
+    from celeriac.wire.yaml_budget import read_yaml
+
+    # A document without aliases weighs less than five times its bytes.
+    return read_yaml(body, max(limit, 5 * len(body)))
+
+
+def _write_msgpack(value: Any) -> bytes:
+    import msgpack
+
+    return bytes(msgpack.packb(value, use_bin_type=True))
+
+
 def _read_msgpack(body: bytes) -> Any:
+    import msgpack
+
     try:
         return msgpack.unpackb(body, raw=False, strict_map_key=False)
     except TypeError:  # a tuple that is a key was written as a list, which cannot be one
@@ -326,10 +331,10 @@ def _available_compressors() -> dict[str, Callable[[bytes], bytes]]:
         "application/x-bz2": bz2.compress,
         "application/x-lzma": lzma.compress,
     }
-    if brotli is not None:
-        compressors["application/x-brotli"] = brotli.compress
-    if zstandard is not None:
-        compressors["application/zstd"] = zstandard.ZstdCompressor().compress
+    if _is_there("brotli"):
+        compressors["application/x-brotli"] = _brotli
+    if _is_there("zstandard"):
+        compressors["application/zstd"] = _zstd
     return compressors
 
 
@@ -342,9 +347,9 @@ def _available_decompressors() -> dict[str, Callable[[bytes, int], tuple[bytes, 
             lzma.LZMADecompressor(memlimit=_LZMA_MEMORY), body, most
         ),
     }
-    if brotli is not None:
+    if _is_there("brotli"):
         decompressors["application/x-brotli"] = _unbrotli
-    if zstandard is not None:
+    if _is_there("zstandard"):
         decompressors["application/zstd"] = _unzstd
     return decompressors
 
@@ -358,7 +363,22 @@ def _drain(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, body: bytes, mos
     return stream.decompress(body, most), stream.eof
 
 
+def _brotli(body: bytes) -> bytes:
+    import brotli
+
+    packed: bytes = brotli.compress(body)
+    return packed
+
+
+def _zstd(body: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor().compress(body)
+
+
 def _unbrotli(body: bytes, most: int) -> tuple[bytes, bool]:
+    import brotli
+
     stream = brotli.Decompressor()
     parts = [stream.process(body, output_buffer_limit=most)]
     size = len(parts[0])
@@ -372,6 +392,8 @@ def _unbrotli(body: bytes, most: int) -> tuple[bytes, bool]:
 
 
 def _unzstd(body: bytes, most: int) -> tuple[bytes, bool]:
+    import zstandard
+
     # The library bounds no output, but a block holds at most 128 KiB: small pieces of input cannot grow far.
     stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
     parts: list[bytes] = []

@@ -7,13 +7,11 @@ deep nesting ends the process. Aliases count with all that they stand for. A lon
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import yaml
 
 from celeriac.errors import MalformedMessage
-
-try:
-    import yaml
-except ImportError:
-    yaml = None  # type: ignore[assignment]
 
 DEEPEST = 200
 """Levels of nesting that are read."""
@@ -23,6 +21,7 @@ _LONGEST_NUMBER = 4300
 """Characters of a number; Python converts no more of a decimal one either."""
 
 _NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-FxXoO_.:eE+-]*")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NODE = 8
 """Bytes that a node counts besides its text."""
 
@@ -32,8 +31,13 @@ def check_yaml(body: bytes, most: int) -> None:
 
     :param most: bytes that it may have with its aliases written out.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    _Weighing(most).add_all(yaml.parse(body, loader))
+    _Weighing(most).add_all(yaml.parse(body, _LOADER))
+
+
+def read_yaml(body: bytes, most: int) -> Any:
+    """Return the value of a document. Raises as ``check_yaml``, and what the library raises."""
+    check_yaml(body, most)
+    return yaml.load(body, _LOADER)  # noqa: S506 - it is one of the safe ones
 
 
 class _Weighing:

@@ -10,17 +10,14 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from celeriac.wire.yaml_budget import DEEPEST
+import yaml
 
-try:
-    import yaml
-except ImportError:
-    yaml = None  # type: ignore[assignment]
+from celeriac.wire.yaml_budget import DEEPEST
 
 if TYPE_CHECKING:
     _Dumper = yaml.SafeDumper
 else:
-    _Dumper = object if yaml is None else getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _MINUTE = timedelta(minutes=1)
 
