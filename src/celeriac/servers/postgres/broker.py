@@ -163,8 +163,7 @@ class PostgresBroker:
         return f"PostgreSQL {facts.version}, {counted(len(known), 'queue')}"
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
-        await self._queues.examine()
-        return self._queues.connections.lowered()
+        return [*self._queues.connections.lowered(), *await self._queues.examine()]
 
     async def close(self) -> None:
         """Stop the subscriptions, give back what is held, and close the connections if nobody else uses them."""

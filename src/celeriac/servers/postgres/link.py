@@ -111,6 +111,10 @@ class PostgresLink:
         async with self.translated():
             return await self.connections.facts()
 
+    def refusal(self, text: str) -> CeleriacError:
+        """Return the owner's error for what will not pass by itself."""
+        return self._refused(f"PostgreSQL at {self._place}: {text}")
+
     @asynccontextmanager
     async def translated(self) -> AsyncIterator[None]:
         """Raise our errors in place of the driver's."""

@@ -17,9 +17,10 @@ import msgspec
 
 from celeriac.board import REVOKED
 from celeriac.clock import Clock
-from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
+from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres import messages as sql
+from celeriac.servers.postgres import rights
 from celeriac.servers.postgres.board import REVISION, advance_slots, take_down
 from celeriac.servers.postgres.connections import Connection, Connections
 from celeriac.servers.postgres.housekeeping import Housekeeping
@@ -260,12 +261,12 @@ class Queues:
         self.connections.join(self)
         await self._changing(sql.COME_DUE)
 
-    async def examine(self) -> None:
-        """Try what is needed, and change nothing. Raises ``BrokerError``."""
+    async def examine(self) -> list[Finding]:
+        """Look for the rights that are needed; return what is lacking that costs little. Raises ``BrokerError``."""
         self.connections.join(self)
-        await self.link.fetch(sql.DECLARE, [])
-        await self.link.fetch(sql.ADD, [], [], [], [], [])
-        await self.link.fetch(sql.RELEASE, 0)
+        await rights.require(self.link, rights.QUEUES)
+        await self.link.fetch(sql.DECLARE, [])  # which a replica refuses
+        return await rights.costs(self.link)
 
     async def retry_dead(self, ids: Sequence[int]) -> int:
         self.connections.join(self)

@@ -20,6 +20,7 @@ from celeriac.clock import Clock, SystemClock
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
+from celeriac.servers.postgres import rights
 from celeriac.servers.postgres.board import PostgresBoard, take_down
 from celeriac.servers.postgres.chords import PostgresChords
 from celeriac.servers.postgres.cleanup import Cleanup
@@ -172,7 +173,8 @@ class PostgresBackend:
         return f"PostgreSQL {facts.version}, {results_there(stored)}"
 
     async def examine(self) -> Sequence[Finding]:
-        await self._link.transact(lambda connection: connection.execute(FORGET, []))
+        await rights.require(self._link, rights.RESULTS)
+        await self._link.fetch(FORGET, [])  # which a replica refuses
         last, kind = await self._link.value(_LAST_ID), await self._link.value(_ID_TYPE)
         lowered = self.connections.lowered()
         if last < _HALF or kind != "integer":
