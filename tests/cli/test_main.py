@@ -143,6 +143,22 @@ def test_variables_meant_for_others_stop_no_command_that_can_do_without(project:
     assert project.run("doctor", "-b", project.url, "--backend", project.url).exit_code == 0
 
 
+def test_a_variable_with_a_url_that_cannot_be_read_stops_only_who_needs_it(project: Project):
+    project.env = {"CELERY_RESULT_BACKEND": "redis://:a#S3CRET@h", "CELERIAC_BROKER": "redis://h/0?bogus=1"}
+    project.bury("shop.add")
+    for arguments in (["queues"], ["dead"], ["call", "shop.add", "1", "2"]):
+        ended = project.run(*arguments, "-b", project.url)
+        assert (ended.exit_code, ended.stderr) == (0, ""), arguments
+    for arguments, name in (
+        (["queues"], "CELERIAC_BROKER"),
+        (["result", "some-id", "-b", project.url], "CELERY_RESULT_BACKEND"),
+    ):
+        ended = project.run(*arguments)
+        assert ended.exit_code == 2
+        assert ended.stderr.startswith(f"error: {name} in the environment cannot be used: "), arguments
+        assert "S3CRET" not in ended.stderr
+
+
 def test_a_variable_that_cannot_be_used_is_named_by_who_needs_it(project: Project):
     project.env = FOREIGN
     project.bury("shop.add")

@@ -37,14 +37,22 @@ class Said:
 
         :param argument: the app's argument that takes precedence over the variable.
         """
-        try:
-            return make()
-        except ConfigError as error:
-            text = (
-                f"{self.name} in the environment cannot be used: {error}; "
-                f"{self._own} or the app's {argument}= would go before it"
-            )
-        return lambda connections=None, /: Unusable(text, keeps_results=argument == "backend")
+        open_server: OpenServer | None = None
+
+        def open_or_not(connections: object | None = None, /) -> Any:
+            nonlocal open_server
+            try:
+                # A scheme is judged when the opener is made, the rest of a URL when the server is opened.
+                open_server = open_server or make()
+                return open_server(connections)
+            except ConfigError as error:
+                return Unusable(
+                    f"{self.name} in the environment cannot be used: {error}; "
+                    f"{self._own} or the app's {argument}= would go before it",
+                    keeps_results=argument == "backend",
+                )
+
+        return open_or_not
 
 
 def chosen_urls(name: str, broker: str | Broker | None, backend: str | Backend | None) -> tuple[str, str]:
