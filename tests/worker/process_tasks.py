@@ -58,6 +58,16 @@ async def awaited(x: int) -> tuple[int, int]:
     return x + 1, os.getpid()
 
 
+@app.task(soft_timeout=0.2)
+@passing_on
+async def partly(asleep: float) -> str:
+    try:
+        await asyncio.sleep(asleep)
+    except asyncio.CancelledError:
+        return "a part"
+    return "the whole"
+
+
 @app.task
 def fails() -> None:
     raise KeyError("here")

@@ -51,6 +51,11 @@ async def test_a_plain_wrapper_of_a_coroutine_function_runs_to_its_end_in_the_ch
     assert pid != os.getpid()
 
 
+async def test_what_an_awaited_coroutine_returns_at_its_soft_limit_is_its_value(app: Celeriac):
+    assert await (await tasks.partly.send(0)).wait(WAIT) == "the whole"
+    assert await (await tasks.partly.send(60)).wait(WAIT) == "a part"
+
+
 async def test_the_traceback_is_the_functions_own(app: Celeriac):
     failed = await tasks.fails.send()
     with pytest.raises(KeyError):

@@ -204,10 +204,26 @@ def _called(task: Any, told: Told, context: Context) -> Any:
         with connections:
             value = task.function(*args, **kwargs)
             return asyncio.run(value) if type(value) is CoroutineType else value
-    with connections, _soft_limit(told.soft, task.conduct.soft_error):
-        value = task.function(*args, **kwargs)
-        # A plain function around a coroutine function.
-        return asyncio.run(value) if type(value) is CoroutineType else value
+    error = task.conduct.soft_error
+    with connections:
+        with _soft_limit(told.soft, error):
+            value = task.function(*args, **kwargs)
+            if type(value) is not CoroutineType:
+                return value
+            # A plain function around a coroutine function: raised in its event loop, the error would cost its value.
+            left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        return asyncio.run(_bounded(value, left, error(told.soft)))
+
+
+async def _bounded(body: CoroutineType[Any, Any, Any], left: float, error: Exception) -> Any:
+    """Return what a coroutine returns, also where it is cancelled because its time is over; else raise the error."""
+    running = asyncio.ensure_future(body)
+    if not (await asyncio.wait([running], timeout=left))[0]:
+        running.cancel()
+        await asyncio.wait([running])
+        if running.cancelled():
+            raise error
+    return running.result()
 
 
 @contextmanager
