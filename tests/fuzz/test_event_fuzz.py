@@ -12,7 +12,7 @@ def test_no_event_or_request_stops_who_hears_it():
 
 def test_an_event_that_json_cannot_carry_back_is_written_all_the_same():
     deep: list[object] = []
-    for _ in range(400):
+    for _ in range(600):
         deep = [deep]
     told = json.loads(written({"type": "__type__", "deep": deep, "number": 1}))
     assert told["number"] == 1
