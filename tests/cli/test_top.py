@@ -216,6 +216,13 @@ def test_one_look(project: Project):
     assert project.run("top", "--json", "-b", project.url).exit_code == 2
 
 
+def test_one_look_with_a_history_in_postgresql(project: Project, postgres_url: str):
+    project.bury("shop.add")
+    looked = project.run("top", "--once", "--json", "-b", postgres_url, "--history", postgres_url)
+    assert looked.exit_code == 0, looked.output
+    assert json.loads(looked.stdout)["tasks"] == []
+
+
 def test_the_command_line_does_not_import_textual(project: Project):
     project.run("top", "--once", "-b", project.url)
     code = "import sys, celeriac.cli.top; sys.exit('textual' in sys.modules)"

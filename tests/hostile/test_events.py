@@ -118,8 +118,12 @@ def test_forged_names_take_little_memory():
     assert not fleet.alive(NOW + 3600)
 
 
-async def test_the_history_keeps_what_is_sound_beside_it(events: list[Event], tmp_path: Path):
-    history = History(tmp_path / "history.db", mask=Mask(), now=lambda: NOW)
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_the_history_keeps_what_is_sound_beside_it(
+    events: list[Event], tmp_path: Path, store: str, request: pytest.FixtureRequest
+):
+    place = request.getfixturevalue("postgres_url") if store == "postgres" else tmp_path / "history.db"
+    history = History(place, mask=Mask(), now=lambda: NOW)
     await history.open()
     try:
         ended = sound("task-failed", exception="ValueError()", args="(1,)")

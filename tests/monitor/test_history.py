@@ -1,14 +1,17 @@
 """What the history keeps, finds and forgets."""
 
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from celeriac.errors import CeleriacError
 from celeriac.monitor.filters import Filter, read_filter
 from celeriac.monitor.history import History
 from celeriac.monitor.masking import HIDDEN, Mask
+from tests.servers import PostgresServer
 
 NOW = 1_800_000_000.0
 
@@ -28,9 +31,12 @@ def hands() -> Hands:
     return Hands()
 
 
-@pytest.fixture
-async def history(tmp_path: Path, hands: Hands) -> AsyncIterator[History]:
-    history = History(tmp_path / "history.db", mask=Mask(), rate=100.0, now=hands)
+@pytest.fixture(params=["sqlite", "postgres"])
+async def history(tmp_path: Path, hands: Hands, request: pytest.FixtureRequest) -> AsyncIterator[History]:
+    place: Path | str = tmp_path / "history.db"
+    if request.param == "postgres":
+        place = request.getfixturevalue("postgres_url")
+    history = History(place, mask=Mask(), rate=100.0, now=hands)
     await history.open()
     yield history
     await history.close()
@@ -90,6 +96,37 @@ async def test_filters(history: History):
     assert await history.count(Filter()) == 3
 
 
+async def test_postgresql_that_is_away_is_told(unique: Callable[[str], str]):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    history = History(f"postgresql://nobody@127.0.0.1:{port}/none", mask=Mask())
+    with pytest.raises(CeleriacError, match=f"the history at 127.0.0.1:{port}/none cannot be used"):
+        await history.open()
+    await history.close()
+
+
+async def test_the_schema_of_postgresql_is_made_and_kept(
+    postgres_server: PostgresServer, unique: Callable[[str], str]
+):
+    schema = unique("history").replace("-", "_")
+    for known in (False, True):
+        history = History(postgres_server.url(schema), mask=Mask(), now=lambda: NOW)
+        await history.open()
+        assert (await history.task("a") is not None) is known
+        await history.take(events_of("a", "task-failed", args="('nul \x00 and half \ud800',)"))
+        (found,) = await history.ids(Filter(text="nul \\x00 and"), 10)
+        assert found == "a"
+        await history.close()
+    with postgres_server.client(schema) as connection:
+        connection.execute("UPDATE version SET number = 99")
+    history = History(postgres_server.url(schema), mask=Mask())
+    with pytest.raises(CeleriacError, match="is of version 99"):
+        await history.open()
+    await history.close()
+    with postgres_server.client(schema) as connection:
+        connection.execute(f"DROP SCHEMA {schema} CASCADE")
+
+
 async def test_text_that_looks_like_a_query_is_only_text(history: History):
     await history.take(events_of("a", args="""('" OR 1=1 --', '%')"""))
     assert await history.ids(Filter(text='" OR 1=1'), 10) == ["a"]
@@ -110,7 +147,7 @@ async def test_errors_are_grouped_and_their_tracebacks_kept_once(history: Histor
     assert await history.count(Filter(group=group.group)) == 30
     (attempt,) = await history.attempts("t7")
     assert "ValueError: no" in attempt.traceback
-    rows = await history._fetch("SELECT count(*) FROM traceback", [])
+    rows = await history._store.fetch("SELECT count(*) FROM traceback", [])
     assert rows == [(1,)]
 
 

@@ -5,6 +5,7 @@ import html
 import http.client
 import re
 import uuid
+from pathlib import Path
 
 from celery import Celery, chord, signature
 
@@ -223,3 +224,17 @@ def test_nothing_leads_out_of_the_dashboard(site: Site):
         location = site.post("do/tasks", action="none", back=back)
         assert location.startswith("../")
         assert "//" not in location
+
+
+def test_a_history_in_postgresql(fleet: str, shop: Celery, tmp_path: Path, postgres_url: str):
+    text = uuid.uuid4().hex
+    with Site(fleet, tmp_path, ["--history", postgres_url]) as site:
+        site.shows("workers", "shop@test")
+        id = shop.send_task("tests.web.shop.fail", [text]).id
+        assert f"ValueError('{text}')" in html.unescape(site.told(id, "FAILURE"))
+        assert id in site.page(f"tasks?text={text}&state=FAILURE&since=1h")
+        assert "tests.web.shop.fail" in site.page("errors")
+        site.post("do/tasks", action="forget", id=id, back="tasks")
+        assert id not in site.page(f"tasks?text={text}")
+        assert f"forget {id}" in site.page("about")
+    assert not (tmp_path / "history.db").exists()

@@ -35,12 +35,11 @@ HEARD = 0.5
 @click.option("--json", "as_object", is_flag=True, help="With --once: an object.")
 @click.option(
     "--history",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
+    metavar="FILE|URL",
     help="Keeps what became of tasks; else it is forgotten at the end.",
 )
 @takes_source
-def top(source: Source, plain: bool, once: bool, as_object: bool, history: Path | None) -> None:
+def top(source: Source, plain: bool, once: bool, as_object: bool, history: str | None) -> None:
     """Watch tasks, queues, workers and errors; cancel tasks, run them again, pause queues.
 
     Keys: 1 to 4 or Tab for the tables, / filter, s sort, t or F5 workflow, k cancel, K terminate, r run again, p pause,
@@ -52,14 +51,14 @@ def top(source: Source, plain: bool, once: bool, as_object: bool, history: Path 
     with ExitStack() as stack:
         if history is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="celeriac-top-"))
-            history = Path(folder) / "history.db"
+            history = str(Path(folder) / "history.db")
         if once or plain:
             asyncio.run(_print(app, history, once=once, as_object=as_object))
         else:
             asyncio.run(_show(app, history))
 
 
-async def _show(app: App, history: Path) -> None:
+async def _show(app: App, history: str) -> None:
     try:
         from celeriac.cli.top_app import TopApp
     except ImportError as error:
@@ -70,7 +69,7 @@ async def _show(app: App, history: Path) -> None:
         await TopApp(monitor).run_async()
 
 
-async def _print(app: App, history: Path, *, once: bool, as_object: bool) -> None:
+async def _print(app: App, history: str, *, once: bool, as_object: bool) -> None:
     async with app, Monitor(app, history) as monitor:
         await asyncio.sleep(HEARD)
         await seed(monitor)

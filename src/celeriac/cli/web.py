@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,11 +30,10 @@ ROLES = "read, write"
 @click.option("-p", "--port", type=click.IntRange(0, 65535), default=5555, show_default=True, metavar="PORT")
 @click.option(
     "--history",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("celeriac-history.db"),
+    default="celeriac-history.db",
     show_default=True,
-    metavar="FILE",
-    help="Keeps what became of tasks.",
+    metavar="FILE|URL",
+    help="Keeps what became of tasks: a file, or a PostgreSQL database.",
 )
 @click.option(
     "--user",
@@ -58,7 +56,7 @@ def web(
     source: Source,
     host: str,
     port: int,
-    history: Path,
+    history: str,
     users: Sequence[str],
     trust_header: str | None,
     hosts: Sequence[str],

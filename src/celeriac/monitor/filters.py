@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,9 +32,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None = None
     until: float | None = None
 
-    def clause(self) -> tuple[str, list[Any]]:
-        """Return the condition in SQL, for the table ``task``, and its parameters."""
-        parts, values = ["1"], list[Any]()
+    def clause(self, text_clause: Callable[[str], tuple[str, str]]) -> tuple[str, list[Any]]:
+        """Return the condition in SQL, for the table ``task``, and its parameters.
+
+        :param text_clause: returns those for a text; each store looks for it in its own way.
+        """
+        parts, values = ["1 = 1"], list[Any]()
         for column in ("state", "name", "queue", "worker", "root"):
             if value := getattr(self, column):
                 parts.append(f"task.{column} = ?")
@@ -49,7 +52,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             parts.append("task.changed < ?")
             values.append(self.until)
         if self.text:
-            condition, value = _text_clause(self.text)
+            condition, value = text_clause(self.text)
             parts.append(condition)
             values.append(value)
         return " AND ".join(parts), values
@@ -64,17 +67,6 @@ def read_filter(query: Mapping[str, str], now: float = 0.0) -> Filter:
     # A search cannot hold a NUL, and no name has one that it would miss.
     texts = {name: text for name in names if (text := query.get(name, "").replace("\0", "").strip())}
     return Filter(**texts, since=_time(query.get("since"), now), until=_time(query.get("until"), now))
-
-
-def _text_clause(text: str) -> tuple[str, str]:
-    if len(text) < 3:  # the index holds three characters each
-        return "(task.name || ' ' || task.id LIKE ? ESCAPE '\\')", f"%{_plain(text)}%"
-    quoted = text.replace('"', '""')
-    return "task.seq IN (SELECT rowid FROM task_text WHERE task_text MATCH ?)", f'"{quoted}"'
-
-
-def _plain(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def _time(text: str | None, now: float) -> float | None:

@@ -45,7 +45,7 @@ _DISPENSABLE = frozenset({"task-sent", "task-received", "task-started", "task-su
 class Monitor:
     """Watches the workers of an app's broker.
 
-    :param path: of the file that keeps the history.
+    :param path: of the file that keeps the history, or the URL of a PostgreSQL database.
     :param mask: names whose values are hidden.
 
     Within ``async with`` it listens.
@@ -54,7 +54,7 @@ class Monitor:
     def __init__(
         self,
         app: App,
-        path: Path,
+        path: Path | str,
         *,
         mask: tuple[str, ...] = NAMES,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state

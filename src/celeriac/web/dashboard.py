@@ -182,13 +182,13 @@ def dashboard(
     """Return the dashboard of an app, to be mounted in an ASGI application, or served alone.
 
     :param authorize: says what the sender of a request may do; without it only this machine is answered.
-    :param history: the file that keeps what became of tasks; ``celeriac-history.db`` by default.
+    :param history: the file that keeps what became of tasks, ``celeriac-history.db`` by default; or the URL of a
+        PostgreSQL database, which keeps it in the schema ``celeriac_history`` or that of the URL.
     :param read_only: nobody may change anything.
     :param hosts: hosts besides the loopback's that may be asked for. With ``authorize`` the default is any.
     :param mask: parts of the names whose values are hidden.
     """
-    path = Path(history) if history is not None else Path("celeriac-history.db")
-    monitor = Monitor(app, path, mask=tuple(mask))
+    monitor = Monitor(app, history if history is not None else "celeriac-history.db", mask=tuple(mask))
     return Dashboard(monitor, Settings(authorize=authorize, read_only=read_only, hosts=hosts))
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from pathlib import Path
 
 import uvicorn
 
@@ -37,7 +36,7 @@ async def serve(
     *,
     host: str,
     port: int,
-    history: Path,
+    history: str,
     authorize: Authorize | None,
     hosts: Sequence[str] | None,
     read_only: bool,
