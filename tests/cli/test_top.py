@@ -181,7 +181,8 @@ async def test_it_quits(tmp_path: Path):
         assert made.top.return_code == 0
 
 
-def test_in_a_real_terminal(project: Project):
+@pytest.mark.parametrize("leave", [pytest.param(b"q", id="quit"), pytest.param(b"", id="terminal closed")])
+def test_in_a_real_terminal(project: Project, leave: bytes):
     project.bury("shop.add")
     screen, device = os.openpty()
     termios.tcsetwinsize(device, (24, 100))
@@ -194,13 +195,14 @@ def test_in_a_real_terminal(project: Project):
     seen = b""
     while b"dead 1" not in seen or b"Workers" not in seen:
         seen += os.read(screen, 65536)
-    os.write(screen, b"q")
-    with contextlib.suppress(OSError):  # nobody holds the other end any more
-        while part := os.read(screen, 65536):
-            seen += part
+    if leave:
+        os.write(screen, leave)
+        with contextlib.suppress(OSError):  # nobody holds the other end any more
+            while part := os.read(screen, 65536):
+                seen += part
+    os.close(screen)
     assert top.wait(WAIT) == 0
     assert b"\x1b[31m" not in seen
-    os.close(screen)
 
 
 def test_one_look(project: Project):

@@ -6,6 +6,8 @@ stands in the last line. Text of tasks is never markup, and no character of it a
 
 from __future__ import annotations
 
+import select
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import ClassVar
@@ -153,6 +155,8 @@ class TopApp(App[None]):
 
     async def follow(self) -> None:
         """Look, and draw what is there now."""
+        if _has_hung_up():
+            self.exit()  # nobody sees it: without its terminal it would run for ever
         if self._looking:
             return  # the broker takes its time: the next look comes later
         self._looking = True
@@ -298,3 +302,12 @@ def _chosen(shown: DataTable[Text]) -> str:
     if not shown.row_count:
         return ""
     return shown.coordinate_to_cell_key(shown.cursor_coordinate).row_key.value or ""
+
+
+def _has_hung_up() -> bool:
+    """Whether the terminal is gone; ``SIGHUP`` tells only who it controls."""
+    if sys.__stdin__ is None or not hasattr(select, "poll"):
+        return False
+    terminal = select.poll()
+    terminal.register(sys.__stdin__.fileno(), 0)
+    return any(state & select.POLLHUP for _, state in terminal.poll(0))
