@@ -123,6 +123,13 @@ RELEASE = f"""
     SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
 
+# What was taken without an answer was never handed out, so it goes back as it was.
+FREE_STRAYS = f"""
+    WITH freed AS (
+        UPDATE celeriac_message SET owner = NULL WHERE owner = $1 AND id <> ALL($2::bigint[]) RETURNING queue)
+    SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
+    UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
+
 _HELD = "unnest($1::bigint[], $2::integer[]{more}) AS given (id, owner{names})"
 _SAME = "message.id = given.id AND message.owner = given.owner"
 

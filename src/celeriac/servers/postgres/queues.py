@@ -27,6 +27,7 @@ from celeriac.servers.postgres.housekeeping import Housekeeping
 from celeriac.servers.postgres.link import PostgresLink
 from celeriac.servers.postgres.owners import Owners
 from celeriac.servers.postgres.sleeping import FALL_ASLEEP, channel_of, channels_of
+from celeriac.servers.postgres.strays import Strays
 from celeriac.servers.queue_rows import NewMessage, Settlement, lost_delivery, split_by_size
 from celeriac.servers.row_subscription import Taken
 from celeriac.set_aside import Cap
@@ -67,6 +68,7 @@ class Queues:
     """The queues of one database: what the parts of one broker share.
 
     :ivar cap: how much the failed list keeps.
+    :ivar strays: what this process holds; who settles messages takes them off.
     :ivar returns: how often messages were put back by this process, which may now come before those that it took last.
     """
 
@@ -78,6 +80,7 @@ class Queues:
             connections, "queues", "board", unavailable=BrokerUnavailable, refused=BrokerError
         )
         self.owners = Owners(self.link, clock, lease)
+        self.strays = Strays(clock)
         self.process = uuid4().hex
         self.housekeeping = Housekeeping(self.link, clock)
         self.publish: Coalescer[NewMessage, None] = Coalescer(
@@ -219,7 +222,15 @@ class Queues:
         self.connections.join(self)
         owner = await self.owners.hold()
         queues, priorities, floors = ([place[number] for place in places] for number in range(3))
-        rows = await self.link.fetch(sql.TAKE, owner, queues, priorities, floors, now + ahead, now)
+        if self.strays.are_to_be_looked_for():
+            await self._put_strays_back(owner)
+        async with self.strays.turn:
+            try:
+                rows = await self.link.fetch(sql.TAKE, owner, queues, priorities, floors, now + ahead, now)
+            except BaseException:
+                self.strays.suspect()
+                raise
+            self.strays.took([row["id"] for row in rows])
         if not rows:
             return Taken(), {}
         order = {(queue, priority): number for number, (queue, priority, _) in enumerate(places)}
@@ -248,6 +259,8 @@ class Queues:
         if due is not None and not due > 0:  # a time that is no number is due, too
             found |= bool(await self._changing(sql.COME_DUE))
             due = 0.05
+        if owners.own is not None and self.strays.are_to_be_looked_for():
+            found |= await self._put_strays_back(owners.own)
         dead = owners.dead_among(row["unlocked"], row["expired"], row["up"])
         if dead:
             found |= bool(await self._changing(sql.RECOVER, dead, await owners.lock_class()))
@@ -290,6 +303,7 @@ class Queues:
             if self.owners.own is not None:
                 await self.link.fetch(sql.RELEASE, self.owners.own)
             await self.owners.let_go()
+        self.strays.clear()
         self._known.clear()
         await self.connections.leave(self)
 
@@ -312,8 +326,14 @@ class Queues:
         alone = len(by_verb) == 1 and not marked
         held = await (self.link.run(whole) if alone else self.link.transact(whole))
         self.housekeeping.settled(len(held))
+        self.strays.let_go([one.id for one in settlements])
         self._returned({one.queue for one in settlements if one.verb in _STAYS})
         return [None if one.id in held else lost_delivery(one) for one in settlements]
+
+    async def _put_strays_back(self, owner: int) -> bool:
+        """Return whether there were any."""
+        async with self.strays.turn:
+            return bool(await self._changing(sql.FREE_STRAYS, owner, self.strays.held))
 
     async def _changing(self, statement: str, *values: Any) -> list[str]:
         """Run a statement that puts messages back; return the queues that got some."""

@@ -7,7 +7,7 @@ second landing. If the server refuses a batch, each decision is landed alone, so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -121,7 +121,7 @@ class PostgresSettlements:
             values += [[one.id for one in failed], *sql.failed_columns(failed), cap.most, cap.seconds]
         found = await self._link.fetch(_LAND_FAILED if failed else _LAND, *values)
         gone = {row["id"] for row in found}
-        self._landed(len(gone), queues)
+        self._landed([ending.settlement.id for ending in endings], queues)
         return [
             () if ending.settlement.id in gone else lost_delivery(ending.settlement) for ending in endings
         ]
@@ -129,11 +129,17 @@ class PostgresSettlements:
     async def _land_all(self, endings: Sequence[Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
         answers = await self._link.transact(lambda connection: self._land_each(connection, endings))
         queues = {message.queue for ending in endings for message in ending.messages}
-        self._landed(len(endings), queues)
+        over = [
+            ending.settlement.id
+            for ending, answer in zip(endings, answers, strict=True)
+            if isinstance(answer, DeliveryLost) or not (answer or ending.waits)
+        ]
+        self._landed(over, queues)
         return answers
 
-    def _landed(self, count: int, queues: set[str]) -> None:
-        self._queues.housekeeping.settled(count)
+    def _landed(self, over: Collection[int], queues: set[str]) -> None:
+        self._queues.housekeeping.settled(len(over))
+        self._queues.strays.let_go(over)
         self._queues.published(queues)
         self.results.stored()
 
