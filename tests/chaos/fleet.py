@@ -28,8 +28,8 @@ class Fleet:
         self._celeriac: list[LoggedProcess] = []
         self._celery: list[LoggedProcess] = []
         self._started = 0
-        self.deaths: dict[int, float] = {}
-        """When each celeriac worker was killed, or had stopped, by its process id."""
+        self.deaths: dict[int, tuple[float, float]] = {}
+        """From when until when each celeriac worker was killed, or stopped, by its process id."""
         self._ever: list[LoggedProcess] = []
         self.pids: set[int] = set()
         """The process ids of all celeriac workers there have been; who else ran something is Celery's."""
@@ -56,9 +56,9 @@ class Fleet:
 
     async def kill_one(self, dice: random.Random) -> None:
         """SIGKILL a celeriac worker."""
-        worker = self._pick(dice)
+        worker, began = self._pick(dice), time.monotonic()
         await asyncio.to_thread(worker.kill)
-        self.deaths[worker.pid] = time.monotonic()
+        self.deaths[worker.pid] = began, time.monotonic()
         await self.fill()
 
     async def stop_one(self, dice: random.Random) -> None:
@@ -97,8 +97,9 @@ class Fleet:
         return self._celeriac.pop(dice.randrange(len(self._celeriac)))
 
     async def _stop(self, worker: LoggedProcess) -> None:
+        began = time.monotonic()
         status = await asyncio.to_thread(worker.stop, timeout=GRACE + 10)
-        self.deaths[worker.pid] = time.monotonic()
+        self.deaths[worker.pid] = began, time.monotonic()
         if status != 0:
             self.complaints.append(
                 f"worker {worker.pid} was asked to stop and ended with {status}:\n{worker.output}"

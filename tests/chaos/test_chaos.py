@@ -26,7 +26,7 @@ async def test_no_task_is_lost_and_none_runs_twice_without_excuse():
 def judged(
     call: PlannedCall,
     *runs: Run,
-    deaths: dict[int, float] | None = None,
+    deaths: dict[int, tuple[float, float]] | None = None,
     outages: tuple[tuple[float, float], ...] = (),
     uncertain: dict[str, int] | None = None,
     received: tuple[float, ...] = (),
@@ -47,9 +47,15 @@ def test_a_call_that_never_ended_is_lost():
 def test_what_ran_twice_is_a_fault_unless_there_is_an_excuse():
     twice = Run("a", 0, 1, 5.0, 5.1), Run("a", 0, 2, 7.0, 7.1)
     assert judged(QUICK, *twice).duplicates
-    assert not judged(QUICK, *twice, deaths={1: 5.05}).duplicates
+    assert not judged(QUICK, *twice, deaths={1: (5.05, 5.05)}).duplicates
     assert not judged(QUICK, *twice, outages=((4.0, 5.05),)).duplicates
     assert not judged(QUICK, *twice, uncertain={"a": 1}).duplicates
+
+
+def test_others_may_take_over_before_it_is_known_that_a_worker_is_gone():
+    twice = Run("a", 0, 1, 5.0), Run("a", 0, 2, 5.3, 5.4)
+    assert not judged(QUICK, *twice, deaths={1: (5.1, 6.0)}).duplicates
+    assert judged(QUICK, *twice, deaths={1: (5.35, 6.0)}).duplicates, "it lived when the second run began"
 
 
 def test_what_celery_held_too_long_is_restored_once_and_marked():
@@ -67,9 +73,9 @@ def test_what_celery_held_too_long_is_restored_once_and_marked():
 
 def test_no_excuse_that_has_nothing_to_do_with_it():
     twice = Run("a", 0, 1, 5.0, 5.1), Run("a", 0, 2, 9.0, 9.1)
-    assert judged(QUICK, *twice, deaths={2: 5.05}).duplicates, "another worker died"
-    assert judged(QUICK, *twice, deaths={1: 8.0}).duplicates, "it died long after the run"
-    assert judged(QUICK, *twice, deaths={1: 9.5}).duplicates, "it died after the second run began"
+    assert judged(QUICK, *twice, deaths={2: (5.05, 5.05)}).duplicates, "another worker died"
+    assert judged(QUICK, *twice, deaths={1: (8.0, 8.0)}).duplicates, "it died long after the run"
+    assert judged(QUICK, *twice, deaths={1: (9.5, 9.5)}).duplicates, "it died after the second run began"
     assert judged(QUICK, *twice, outages=((1.0, 2.0), (8.0, 9.0))).duplicates, "the server was up"
     assert judged(QUICK, *twice, uncertain={"b": 1}).duplicates, "another call was sent twice"
     assert judged(QUICK, *twice, Run("a", 0, 3, 9.5, 9.6), uncertain={"a": 1}).duplicates, "twice, not thrice"

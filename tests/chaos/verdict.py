@@ -21,13 +21,14 @@ SETTLING = 1.0
 class Trouble:
     """What went wrong on purpose, and what Celery held.
 
-    :param deaths: when each celeriac worker was gone, by process id.
+    :param deaths: between which moments each celeriac worker was ended, by process id; on a busy machine its end is
+        known a moment after others have taken over.
     :param outages: from when until when the server was down.
     :param uncertain: how often each call was sent without an answer.
     :param received: when Celery workers received each message, by task id and number of retries.
     """
 
-    deaths: Mapping[int, float]
+    deaths: Mapping[int, tuple[float, float]]
     outages: Sequence[tuple[float, float]]
     uncertain: Mapping[str, int]
     received: Mapping[tuple[str, int], Sequence[float]]
@@ -84,9 +85,10 @@ def _judge_attempt(
 
 def _excuse(run: Run, again: Run, trouble: Trouble) -> str | None:
     settled = (run.end or again.begin) + SETTLING
-    died = trouble.deaths.get(run.pid)
-    if died is not None and run.begin <= died <= again.begin and (run.end is None or died <= settled):
-        return "its worker was gone"
+    if run.pid in trouble.deaths:
+        at, known = trouble.deaths[run.pid]
+        if run.begin <= known and at <= again.begin and (run.end is None or at <= settled):
+            return "its worker was gone"
     if any(begin <= settled and run.begin <= end for begin, end in trouble.outages):
         return "the server was down"
     return None
