@@ -26,8 +26,9 @@ MISSING = (
     "hand: `sudo apt-get install redis-server` (Debian, Ubuntu) or `brew install redis` (macOS)."
 )
 # Sentinels look and tell every 1 to 10 s; a test need not wait for that. A Sentinel turns a replica back that was
-# promoted without its knowledge for four publish periods: that one must outlast a failover.
-HASTE = ("info-period", "100", "publish-period", "500", "ping-period", "100", "ask-period", "100")
+# promoted without its knowledge for four publish periods: that one must outlast a failover. It promotes no replica, and
+# turns no former primary back, that it has not heard of for two or three info periods, which on a busy machine pass.
+HASTE = ("info-period", "300", "publish-period", "500", "ping-period", "100", "ask-period", "100")
 
 FAILOVERS = 20
 """How often a failover is ordered at the most."""

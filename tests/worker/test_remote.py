@@ -323,6 +323,8 @@ async def test_malformed_requests_stop_and_delay_nobody(
 async def test_random_requests_stop_nobody(
     app: Celeriac, client: celery.Celery, caplog: pytest.LogCaptureFixture
 ) -> None:
+    gc.collect()  # what other tests left is told here, and not in the end
+    caplog.clear()
     fanout = app.connections().broker.fanout
     assert fanout is not None
     choice = random.Random(7)
