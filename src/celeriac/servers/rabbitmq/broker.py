@@ -6,6 +6,7 @@ and clients can use them too.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakSet
@@ -156,18 +157,12 @@ class AmqpBroker:
 
     async def depth(self, queue: str) -> int:
         with self.link.translated(BrokerUnavailable, BrokerError):
-            while True:
-                before = self._buffered(queue)
-                count = await self._topology.count(queue) or 0
-                for subscription in tuple(self._subscriptions):
-                    await subscription.catch_up()
-                if before == self._buffered(queue):
-                    return count + before
+            return (await self._state(queue)).waiting
 
     async def survey(self, queues: Sequence[str]) -> Survey:
         with self.link.translated(BrokerUnavailable, BrokerError):
             return Survey(
-                [await self._state(queue) for queue in queues],
+                await asyncio.gather(*map(self._state, queues)),
                 sum(await self._topology.count_delayed()),
                 None,
                 await self._topology.count(self._dead.queue) or 0,
@@ -175,8 +170,13 @@ class AmqpBroker:
             )
 
     async def _state(self, queue: str) -> QueueState:
-        count, consumers = await self._topology.count_both(queue)
-        return QueueState(queue, count + self._buffered(queue), (), consumers)
+        while True:
+            before = self._buffered(queue)
+            count, consumers = await self._topology.count_both(queue)
+            for subscription in tuple(self._subscriptions):
+                await subscription.catch_up()
+            if before == self._buffered(queue):
+                return QueueState(queue, count + before, (), consumers)
 
     async def takers(self, queue: str) -> int:
         with self.link.translated(BrokerUnavailable, BrokerError):
