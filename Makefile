@@ -143,7 +143,7 @@ screenshots: venv chromium  ## take the pictures of the documentation anew
 chaos: venv redis-server rabbitmq-server postgresql  ## kill, stop and cut off workers and tickers for minutes, look for what is lost or done twice (ARGS='ticks --seed 7', ARGS='--broker postgres --trial all', ARGS=--help)
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-fuzz: venv redis-server rabbitmq-server  ## look for inputs that break a promise (ARGS='--seed 7 --seconds 60 decode', ARGS=--help)
+fuzz: venv redis-server rabbitmq-server postgresql  ## look for inputs that break a promise (ARGS='--seed 7 --seconds 60 decode', ARGS=--help)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:  ## remove what the targets made

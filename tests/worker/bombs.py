@@ -1,4 +1,4 @@
-"""Run as a process that may have little memory: bombs of every codec as messages and as results, on Redis or SQLite.
+"""Run as a process that may have little memory: bombs of every codec as messages and as results, on Redis or in tables.
 
 Prints a line of JSON: what became of each, whether a task runs afterwards, and what the process took.
 """
@@ -16,6 +16,7 @@ import zlib
 from typing import Any
 
 import brotli
+import psycopg
 import zstandard
 
 import redis
@@ -96,6 +97,15 @@ def put(place: str, task_id: str, record: bytes) -> None:
     if place.startswith("redis"):
         with redis.Redis.from_url(place) as client:
             client.set(f"celery-task-meta-{task_id}", record, ex=600)
+        return
+    if place.startswith("postgresql"):
+        address, _, schema = place.partition("?schema=")
+        with psycopg.connect(address, options=f"-c search_path={schema}", autocommit=True) as rows:
+            rows.execute(
+                "INSERT INTO celery_taskmeta (id, task_id, status, result) "
+                "VALUES (nextval('task_id_sequence'), %s, 'SUCCESS', %s)",
+                [task_id, record],
+            )
         return
     connection = sqlite3.connect(place.removeprefix("sqlite:///"))
     with connection:

@@ -11,11 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("kind", ["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/bombs.db"
+    return str(request.getfixturevalue("redis_url" if request.param == "redis" else "postgres_url"))
+
+
 async def test_bombs_of_every_codec_are_refused_within_little_memory(
-    kind: str, redis_url: str, tmp_path: Path, unique: Callable[[str], str]
+    place: str, unique: Callable[[str], str]
 ):
-    place = redis_url if kind == "redis" else f"sqlite:///{tmp_path}/bombs.db"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.worker.bombs", place, unique("bombs"), cwd=ROOT,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -25,5 +30,5 @@ async def test_bombs_of_every_codec_are_refused_within_little_memory(
     found = json.loads(out)
     refusals = {"MalformedMessage", "ContentRefused"}
     assert {name: said for name, said in found["said"].items() if said not in refusals} == {}
-    assert len(found["said"]) == (29 if kind == "redis" else 3)
+    assert len(found["said"]) == (29 if place.startswith("redis") else 3)
     assert found["alive"] == "'alive'"
