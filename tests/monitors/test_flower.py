@@ -30,6 +30,11 @@ class Flower:
         self._env = os.environ | {"MONITORED": url, "FLOWER_UNAUTHENTICATED_API": "true"}
         self.process: LoggedProcess | None = None
 
+    @property
+    def address(self) -> str:
+        """The beginning of its URLs."""
+        return f"http://127.0.0.1:{self._port}"
+
     def __enter__(self) -> Self:
         command = [
             sys.executable,
@@ -53,7 +58,7 @@ class Flower:
     def _ask(self, path: str, given: dict[str, Any] | None) -> tuple[int, str]:
         data = None if given is None else urllib.parse.urlencode(given).encode()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", data, PATIENCE) as answer:
+            with urllib.request.urlopen(f"{self.address}{path}", data, PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -252,6 +252,8 @@ async def test_queues_slots_and_limits_are_changed(app: Celeriac, client: celery
         sleeper.go.clear()
         limited = {"ok": "time limits set successfully"}
         assert await ask(client, "time_limit", task_name="tasks.sleep", soft=None, hard=0.2) == limited
+        told = await ask(client, "registered", taskinfoitems=["time_limit", "soft_time_limit"])
+        assert "tasks.sleep [time_limit=0.2]" in told
         with pytest.raises(Exception, match=r"(?i)time ?limit"):
             await (await sleeper.task.send(5)).wait(20)
         assert await ask(client, "time_limit", task_name="nope", hard=1) == {"error": "unknown task"}

@@ -98,6 +98,7 @@ class Facts(msgspec.Struct, frozen=True):
     :param queues: returns the queues that the worker takes from now.
     :param running: returns the attempts whose bodies run now.
     :param reserved: returns the messages that were taken from their queues and have no slot yet.
+    :param limits: the soft and hard time limits that remote control changed, by the names of tasks.
     :param pool_name: the kind of its pool.
     :param hear_revoked: takes over ids that a worker of Celery has revoked.
     """
@@ -110,6 +111,7 @@ class Facts(msgspec.Struct, frozen=True):
     running: Callable[[], Sequence[Attempt]]
     reserved: Callable[[], Sequence[Delivery]]
     rate_limits: RateLimits
+    limits: Mapping[str, tuple[float | None, float | None]]
     autoscaler: Autoscaler
     pool: Pool
     pool_name: str
@@ -315,6 +317,9 @@ class Inspecting:
         values = {item: getattr(task.options, _OPTIONS.get(item, item), None) for item in items}
         if "rate_limit" in values:
             values["rate_limit"] = self._facts.rate_limits.of(task.name)
+        if task.name in self._facts.limits:
+            changed = dict(zip(("soft_time_limit", "time_limit"), self._facts.limits[task.name], strict=True))
+            values |= {item: changed[item] for item in values.keys() & changed.keys()}
         told = " ".join(f"{item}={value}" for item, value in values.items() if value is not None)
         return f"{task.name} [{told}]" if told else task.name
 

@@ -115,6 +115,7 @@ def make_remote(
         parts.bodies.running,
         parts.consumer.reserved,
         parts.rate_limits,
+        parts.bodies.limits,
         autoscaler,
         pool,
         choice.title,
