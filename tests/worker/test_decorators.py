@@ -84,6 +84,17 @@ async def test_a_decorator_supplies_an_argument_by_name(app: Celeriac):
     assert await result_of(app, charge, Order(7)) == "SESSION 8"
 
 
+async def test_two_decorators_supply_one_each(app: Celeriac):
+    @app.task
+    @with_session
+    @with_named
+    def charge(first: str, order: Order, *, session: str) -> str:
+        return f"{first} {order.number + 1} {session}"
+
+    assert await result_of(app, charge, Order(7)) == "SESSION 8 SESSION"
+    assert await result_of(app, charge, order=Order(7)) == "SESSION 8 SESSION"
+
+
 @pytest.mark.parametrize("bind", [False, True])
 async def test_the_context_comes_where_the_function_has_it(app: Celeriac, bind: bool):
     def charge(session: str, ctx: Context, order: int) -> list[Any]:

@@ -52,7 +52,12 @@ class WrappedArguments(Arguments):
         self._plain = plain
         places = sum(p.kind in POSITIONAL for p in _signature(function))
         ahead = range(1, places + (plain.context_parameter is None))
-        self._readings = [plain, *(made(supplied=count) for count in ahead), made(some_named=True)]
+        self._readings = [
+            plain,
+            *(made(supplied=count) for count in ahead),
+            made(some_named=True),
+            *(made(supplied=count, some_named=True) for count in ahead),
+        ]
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         reading = self._reading(args, kwargs)
