@@ -9,7 +9,7 @@ import celery
 import pytest
 
 from celeriac import Celeriac, Retry
-from celeriac.errors import BrokerError, BrokerUnavailable, TaskNotFound
+from celeriac.errors import BackendError, BrokerError, BrokerUnavailable, TaskNotFound
 from celeriac.servers.rabbitmq import AmqpBroker
 from tests.docs.pages import ROOT
 from tests.servers import RabbitServer
@@ -55,6 +55,7 @@ async def test_the_documented_user_can_do_all(url: str):
                 await (await app.send_task("shop.unknown", [1])).wait(timeout=20)
             await app.cancel("an id")
             assert await app.connections().broker.examine(["celery"]) == []
+            assert await app.connections().backend.examine() == []
         assert len(await app.connections().broker.dead.list()) == 1
 
 
@@ -102,6 +103,18 @@ async def test_the_trial_of_rights_leaves_nothing_behind(rabbit_server: RabbitSe
     vhost = url.rpartition("/")[2]
     for listed in ("list_queues", "list_exchanges"):
         assert "celer" not in rabbit_server.control("-q", listed, "-p", vhost, "name")
+
+
+async def test_what_results_need_is_tried_too(rabbit_server: RabbitServer):
+    url, _ = make_limited(rabbit_server, "^$", "^amq.default$", "^$")
+    async with Celeriac("shop", "memory://", url.replace("amqp://", "rpc://")) as app:
+        [finding] = await app.connections().backend.examine()
+    assert re.search(r"lacks rights to '[0-9a-f-]{36}' \(configure, read\): this user can wait", finding.text)
+    async with Celeriac("shop", "memory://", url) as app:
+        with pytest.raises(
+            BackendError, match=r"rights to '[0-9a-f]{32}' \(configure\), so no result can be stored"
+        ):
+            await app.connections().backend.examine()
 
 
 @pytest.mark.parametrize("there", [True, False])

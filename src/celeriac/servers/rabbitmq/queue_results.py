@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from uuid import uuid4
 
 from celeriac.backend import ChordStore, EncodedResult, Replies
 from celeriac.board import Board
@@ -33,6 +34,7 @@ from celeriac.servers.rabbitmq.protocol.errors import (
 )
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.results import ResultMessages
+from celeriac.servers.rabbitmq.trial import examine_results
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import SUCCESS, ResultRecord
 
@@ -126,7 +128,10 @@ class AmqpBackend:
 
     async def examine(self) -> Sequence[Finding]:
         with self._link.translated(BackendUnavailable, BackendError):
-            return await self._link.examine()
+            return [
+                *await self._link.examine(),
+                *await examine_results(self._link, queue_of(str(uuid4())), stored_there=True),
+            ]
 
     async def close(self) -> None:
         watcher, self._watcher = self._watcher, None

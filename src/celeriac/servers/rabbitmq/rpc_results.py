@@ -30,6 +30,7 @@ from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable, is_too_large
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.results import ResultMessages
+from celeriac.servers.rabbitmq.trial import examine_results
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import SUCCESS, ResultRecord
 
@@ -140,7 +141,10 @@ class RpcBackend:
 
     async def examine(self) -> Sequence[Finding]:
         with self._link.translated(BackendUnavailable, BackendError):
-            return await self._link.examine()
+            return [
+                *await self._link.examine(),
+                *await examine_results(self._link, str(uuid.uuid4()), stored_there=False),
+            ]
 
     async def close(self) -> None:
         for task in (self._tender, self._reader):

@@ -36,6 +36,7 @@ class Trial:
 
     def __init__(self, link: Link, topology: Topology, ledger: str, dead: str) -> None:
         self._link = link
+        self._rights = _Rights(link)
         self._topology = topology
         self._ledger = ledger
         self._dead = dead
@@ -44,7 +45,7 @@ class Trial:
     async def examine(self, queues: Sequence[str]) -> list[Finding]:
         """Return what does not work for want of a right. Raises ``Refused`` where no task can be sent or taken."""
         lacking = [part for queue in queues for part in await self._lacking_for_queue(queue)]
-        lacking += await self._lacking_for_sending()
+        lacking += await self._rights.lacking_for_sending()
         if lacking:
             raise Refused(
                 f"{_listed(lacking)}; {_FIX}, or have another user declare the queue: then read is enough",
@@ -67,34 +68,23 @@ class Trial:
 
     async def _lacking_for_queue(self, queue: str) -> list[Lack]:
         if await self._topology.count(queue) is not None:
-            return await self._lacking(queue, ["read"])
+            return await self._rights.lacking(queue, ["read"])
         if self._never:
             raise Refused(f"there is no queue {queue!r}, and declare=never forbids to make it", NOT_FOUND)
-        return await self._lacking(queue, _ALL)
-
-    async def _lacking_for_sending(self) -> list[Lack]:
-        """Publish a message to a queue that nobody has, which RabbitMQ drops."""
-        header = write_properties(Properties(), 0)
-        try:
-            await self._link.publish("", f"celeriac.trial.{uuid.uuid4()}", header, b"", mandatory=False)
-        except Refused as error:
-            if error.code != ACCESS_REFUSED:
-                raise
-            return [("amq.default", "write")]
-        return []
+        return await self._rights.lacking(queue, _ALL)
 
     async def _lacking_for_delays(self) -> list[Lack]:
         first, last = self._topology.delaying[0], self._topology.delaying[-1]
         lacking = await self._lacking_to_make(DELAYED_EXCHANGE)
         for name in (first, last):
             lacking += await self._lacking_to_make(name)
-            lacking += await self._lacking(name, ["write"])
+            lacking += await self._rights.lacking(name, ["write"])
         return lacking
 
     async def _lacking_for_ledger(self) -> list[Lack]:
         # The worker declares the exchange even where it is there already.
         rights = [right for right in _ALL if right != "configure" or not self._never]
-        return [*await self._lacking(self._ledger, rights), *await self._lacking_for_own_queue()]
+        return [*await self._rights.lacking(self._ledger, rights), *await self._lacking_for_own_queue()]
 
     async def _lacking_for_own_queue(self) -> list[Lack]:
         """Make a queue as workers make it to follow the ledger, and delete it."""
@@ -106,36 +96,71 @@ class Trial:
             if error.code != ACCESS_REFUSED:
                 raise
             return [("amq.gen-...", "configure")]
-        return await self._lacking("amq.gen-celeriac-trial", ["write", "read"])
+        return await self._rights.lacking("amq.gen-celeriac-trial", ["write", "read"])
 
     async def _lacking_for_dead_letters(self) -> list[Lack]:
-        return [*await self._lacking_to_make(self._dead), *await self._lacking(self._dead, ["read"])]
+        return [*await self._lacking_to_make(self._dead), *await self._rights.lacking(self._dead, ["read"])]
 
     async def _lacking_to_make(self, name: str) -> list[Lack]:
         """Return what is missing to make a queue or an exchange of this name, if it is not there."""
         for look in (methods.look_for_exchange(name), methods.look_for_queue(name)):
             try:
-                await self._ask(look)
+                await self._rights.ask(look)
             except Refused as error:
                 if error.code != NOT_FOUND:
                     raise
             else:
                 return []
-        return await self._lacking(name, ["configure"])
+        return await self._rights.lacking(name, ["configure"])
 
-    async def _lacking(self, name: str, rights: Sequence[str]) -> list[Lack]:
+
+async def examine_results(link: Link, queue: str, *, stored_there: bool) -> list[Finding]:
+    """Return what does not work with results. Raises ``Refused`` where no result can leave.
+
+    :param queue: a name as queues of results have it.
+    :param stored_there: each result has such a queue, which is made by who stores it; else by who waits.
+    """
+    rights = _Rights(link)
+    lacking = await rights.lacking_for_sending()
+    making = await rights.lacking(queue, ["configure"])
+    if stored_there:
+        lacking += making
+    if lacking:
+        raise Refused(f"{_listed(lacking)}, so no result can be stored; {_FIX}", ACCESS_REFUSED)
+    reading = [*([] if stored_there else making), *await rights.lacking(queue, ["read"])]
+    return _finding(reading, "this user can wait for no result")
+
+
+class _Rights:
+    """Asks which rights this user has."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def lacking(self, name: str, rights: Sequence[str]) -> list[Lack]:
         return [(name, right) for right in rights if not await self._may(right, name)]
+
+    async def lacking_for_sending(self) -> list[Lack]:
+        """Publish a message to a queue that nobody has, which RabbitMQ drops."""
+        header = write_properties(Properties(), 0)
+        try:
+            await self._link.publish("", f"celeriac.trial.{uuid.uuid4()}", header, b"", mandatory=False)
+        except Refused as error:
+            if error.code != ACCESS_REFUSED:
+                raise
+            return [("amq.default", "write")]
+        return []
+
+    async def ask(self, method: Frame) -> None:
+        async with self._link.passing_channel() as channel:
+            await channel.call(method)
 
     async def _may(self, right: str, name: str) -> bool:
         try:
-            await self._ask(_probe(right, name))
+            await self.ask(_probe(right, name))
         except Refused as error:
             return error.code != ACCESS_REFUSED
         return True
-
-    async def _ask(self, method: Frame) -> None:
-        async with self._link.passing_channel() as channel:
-            await channel.call(method)
 
 
 def _probe(right: str, name: str) -> Frame:
