@@ -154,8 +154,10 @@ async def old_transaction(sizes: Sizes) -> Report:
                     rates.append(await _drain(subscription, tenth, takes))
             old.execute("ROLLBACK")
         await broker.close()
+    print("messages a second, by tenths: " + ", ".join(f"{rate:,.0f}" for rate in rates))
     takes.sort()
     slowest = takes[int(len(takes) * 0.99)]
+    print(f"99 of 100 takes need at most {1000 * slowest:.1f} ms")
     problems = []
     if rates[-1] < rates[0] / 2:
         problems.append(f"the last tenth passed at {rates[-1]:,.0f}/s, the first at {rates[0]:,.0f}/s")

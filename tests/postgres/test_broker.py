@@ -200,6 +200,26 @@ class TestLoad:
             old.execute("ROLLBACK")
         assert seconds[1] < 10 * seconds[0]
 
+    async def test_a_take_that_must_walk_far_from_the_beginning_is_rare(self, broker, queue):
+        """What an old transaction keeps is walked over by it: that would soon be all that a worker does."""
+        await publish_many(broker, queue, range(60))
+        take, begun = broker._queues.take, 0
+
+        async def walk(places: object, *limits: int) -> object:
+            nonlocal begun
+            if not any(floor for _, _, floor in places):
+                begun += 1
+                await asyncio.sleep(0.1)
+            return await take(places, *limits)
+
+        broker._queues.take = walk
+        until = time.monotonic() + 1.0
+        async with broker.subscribe([queue]) as subscription:
+            while time.monotonic() < until:
+                (delivery,) = await take_some(subscription, 1)
+                await delivery.receipt.requeue()
+        assert begun == 1
+
     async def test_an_index_that_is_mostly_empty_is_rebuilt_once_a_day(
         self, broker, postgres_server, postgres_schema, queue
     ):

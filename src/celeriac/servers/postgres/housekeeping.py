@@ -24,6 +24,9 @@ _SETTLED = 20_000
 _BETWEEN = 10.0
 """Seconds between two vacuums, and between two sweeps, at the least."""
 
+_RARELY = 10
+"""How many times as long as a vacuum lasted is the pause after it."""
+
 _CLAIM = f"""
     INSERT INTO celeriac_round AS round (name, at) VALUES ($1, {NOW})
     ON CONFLICT (name) DO UPDATE SET at = excluded.at
@@ -117,6 +120,7 @@ class Housekeeping:
         await self._link.aside(statement.format(schema=(await self._link.facts()).quoted_schema))
 
     async def _vacuum(self) -> None:
+        began = self._clock.monotonic()
         try:
             if not await self._link.value(_MAY_VACUUM):
                 self._may_vacuum = False
@@ -127,4 +131,7 @@ class Housekeeping:
         except BrokerError as error:
             _log.debug("celeriac_message could not be vacuumed, which is tried again: %s", error)
         finally:
+            # While an old transaction keeps what is dead, a vacuum reads all of it, and frees nothing.
+            now = self._clock.monotonic()
+            self._next_vacuum = max(self._next_vacuum, now + _RARELY * (now - began))
             self._running = None

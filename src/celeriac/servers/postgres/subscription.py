@@ -1,7 +1,8 @@
 """How a subscription takes messages from a PostgreSQL database, and sleeps until there are more.
 
 Rules: a take begins at the floors, and now and then, as after every sleep, at the beginning, for what was given back or
-committed late.
+committed late. While an old transaction keeps what is dead from being vacuumed, a take from the beginning walks over
+all of it, so the longer that takes, the rarer it is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from celeriac.wire.names import HIGHEST_PRIORITY
 _FROM_THE_BEGINNING = 0.25
 """Seconds between takes that begin at the beginning, and looks for what came due, while there is enough to do."""
 
+_LONG = 0.02
+"""Seconds that a take from the beginning may last and still be done whenever a message was given back."""
+
+_RARELY = 20
+"""How many times as long as a take from the beginning lasted are the takes after it that begin at the floors."""
+
 
 class PostgresTaker:
     """See ``celeriac.servers.row_subscription.Taker``."""
@@ -27,26 +34,39 @@ class PostgresTaker:
         self._queues = queues
         self._floors: dict[tuple[str, int], int] = {}
         self._begun_at = float("-inf")
+        self._lasted = 0.0
+        self._looked_at = float("-inf")
         self._returns = queues.returns
         self._asleep_until = float("-inf")
         self._looks: deque[float] = deque()
 
     async def take(self, queues: Sequence[str], now: int, ahead: int) -> Taken:
-        asked = self._queues.clock.monotonic()
-        if self._returns != self._queues.returns:
+        clock = self._queues.clock
+        asked = clock.monotonic()
+        if asked >= self._looked_at + _FROM_THE_BEGINNING:
+            self._looked_at = asked
+            if ahead or not now:  # who sleeps looks by itself
+                await self._queues.look(())
+        if self._is_time(asked):
+            self._begun_at = clock.monotonic()
             self._returns = self._queues.returns
             self._floors.clear()
-        if asked >= self._begun_at + _FROM_THE_BEGINNING:
-            self._floors.clear()
-            self._begun_at = asked
-            if ahead or not now:  # who sleeps looks by itself
-                await self._queues.look(queues)
+            taken, floors = await self._queues.take(self._places(queues), now, ahead)
+            self._lasted = clock.monotonic() - self._begun_at
+            self._floors.update(floors)
+            return taken
         taken, floors = await self._queues.take(self._places(queues), now, ahead)
         if not taken.messages and self._floors:
             self._floors.clear()
             taken, floors = await self._queues.take(self._places(queues), now, ahead)
         self._floors.update(floors)
         return taken
+
+    def _is_time(self, now: float) -> bool:
+        """Whether to begin at the beginning."""
+        if self._returns != self._queues.returns and self._lasted < _LONG:
+            return True
+        return now >= self._begun_at + max(_FROM_THE_BEGINNING, _RARELY * self._lasted)
 
     def added(self) -> None:
         """Fall asleep anew, on this queue too."""
