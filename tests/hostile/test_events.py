@@ -9,12 +9,13 @@ import pytest
 
 from celeriac.cli.event_lines import Filter as EventFilter
 from celeriac.cli.event_lines import Lines, Wanted
+from celeriac.errors import ConfigError
 from celeriac.metrics.exposition import Exposition
 from celeriac.metrics.fleet import MOST_NODES, FleetCounts
 from celeriac.monitor.filters import Filter
 from celeriac.monitor.fleet import MOST, Fleet
 from celeriac.monitor.folding import LONGEST_TEXT
-from celeriac.monitor.history import History
+from celeriac.monitor.history import DEFAULT, History
 from celeriac.monitor.masking import Mask
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope
@@ -127,7 +128,10 @@ async def test_the_history_keeps_what_is_sound_beside_it(
     await history.open()
     try:
         ended = sound("task-failed", exception="ValueError()", args="(1,)")
-        await history.take([event.fields for event in [*events, ended]])
+        long = "".join(chr(number % 50_000 + 0x100) for number in range(0, 7 * 10**6, 997))
+        names = dict.fromkeys(("name", "queue", "root_id", "parent_id", "hostname"), long)
+        others = [sound("task-failed", **{"uuid": id, **names}) for id in ("named", long)]
+        await history.take([event.fields for event in [*events, *others, ended]])
         row = await history.task("sound")
         assert row is not None
         assert (row.state, row.error, row.args) == ("FAILURE", "ValueError()", "(1,)")
@@ -179,3 +183,11 @@ def test_no_text_holds_up_what_hides_secrets(text: str):
     began = time.process_time()
     Mask()(text)
     assert time.process_time() - began < 2
+
+
+def test_the_default_file_of_the_history_is_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path(DEFAULT).symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(ConfigError, match="symbolic link"):
+        History(DEFAULT, mask=Mask())
+    History(tmp_path / DEFAULT, mask=Mask())

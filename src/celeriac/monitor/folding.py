@@ -31,6 +31,10 @@ STATES = {
 LONGEST_TEXT = 64 * 1024
 """Characters of one field that are kept: what celeriac's and Celery's workers describe is shorter."""
 
+LONGEST_NAME = 300
+"""Characters of the id of a task, and of a name that is kept: an index of PostgreSQL holds no more of them."""
+
+_NAMES = frozenset({"name", "queue", "root", "parent"})
 _MOST_RETRIES = 2**31
 
 _RANK = {state: rank for rank, state in enumerate(STATES.values())}
@@ -67,11 +71,11 @@ def fold(row: TaskRow, event: Mapping[str, Any]) -> None:
     for field, name in _TEXTS.items():
         value = event.get(field)
         if value is not None and (value := _text(value)):
-            setattr(row, name, value)
+            setattr(row, name, value[:LONGEST_NAME] if name in _NAMES else value)
     if row.parent == row.id:
         row.parent = ""  # Celery names a task that is retried as its own parent
     if kind != "task-sent" and (node := _text(event.get("hostname") or "")):
-        row.worker = node
+        row.worker = node[:LONGEST_NAME]
     if kind == "task-progress":
         row.progress = _progress(event)
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from celeriac.errors import ConfigError
 from celeriac.monitor.filters import Filter
 from celeriac.monitor.intake import Intake
 from celeriac.monitor.masking import Mask
@@ -32,6 +33,10 @@ class Page(msgspec.Struct, frozen=True):
 
     tasks: tuple[TaskRow, ...]
     next: int | None
+
+
+DEFAULT = "celeriac-history.db"
+"""The file that is used where none is named."""
 
 
 class History:
@@ -191,9 +196,17 @@ class History:
 
 
 def open_store(path: Path | str) -> Store:
-    """Return the store at a path, or at the URL of a PostgreSQL database. Raises ``ConfigError`` for a bad URL."""
+    """Return the store at a path, or at the URL of a PostgreSQL database.
+
+    Raises ``ConfigError`` for a bad URL, and where the default file is a symbolic link.
+    """
     if isinstance(path, str) and path.startswith(("postgresql://", "postgres://")):
         from celeriac.monitor.postgres_store import PostgresStore
 
         return PostgresStore(path)
+    if str(path) == DEFAULT and Path(path).is_symlink():
+        raise ConfigError(
+            f"{str(Path(path).absolute())!r}, the file of the history where none is named, is a symbolic link, which "
+            "another user may have put there: name the file that is meant"
+        )
     return SqliteStore(Path(path))

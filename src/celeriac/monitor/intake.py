@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from celeriac.monitor.folding import attempt_of, error_class, fold, place_of
+from celeriac.monitor.folding import LONGEST_NAME, attempt_of, error_class, fold, place_of
 from celeriac.monitor.masking import Mask
 from celeriac.monitor.rows import ENDED, AttemptRow, TaskRow
 from celeriac.monitor.store import Batch, KeptAttempt
@@ -108,4 +108,4 @@ class Intake:
 
 
 def _told(events: Iterable[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    return [event for event in events if isinstance(event.get("uuid"), str)]
+    return [event for event in events if isinstance(id := event.get("uuid"), str) and len(id) <= LONGEST_NAME]

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from celeriac.client.app import App
 from celeriac.errors import CeleriacError
+from celeriac.monitor.history import DEFAULT
 from celeriac.monitor.masking import NAMES
 from celeriac.monitor.monitor import Monitor
 from celeriac.web.access import Access, Authorize, everybody, refusal
@@ -188,7 +189,7 @@ def dashboard(
     :param hosts: hosts besides the loopback's that may be asked for. With ``authorize`` the default is any.
     :param mask: parts of the names whose values are hidden.
     """
-    monitor = Monitor(app, history if history is not None else "celeriac-history.db", mask=tuple(mask))
+    monitor = Monitor(app, history if history is not None else DEFAULT, mask=tuple(mask))
     return Dashboard(monitor, Settings(authorize=authorize, read_only=read_only, hosts=hosts))
 
 

@@ -58,6 +58,9 @@ _WAIT = """
     ON CONFLICT (task_id, channel) DO UPDATE SET since = now()"""
 _WAIT_NO_MORE = "DELETE FROM celeriac_waiting WHERE channel = $2 AND task_id = ANY($1::text[])"
 
+_MOST_TOLD = 10_000
+"""Tasks with news that are told apart until the next look: anybody may notify."""
+
 _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM celery_taskmeta LIMIT {MOST_COUNTED + 1}) AS kept"
 _LAST_ID = "SELECT last_value FROM task_id_sequence"
 _ID_TYPE = """
@@ -241,6 +244,9 @@ class PostgresBackend:
         try:
             self._told.update(_read_names(payload))
         except msgspec.DecodeError:
+            self._look_at_all = True
+        if len(self._told) > _MOST_TOLD:
+            self._told.clear()
             self._look_at_all = True
         self._changed.set()
 
