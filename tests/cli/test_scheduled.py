@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 
 import pytest
 
@@ -102,6 +103,18 @@ def test_revoking_what_nobody_knows_says_so(project: Project):
     assert f"sent before {stands_until[1]} will not run" in note
     again = project.run("revoke", "nope", "-A", project.module)
     assert (again.exit_code, again.stderr) == (0, "")
+
+
+def test_where_the_queues_are_not_looked_through_it_says_so(
+    project: Project, rabbit_url: str, redis_url: str
+):
+    unknown = uuid.uuid4().hex
+    ended = project.run("revoke", unknown, "-b", rabbit_url, "--backend", redis_url)
+    assert ended.exit_code == 0
+    [note] = ended.stderr.splitlines()
+    assert note.startswith(
+        f"note: nothing is known of {unknown} here: no result, and the queues were not looked through; "
+    )
 
 
 def test_a_worker_started_later_does_not_run_them(project: Project):

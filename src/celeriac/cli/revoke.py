@@ -33,35 +33,36 @@ def revoke(source: Source, ids: Sequence[str], root: bool, terminate: bool) -> N
     they run in a process and --terminate is given.
     """
     app = load_existing(source)
-    strangers = run_with(app, _revoke(app, ids, root=root, terminate=terminate))
+    strangers, all_seen = run_with(app, _revoke(app, ids, root=root, terminate=terminate))
     until = datetime.fromtimestamp(app.clock.now() + KEEP).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     for id in strangers:
+        waits = "and it waits in no queue" if all_seen else "and the queues were not looked through"
         say(
-            f"note: nothing is known of {id} here: no result, and it waits in no queue; is it the right id? "
+            f"note: nothing is known of {id} here: no result, {waits}; is it the right id? "
             f"One that is sent before {until} will not run",
             err=True,
         )
     say(f"{counted(len(ids), 'workflow' if root else 'task')} revoked, until {until} or longer")
 
 
-async def _revoke(app: App, ids: Sequence[str], *, root: bool, terminate: bool) -> list[str]:
-    """Revoke them; return those of which nothing is known."""
-    strangers = [] if root else await _unknown(app, ids)
+async def _revoke(app: App, ids: Sequence[str], *, root: bool, terminate: bool) -> tuple[list[str], bool]:
+    """Revoke them; return those of which nothing is known, and whether all that waits was seen."""
+    found: tuple[list[str], bool] = ([], True) if root else await _unknown(app, ids)
     await (app.cancel(roots=ids, terminate=terminate) if root else app.cancel(ids, terminate=terminate))
-    return strangers
+    return found
 
 
-async def _unknown(app: App, ids: Sequence[str]) -> list[str]:
-    """Return the ids without a result and without a message that could be seen; none where not all can be seen."""
+async def _unknown(app: App, ids: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the ids without a result and without a message that was seen, and whether all messages were seen."""
     left = dict.fromkeys(ids)
     if app.backend_url != "disabled://":
         records = await app.connections().backend.load(list(left))
         left = dict.fromkeys(id for id, record in zip(list(left), records, strict=True) if record is None)
     async for id in _waiting(app):
         if id is None:
-            return []
+            return list(left), False
         left.pop(id, None)
-    return list(left)
+    return list(left), True
 
 
 async def _waiting(app: App) -> AsyncIterator[str | None]:
