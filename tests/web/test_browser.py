@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from celery import Celery
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 from celeriac.web.pages import PAGES
 from tests.web.site import PATIENCE, Site
@@ -112,12 +112,11 @@ def test_the_theme_is_remembered(chromium: Browser, site: Site):
 
 def test_a_page_is_small(chromium: Browser, site: Site):
     page = chromium.new_page()
-    sizes = list[int]()
-    page.on(
-        "response",
-        lambda response: sizes.append(len(response.body())) if "live" not in response.url else None,
-    )
-    page.goto(f"http://127.0.0.1:{site.port}/about")
+    answers = list[Response]()
+    page.on("response", lambda response: answers.append(response) if "live" not in response.url else None)
+    with page.expect_response("**/page.js"), page.expect_response("**/style.css"):
+        page.goto(f"http://127.0.0.1:{site.port}/about")
     page.wait_for_load_state("load")
-    assert 0 < sum(sizes) < 200_000
+    assert len(answers) >= 3
+    assert 0 < sum(len(answer.body()) for answer in answers) < 200_000
     page.close()
