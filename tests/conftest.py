@@ -3,11 +3,41 @@
 import signal
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.logging_state import as_usual
 from tests.servers import PostgresServer, RabbitServer, RedisSentinel, RedisServer
+
+LONGEST = (
+    "faults/test_crash_matrix.py",
+    "faults/test_reconnect.py",
+    "amqp/test_faults.py",
+    "interop/celery44/test_workflows.py",
+    "beat/test_ticker.py",
+    "faults/test_leases.py",
+    "cli/test_worker.py",
+    "web/test_browser.py",
+    "worker/test_memory.py",
+    "worker/test_remote.py",
+    "worker/test_remote_beside_celery.py",
+    "chaos/test_chaos.py",
+    "monitors/test_flower.py",
+    "celery_app/test_beat_sources.py",
+    "celery_app/test_django.py",
+    "faults/test_rabbit_outages.py",
+    "interop/amqp/test_table.py",
+    "interop/amqp/test_together.py",
+)
+"""Files that take more than 15 s, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long: one that begins last keeps a single process busy at the end."""
+    tests = Path(__file__).parent
+    turns = {tests / name: turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
 
 def pytest_configure() -> None:
