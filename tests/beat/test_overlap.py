@@ -15,9 +15,18 @@ from tests.beat.conftest import make_place
 from tests.beat.places import PATIENCE
 
 
-@pytest.mark.parametrize("overlap", ["allow", "skip", "queue_one"])
-async def test_runs_overlap_only_where_the_entry_allows_it(stored, overlap):
-    app = stored.app()
+@pytest.mark.parametrize(
+    ("kind", "overlap"),
+    [
+        ("sqlite", "allow"),
+        ("sqlite", "skip"),
+        ("redis", "skip"),
+        ("redis", "queue_one"),
+        ("postgres", "queue_one"),
+    ],
+)
+async def test_runs_overlap_only_where_the_entry_allows_it(kind, overlap, request, unique, tmp_path):
+    app = make_place(kind, request, unique, tmp_path).app()
     began, going, most = [], set(), 0
     enough = asyncio.Event()
 
@@ -31,7 +40,7 @@ async def test_runs_overlap_only_where_the_entry_allows_it(stored, overlap):
         began.append(time.monotonic())
         if len(began) == 2:
             enough.set()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.25)
         going.discard(mine)
 
     async with app, app.worker():
