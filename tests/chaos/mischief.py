@@ -60,7 +60,7 @@ class Mischief:
         ]
         if not self._place.forgets:
             # A worker that is stopped for longer than it may be away keeps what it holds: it is connected.
-            deck.append(("worker suspended", lambda: self._fleet.suspend_one(self._dice, SUSPENDED)))
+            deck.append(("worker suspended", self._suspend))
         if self._restarts:
             self._restarts -= 1
             deck.append(("server killed", self._restart))
@@ -68,6 +68,11 @@ class Mischief:
 
     async def _cut(self) -> None:
         await asyncio.to_thread(self._place.cut, self._dice)
+
+    async def _suspend(self) -> None:
+        # One that is cut off and cannot connect anew for so long is taken for dead, as it says.
+        await asyncio.to_thread(self._place.wait_for_signs_of_life)
+        await self._fleet.suspend_one(self._dice, SUSPENDED)
 
     async def _hang(self) -> None:
         await asyncio.to_thread(self._place.hang, HANG)

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Protocol, Self
@@ -45,6 +46,10 @@ class Place(Protocol):
 
     def hang(self, seconds: float) -> None:
         """Let nobody's calls get on for so long."""
+        ...
+
+    def wait_for_signs_of_life(self) -> None:
+        """Return when every worker that holds messages is connected."""
         ...
 
     def counts(self) -> Mapping[str, int]:
@@ -95,6 +100,9 @@ class RedisPlace:
     def hang(self, seconds: float) -> None:
         with closing(self._server.client()) as client:
             client.execute_command("DEBUG", "SLEEP", seconds)
+
+    def wait_for_signs_of_life(self) -> None:
+        """At once: leases are renewed by a process of their own."""
 
     def counts(self) -> Mapping[str, int]:
         with closing(self._server.client()) as client:
@@ -177,6 +185,15 @@ class PostgresPlace:
         with self.server.client() as connection, connection.transaction():
             connection.execute("LOCK TABLE celeriac_message IN ACCESS EXCLUSIVE MODE")
             connection.execute("SELECT pg_sleep(%s)", (seconds,))
+
+    def wait_for_signs_of_life(self) -> None:
+        unlocked = (
+            "SELECT count(*) FROM celeriac_owner WHERE id NOT IN ("
+            "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted)"
+        )
+        with self.server.client() as connection:
+            while connection.execute(unlocked).fetchone()[0]:
+                time.sleep(0.05)
 
     def counts(self) -> Mapping[str, int]:
         counts = {
