@@ -53,7 +53,6 @@ class Part(msgspec.Struct, frozen=True):
     value: Any
     body: dict[str, Any]
     root_id: str
-    priority: int = 0
     protocol: Literal[1, 2] = 2
 
     @property
@@ -191,7 +190,6 @@ def part_of(message: TaskMessage, state: str, value: Any) -> list[Part]:
             value,
             message.chord,
             root_id,
-            message.priority,
             message.protocol,
         )
     ]
@@ -234,12 +232,11 @@ def lost_parts(
     failure: Any,
     *,
     root_id: str,
-    priority: int = 0,
     protocol: Literal[1, 2] = 2,
 ) -> list[Part]:
     """Return the parts of running chords that will never come, because these casualties would have been them."""
     return [
-        Part(one.chord_id, one.task_id, one.index, state, failure, one.body, root_id, priority, protocol)
+        Part(one.chord_id, one.task_id, one.index, state, failure, one.body, root_id, protocol)
         for one in lost
         if one.chord_id is not None and one.body is not None
     ]
@@ -250,16 +247,13 @@ def _body(part: Part) -> Node[Any]:
 
 
 def _body_origin(part: Part) -> Origin:
-    return Origin(
-        parent_id=part.task_id, root_id=part.root_id, priority=part.priority, protocol=part.protocol
-    )
+    return Origin(parent_id=part.task_id, root_id=part.root_id, protocol=part.protocol)
 
 
 def _origin(message: TaskMessage, parent_id: str | None = None) -> Origin:
     return Origin(
         parent_id=parent_id or message.id,
         root_id=message.root_id or message.id,
-        priority=message.priority,
         reply_to=message.reply_to,
         stamped_headers=message.stamped_headers or (),
         stamps=message.stamps,

@@ -62,7 +62,6 @@ class Origin(msgspec.Struct, frozen=True):
 
     parent_id: str | None = None
     root_id: str | None = None
-    priority: int | None = None
     reply_to: str | None = None
     stamped_headers: Sequence[str] = ()
     stamps: Mapping[str, Any] = {}
@@ -175,7 +174,6 @@ def message_of(signature: Signature[Any], origin: Origin, root: str | None = Non
     assert task_id is not None, "a signature was not frozen"
     stamped = dict.fromkeys([*origin.stamped_headers, *as_list(options.get("stamped_headers"))])
     stamps = {**origin.stamps, **{name: options[name] for name in stamped if name in options}}
-    priority = options.get("priority")
     return TaskMessage(
         id=task_id,
         task=signature.task,
@@ -194,7 +192,7 @@ def message_of(signature: Signature[Any], origin: Origin, root: str | None = Non
         ignore_result=options.get("ignore_result"),
         shadow=options.get("shadow"),
         replaced_task_nesting=options.get("replaced_task_nesting") or 0,
-        priority=(origin.priority if priority is None else priority) or 0,
+        priority=options.get("priority") or 0,  # its own, as Celery has it: none of what comes before
         reply_to=options.get("reply_to") or origin.reply_to,
         headers=dict(options.get("headers") or {}),
         stamped_headers=list(stamped) or None,

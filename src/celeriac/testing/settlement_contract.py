@@ -295,7 +295,7 @@ def _result(results: Backend, task_id: str, value: object) -> EncodedResult:
 
 def _part(results: Backend, chord_id: str, index: int) -> EncodedPart:
     return _chords(results).encode(
-        Part(chord_id, f"{chord_id}.{index}", index, SUCCESS, index, {"task": "body"}, chord_id, 0)
+        Part(chord_id, f"{chord_id}.{index}", index, SUCCESS, index, {"task": "body"}, chord_id)
     )
 
 

@@ -233,9 +233,7 @@ def _parts_lost_with(
     message: TaskMessage, lost: Sequence[Casualty], state: str, failure: Failure
 ) -> list[Part]:
     root_id = message.root_id or message.id
-    later = lost_parts(
-        lost, state, failure, root_id=root_id, priority=message.priority, protocol=message.protocol
-    )
+    later = lost_parts(lost, state, failure, root_id=root_id, protocol=message.protocol)
     return [*part_of(message, state, failure), *later]
 
 

@@ -119,9 +119,7 @@ class Workflows:
         :param records: the records of the header's members, in lists that nest as the members do.
         """
         root_id = message.root_id or message.id
-        part = Part(
-            chord_id, message.id, None, SUCCESS, None, body, root_id, message.priority, message.protocol
-        )
+        part = Part(chord_id, message.id, None, SUCCESS, None, body, root_id, message.protocol)
         try:
             launched = await self._after_parts(part, records)
             prepared = await self._prepare(launched.follow_ups)
@@ -136,9 +134,7 @@ class Workflows:
     async def give_up(self, message: TaskMessage, chord_id: str, body: dict[str, Any], reason: str) -> None:
         """Fail the body of a chord that the result store did not count, and whose header did not end in time."""
         root_id = message.root_id or message.id
-        part = Part(
-            chord_id, message.id, None, FAILURE, None, body, root_id, message.priority, message.protocol
-        )
+        part = Part(chord_id, message.id, None, FAILURE, None, body, root_id, message.protocol)
         error = ChordError(reason)
         await self.count(await self._lose(part, error, describe(error)))
 
@@ -256,9 +252,7 @@ class Workflows:
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))
         if self._backend.chords is None:
             return []
-        others = lost_parts(
-            lost, FAILURE, failure, root_id=part.root_id, priority=part.priority, protocol=part.protocol
-        )
+        others = lost_parts(lost, FAILURE, failure, root_id=part.root_id, protocol=part.protocol)
         return [self._backend.chords.encode(other) for other in others]
 
     async def _send_errbacks(self, sent: Advance, once: str) -> None:
