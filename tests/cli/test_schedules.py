@@ -29,9 +29,11 @@ def test_what_is_kept_can_be_listed_and_changed(project: Project):
     assert schedules("list").startswith("no periodic tasks of shop are kept; 3 tasks of its code")
     probes, port = str(project.directory / "probes"), free_port()
     shown = ("--probe-socket", probes, "--metrics-port", f"127.0.0.1:{port}")
-    beat = project.start("beat", "-A", project.module, "--max-interval", "5", "-S", "x:Y", *shown)
+    flags = ("--max-interval", "5", "-S", "x:Y", "--lease", "2")
+    beat = project.start("beat", "-A", project.module, *flags, *shown)
     try:
         beat.wait_for("--max-interval 5 has no effect: it sleeps until the next slot")
+        beat.wait_for("--scheduler x:Y has no effect: periodic tasks are kept with the broker")
         beat.wait_for("entries  report, odd, often")
         while "often" not in schedules():
             pass
@@ -79,6 +81,22 @@ def test_crontabs_that_mean_something_else_are_found(project: Project):
         1,
         "odd: minute: '*/5-10' is read as '*/5', the rest is ignored\n",
     )
+
+
+def test_what_celerys_beat_has_and_this_one_has_not_is_told(project: Project):
+    project.write(TASKS)
+    told = project.run("beat", "-A", project.module, "--detach")
+    assert told.exit_code == 2
+    assert "celeriac has no --detach: leave the process to systemd, a container or `&`" in told.stderr
+
+
+def test_a_scheduler_that_is_not_known_is_refused_for_an_app_of_celerys(project: Project):
+    project.write(
+        "from celery import Celery\n\napp = Celery('shop', broker='memory://', set_as_current=False)\n"
+    )
+    told = project.run("beat", "-A", project.module, "-S", "shop.scheduler:Own")
+    assert told.exit_code == 2
+    assert "shop.scheduler:Own" in told.stderr
 
 
 SOURCE = """
