@@ -29,7 +29,7 @@ def find() -> list[Found]:
     """Return every search of this folder, by name."""
     found = []
     for module in sorted(pkgutil.iter_modules([str(Path(__file__).parent)]), key=lambda module: module.name):
-        if module.name.endswith("_fuzz"):
+        if module.name.endswith("_fuzz") and not module.name.startswith("test_"):
             loaded = importlib.import_module(f"tests.fuzz.{module.name}")
             about = (loaded.__doc__ or "").strip().splitlines()[0]
             found.append(Found(module.name.removesuffix("_fuzz"), about, loaded.search))

@@ -17,7 +17,9 @@ def test_a_run_says_its_seed_and_what_it_tried():
 
 
 def test_help_names_what_runs():
-    assert "decode " in run("--help").stdout
+    told = run("--help").stdout
+    assert "decode " in told
+    assert "test_" not in told
     refused = run("nosuch")
     assert refused.returncode == 2
     assert "nosuch" in refused.stderr
