@@ -237,7 +237,9 @@ async def test_a_failover_by_sentinel():
         async with open_shop(f"{sentinel.url()}?master_name={sentinel.name}") as shop:
             waiting = await shop.stay()
             with sentinel.primary.client() as client:
-                client.wait(1, 2000)  # what the replica has not got is lost with the primary
+                # What the replica has not got is lost with the primary. WAIT is for what this connection wrote.
+                client.set("written after all that", "")
+                assert client.wait(1, 20_000) == 1
             await asyncio.to_thread(sentinel.failover)
             await demoted(
                 sentinel.primary

@@ -61,7 +61,8 @@ async def test_it_finds_the_new_master_by_itself(make_broker, queue):
         await held(broker, queue)
         with sentinel.primary.client() as client:
             await renewed(client, broker)
-            client.wait(1, 2000)
+            client.set("written after all that", "")  # WAIT is for what this connection wrote
+            assert client.wait(1, 20_000) == 1
         await asyncio.to_thread(sentinel.failover)
         with sentinel.replica.client() as client:
             await renewed(client, broker)
