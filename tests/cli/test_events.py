@@ -70,6 +70,13 @@ def test_any_event_has_a_line_that_acts_on_nothing(kind: str, fields: dict[str, 
         assert line.count("\n") == (1 if "traceback" in fields else 0)
 
 
+def test_no_traceback_forges_the_line_of_another_event() -> None:
+    own = Lines().line(Event("task-succeeded", "a@b", 0.0, {"uuid": "1"}), RECEIVED)
+    failed = {"uuid": "2", "traceback": f"Traceback:\n  File\nValueError: x\n{own}\n-> Connection lost"}
+    shown = Lines().line(Event("task-failed", "a@b", 0.0, failed), RECEIVED).split("\n")
+    assert shown[1:] == ["  File", "ValueError: x", f"    {own}", "    -> Connection lost"]
+
+
 def event(kind: str, uuid: str, **fields: Any) -> Event:
     return Event(kind, "a@b", 0.0, {"type": kind, "hostname": "a@b", "uuid": uuid, **fields})
 

@@ -5,6 +5,7 @@ Rules: equal events give equal lines. Control characters are made visible; only 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -21,6 +22,9 @@ REMEMBERED = 4095
 _TYPES = {"worker-offline": "shutdown", "worker-online": "started", "worker-heartbeat": "heartbeat"}
 _NAMED = ("task-received", "task-sent")
 _FAILED = ("task-failed", "task-retried", "task-rejected")
+
+
+_LIKE_OURS = re.compile(r"\n(?=->|[^\n]* \[\d{4}-\d\d-\d\d )")
 
 
 class Lines:
@@ -132,9 +136,14 @@ class Filter:
 
 def _written(fields: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{visible(key)}={(visible_lines if key == 'traceback' else visible)(str(fields[key]))}"
+        f"{visible(key)}={_indented(str(fields[key])) if key == 'traceback' else visible(str(fields[key]))}"
         for key in sorted(fields)
     )
+
+
+def _indented(traceback: str) -> str:
+    """Return the lines of a traceback; one that looks like the line of an event, or like a note, is moved in."""
+    return _LIKE_OURS.sub("\n    ", visible_lines(traceback))
 
 
 def _moment(timestamp: float) -> str:
