@@ -13,6 +13,8 @@ from celery import Celery
 from redbeat import RedBeatSchedulerEntry
 
 from celeriac import Celeriac
+from celeriac.beat.source import SourceTaken
+from celeriac.celery_app.app import CeleryApp
 from tests.servers import LoggedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,44 +76,36 @@ async def test_the_tables_of_django_celery_beat(redis_url, unique, tmp_path):
             beat.kill()
 
 
-async def test_the_keys_of_redbeat(redis_server, unique, tmp_path):
+async def test_the_keys_of_redbeat(redis_server, unique):
     url, name = redis_server.url(), unique("redbeat")
-    module = tmp_path / f"{name.replace('-', '_')}.py"
-    conf = {
-        "task_default_queue": name,
-        "beat_scheduler": "redbeat.RedBeatScheduler",
-        "redbeat_redis_url": url,
-        "beat_max_loop_interval": 1,
-        "redbeat_key_prefix": f"{name}:",
-    }
-    module.write_text(
-        f"from celery import Celery\napp = Celery({name!r}, broker={url!r}, set_as_current=False)\n"
-        f"app.conf.update({conf!r})\n"
-    )
     app = Celery(name, broker=url, set_as_current=False)
-    app.conf.update(conf)
-    entry = RedBeatSchedulerEntry("often", "shop.often", 1, args=[1], app=app)
+    app.conf.update(
+        {
+            "task_default_queue": name,
+            "beat_scheduler": "redbeat.RedBeatScheduler",
+            "redbeat_redis_url": url,
+            "redbeat_key_prefix": f"{name}:",
+            "beat_max_loop_interval": 1,
+        }
+    )
+    entry = RedBeatSchedulerEntry("often", "shop.often", 0.5, args=[1], app=app)
     entry.save()
     RedBeatSchedulerEntry("off", "shop.off", 1, enabled=False, app=app).save()
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    beat = started(environment, "celeriac", "-A", module.stem, "beat")
-    try:
+    async with CeleryApp(app, "nowhere") as ours:
+        ticking = asyncio.create_task(ours.schedules.ticker().run())
 
         async def three():
             tasks = await sent(url, name)
             return tasks if tasks["shop.often"] >= 3 else None
 
-        tasks = await until(three, beat.output)
+        tasks = await until(three, "three of them are sent")
         assert set(tasks) == {"shop.often"}
 
         async def told():
             return RedBeatSchedulerEntry.from_key(entry.key, app=app).last_run_at
 
-        await until(told, beat.output)
+        await until(told, "it is told when it ran")
         with redis_server.client() as client:
             client.set(f"{name}::lock", "theirs", ex=60)
-        assert await asyncio.to_thread(beat.wait, timeout=PATIENCE) == 1
-        assert "stop celery beat" in beat.output
-    finally:
-        if beat.running:
-            beat.kill()
+        with pytest.raises(SourceTaken, match="stop celery beat"):
+            await asyncio.wait_for(ticking, PATIENCE)
