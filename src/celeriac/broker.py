@@ -73,6 +73,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     :param redelivered: an earlier delivery of it was not settled, or it was given back.
     :param deliveries: how often it was handed out, this time included. Giving back on purpose (``requeue``, ``park``)
         does not count: the number tells how many workers may have died of it.
+    :param kept_until: the moment until which the broker kept it, where it did: then it is due, whatever the worker's
+        clock says.
     """
 
     envelope: Envelope | Unreadable
@@ -80,6 +82,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     receipt: Receipt
     redelivered: bool = False
     deliveries: int = 1
+    kept_until: float | None = None
 
 
 class Subscription(Protocol):

@@ -32,9 +32,9 @@ def make_app(redis_url: str, unique: Callable[[str], str]) -> MakeApp:
     """Make apps on one queue; ``clock`` is a worker's."""
     queue, prefix = unique("queue"), unique("prefix") + ":"
 
-    def make(clock: SystemClock | None = None) -> Celeriac:
+    def make(clock: SystemClock | None = None, broker: str = redis_url) -> Celeriac:
         options = {"default_queue": queue, "key_prefix": prefix}
-        app = Celeriac("clocks", broker=redis_url, backend=redis_url, clock=clock, **options)
+        app = Celeriac("clocks", broker=broker, backend=redis_url, clock=clock, **options)
 
         @app.task(name="now")
         async def now() -> float:
@@ -62,6 +62,24 @@ async def test_a_countdown_ends_by_the_brokers_clock_and_once(
         ran = await (await sender.send_task("now", countdown=SOON)).wait(timeout=30)
     assert ran > due - 0.1
     assert caplog.text.count("is due at") <= 1, "it is parked once at the most"
+
+
+@pytest.mark.parametrize("seconds", [-3600, -0.05])
+async def test_what_rabbitmq_released_as_due_is_run(make_app: MakeApp, rabbit_url: str, seconds: float):
+    """Its delays under a second are exact; longer ones are whole seconds, of which the worker keeps the rest."""
+    worker, sender = make_app(Shifted(seconds), rabbit_url), make_app(broker=rabbit_url)
+    async with sender, worker, worker.worker() as running:
+        await running.ready()
+        begun = time.time()
+        sent = [
+            await sender.send_task("now", countdown=0.3),
+            await sender.send_task("now", countdown=1.2),
+            await sender.send_task("now", countdown=1.2, expires=1.1),
+        ]
+        assert await sent[0].wait(timeout=30) > begun + 0.2
+        assert await sent[1].wait(timeout=30) > begun + 1.1
+        with pytest.raises(TaskRevoked):
+            await sent[2].wait(timeout=30)
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])

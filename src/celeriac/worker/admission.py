@@ -70,14 +70,16 @@ class Admission:
     async def admit(self, attempt: Attempt) -> None:
         """Read the message; give the attempt a decision where it is not to run."""
         content = await self._read_slowly(attempt) if self._takes_long(attempt) else self._read(attempt)
+        now, kept_until = self._now(), attempt.delivery.kept_until
         facts = Facts(
             self._tasks,
-            self._now(),
+            now if kept_until is None else max(now, kept_until),
             self._revocations.revoked,
             attempt.delivery.deliveries,
             self._allowed,
             self._copies is not None and await self._is_second_copy(attempt, self._copies),
             self._budget,
+            kept_until is not None,
         )
         if isinstance(content, TaskMessage) and not is_light(content):
             verdict = await in_thread(partial(admit, content, facts))

@@ -77,6 +77,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     :param allowed: returns how often messages of a task may be delivered, given the task's name.
     :param second_copy: whether another copy of the message was taken before.
     :param budget: the limits on what the message may send on.
+    :param was_due: whether the broker released the message as due, by its own clock.
     """
 
     known: Container[str]
@@ -86,6 +87,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     allowed: Callable[[str], int] = lambda _: 5
     second_copy: bool = False
     budget: Budget = BUDGET
+    was_due: bool = False
 
 
 def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdict:
@@ -129,7 +131,7 @@ def _obstructed(message: TaskMessage, facts: Facts) -> Verdict | None:
 
 
 def _early(message: TaskMessage, facts: Facts) -> Verdict | None:
-    if message.eta is not None and (until := message.eta.timestamp()) > facts.now:
+    if message.eta is not None and not facts.was_due and (until := message.eta.timestamp()) > facts.now:
         return Hold(message, until)
     return None
 

@@ -20,7 +20,7 @@ from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.copies import as_copies
 from celeriac.servers.rabbitmq.dead import AmqpDeadLetters, AmqpFailed, Graveyard
 from celeriac.servers.rabbitmq.dispatcher import Dispatcher
-from celeriac.servers.rabbitmq.envelopes import read
+from celeriac.servers.rabbitmq.envelopes import SOON, read
 from celeriac.servers.rabbitmq.fanout import AmqpFanout
 from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import Ledger
@@ -41,7 +41,6 @@ from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 OUR_PREFIX = "celeriac."
-SOON = f"{OUR_PREFIX}soon"
 
 _MOST_KEPT = 2**31 - 1
 _LONGEST_TTL = 2**32 - 1

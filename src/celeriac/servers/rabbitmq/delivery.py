@@ -158,8 +158,9 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         if math.isnan(due):
             raise ValueError("a message cannot be parked until nan; give seconds since the epoch")
         self._check()
-        seconds = self._rerouting.seconds_until(due)
-        if seconds > 0 and await self._rerouting.delay(self.message, self.queue, due):
+        until = self._rerouting.left_of(self.message, due)
+        seconds = self._rerouting.seconds_until(until)
+        if seconds > 0 and await self._rerouting.delay(self.message, self.queue, until, due):
             await self._end()
         else:
             await self._keep(seconds)

@@ -100,12 +100,14 @@ class Dispatcher:
             self._topology.forget_queue(queue)
             await (await self._start(publisher, message))
 
-    async def delay(self, properties: Properties, body: bytes, queue: str, due: float) -> None:
+    async def delay(
+        self, properties: Properties, body: bytes, queue: str, until: float, due: float | None = None
+    ) -> None:
         """Have RabbitMQ keep the message until it is due, then queue it. Raises as ``send``."""
         publisher = await self._link.publisher()
         message = _ready(publisher, properties, body, Route(queue, queue=queue))
         await self._topology.have_delays(queue)
-        await self._start_delay(await self._link.publisher(), message, queue, due)
+        await self._start_delay(await self._link.publisher(), message, queue, until, due)
 
     async def _start(self, publisher: Publisher, message: _Ready) -> asyncio.Future[None]:
         """Return when the message is on its way; the future tells of its arrival."""
@@ -136,13 +138,13 @@ class Dispatcher:
         return publisher.publish(exchange, routing_key, header, body)
 
     def _start_delay(
-        self, publisher: Publisher, message: _Ready, queue: str, due: float
+        self, publisher: Publisher, message: _Ready, queue: str, until: float, due: float | None = None
     ) -> asyncio.Future[None]:
         properties, body = message.properties, message.body
-        seconds = due - self._clock.now()
+        seconds = until - self._clock.now()
         delayed = msgspec.structs.replace(
             properties,
-            headers=(properties.headers or {}) | {DUE_HEADER: due},
+            headers=(properties.headers or {}) | {DUE_HEADER: until if due is None else due},
             expiration=str(max(1, math.ceil(seconds * 1000))) if seconds < 1 else None,
         )
         exchange = self._topology.soon if seconds < 1 else FIRST_DELAY_EXCHANGE

@@ -42,6 +42,12 @@ EARLIER_DELIVERIES_HEADER = "x-celeriac-deliveries"
 """Deliveries before it was parked: RabbitMQ counts those of a message that is published anew from zero."""
 
 DELAYED_EXCHANGE = "celery_delayed_delivery"
+_DELAYING = "celery_delayed_"
+
+SOON = "celeriac.soon"
+"""The queue of delays under a second, which are exact; kombu's are whole seconds, so that less than one is left."""
+
+_LEFT_QUEUE = ("x-last-death-queue", "x-first-death-queue")  # RabbitMQ before 3.13 has only the first
 
 _ADDED_BY_BROKER = frozenset(
     {
@@ -64,6 +70,9 @@ _PERSISTENT = 2
 _HIGHEST = 255
 _MOST_DELIVERIES = 10_000
 """A greater number in a header is taken to be forged."""
+
+_SAME = 0.01
+_LEFT = 0.999
 
 _FARTHEST = 253402300800.0
 """The end of the year 9999, in seconds since the epoch."""
@@ -140,7 +149,7 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         was_put_off = PUT_OFF_HEADER in headers
         headers = {name: value for name, value in headers.items() if name not in _NOT_FOR_READERS}
     exchange, routing_key = message.exchange, message.routing_key
-    if exchange == DELAYED_EXCHANGE:
+    if _was_delayed(message):
         exchange, routing_key = "", DELAY_BITS.sub("", routing_key)
     envelope = Envelope(
         body=message.body,
@@ -159,6 +168,38 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         copy=copy,
     )
     return envelope, deliveries
+
+
+def _was_delayed(message: Inbound) -> bool:
+    """Whether it comes from the queues of delays, of which the last names the exchange that it was put into."""
+    return message.exchange.startswith(_DELAYING) and DELAY_BITS.match(message.routing_key) is not None
+
+
+def kept_until(message: Inbound) -> float | None:
+    """Return until when RabbitMQ kept the message, if it was exact; else ``None``. Never raises."""
+    if not _was_delayed(message):
+        return None
+    try:
+        headers = read_properties(message.header).headers or {}
+    except MalformedMessage:
+        return None
+    left = next((headers[name] for name in _LEFT_QUEUE if name in headers), None)
+    due = headers.get(DUE_HEADER)
+    return due if left == SOON and is_moment(due) else None
+
+
+def left_of_delay(message: Inbound, due: float, now: float) -> float:
+    """Return until when a message is to be kept that is due then by our clock, which may be wrong.
+
+    One that RabbitMQ kept for whole seconds already is due within another second.
+    """
+    if not _was_delayed(message):
+        return due
+    known = None
+    with contextlib.suppress(MalformedMessage):
+        known = (read_properties(message.header).headers or {}).get(DUE_HEADER)
+    is_same = not is_moment(known) or abs(known - due) < _SAME
+    return min(due, now + _LEFT) if is_same else due
 
 
 def counted_by_broker(message: Inbound) -> int | None:

@@ -11,7 +11,7 @@ from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
 from celeriac.servers.rabbitmq.dead import Graveyard
 from celeriac.servers.rabbitmq.dispatcher import Dispatcher
-from celeriac.servers.rabbitmq.envelopes import parked, put_off
+from celeriac.servers.rabbitmq.envelopes import left_of_delay, parked, put_off
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
@@ -46,17 +46,24 @@ class Rerouting:
         """Return how long it is until a moment, in seconds since the epoch."""
         return due - self._clock.now()
 
-    async def delay(self, message: Inbound, queue: str, due: float, *, same: bool = False) -> bool:
+    def left_of(self, message: Inbound, due: float) -> float:
+        """Return until when to keep a message that is due then, but was perhaps kept before."""
+        return left_of_delay(message, due, self._clock.now())
+
+    async def delay(
+        self, message: Inbound, queue: str, until: float, due: float | None = None, *, same: bool = False
+    ) -> bool:
         """Have RabbitMQ keep the message until it is due; return ``False`` where it cannot.
 
         Raises ``BrokerUnavailable`` or ``BrokerError``.
 
+        :param due: when it is due, where our clock is not to be trusted to tell that.
         :param same: it stays the same publication, since a worker may still work on it.
         """
         earlier = self._tallies.earlier(message)
         properties = put_off(message, earlier) if same else parked(message, earlier)
         try:
-            await self._dispatcher.delay(properties, message.body, queue, due)
+            await self._dispatcher.delay(properties, message.body, queue, until, due)
         except EncodeError:
             return False  # the headers fill their frame, and there is no room for when it is due
         except Refused as error:

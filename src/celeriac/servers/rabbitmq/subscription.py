@@ -22,7 +22,7 @@ from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.pace import Pace
 from celeriac.servers.rabbitmq.board import AmqpSets
 from celeriac.servers.rabbitmq.delivery import AmqpReceipt, Unsettled
-from celeriac.servers.rabbitmq.envelopes import counted_by_broker, read
+from celeriac.servers.rabbitmq.envelopes import counted_by_broker, kept_until, read
 from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import LEDGER_CONSUMER, Ledger
 from celeriac.servers.rabbitmq.link import Link
@@ -374,7 +374,7 @@ class AmqpSubscription:
         receipt = AmqpReceipt(
             unsettled, self._orphans, self._rerouting, queue, message, publication, generation
         )
-        return Delivery(envelope, queue, receipt, redelivered, deliveries)
+        return Delivery(envelope, queue, receipt, redelivered, deliveries, kept_until(message))
 
     def _cancelled(self, name: str) -> None:
         """RabbitMQ ended a consumer: its queue was deleted, or moved to another node."""
