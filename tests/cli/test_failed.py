@@ -35,6 +35,7 @@ def test_list_and_show(project: Project):
     listed = project.run("failed", "-b", project.url).output
     assert "shop.pay" in listed
     assert "ValueError('no')" in listed
+    assert listed.count("id-1") == 1  # an id of 36 characters twice leaves no room for either in 80 columns
     shown = project.run("failed", "show", "id-1", "-b", project.url).output
     assert '"secret"' in shown
     missing = project.run("failed", "show", "none", "-b", project.url)

@@ -112,6 +112,18 @@ async def test_tasks_queues_workers_and_errors(tmp_path: Path, size: tuple[int, 
         assert "\x1b[2J" not in made.top.export_screenshot()
 
 
+async def test_what_stands_in_place_of_tasks_fits_and_widens_no_column_for_good(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        await made.until(lambda: len(made.rows("Tasks")) == 1)
+        table = made.top.screen_stack[0].query_one("#table-Tasks", DataTable)
+        state, sentence = table.ordered_columns[:2]
+        await made.until(lambda: sentence.content_width > 30)
+        assert state.get_render_width(table) + sentence.get_render_width(table) <= 80
+        await made.app.send_task("shop.sleep")
+        await made.until(lambda: made.rows("Tasks")[0][0] == "STARTED")
+        await made.until(lambda: sentence.content_width == len("shop.sleep"))
+
+
 async def test_a_failed_task_runs_again_after_a_question(tmp_path: Path):
     async with shop(tmp_path) as made:
         await made.app.send_task("shop.pay", [1])

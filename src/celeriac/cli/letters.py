@@ -147,11 +147,17 @@ def list_letters(kind: Kind, source: Source, choice: Choice, limit: int, *, as_o
 
 
 def _show_table(letters: Sequence[Letter], *, err: bool = False) -> None:
-    show_table(
-        ["id", "died at", "queue", "task", "task id", "reason"],
-        [_row(letter) for letter in letters],
-        err=err,
-    )
+    headings = ["id", "died at", "queue", "task", "task id", "reason"]
+    rows = [_row(letter) for letter in letters]
+    if all(letter.dead.id == letter.summary.id for letter in letters):
+        # Twice the same would leave no room for it on a terminal of 80 columns, where it is to be copied from.
+        shown = [number for number, heading in enumerate(headings) if heading != "task id"]
+        headings, rows = _only(headings, shown), [_only(row, shown) for row in rows]
+    show_table(headings, rows, err=err)
+
+
+def _only(cells: Sequence[str], shown: Sequence[int]) -> list[str]:
+    return [cells[number] for number in shown]
 
 
 def _row(letter: Letter) -> list[str]:

@@ -285,6 +285,10 @@ def _draw(shown: DataTable[Text], table: Table, glance: Glance) -> None:
     """Draw a table anew; the chosen line stays chosen."""
     chosen, at = _chosen(shown), shown.cursor_row
     lines = table.lines(glance)
+    if "" in shown.rows:
+        # The sentence in place of lines made its column wide, and Textual's columns never shrink by themselves.
+        for column in shown.columns.values():
+            column.content_width = column.label.cell_len
     shown.clear()
     for line in lines:
         cells = [

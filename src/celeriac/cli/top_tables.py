@@ -118,7 +118,7 @@ TASKS = Table(
         ("Error or arguments", 60),
     ),
     lambda glance: [_task(task, glance.at) for task in glance.tasks],
-    "no task was heard of yet: workers tell of tasks if they are started with -E",
+    "none was heard of yet: workers tell of tasks if started with -E",
 )
 QUEUES = Table(
     "Queues",

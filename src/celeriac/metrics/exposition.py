@@ -25,7 +25,7 @@ class Exposition:
 
             from celeriac.metrics.families import Families
         except ImportError as error:
-            raise ConfigError("metrics need prometheus-client: install celeriac[metrics]") from error
+            raise ConfigError("metrics need prometheus-client: pip install 'celeriac[metrics]'") from error
         self._client: Any = prometheus_client
         self._families = Families(prefix)
 
