@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from celeriac.errors import BrokerUnavailable, EncodeError
+from celeriac.servers.postgres import messages as sql
 from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.url import parse_postgres_url
@@ -199,6 +200,37 @@ class TestLoad:
                     seconds.append(time.perf_counter() - begun)
             old.execute("ROLLBACK")
         assert seconds[1] < 10 * seconds[0]
+
+    async def test_what_is_settled_is_found_by_its_id_however_empty_the_table_was(
+        self, broker, postgres_server, postgres_schema, queue
+    ):
+        """The index of what is held has all that was, until a vacuum: by it each ending would walk over the others."""
+        await broker.ping()
+        values = {"1": "ARRAY[1]::bigint[]", "2": "ARRAY[1]::integer[]"}
+        with (
+            postgres_server.client(postgres_schema) as old,
+            postgres_server.client(postgres_schema) as connection,
+        ):
+            old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+            connection.execute(
+                "INSERT INTO celeriac_message (queue, priority, owner, frame) SELECT %s, 0, 1, repeat('x', 900)::bytea"
+                " FROM generate_series(1, 5000)",
+                (queue,),
+            )
+            connection.execute("DELETE FROM celeriac_message")
+            connection.execute("ANALYZE celeriac_message")
+            for statement in (sql.ACK, sql.SETTLE["requeue"], sql.HELD):
+                for number, value in values.items():
+                    statement = statement.replace(f"${number}", value)
+                plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}"))
+                assert "celeriac_message_pkey" in plan
+                assert (
+                    "Index Cond: ((id = ANY" in plan
+                    or "Index Cond: (id = ANY" in plan
+                    or "(id = given.id)" in plan
+                )
+                assert "celeriac_message_owner" not in plan
+            old.execute("ROLLBACK")
 
     async def test_a_take_that_must_walk_far_from_the_beginning_is_rare(self, broker, queue):
         """What an old transaction keeps is walked over by it: that would soon be all that a worker does."""
