@@ -11,7 +11,7 @@ from tests.beat.conftest import make_place
 from tests.beat.fleet import Fleet
 from tests.beat.places import PATIENCE
 
-SHORT = 2.0
+SHORT = 1.5
 """Seconds for which a process is hampered: longer than a lease."""
 
 

@@ -175,7 +175,7 @@ async def test_random_changes_double_nothing_leave_nothing_out_and_hold_within_a
         state[name] = to
 
     async with app, other, ticking(app):
-        for _ in range(30):
+        for _ in range(20):
             name = random.choice("abc")
             choices = {"gone": ["ticked"], "ticked": ["paused", "gone"], "paused": ["ticked", "gone"]}
             await change(name, random.choice(choices[state[name]]))
@@ -194,7 +194,7 @@ async def test_random_changes_double_nothing_leave_nothing_out_and_hold_within_a
 
 
 async def test_a_rolling_deploy_ticks_each_slot_once_by_the_new_rule(shared):
-    old, new = declaring(shared, every=0.1), declaring(shared, every=0.15, args=("new",))
+    old, new = declaring(shared, every=0.04), declaring(shared, every=0.1, args=("new",))
     async with old, new, ticking(old):
         await shared.until(old, 3)
         async with ticking(new):
@@ -203,7 +203,7 @@ async def test_a_rolling_deploy_ticks_each_slot_once_by_the_new_rule(shared):
     assert set(found.values()) == {1}
     slots = sorted(slot for _, slot in found)
     steps = [round(later - slot, 2) for slot, later in zip(slots[-3:], slots[-2:], strict=False)]
-    assert steps == [0.15, 0.15]
+    assert steps == [0.1, 0.1]
 
 
 async def test_trigger_and_backfill_send_besides_the_slots(shared):
