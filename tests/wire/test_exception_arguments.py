@@ -1,6 +1,7 @@
 """Exceptions whose constructors make something of their arguments: the same comes back, or a RemoteError."""
 
 import dataclasses
+import enum
 import json
 import os
 import pickle
@@ -179,6 +180,17 @@ def test_an_exception_whose_own_methods_exit_ends_neither_the_worker_nor_the_rea
         assert type(back).__name__ in ("Wayward", "LookupError", "RemoteError")
         assert "Wayward" in describe(error).exc_type + str(describe(error).exc_message)
         format_traceback(error)
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def test_an_argument_that_json_gives_back_as_another_value_is_not_taken_for_the_same():
+    back = returned(Coded("busy", Colour.RED))
+    assert (type(back), back.text) == (RemoteError, "busy")
+    assert returned(ValueError({1})).args == ("{1}",)
+    assert returned(ValueError(Colour.RED, (1, 2))).args == ("<Colour.RED: 1>", [1, 2])
 
 
 class Late(CancelledError):

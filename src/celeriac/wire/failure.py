@@ -22,9 +22,10 @@ from celeriac.errors import (
     TaskNotFound,
     TaskRevoked,
     TimeLimitExceeded,
+    WireError,
     WorkerLost,
 )
-from celeriac.wire.extended_json import encode_json
+from celeriac.wire.extended_json import decode_json, encode_json
 from celeriac.wire.preview import preview
 from celeriac.wire.raisable import may_be_raised
 
@@ -249,10 +250,22 @@ def _can_be_stored(argument: Any) -> bool:
     if argument is None or type(argument) is str or type(argument) is bool:
         return True
     try:
-        encode_json(argument)
-    except EncodeError:
+        return _is_same(decode_json(encode_json(argument)), argument)
+    except (WireError, RecursionError):
         return False
-    return True
+
+
+def _is_same(back: Any, argument: Any) -> bool:
+    """Whether JSON gave the argument back; an enum, a set or a record comes back as another value."""
+    if isinstance(argument, (list, tuple)):
+        return isinstance(back, list) and len(back) == len(argument) and all(map(_is_same, back, argument))
+    if isinstance(argument, dict):
+        return (
+            isinstance(back, dict)
+            and back.keys() == argument.keys()
+            and all(_is_same(back[key], value) for key, value in argument.items())
+        )
+    return _equal(back, argument) or (isinstance(argument, float) and argument != argument)  # noqa: PLR0124 - NaN
 
 
 def _find_class(name: str, module: str | None) -> type[Exception] | None:
