@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import termios
@@ -199,13 +200,14 @@ def test_in_a_real_terminal(project: Project, leave: bytes):
     screen, device = os.openpty()
     termios.tcsetwinsize(device, (24, 100))
     command = [sys.executable, "-m", "celeriac", "top", "-b", project.url]
-    environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1"}
+    environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "100", "LINES": "24"}
     top = subprocess.Popen(
         command, stdin=device, stdout=device, stderr=device, env=environment, start_new_session=True
     )
     os.close(device)
     seen = b""
     while b"dead 1" not in seen or b"Workers" not in seen:
+        assert select.select([screen], [], [], WAIT)[0], seen
         seen += os.read(screen, 65536)
     if leave:
         os.write(screen, leave)
