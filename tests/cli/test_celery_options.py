@@ -11,7 +11,7 @@ import pytest
 from celery.bin.celery import celery as celery_command
 from celery.bin.worker import worker as celery_worker
 
-from celeriac.cli.celery_flags import WORKER_FLAGS
+from celeriac.cli.celery_flags import PROCESS_FLAGS
 from celeriac.cli.celery_options import CeleryOptions
 from celeriac.cli.main import celeriac
 from celeriac.cli.pidfile import pidfile
@@ -28,7 +28,7 @@ def names_of(command: click.Command) -> set[str]:
 def test_every_option_of_celerys_worker_is_known() -> None:
     theirs = names_of(celery_worker)
     assert len(theirs) > 40
-    assert theirs - names_of(worker) - set(WORKER_FLAGS) == set()
+    assert theirs - names_of(worker) - set(PROCESS_FLAGS) == set()
 
 
 def test_every_option_before_celerys_commands_is_known() -> None:
@@ -36,7 +36,7 @@ def test_every_option_before_celerys_commands_is_known() -> None:
 
 
 def test_a_refused_option_is_none_that_works() -> None:
-    assert set(WORKER_FLAGS) & names_of(worker) == set()
+    assert set(PROCESS_FLAGS) & names_of(worker) == set()
 
 
 TASKS = """
