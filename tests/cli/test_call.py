@@ -146,6 +146,6 @@ def test_interrupted_wait_says_how_to_go_on(shop: Project):
     waiting.wait_for("/100 step")
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait() == 130
-    task_id = re.search(r"interrupted; .* celeriac result (\S+) --wait", waiting.output)
+    task_id = re.search(r"interrupted; .* celeriac -A \S+ result (\S+) --wait", waiting.output)
     assert task_id is not None
     assert shop.run("result", "-A", shop.module, task_id[1]).exit_code == 4

@@ -14,8 +14,18 @@ def test_healthy(project: Project):
         "ok    app       shop, 5 tasks",
         "(from the app): SQLite file",
         "warn  dead      1 set aside",
+        f"fix: start one: celeriac -A {project.module} worker;",
+        f"fix: celeriac -A {project.module} dead\n",
     ):
         assert text in told.output
+
+
+def test_what_is_only_in_this_process_is_said(project: Project):
+    for arguments in (["status"], ["dead"], ["call", "shop.add", "1", "2"]):
+        told = project.run(*arguments, "-b", "memory://")
+        assert "note: memory:// is in this process alone" in told.stderr
+    told = project.run("dead", "-A", project.module, "-b", project.url)
+    assert "note:" not in told.stderr
 
 
 def test_redis_by_the_environment(project: Project, redis_url: str):

@@ -128,3 +128,14 @@ def test_package_whose_celery_module_fails(project: Project, name: str):
     (project.directory / name / "__init__.py").touch()
     (project.directory / name / "celery.py").write_text("import no_such_library\n")
     assert "celery.py:1: ModuleNotFoundError: No module named 'no_such_library'" in refusal(name)
+
+
+def test_an_error_in_a_library_is_found_in_the_users_line(project: Project, name: str):
+    project.write("from importlib import import_module\nimport_module('no_such_library')\n", name)
+    assert f"{name}.py:2: ModuleNotFoundError: No module named 'no_such_library'" in refusal(name)
+
+
+def test_a_dot(project: Project, name: str):
+    project.write(APP.format(name="one"), name)
+    assert "name a module as from its own directory" in refusal(".")
+    assert "name a module as from its own directory" in refusal(f".{name}")

@@ -15,10 +15,10 @@ import msgspec
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
-from celeriac.cli.loading import load, run_with
+from celeriac.cli.loading import load, note_alone, run_with
 from celeriac.cli.outcome import show_outcome
 from celeriac.cli.places import absolute_file
-from celeriac.cli.source import Source, takes_source
+from celeriac.cli.source import Source, takes_source, typed
 from celeriac.cli.takers import what_it_waits_for
 from celeriac.cli.watching import watch
 from celeriac.client.app import App
@@ -111,6 +111,7 @@ def call(
     if waits and app.backend_url == "disabled://":
         raise ConfigError("--wait needs a result backend, and the app has none: name one with --backend URL")
     _note_unknown(app, name)
+    note_alone(app)
     file = absolute_file(app.broker_url) if source.broker is None else None
     given = {key: value for key, value in options.items() if value is not None}
     task_id = given.setdefault("task_id", str(uuid4()))
@@ -118,7 +119,7 @@ def call(
         return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout, file=file))
     except KeyboardInterrupt as interrupt:
         raise CommandFailed(
-            f"interrupted; what was sent goes on: celeriac result {task_id} --wait", Exit.INTERRUPTED
+            typed(f"interrupted; what was sent goes on: celeriac result {task_id} --wait"), Exit.INTERRUPTED
         ) from interrupt
 
 

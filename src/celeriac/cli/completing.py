@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import click
 
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import existing, run_with
 from celeriac.cli.source import Source
 from celeriac.client.app import App
 
@@ -36,7 +36,7 @@ def _seen(context: click.Context, look: Callable[[App], Awaitable[Sequence[str]]
             return await look(app)
 
     try:
-        app = load_existing(_source_of(context))
+        app = existing(_source_of(context))
         return run_with(app, in_time(app))
     except Exception:  # noqa: BLE001 - see the rules
         return ()

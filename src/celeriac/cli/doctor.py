@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
+import msgspec
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
@@ -21,7 +22,7 @@ from celeriac.cli.exits import Exit
 from celeriac.cli.loading import load_or_default, run_with
 from celeriac.cli.outcome import as_json
 from celeriac.cli.places import absolute_file, backend_place, broker_place
-from celeriac.cli.source import Source, takes_source
+from celeriac.cli.source import Source, takes_source, typed
 from celeriac.client.app import App
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES
 from celeriac.errors import (
@@ -62,6 +63,7 @@ def doctor(source: Source, as_objects: bool) -> int:
     else:
         checks += _preflight(source, app)
         checks += run_with(app, _examine(source, app))
+    checks = [msgspec.structs.replace(check, fix=typed(check.fix)) for check in checks]
     _show(checks, as_objects=as_objects)
     return Exit.FAILED if any(check.level == "fail" for check in checks) else Exit.OK
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
+from celeriac.cli.console import say
 from celeriac.cli.places import absolute_file
 from celeriac.cli.source import Source
 from celeriac.cli.target import load_app
@@ -17,7 +18,7 @@ from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
 from celeriac.client.environment import BROKER_VARIABLES
 from celeriac.errors import ConfigError
-from celeriac.servers.url_parts import masked
+from celeriac.servers.url_parts import masked, scheme_of
 
 T = TypeVar("T")
 
@@ -36,8 +37,21 @@ def load(source: Source, include: Sequence[str] = ()) -> App:
     return load_or_default(source, include)
 
 
+def note_alone(app: App) -> None:
+    """Warn where nobody but this command can see what it does: a worker with the same URL has other queues."""
+    if scheme_of(app.broker_url) == "memory":
+        say("note: memory:// is in this process alone; workers in other processes have their own", err=True)
+
+
 def load_existing(source: Source) -> App:
-    """Return the app, for a look at what is there. Raises ``ConfigError`` where a file is missing, too."""
+    """Return the app, for a look at what is there, as ``existing``."""
+    app = existing(source)
+    note_alone(app)
+    return app
+
+
+def existing(source: Source) -> App:
+    """Return the app. Raises ``ConfigError`` where a file is missing, too."""
     app = load(source)
     for url in (app.broker_url, app.backend_url):
         if (path := absolute_file(url)) is not None and not path.exists():

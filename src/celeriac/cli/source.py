@@ -7,6 +7,8 @@ every command line, and costs nothing.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 T = TypeVar("T")
+
+_COMMANDS = re.compile(r"\bceleriac (?:-A MODULE )?((?:worker|dead|queues|control|result)\b)")
+"""The commands that advice names."""
 
 
 class Source(NamedTuple):
@@ -37,6 +42,20 @@ class Source(NamedTuple):
     def over(self, outer: Source) -> Source:
         """Return this, with what it leaves open taken from what stood before the command."""
         return Source(self.target or outer.target, self.broker or outer.broker, self.backend or outer.backend)
+
+
+def typed(text: str) -> str:
+    """Return text with its commands as they are to be typed here: they name the app that this command was given.
+
+    Without it ``celeriac result ID`` would be answered by "which broker?". A URL is not repeated: it may hold a
+    password.
+    """
+    context = click.get_current_context(silent=True)
+    target = context.obj.target if context is not None and isinstance(context.obj, Source) else None
+    if target is None:
+        return text
+    start = f"celeriac -A {shlex.quote(target)} "
+    return _COMMANDS.sub(lambda found: start + found[1], text)
 
 
 def takes_source(function: Callable[..., T]) -> Callable[..., T]:

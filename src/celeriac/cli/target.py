@@ -8,8 +8,10 @@ found as Celery finds it.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -80,6 +82,8 @@ def find(target: str) -> App | Celery:
 
 def _import(name: str) -> ModuleType:
     """Import a module. Raises ``ModuleNotFoundError`` where there is none, ``ConfigError`` where it fails."""
+    if name.startswith(".") and "/" not in name:
+        raise ConfigError(f"-A {name}: name a module as from its own directory, without a dot in front")
     if name.endswith(".py") or "/" in name:
         module = name.removesuffix(".py").strip("./").replace("/", ".")
         raise ConfigError(f"-A {name}: that is a file; give the module's name: -A {module}")
@@ -129,7 +133,10 @@ def _broken(name: str, error: BaseException) -> ConfigError:
 
 
 def _last_line(error: BaseException) -> str:
-    """Return where the user's code went wrong, or called what did."""
+    """Return where the user's code went wrong, or called what did.
+
+    An app that is installed, as in a container, lies beside the libraries, so of these the last line has to do.
+    """
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     frames = [
@@ -137,6 +144,9 @@ def _last_line(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(("<frozen", OWN))
     ]
+    known = sysconfig.get_paths()
+    libraries = tuple(known[kind] + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    frames = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 

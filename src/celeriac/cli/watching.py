@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from celeriac.cli.console import say
 from celeriac.cli.drawing import console
 from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.source import typed
 from celeriac.cli.visible import visible
 from celeriac.client.result import Result
 from celeriac.context import PROGRESS
@@ -175,7 +176,7 @@ def _too_late(result: Result[Any], timeout: float | None, seen: _Seen) -> str:
         hint = "it goes on"
     else:
         hint = seen.found or "no worker has reported on it; does one take its queue?"
-    return (
+    return typed(
         f"{result} was not ready within {timeout:g} s, last seen {seen.status}: {hint} "
         f"(celeriac result {result.id} --wait)"
     )

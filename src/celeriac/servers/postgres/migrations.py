@@ -49,7 +49,8 @@ async def prepare(connection: Any, part: str) -> list[str]:
         role, schema = await connection.fetchrow("SELECT current_user, current_schema()")
         raise TablesMissing(
             f"the tables for {part} are not there, or old, and role {role!r} may not make them in schema {schema!r} "
-            f"({error}): let a role that may run `celeriac migrate`, or the SQL that `celeriac migrate --print` shows"
+            f"({error}): have a role that may do so run `celeriac migrate`, or the SQL that `celeriac migrate --print` "
+            "shows"
         ) from error
 
 
