@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Static, Tree
+from textual.widgets import DataTable, Footer, Static, Tree
 
 from celeriac import Celeriac, Context
 from celeriac.cli.top_app import Ask, TopApp, Workflow
@@ -123,6 +123,18 @@ async def test_what_stands_in_place_of_tasks_fits_and_widens_no_column_for_good(
         await made.app.send_task("shop.sleep")
         await made.until(lambda: made.rows("Tasks")[0][0] == "STARTED")
         await made.until(lambda: sentence.content_width == len("shop.sleep"))
+
+
+async def test_all_numbers_and_keys_are_seen_in_80_columns(tmp_path: Path):
+    async with shop(tmp_path) as made:
+        screen = made.top.screen
+        lines = made.text("numbers").split("\n")
+        assert max(map(len, lines)) <= 80
+        assert lines[-1].endswith("dead 0")
+        await made.until(lambda: screen.query_one("#numbers").size.height == len(lines))
+        footer = screen.query_one(Footer)
+        await made.until(lambda: len(footer.children) >= 8)
+        assert max(key.virtual_region.right for key in footer.children) <= 80
 
 
 async def test_a_failed_task_runs_again_after_a_question(tmp_path: Path):

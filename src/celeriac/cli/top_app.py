@@ -108,13 +108,13 @@ class TopApp(App[None]):
         Binding("t,f5", "tree", "Workflow"),
         Binding("k,f9", "cancel(False)", "Cancel"),
         Binding("K", "cancel(True)", "Terminate"),
-        Binding("r", "retry", "Run again"),
+        Binding("r", "retry", "Again"),
         Binding("p", "pause", "Pause"),
         *(Binding(str(number), f"tab('{table.name}')", show=False) for number, table in enumerate(TABLES, 1)),
     ]
     CSS = """
-    #numbers, #said { height: 1; }
-    #numbers { text-style: bold; }
+    #numbers { height: auto; max-height: 2; text-style: bold; }
+    #said { height: 1; }
     #filter { display: none; height: 3; }
     #filter.asked { display: block; }
     TabbedContent { height: 1fr; }
@@ -168,8 +168,8 @@ class TopApp(App[None]):
             self._draw(glance)
 
     def _draw(self, glance: Glance) -> None:
-        numbers = f"NO BROKER: {glance.trouble}" if glance.trouble else header(glance)
-        self.query_one("#numbers", Static).update(Text(visible(numbers), no_wrap=True, overflow="ellipsis"))
+        trouble = glance.trouble and visible(f"NO BROKER: {glance.trouble}")
+        self.query_one("#numbers", Static).update(Text(trouble or header(glance, self.size.width)))
         for table in TABLES:
             _draw(self._shown(table), table, glance)
 

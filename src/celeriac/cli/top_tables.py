@@ -51,8 +51,11 @@ def span(seconds: float | None) -> str:
     return f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"
 
 
-def header(glance: Glance) -> str:
-    """Return the numbers above all."""
+def header(glance: Glance, width: int | None = None) -> str:
+    """Return the numbers above all.
+
+    :param width: of the screen; what has no room begins another line, since the last number is that of the dead.
+    """
     parts = [
         f"ended {glance.ended}/min",
         f"failed {glance.failed}/min",
@@ -63,7 +66,13 @@ def header(glance: Glance) -> str:
         f"scheduled {glance.queues.parked}",
         f"dead {glance.queues.dead}",
     ]
-    return "  ".join(parts)
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if width is not None and len(lines[-1]) + len(part) + 2 > width:
+            lines.append(part)
+        else:
+            lines[-1] += f"  {part}"
+    return "\n".join(lines)
 
 
 def _task(task: TaskRow, now: float) -> Line:
