@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from celeriac.errors import CeleriacError
 from celeriac.monitor.rows import TaskRow
 from celeriac.monitor.schema import prepare
 from celeriac.monitor.store import COLUMNS, Batch, KeptAttempt, Statement, Values
@@ -38,8 +39,12 @@ class SqliteStore:
         self._reader: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        self._writer = await self._in(self._writing, self._connect)
-        self._reader = await self._in(self._reading, self._connect)
+        try:
+            self._writer = await self._in(self._writing, self._connect)
+            self._reader = await self._in(self._reading, self._connect)
+        except (OSError, sqlite3.Error) as error:
+            await self.close()
+            raise CeleriacError(f"the history {self._path} cannot be used: {error}") from error
 
     async def close(self) -> None:
         for pool, connection in ((self._reading, self._reader), (self._writing, self._writer)):

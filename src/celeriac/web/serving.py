@@ -49,16 +49,20 @@ async def serve(
     :param ready: is told the address once browsers can connect.
     :param around: makes what is entered before and left after.
 
-    Raises ``ConfigError`` where the address is taken.
+    Raises ``ConfigError`` where the address is taken, ``CeleriacError`` where the history cannot be used.
     """
     site = dashboard(app, authorize=authorize, history=history, hosts=hosts, read_only=read_only)
     config = uvicorn.Config(site, log_level="warning", lifespan="on", timeout_graceful_shutdown=GOODBYE)
     server = _Server(config, site.end_streams)
     with _listen(host, port) as listener:
         async with app, around(site.monitor):
-            ready(_address(listener))
-            with _ended_by_signals():
-                await server.serve([listener])
+            await site.start()  # what it raises is one line here, and a traceback of uvicorn's within it
+            try:
+                ready(_address(listener))
+                with _ended_by_signals():
+                    await server.serve([listener])
+            finally:
+                await site.close()
 
 
 @contextmanager
