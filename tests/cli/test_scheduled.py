@@ -3,6 +3,8 @@
 import json
 import re
 import uuid
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -42,6 +44,18 @@ def test_the_next_one_first(project: Project):
     assert (first["id"], first["arguments"], first["queue"]) == (soon, "(1, 1)", "celery")
     assert 3600 < float(str(first["due_in"])) < 3700
     assert second["id"] == later
+
+
+def test_at_a_time_of_the_apps_zone_where_it_names_none(project: Project):
+    plain = (datetime.now(UTC) + timedelta(hours=2)).replace(tzinfo=None)
+    zoned = (datetime.now(UTC) + timedelta(hours=3)).astimezone(ZoneInfo("Asia/Tokyo"))
+    first, second = send(project, "--eta", plain.isoformat()), send(project, "--eta", zoned.isoformat())
+    found = scheduled(project)
+    assert [entry["id"] for entry in found] == [first, second]
+    assert [round(float(str(entry["due_in"])) / 3600, 1) for entry in found] == [2.0, 3.0]
+    wrong = project.run("call", "-A", project.module, "shop.add", "1", "1", "--eta", "tomorrow")
+    assert wrong.exit_code == 2
+    assert "'tomorrow' is no time: give one such as" in wrong.stderr
 
 
 def test_a_limit_says_what_it_left_off(project: Project):

@@ -16,6 +16,7 @@ from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load, note_alone, run_with
+from celeriac.cli.moments import moment_of
 from celeriac.cli.outcome import show_outcome
 from celeriac.cli.places import absolute_file
 from celeriac.cli.source import Source, takes_source, typed
@@ -38,6 +39,9 @@ SEND_OPTIONS = (
     click.option("--exchange", metavar="NAME", help="Send it to this exchange."),
     click.option("--routing-key", metavar="KEY", help="With this routing key."),
     click.option("--countdown", type=float, metavar="SECONDS", help="Run it this much later."),
+    click.option(
+        "--eta", metavar="TIME", help="Run it at this time: 2026-03-01T06:00, or with a zone +01:00."
+    ),
     click.option("--expires", type=float, metavar="SECONDS", help="Do not run it after this time."),
     click.option(
         "--priority",
@@ -114,6 +118,8 @@ def call(
     note_alone(app)
     file = absolute_file(app.broker_url) if source.broker is None else None
     given = {key: value for key, value in options.items() if value is not None}
+    if "eta" in given:
+        given["eta"] = moment_of(app, given["eta"])
     task_id = given.setdefault("task_id", str(uuid4()))
     try:
         return run_with(app, _send(app, name, args, keywords, given, wait=waits, timeout=timeout, file=file))
@@ -141,7 +147,8 @@ async def _send(
         say(result.id)
         return Exit.OK
     queue = _queue_of(app, name, args, kwargs, options)
-    explain = None if queue is None or "countdown" in options else partial(what_it_waits_for, app, queue)
+    later = "countdown" in options or "eta" in options
+    explain = None if queue is None or later else partial(what_it_waits_for, app, queue)
     return show_outcome(str(result), await watch(result, timeout, explain))
 
 

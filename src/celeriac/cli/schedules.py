@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,10 +16,10 @@ from celeriac.cli.beat import schedules_of
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load, run_with
+from celeriac.cli.moments import moment_of
 from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
-from celeriac.client.app import App
 from celeriac.wire.preview import counted
 
 
@@ -108,7 +108,7 @@ def backfill_command(source: Source, name: str, start: str, end: str) -> None:
     START and END are times such as 2026-03-01T06:00; without an offset, in the app's time zone.
     """
     app = load(source)
-    moments = [_moment(app, text) for text in (start, end)]
+    moments = [moment_of(app, text) for text in (start, end)]
     sent = run_with(app, schedules_of(app).backfill(name, *moments))
     say(f"{counted(sent, 'slot')} sent")
 
@@ -170,12 +170,3 @@ def _as_object(one: Scheduled) -> dict[str, Any]:
         "next": one.next and one.next.isoformat(),
         "oddities": list(one.oddities),
     }
-
-
-def _moment(app: App, text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(f"{text!r} is no time: give one such as 2026-03-01T06:00") from None
-    zone = ZoneInfo(app.settings.timezone) if app.settings.timezone != "UTC" else UTC
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
