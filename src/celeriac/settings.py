@@ -115,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     event_exchange: str = EVENTS
     send_events: bool = False
     send_sent_event: bool = False
-    event_rate_limit: float | None = 5000.0
+    event_rate_limit: float | None = 3000.0
     remote_control: bool | Literal["inspect"] = True
     control_exchange: str = CELERYS
     control_reply_limit: int = 1024 * 1024
