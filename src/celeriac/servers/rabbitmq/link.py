@@ -89,6 +89,7 @@ class Link:
 
     :param url: see ``url.parse_amqp_url``.
     :param timeout: seconds for any one exchange, connecting included; more while what is sent goes out.
+    :ivar outages: how often the connection was lost, or could not be made.
     """
 
     def __init__(self, url: str, *, timeout: float) -> None:
@@ -106,6 +107,7 @@ class Link:
         self._turn = 0
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._not_before = 0.0
+        self.outages = 0
 
     async def connection(self) -> Connection:
         """Return a connection that is open. Raises ``Unavailable`` or ``Refused``."""
@@ -250,6 +252,7 @@ class Link:
             connection = await self._try_each()
         except BaseException:
             self._not_before = loop.time() + self._backoff.pause()
+            self.outages += 1
             raise
         self._backoff.reset()
         self._connection = connection
@@ -260,6 +263,7 @@ class Link:
 
     def _lost(self, connection: Connection, error: AmqpError) -> None:
         if connection is self._connection:  # else it was closed here
+            self.outages += 1
             _log.warning(
                 "the connection to %s was lost (%s); it is made again when it is needed", self.target, error
             )

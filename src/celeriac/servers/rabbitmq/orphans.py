@@ -4,7 +4,8 @@ Rules: RabbitMQ hands such a message out again at once, to any worker. If it com
 on under the new delivery. Other workers learn from notices that the publication is worked on, and until when; and later
 that the work has ended. A worker that gets such a message puts it off while the work lasts, and drops it once the work
 has ended. After our own disconnect, assume that other workers were disconnected too, and delay redelivered messages by
-``GRACE``: they need time to reconnect and to give notice, or their tasks would run twice.
+``GRACE``: they need time to reconnect and to give notice, or their tasks would run twice. The same holds if we could
+not connect, or lost the connection before we took anything.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Orphans:
         self._turn = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
         self._outage = float("-inf")
-        self._is_outage_new = False
+        self._outages = link.outages
         self.is_closed = False
 
     def adopt(self, orphans: Iterable[AmqpReceipt], idle: Iterable[str], acked: Iterable[str]) -> None:
@@ -56,7 +57,6 @@ class Orphans:
         :param idle: publications that had been pushed here and are not worked on.
         :param acked: publications of which RabbitMQ may not have read that they were acknowledged.
         """
-        self._is_outage_new = True
         self._idle = set(idle)
         for orphan in orphans:
             assert orphan.publication is not None
@@ -159,8 +159,8 @@ class Orphans:
     def _busy_until(self, publication: str, *, redelivered: bool) -> float | None:
         """Return until when a worker works, or may work, on a publication; ``None`` if none does."""
         now = self._clock.now()
-        if self._is_outage_new:
-            self._is_outage_new, self._outage = False, now
+        if self._outages != self._link.outages:
+            self._outages, self._outage = self._link.outages, now
         until = self._notices.busy_until(publication)
         if until is not None:
             return until if until > now else None
