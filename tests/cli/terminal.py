@@ -6,6 +6,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,13 @@ class Terminal:
         self._parts: list[bytes] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def wait_for(self, text: str) -> None:
+        """Return when this was written."""
+        end = time.monotonic() + 30
+        while text not in b"".join(self._parts).decode(errors="replace"):
+            assert time.monotonic() < end, self._parts
+            time.sleep(0.02)
 
     def close(self) -> str:
         """Everything that was written, once the last writer has closed the device."""

@@ -105,6 +105,9 @@ COMMANDS: Sequence[tuple[list[str], int, str]] = [
     (["call", f"task{HOSTILE}", "1", "--timeout", "0.1", "--task-id", HOSTILE], 4, "\\u202e"),
     (["doctor"], 0, "q\\x1b]0;PWNED"),
     (["doctor", "--json"], 0, "\\u009b31m"),
+    (["failed"], 0, "failed"),
+    (["top", "--once"], 0, "q\\x1b]0;PWNED"),
+    (["migrate"], 2, "PostgreSQL"),
     (["doctor", "-A", HOSTILE], 1, "\\u202e"),
     (["worker", "-A", f"{HOSTILE}:x"], 2, "\\u202e"),
 ]
@@ -149,6 +152,26 @@ async def tell(text: str) -> None:
     if len(text) > 1:
         raise ValueError(text)
 """
+
+
+PERIODIC = """
+from celeriac import Celeriac, crontab
+
+HOSTILE = {hostile!r}
+app = Celeriac(f"app{{HOSTILE}}", {url!r})
+app.schedule(f"entry{{HOSTILE}}", f"task{{HOSTILE}}", crontab(hour=0, minute=0))
+"""
+
+
+@pytest.mark.parametrize(("command", "last"), [(["beat"], "entry"), (["web", "--port", "0"], "http://")])
+def test_no_process_says_at_its_start_what_acts(hostile: Project, command: list[str], last: str):
+    hostile.write(PERIODIC.format(hostile=HOSTILE.replace("\0", ""), url=hostile.url))
+    terminal = Terminal(500)
+    process = start_on_a_terminal(terminal, [*command, "-A", hostile.module], hostile.env, hostile.directory)
+    terminal.wait_for(last)
+    process.terminate()
+    process.wait(20)
+    assert last in check(terminal.close())
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
