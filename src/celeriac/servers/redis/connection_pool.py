@@ -16,6 +16,7 @@ import redis.asyncio.sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+import redis
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import BadFile, open_context
@@ -169,6 +170,7 @@ class ConnectionPool:
             "socket_timeout": None,
             "socket_connect_timeout": self.timeout,
         }
+        options |= _named_driver()
         if target.path is not None:
             return options | {"path": target.path}
         options["socket_keepalive"] = True
@@ -190,6 +192,18 @@ class ConnectionPool:
         return {
             "sentinel_kwargs": login | (self.target.tls or {}) | ({"ssl": True} if self.target.tls else {})
         }
+
+
+def _named_driver() -> dict[str, Any]:
+    """Return the option that names the driver; without it the driver reads its version from files for each connection.
+
+    Older drivers have no such option, and read it once.
+    """
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:
+        return {}
+    return {"driver_info": DriverInfo(lib_version=redis.__version__)}
 
 
 async def dial(driver: Any, protocol: int = 2) -> Any:
