@@ -106,6 +106,7 @@ def _probed(ground: Ground, count: int) -> list[float]:
             if status != 200:
                 raise worker.failure(f"answered the probe with {status}")
             time.sleep(0.003)
+        _wait_for(lambda: ground.done() >= count)
         ground.check(worker, ids, 5)
     return times
 

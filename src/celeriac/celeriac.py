@@ -22,6 +22,7 @@ from celeriac.errors import ConfigError
 from celeriac.metrics.app_metrics import AppMetrics
 from celeriac.metrics.exposition import Exposition
 from celeriac.metrics.process import ProcessMetrics
+from celeriac.metrics.vitals import Vitals
 from celeriac.schedule.crontab import Crontab
 from celeriac.schedule.interval import Interval
 from celeriac.schedule.solar import Solar
@@ -169,7 +170,9 @@ class Celeriac(App):
         """Return the metrics of this app in this process, for Prometheus: a collector, and an ASGI app.
 
         They count from this call on: what this app sends, what its workers in this process do, and what waits at its
-        broker. See ``AppMetrics`` for how to serve them. Raises ``ConfigError`` where prometheus-client is missing.
+        broker; and they tell whether broker and result store answer, and how late the loop is of a worker or of the
+        program that serves them. See ``AppMetrics`` for how to serve them. Raises ``ConfigError`` where
+        prometheus-client is missing.
 
         :param prefix: put before every name.
         :param hostname: the label of that name; the machine's name where it is not given.
@@ -177,9 +180,14 @@ class Celeriac(App):
         exposition = Exposition(prefix)
         process = ProcessMetrics(self.tasks, self.clock, self.attachments.workers, self._broker, hostname)
         process.schedule_lag = lambda: self.schedules.lag
+        vitals = Vitals(self._broker, lambda: self.connections().backend)
+        process.lag = lambda: vitals.lag
+        process.broker_up = lambda: vitals.broker_up
+        process.backend_up = lambda: vitals.backend_up
         for listener in process.listeners:
             self.listen(listener)
-        return AppMetrics(exposition, process, self._broker, self._run_blocking)
+        self.lifespan(vitals.lifespan)
+        return AppMetrics(exposition, process, self._broker, vitals, self._run_blocking)
 
     def _broker(self) -> Broker:
         return self.connections().broker

@@ -20,7 +20,9 @@ from celeriac.metrics.counts import (
     summed,
 )
 from celeriac.metrics.family import SNAPSHOT_PATH, FamilyMetrics
-from celeriac.probes.pages import Address, Page, PageServer
+from celeriac.probes.address import Address
+from celeriac.probes.pages import PageServer
+from celeriac.probes.serving import Page
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.waiting import waits_since
 

@@ -190,10 +190,35 @@ async def test_a_broker_that_is_away_leaves_its_numbers_out(own_redis: RedisServ
     app = make(own_redis.url(), queue)
     metrics = app.metrics()
     async with app:
+        found = await scrape(metrics)
+        assert (found.value("celeriac_broker_up"), found.value("celeriac_backend_up")) == (1, 1)
         own_redis.stop()
         found = await scrape(metrics)
     assert "celery_queue_length" not in found.families
     assert "celeriac_build_info" in found.families
+    assert (found.value("celeriac_broker_up"), found.value("celeriac_backend_up")) == (0, 0)
+
+
+async def test_an_app_tells_how_late_its_loop_is_and_nothing_of_a_store_that_it_has_not(queue: str):
+    app = Celeriac("shop", "memory://", "disabled://", default_queue=queue)
+    metrics = app.metrics()
+
+    @app.task(name="block")
+    async def block() -> None:
+        time.sleep(1.2)  # noqa: ASYNC251 - that is what it is about
+
+    async with app, app.worker():
+        await app.send_task("block")
+        found = await until(metrics, lambda seen: sum(seen.found("celeriac_loop_lag_seconds")) > 0.5)
+        assert found.value("celeriac_broker_up") == 1
+        assert not found.found("celeriac_backend_up")
+
+
+async def test_the_loop_of_a_program_without_a_worker_is_followed_from_the_first_scrape(queue: str):
+    app = make("memory://", queue)
+    metrics = app.metrics()
+    async with app:
+        assert (await scrape(metrics)).value("celeriac_loop_lag_seconds") < WAIT
 
 
 def test_a_registry_collects_an_app_beside_others(redis_url: str, queue: str):
@@ -206,6 +231,7 @@ def test_a_registry_collects_an_app_beside_others(redis_url: str, queue: str):
     thread.start()
     thread.join(WAIT)
     assert found[0].value("shop_celeriac_published_total", name="good", queue_name=queue) == 1
+    assert found[0].value("shop_celeriac_broker_up") == found[0].value("shop_celeriac_backend_up") == 1
     assert all(name.startswith("shop_") for name in found[0].families)
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from celeriac.errors import ConfigError
-from celeriac.probes.pages import LONGEST, MOST, TURN, Address, Page, PageServer
+from celeriac.probes.address import Address
+from celeriac.probes.facts import FactsFile
+from celeriac.probes.pages import PageServer
+from celeriac.probes.serving import LONGEST, MOST, TURN, Page
 from celeriac_probe import fetch, main
 
 
@@ -39,18 +42,23 @@ def test_other_threads_hand_over_sooner_while_a_page_is_made_and_not_afterwards(
     assert sys.getswitchinterval() == usual
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[PageServer]:
+@pytest.fixture(scope="module", params=["thread", "process"])
+def served(request: pytest.FixtureRequest) -> Iterator[PageServer]:
+    """A server in a thread, and one to whose thread a process passes on what it does not answer itself."""
     pages = {
         "/good": lambda: Page(200, b"well\n"),
         "/bad": lambda: Page(503, b"ill\n"),
         "/large": lambda: Page(200, b"x" * 5_000_000),
         "/failing": failing,
     }
-    server = PageServer(Address(host="127.0.0.1").listen(), pages)
+    facts = FactsFile.make()
+    beside = facts if request.param == "process" else None
+    server = PageServer(Address(host="127.0.0.1").listen(), pages, beside)
     server.start()
+    assert (server.beside is not None) == (request.param == "process")
     yield server
     server.close()
+    facts.close()
 
 
 def raw(server: PageServer, request: bytes) -> bytes:
@@ -69,12 +77,17 @@ def raw(server: PageServer, request: bytes) -> bytes:
         ("/good", 200, b"well\n"),
         ("/good?verbose=1", 200, b"well\n"),
         ("/bad", 503, b"ill\n"),
-        ("/nowhere", 404, b"there are /bad, /failing, /good, /large\n"),
         ("/failing", 500, b"the log has the error\n"),
     ],
 )
 def test_a_page_with_its_status(served: PageServer, target: str, status: int, body: bytes):
     assert fetch(served.port, target, 30) == (status, body)
+
+
+def test_a_path_without_a_page_is_told_which_there_are(served: PageServer):
+    status, body = fetch(served.port, "/nowhere", 30)
+    assert status == 404
+    assert {b"/bad,", b"/failing,", b"/good,"} <= set(body.split())
 
 
 def test_a_large_page_arrives_whole(served: PageServer):

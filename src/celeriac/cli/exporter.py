@@ -15,7 +15,8 @@ from celeriac.metrics.exporter import Exporter
 from celeriac.metrics.exposition import Exposition
 from celeriac.metrics.page import MetricsPage
 from celeriac.metrics.queues import QueueReader
-from celeriac.probes.pages import Address, PageServer
+from celeriac.probes.address import Address
+from celeriac.probes.pages import PageServer
 from celeriac.worker.signals import Signals
 
 

@@ -28,11 +28,15 @@ from celeriac.metrics.family import SNAPSHOT_PATH, FamilyMetrics
 from celeriac.metrics.page import MetricsPage
 from celeriac.metrics.process import ProcessMetrics
 from celeriac.metrics.queues import QueueReader
+from celeriac.probes.address import Address
+from celeriac.probes.answering import pages_of
 from celeriac.probes.asking import Asking
+from celeriac.probes.facts import FactsFile
 from celeriac.probes.family import Family
 from celeriac.probes.health import Health, HealthListener, Pulse
 from celeriac.probes.heartbeat import HeartbeatFile, HeartbeatThread
-from celeriac.probes.pages import Address, Page, Pages, PageServer
+from celeriac.probes.pages import Pages, PageServer
+from celeriac.probes.serving import Page
 from celeriac.servers.disabled import DisabledBackend
 from celeriac.worker.attachments import Attachments, begin
 from celeriac.worker.listeners import Listener
@@ -58,7 +62,9 @@ class Observation:
         self._shown = shown
         self._until_the_end = ExitStack()
         self._file = HeartbeatFile(shown.heartbeat_file) if shown.heartbeat_file else None
-        self.health = Health(Pulse(self._file.beat if self._file else None), shown.live_after)
+        self._facts: FactsFile | None = None
+        self.health = Health(Pulse(self._beat), shown.live_after)
+        self.health.on_change = self._tell
         self._backend = Asking(ASK_STORE, ASK_STORE)
         self._process: ProcessMetrics | None = None
         self._metrics = _metrics_page(shown, self._snapshot) if shown.wants_metrics else None
@@ -66,12 +72,15 @@ class Observation:
     def __enter__(self) -> Self:
         if self._file is not None:
             self._until_the_end.callback(self._file.remove)
-        pages = dict(self.health.pages())
-        if self._shown.one_of_many:
-            pages[SNAPSHOT_PATH] = lambda: Page(
-                200, msgspec.json.encode(self._snapshot()), "application/json"
-            )
-        _serve(self._shown, pages, self._metrics, self._until_the_end)
+        try:
+            self._facts = _facts_of(self._shown, self._until_the_end)
+            self._tell()
+            _serve(self._shown, pages_of(self.health.facts), self._metrics, self._facts, self._until_the_end)
+            if self._shown.snapshot_socket is not None:
+                self._serve_snapshots(self._shown.snapshot_socket)
+        except BaseException:
+            self._until_the_end.close()
+            raise
         return self
 
     def __exit__(
@@ -93,7 +102,7 @@ class Observation:
                 yield
 
         joined.live(health)
-        if self._metrics is not None or self._shown.one_of_many:
+        if self._metrics is not None or self._shown.snapshot_socket is not None:
             self._count(app, joined)
             self._ask_store(app, joined)
         if own is not None:
@@ -114,6 +123,24 @@ class Observation:
         """Look at this worker's queues, and whether it takes from them."""
         self.health.queues = lambda: worker.queues
         self.health.is_dead = lambda: worker.has_ended
+
+    def _beat(self) -> None:
+        if self._file is not None:
+            self._file.beat()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Note the facts where a process that answers probes, or a supervisor, reads them."""
+        if self._facts is not None:
+            self._facts.write(self.health.facts())
+
+    def _serve_snapshots(self, path: str) -> None:
+        def snapshot() -> Page:
+            return Page(200, msgspec.json.encode(self._snapshot()), "application/json")
+
+        server = PageServer(Address(path=path).listen(), {SNAPSHOT_PATH: snapshot})
+        server.start()
+        self._until_the_end.callback(server.close)
 
     def _count(self, app: App, joined: Attachments) -> None:
         """Let the metrics count what the app's worker does and what the app sends."""
@@ -184,24 +211,40 @@ class FamilyObservation:
         self._metrics: MetricsPage | None = None
 
     def __enter__(self) -> Self:
-        self.options: Sequence[Sequence[str]] = [()] * self._number
+        self.options: list[Sequence[str]] = [()] * self._number
         """The options that each process needs."""
         if not self._shown.anything:
             return self
+        try:
+            self._show()
+        except BaseException:
+            self._until_the_end.close()
+            raise
+        return self
+
+    def _show(self) -> None:
         directory = self._until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="celeriac-"))
-        sockets = [str(Path(directory, f"{number}")) for number in range(1, self._number + 1)]
-        family = Family(sockets)
+        paths = [Path(directory, f"{number}") for number in range(1, self._number + 1)]
+        family = Family([self._open_facts(path) for path in paths])
+        sockets = [f"{path}.socket" for path in paths]
         if self._shown.wants_metrics:
             host = self._shown.metrics_hostname or socket.gethostname()
             self._metrics = _metrics_page(self._shown, FamilyMetrics(sockets, host).snapshot)
-        _serve(self._shown, family.pages(), self._metrics, self._until_the_end)
+        _serve(self._shown, family.pages(), self._metrics, None, self._until_the_end)
         if self._file is not None:
             thread = HeartbeatThread(self._file, lambda: family.live().good)
             thread.start()
             self._until_the_end.callback(self._file.remove)
             self._until_the_end.callback(thread.close)
-        self.options = [self._options(path) for path in sockets]
-        return self
+        for number, path in enumerate(paths):
+            counts = () if self._metrics is None else ("--snapshot-socket", sockets[number])
+            live_after = f"{self._shown.live_after:g}"
+            self.options[number] = ("--facts-file", str(path), "--live-after", live_after, *counts)
+
+    def _open_facts(self, path: Path) -> FactsFile:
+        facts = FactsFile.open(str(path))
+        self._until_the_end.callback(facts.close)
+        return facts
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -221,10 +264,6 @@ class FamilyObservation:
                 page.loop = None
                 await app.close()
 
-    def _options(self, path: str) -> Sequence[str]:
-        counts = ("--one-of-many",) if self._metrics is not None else ()
-        return ("--probe-socket", path, "--live-after", f"{self._shown.live_after:g}", *counts)
-
 
 def _metrics_page(shown: Shown, snapshot: Callable[[], Snapshot]) -> MetricsPage | None:
     """Return the page, ``None`` where it is only asked for as a page beside probes, and cannot be made."""
@@ -234,18 +273,36 @@ def _metrics_page(shown: Shown, snapshot: Callable[[], Snapshot]) -> MetricsPage
     return MetricsPage(lambda numbers: exposition.text(snapshot(), numbers))
 
 
-def _serve(shown: Shown, probes: Pages, metrics: MetricsPage | None, until_the_end: ExitStack) -> None:
-    served: list[tuple[Address, dict[str, Any]]] = []
+def _facts_of(shown: Shown, until_the_end: ExitStack) -> FactsFile | None:
+    """Return where facts are noted; ``None`` where nobody reads them."""
+    if shown.facts_file is not None:
+        facts = FactsFile.open(shown.facts_file)
+    elif shown.probe_port is not None or shown.probe_socket is not None:
+        facts = FactsFile.make()
+    else:
+        return None
+    until_the_end.callback(facts.close)
+    return facts
+
+
+def _serve(
+    shown: Shown,
+    probes: Pages,
+    metrics: MetricsPage | None,
+    facts: FactsFile | None,
+    until_the_end: ExitStack,
+) -> None:
+    served: list[PageServer] = []
     if shown.metrics_port is not None and metrics is not None and shown.metrics_port != shown.probe_port:
-        served.append((shown.metrics_port, {METRICS_PATH: metrics.page}))
+        served.append(PageServer(shown.metrics_port.listen(), {METRICS_PATH: metrics.page}))
         beside: Pages = {}
     else:
         beside = {} if metrics is None else {METRICS_PATH: metrics.page}
     if shown.probe_port is not None:
-        served.append((shown.probe_port, {**probes, **beside}))
+        served.append(PageServer(shown.probe_port.listen(), {**probes, **beside}, facts))
     if shown.probe_socket is not None:
-        served.append((Address(path=shown.probe_socket), {**probes, **beside}))
-    for address, pages in served:
-        server = PageServer(address.listen(), pages)
+        address = Address(path=shown.probe_socket)
+        served.append(PageServer(address.listen(), {**probes, **beside}, facts))
+    for server in served:
         server.start()
         until_the_end.callback(server.close)

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from celeriac.probes.address import Address
 from celeriac.probes.health import LIVE_AFTER
-from celeriac.probes.pages import Address
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ class AddressType(click.ParamType[Address]):
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """What the options ask a worker to show.
 
-    :param one_of_many: whether the process is a child of a supervisor, which asks for its numbers.
+    :param facts_file: where a supervisor reads the health of this process.
+    :param snapshot_socket: the Unix socket on which a supervisor asks for the numbers of this process.
     """
 
     probe_port: Address | None
@@ -41,12 +42,14 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: Address | None
     metrics_prefix: str
     metrics_hostname: str | None
-    one_of_many: bool
+    facts_file: str | None
+    snapshot_socket: str | None
 
     @property
     def anything(self) -> bool:
         """Whether anything is to be shown."""
-        return self.wants_metrics or self.probe_socket is not None or self.heartbeat_file is not None
+        others = (self.probe_socket, self.heartbeat_file, self.facts_file, self.snapshot_socket)
+        return self.wants_metrics or any(other is not None for other in others)
 
     @property
     def wants_metrics(self) -> bool:
@@ -71,7 +74,8 @@ PROBES = (
         help="How long the event loop may be stuck until /livez says so.",
     ),
     click.option("--heartbeat-file", metavar="PATH", help="Touch this file each second while it lives."),
-    click.option("--one-of-many", is_flag=True, hidden=True),
+    click.option("--facts-file", hidden=True),
+    click.option("--snapshot-socket", hidden=True),
 )
 
 METRICS = (
@@ -107,7 +111,8 @@ def split_metrics(options: dict[str, Any]) -> Shown:
         probe_socket=None,
         live_after=LIVE_AFTER,
         heartbeat_file=None,
-        one_of_many=False,
+        facts_file=None,
+        snapshot_socket=None,
         **options,
     )
 

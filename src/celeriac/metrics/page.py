@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as TooLate
 
 from celeriac.metrics.queues import BrokerNumbers, QueueReader
-from celeriac.probes.pages import Page
+from celeriac.probes.serving import Page
 
 PATIENCE = 0.6
 """Seconds for which a scrape waits for the event loop: longer than the loop waits for the broker."""

@@ -1,72 +1,72 @@
-"""The health of several worker processes, which their supervisor asks for over Unix sockets.
+"""The health of several worker processes, whose facts their supervisor reads.
 
 Rules: a process that does not run is started again by its supervisor; it makes the family not ready, and a restart of
-the whole would not help. A process that is there and does not answer is stuck.
+the whole would not help.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from time import monotonic
 
-from celeriac.probes.health import Verdict
+from celeriac.probes.facts import Facts, FactsFile, Verdict
 from celeriac.probes.pages import Pages
-from celeriac_probe import fetch
-
-CHILD_PATIENCE = 0.8
-"""Seconds that all processes together have to answer: a kubelet waits for one second."""
 
 
 class Family:
     """The processes of one supervisor.
 
-    :param sockets: the paths of their sockets.
+    :param files: the facts of each.
     """
 
-    def __init__(self, sockets: Sequence[str]) -> None:
-        self._sockets = sockets
+    def __init__(self, files: Sequence[FactsFile]) -> None:
+        self._files = files
         self._began = False
 
     def live(self) -> Verdict:
         """Whether every process that runs lives."""
-        return self._all("/livez", absent=True)
+        return self._all(Facts.live, absent=True)
 
     def ready(self) -> Verdict:
         """Whether every process is ready."""
-        verdict = self._all("/readyz", absent=False)
+        verdict = self._all(Facts.ready, absent=False)
         self._began = self._began or verdict.good
         return verdict
 
     def started(self) -> Verdict:
         """Whether all were ready once at the same time, or each of them once."""
-        return Verdict(True, "started") if self._began else self._all("/startupz", absent=False)
+        return Verdict(True, "started") if self._began else self._all(Facts.started, absent=False)
 
     def pages(self) -> Pages:
         """Return what answers the probes."""
-        verdicts: dict[str, Callable[[], Verdict]] = {
-            "/livez": self.live,
-            "/readyz": self.ready,
-            "/startupz": self.started,
+        return {
+            "/livez": lambda: self.live().page(),
+            "/readyz": lambda: self.ready().page(),
+            "/startupz": lambda: self.started().page(),
         }
-        return {path: lambda verdict=verdict: verdict().page() for path, verdict in verdicts.items()}  # type: ignore[misc]
 
-    def _all(self, target: str, *, absent: bool) -> Verdict:
-        """Ask every process; say of the first for which it does not hold why.
+    def _all(self, verdict: Callable[[Facts, float], Verdict], *, absent: bool) -> Verdict:
+        """Look at every process; say of the first for which it does not hold why.
 
         :param absent: the verdict on a process that does not run.
         """
-        patience = CHILD_PATIENCE / len(self._sockets)
-        for number, path in enumerate(self._sockets, 1):
-            verdict = _ask(path, target, patience, absent=absent)
-            if not verdict.good:
-                return Verdict(False, f"process {number}: {verdict.text}")
-        return Verdict(True, f"{len(self._sockets)} processes")
+        for number, file in enumerate(self._files, 1):
+            facts = file.read()
+            if facts is None or not _runs(facts.pid):
+                found = Verdict(absent, "does not run")
+            else:
+                found = verdict(facts, monotonic())
+            if not found.good:
+                return Verdict(False, f"process {number}: {found.text}")
+        return Verdict(True, f"{len(self._files)} processes")
 
 
-def _ask(path: str, target: str, patience: float, *, absent: bool) -> Verdict:
+def _runs(pid: int) -> bool:
     try:
-        status, body = fetch(path, target, patience)
-    except (FileNotFoundError, ConnectionError):
-        return Verdict(absent, "does not run")
-    except OSError as error:
-        return Verdict(False, f"does not answer: {error}")
-    return Verdict(status == 200, body.decode(errors="replace").strip())
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,19 +1,15 @@
-"""Whether a worker lives, is ready, and has begun: facts that the event loop notes, and verdicts on them.
-
-Rules: any thread may ask for a verdict. Whether a worker lives never depends on its broker: a restart mends no broker.
-"""
+"""Whether a worker lives, is ready, and has begun: the facts that its event loop notes."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic
 
-import msgspec
-
 from celeriac.broker import Broker
 from celeriac.probes.asking import Asking
-from celeriac.probes.pages import Page, Pages
+from celeriac.probes.facts import Facts, Verdict
 from celeriac.quantities import SECONDS, require
 from celeriac.worker.listeners import Listener
 
@@ -28,17 +24,6 @@ BEAT = 0.5
 
 ASK, ASK_AGAIN = 1.0, 0.5
 """Seconds between two questions to the broker, while it answers and while it does not."""
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """Whether a thing is so, and in words why, or why not."""
-
-    good: bool
-    text: str
-
-    def page(self) -> Page:
-        """Return it as the answer to a probe: 200 or 503."""
-        return Page(200 if self.good else 503, f"{self.text}\n".encode())
 
 
 class Pulse:
@@ -81,6 +66,7 @@ class Health:
     :ivar queues: returns the queues that the worker takes from now.
     :ivar is_dead: whether the worker takes no more, without having been asked to stop.
     :ivar is_dead_text: that in words, and ``not_yet`` what is so until it is ready.
+    :ivar on_change: called when a fact has changed that is not looked at with each beat.
     """
 
     def __init__(
@@ -94,51 +80,42 @@ class Health:
         self.is_dead: Callable[[], bool] = lambda: False
         self.is_dead_text = "the worker takes no more messages"
         self.not_yet = "the worker does not hold its queues yet"
+        self.on_change: Callable[[], None] = lambda: None
         self._broker = Asking(ASK, ASK_AGAIN)
         self._began = False
         self._holds = False
         self._stopping = False
         self._ended = False
 
+    def facts(self) -> Facts:
+        """Return what is known now."""
+        return Facts(
+            os.getpid(),
+            self._live_after,
+            self._ready_within,
+            self.not_yet,
+            self.pulse.last,
+            self.is_dead_text if self.is_dead() else "",
+            self.queues is None or bool(self.queues()),
+            self._broker.answered,
+            self._broker.complaint,
+            self._began,
+            self._holds,
+            self._stopping,
+            self._ended,
+        )
+
     def live(self) -> Verdict:
         """Whether the process should go on as it is; if not, a restart helps."""
-        age = self.pulse.age
-        if self._ended:
-            return Verdict(True, "stopped")
-        if age is None:
-            return Verdict(True, "starting")
-        if age > self._live_after:
-            return Verdict(False, f"the event loop is stuck for {age:.1f} s")
-        if not self._stopping and self.is_dead():
-            return Verdict(False, self.is_dead_text)
-        return Verdict(True, f"the event loop's last beat was {age:.1f} s ago")
+        return self.facts().live(monotonic())
 
     def ready(self) -> Verdict:
         """Whether the worker takes tasks now."""
-        if self._stopping:
-            return Verdict(False, "stopping")
-        if not self._holds:
-            return Verdict(False, self.not_yet)
-        if self.queues is not None and not self.queues():
-            return Verdict(False, "the worker takes from no queue")
-        answered, why = self._broker.answered, self._broker.complaint
-        age = None if answered is None else monotonic() - answered
-        if age is None or age > self._ready_within:
-            since = "has not answered yet" if age is None else f"did not answer for {age:.1f} s"
-            return Verdict(False, f"the broker {since}{why and f': {why}'}")
-        return Verdict(True, f"the broker answered {age:.1f} s ago")
+        return self.facts().ready(monotonic())
 
     def started(self) -> Verdict:
         """Whether the worker was ready once."""
-        return Verdict(True, "started") if self._began else Verdict(False, self.ready().text)
-
-    def pages(self) -> Pages:
-        """Return what answers the probes."""
-        return {
-            "/livez": lambda: self.live().page(),
-            "/readyz": lambda: self.ready().page(),
-            "/startupz": lambda: self.started().page(),
-        }
+        return self.facts().started(monotonic())
 
     @property
     def broker_answers(self) -> bool:
@@ -148,10 +125,12 @@ class Health:
     def note_ready(self) -> None:
         """Note that the worker holds its queues, or that whatever else this is has begun."""
         self._holds = self._began = True
+        self.on_change()
 
     def note_stopping(self) -> None:
         """Note that the worker was asked to stop."""
         self._stopping = True
+        self.on_change()
 
     async def lifespan(self, broker: Callable[[], Broker]) -> AsyncIterator[None]:
         """Beat, and ask the broker, for as long as a worker lives: the lifespan of this health."""
@@ -166,6 +145,7 @@ class Health:
                 task.cancel()
             await asyncio.wait(running)
             self._ended = True
+            self.on_change()
 
 
 class HealthListener(Listener):

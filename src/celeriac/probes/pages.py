@@ -1,101 +1,44 @@
-"""Serves a few pages over HTTP from a thread of its own, with sockets of the standard library.
+"""Serves a few pages over HTTP: from a thread, and those of probes from a process of its own beside it.
 
-Rules: one thread serves all, and no client can hold it up: each has ``PATIENCE`` seconds to ask and to read. A page is
-made in this thread, while the event loop may be busy or stuck. Each call of the system lets another thread go on, which
-may keep the interpreter lock for the switch interval, 5 ms: that is shortened for as long as a client is answered, and
-not otherwise, since every thread would pay for it.
+Rules: a page is made in this thread, while the event loop may be busy or stuck. Where there is a process for the
+probes, it takes the clients and passes on those that ask for another page; where it cannot be started, or has ended,
+the thread takes them all, and the log says so once.
 """
 
 from __future__ import annotations
 
 import logging
-import selectors
 import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from http import HTTPStatus
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
-import msgspec
-
-from celeriac.errors import ConfigError
+from celeriac.probes.answering import VERDICTS
+from celeriac.probes.beside import Beside
+from celeriac.probes.facts import FactsFile
+from celeriac.probes.serving import PATIENCE, Page, Request, Serving, page_of, send
 
 logger = logging.getLogger("celeriac.probes")
-
-PATIENCE = 1.0
-"""Seconds that a client has for its request, and for reading the answer."""
-
-LONGEST = 16 * 1024
-"""The most bytes of a request."""
-
-MOST = 64
-"""The most clients that are waited for at once; further ones wait in the system's queue."""
-
-TURN = 0.0001
-"""Seconds after which another thread hands over the interpreter lock while a client is answered."""
-
-PLAIN = "text/plain; charset=utf-8"
-
-
-class Page(msgspec.Struct, frozen=True):
-    """The answer to a request.
-
-    :param status: an HTTP status, such as 200.
-    """
-
-    status: int
-    body: bytes
-    content_type: str = PLAIN
-
 
 Pages = Mapping[str, Callable[[], Page]]
 """What makes the page of each path."""
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where pages are served: on a port, or on a Unix socket.
-
-    :param host: an address of this machine; empty for all of them.
-    """
-
-    port: int = 0
-    host: str = ""
-    path: str | None = None
-
-    def __str__(self) -> str:
-        return self.path or f"{self.host or '*'}:{self.port}"
-
-    def listen(self) -> socket.socket:
-        """Return a listening socket. Raises ``ConfigError`` where the system refuses one."""
-        try:
-            return self._listen_on_port() if self.path is None else _listen_on_path(self.path)
-        except OSError as error:
-            raise ConfigError(f"{self} cannot be listened on: {error.strerror or error}") from error
-
-    def _listen_on_port(self) -> socket.socket:
-        if self.host:
-            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-            return socket.create_server((self.host, self.port), family=family)
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", self.port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", self.port))
-
-
 class PageServer:
-    """Serves pages at one address from ``start`` to ``close``.
+    """Serves pages to the clients of a listening socket until it is closed.
 
-    :param listening: a socket that listens; it is closed at the end, and so is its file removed.
+    :param facts: what a process beside this one answers the probes from; ``None`` for no such process.
     """
 
-    def __init__(self, listening: socket.socket, pages: Pages) -> None:
+    def __init__(self, listening: socket.socket, pages: Pages, facts: FactsFile | None = None) -> None:
         self._listening = listening
         self._pages = pages
-        self._awaited: dict[socket.socket, _Asking] = {}
-        self._selector = selectors.DefaultSelector()
+        self._facts = facts
+        self._beside: Beside | None = None
+        self._serving = Serving(self._answer)
         self._stop, self._stopped = socket.socketpair()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="celeriac-pages", daemon=True)
 
     @property
@@ -104,11 +47,18 @@ class PageServer:
         name = self._listening.getsockname()
         return int(name[1]) if isinstance(name, tuple) else 0
 
+    @property
+    def beside(self) -> int | None:
+        """The process that answers the probes, ``None`` where there is none."""
+        return None if self._beside is None else self._beside.pid
+
     def start(self) -> None:
         """Begin to serve."""
-        self._listening.setblocking(False)
-        self._selector.register(self._listening, selectors.EVENT_READ)
-        self._selector.register(self._stopped, selectors.EVENT_READ)
+        self._serving.watch(self._stopped, self._end)
+        if self._facts is None:
+            self._take_clients()
+        else:
+            self._start_beside(self._facts)
         self._thread.start()
 
     def close(self) -> None:
@@ -116,162 +66,65 @@ class PageServer:
         self._stop.close()
         if self._thread.is_alive():
             self._thread.join(2 * PATIENCE)
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
         name = self._listening.getsockname()
         self._listening.close()
         if isinstance(name, str) and name:
             with suppress(OSError):
                 Path(name).unlink()
 
-    def _run(self) -> None:
-        while True:
-            ready = self._selector.select(PATIENCE if self._awaited else None)
-            with _short_turns():
-                if self._serve([key.fileobj for key, _ in ready]):
-                    return
-
-    def _serve(self, ready: Sequence[object]) -> bool:
-        """Deal with the sockets that are ready; return whether it is the end."""
-        for one in ready:
-            if one is self._stopped:
-                self._end()
-                return True
-            if one is self._listening:
-                self._accept()
-            else:
-                assert isinstance(one, socket.socket)
-                self._hear_again(one)
-        self._drop_the_slow()
-        return False
-
-    def _accept(self) -> None:
-        """Take a client; answer at once if its request is there already: the fewer calls, the sooner the answer."""
+    def _start_beside(self, facts: FactsFile) -> None:
         try:
-            client, _ = self._listening.accept()
-        except OSError:  # it has gone already, or there are too many open files
-            return
-        asking = _Asking(monotonic() + PATIENCE)
-        if not self._hear(client, asking):
-            self._awaited[client] = asking
-            self._selector.register(client, selectors.EVENT_READ)
-            if len(self._awaited) > MOST:
-                self._leave(next(iter(self._awaited)))
+            self._beside = Beside(
+                self._listening, facts, [path for path in self._pages if path not in VERDICTS]
+            )
+        except OSError as error:
+            self._take_clients_after(str(error))
+        else:
+            self._serving.watch(self._beside.channel, self._take_over)
 
-    def _hear(self, client: socket.socket, asking: _Asking) -> bool:
-        """Read what is there; return whether the client is done with."""
-        try:
-            heard = client.recv(LONGEST, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            heard = b""
-        asking.request += heard
-        if asking.is_complete:
-            self._answer(client, asking.request)
-        elif heard and len(asking.request) <= LONGEST:
-            return False
-        client.close()
-        return True
+    def _take_clients(self) -> None:
+        self._serving.watch(self._listening, lambda: self._serving.accept(self._listening))
 
-    def _answer(self, client: socket.socket, request: bytearray) -> None:
-        method, _, rest = request.partition(b" ")
-        target = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
-        page = self._page(bytes(method), target)
-        head = (
-            f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}\r\nContent-Type: {page.content_type}\r\n"
-            f"Content-Length: {len(page.body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    def _take_clients_after(self, why: str) -> None:
+        logger.warning(
+            "probes are answered by a thread, since no process can do so (%s): they wait while a task keeps the "
+            "interpreter lock",
+            why,
         )
-        answer = head.encode() + (b"" if method == b"HEAD" else page.body)
-        with suppress(OSError):  # the client does not read, or has gone
-            sent = client.send(answer, socket.MSG_DONTWAIT)
-            if sent < len(answer):
-                client.settimeout(PATIENCE)
-                client.sendall(answer[sent:])
+        self._take_clients()
 
-    def _page(self, method: bytes, target: str) -> Page:
-        if method not in (b"GET", b"HEAD"):
-            return Page(405, b"only GET and HEAD\n")
-        make = self._pages.get(target)
-        if make is None:
-            return Page(404, f"there are {', '.join(sorted(self._pages))}\n".encode())
+    def _take_over(self) -> None:
+        """Answer a client that the process passes on; take all clients if the process has ended."""
+        assert self._beside is not None
         try:
-            return make()
-        except Exception:
-            logger.exception("page %s could not be made", target)
-            return Page(500, b"the log has the error\n")
+            taken = self._beside.taken()
+        except BlockingIOError:
+            return
+        if taken is not None:
+            client, target, head = taken
+            self._answer(client, Request("HEAD" if head else "GET", target))
+            return
+        self._serving.forget(self._beside.channel)
+        how = self._beside.close()
+        self._beside = None
+        self._take_clients_after(f"it {how}")
 
-    def _hear_again(self, client: socket.socket) -> None:
-        if self._hear(client, self._awaited[client]):
-            del self._awaited[client]
-            # What is closed has left the selector of the system; the one of Python still knows it by the object.
-            self._selector.unregister(client)
-
-    def _drop_the_slow(self) -> None:
-        now = monotonic()
-        for client in [client for client, asking in self._awaited.items() if asking.until < now]:
-            self._leave(client)
-
-    def _leave(self, client: socket.socket) -> None:
-        del self._awaited[client]
-        self._selector.unregister(client)
-        client.close()
-
-    def _end(self) -> None:
-        for client in list(self._awaited):
-            self._leave(client)
-        self._selector.close()
+    def _run(self) -> None:
+        while not self._ended:
+            self._serving.turn()
+        self._serving.close()
         self._stopped.close()
 
+    def _end(self) -> None:
+        self._ended = True
 
-class _Asking:
-    """A client that has not sent its whole request yet."""
-
-    __slots__ = ("request", "until")
-
-    def __init__(self, until: float) -> None:
-        self.request = bytearray()
-        self.until = until
-
-    @property
-    def is_complete(self) -> bool:
-        return b"\r\n\r\n" in self.request or b"\n\n" in self.request
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """Let other threads hand over the interpreter lock after ``TURN`` seconds within the block.
-
-    Where that is so already, another server answers as well, and it is for that one to end it.
-    """
-    usual = sys.getswitchinterval()
-    if usual < 2 * TURN:
-        yield
-        return
-    sys.setswitchinterval(TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
-
-
-def _listen_on_path(path: str) -> socket.socket:
-    file = Path(path)
-    if file.is_socket() and not _is_served(path):
-        file.unlink()  # a process that was killed has left it
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.bind(path)
-        file.chmod(0o660)
-        listening.listen()
-    except BaseException:
-        listening.close()
-        raise
-    return listening
-
-
-def _is_served(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+    def _answer(self, client: socket.socket, request: Request) -> None:
         try:
-            trial.connect(path)
-        except OSError:
-            return False
-        return True
+            page = page_of(request, self._pages)
+        except Exception:
+            logger.exception("page %s could not be made", request.target)
+            page = Page(500, b"the log has the error\n")
+        send(client, page, head=request.method == "HEAD")
