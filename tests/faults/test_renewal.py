@@ -69,6 +69,24 @@ async def test_it_finds_the_new_master_by_itself(make_broker, queue):
         await broker.close()
 
 
+async def test_it_renews_at_both_masters_until_the_former_is_demoted(make_broker, queue):
+    """Workers are connected to either meanwhile, and each would take a lease that ended there for a death."""
+    with RedisSentinel() as sentinel, sentinel.primary.client() as former, sentinel.replica.client() as new:
+        broker = make_broker(f"{sentinel.url()}?master_name={sentinel.name}")
+        await held(broker, queue)
+        await renewed(former, broker)
+        former.set("written after all that", "")  # WAIT is for what this connection wrote
+        assert former.wait(1, 20_000) == 1
+        new.replicaof("NO", "ONE")
+        await asyncio.to_thread(sentinel.name_another, sentinel.replica)
+        await renewed(new, broker)
+        await renewed(former, broker)
+        former.replicaof("127.0.0.1", 1)
+        await renewed(new, broker)
+        assert not broker._leases._renewer._trouble
+        await broker.close()
+
+
 async def test_it_is_started_again_when_it_was_killed(redis_server: RedisServer, make_broker, queue, caplog):
     broker = make_broker(redis_server.url())
     first = await held(broker, queue)

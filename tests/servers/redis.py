@@ -204,6 +204,12 @@ class RedisSentinel:
         for process in self._processes:
             process.wait_for(f"+switch-master {self.name}")
 
+    def name_another(self, server: RedisServer) -> None:
+        """Have both Sentinels name this server as the primary; the former one stays one that takes writes."""
+        for port in self.ports:
+            self._ask(port, "REMOVE", self.name)
+            self._ask(port, "MONITOR", self.name, HOST, str(server.port), "1")
+
     def _ask(self, port: int, *command: str) -> Any:
         with closing(redis.Redis(host=HOST, port=port, protocol=2)) as client:
             return client.execute_command("SENTINEL", *command)

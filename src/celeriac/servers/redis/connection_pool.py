@@ -101,6 +101,9 @@ class ConnectionPool:
         for place in range(len(self._idle) - 1, -1, -1):
             if self._idle[place][0] is driver:
                 _, connection, since = self._idle.pop(place)
+                if _leads_to_former(driver, connection):
+                    await _drop(driver, connection)
+                    continue
                 if asyncio.get_running_loop().time() - since < _FRESH:
                     return connection
                 await driver.release(connection)
@@ -204,6 +207,12 @@ def _named_driver() -> dict[str, Any]:
     except ImportError:
         return {}
     return {"driver_info": DriverInfo(lib_version=redis.__version__)}
+
+
+def _leads_to_former(driver: Any, connection: Any) -> bool:
+    """Whether sentinels have named another master since: what the former one takes until it is demoted is lost."""
+    named = getattr(driver, "master_address", None)
+    return named is not None and named != (connection.host, connection.port)
 
 
 async def dial(driver: Any, protocol: int = 2) -> Any:

@@ -124,7 +124,10 @@ class Renewal:
 
 
 class Server:
-    """One connection to a Redis, that speaks as much of its protocol (RESP2) as renewing takes.
+    """The Redis that is renewed at, by as much of its protocol (RESP2) as that takes.
+
+    Between the moment that Sentinel names a new master and the moment that the former one is demoted both take writes,
+    and workers are connected to either: a command is run at both.
 
     :param place: ``addresses`` or ``path``, ``greeting`` (commands that log in), ``tls`` (``ssl_...`` options),
         ``timeout`` in seconds; with ``master``, addresses and ``sentinel_greeting`` are those of sentinels.
@@ -132,77 +135,148 @@ class Server:
 
     def __init__(self, place: dict[str, Any]) -> None:
         self._place = place
+        self._sentinels = _Sentinels(place) if place.get("master") else None
+        self._address: tuple[str, int] | None = None
         self._connection: _Connection | None = None
+        self._former: _Connection | None = None
 
     def run(self, command: Sequence[Any]) -> Any:
         """Return the answer to a command, over a new connection where the old one was closed while it was idle."""
+        answer = self._run(command)
+        if self._sentinels is not None:
+            self._run_at_former(command)
+            self._run_at_new(command, self._sentinels)
+        return answer
+
+    def close(self) -> None:
+        """Drop the connections; the next command opens one, after a failover to the new master."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self._drop_former()
+        if self._sentinels is not None:
+            self._sentinels.close()
+
+    def _run(self, command: Sequence[Any]) -> Any:
         if self._connection is not None:
             try:
                 return self._connection.ask(command)
             except TimeoutError:
                 raise
             except OSError:
-                self.close()
+                self._connection.close()
+                self._connection = None
         self._connection = self._connect()
         return self._connection.ask(command)
 
-    def close(self) -> None:
-        """Drop the connection; the next command opens one, after a failover to the new master."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+    def _run_at_former(self, command: Sequence[Any]) -> None:
+        """Run it at the master of before, until that is demoted."""
+        if self._former is None:
+            return
+        try:
+            self._former.ask(command)
+        except (OSError, Refused):
+            self._drop_former()
+
+    def _run_at_new(self, command: Sequence[Any], sentinels: _Sentinels) -> None:
+        """Run it at a master that was named since the last time, and from now on."""
+        try:
+            address = sentinels.ask()
+        except (OSError, Refused):
+            return  # the next one is asked the next time
+        if address == self._address:
+            return
+        connection = _dial(self._place, address, self._place["greeting"])
+        self._drop_former()
+        self._former, self._connection, self._address = self._connection, connection, address
+        connection.ask(command)
+
+    def _drop_former(self) -> None:
+        former, self._former = self._former, None
+        if former is not None:
+            former.close()
 
     def _connect(self) -> _Connection:
         place = self._place
-        if place.get("path"):
-            return self._greet(self._open_socket(place["path"]), place["greeting"])
-        host, port = self._find_master() if place.get("master") else place["addresses"][0]
-        return self._greet(self._open(host, port), place["greeting"])
+        if self._sentinels is not None:
+            self._address = self._sentinels.find()
+            return _dial(place, self._address, place["greeting"])
+        return _dial(place, place.get("path") or place["addresses"][0], place["greeting"])
 
-    def _find_master(self) -> tuple[str, int]:
+
+class _Sentinels:
+    """Asks for the master over one connection, to the sentinel that answered last."""
+
+    def __init__(self, place: dict[str, Any]) -> None:
+        self._place = place
+        self._addresses = list(place["addresses"])
+        self._connection: _Connection | None = None
+
+    def find(self) -> tuple[str, int]:
+        """Return the master's host and port; one sentinel after the other is asked until one names it."""
         failure: Exception | None = None
-        for host, port in self._place["addresses"]:
+        for _ in self._place["addresses"]:
             try:
-                connection = self._greet(self._open(host, port), self._place["sentinel_greeting"])
-                try:
-                    answer = connection.ask(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place["master"]])
-                finally:
-                    connection.close()
-                if answer:
-                    return answer[0].decode(), int(answer[1])
+                return self.ask()
             except (OSError, Refused) as error:
                 failure = error
         raise Refused(f"no sentinel knows the master {self._place['master']!r}") from failure
 
-    def _greet(self, link: socket.socket, greeting: Sequence[Sequence[str]]) -> _Connection:
-        connection = _Connection(link)
+    def ask(self) -> tuple[str, int]:
+        """Return what one sentinel says; if it does not, raise the error, and ask another the next time."""
         try:
-            for command in greeting:
-                connection.ask(command)
+            if self._connection is None:
+                self._connection = _dial(self._place, self._addresses[0], self._place["sentinel_greeting"])
+            answer = self._connection.ask(["SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place["master"]])
+            if not answer:
+                raise Refused("it knows no such master")
         except BaseException:
+            self.close()
+            self._addresses.append(self._addresses.pop(0))
+            raise
+        return answer[0].decode(), int(answer[1])
+
+    def close(self) -> None:
+        """Drop the connection; the next question opens one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
             connection.close()
-            raise
-        return connection
 
-    def _open_socket(self, path: str) -> socket.socket:
-        link = socket.socket(socket.AF_UNIX)
-        try:
-            link.settimeout(self._place["timeout"])
-            link.connect(path)
-        except BaseException:
-            link.close()
-            raise
+
+def _dial(
+    place: dict[str, Any], where: str | Sequence[Any], greeting: Sequence[Sequence[str]]
+) -> _Connection:
+    """Return a connection that is logged in, to a path or to a host and port."""
+    connection = _Connection(_open_socket(place, where) if isinstance(where, str) else _open(place, *where))
+    try:
+        for command in greeting:
+            connection.ask(command)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_socket(place: dict[str, Any], path: str) -> socket.socket:
+    link = socket.socket(socket.AF_UNIX)
+    try:
+        link.settimeout(place["timeout"])
+        link.connect(path)
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def _open(place: dict[str, Any], host: str, port: int) -> socket.socket:
+    link = socket.create_connection((host, port), place["timeout"])
+    if place.get("tls") is None:
         return link
-
-    def _open(self, host: str, port: int) -> socket.socket:
-        link = socket.create_connection((host, port), self._place["timeout"])
-        if self._place.get("tls") is None:
-            return link
-        try:
-            return _wrap(link, host, self._place["tls"])
-        except BaseException:
-            link.close()
-            raise
+    try:
+        return _wrap(link, host, place["tls"])
+    except BaseException:
+        link.close()
+        raise
 
 
 class _Connection:
