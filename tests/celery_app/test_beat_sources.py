@@ -20,8 +20,6 @@ from tests.servers import LoggedProcess
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 
-pytestmark = pytest.mark.timeout(200)
-
 
 def started(environment, *command):
     return LoggedProcess([sys.executable, "-m", *command], env={**os.environ, **environment}, cwd=ROOT)

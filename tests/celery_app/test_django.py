@@ -101,7 +101,6 @@ def worker(
         process.stop()
 
 
-@pytest.mark.timeout(180)
 def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: dict[str, str]) -> None:
     pool, process = worker
     found: dict[str, Any] = json.loads(python(CLIENT, variables))
@@ -116,7 +115,6 @@ def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: d
     assert found["after_break"][2]
 
 
-@pytest.mark.timeout(180)
 def test_an_app_of_celeriacs_in_a_django_project(database: None, variables: dict[str, str]) -> None:
     printed = python("import json; from shop.own import main; print(json.dumps(main()))", variables)
     for looks in json.loads(printed):

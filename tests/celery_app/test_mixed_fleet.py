@@ -11,8 +11,6 @@ from celery import chain, chord, group
 from tests.celery_app.conftest import ROOT, TIMEOUT, Shop, StartShop
 from tests.servers import LoggedProcess
 
-pytestmark = pytest.mark.timeout(180)  # a worker, and its processes, start within the first test
-
 
 @pytest.fixture(scope="module")
 def fleet(client: Any, start_shop: StartShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:

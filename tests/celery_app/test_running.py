@@ -10,8 +10,6 @@ from celery.exceptions import Reject as CelerysReject
 
 from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
 
-pytestmark = pytest.mark.timeout(180)  # a worker, and its processes, start within the first test
-
 
 @pytest.fixture(scope="module", params=["threads", "processes"])
 def worker(client: Any, start_shop: StartShop, request: pytest.FixtureRequest) -> Iterator[Shop]:

@@ -10,8 +10,6 @@ from billiard.exceptions import WorkerLostError
 
 from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
 
-pytestmark = pytest.mark.timeout(180)  # a worker, and its processes, start within the first test
-
 
 @pytest.fixture(scope="module", params=["threads", "processes"])
 def watched(client: Any, start_shop: StartShop, request: pytest.FixtureRequest) -> Iterator[tuple[str, Shop]]:

@@ -11,8 +11,6 @@ from billiard.exceptions import WorkerLostError
 
 from tests.celery_app.conftest import TIMEOUT, StartShop
 
-pytestmark = pytest.mark.timeout(180)  # a worker, and its processes, start within the first test
-
 
 def running(client: Any, directory: Path) -> tuple[Any, Path]:
     """A task that runs until a file is there."""

@@ -127,7 +127,6 @@ def by_node(text: str, nodes: list[str]) -> list[str]:
     return [*sorted(parts, key=lambda part: [part.startswith(node) for node in nodes]), count]
 
 
-@pytest.mark.timeout(200)  # a broker, a Celery worker and Celery's command line start in it
 def test_they_print_what_celery_prints(project: Project, url: str) -> None:
     with fleet(url) as there:
         [everybody] = there.lines([["status"]])

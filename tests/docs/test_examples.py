@@ -107,7 +107,6 @@ def redis_for_celery() -> Iterator[dict[str, str]]:
         yield own_environment() | {"CELERY_BROKER_URL": redis.url(), "CELERY_RESULT_BACKEND": redis.url()}
 
 
-@pytest.mark.timeout(120)
 def test_a_celery_app_on_a_celeriac_worker(tmp_path: Path, redis_for_celery: dict[str, str]):
     command = [sys.executable, "-m", "celeriac", "-A", "celery_app", "worker", "-c", "2"]
     worker = LoggedProcess(command, env=redis_for_celery, cwd=EXAMPLES)

@@ -21,7 +21,6 @@ RUN = [
 """Those with RabbitMQ are followed where that runs (``tests/amqp``)."""
 
 # Whichever test is the first waits for all pages that are followed, each in a time of its own.
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

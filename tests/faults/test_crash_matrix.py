@@ -12,7 +12,7 @@ from tests.faults.matrix.stage import Stage
 from tests.servers import PostgresServer, RedisServer
 
 # Whichever test is the first waits for all cases to be played, each in a time of its own.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

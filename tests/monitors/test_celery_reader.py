@@ -97,7 +97,6 @@ def captured_fields(kind: str) -> set[str]:
     raise AssertionError(kind)
 
 
-@pytest.mark.timeout(240)
 async def test_celerys_state_is_the_truth(app: Celeriac, place: str) -> None:
     @app.task(name="tasks.add")
     async def add(x: int, y: int) -> int:

@@ -131,7 +131,6 @@ def numbers(metrics: str) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.timeout(240)
 async def test_it_counts_every_task_of_a_worker_that_started_after_it(flower: Flower, app: Celeriac) -> None:
     await flower.until("/api/workers?status=true", lambda text: json.loads(text).get(NODE))
     async with asyncio.timeout(PATIENCE):
@@ -189,7 +188,6 @@ async def look_at_pages(flower: Flower, task_id: str) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.timeout(240)
 async def test_its_actions_are_seen(flower: Flower, app: Celeriac) -> None:
     await flower.until("/api/workers?status=true", lambda text: json.loads(text).get(NODE))
     before = (await answer_of(app, "stats"))["pool"]["max-concurrency"]
@@ -218,7 +216,6 @@ async def test_its_actions_are_seen(flower: Flower, app: Celeriac) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.timeout(240)
 async def test_a_killed_worker_is_offline_and_one_that_computes_is_not(
     flower: Flower, app: Celeriac, server: RedisServer
 ) -> None:
@@ -241,7 +238,6 @@ async def test_a_killed_worker_is_offline_and_one_that_computes_is_not(
     assert json.loads(status)[NODE]
 
 
-@pytest.mark.timeout(240)
 async def test_it_ends_a_worker(flower: Flower, worker: LoggedProcess) -> None:
     await flower.until("/api/workers?status=true", lambda text: json.loads(text).get(NODE))
     assert await flower.post(f"/api/worker/shutdown/{NODE}") == "Shutting down!"

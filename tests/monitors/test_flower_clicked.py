@@ -14,8 +14,6 @@ from tests.monitors.test_flower import NODE, PATIENCE, Flower, start_worker
 from tests.servers import LoggedProcess, RedisServer
 from tests.web.site import Site
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:

@@ -30,7 +30,7 @@ PLACES = ("/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt")
 """Where packages put versions of PostgreSQL side by side."""
 
 READY = "database system is ready to accept connections"
-START_TIMEOUT = 60.0
+START_TIMEOUT = 150.0
 
 
 class PostgresServer:

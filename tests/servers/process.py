@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-STOP_TIMEOUT = 10.0
-START_TIMEOUT = 30.0
+STOP_TIMEOUT = 30.0
+START_TIMEOUT = 90.0
 
 
 class LoggedProcess:

@@ -30,8 +30,8 @@ PLACES = (
 )
 """Where the scripts are that do not change the user, as Debian's on the PATH do."""
 
-START_TIMEOUT = 60.0
-CONTROL_TIMEOUT = 30.0
+START_TIMEOUT = 150.0
+CONTROL_TIMEOUT = 90.0
 
 
 class RabbitServer:

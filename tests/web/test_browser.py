@@ -14,7 +14,6 @@ from celeriac.web.pages import PAGES
 from tests.web.site import PATIENCE, Site
 
 # A browser looks at a dozen pages; on a busy machine each takes seconds.
-pytestmark = pytest.mark.timeout(300)
 
 SIZES = {"wide": (1280, 800), "narrow": (390, 800)}
 PATHS = [path.lstrip("/") for path in PAGES if "{" not in path]

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.web.screenshots import ROOT, take
 
 
-@pytest.mark.timeout(300)
 def test_the_pictures_of_the_documentation_can_be_taken_anew(tmp_path: Path):
     for picture in take(tmp_path):
         assert picture.read_bytes().startswith(b"\x89PNG")

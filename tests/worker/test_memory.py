@@ -13,7 +13,7 @@ FEW = 4
 ALLOWED = 8 * 1024 * 1024
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_200_000_tasks_and_results_leave_memory_as_it_was(redis_url: str, unique: Callable[[str], str]):
     # In a process of its own: what other tests left in this one's memory is moved about meanwhile.
     command = [sys.executable, "-m", "tests.worker.flat_memory", redis_url, unique("flat")]

@@ -96,7 +96,6 @@ async def app(url: str, unique: Callable[[str], str]) -> AsyncIterator[Celeriac]
         yield app
 
 
-@pytest.mark.timeout(180)
 async def test_a_worker_keeps_the_limit_and_delays_no_other_task(app: Celeriac) -> None:
     starts: list[float] = []
     free: list[float] = []
@@ -123,7 +122,6 @@ async def test_a_worker_keeps_the_limit_and_delays_no_other_task(app: Celeriac) 
     assert min(free) < max(starts)
 
 
-@pytest.mark.timeout(180)
 async def test_the_limit_is_changed_while_the_worker_runs(app: Celeriac) -> None:
     ran: list[int] = []
     eight = asyncio.Event()

@@ -160,7 +160,6 @@ async def test_what_runs_is_told_as_celery_tells_it(app: Celeriac, client: celer
     assert known[result.id][0] == "active"
 
 
-@pytest.mark.timeout(180)
 async def test_what_is_for_later_is_told(app: Celeriac, client: celery.Celery) -> None:
     sleeper = Sleeper(app)
     async with app.worker(name=NODE):

@@ -54,7 +54,6 @@ async def ours(alone: RedisServer) -> AsyncIterator[list[Celeriac]]:
         yield apps
 
 
-@pytest.mark.timeout(240)
 async def test_a_fleet_of_both(alone: RedisServer, ours: list[Celeriac]) -> None:
     url, app = alone.url(), ours[0]
     client = celery.Celery("client", broker=url, backend=url)
@@ -133,7 +132,6 @@ def kill_ten_who_ask(server: RedisServer, channel: str, database: int, node: str
     return requests
 
 
-@pytest.mark.timeout(180)
 async def test_clients_that_die_leave_no_key_for_ever(alone: RedisServer) -> None:
     url, channel, node = alone.url(3), "/3.celery.pidbox", "late@here"
     requests = await asyncio.to_thread(kill_ten_who_ask, alone, channel, 3, node)

@@ -33,7 +33,7 @@ from tests.faults.opened import open_both
 from tests.servers import LoggedProcess, PostgresServer, RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYTIME, PATIENCE, SILENCE = 100.0, 80.0, 2.5
+PLAYTIME, PATIENCE, SILENCE = 400.0, 300.0, 2.5
 """Seconds for a case, for what must come, and for what must not: longer than a lease and the search for lapsed ones."""
 
 FEW = 8
