@@ -18,7 +18,7 @@ from celeriac.client.connections import RunBlocking
 from celeriac.client.send_listeners import SendListener
 from celeriac.client.task import Task
 from celeriac.clock import Clock
-from celeriac.errors import ConfigError
+from celeriac.errors import BackendError, BrokerError, ConfigError, ResultTimeout
 from celeriac.metrics.app_metrics import AppMetrics
 from celeriac.metrics.exposition import Exposition
 from celeriac.metrics.process import ProcessMetrics
@@ -29,6 +29,7 @@ from celeriac.schedule.solar import Solar
 from celeriac.settings import Settings
 from celeriac.worker.attachments import Attachments, ChildLifespan, Lifespan
 from celeriac.worker.listeners import Listener
+from celeriac.worker.raised import shorten
 from celeriac.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -105,7 +106,11 @@ class Celeriac(App):
         return declare
 
     def _run_blocking(self, coroutine: Coroutine[Any, Any, T], *, for_a_result: bool = False) -> T:
-        return self._run(coroutine, for_a_result=for_a_result)
+        try:
+            return self._run(coroutine, for_a_result=for_a_result)
+        except (BrokerError, BackendError, ResultTimeout) as error:
+            shorten(error)  # what went on in the background loop says nothing of where the program went wrong
+            raise
 
     def listen(self, listener: Listener | SendListener) -> None:
         """Let a listener hear what this app's workers do, and what it sends, after those given before it.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import random
 
-from celeriac.errors import ConfigError
+from celeriac.errors import ConfigError, TaskAborted
 from celeriac.quantities import DELAY, Check, number, require, whole
 
 
@@ -18,7 +18,8 @@ from celeriac.quantities import DELAY, Check, number, require, whole
 class Retry:
     """A retry policy: exponential backoff with a cap and jitter.
 
-    :param on: the exceptions that are worth another run.
+    :param on: the exceptions that are worth another run. A task that exits (``SystemExit``, ``KeyboardInterrupt``) or
+        cancels itself is not run again unless these name what it raised, or ``TaskAborted``.
     :param max_attempts: how often the task runs at the most, the first run included.
     :param backoff: seconds before the first retry.
     :param factor: what the delay is multiplied with from one retry to the next.
@@ -50,8 +51,11 @@ class Retry:
         :param error: what this run raised.
         :param attempt: how many runs there have been, this one included.
         """
+        raised = error
+        if isinstance(error, TaskAborted) and TaskAborted not in self.on and error.__cause__ is not None:
+            raised = error.__cause__
         return (
-            attempt < self.max_attempts and isinstance(error, self.on) and not isinstance(error, self.never)
+            attempt < self.max_attempts and isinstance(raised, self.on) and not isinstance(raised, self.never)
         )
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:

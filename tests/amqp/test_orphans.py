@@ -3,32 +3,38 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
 from celeriac import Celeriac
 from celeriac.broker import Broker
-from celeriac.servers.rabbitmq import AmqpBroker, orphans
+from celeriac.servers.rabbitmq import AmqpBroker
+from celeriac.servers.rabbitmq.orphans import NoticeTimes
 from celeriac.testing.steps import soon
 from tests.amqp.conftest import MakeBroker
 from tests.amqp.proxy import Proxy
 
 PATIENCE = 30.0
+QUICK = pytest.mark.parametrize("times", [NoticeTimes(term=1.5, grace=1.0)], indirect=True, ids=["quick"])
 
 
 class Crew:
     """Two workers of one slot each, behind one line; the first is busy with a task until ``hold`` is set."""
 
-    def __init__(self, proxy: Proxy, redis_url: str, queue: str, observer: Broker) -> None:
+    def __init__(
+        self, proxy: Proxy, redis_url: str, queue: str, make_broker: MakeBroker, times: NoticeTimes
+    ) -> None:
         self.proxy = proxy
-        self.observer = observer
+        self._make_broker = partial(make_broker, proxy.url(), notices=times)
+        self.observer: Broker = make_broker()
         self.hold = asyncio.Event()
         self.started: list[str] = []
         self.has_started = asyncio.Event()
         self.apps = [self._app(name, redis_url, queue) for name in ("first", "second")]
 
     def _app(self, name: str, redis_url: str, queue: str) -> Celeriac:
-        app = Celeriac(name, broker=self.proxy.url(), backend=redis_url, default_queue=queue)
+        app = Celeriac(name, broker=self._make_broker(), backend=redis_url, default_queue=queue)
 
         async def wait() -> str:
             self.started.append(name)
@@ -61,21 +67,22 @@ class Crew:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "TERM", 1.5)
-    monkeypatch.setattr(orphans, "GRACE", 1.0)
+def times(request: pytest.FixtureRequest) -> NoticeTimes:
+    return getattr(request, "param", NoticeTimes())
 
 
 @pytest.fixture
-async def crew(proxy: Proxy, redis_url: str, queue: str, make_broker: MakeBroker) -> AsyncIterator[Crew]:
-    crew = Crew(proxy, redis_url, queue, make_broker())
+async def crew(
+    proxy: Proxy, redis_url: str, queue: str, make_broker: MakeBroker, times: NoticeTimes
+) -> AsyncIterator[Crew]:
+    crew = Crew(proxy, redis_url, queue, make_broker, times)
     async with AsyncExitStack() as stack:
         for app in crew.apps:
             await stack.enter_async_context(app)
         yield crew
 
 
-@pytest.mark.usefixtures("quick")
+@QUICK
 async def test_another_worker_leaves_it_to_who_works_on_it(crew: Crew, queue: str) -> None:
     first, second = crew.apps
     async with first.worker(concurrency=1):
@@ -91,7 +98,7 @@ async def test_another_worker_leaves_it_to_who_works_on_it(crew: Crew, queue: st
     assert crew.started == ["first"]
 
 
-@pytest.mark.usefixtures("quick")
+@QUICK
 async def test_another_worker_runs_it_when_who_held_it_has_died(crew: Crew, queue: str) -> None:
     first, second = crew.apps
     async with first.worker(concurrency=1, grace=0), second.worker(concurrency=1):
@@ -113,7 +120,7 @@ async def test_another_worker_runs_it_when_who_held_it_has_died(crew: Crew, queu
     assert len(set(crew.started)) == 2
 
 
-@pytest.mark.usefixtures("quick")
+@QUICK
 async def test_who_held_it_and_stops_lets_another_run_it(crew: Crew, queue: str) -> None:
     first, second = crew.apps
     async with first.worker(concurrency=1, grace=0):

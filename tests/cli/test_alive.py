@@ -30,12 +30,6 @@ def serving(url: str, queue: str = "celery", *, answers: bool = True) -> Iterato
         worker.stop()
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a task waits for is said at once."""
-    monkeypatch.setattr("celeriac.cli.watching.WAITING", 0.0)
-
-
 def lines_of(project: Project, url: str) -> list[list[str]]:
     checks = json.loads(project.run("doctor", "-b", url, "--json").stdout)
     return [
@@ -45,7 +39,6 @@ def lines_of(project: Project, url: str) -> list[list[str]]:
     ][1:]
 
 
-@pytest.mark.usefixtures("at_once")
 def test_who_takes_is_asked_of_the_workers(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     url = project.url
     in_vain = [
@@ -77,20 +70,19 @@ def test_who_takes_is_asked_of_the_workers(project: Project, monkeypatch: pytest
         waiting[1].wait_for("] waits in queue celery, from which 1 worker takes")
         for process in waiting:
             process.kill()
-        code, shown = on_a_terminal(monkeypatch, *sent, "-Q", "slow", "--timeout", "4", columns=160)
+        code, shown = on_a_terminal(monkeypatch, *sent, "-Q", "slow", "--timeout", "6", columns=160)
         assert code == 4
         assert "last seen PENDING: waits: no worker takes from queue slow (celeriac result" in shown
         assert shown.count("waits: no worker takes from queue slow") >= 2  # beside the bar, and at the end
 
 
-@pytest.mark.usefixtures("at_once")
 def test_rabbitmq_counts_who_takes(project: Project, rabbit_url: str, queue: str) -> None:
     with serving(rabbit_url, queue, answers=False):
         project.run("call", "-b", rabbit_url, "shop.add", "1", "1", "-Q", f"{queue}-slow")
         listed = [line.split() for line in project.run("queues", "-b", rabbit_url).stdout.splitlines()]
         assert [queue, "0", "1"] in listed
         assert [f"{queue}-slow", "1", "0"] in listed
-        backend = ["--backend", project.url, "--timeout", "4"]
+        backend = ["--backend", project.url, "--timeout", "6"]
         waited = project.run("call", "-b", rabbit_url, *backend, "shop.add", "1", "1", "-Q", f"{queue}-slow")
         assert f"waits: no worker takes from queue {queue}-slow\n" in waited.stderr
         texts = [check[1] for check in lines_of(project, rabbit_url)]

@@ -20,6 +20,20 @@ def test_healthy(project: Project):
         assert text in told.output
 
 
+def test_the_queues_of_the_app_are_listed_before_they_are_used(project: Project):
+    project.write(
+        "from celeriac import Celeriac\n"
+        f"app = Celeriac('mail', '{project.url}', default_queue='letters')\n"
+        "@app.task(queue='parcels')\n"
+        "def post() -> None: ...\n",
+        "mail",
+    )
+    project.bury("shop.gone")
+    checks = json.loads(project.run("doctor", "-A", "mail", "--json").output)
+    (listed,) = (check["text"] for check in checks if check["about"] == "queues")
+    assert {"letters 0", "parcels 0"} <= set(listed.split(", "))
+
+
 def test_what_is_only_in_this_process_is_said(project: Project):
     for arguments in (["status"], ["dead"], ["call", "shop.add", "1", "2"]):
         told = project.run(*arguments, "-b", "memory://")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from celeriac import ArgumentError, Celeriac, ConfigError, Settings
-from celeriac.client.app import task_name
+from celeriac.client.naming import task_name
 from celeriac.servers.disabled import DisabledBackend
 from celeriac.servers.memory.broker import MemoryBroker
 from celeriac.servers.sqlite import SqliteBroker

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 import pytest
 
@@ -31,6 +32,29 @@ def background():
     loop = BackgroundLoop()
     yield loop
     loop.stop()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//", "postgresql://127.0.0.1:1/shop"]
+)
+def test_an_outage_is_one_error_that_names_the_url_and_what_to_do(url):
+    task = Celeriac("shop", url).task(add)
+    with pytest.raises(
+        BrokerUnavailable, match=r"127\.0\.0\.1:1.*start the server, or correct the URL"
+    ) as caught:
+        task.delay(1, 2)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("Traceback") == 1
+    assert len(shown.splitlines()) < 25, shown
+
+
+async def test_the_cause_of_an_outage_is_a_line_of_the_driver():
+    async with Celeriac("shop", "redis://127.0.0.1:1/0") as app:
+        with pytest.raises(BrokerUnavailable) as caught:
+            await app.send_task("add")
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert (cause.__traceback__, cause.__cause__, cause.__context__) == (None, None, None)
 
 
 def test_send_run_get(app):

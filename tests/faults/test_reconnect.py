@@ -13,8 +13,16 @@ import psutil
 import pytest
 
 from celeriac import Celeriac, Result
+from celeriac.backend import Backend
+from celeriac.broker import Broker
 from celeriac.errors import BackendUnavailable, BrokerUnavailable
+from celeriac.servers.redis import RedisBroker
+from celeriac.servers.redis.connection_pool import ConnectionPool
+from celeriac.servers.redis.url import parse_redis_url
+from celeriac.servers.sqlite import SqlBackend, SqliteBroker
+from celeriac.servers.sqlite.limits import FileLimits
 from celeriac.settings import Settings
+from celeriac.wire.content import Codecs
 from tests.servers import RedisSentinel, RedisServer
 from tests.servers.proxy import Proxy
 
@@ -25,8 +33,8 @@ SETTINGS = Settings(publish_timeout=0.5, lease=3.0)
 class Shop:
     """A worker and a client on one broker; every run is counted outside of it."""
 
-    def __init__(self, url: str) -> None:
-        self.app = Celeriac("shop", url, url, settings=SETTINGS)
+    def __init__(self, broker: str | Broker, backend: str | Backend) -> None:
+        self.app = Celeriac("shop", broker, backend, settings=SETTINGS)
         self.runs: Counter[int] = Counter()
         self.go_on = asyncio.Event()
         self._sent = 0
@@ -88,14 +96,25 @@ class Shop:
 
 
 @contextlib.asynccontextmanager
-async def open_shop(url: str) -> AsyncIterator[Shop]:
-    shop = Shop(url)
+async def open_shop(broker: str | Broker, backend: str | Backend | None = None) -> AsyncIterator[Shop]:
+    """Open one on a URL, or on a broker and a result store, which are closed at the end."""
+    shop = Shop(broker, backend or str(broker))
+    async with contextlib.AsyncExitStack() as stack:
+        for made in (backend, broker):
+            if not isinstance(made, str | None):
+                stack.push_async_callback(made.close)
+        async with working(shop):
+            yield shop
+
+
+@contextlib.asynccontextmanager
+async def working(shop: Shop) -> AsyncIterator[None]:
     async with shop.app, shop.app.worker(concurrency=20) as worker:
         await worker.ready()
         assert await shop.send()
         await shop.all_ran_once()
         shop.go_on.clear()
-        yield shop
+        yield
 
 
 async def through(shop: Shop, fault: Awaitable[None]) -> None:
@@ -173,15 +192,16 @@ async def run_out_of_memory(server: RedisServer) -> None:
         client.config_set("maxmemory", "0")
 
 
-@pytest.fixture(autouse=True)
-def tidy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is surplus is closed soon."""
-    monkeypatch.setattr("celeriac.servers.redis.connection_pool._SURPLUS", 0.2)
+def tidy(server: RedisServer) -> tuple[RedisBroker, str]:
+    """Return places on a Redis, of whose connections the surplus is closed soon."""
+    url = server.url()
+    connections = ConnectionPool(parse_redis_url(url), SETTINGS.publish_timeout, surplus=0.2)
+    return RedisBroker(url, lease=SETTINGS.lease, connections=connections), url
 
 
 @pytest.mark.parametrize("fault", [restart, hang, cut, refuse_writes, run_out_of_memory])
 async def test_redis(own_redis: RedisServer, fault: Callable[[RedisServer], Awaitable[None]]):
-    async with open_shop(own_redis.url()) as shop:
+    async with open_shop(*tidy(own_redis)) as shop:
         baseline = len(connections(own_redis))
         await through(shop, fault(own_redis))
         await settled(own_redis, baseline + 2)  # who is done keeps those that it did its last work with
@@ -192,7 +212,7 @@ async def test_redis(own_redis: RedisServer, fault: Callable[[RedisServer], Awai
 async def test_redis_twenty_times_in_a_row(
     own_redis: RedisServer, fault: Callable[[RedisServer], Awaitable[None]]
 ):
-    async with open_shop(own_redis.url()) as shop:
+    async with open_shop(*tidy(own_redis)) as shop:
         baseline = len(connections(own_redis))
         for _ in range(20):
             await shop.send()
@@ -250,15 +270,11 @@ async def test_a_failover_by_sentinel():
             assert connections(sentinel.replica)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.2)
-
-
-@pytest.mark.usefixtures("impatient")
 async def test_a_sqlite_file_that_another_program_locks(tmp_path: Path):
-    async with open_shop(f"sqlite:///{tmp_path}/shop.db") as shop:
-        other = sqlite3.connect(tmp_path / "shop.db", isolation_level=None)
+    file, limits = tmp_path / "shop.db", FileLimits(busy=0.2)
+    broker = SqliteBroker(str(file), lease=SETTINGS.lease, limits=limits)
+    async with open_shop(broker, SqlBackend(f"sqlite:///{file}", Codecs(), limits=limits)) as shop:
+        other = sqlite3.connect(file, isolation_level=None)
 
         async def lock() -> None:
             other.execute("BEGIN IMMEDIATE")

@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac, ResultTimeout
+from celeriac.servers.redis import RedisBackend
+from celeriac.servers.sqlite import SqlBackend
+from celeriac.servers.sqlite.limits import FileLimits
+from celeriac.wire.content import Codecs
 from celeriac.wire.result import SUCCESS, ResultRecord
 from celeriac.worker.insist import Insist
 from tests.servers import RedisServer
@@ -46,19 +50,21 @@ async def locked(file: Path) -> AsyncIterator[None]:
 
 @pytest.fixture(params=["killed", "hung", "locked"])
 async def app_and_absence(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[tuple[Celeriac, Callable[[], Any]]]:
     """An app whose store was in use already, and what makes the store go away for a while."""
     if request.param == "locked":
-        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
         url, absence = f"sqlite:///{tmp_path}/shop.db", lambda: locked(tmp_path / "shop.db")
+        backend = SqlBackend(url, Codecs(), limits=FileLimits(busy=0.05))
     else:
         server: RedisServer = request.getfixturevalue("own_redis")
         away = killed if request.param == "killed" else hung
         url, absence = server.url(), lambda: away(server)
-    async with Celeriac("waiting", url, url, publish_timeout=0.3, default_queue=request.param) as app:
+        backend = RedisBackend(url, Codecs(), timeout=0.3)
+    async with Celeriac("waiting", url, backend, publish_timeout=0.3, default_queue=request.param) as app:
         await app.connections().backend.ping()
         yield app, absence
+    await backend.close()
 
 
 async def store(app: Celeriac, task_id: str, value: int) -> None:

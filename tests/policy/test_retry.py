@@ -3,6 +3,7 @@
 import pytest
 
 from celeriac import ConfigError, Retry
+from celeriac.errors import TaskAborted
 from celeriac.retry import Backoff
 
 
@@ -25,6 +26,15 @@ def test_only_the_named_exceptions_and_never_those_ruled_out():
 def test_exceptions_that_end_programs_are_not_retried_unless_named():
     assert not Retry().wants(KeyboardInterrupt(), 1)
     assert Retry(on=(KeyboardInterrupt,)).wants(KeyboardInterrupt(), 1)
+
+
+@pytest.mark.parametrize("on", [(SystemExit,), (BaseException,), (TaskAborted,)])
+def test_a_task_that_exits_is_not_run_again_unless_that_is_named(on: tuple[type[BaseException], ...]):
+    exits = TaskAborted("the task raised SystemExit(1,)")
+    exits.__cause__ = SystemExit(1)
+    assert not Retry().wants(exits, 1)
+    assert Retry(on=on).wants(exits, 1)
+    assert not Retry(on=on, never=(SystemExit, TaskAborted)).wants(exits, 1)
 
 
 def test_delays_grow_by_the_factor_up_to_the_cap():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
+from celeriac.servers.redis.connection_pool import ConnectionPool
+from celeriac.servers.redis.url import parse_redis_url
 from celeriac.testing.faults import Faults, FaultyBroker
 from tests.redis.conftest import MakeBroker
 from tests.servers import LoggedProcess, RedisServer
@@ -59,11 +61,10 @@ async def test_an_idle_worker_has_three_connections(own_redis: RedisServer, tmp_
         worker.stop()
 
 
-async def test_a_program_that_sends_waits_and_works_has_four(
-    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("celeriac.servers.redis.connection_pool._SURPLUS", 0.5)
-    async with Celeriac("all", own_redis.url(), own_redis.url()) as app:
+async def test_a_program_that_sends_waits_and_works_has_four(own_redis: RedisServer, make_broker: MakeBroker):
+    url = own_redis.url()
+    broker = make_broker(url, connections=ConnectionPool(parse_redis_url(url), 5.0, surplus=0.5))
+    async with Celeriac("all", broker, url) as app:
 
         @app.task(name="double")
         async def double(number: int) -> int:
@@ -76,6 +77,7 @@ async def test_a_program_that_sends_waits_and_works_has_four(
             await run_twenty(app)
             await settle_at(own_redis, 4)
             waiting.cancel()
+    await broker.close()
     await settle_at(own_redis, 0)
 
 

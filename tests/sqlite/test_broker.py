@@ -11,8 +11,10 @@ import threading
 
 import pytest
 
+from celeriac.clock import SystemClock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
-from celeriac.servers.sqlite import SqliteBroker, queue_file
+from celeriac.servers.sqlite import SqliteBroker
+from celeriac.servers.sqlite.limits import FileLimits
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import DELIVERIES_HEADER
 from tests.sqlite.conftest import ClockAhead, printed
@@ -219,9 +221,9 @@ class TestWaking:
                 await soon(waiting)
         return True
 
-    async def test_a_poke_is_enough(self, open_broker, monkeypatch):
-        monkeypatch.setattr(queue_file, "POLL", 3600.0)
-        assert await self.wakes(open_broker(), open_broker())
+    async def test_a_poke_is_enough(self, open_broker):
+        limits = FileLimits(look=3600.0)
+        assert await self.wakes(open_broker(limits=limits), open_broker(limits=limits))
 
     async def test_a_long_path(self, open_broker, tmp_path):
         directory = tmp_path / ("d" * 200)
@@ -261,27 +263,35 @@ class TestWaking:
             assert not gone.exists()
 
 
+class HeldClock(SystemClock):
+    """A clock that the thread of a file waits for while it is held."""
+
+    def __init__(self):
+        self.asked, self.goes_on = threading.Event(), threading.Event()
+        self.goes_on.set()
+
+    def now(self):
+        if threading.current_thread() is not threading.main_thread():
+            self.asked.set()
+            self.goes_on.wait()
+        return SystemClock.now()
+
+
 async def test_stop_waits_for_the_take_that_is_under_way(open_broker, monkeypatch):
     monkeypatch.delattr(socket, "AF_UNIX")  # nor is there another write for stop to wait for
-    broker = open_broker()
+    clock = HeldClock()
+    broker = open_broker(clock=clock)
     await broker.publish(message(), to("q"))
-    taking, go_on = threading.Event(), threading.Event()
-    take = broker._file.messages.take
-
-    def slow_take(*arguments):
-        taking.set()
-        go_on.wait()
-        return take(*arguments)
-
-    monkeypatch.setattr(broker._file.messages, "take", slow_take)
     async with broker.subscribe(["q"]) as subscription:
+        clock.asked.clear()
+        clock.goes_on.clear()
         waiting = asyncio.create_task(subscription.take(1))
-        await asyncio.to_thread(taking.wait)
+        await asyncio.to_thread(clock.asked.wait)
         stopping = asyncio.create_task(subscription.stop())
         for _ in range(20):
             await asyncio.sleep(0)
         stopped_early = stopping.done()
-        go_on.set()
+        clock.goes_on.set()
         await soon(stopping)
         assert not stopped_early
         assert len(await waiting) == 1
@@ -295,9 +305,8 @@ class TestTrouble:
         assert await open_broker().depth("q") == 0
         other.close()
 
-    async def test_a_locked_file_is_worth_another_try(self, open_broker, file, monkeypatch):
-        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
-        broker = open_broker()
+    async def test_a_locked_file_is_worth_another_try(self, open_broker, file):
+        broker = open_broker(limits=FileLimits(busy=0.05))
         await broker.ping()
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -309,9 +318,8 @@ class TestTrouble:
         await broker.publish(message(), to("q"))
         assert await broker.depth("q") == 1
 
-    async def test_a_receipt_outlives_a_lock(self, open_broker, file, monkeypatch):
-        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
-        broker = open_broker()
+    async def test_a_receipt_outlives_a_lock(self, open_broker, file):
+        broker = open_broker(limits=FileLimits(busy=0.05))
         await broker.publish(message(), to("q"))
         async with broker.subscribe(["q"]) as subscription:
             (delivery,) = await subscription.take(1)
@@ -346,8 +354,9 @@ class TestTrouble:
             assert "\n" not in str(caught.value)
         assert file.read_text().startswith("dear diary")
 
-    async def test_a_directory_that_is_not_there(self, open_broker, tmp_path):
-        broker = open_broker(tmp_path / "nowhere" / "shop.db")
+    @pytest.mark.parametrize("path", ["nowhere/shop.db", "nowhere/../shop.db"])
+    async def test_a_directory_that_is_not_there(self, open_broker, tmp_path, path):
+        broker = open_broker(tmp_path / path)
         with pytest.raises(BrokerError, match=r"nowhere.*directory exists"):
             await broker.publish(message(), to("q"))
 
@@ -380,9 +389,8 @@ async def test_queues_take_turns_within_one_take(open_broker):
     assert sorted(delivery.queue for delivery in taken) == ["a", "a", "b", "b", "c", "c"]
 
 
-async def test_a_batch_larger_than_one_statement_takes(open_broker, monkeypatch):
-    monkeypatch.setattr("celeriac.servers.sqlite.messages.BATCH_BYTES", 5000)
-    broker = open_broker()
+async def test_a_batch_larger_than_one_statement_takes(open_broker):
+    broker = open_broker(limits=FileLimits(batch=5000))
     bodies = [os.urandom(size) for size in (1, 9000, 0, 3000, 3000, 1)]
     await broker.publish_many([(Envelope(body=body), to("q")) for body in bodies])
     got = []

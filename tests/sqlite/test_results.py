@@ -14,6 +14,7 @@ from celery.result import AsyncResult
 
 from celeriac.errors import BackendUnavailable, ConfigError, ContentRefused, MalformedMessage
 from celeriac.servers.sqlite import SqlBackend
+from celeriac.servers.sqlite.limits import FileLimits
 from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, STARTED, SUCCESS, ResultRecord
@@ -252,8 +253,8 @@ class TestKeeping:
             await other.forget(["one"])
         await other.close()
 
-    async def test_a_locked_file_is_worth_another_try(self, file, backend, monkeypatch):
-        monkeypatch.setattr("celeriac.servers.sqlite.connection._BUSY_SECONDS", 0.05)
+    async def test_a_locked_file_is_worth_another_try(self, file):
+        backend = SqlBackend(f"sqlite:///{file}", Codecs(), limits=FileLimits(busy=0.05))
         await backend.ping()
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -263,6 +264,7 @@ class TestKeeping:
         other.close()
         await store(backend, "one", SUCCESS)
         assert (await load(backend, "one")).status == SUCCESS
+        await backend.close()
 
     @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://host/db", "no url", ""])
     def test_urls_that_name_no_file(self, url):

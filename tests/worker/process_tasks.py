@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from celeriac import Celeriac, Context
+from celeriac import Celeriac, Context, Retry
 from celeriac.errors import SoftTimeLimitExceeded
 
 app = Celeriac("processes", broker="memory://", backend="memory://")
@@ -106,7 +106,7 @@ def vanishes() -> None:
     os._exit(0)
 
 
-@app.task
+@app.task(retry=Retry(backoff=3600))
 def leaves() -> None:
     raise SystemExit(3)
 

@@ -281,10 +281,9 @@ async def test_a_refusal_is_logged_once_and_ends_all_sending(caplog: pytest.LogC
     assert caplog.messages == [f"monitors do not see {NODE}: no rights"]
 
 
-def test_of_too_many_tasks_an_even_share_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_tasks_an_even_share_is_told() -> None:
     now = 100.0
-    monkeypatch.setattr("celeriac.worker.events.share.monotonic", lambda: now)
-    share = Share(1000.0)
+    share = Share(1000.0, lambda: now)
     assert all(share.takes() for _ in range(499))
     assert sum(share.takes() for _ in range(1000)) == 20  # a burst has no more than half a second's tasks
     told: list[bool] = []

@@ -17,6 +17,8 @@ from celeriac import (
 )
 from celeriac.errors import BrokerError, SoftTimeLimitExceeded, TimeLimitExceeded
 from celeriac.wire.envelope import Envelope
+from celeriac.worker.consumer import StopTimes
+from celeriac.worker.worker import Worker
 from tests.servers import RedisServer
 
 WAIT = 20.0
@@ -281,10 +283,8 @@ def test_a_worker_in_a_thread_tells_that_its_broker_refuses_it(secured_redis: Re
 
 
 def test_a_coroutine_that_refuses_to_end_does_not_hold_up_a_program(
-    celeriac_file_app: Celeriac, monkeypatch: pytest.MonkeyPatch
+    celeriac_file_app: Celeriac,
 ):
-    monkeypatch.setattr("celeriac.worker.consumer.LAST_WORDS", 0.1)
-    monkeypatch.setattr("celeriac.worker.consumer.LAST_CANCEL", 0.1)
     stays, released = threading.Event(), threading.Event()
 
     @celeriac_file_app.task
@@ -294,7 +294,7 @@ def test_a_coroutine_that_refuses_to_end_does_not_hold_up_a_program(
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.01)
 
-    worker = celeriac_file_app.worker(grace=0.0)
+    worker = Worker(celeriac_file_app, grace=0.0, stop_times=StopTimes(landing=0.1, cancel=0.1))
     worker.start()
     stay.delay()
     assert stays.wait(WAIT)

@@ -15,6 +15,7 @@ from celeriac import (
     Context,
     RemoteError,
     ResultTimeout,
+    Retry,
     TaskNotFound,
 )
 from celeriac.errors import BackendError, EncodeError, TaskAborted
@@ -77,12 +78,16 @@ async def test_the_failure_reaches_the_caller_as_its_own_exception(app: Celeriac
 async def test_an_exception_that_would_end_a_process_does_not_end_the_worker(
     app: Celeriac, ending: type[BaseException], kind: str
 ):
-    @app.task
+    runs = []
+
+    @app.task(retry=Retry(backoff=0.01))
     async def coroutine() -> None:
+        runs.append(1)
         raise ending("out")
 
-    @app.task
+    @app.task(retry=Retry(backoff=0.01))
     def function() -> None:
+        runs.append(1)
         raise ending("out")
 
     @app.task
@@ -94,6 +99,7 @@ async def test_an_exception_that_would_end_a_process_does_not_end_the_worker(
         with pytest.raises(TaskAborted, match=ending.__name__):
             await (await task.send()).wait(WAIT)
         assert await (await after.send()).wait(WAIT) == "still here"
+    assert runs == [1]  # to leave is no fault that another run would mend
 
 
 async def test_unwritable_and_recursive_exceptions_and_values_are_failures(app: Celeriac):

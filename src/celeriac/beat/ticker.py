@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 
 from celeriac.beat.agenda import Agenda, Line, line_of
 from celeriac.beat.entry import Entry, slot_key
@@ -22,6 +21,7 @@ from celeriac.beat.source import Source, SourceTaken
 from celeriac.beat.ticking import Arguments, Ticking, Undeclared
 from celeriac.broker import Binding
 from celeriac.client.app import App
+from celeriac.clock import set_within
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.retry import Backoff
 from celeriac.wire.envelope import Envelope
@@ -154,9 +154,7 @@ class Ticker:
 
     async def _rest(self, seconds: float) -> None:
         if seconds > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
+            await set_within(self._news, seconds)
 
     async def _listen(self) -> None:
         """Set ``_news`` whenever the entries of this app have changed."""

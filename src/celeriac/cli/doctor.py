@@ -155,13 +155,14 @@ async def _broker(app: App, origin: str) -> AsyncIterator[Check]:
 
 
 async def _queues(app: App, broker: Broker) -> Check:
-    """Return how many messages wait; in the default queue alone where this user may not list them: none needs to."""
+    """Return how many messages wait; in the app's queues alone where this user may not list them: none needs to."""
+    own = _own_queues(app)
     try:
-        names, unlisted = await broker.queues(), ""
+        names, unlisted = list(dict.fromkeys([*await broker.queues(), *own])), ""
     except BrokerUnavailable:
         raise
     except BrokerError as error:
-        names = [app.settings.default_queue]
+        names = own
         unlisted = f"; others cannot be listed, which only the commands queues and doctor do: {error}"
     try:
         depths = [f"{name} {await broker.depth(name)}" for name in names]
@@ -169,7 +170,13 @@ async def _queues(app: App, broker: Broker) -> Check:
         raise
     except BrokerError as error:
         return Check("ok", "queues", f"cannot be looked into, which no worker does: {error}")
-    return Check("ok", "queues", (", ".join(depths) or "none yet") + unlisted)
+    return Check("ok", "queues", ", ".join(depths) + unlisted)
+
+
+def _own_queues(app: App) -> list[str]:
+    """Return the queues that the app's workers take from, and those that its tasks are sent to."""
+    sent_to = [app.defaults(name).queue for name in app.tasks]
+    return list(dict.fromkeys([*app.queues, *(queue for queue in sent_to if queue)]))
 
 
 async def _backend(app: App, origin: str) -> AsyncIterator[Check]:

@@ -10,19 +10,9 @@ import msgspec
 
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed
-from celeriac.cli.letters import (
-    Choice,
-    Kind,
-    Letter,
-    choice_of,
-    chooses,
-    find,
-    list_letters,
-    show_letter,
-    tell_of,
-)
+from celeriac.cli.letter_commands import Helps, add_commands, chooses_several, list_if_alone
+from celeriac.cli.letters import Kind, Letter, choice_of, find, tell_of
 from celeriac.cli.loading import load_existing, run_with
-from celeriac.cli.queues import confirm
 from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.errors import CeleriacError
@@ -42,32 +32,11 @@ def failed(context: click.Context, source: Source) -> None:
 
     Workers of celeriac keep the message of such a task whole, as many as the setting keep_failed says.
     """
-    if context.invoked_subcommand is None:
-        list_letters(FAILED, source, Choice(), 100, as_objects=False)
-
-
-@failed.command("list")
-@chooses
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N")
-@click.option("--json", "as_objects", is_flag=True, help="A JSON list of objects.")
-@takes_source
-def list_command(source: Source, task: str | None, error: str | None, limit: int, as_objects: bool) -> None:
-    """List tasks that failed for good, the oldest first."""
-    list_letters(FAILED, source, Choice(task=task, error=error), limit, as_objects=as_objects)
-
-
-@failed.command("show")
-@click.argument("id")
-@takes_source
-def show_command(source: Source, id: str) -> None:
-    """Show everything that is known of the task ID, its arguments unmasked."""
-    show_letter(FAILED, source, id)
+    list_if_alone(context, FAILED, source)
 
 
 @failed.command("retry")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@chooses
-@click.option("--all", "every", is_flag=True, help="All there are.")
+@chooses_several
 @click.option("--args", metavar="JSON", help="Of one task: a list of other arguments.")
 @click.option("--kwargs", metavar="JSON", help="Of one task: an object of other keyword arguments.")
 @takes_source
@@ -104,26 +73,15 @@ def retry_command(
         raise CommandFailed(f"{counted(len(answers) - sent, 'task')} not sent")
 
 
-@failed.command("delete")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@chooses
-@click.option("--all", "every", is_flag=True, help="All there are.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@takes_source
-def delete_command(
-    source: Source, ids: Sequence[str], task: str | None, error: str | None, every: bool, yes: bool
-) -> None:
-    """Delete the messages of failed tasks for good."""
-    app = load_existing(source)
-    letters = run_with(app, find(FAILED, app, choice_of(ids, task, error, every=every)))
-    tell_of(letters)
-    if letters and not yes:
-        confirm(f"Delete {counted(len(letters), 'message')} for good?")
-
-    async def delete() -> int:
-        return await app.connections().broker.failed.delete([letter.dead.id for letter in letters])
-
-    say(f"{counted(run_with(app, delete()), 'message')} deleted")
+add_commands(
+    failed,
+    FAILED,
+    Helps(
+        list="List tasks that failed for good, the oldest first.",
+        show="Show everything that is known of the task ID, its arguments unmasked.",
+        delete="Delete the messages of failed tasks for good.",
+    ),
+)
 
 
 def _arguments(app: App, letters: Sequence[Letter], args: str | None, kwargs: str | None) -> Arguments | None:

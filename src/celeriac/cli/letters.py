@@ -35,6 +35,10 @@ class Listed(Protocol):
         """Return up to ``limit`` entries."""
         ...
 
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Delete these; return how many were."""
+        ...
+
 
 class Kind(msgspec.Struct, frozen=True):
     """A kind of such messages.

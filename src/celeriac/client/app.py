@@ -6,11 +6,8 @@ Rules: a connection is opened on its first use, and belongs to the event loop th
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 import msgspec
@@ -21,11 +18,11 @@ from celeriac.canvas.nodes import Node, Signature
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.client.control import Control
 from celeriac.client.decorators import BoundTaskDecorator, TaskDecorator, Untyped
-from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said, chosen_urls
+from celeriac.client.environment import chosen_urls
 from celeriac.client.event_reader import EventReader
+from celeriac.client.naming import task_name
+from celeriac.client.opening import Opener
 from celeriac.client.outbox import Call, Outbox, check_call
-from celeriac.client.publisher import Publisher
-from celeriac.client.requests import Requests
 from celeriac.client.result import Result
 from celeriac.client.revoking import KEEP
 from celeriac.client.send_listeners import SendListeners
@@ -47,8 +44,7 @@ from celeriac.context import Context
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.porting import APP, explains
 from celeriac.routing import SendOptions, send_options
-from celeriac.server import OnServer, Server, Settling, Terms
-from celeriac.servers.urls import OpenServer, broker_server, result_server
+from celeriac.server import Terms
 from celeriac.settings import Settings, settings_from
 from celeriac.wire.content import Codecs
 
@@ -403,11 +399,13 @@ class App:
 
     def _connect_to(self, broker: str | Broker | None, backend: str | Backend | None) -> None:
         self.broker_url, self.backend_url = chosen_urls(self.name, broker, backend)
-        self._opens = _Opens(broker, backend, self)
+        terms = Terms(self.settings, self.codecs, self.clock)
+        urls = (self.broker_url, self.backend_url)
+        self._opener = Opener(broker, backend, urls, terms, self.send_listeners)
         self._given = (broker, backend)
 
     def _open(self) -> Connections:
-        return self._opens()
+        return self._opener()
 
     async def close(self) -> None:
         """Close the running loop's connections. They are also closed when the loop ends."""
@@ -421,77 +419,12 @@ class App:
         await self.close()
 
 
-class _Opens:
-    """Opens an app's connections, once for each event loop; broker and results on one server share connections."""
-
-    def __init__(self, broker: str | Broker | None, backend: str | Backend | None, app: App) -> None:
-        self._app = app
-        self._url = app.backend_url
-        self._broker = broker if not isinstance(broker, str | None) else None
-        self._backend = backend if not isinstance(backend, str | None) else None
-        terms = Terms(app.settings, app.codecs, app.clock)
-        self._open_broker: OpenServer | None = None
-        self._open_results: OpenServer | None = None
-        if self._broker is None:
-            said = Said(BROKER_VARIABLES)
-            make = partial(broker_server, app.broker_url, terms)
-            self._open_broker = said.opener(make, "broker") if broker is None and said.url else make()
-        if self._backend is None:
-            said = Said(BACKEND_VARIABLES)
-            make = partial(result_server, app.backend_url, terms)
-            self._open_results = said.opener(make, "backend") if backend is None and said.url else make()
-
-    def __call__(self) -> Connections:
-        owned: list[Server] = []
-        broker, backend = self._broker, self._backend
-        if self._open_broker is not None:
-            owned.append(self._open_broker())
-            broker = owned[0].broker
-        assert broker is not None
-        if self._open_results is not None:
-            backend = self._results(broker, owned)
-        assert backend is not None
-        app = self._app
-        publisher = Publisher(broker, app.codecs, app.settings, app.clock, app.send_listeners)
-        settlements = broker.settlements(backend) if isinstance(broker, Settling) else None
-        requests = Requests(getattr(broker, "fanout", None), app.settings, app.codecs)
-        return Connections(broker, backend, publisher, tuple(owned), settlements, requests)
-
-    def _results(self, broker: Broker, owned: list[Server]) -> Backend:
-        """Return the result store of the broker's server, or that of another server, which is added to the owned."""
-        for server in tuple(owned):
-            if (results := server.results(self._url)) is not None:
-                return results
-        assert self._open_results is not None
-        server = self._open_results(broker.connections if isinstance(broker, OnServer) else None)
-        owned.append(server)
-        results = server.results(self._url)
-        assert results is not None, "a server keeps the results of its own URL"
-        return results
-
-
-def task_name(function: Callable[..., Any]) -> str:
-    """Return ``module.function``. A script's module is named after its file, as in a program that imports it."""
-    module = getattr(function, "__module__", None) or "celeriac"
-    name = getattr(function, "__name__", type(function).__name__)
-    return f"{_main_name() if module == '__main__' else module}.{name}"
-
-
 def _names(given: str | Sequence[str]) -> Sequence[str]:
     names = [given] if isinstance(given, str) else list(given)
     for name in names:
         if not isinstance(name, str):
             raise ConfigError(f"{name!r:.100} is no task's id; give text, such as result.id")
     return names
-
-
-def _main_name() -> str:
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:  # python -m package.module
-        return str(spec.name).removesuffix(".__main__")
-    file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "__main__"
 
 
 def _where(function: Callable[..., Any]) -> str:

@@ -17,8 +17,7 @@ from celeriac.client.connections import ConnectionTable
 from celeriac.client.event_sender import EventSender
 from celeriac.client.send_listeners import Done, Outgoing, SendListener
 from celeriac.settings import Settings
-from celeriac.wire.event import SENT_KEY, EventWriter, TaskSent
-from celeriac.wire.preview import LIMIT, preview
+from celeriac.wire.event import SENT_KEY, EventWriter, TaskSent, described
 
 AGAIN = 2.0
 """Seconds after which an event is tried again that nobody received."""
@@ -75,20 +74,10 @@ class SentEvents(SendListener):
 
 
 def _event(outgoing: Outgoing, clock: int, now: float) -> TaskSent:
-    message = outgoing.message
-    args, kwargs, eta, expires = message.args_repr, message.kwargs_repr, message.eta, message.expires
     return TaskSent(
         clock,
         now,
-        message.id,
-        (message.shadow or message.task)[:LIMIT],
-        preview(tuple(message.args)) if args is None else args[:LIMIT],
-        preview(message.kwargs) if kwargs is None else kwargs[:LIMIT],
-        message.root_id,
-        message.parent_id,
-        message.retries,
-        None if eta is None else eta.isoformat(),
-        None if expires is None else expires.isoformat(),
+        *described(outgoing.message),
         outgoing.queue,
         outgoing.exchange,
         outgoing.routing_key,

@@ -154,6 +154,14 @@ class Published(msgspec.Struct):
     count: int = 0
 
 
+def published_under(published: dict[tuple[str, str], Published], name: str, queue: str) -> Published:
+    """Return the count of a task's messages on a queue; beyond ``MOST_SERIES`` that of all the others."""
+    key = (name, queue)
+    if key not in published and len(published) >= MOST_SERIES:
+        key = (OTHER, OTHER)
+    return published.setdefault(key, Published(*key))
+
+
 class WorkerState(msgspec.Struct, frozen=True):
     """One worker now.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from celeriac.client.app import App
+from celeriac.clock import set_within
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.metrics.counts import Snapshot
 from celeriac.metrics.fleet import FleetCounts
@@ -84,8 +85,6 @@ class Exporter:
             except BrokerError as error:
                 logger.warning("workers cannot be asked which queues they take from: %s", error)
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ASK):
-                    await self._news.wait()
+            await set_within(self._news, ASK)
             await asyncio.sleep(GATHER)
             self._news.clear()

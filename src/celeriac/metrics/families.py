@@ -182,7 +182,7 @@ class Families:
                 consumers.add_metric([queue.queue], queue.consumers)
         if consumers.samples:
             yield consumers
-        for name, text, value in (
+        yield from self._gauges(
             ("celeriac_queue_parked", "Messages that wait until they are due, of all queues.", broker.parked),
             ("celeriac_dead_letters", "Messages that were set aside.", broker.dead),
             (
@@ -190,11 +190,7 @@ class Families:
                 "Messages of failed tasks that are kept, to be run again.",
                 broker.failed,
             ),
-        ):
-            if value is not None:
-                family = self._gauge(name, text)
-                family.add_metric([], value)
-                yield family
+        )
 
     def _taken(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> Iterator[Metric]:
         """Yield what the broker tells of all workers, else what the workers here have taken."""
@@ -206,7 +202,7 @@ class Families:
             yield family
 
     def _process(self, snapshot: Snapshot) -> Iterator[Metric]:
-        for name, text, value in (
+        yield from self._gauges(
             ("celeriac_loop_lag_seconds", "Seconds by which the event loop is late.", snapshot.lag),
             ("celeriac_broker_up", "Whether the broker answers.", snapshot.broker_up),
             ("celeriac_backend_up", "Whether the result store answers.", snapshot.backend_up),
@@ -215,11 +211,7 @@ class Families:
                 "Seconds by which the latest slot of a periodic task was late.",
                 snapshot.schedule_lag,
             ),
-        ):
-            if value is not None:
-                family = self._gauge(name, text)
-                family.add_metric([], float(value))
-                yield family
+        )
         for name, text, value in (
             (
                 "celeriac_reconnects",
@@ -245,6 +237,14 @@ class Families:
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> CounterMetricFamily:
         return CounterMetricFamily(self._prefix + name, text, labels=labels)
+
+    def _gauges(self, *gauges: tuple[str, str, float | None]) -> Iterator[Metric]:
+        """Yield a gauge for each name, text and value; nothing where the value is not known."""
+        for name, text, value in gauges:
+            if value is not None:
+                family = self._gauge(name, text)
+                family.add_metric([], float(value))
+                yield family
 
     def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
         return GaugeMetricFamily(self._prefix + name, text, labels=labels)

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from celeriac.metrics.counts import (
-    MOST_SERIES,
     OTHER,
     UNKNOWN,
     Published,
@@ -21,6 +20,7 @@ from celeriac.metrics.counts import (
     SeriesTable,
     Snapshot,
     WorkerState,
+    published_under,
 )
 from celeriac.quantities import LONGEST, is_number
 from celeriac.wire.event import Event
@@ -157,13 +157,7 @@ class FleetCounts:
     def _take_sent(self, event: Event) -> None:
         known = self._know(event)
         host = self._host(self._sender or event.node)
-        key = (known.name, known.queue)
-        if key not in host.published and len(host.published) >= MOST_SERIES:
-            key = (OTHER, OTHER)
-        sent = host.published.get(key)
-        if sent is None:
-            sent = host.published[key] = Published(*key)
-        sent.count += 1
+        published_under(host.published, known.name, known.queue).count += 1
         known.sent = max(event.timestamp, eta_of(event.fields.get("eta")))
 
     def _received(self, series: Series, event: Event, known: Known) -> None:

@@ -11,12 +11,11 @@ from time import perf_counter
 
 from celeriac.client.send_listeners import Done, Outgoing, SendListener
 from celeriac.metrics.counts import (
-    MOST_SERIES,
-    OTHER,
     PUBLISH_BOUNDS,
     Histogram,
     Published,
     SeriesTable,
+    published_under,
 )
 from celeriac.wire.result import FAILURE, RETRY, REVOKED, SUCCESS
 from celeriac.wire.waiting import waits_since
@@ -127,10 +126,4 @@ class SendCounting(SendListener):
 
     def _count(self, batch: Sequence[Outgoing]) -> None:
         for outgoing in batch:
-            key = (outgoing.message.task, outgoing.queue)
-            if key not in self._published and len(self._published) >= MOST_SERIES:
-                key = (OTHER, OTHER)
-            found = self._published.get(key)
-            if found is None:
-                found = self._published[key] = Published(*key)
-            found.count += 1
+            published_under(self._published, outgoing.message.task, outgoing.queue).count += 1

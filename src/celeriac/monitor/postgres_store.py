@@ -103,12 +103,7 @@ class PostgresStore:
         target = self._target
         try:
             self._pool = await asyncpg.create_pool(
-                dsn=target.dsn,
-                host=target.host,
-                port=target.port,
-                user=target.user,
-                password=target.password,
-                database=target.database,
+                **target.address,
                 timeout=target.connect_timeout or PATIENCE,
                 command_timeout=PATIENCE,
                 min_size=1,

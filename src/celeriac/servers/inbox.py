@@ -8,13 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from celeriac.broker import Binding
+from celeriac.broker import Binding, Exchange, ReplyTo
 from celeriac.wire.envelope import Envelope, Unreadable
 
 MOST = 10_000
 """Messages that are held for a reader."""
 
 Heard = Envelope | Unreadable
+
+
+def answers_to(reply_to: ReplyTo) -> Binding:
+    """Return what a listener is bound to that gets the answers for an address."""
+    return Binding(exchange=Exchange(reply_to.exchange, by_key=True), key=reply_to.key)
 
 
 class Inbox:

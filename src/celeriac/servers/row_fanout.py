@@ -16,9 +16,9 @@ from typing import Protocol
 import msgspec
 
 from celeriac.broker import Binding, Exchange, ReplyTo
-from celeriac.clock import Clock
+from celeriac.clock import Clock, set_within
 from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.servers.inbox import Inbox, hears, leads
+from celeriac.servers.inbox import Inbox, answers_to, hears, leads
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import pack, unpack
 
@@ -137,8 +137,7 @@ class RowFanout:
         key: str = "",
         expect: int | None = None,
     ) -> AsyncIterator[Inbox]:
-        answers = Binding(exchange=Exchange(reply_to.exchange, by_key=True), key=reply_to.key)
-        async with self._open(Listener(str(uuid.uuid4()), (answers,), asks=True)) as inbox:
+        async with self._open(Listener(str(uuid.uuid4()), (answers_to(reply_to),), asks=True)) as inbox:
             asked = await self.publish(exchange, envelope, key)
             inbox.expect(expect, asked)
             yield inbox
@@ -198,9 +197,7 @@ class _Listening:
     async def _read(self) -> None:
         try:
             while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._broadcasts.pulse):
-                        await self._rung.wait()
+                await set_within(self._rung, self._broadcasts.pulse)
                 self._rung.clear()
                 try:
                     await self._look()

@@ -18,6 +18,8 @@ from celeriac.wire.content import JSON, Codecs
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.extended_json import encode_json
 from celeriac.wire.names import is_text
+from celeriac.wire.preview import LIMIT, preview
+from celeriac.wire.task import TaskMessage
 
 EVENTS = "celeryev"
 """The exchange that monitors listen to."""
@@ -177,6 +179,32 @@ TaskEvent: TypeAlias = (
     | TaskProgress
 )
 WorkerEvent: TypeAlias = WorkerOnline | WorkerHeartbeat | WorkerOffline | WorkerElectAck
+
+
+def call_of(message: TaskMessage) -> tuple[str, str, str]:
+    """Return the task's name, its arguments and its keyword arguments, as events give them."""
+    args, kwargs = message.args_repr, message.kwargs_repr
+    return (
+        (message.shadow or message.task)[:LIMIT],
+        preview(tuple(message.args)) if args is None else args[:LIMIT],
+        preview(message.kwargs) if kwargs is None else kwargs[:LIMIT],
+    )
+
+
+def described(
+    message: TaskMessage,
+) -> tuple[str, str, str, str, str | None, str | None, int, str | None, str | None]:
+    """Return what ``TaskSent`` and ``TaskReceived`` say of a message, in the order of their fields."""
+    eta, expires = message.eta, message.expires
+    return (
+        message.id,
+        *call_of(message),
+        message.root_id,
+        message.parent_id,
+        message.retries,
+        None if eta is None else eta.isoformat(),
+        None if expires is None else expires.isoformat(),
+    )
 
 
 class EventWriter:

@@ -16,7 +16,7 @@ from celeriac.worker.bodies import Bodies
 from celeriac.worker.broker_clock import BrokerClock
 from celeriac.worker.builtin import Repertoire
 from celeriac.worker.calling import Calling
-from celeriac.worker.consumer import Consumer
+from celeriac.worker.consumer import Consumer, StopTimes
 from celeriac.worker.effects import Effects
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.executor import Executor
@@ -56,6 +56,7 @@ def assemble(
     listeners: Listeners,
     node: str,
     state: Mapping[str, Any],
+    stop_times: StopTimes,
     on_taken: Callable[[], None],
 ) -> Parts:
     """Return the parts of one worker, in the running event loop.
@@ -112,6 +113,7 @@ def assemble(
         clock,
         reserving,
         pausing,
+        stop_times,
         partial(listeners.worker_ready, node),
         partial(listeners.worker_reconnected, node),
         on_taken,

@@ -12,7 +12,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from celeriac.broker import Broker, Delivery, Subscription
+from celeriac.clock import set_within
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
 from celeriac.retry import Backoff
 from celeriac.worker.attempt import Attempt
@@ -39,11 +42,16 @@ STEADY = 0.5
 HEAD_START = 2
 """Rounds of the event loop that started attempts get before the worker asks an emptied queue again."""
 
-LAST_WORDS = 5.0
-"""Seconds that results and acknowledgements have to land once the grace is over."""
 
-LAST_CANCEL = 1.0
-"""Seconds that an attempt which still runs then has to react to a second cancellation."""
+class StopTimes(msgspec.Struct, frozen=True):
+    """What a worker that stops waits for once the grace is over.
+
+    :param landing: seconds that results and acknowledgements have to land.
+    :param cancel: seconds that an attempt which still runs then has to react to a second cancellation.
+    """
+
+    landing: float = 5.0
+    cancel: float = 1.0
 
 
 class Consumer:
@@ -64,6 +72,7 @@ class Consumer:
         clock: BrokerClock,
         reserving: Reserving,
         pausing: Pausing,
+        stop_times: StopTimes,
         on_ready: Callable[[], None],
         on_back: Callable[[], None],
         on_taken: Callable[[], None],
@@ -78,6 +87,7 @@ class Consumer:
         self._bodies = bodies
         self._reserving = reserving
         self._pausing = pausing
+        self._stop_times = stop_times
         self._on_ready = on_ready
         self._on_back = on_back
         self._on_taken = on_taken
@@ -125,7 +135,7 @@ class Consumer:
                 logger.warning(
                     "cannot subscribe to %s, again in %.1f s: %s", ", ".join(self._queues), wait, error
                 )
-                await self._pause(wait)
+                await set_within(self._stopping, wait)
 
     async def add_queue(self, queue: str) -> None:
         """Take from this queue too. Raises ``BrokerError`` where the broker refuses; then nothing has changed."""
@@ -165,17 +175,17 @@ class Consumer:
     async def finish(self, grace: float | None) -> int:
         """Wait up to ``grace`` seconds for running bodies, then cancel the rest, so that their messages are requeued.
 
-        ``None`` waits for their end. Attempts whose bodies have ended get ``LAST_WORDS`` more seconds for result
-        and acknowledgement. Returns how many messages were given back.
+        ``None`` waits for their end. Attempts whose bodies have ended get ``StopTimes.landing`` more seconds for
+        result and acknowledgement. Returns how many messages were given back.
         """
         await self._wait_for_attempts(grace)
         given_back = self._bodies.stop_all()
         if self._attempts:
-            await asyncio.wait(self._attempts, timeout=LAST_WORDS)
+            await asyncio.wait(self._attempts, timeout=self._stop_times.landing)
         if left := list(self._attempts):
             for attempt in left:
                 attempt.cancel()
-            await asyncio.wait(left, timeout=LAST_CANCEL)
+            await asyncio.wait(left, timeout=self._stop_times.cancel)
             await self._executor.abandon()
         return given_back
 
@@ -190,7 +200,7 @@ class Consumer:
             except Exception as error:  # noqa: BLE001 - whatever stands in the broker, the worker goes on
                 wait = backoff.pause()
                 self._complain(error, wait)
-                await self._pause(wait)
+                await set_within(self._stopping, wait)
 
     def _complain(self, error: Exception, wait: float) -> None:
         """Log why no message is taken; an error that time does not mend is logged once."""
@@ -250,7 +260,7 @@ class Consumer:
             await self._let_them_begin()
         if not deliveries and not self._stopping.is_set():
             # The broker was closed while the worker runs: asking again without a pause would only keep a core busy.
-            await self._pause(FIRST_WAIT)
+            await set_within(self._stopping, FIRST_WAIT)
 
     async def _start_as_slots_get_free(self, deliveries: Sequence[Delivery]) -> None:
         """Start each delivery once a slot is free: they became fewer after the take; after a stop, requeue it."""
@@ -288,11 +298,6 @@ class Consumer:
             attempt.place.leave()
             assert attempt.running is not None
             self._attempts.discard(attempt.running)
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def _wait_for_attempts(self, grace: float | None) -> None:
         if not self._attempts:

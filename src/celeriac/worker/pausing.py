@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from celeriac.client.pausing import Pauses
+from celeriac.clock import set_within
 from celeriac.errors import BrokerError, BrokerUnavailable
 
 logger = logging.getLogger("celeriac.worker")
@@ -74,8 +75,6 @@ class Pausing:
                 await asyncio.sleep(RESTING)
             else:
                 self._rests.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(BETWEEN):
-                        await self._rests.wait()
+                await set_within(self._rests, BETWEEN)
             with suppress(BrokerError):  # the next look comes
                 await self.follow(taker)

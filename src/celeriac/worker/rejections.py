@@ -6,8 +6,12 @@ delay, since a message that came back at once every time would keep a core busy 
 
 from __future__ import annotations
 
-FIRST, LONGEST = 0.1, 60.0
-"""Seconds of delay after the second rejection, and the longest delay."""
+from random import random
+
+from celeriac.retry import Retry
+
+AGAIN = Retry(backoff=0.1, cap=60.0, jitter=False)
+"""The delays, from that after the second rejection on."""
 
 MOST = 50_000
 """The most messages that are remembered; the one whose rejection is the oldest is forgotten first."""
@@ -27,4 +31,4 @@ class Rejections:
             del self._counts[next(iter(self._counts))]
         if before == 0:
             return 0.0
-        return min(FIRST * 2.0 ** min(before - 1, 30), LONGEST)
+        return AGAIN.delay(before, random)

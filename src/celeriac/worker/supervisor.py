@@ -12,12 +12,11 @@ import os
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from celeriac.clock import Clock, SystemClock
+from celeriac.clock import Clock, SystemClock, set_within
 from celeriac.retry import Backoff
 from celeriac.worker.signals import APART, Signals
 
@@ -99,8 +98,7 @@ class Supervisor:
                 backoff.reset()
             wait = backoff.pause()
             logger.warning("%s ended (%s), starting it again in %.1f s", child.name, _how(code), wait)
-            await self._pause(wait)
-            if self._stopping.is_set():
+            if await set_within(self._stopping, wait):
                 return 0
 
     async def _run_once(self, child: Child) -> int:
@@ -126,11 +124,6 @@ class Supervisor:
         for process in self._running:
             if process.returncode is None:
                 process.terminate()
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
 
 def _how(code: int) -> str:

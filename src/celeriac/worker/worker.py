@@ -23,7 +23,7 @@ from celeriac.worker.assembly import assemble
 from celeriac.worker.attachments import Attachments, begin
 from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.collecting import Collecting
-from celeriac.worker.consumer import LAST_WORDS, Consumer, tell
+from celeriac.worker.consumer import Consumer, StopTimes, tell
 from celeriac.worker.events.events import Events
 from celeriac.worker.insist import Insist
 from celeriac.worker.inspecting import Counts
@@ -85,6 +85,7 @@ class Worker:
     :param send_events: tell monitors of every task from the start (Celery: ``-E``); the app's setting if not given.
     :param heartbeats: tell monitors every 2 seconds that the worker lives (Celery: ``--without-heartbeat``).
     :param attachments: the listeners and lifespans of the app.
+    :param stop_times: what it waits for once the grace is over.
     :param child_log: begins a process of the pool (imports, logging), given the node name; it can be pickled.
     """
 
@@ -107,6 +108,7 @@ class Worker:
         send_events: bool | None = None,
         heartbeats: bool = True,
         attachments: Attachments | None = None,
+        stop_times: StopTimes = StopTimes(),  # noqa: B008 - it has no state
         child_log: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
@@ -120,6 +122,7 @@ class Worker:
         require("last_grace", last_grace, GRACE)
         self._grace = grace
         self._last_grace = last_grace
+        self._stop_times = stop_times
         self._quick_signals = quick_signals
         begin_child = partial(child_log, self.name) if child_log else None
         self._choice = PoolChoice(
@@ -226,7 +229,7 @@ class Worker:
             if not closing.done() and self._consumer is not None:
                 at_work = self._consumer.attempts
                 logger.warning("second signal: giving %s back", counted(at_work, "task"))
-                self._insist.give_up_in(LAST_WORDS)
+                self._insist.give_up_in(self._stop_times.landing)
                 self._consumer.hurry()
             await closing
             hurrying.cancel()
@@ -353,6 +356,7 @@ class Worker:
             self._listeners,
             self.name,
             state,
+            self._stop_times,
             _nothing if self._collecting is None else self._collecting.look,
         )
         if self.events is not None:
@@ -395,8 +399,9 @@ class Worker:
         self._listeners.worker_stopping(self.name)
         if self._autoscaler is not None:
             self._autoscaler.end()
+        grace = WITHOUT_LIMIT if self._grace is None else self._grace
         giving_up = asyncio.get_running_loop().call_later(
-            WITHOUT_LIMIT if self._grace is None else self._grace, self._insist.give_up_in, LAST_WORDS
+            grace, self._insist.give_up_in, self._stop_times.landing
         )
         await self._consumer.stop()
         await asyncio.wait([self._running])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from celeriac.broker import Binding, Exchange, ReplyTo
-from celeriac.servers.inbox import Inbox, hears
+from celeriac.servers.inbox import Inbox, answers_to, hears
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import pack, unpack
 
@@ -53,8 +53,7 @@ class MemoryFanout:
         key: str = "",
         expect: int | None = None,
     ) -> AsyncIterator[Inbox]:
-        answers = Binding(exchange=Exchange(reply_to.exchange, by_key=True), key=reply_to.key)
-        async with self.listen([answers]) as inbox:
+        async with self.listen([answers_to(reply_to)]) as inbox:
             asked = await self.publish(exchange, envelope, key)
             inbox.expect(expect, asked)
             yield inbox

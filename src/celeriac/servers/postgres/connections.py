@@ -230,12 +230,7 @@ class Connections:
             if target.schema:
                 given["search_path"] = target.schema
         connection: Connection = await asyncpg.connect(
-            dsn=target.dsn,
-            host=target.host,
-            port=target.port,
-            user=target.user,
-            password=target.password,
-            database=target.database,
+            **target.address,
             timeout=self._connect_timeout,
             command_timeout=_ANSWER,
             statement_cache_size=0 if settings is None else 100,

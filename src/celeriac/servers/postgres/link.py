@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from celeriac.errors import CeleriacError
+from celeriac.servers.causes import as_cause, next_step
 from celeriac.servers.postgres.connections import Connection, Connections, Facts, UnfitServer, retried
 from celeriac.servers.postgres.migrations import TablesMissing
 from celeriac.servers.tls import refusal as tls_refusal
@@ -123,9 +124,11 @@ class PostgresLink:
         except (UnfitServer, TablesMissing) as error:
             raise self._refused(str(error)) from error.__cause__
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-            raise self._translate(error) from error
+            raise self._translate(error) from as_cause(error)
         except TimeoutError as error:
-            raise self._unavailable(f"PostgreSQL at {self._place} did not answer in time") from error
+            raise self._unavailable(f"PostgreSQL at {self._place} did not answer in time") from as_cause(
+                error
+            )
 
     @property
     def _place(self) -> str:
@@ -148,6 +151,5 @@ class PostgresLink:
             return self._refused(f"PostgreSQL cannot keep a value: {error}")
         if isinstance(error, asyncpg.ClientConfigurationError):
             return self._refused(f"PostgreSQL at {self._place} cannot be connected to as configured: {error}")
-        return self._unavailable(
-            f"PostgreSQL at {self._place} cannot be reached: {str(error) or type(error).__name__}"
-        )
+        text = f"{str(error) or type(error).__name__}{next_step(error)}"
+        return self._unavailable(f"PostgreSQL at {self._place} cannot be reached: {text}")

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from celeriac.clock import set_within
 from celeriac.retry import Backoff
 
 _log = logging.getLogger("celeriac.postgres")
@@ -135,9 +136,7 @@ class Listening:
     async def _keep(self) -> None:
         """Ask for a sign of life now and then, and open the connection anew when it is cut."""
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PULSE):
-                    await self._cut.wait()
+            await set_within(self._cut, _PULSE)
             if not self._cut.is_set() and await self._answers():
                 continue
             await self._open_anew()

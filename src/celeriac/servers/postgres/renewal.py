@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from celeriac.clock import Clock
+from celeriac.clock import Clock, set_within
 from celeriac.retry import Backoff
 from celeriac.servers.postgres.connections import close
 from celeriac.servers.postgres.listening import DOWN
@@ -92,8 +92,6 @@ class Renewal:
                     "the row of owner %s cannot be renewed, which is tried again: %s", self._number, error
                 )
                 pause = backoff.pause()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
+            await set_within(self._wake, pause)
         if connection is not None:
             await close(connection)

@@ -16,7 +16,7 @@ import msgspec
 
 from celeriac.backend import EncodedResult, Replies
 from celeriac.board import Mark
-from celeriac.clock import Clock, SystemClock
+from celeriac.clock import Clock, SystemClock, set_within
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
@@ -254,9 +254,7 @@ class PostgresBackend:
         """Pass on the records that are stored, for as long as any task is followed."""
         pause = _POLL if self._hears else _BLIND_POLL
         while self._following:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._changed.wait()
+            await set_within(self._changed, pause)
             started = self._clock.monotonic()
             try:
                 await self._look()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 
+from celeriac.clock import set_within
 from celeriac.servers.postgres.queues import Place, Queues
 from celeriac.servers.postgres.sleeping import LOOKS, POLLS, PULSE, SLEEP
 from celeriac.servers.row_subscription import Taken
@@ -111,6 +111,4 @@ class PostgresTaker:
         while self._looks and self._looks[0] <= now:
             self._looks.popleft()
         pause = min(PULSE, self._looks[0] - now if self._looks else PULSE, PULSE if again is None else again)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.001, pause)):
-                await changed.wait()
+        await set_within(changed, max(0.001, pause))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -58,6 +59,18 @@ class Target(msgspec.Struct, frozen=True):
     def dsn(self) -> str:
         """A URL that says only how to use TLS."""
         return f"postgresql://?{urlencode(self.tls)}"
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """What ``asyncpg.connect`` and ``asyncpg.create_pool`` get to find the database and log in."""
+        return {
+            "dsn": self.dsn,
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+        }
 
     def leads_to(self, other: Target) -> bool:
         """Whether both are the same tables, seen with the same rights."""

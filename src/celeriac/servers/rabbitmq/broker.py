@@ -26,7 +26,7 @@ from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import Ledger
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.notices import Notices
-from celeriac.servers.rabbitmq.orphans import Orphans
+from celeriac.servers.rabbitmq.orphans import NoticeTimes, Orphans
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.errors import NOT_FOUND, Refused
 from celeriac.servers.rabbitmq.rerouting import Rerouting
@@ -58,6 +58,7 @@ class AmqpBroker:
     :param clock: tells when a parked message is due.
     :param failed: how much the failed list keeps, where its queue is made here.
     :param link: the connection, where there is one to this URL already.
+    :param notices: for how long what workers say of lost connections counts.
     """
 
     may_repeat = True
@@ -76,6 +77,7 @@ class AmqpBroker:
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
         link: Link | None = None,
         failed: Cap = Cap(),  # noqa: B008 - it has no state
+        notices: NoticeTimes = NoticeTimes(),  # noqa: B008 - it has no state
     ) -> None:
         dead, kept = f"{prefix}dead", f"{prefix}failed"
         options = {
@@ -91,7 +93,7 @@ class AmqpBroker:
         lowest_first = self._lowest_first = priorities == "lowest_first"
         self._dispatcher = Dispatcher(self.link, self._topology, clock, lowest_first=lowest_first)
         self._tallies = Tallies(self._ledger)
-        self._orphans = Orphans(self.link, Notices(self._ledger, clock), clock)
+        self._orphans = Orphans(self.link, Notices(self._ledger, clock), clock, notices)
         graveyard = Graveyard(self._dispatcher, dead)
         failing = Graveyard(self._dispatcher, kept)
         self._rerouting = Rerouting(self.link, self._dispatcher, graveyard, failing, self._tallies, clock)

@@ -21,6 +21,7 @@ from types import TracebackType
 from celeriac.errors import CeleriacError, EncodeError, Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.retry import Backoff
+from celeriac.servers.causes import as_cause
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.connection import Connection, connect
@@ -220,7 +221,7 @@ class Link:
         try:
             yield
         except AmqpError as error:
-            raise self.translate(error, unavailable, refused) from error
+            raise self.translate(error, unavailable, refused) from as_cause(error)
 
     async def close(self) -> None:
         """Close the connection, once the server has dealt with everything that was sent. Idempotent."""

@@ -4,7 +4,7 @@ Rules: RabbitMQ hands such a message out again at once, to any worker. If it com
 on under the new delivery. Other workers learn from notices that the publication is worked on, and until when; and later
 that the work has ended. A worker that gets such a message puts it off while the work lasts, and drops it once the work
 has ended. After our own disconnect, assume that other workers were disconnected too, and delay redelivered messages by
-``GRACE``: they need time to reconnect and to give notice, or their tasks would run twice. The same holds if we could
+the grace: they need time to reconnect and to give notice, or their tasks would run twice. The same holds if we could
 not connect, or lost the connection before we took anything.
 """
 
@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
+
+import msgspec
 
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
@@ -25,23 +27,30 @@ from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
 
 _log = logging.getLogger("celeriac.broker.amqp")
 
-TERM = 30.0
-"""Seconds that a notice of work lasts; it is renewed after a third of that."""
-
-GRACE = 10.0
-"""Seconds that other workers have to give notice, from the first redelivered message after our own disconnect."""
-
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _AT_ONCE = 1000
+
+
+class NoticeTimes(msgspec.Struct, frozen=True):
+    """For how long notices count.
+
+    :param term: seconds that a notice of work lasts; it is renewed after a third of that.
+    :param grace: seconds that other workers have to give notice, from the first redelivered message after our own
+        disconnect.
+    """
+
+    term: float = 30.0
+    grace: float = 10.0
 
 
 class Orphans:
     """The orphans of one process; there are none before a connection is lost."""
 
-    def __init__(self, link: Link, notices: Notices, clock: Clock) -> None:
+    def __init__(self, link: Link, notices: Notices, clock: Clock, times: NoticeTimes) -> None:
         self._link = link
         self._notices = notices
         self._clock = clock
+        self._times = times
         self._orphans: dict[str, AmqpReceipt] = {}
         self._untold: list[str] = []
         self._idle: set[str] = set()
@@ -164,8 +173,8 @@ class Orphans:
         until = self._notices.busy_until(publication)
         if until is not None:
             return until if until > now else None
-        in_grace = now < self._outage + GRACE
-        return now + GRACE if in_grace and redelivered and publication not in self._idle else None
+        in_grace = now < self._outage + self._times.grace
+        return now + self._times.grace if in_grace and redelivered and publication not in self._idle else None
 
     async def _tell(self) -> None:
         """Give notice of work and of its ends, again and again while there are orphans."""
@@ -182,13 +191,14 @@ class Orphans:
                 await asyncio.sleep(backoff.pause())
             else:
                 backoff.reset()
-                await asyncio.sleep(TERM / 3)
+                await asyncio.sleep(self._times.term / 3)
 
     async def _tell_once(self) -> None:
         async with self._turn:
             orphans = list(self._orphans)
             for start in range(0, len(orphans), _AT_ONCE):
-                await self._notices.tell_busy(orphans[start : start + _AT_ONCE], self._clock.now() + TERM)
+                until = self._clock.now() + self._times.term
+                await self._notices.tell_busy(orphans[start : start + _AT_ONCE], until)
         untold = list(self._untold)
         for start in range(0, len(untold), _AT_ONCE):
             await self._notices.tell_ended(untold[start : start + _AT_ONCE])

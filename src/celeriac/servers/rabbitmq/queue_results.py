@@ -9,7 +9,6 @@ client of gocelery consumes, so a record that it has read is gone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +17,9 @@ from uuid import uuid4
 
 from celeriac.backend import ChordStore, EncodedResult, Replies
 from celeriac.board import Board
+from celeriac.clock import set_within
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
+from celeriac.retry import Backoff
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
 from celeriac.servers.offload import in_thread
@@ -253,7 +254,7 @@ class AmqpBackend:
 
     async def _watch(self) -> None:
         """Look into the queues of the waiting readers, as long as there are any."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         try:
             while pending := self._following.pending:
                 self._asked.clear()
@@ -261,12 +262,9 @@ class AmqpBackend:
                     for start in range(0, len(pending), _BATCH):
                         self._offer(await self._read(pending[start : start + _BATCH]))
                 except Unavailable as error:
-                    _log.debug("results cannot be read, again in %.1f s: %s", pause, error)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._asked.wait()
-                        pause = _FIRST_PAUSE
-                pause = min(pause * 1.5, _LONGEST_PAUSE)
+                    _log.debug("results cannot be read, which is tried again soon: %s", error)
+                if await set_within(self._asked, backoff.pause()):
+                    backoff.reset()
         finally:
             self._watcher = None
 

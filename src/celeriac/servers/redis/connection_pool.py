@@ -24,9 +24,6 @@ from celeriac.servers.tls import BadFile, open_context
 _FRESH = 1.0
 """Seconds for which an idle connection is used again without a check that it is still open."""
 
-_SURPLUS = 5.0
-"""Seconds after which an idle connection is closed where another one is idle too."""
-
 
 class Unfit(Exception):
     """The connections cannot be used, and another try will not help."""
@@ -37,12 +34,14 @@ class ConnectionPool:
 
     :param target: the place of the server; its database does not matter.
     :param timeout: seconds for any one call, connecting included.
+    :param surplus: seconds after which an idle connection is closed where another one is idle too.
     :ivar was_let_in: whether the server ever took our login.
     """
 
-    def __init__(self, target: RedisTarget, timeout: float) -> None:
+    def __init__(self, target: RedisTarget, timeout: float, surplus: float = 5.0) -> None:
         require("timeout", timeout, SECONDS)
         self.target = target
+        self._surplus = surplus
         self.timeout = timeout
         self.was_let_in = False
         # The driver's own annotations are too incomplete for strict checking.
@@ -119,19 +118,19 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         self._idle.append((driver, connection, loop.time()))
         if self._tidying is None and len(self._idle) > 1:
-            self._tidying = loop.call_later(_SURPLUS, self._tidy)
+            self._tidying = loop.call_later(self._surplus, self._tidy)
 
     def _tidy(self) -> None:
         """Close connections that were not needed for long; the list is in the order in which they became idle."""
         self._tidying = None
         loop = asyncio.get_running_loop()
-        while len(self._idle) > 1 and loop.time() - self._idle[0][2] >= _SURPLUS:
+        while len(self._idle) > 1 and loop.time() - self._idle[0][2] >= self._surplus:
             driver, connection, _ = self._idle.pop(0)
             ending = loop.create_task(_drop(driver, connection))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         if len(self._idle) > 1:
-            self._tidying = loop.call_at(self._idle[0][2] + _SURPLUS, self._tidy)
+            self._tidying = loop.call_at(self._idle[0][2] + self._surplus, self._tidy)
 
     def _make_driver(self, database: int) -> Any:
         self._check_files()

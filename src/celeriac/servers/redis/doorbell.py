@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
+from celeriac.retry import Backoff
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.pushes import Pushes, PushListener
 
@@ -44,7 +45,7 @@ class Doorbell:
         self._listens = False
         self._failure: CeleriacError | None = None
         self._polling = False
-        self._pause = _FIRST_POLL
+        self._polls = Backoff(_FIRST_POLL, _LAST_POLL)
 
     def ring(self) -> None:
         """End the wait."""
@@ -91,8 +92,7 @@ class Doorbell:
         Raises ``BrokerUnavailable`` when the line is cut.
         """
         if self._polling:
-            timeout = min(timeout, self._pause)
-            self._pause = min(self._pause * 2, _LAST_POLL)
+            timeout = min(timeout, self._polls.pause())
         try:
             async with asyncio.timeout(timeout):
                 await self._rung.wait()
@@ -106,7 +106,7 @@ class Doorbell:
 
     def found(self) -> None:
         """Note that messages were found, so that polling starts again with short pauses."""
-        self._pause = _FIRST_POLL
+        self._polls.reset()
 
     async def check(self) -> None:
         """Ask whether the notes still arrive; called now and then. Raises ``BrokerUnavailable`` when they do not."""

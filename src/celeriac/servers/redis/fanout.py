@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.clock import set_within
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.retry import Backoff
 from celeriac.servers.inbox import Inbox, answers_of, hears
@@ -222,9 +223,7 @@ class _Listening:
     async def _tend(self) -> None:
         try:
             while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_CHECK):
-                        await self._cut.wait()
+                await set_within(self._cut, _CHECK)
                 if self._cut.is_set():
                     await self._join_again()
                 with suppress(BrokerUnavailable):

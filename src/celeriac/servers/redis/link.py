@@ -36,6 +36,7 @@ from redis.exceptions import (
 )
 
 from celeriac.errors import CeleriacError
+from celeriac.servers.causes import as_cause, next_step
 from celeriac.servers.redis.connection_pool import ConnectionPool, Unfit, dial
 from celeriac.servers.redis.upload import exchange, read_answer
 from celeriac.servers.redis.url import RedisTarget
@@ -89,10 +90,7 @@ class Link:
 
     async def call(self, *command: Any) -> Any:
         """Return the answer to one command."""
-        (answer,) = await self.calls([command])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return _only(await self.calls([command]))
 
     async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to several commands; a refused one's answer is the translated error."""
@@ -103,10 +101,7 @@ class Link:
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Return what a script returned."""
-        (answer,) = await self.run_each(script, [(keys, arguments)])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return _only(await self.run_each(script, [(keys, arguments)]))
 
     async def run_each(
         self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
@@ -165,14 +160,14 @@ class Link:
         except Unfit as error:
             raise self.refused(str(error)) from error.__cause__
         except MasterNotFoundError as error:
-            raise await self._why_no_master(error) from error
+            raise await self._why_no_master(error) from as_cause(error)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self.translate(error) from error
+            raise self.translate(error) from as_cause(error)
         except RuntimeError as error:
             # uvloop's word for writing to a connection that was cut a moment ago; asyncio drops such a write.
             if "handler is closed" not in str(error):
                 raise
-            raise self.translate(error) from error
+            raise self.translate(error) from as_cause(error)
 
     def translate(self, error: BaseException) -> CeleriacError:
         """Return the owner's error for a driver's, with what to do about it."""
@@ -195,7 +190,7 @@ class Link:
             text = "no sentinel names its master just now"  # the driver's own text lists what it logs in with
         if isinstance(error, TimeoutError):
             text = f"no answer within {self.timeout:g} s"
-        return self.unavailable(f"{self.target} is not available: {text}")
+        return self.unavailable(f"{self.target} is not available: {text.rstrip('.')}{next_step(error)}")
 
     async def _why_no_master(self, error: MasterNotFoundError) -> CeleriacError:
         """Return the error: an unknown master, or a sentinel that refuses the login, is no passing outage."""
@@ -270,10 +265,7 @@ class Line:
 
     async def call(self, *command: Any) -> Any:
         """Return the answer to one command. Not for a line that is being read by another task."""
-        (answer,) = await self.calls([command])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return _only(await self.calls([command]))
 
     async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to several commands; a refused one's answer is the translated error."""
@@ -334,6 +326,14 @@ class Line:
         if self._open:
             self._open = False
             await self._connection.disconnect(nowait=True)
+
+
+def _only(answers: Sequence[Any]) -> Any:
+    """Return the only answer, or raise it."""
+    (answer,) = answers
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:

@@ -9,13 +9,14 @@ replaced, and all keys are read again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
+from celeriac.clock import set_within
 from celeriac.errors import BackendError, BackendUnavailable, CeleriacError
+from celeriac.retry import Backoff
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.link import Line, Link
@@ -45,7 +46,7 @@ class Wait:
         self.pending = {key(task_id).encode(): task_id for task_id in task_ids}
         self.keys = tuple(self.pending)
         self.look_at = now + _FIRST_LOOK
-        self.pause = _FIRST_LOOK
+        self._looks = Backoff(2 * _FIRST_LOOK, _LAST_LOOK)
         self._decode = decode
         self._slow = slow
         self._told: dict[bytes, bytes] = {}
@@ -106,8 +107,7 @@ class Wait:
 
     def postpone(self, now: float) -> None:
         """Set the time of the next look."""
-        self.pause = min(self.pause * 2, _LAST_LOOK)
-        self.look_at = now + self.pause
+        self.look_at = now + self._looks.pause()
 
 
 class Listener:
@@ -270,18 +270,17 @@ class Listener:
 
     async def _tend(self) -> None:
         """Read again and reconnect, while any wait is left."""
-        pause = _TICK
+        pause, backoff = _TICK, Backoff(2 * _TICK, _LAST_LOOK)
         try:
             while self._all:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._cut.wait()
+                await set_within(self._cut, pause)
                 self._cut.clear()
                 try:
                     await self._make_good()
                     pause = _TICK
+                    backoff.reset()
                 except BackendUnavailable:
-                    pause = min(pause * 2, _LAST_LOOK)
+                    pause = backoff.pause()
                 except BackendError as error:
                     _log.error("results are waited for, but cannot be read: %s", error)
                     pause = _LAST_LOOK

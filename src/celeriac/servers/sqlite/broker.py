@@ -20,6 +20,7 @@ from celeriac.servers.sqlite.board import SqliteBoard
 from celeriac.servers.sqlite.dead import SqliteDeadLetters
 from celeriac.servers.sqlite.failed import SqliteFailed
 from celeriac.servers.sqlite.fanout import SqliteBroadcasts
+from celeriac.servers.sqlite.limits import USUAL, FileLimits
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.results import SqlBackend
@@ -44,6 +45,7 @@ class SqliteBroker:
     :param lease: seconds after which the messages of a process that died are given to others.
     :param failed: how much the failed list keeps.
     :param group: whether the file's group may read and write the files that are made here; else only the owner may.
+    :param limits: how long this process waits for the file, and how much it takes at once.
     """
 
     may_repeat = False
@@ -57,9 +59,10 @@ class SqliteBroker:
         lease: float = 30.0,
         group: bool = False,
         failed: Cap = Cap(),  # noqa: B008 - it has no state
+        limits: FileLimits = USUAL,
     ) -> None:
         require("lease", lease, SECONDS)
-        self._file = QueueFile(path, clock, lease, failed, group=group)
+        self._file = QueueFile(path, clock, lease, failed, limits, group=group)
         self._failed = SqliteFailed(self._file, failed)
         self._board = SqliteBoard(self._file.link, clock)
         self._fanout = RowFanout(SqliteBroadcasts(self._file))

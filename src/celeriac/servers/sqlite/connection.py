@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from celeriac.errors import CeleriacError
+from celeriac.servers.causes import as_cause
 from celeriac.servers.sqlite.opening import error_code, make_tables, open_file
 from celeriac.servers.sqlite.poke import Poker
 from celeriac.servers.sqlite.reading import column
@@ -25,9 +26,6 @@ from celeriac.servers.sqlite.tables import LISTENERS
 _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_BUSY_SECONDS = 5.0
-"""How long a write waits for those of other connections."""
 
 _AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 """Primary result codes that another try may not meet again."""
@@ -71,6 +69,7 @@ class FileConnection:
 
     :param schema: the tables that must be there, as SQL.
     :param mode: the rights of a file that is made.
+    :param busy: seconds for which a write waits for those of other connections.
     :param away: raised for what may pass (locks, a full disk).
     :param refused: raised for what will not.
     :param on_new_file: writes what a file must hold that took the place of the one in use.
@@ -81,6 +80,7 @@ class FileConnection:
         path: Path,
         schema: str,
         mode: int,
+        busy: float,
         away: type[CeleriacError],
         refused: type[CeleriacError],
         on_new_file: Work[None],
@@ -90,6 +90,7 @@ class FileConnection:
         self._schemas = [LISTENERS, schema]
         self._has_tables = False
         self._mode = mode
+        self._busy = busy
         self._away = away
         self._refused = refused
         self._on_new_file = on_new_file
@@ -155,7 +156,11 @@ class FileConnection:
 
     def _open(self) -> sqlite3.Connection:
         self._has_tables = False
-        connection = open_file(self.path, self._mode, _BUSY_SECONDS)
+        if (
+            not self.path.parent.is_dir()
+        ):  # SQLite itself would find sub/.. without sub, and our sockets would not
+            raise self._refused(f"database file {self._place!r}: {_ADVICE[sqlite3.SQLITE_CANTOPEN]}")
+        connection = open_file(self.path, self._mode, self._busy)
         try:
             _run(connection, lambda connection: make_tables(connection, self._schemas))
             found = self.path.stat()
@@ -191,13 +196,13 @@ class FileConnection:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._translate(error) from error
+            raise self._translate(error) from as_cause(error)
 
     def _as_ours(self, error: BaseException | None) -> BaseException | None:
         if not isinstance(error, sqlite3.Error):
             return error
         ours = self._translate(error)
-        ours.__cause__ = error
+        ours.__cause__ = as_cause(error)
         return ours
 
     def _translate(self, error: sqlite3.Error) -> CeleriacError:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from celeriac.clock import Clock
 from celeriac.errors import CeleriacError, EncodeError
 from celeriac.servers.sqlite.connection import FileConnection, Job, Topics, Work
+from celeriac.servers.sqlite.limits import USUAL
 from celeriac.servers.sqlite.poke import Listener
 from celeriac.servers.sqlite.reading import scalar
 from celeriac.servers.sqlite.thread import JobThread
@@ -42,6 +43,7 @@ class SqliteLink:
     :param path: the database file; made when missing.
     :param schema: the tables that must be there, as SQL.
     :param group: let the group of what is made here read and write it too; else only its owner may.
+    :param busy: seconds for which a write waits for those of other connections.
     :param away: raised for what may pass (locks, a full disk).
     :param refused: raised for what will not.
     :param on_new_file: writes what a file must hold that took the place of the one in use.
@@ -56,11 +58,12 @@ class SqliteLink:
         away: type[CeleriacError],
         refused: type[CeleriacError],
         group: bool = False,
+        busy: float = USUAL.busy,
         on_new_file: Work[None] | None = None,
     ) -> None:
         self.path = Path(path).absolute()
         self._mode = 0o660 if group else 0o600
-        self._file = FileConnection(self.path, schema, self._mode, away, refused, self._join)
+        self._file = FileConnection(self.path, schema, self._mode, busy, away, refused, self._join)
         self._thread = JobThread(self._file, clock)
         self._listener: Listener | None = None
         self._seen_version = 0

@@ -22,7 +22,6 @@ from celeriac.clock import Clock
 from celeriac.errors import DeliveryLost
 from celeriac.servers.queue_rows import (
     AHEAD_BYTES,
-    BATCH_BYTES,
     DeadMessage,
     NewMessage,
     Settlement,
@@ -182,10 +181,12 @@ class SqliteMessages:
 
     :param owners: the owners of taken messages.
     :param cap: how much the failed list keeps.
+    :param batch: bytes that one take returns, unless the first message alone has more.
     """
 
-    def __init__(self, clock: Clock, owners: Owners, cap: Cap) -> None:
+    def __init__(self, clock: Clock, owners: Owners, cap: Cap, batch: int) -> None:
         self._clock = clock
+        self._batch = batch
         self._cap = cap
         self._owners = owners
 
@@ -360,7 +361,7 @@ class SqliteMessages:
         for place in islice(_take_turns(lines), now + ahead):
             size += place.size
             size_ahead += place.size if len(chosen) >= now else 0
-            if (chosen and size > BATCH_BYTES) or size_ahead > AHEAD_BYTES:
+            if (chosen and size > self._batch) or size_ahead > AHEAD_BYTES:
                 break
             chosen.append(place)
         return chosen

@@ -19,6 +19,7 @@ from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.queue_rows import NewMessage, Settlement
 from celeriac.servers.row_subscription import Taken
 from celeriac.servers.sqlite.board import advance_slot, read_revision, take_down
+from celeriac.servers.sqlite.limits import FileLimits
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import SqliteMessages
 from celeriac.servers.sqlite.owners import Owners
@@ -39,14 +40,13 @@ Tick = tuple[str, float, Sequence[NewMessage]]
 _STAYS = {"requeue", "return", "park"}
 """How a message is settled that stays in its queue."""
 
-POLL = 1.0
-"""Seconds between looks at the file, which make up for lost pokes."""
-
 
 class QueueFile:
     """The queues of one file: what the parts of one broker share."""
 
-    def __init__(self, path: str, clock: Clock, lease: float, cap: Cap, *, group: bool) -> None:
+    def __init__(
+        self, path: str, clock: Clock, lease: float, cap: Cap, limits: FileLimits, *, group: bool
+    ) -> None:
         self.link = SqliteLink(
             path,
             QUEUES,
@@ -54,11 +54,13 @@ class QueueFile:
             away=BrokerUnavailable,
             refused=BrokerError,
             group=group,
+            busy=limits.busy,
             on_new_file=lambda connection: self.messages.declare(connection, list(self._known)),
         )
         self._owners = Owners(self.link.path, clock, lease)
-        self.messages = SqliteMessages(clock, self._owners, cap)
+        self.messages = SqliteMessages(clock, self._owners, cap, limits.batch)
         self.clock = clock
+        self._look = limits.look
         self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
         self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
         self.tick: Coalescer[Tick, bool] = Coalescer(self._tick_all, _BATCH)
@@ -79,7 +81,7 @@ class QueueFile:
         """Set the event whenever any process has news for one of the topics; the name of a queue is a topic."""
         async with self._beginning:
             if not self._attending:
-                await self.link.listen(self.ring_all, POLL)
+                await self.link.listen(self.ring_all, self._look)
                 self._attending = True
         await self.link.hear(topics)
         for topic in topics:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from celeriac.backend import EncodedResult, Replies
 from celeriac.board import Mark
-from celeriac.clock import Clock, SystemClock
+from celeriac.clock import Clock, SystemClock, set_within
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
@@ -24,6 +24,7 @@ from celeriac.servers.result_rows import EncodedRow, Row, RowCodec, results_ther
 from celeriac.servers.row_reading import RowReading
 from celeriac.servers.sqlite.board import SqliteBoard, take_down
 from celeriac.servers.sqlite.chords import SqlChords
+from celeriac.servers.sqlite.limits import USUAL, FileLimits
 from celeriac.servers.sqlite.link import LARGE, SqliteLink
 from celeriac.servers.sqlite.result_rows import ResultRows
 from celeriac.servers.sqlite.tables import RESULTS
@@ -51,6 +52,7 @@ class SqlBackend:
     :param expires: seconds after which a finished result may be deleted; ``None`` keeps it.
     :param extended: keep name, arguments, worker, retries and queue too (``result_extended``).
     :param group: let the file's group read and write what is made here too; else only its owner may.
+    :param limits: how long this process waits for the file.
     :raises ConfigError: the URL names no SQLite file.
     """
 
@@ -66,9 +68,16 @@ class SqlBackend:
         extended: bool = False,
         group: bool = False,
         clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+        limits: FileLimits = USUAL,
     ) -> None:
         self._link = SqliteLink(
-            file_of(url), RESULTS, clock, away=BackendUnavailable, refused=BackendError, group=group
+            file_of(url),
+            RESULTS,
+            clock,
+            away=BackendUnavailable,
+            refused=BackendError,
+            group=group,
+            busy=limits.busy,
         )
         self._codec = RowCodec(codecs, serializer, extended)
         self._clock = clock
@@ -214,9 +223,7 @@ class SqlBackend:
 
     async def _look(self) -> None:
         """Wait for a poke or, at the latest, the next poll; read what is pending if the file was written."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_POLL):
-                await self._changed.wait()
+        await set_within(self._changed, _POLL)
         poked = self._changed.is_set()
         self._changed.clear()
         version = await self._link.version()

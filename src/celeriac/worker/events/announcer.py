@@ -22,7 +22,9 @@ from celeriac.wire.event import (
     TaskRevoked,
     TaskStarted,
     TaskSucceeded,
+    call_of,
     cut_traceback,
+    described,
 )
 from celeriac.wire.failure import format_traceback, name_of
 from celeriac.wire.preview import LIMIT, preview
@@ -121,7 +123,7 @@ class Announcer(Listener):
         if self._tells(message):
             traceback = cut_traceback(format_traceback(error))
             clock, now = self._clock.forward(), self._now()
-            event = TaskFailed(clock, now, message.id, error_text(error), traceback, *_call(message))
+            event = TaskFailed(clock, now, message.id, error_text(error), traceback, *call_of(message))
             self._sender.put(event)
 
     def lost(self, attempt: Attempt, error: Exception) -> None:
@@ -178,21 +180,11 @@ class Announcer(Listener):
 
     def _tell_received(self, attempt: Attempt, now: float) -> None:
         message, envelope = attempt.message, attempt.delivery.envelope
-        eta, expires = message.eta, message.expires
-        args, kwargs = message.args_repr, message.kwargs_repr
         # In the order of the fields: looking the names up would cost as much again.
         event = TaskReceived(
             self._clock.forward(),
             now,
-            message.id,
-            (message.shadow or message.task)[:LIMIT],
-            preview(tuple(message.args)) if args is None else args[:LIMIT],
-            preview(message.kwargs) if kwargs is None else kwargs[:LIMIT],
-            message.root_id,
-            message.parent_id,
-            message.retries,
-            None if eta is None else eta.isoformat(),
-            None if expires is None else expires.isoformat(),
+            *described(message),
             attempt.delivery.queue,
             getattr(envelope, "exchange", ""),
             getattr(envelope, "routing_key", ""),
@@ -203,7 +195,7 @@ class Announcer(Listener):
         message, decision = attempt.message, attempt.decision
         assert decision is not None
         text, traceback = _error_texts(attempt)
-        call = _call(message) if with_call else ()
+        call = call_of(message) if with_call else ()
         self._sender.put(TaskFailed(self._clock.forward(), now, message.id, text, traceback, *call))
         if isinstance(decision.error, Reject):
             requeued = decision.settle is not Settle.BURY
@@ -216,16 +208,6 @@ def error_text(error: BaseException) -> str:
     if not text.startswith(own):
         return f"{told}({text})"
     return text if own == told else told + text[len(own) :]
-
-
-def _call(message: TaskMessage) -> tuple[str, str, str]:
-    """Return name and arguments as text."""
-    args, kwargs = message.args_repr, message.kwargs_repr
-    return (
-        (message.shadow or message.task)[:LIMIT],
-        preview(tuple(message.args)) if args is None else args[:LIMIT],
-        preview(message.kwargs) if kwargs is None else kwargs[:LIMIT],
-    )
 
 
 def _error_texts(attempt: Attempt) -> tuple[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 
@@ -16,12 +17,14 @@ class Share:
     """Chooses tasks evenly, so many that there are about ``limit`` a second.
 
     :param limit: tasks a second; ``None`` for all.
+    :param now: seconds of a clock that only goes forward.
     """
 
-    def __init__(self, limit: float | None) -> None:
+    def __init__(self, limit: float | None, now: Callable[[], float] = monotonic) -> None:
         self._limit = limit
+        self._now = now
         self._free = inf if limit is None else limit * WINDOW
-        self._began = monotonic()
+        self._began = now()
         self._seen = 0
         self._share = 1.0
         self._due = 0.0
@@ -29,7 +32,7 @@ class Share:
     @property
     def present(self) -> float:
         """The share that is chosen just now, more than 0 and at most 1."""
-        return self._share if monotonic() < self._began + 2 * WINDOW else 1.0
+        return self._share if self._now() < self._began + 2 * WINDOW else 1.0
 
     def takes(self) -> bool:
         """Whether the next task is among the chosen."""
@@ -50,7 +53,7 @@ class Share:
 
         A window in which all are chosen is over as soon as it has as many as it may have.
         """
-        now = monotonic()
+        now = self._now()
         passed = max(now - self._began, SHORTEST)
         if self._limit is not None and (passed >= WINDOW or self._share == 1):
             self._share = min(1.0, self._limit * passed / self._seen)

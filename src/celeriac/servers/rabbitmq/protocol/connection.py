@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from pamqp import commands
 
+from celeriac.servers.causes import as_cause, next_step
 from celeriac.servers.progress import Outgoing
 from celeriac.servers.rabbitmq.protocol import frames
 from celeriac.servers.rabbitmq.protocol.channel import Channel
@@ -68,8 +69,9 @@ async def connect(node: Node, heartbeat: float, context: ssl.SSLContext | None, 
         )
     except OSError as error:
         if reason := tls_refusal(error):
-            raise Refused(f"{host}:{port}: {reason}") from error
-        raise Unavailable(f"cannot connect to {host}:{port}: {error}") from error
+            raise Refused(f"{host}:{port}: {reason}") from as_cause(error)
+        text = f"cannot connect to {host}:{port}: {error}{next_step(error)}"
+        raise Unavailable(text) from as_cause(error)
     try:
         await connection.opened
     except BaseException:

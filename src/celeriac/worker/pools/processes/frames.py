@@ -41,6 +41,16 @@ def pieces(kind: int, body: bytes) -> list[bytes]:
     return [head + body] if len(body) < JOINED else [head, body]
 
 
+def received(end: socket.socket) -> bytes | None:
+    """Return the bytes that are there to be read; ``None`` where none are yet, nothing at the end."""
+    try:
+        return end.recv(CHUNK)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return b""
+
+
 class Inbox:
     """Joins the pieces that were read to whole frames."""
 

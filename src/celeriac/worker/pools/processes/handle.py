@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from celeriac.worker.pools.processes.frames import CALL, CHUNK, Frame, Inbox, pieces
+from celeriac.worker.pools.processes.frames import CALL, Frame, Inbox, pieces, received
 
 
 class ChildEnded(Exception):
@@ -88,24 +88,16 @@ class Handle:
 
     def _read_rest(self) -> None:
         """Read everything that a dead process had sent."""
-        try:
-            while data := self._end.recv(CHUNK):
-                self._take(data)
-        except OSError:
-            return
+        while data := received(self._end):
+            self._take(data)
 
     def _read(self) -> None:
-        try:
-            data = self._end.recv(CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
+        data = received(self._end)
         if data:
             self._take(data)
-            return
-        self._let_go()
-        self._on_lost(self)
+        elif data is not None:
+            self._let_go()
+            self._on_lost(self)
 
     def _take(self, data: bytes) -> None:
         for frame in self._inbox.feed(data):

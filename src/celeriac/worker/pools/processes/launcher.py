@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from celeriac.clock import set_within
 from celeriac.worker.pools.processes.frames import (
-    CHUNK,
     GONE,
     HEAD,
     KILL,
@@ -23,6 +23,7 @@ from celeriac.worker.pools.processes.frames import (
     STARTED,
     Inbox,
     pieces,
+    received,
 )
 from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
 from celeriac.worker.pools.processes.setup import program
@@ -113,25 +114,18 @@ class Launcher:
             else:
                 child.say_goodbye()
         if self._children:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(END_WITHIN):
-                    await self._none_left.wait()
+            await set_within(self._none_left, END_WITHIN)
         if not self.is_over:
             self._end.shutdown(socket.SHUT_WR)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(END_WITHIN):
-                    await self._over.wait()
+            await set_within(self._over, END_WITHIN)
         if not self.is_over:
             self._server.kill()
             self._ended()
 
     def _read(self) -> None:
-        try:
-            data = self._end.recv(CHUNK)
-        except (BlockingIOError, InterruptedError):
+        data = received(self._end)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._ended()
             return

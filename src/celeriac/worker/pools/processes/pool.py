@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from celeriac.client.task import Task
+from celeriac.clock import set_within
 from celeriac.context import Context
 from celeriac.errors import ConfigError, WorkerLost
 from celeriac.worker.concluding import Paused
@@ -231,9 +232,7 @@ class Processes:
                 error,
             )
         self._freed.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(TRY_AGAIN):
-                await self._freed.wait()
+        await set_within(self._freed, TRY_AGAIN)
 
     def _retire(self, child: Handle) -> None:
         """Let a child end by itself, and kill it if it does not."""
