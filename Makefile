@@ -114,13 +114,14 @@ chromium:
 	    exit 1; \
 	fi
 
-check: venv file-length  ## formatting, lint, types, import rules, links of the documentation
+check: venv file-length  ## formatting, lint, types, import rules, links of the documentation, names that tests import
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(TYPED)
 	$(if $(wildcard tests/typing),$(BIN)/pyright --warnings tests/typing)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/check_links.py
+	$(BIN)/python .ci/check_names.py
 
 file-length:
 	@git ls-files --cached --others --exclude-standard '*.py' | xargs wc -l | awk -v longest=$(LONGEST) \
