@@ -75,8 +75,8 @@ class PartValue(msgspec.Struct, frozen=True):
 class ChordStore(Protocol):
     """Counts the parts of chords, so that each one's body is sent once.
 
-    A part counts once, however often it is counted: it is told by its task's id and its index. Every method raises
-    ``BackendUnavailable`` when the store is away, after which the same call may be made again.
+    A part counts once, however often it is counted: it is recognised by its task's id and its index. Every method
+    raises ``BackendUnavailable`` when the store is away, after which the same call may be made again.
     """
 
     def encode(self, part: Part) -> EncodedPart:
@@ -134,7 +134,7 @@ class Backend(Protocol):
 
     @property
     def replies(self) -> Replies | None:
-        """Where results are sent to; ``None`` where they are kept for everybody."""
+        """Where results are sent to; ``None`` where every process can read them."""
         ...
 
     def encode(self, record: ResultRecord) -> EncodedResult:

@@ -128,7 +128,7 @@ class Leases(Protocol):
 
 
 class Slots(Protocol):
-    """Remembers which slot of each periodic task was the last that somebody ticked, for ``SLOT_KEPT`` seconds."""
+    """Keeps the last ticked slot of each periodic task, for ``SLOT_KEPT`` seconds."""
 
     async def advance(self, entry: str, slot: float) -> bool:
         """Set an entry's last slot, if that is before this one or there is none; return whether it was set.

@@ -315,8 +315,8 @@ class Beat(Protocol):
         """Publish the messages, if the entry's last slot is before this one, which it then is; in one step.
 
         Return whether that was so. Without messages the slot is only noted, and nothing is published for it or any
-        before it. Of several who tick the same slot one publishes. Concurrent calls share round trips; what is refused
-        for one harms no other.
+        before it. Of several processes that tick the same slot one publishes. Concurrent calls share round trips; what
+        is refused for one harms no other.
 
         :param slot: seconds since the epoch.
 
@@ -333,7 +333,7 @@ class QueueState(msgspec.Struct, frozen=True):
     """The messages that wait in one queue, of all priorities.
 
     :param heads: the next message of each priority, as far as the broker can look without touching them.
-    :param consumers: who takes from the queue, of any kind; ``None`` where the broker does not tell.
+    :param consumers: how many take from the queue, of any kind; ``None`` where the broker does not count them.
     """
 
     queue: str
@@ -385,8 +385,8 @@ class Broker(Protocol):
     async def publish(self, envelope: Envelope, route: Route) -> None:
         """Return when the broker has the message; raise when it has not. Concurrent calls share round trips.
 
-        A message whose ``route.due`` is ahead is parked at once where its takers bring it back in time, so that it
-        stands in nobody's way; elsewhere it is queued, and who takes it parks it.
+        A message whose ``route.due`` is ahead is parked at once where the queue's workers bring parked messages back;
+        elsewhere it is queued, and the worker that takes it parks it.
         """
         ...
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from celeriac.errors import ConfigError
 
 Check: TypeAlias = tuple[str, Callable[[Any], bool]]
-"""A check: the words of its error that say what to give, and a function that tells whether a value passes."""
+"""A check: the words of its error that say what to give, and a function that returns whether a value passes."""
 
 FARTHEST = 1e11
 """Seconds, 3,000 years: from more, no ``datetime`` can be made."""

@@ -49,7 +49,7 @@ class DeadLetters(Protocol):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """What the failed list is told of a message besides the message itself.
+    """What the failed list keeps of a message besides the message itself.
 
     :param id: of the task; it names the entry.
     :param reason: the error, as text.

@@ -1,6 +1,6 @@
 """The contract of publishing within a transaction of the caller's.
 
-Rules: what is written is told as SQL, and executed on the caller's connection, whichever library that is of.
+Rules: what is to be written is given as SQL, and executed on the caller's connection, of whichever library it is.
 """
 
 from __future__ import annotations

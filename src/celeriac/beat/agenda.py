@@ -1,7 +1,8 @@
 """Which slots are to be ticked next, of all entries.
 
-Rules: pure. A line goes past a slot only when it is told that the slot is dealt with. Missed slots of a time in which a
-ticking process lived are all ticked, whoever led; ``catch_up`` decides about those of a time in which none did.
+Rules: pure. A line goes past a slot only once its caller has dealt with the slot. Missed slots of a time in which a
+ticking process lived are all ticked, whichever process led; ``catch_up`` decides about those of a time in which none
+did.
 """
 
 from __future__ import annotations

@@ -190,5 +190,5 @@ def slot_key(app: str, name: str) -> str:
 
 
 def run_id(key: str, slot: float) -> str:
-    """Return the id of the run of a slot: the same whoever sends it."""
+    """Return the id of the run of a slot: the same in every process."""
     return str(uuid5(_NAMESPACE, f"{key} {slot!r}"))

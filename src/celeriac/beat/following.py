@@ -33,7 +33,7 @@ class Following:
         self.done: dict[str, float] = {}
 
     async def follow(self, kept: Kept, beat: Beat, app: str, started: float, now: float) -> None:
-        """Keep what the source holds now. Raises ``SourceTaken`` where somebody else ticks its entries."""
+        """Keep what the source holds now. Raises ``SourceTaken`` where another program ticks its entries."""
         reading = await self._source.read()
         known = (await kept.load()).entries
         moved = {
@@ -58,7 +58,7 @@ class Following:
         self.again = now + self._source.every
 
     async def tell(self) -> None:
-        """Tell the source what was ticked; what it cannot take now is told the next time."""
+        """Write to the source what was ticked; what it cannot take now is written the next time."""
         if not self.done:
             return
         try:

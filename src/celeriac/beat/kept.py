@@ -1,7 +1,7 @@
 """The entries of an app on the board, and the news that they have changed.
 
-Rules: what is written is told to every ticking process at once. A process that declares an entry takes the place of
-those that started before it, and of no later one. Readers of a half-made change see the newer or the older entry.
+Rules: every ticking process gets a notice of what is written at once. A process that declares an entry takes the place
+of those that started before it, and of no later one. Readers of a half-made change see the newer or the older entry.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Kept:
         await self.announce()
 
     async def announce(self) -> None:
-        """Tell every ticking process that something has changed; one that does not hear it looks by itself."""
+        """Notify every ticking process of a change; one that misses the notice looks by itself."""
         if self._broker.fanout is not None:
             with suppress(BrokerError):
                 await self._broker.fanout.publish(NEWS, Envelope(body=self._app.encode()))

@@ -1,7 +1,8 @@
-"""Who leads among the ticking processes of an app, and since when there has always been one.
+"""Chooses the leader of an app's ticking processes, and keeps since when there has always been one.
 
 Rules: a leader that dies is followed within ``LEASE`` seconds, or the app's lease where that is shorter. Each ticking
-process adopts the moment from which the others say that there was always one, and keeps it on the board while it lives.
+process adopts the moment since which, by what the others wrote, there was always one, and keeps it on the board while
+it lives.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Leading:
         self._again = 0.0
 
     def lose(self) -> None:
-        """Count as no leader until the lease is renewed: the server is away."""
+        """Act as no leader until the lease is renewed: the server is away, and another may lead."""
         self._until = self._again = 0.0
 
     async def release(self) -> None:

@@ -53,7 +53,7 @@ class Ticker:
 
     :param declared: the entries that this process declares.
     :param source: where another program keeps further ones.
-    :param on_tick: is told by how many seconds a slot was late when its messages were sent.
+    :param on_tick: called with the seconds by which a slot was late when its messages were sent.
     :param lazy: what makes the arguments of the lazy ones.
     :ivar ready: is set once it leads or stands by.
     """

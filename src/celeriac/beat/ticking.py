@@ -1,7 +1,8 @@
 """Ticks one slot of one entry: makes its message, keeps apart runs that must not overlap, and hands it to the broker.
 
-Rules: the id of a run is the same whoever makes its message. A run that must not overlap with another has a mark on the
-board until its final ending is settled, its stored result is seen, or its time is up.
+Rules: the id of a run follows from its entry and its slot, so that each process makes the same. A run that must not
+overlap with another has a mark on the board until its final ending is settled, its stored result is seen, or its time
+is up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A Celery app's own commands of remote control (Celery: "Writing your own remote control commands").
 
 Rules: they run in threads, so that one that blocks holds up nothing else; what they get as ``state`` has
-what is told of a worker, and no part of Celery's.
+the facts of a worker of ours, and nothing of Celery's own state.
 """
 
 from __future__ import annotations

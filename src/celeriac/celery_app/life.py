@@ -68,7 +68,7 @@ class Life(Listener):
     """Sends Celery's signals for what a worker does.
 
     :param on_made: called with the worker, before it starts.
-    :param coroutines: is told the event loop of the worker.
+    :param coroutines: gets the event loop of the worker.
     """
 
     def __init__(self, app: Celery, on_made: Callable[[Made], None], coroutines: Coroutines) -> None:

@@ -288,7 +288,7 @@ class _Mapping:
         return None
 
     def _prefetch(self) -> int:
-        """Celery: "Prefetch Limits". A multiplier of 1 is set by those who want a long task to hold nothing back."""
+        """Celery: "Prefetch Limits". With a multiplier of 1 none is taken ahead, to wait behind a long task."""
         multiplier = self._conf.get("worker_prefetch_multiplier")
         return 0 if multiplier == 1 or self._conf.get("worker_disable_prefetch") else MOST_AHEAD
 

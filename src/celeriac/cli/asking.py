@@ -128,7 +128,7 @@ async def ask(app: App, meant: Meant, method: str, arguments: Mapping[str, Any])
 
 
 async def check_answered(app: App, meant: Meant, asked: Asked) -> None:
-    """Say on stderr who did not answer. Raises ``CommandFailed`` with ``Exit.NO_ANSWER`` where nobody did."""
+    """Say on stderr which workers did not answer. Raises ``CommandFailed`` with ``Exit.NO_ANSWER`` where none did."""
     missing = [node for node in meant.destination or () if node not in asked.by_node]
     hints = await _similar(app, missing, meant.timeout) if missing else ""
     if not asked.answers:

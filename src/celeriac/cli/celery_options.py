@@ -1,6 +1,6 @@
 """The options of ``celery worker`` that ``celeriac worker`` has too, under Celery's names and with their meaning.
 
-Rules: what is here works with every app; what an app of celeriac's is told otherwise (its queues, its limits) is an
+Rules: what is here works with every app; what an app of celeriac's says in another way (its queues, its limits) is an
 option for those whose start scripts say it so.
 """
 

@@ -21,7 +21,7 @@ from celeriac.client.event_reader import EventStream
 from celeriac.errors import BrokerError, BrokerUnavailable
 
 ENDS = {"ok": "shutting down"}
-"""What celeriac's workers answer; it is told of one of Celery's, too, which sends an event in place of an answer."""
+"""What celeriac's workers answer. It is also printed for a worker of Celery, which sends an event and no answer."""
 
 ENDINGS = "worker.offline"
 """The routing key of the event that a worker sends when it ends."""

@@ -11,7 +11,7 @@ from math import isqrt
 
 from celeriac import Celeriac, Context, Retry
 
-# The demo and its worker are told where to connect; the default file would be looked for in whatever directory this is.
+# The demo gives its URLs to its worker; the default file would depend on the present directory.
 app = Celeriac(
     "demo", None if "CELERIAC_BROKER" in os.environ else "memory://", default_queue="celeriac-demo"
 )

@@ -28,7 +28,7 @@ _LIKE_OURS = re.compile(r"\n(?=->|[^\n]* \[\d{4}-\d\d-\d\d )")
 
 
 class Lines:
-    """Writes events as lines; it knows the logical clock of those who listen.
+    """Writes events as lines, and keeps the logical clock that the readers of events share.
 
     :ivar clock: the value that Celery's readers would have.
     """
@@ -66,7 +66,7 @@ class Lines:
         return task
 
     def _clock_of(self, event: Event) -> Any:
-        """Return the clock to show: of those who only send, whose clocks nobody sets, the reader's."""
+        """Return the clock to show: the reader's own for programs that only send, since their clocks are never set."""
         clock = event.fields.get("clock")
         if event.type == "task-sent":
             clock = (self.clock or 1) - 1

@@ -141,4 +141,7 @@ class Notes:
         if now[0] != before[0]:
             say(f"-> {event.node} dropped events while its broker was away: {now[0]} so far", err=True)
         if now[1] != before[1]:
-            say(f"-> {event.node} tells of this share of its tasks, and of all that fail: {now[1]}", err=True)
+            say(
+                f"-> {event.node} sends events of this share of its tasks, and of all that fail: {now[1]}",
+                err=True,
+            )

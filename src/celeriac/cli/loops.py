@@ -19,8 +19,8 @@ else:
         """uvloop, whose handshakes leave no error behind when they are given up.
 
         uvloop connects and shakes hands in one call. Where that is cancelled after the one and before the other, the
-        error of the handshake stays in a future that nobody can ask for it, and is printed with a traceback when that
-        is collected. Where the handshake is a step of its own, whoever begins it waits for it.
+        error of the handshake stays in a future that no code can reach, and is printed with a traceback when that is
+        collected. Here the handshake is a step of its own, and its caller waits for it.
         """
 
         async def create_connection(  # type: ignore[override]

@@ -34,7 +34,7 @@ class CommandLine(click.Group):
             say_lines(help_wanted.format_message())
             sys.exit(Exit.USAGE)
         except BrokenPipeError:
-            # Whoever read the output has enough; Python must not complain when it flushes at the end.
+            # The reader of the output has closed its end; Python must not complain when it flushes at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(Exit.FAILED)
         except BaseException as error:

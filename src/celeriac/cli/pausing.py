@@ -19,7 +19,7 @@ from celeriac.wire.preview import counted
 def pause(source: Source, names: Sequence[str]) -> None:
     """Let no worker take from these queues until they are resumed. What runs, runs on; what waits, stays.
 
-    Workers that start later know it, too. Workers of Celery are told; those that start later do not know it.
+    Workers that start later do the same. Workers of Celery get a request; those that start later take from it.
     """
     app = load_existing(source)
 

@@ -1,7 +1,7 @@
 """A file with the id of the worker's process, for scripts that look after it.
 
-Rules: made by one process alone, whoever else tries; the file of a process that is gone is taken over; removed at the
-end, if it is still this process's own.
+Rules: of several processes that try to make it one succeeds; the file of a process that is gone is taken over; removed
+at the end, if it is still this process's own.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _list(source: Source, *, as_objects: bool) -> None:
 
 
 async def _depths_and_takers(app: App) -> tuple[dict[str, int], Takers | None, frozenset[str]]:
-    """Return how many wait in each queue, those too that only a worker names, who takes from them, what is paused."""
+    """Return what waits in each queue, also in those that only a worker names, their takers, and which are paused."""
     depths = await _depths(app)
     known = await takers(app, list(depths))
     broker = app.connections().broker

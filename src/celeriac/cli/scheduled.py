@@ -41,7 +41,7 @@ class Entry(msgspec.Struct, frozen=True):
 def scheduled(source: Source, limit: int, cancelled: Sequence[str], as_objects: bool) -> None:
     """List the tasks that are parked until their time comes, the next one first, or cancel some.
 
-    ID is a task's, or the beginning of it. Who waits for a cancelled task is told that it was revoked.
+    ID is a task's, or the beginning of it. A program that waits for a cancelled task gets TaskRevoked.
     """
     app = load_existing(source)
     if cancelled:

@@ -1,7 +1,7 @@
-"""Who takes from which queue: asked of the workers, or told by a broker that knows.
+"""Finds out which workers take from which queue: by a question to the workers, or from a broker that counts them.
 
-Rules: only workers that answer remote control are seen, so what is told is what is known, never that nobody is there; a
-broker or a user without the right to ask costs the answer, not the command.
+Rules: only workers that answer remote control are seen, so their absence is never claimed. Where the broker has no
+remote control, or this user lacks the right to ask, the answer is missing and the command goes on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ DEADLINE = 1.0
 
 
 class Takers(NamedTuple):
-    """What is known of who takes from which queue.
+    """What was found out about the takers of queues.
 
     :param nodes: the workers that answered, by queue.
-    :param silent: how many heard the question and did not answer.
+    :param silent: how many workers received the question and did not answer.
     :param counts: how many take from a queue, where the broker counts them.
     """
 
@@ -72,7 +72,7 @@ async def asked_takers(app: App) -> Takers | None:
 
 
 async def takers(app: App, queues: Sequence[str]) -> Takers | None:
-    """Return who takes from these queues, and from others that workers name; ``None`` where nobody can tell.
+    """Return the takers of these queues, and of others that workers name; ``None`` where they cannot be found out.
 
     Workers are asked only where the broker does not count. Raises ``BrokerUnavailable``.
     """

@@ -1,6 +1,6 @@
 """From what ``-A`` names to an app; the one place that imports by name.
 
-Rules: the current directory comes first, as Celery has it; an error inside the user's module is told apart from a
+Rules: the current directory comes first, as Celery has it; an error inside the user's module is distinguished from a
 module that is not there, and says where it is. Where a module holds an app of Celery's and none of celeriac's, it is
 found as Celery finds it.
 """

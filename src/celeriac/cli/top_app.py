@@ -97,7 +97,7 @@ class Workflow(ModalScreen[None]):
 class TopApp(App[None]):
     """The whole screen.
 
-    :param monitor: what it shows, which listens already.
+    :param monitor: what it shows; it receives events already.
     """
 
     ENABLE_COMMAND_PALETTE = False
@@ -309,7 +309,7 @@ def _chosen(shown: DataTable[Text]) -> str:
 
 
 def _has_hung_up() -> bool:
-    """Whether the terminal is gone; ``SIGHUP`` tells only who it controls."""
+    """Whether the terminal is gone; ``SIGHUP`` reaches only the processes that the terminal controls."""
     if sys.__stdin__ is None or not hasattr(select, "poll"):
         return False
     terminal = select.poll()

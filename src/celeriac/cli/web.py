@@ -40,7 +40,7 @@ ROLES = "read, write"
     "users",
     multiple=True,
     metavar="NAME:ROLE:HASH",
-    help=f"Somebody who may come in; roles are {ROLES}; --hash-password makes the hash.",
+    help=f"A user who may log in; roles are {ROLES}; --hash-password makes the hash.",
 )
 @click.option("--trust-header", metavar="NAME", help="The header in which a proxy names the user.")
 @click.option(
@@ -120,7 +120,7 @@ def _user(text: str) -> User:
     roles = {"read": Access.READ, "write": Access.WRITE}
     if not name or role not in roles:
         raise ConfigError(f"--user {name}:{role}:...: give NAME:ROLE:HASH; roles are {ROLES}")
-    is_password("", hashed)  # a text that is no hash is told now, rather than at every request
+    is_password("", hashed)  # a text that is no hash is an error now, rather than at every request
     return User(name, hashed, roles[role])
 
 

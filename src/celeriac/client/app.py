@@ -360,7 +360,7 @@ class App:
             self._connect_to(*given)
 
     def adjust(self, **changes: Any) -> None:
-        """Replace settings before the app first connects; for programs that are told them at their start.
+        """Replace settings before the app first connects; for programs that get them at their start.
 
         Raises ``ConfigError`` for a bad value.
         """

@@ -48,7 +48,7 @@ class Asked(msgspec.Struct, frozen=True):
     :param answers: in the order they came.
     :param listeners: how many workers heard it, those that were not meant too; ``None`` where the broker cannot count
         them (RabbitMQ).
-    :param complete: whether everyone answered who was waited for, rather than that the time was up.
+    :param complete: whether every expected worker answered; ``False`` where the time was up before.
     """
 
     answers: tuple[Answer, ...]

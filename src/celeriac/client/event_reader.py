@@ -71,11 +71,11 @@ class EventReader:
         :param enable: ask the workers for events of tasks, too (Celery: ``enable_events``); they go on sending them.
 
         Raises ``BrokerUnavailable``, ``BrokerError`` when the broker refuses, and ``ConfigError`` for a broker that
-        cannot send a message to all who listen.
+        cannot send a message to all listeners.
         """
         fanout = self._connections.current().broker.fanout
         if fanout is None:
-            raise ConfigError("this broker cannot send a message to all who listen, so it has no events")
+            raise ConfigError("this broker cannot send a message to all listeners, so it has no events")
         binding = Binding(exchange=self._exchange, key=key, message_ttl=KEEP, expires=KEEP_QUEUE)
         async with fanout.listen([binding]) as heard:
             with suppress(BrokerError):  # they beat by themselves, soon

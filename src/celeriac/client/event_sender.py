@@ -1,8 +1,8 @@
-"""Sends events to whoever listens, in batches.
+"""Sends events to monitors, in batches.
 
 Rules: taking an event in never waits and never fails. What comes up while a batch is under way goes with the next one.
-While the broker is away the newest events are kept and the oldest are dropped and counted. After a batch that nobody
-received, ``wanted`` is false, and whoever makes events is to make none until ``wake``.
+While the broker is away the newest events are kept and the oldest are dropped and counted. After a batch that no
+monitor received, ``wanted`` is false, and the caller makes no events until ``wake``.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class EventSender:
     """Sends the events of one node under one routing key.
 
     :param source: what cannot be seen where the broker refuses the events, for the log.
-    :ivar sent: events that reached somebody.
-    :ivar dropped: events that were forgotten because the broker was away for long.
+    :ivar sent: events that reached a monitor.
+    :ivar dropped: events that were dropped because the broker was away for long.
     :ivar listeners: how many received the last message; ``None`` for some, uncounted.
-    :ivar wanted: whether somebody may listen.
+    :ivar wanted: whether a monitor may listen.
     :ivar refused: whether the broker has refused to carry events; then none are sent any more.
     """
 
@@ -69,11 +69,11 @@ class EventSender:
             self._sending = asyncio.create_task(self._send_all(), name="celeriac-events")
 
     def wake(self) -> None:
-        """Send events again: somebody may listen now."""
+        """Send events again: a monitor may listen now."""
         self.wanted = not self.refused
 
     async def publish(self, envelope: Envelope, key: str) -> bool:
-        """Publish one message at once; return whether it reached somebody.
+        """Publish one message at once; return whether it reached a monitor.
 
         Raises ``BrokerUnavailable``. A refusal is logged, and ends all sending.
         """

@@ -42,7 +42,7 @@ class Outages:
 class Outlasting:
     """Follows some tasks in a store that may be away meanwhile.
 
-    :param outages: shared by all who wait for results of one app.
+    :param outages: shared by all waits for results of one app.
     """
 
     def __init__(self, backend: Backend, task_ids: Collection[str], outages: Outages) -> None:

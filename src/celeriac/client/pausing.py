@@ -1,8 +1,8 @@
 """Paused queues: no worker takes from them, and what waits there stays.
 
 Rules: which queues are paused is a set on the broker's board, so that a worker that starts later knows it, too. Workers
-of Celery do not look there: they are told to take from the queue no longer, and those that were told are remembered, so
-that they are told to take from it again.
+of Celery do not look there: each gets a request to take from the queue no longer. Those that did so are kept beside
+the set, since they need a second request when the queue is resumed.
 """
 
 from __future__ import annotations

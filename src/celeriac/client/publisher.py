@@ -78,7 +78,7 @@ class Publisher:
     def prepare_many(
         self, messages: Iterable[tuple[TaskMessage, SendOptions]]
     ) -> list[tuple[Envelope, Route]]:
-        """Encode and route messages that others publish; the listeners are told of them. Raises ``EncodeError``."""
+        """Encode and route messages that others publish; the listeners are called for them. Raises ``EncodeError``."""
         if not self._listeners:
             return [self._prepare(message, options) for message, options in messages]
         given = list(messages)

@@ -16,7 +16,7 @@ from celeriac.wire.envelope import Envelope
 logger = logging.getLogger(__name__)
 
 STORED = "stored"
-"""The argument of ``revoke`` that tells celeriac's workers that the revocation is with the broker already."""
+"""The argument of ``revoke`` by which celeriac's workers see that the revocation is with the broker already."""
 
 _MOST_IDS = 1000
 """Ids of one request."""
@@ -39,7 +39,7 @@ class Requests:
         return write_request(request, self._codecs, self._settings.serializer)
 
     async def tell_revoked(self, ids: Sequence[str], *, terminate: bool) -> None:
-        """Tell every worker, those of Celery above all, what was revoked.
+        """Send what was revoked to every worker, for the sake of Celery's.
 
         Celery's workers keep revocations in their memory, and do not read those that are with the broker. That they
         cannot be told is no error, since there may be none.
@@ -58,5 +58,5 @@ class Requests:
                 try:
                     await self.fanout.publish(self.exchange, message)
                 except BrokerError as error:
-                    logger.debug("workers could not be told of a revocation: %s", error)
+                    logger.debug("a revocation could not be sent to workers: %s", error)
                     return

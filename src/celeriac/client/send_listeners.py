@@ -48,7 +48,7 @@ class Tick(msgspec.Struct, frozen=True):
     """A slot of a periodic task.
 
     :param entry: the name of the periodic task, and ``task`` that of the task which it runs.
-    :param run: the id of the slot's run: the same whoever sends it.
+    :param run: the id of the slot's run, the same in every process.
     :param slot: seconds since the epoch.
     """
 
@@ -94,7 +94,7 @@ class SendListeners:
         self._listeners.append(listener)
 
     def sending(self, batch: Sequence[Outgoing]) -> Done:
-        """Tell every listener; return what tells them of the end."""
+        """Call every listener; return the function to be called at the end."""
         waiting: list[tuple[SendListener, Done]] = []
         for listener in self._listeners:
             try:
@@ -113,7 +113,7 @@ class SendListeners:
         return tell
 
     def ticking(self, tick: Tick) -> dict[str, Any]:
-        """Tell every listener of a slot that is about to be sent; return the headers that they want."""
+        """Call every listener for a slot that is about to be sent; return the headers that they add."""
         headers: dict[str, Any] = {}
         for listener in self._listeners:
             try:
@@ -123,7 +123,7 @@ class SendListeners:
         return headers
 
     def ticked(self, tick: Tick) -> None:
-        """Tell every listener that the slot was sent."""
+        """Call every listener after the slot was sent."""
         for listener in self._listeners:
             try:
                 listener.ticked(tick)

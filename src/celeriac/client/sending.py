@@ -1,7 +1,7 @@
-"""A call on its way that must be awaited, and says so to those who write it as in Celery.
+"""What ``send`` returns: it must be awaited, and where Celery's spelling without ``await`` is used it says so.
 
-Rules: it works as the coroutine that it stands for; that one is made when it is first awaited, so one that never is
-says it once, in our words.
+Rules: it works as the coroutine that it stands for. The coroutine is made when this is first awaited. One that is
+never awaited gives one warning, which names the fix.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     :param retry: the policy that says after which errors, and when, the task is run again.
     :param timeout: hard limit of a run, in seconds.
-    :param soft_timeout: soft limit of a run, in seconds: the task is told and may clean up.
+    :param soft_timeout: soft limit of a run, in seconds: the task gets an exception and may clean up.
     :param ignore_result: store no result.
     :param track_started: store the state STARTED.
     :param rate_limit: how many runs each worker starts, such as ``10/m``, or a number a second.

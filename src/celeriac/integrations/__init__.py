@@ -1,1 +1,1 @@
-"""Traces for OpenTelemetry and Sentry, each imported by who wants it."""
+"""Traces for OpenTelemetry and Sentry, each imported only by programs that use it."""

@@ -3,7 +3,7 @@
 Rules: nothing happens where sentry-sdk is not set up. The headers are written flat and inside the header ``headers``,
 from which Sentry's integration of Celery continues, and read from either. A message that carries a trace keeps it. What
 Sentry's integration of Celery traces is not traced a second time. The check-ins of one slot bear one id, which follows
-from the slot: whoever tells of a run tells of the same one.
+from the slot, so that several processes that report a run report the same check-in.
 """
 
 from __future__ import annotations
@@ -232,5 +232,5 @@ def _latency(headers: Mapping[str, Any]) -> float | None:
 def _is_traced_by_celery(attempt: Attempt) -> bool:
     if attempt.task is None or not attempt.task.conduct.concludes:
         return False
-    # Its class is asked for by name: to import it would patch Celery.
+    # The class is compared by its name, since importing it would patch Celery.
     return "celery" in sentry_sdk.get_client().integrations

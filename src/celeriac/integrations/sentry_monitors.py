@@ -1,7 +1,7 @@
 """Cron monitors of Sentry: one check-in for each slot of a periodic task, as Sentry's integration of Celery has them.
 
-Rules: the id of a check-in follows from the slot, so that whoever tells of a run, and however often, tells of the same
-one. A run that is tried again goes on. A schedule that Sentry does not know has no monitor, and the log says so once.
+Rules: the id of a check-in follows from the slot, so that several processes that report a run report the same check-in.
+A run that is tried again goes on. A schedule that Sentry does not know has no monitor, and the log says so once.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ MOST_SERIES = 5000
 """The most pairs of task and queue that one process counts; further ones are counted as ``OTHER``."""
 
 MOST_EXCEPTIONS = 100
-"""The most classes of exceptions of one task that are told apart."""
+"""The most classes of exceptions of one task that are counted apart."""
 
 UNKNOWN, OTHER = "(unknown)", "(other)"
 """The name of tasks that nobody registered, and of what exceeds a bound."""
@@ -193,7 +193,7 @@ class Snapshot(msgspec.Struct):
     :param broker_up: whether the broker answers; ``None`` where nobody asks.
     :param backend_up: the same of the result store.
     :param reconnects: how often a worker took messages again after an outage of its broker.
-    :param events_sent: events of workers that reached somebody, and ``events_dropped`` those that were forgotten.
+    :param events_sent: events of workers that reached a monitor, and ``events_dropped`` those that were dropped.
     :param leases_renewed: how often the leases of taken messages were renewed; ``None`` where that is not needed.
     """
 

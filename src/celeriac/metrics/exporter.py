@@ -1,7 +1,7 @@
 """Watches a fleet for Prometheus, in a process of its own.
 
 Rules: an outage of the broker is waited out; what was counted stays. Workers are asked now and then which queues they
-take from, and never because somebody scrapes.
+take from, and never because of a scrape.
 """
 
 from __future__ import annotations

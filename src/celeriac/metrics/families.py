@@ -193,7 +193,7 @@ class Families:
         )
 
     def _taken(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> Iterator[Metric]:
-        """Yield what the broker tells of all workers, else what the workers here have taken."""
+        """Yield the count that the broker has of all workers, else what the workers here have taken."""
         own = [worker.taken for host in hosts for worker in host.workers if worker.taken is not None]
         of_all = None if broker is None else broker.taken
         if of_all is not None or own:
@@ -218,10 +218,10 @@ class Families:
                 "Outages of the broker after which a worker took messages again.",
                 snapshot.reconnects,
             ),
-            ("celeriac_events_sent", "Events that reached somebody.", snapshot.events_sent),
+            ("celeriac_events_sent", "Events that reached a monitor.", snapshot.events_sent),
             (
                 "celeriac_events_dropped",
-                "Events that were forgotten, since the broker was away for long.",
+                "Events that were dropped, since the broker was away for long.",
                 snapshot.events_dropped,
             ),
             (

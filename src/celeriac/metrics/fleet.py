@@ -31,10 +31,10 @@ REMEMBERED = 100_000
 """Tasks of which name and queue are remembered."""
 
 MOST_HOSTS = 1000
-"""The most hosts that are told apart."""
+"""The most hosts that are counted apart."""
 
 MOST_NODES, MOST_QUEUES = 1000, 1000
-"""The most workers of a host, and queues of a worker, that are told of."""
+"""The most workers of a host, and queues of a worker, that are reported."""
 
 _COUNT = 2**53
 
@@ -42,7 +42,7 @@ SILENT = 60.0
 """Seconds without a word after which a worker counts as down."""
 
 FORGOTTEN = 600.0
-"""Seconds after which a worker that is down is told of no more."""
+"""Seconds after which a worker that is down is reported no more."""
 
 
 class Known(msgspec.Struct):

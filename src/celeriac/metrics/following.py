@@ -30,7 +30,7 @@ class WorkerFollowing(Listener):
 
     @property
     def events(self) -> tuple[int, int]:
-        """How many events reached somebody, and how many were forgotten."""
+        """How many events reached a monitor, and how many were dropped."""
         counts = list(self._event_counts())
         sent, dropped = sum(sent for sent, _ in counts), sum(dropped for _, dropped in counts)
         return self._sent + sent, self._dropped + dropped

@@ -38,7 +38,7 @@ class QueueNumbers(msgspec.Struct, frozen=True):
 
     :param oldest: seconds for which its oldest message waits, 0 where none does; ``None`` where the broker hides it.
     :param at_least: whether ``oldest`` is a lower bound.
-    :param consumers: who takes from it; ``None`` where the broker does not tell.
+    :param consumers: how many take from it; ``None`` where the broker does not count them.
     """
 
     queue: str

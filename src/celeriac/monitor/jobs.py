@@ -45,7 +45,7 @@ class Job(msgspec.Struct):
 
 
 class Jobs:
-    """What is under way, and what was of late."""
+    """The jobs that run, and those that ended lately."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}

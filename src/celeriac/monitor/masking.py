@@ -1,6 +1,7 @@
 """Hides secrets in the text of arguments, results and errors before anything is stored or shown.
 
-Rules: a secret is told by its name, in a dict, a keyword or ``name=value``; a value without a name is not recognised.
+Rules: a secret is recognised by its name, in a dict, a keyword or ``name=value``; a value without a name is not
+recognised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What waits where, as the broker tells it; asked only while somebody looks."""
+"""How many messages wait in each queue of the broker; it is asked only while a page that shows them is open."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class QueuesNow(msgspec.Struct, frozen=True):
 
 
 class Queues:
-    """Looks at a broker's queues, at most once in ``FRESH`` seconds for all who ask."""
+    """Looks at a broker's queues, at most once in ``FRESH`` seconds for all callers together."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -11,12 +11,12 @@ ENDED = frozenset({"SUCCESS", "FAILURE", "REVOKED", "REJECTED"})
 
 
 class TaskRow(msgspec.Struct):
-    """One task, as events told of it.
+    """One task, as its events describe it.
 
     All times are seconds since the epoch, ``runtime`` is seconds. ``args``, ``kwargs``, ``result`` and ``error`` are
     text, as its worker described them; text is cut there, so it need not be complete.
 
-    :param changed: when the state was last told, by the clock of who told it.
+    :param changed: when the state was last reported, by the clock of the reporting process.
     :param progress: JSON of ``{"progress", "total", "message"}``.
     """
 

@@ -17,7 +17,7 @@ LIVE_AFTER = 10.0
 """Seconds without a beat of the event loop after which a worker counts as stuck."""
 
 READY_WITHIN = 8.0
-"""Seconds without an answer of the broker after which a worker is not ready: it is told within 10 s of an outage."""
+"""Seconds without an answer of the broker after which a worker is not ready: an outage shows within 10 s."""
 
 BEAT = 0.5
 """Seconds between two beats of the event loop."""
@@ -149,7 +149,7 @@ class Health:
 
 
 class HealthListener(Listener):
-    """Notes what a worker tells of itself in its health."""
+    """Puts the events of a worker into its health."""
 
     def __init__(self, health: Health) -> None:
         self._health = health

@@ -1,4 +1,4 @@
-"""No result store: what is stored is dropped, and who asks is told so at once."""
+"""No result store: what is stored is dropped, and every question for a result raises at once."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _FEW = 8
 class Reserve:
     """What one subscription holds besides what it handed out.
 
-    :param fetch: reserves messages and returns them, none where there are none, without waiting for any. It is told how
+    :param fetch: reserves messages and returns them, none where there are none, without waiting for any. It gets how
         many can start now, and how many more may be held, of which it takes fewer where they are large.
     :param give_back: puts messages that never started back at the head of their queues, unmarked; raises
         ``BrokerError`` when that could not be done, or is not known to have been done. It may be called again then.

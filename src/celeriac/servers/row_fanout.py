@@ -1,7 +1,7 @@
-"""Fanout by tables: one of the listeners, and those of what is said; whatever the database.
+"""Fanout by tables of any database: one of the listeners, and those of the messages.
 
 Rules: without listeners no message is written. A listener is kept until it leaves or its lease ends, and a message
-until it expires. A listener that is woken reads what was said since its last look.
+until it expires. A listener that is woken reads the messages since its last look.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ LEASE = 30.0
 """Seconds after its last renewal until a listener no longer counts."""
 
 KEEP = 60.0
-"""Seconds that a message is kept for those who listen."""
+"""Seconds that a message is kept for its listeners."""
 
 _BETWEEN_LOOKS = 0.02
 """Seconds between looks: a busy exchange wakes its listeners for each message."""
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """Who listens, and to what.
+    """A listener of one process, and what it is bound to.
 
     :param asks: it waits for the answers to a question, at the one address that it is bound to.
     """
@@ -55,7 +55,7 @@ class Listener(msgspec.Struct, frozen=True):
         return sorted({(binding.exchange.name, binding.key) for binding in self.bindings})
 
     def hears(self, exchange: str, key: str) -> bool:
-        """Whether it hears what is said there under this key."""
+        """Whether it gets what is published there under this key."""
         return any(hears(binding, exchange, key) for binding in self.bindings)
 
 
@@ -80,11 +80,11 @@ class Broadcasts(Protocol):
         ...
 
     async def say(self, exchange: Exchange, key: str, keep: float, frame: bytes) -> int:
-        """Write the message for those who hear it, and wake them; return how many do."""
+        """Write the message for the listeners bound to it, and wake them; return how many there are."""
         ...
 
     async def answer(self, reply_to: ReplyTo, keep: float, frame: bytes) -> bool:
-        """Write the message for who asks at this address, and wake it; return whether it is there."""
+        """Write the message for the listener at this address, and wake it; return whether there is one."""
         ...
 
     async def hear(self, listener: Listener, rung: asyncio.Event) -> None:

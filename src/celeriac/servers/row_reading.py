@@ -1,4 +1,4 @@
-"""Reads results that are rows, for those who load them and those who follow them; whatever the database."""
+"""Reads results that are rows, for loading and for following, of any database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RowReading:
     """The rows of one result store.
 
     :param read: reads the rows of some tasks, by their ids; calls at the same time share round trips.
-    :param following: who is told of what was read.
+    :param following: the followers, which get what was read.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """TLS to a server: its options, its files, and why a handshake was refused, alike for every scheme.
 
 Rules: an option that is not understood is an error, never a lowered check; what is wrong with a certificate or a file
-is told apart from an outage, since waiting does not mend it.
+is distinguished from an outage, since waiting does not mend it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Executes statements on a connection that the caller brought, whichever library it is of.
 
-Rules: the library is told by the module of the connection's class, so none is imported here. The caller's
+Rules: the library is recognised by the module of the connection's class, so none is imported here. The caller's
 transaction is neither begun nor ended.
 """
 

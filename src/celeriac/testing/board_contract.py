@@ -275,7 +275,7 @@ async def _put_both(board: Board, other: Board, name: str) -> str:
 
 
 async def _until_free(board: Board, key: str, name: str) -> None:
-    """Return once a mark has expired. No signal tells of that, so this tries again and again."""
+    """Return once a mark has expired. No signal comes, so this tries again and again."""
     async with asyncio.timeout(PATIENCE):
         while await _marks(board).put(key, name, "free", LONG) != "free":  # noqa: ASYNC110
             await asyncio.sleep(0.02)

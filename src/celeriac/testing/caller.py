@@ -106,5 +106,5 @@ def _return_in(future: asyncio.Future[Any], value: Any) -> None:
 
 def _raise_in(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
-        # A future takes no StopIteration, since it would end whoever awaits it.
+        # A future takes no StopIteration, since it would end the coroutine that awaits it.
         future.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)

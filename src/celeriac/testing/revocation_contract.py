@@ -144,7 +144,7 @@ def _sets(ids: Sequence[str], roots: Sequence[str]) -> tuple[frozenset[str], fro
 
 
 async def _once_gone(broker: Broker, id: str) -> Revoked:
-    """Return what is revoked once this entry was dropped. Nothing tells of that, so it is looked for."""
+    """Return what is revoked once this entry was dropped. No signal comes, so this looks again and again."""
     async with asyncio.timeout(PATIENCE):
         while True:
             revoked = await _of(broker).load()

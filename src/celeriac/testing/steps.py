@@ -13,7 +13,7 @@ from celeriac.wire.envelope import Envelope, Route, Unreadable
 T = TypeVar("T")
 
 PATIENCE = 10.0
-"""Seconds after which what is waited for will not come."""
+"""Seconds after which a test gives up a wait."""
 
 
 def fresh_queue() -> str:

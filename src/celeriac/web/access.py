@@ -114,8 +114,8 @@ def by_header(name: str, writers: Sequence[str] = ()) -> Authorize:
     return authorize
 
 
-def everybody(connection: HTTPConnection) -> Access:
-    """Let everybody do everything: for a loopback address without users."""
+def all_access(connection: HTTPConnection) -> Access:
+    """Let every user do everything: for a loopback address without users."""
     del connection
     return Access.WRITE
 

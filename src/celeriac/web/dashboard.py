@@ -27,7 +27,7 @@ from celeriac.errors import CeleriacError
 from celeriac.monitor.history import DEFAULT
 from celeriac.monitor.masking import NAMES
 from celeriac.monitor.monitor import Monitor
-from celeriac.web.access import Access, Authorize, everybody, refusal
+from celeriac.web.access import Access, Authorize, all_access, refusal
 from celeriac.web.doing import ACTIONS
 from celeriac.web.live import Streams
 from celeriac.web.pages import PAGES
@@ -129,7 +129,7 @@ class Dashboard:
         method, headers = connection.scope["method"], dict(connection.headers)
         if (reason := refusal(method, headers, self._hosts())) is not None:
             return PlainTextResponse(reason, 403)
-        authorize = self._settings.authorize or everybody
+        authorize = self._settings.authorize or all_access
         access = authorize(connection)
         if isinstance(access, Awaitable):
             access = await access

@@ -1,7 +1,7 @@
 """What each button does.
 
 Rules: a form names the entries it means, or says ``all`` with a filter; what was done is said on the page that it leads
-back to, and is kept with who did it. A page's form gives ``back``, a path within the dashboard.
+back to, and is kept with the name of the user who did it. A page's form gives ``back``, a path within the dashboard.
 """
 
 from __future__ import annotations

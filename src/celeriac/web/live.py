@@ -1,7 +1,8 @@
 """Keeps an open page up to date by server-sent events (WHATWG HTML, 9.2).
 
-Rules: a page is rendered once a second for all who look at it and may do the same, less often where that takes long,
-and sent only where it differs from what was sent before. Streams end with the server; no more than ``MOST`` are open.
+Rules: a page is rendered once a second for all users who look at it with the same rights, less often where that takes
+long, and sent only where it differs from what was sent before. Streams end with the server; no more than ``MOST`` are
+open.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Streams:
 
 
 class _View:
-    """What all who look at the same page see.
+    """One page, as all its viewers with the same rights see it.
 
     :ivar version: how often it has changed.
     """
@@ -115,7 +116,7 @@ class _View:
         return True
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """End every wait for a change."""
         self._news.set()
         self._news = asyncio.Event()
 

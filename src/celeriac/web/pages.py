@@ -249,7 +249,7 @@ PAGES: Mapping[str, Page] = {
 
 
 def _of_record(record: ResultRecord, mask: Mask) -> TaskRow:
-    """Return what the result store knows of a task that no event told of."""
+    """Return what the result store holds of a task of which no event came."""
     failed = isinstance(record.result, Failure)
     return TaskRow(
         record.task_id,

@@ -46,7 +46,7 @@ async def serve(
     """Serve until SIGTERM or SIGINT.
 
     :param port: 0 for any that is free.
-    :param ready: is told the address once browsers can connect.
+    :param ready: called with the address once browsers can connect.
     :param around: makes what is entered before and left after.
 
     Raises ``ConfigError`` where the address is taken, ``CeleriacError`` where the history cannot be used.

@@ -100,7 +100,7 @@ def per_minute(rows: Sequence[MinuteRow], now: float, minutes: int = 60) -> list
 
 
 def bars(counts: Sequence[tuple[int, int]], width: int = 600, height: int = 80) -> Markup:
-    """Return a bar chart of successes and failures as SVG, with its numbers as text for who cannot see it."""
+    """Return a bar chart of successes and failures as SVG, with its numbers as text for readers who cannot see it."""
     highest = max((well + failed for well, failed in counts), default=0) or 1
     step = width / max(1, len(counts))
     parts = []

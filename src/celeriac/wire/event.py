@@ -261,7 +261,7 @@ class Event(msgspec.Struct, frozen=True):
     """One event as it was heard.
 
     :param type: such as ``task-succeeded`` or ``worker-heartbeat``.
-    :param node: the worker or program that tells it.
+    :param node: the worker or program that sends it.
     :param timestamp: seconds since the epoch, 0 where there is none.
     :param fields: what is in it, these three included under ``type``, ``hostname`` and ``timestamp``. Numbers are
         finite, and texts have no half of a surrogate pair.

@@ -35,8 +35,8 @@ _KEPT_TYPES = (datetime, date, time, Decimal, UUID, bytes)
 _KEY_TYPES = (str, int, float, bool, type(None))
 
 _MOST_DIGITS = 4300
-"""Places before or after the point of a decimal: as many as Python reads of an ``int``. A few bytes can name so many
-more of them that who makes an ``int`` of such a number waits for minutes."""
+"""Places before or after the point of a decimal: as many as Python reads of an ``int``. A few bytes can name a
+number with so many more places that to make an ``int`` of it takes minutes."""
 
 
 _parse = msgspec.json.Decoder().decode

@@ -1,7 +1,7 @@
 """kombu's JSON frame: how Redis and SQL brokers carry an envelope.
 
-Rules: ``unpack`` never raises and reads every frame whose content can still be known, whoever wrote it: a missing
-part is a default. The usual frame is read in one typed pass; one that deviates is read again, field by field.
+Rules: ``unpack`` never raises and reads every frame whose content can still be known, whichever program wrote it: a
+missing part is a default. The usual frame is read in one typed pass; one that deviates is read again, field by field.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ UNACKED_INDEX = "unacked_index"
 """Sorted set: delivery tag to the time it was received."""
 
 UNACKED_MUTEX = "unacked_mutex"
-"""Lock held by whoever restores messages whose visibility timeout has passed."""
+"""Lock of the worker that restores messages whose visibility timeout has passed."""
 
 BINDING_DEADLINES = "_kombu.binding_deadlines"
 """Sorted set: exchange to the time (ms) after which its bindings are swept, if none of them is for good (kombu 5.7)."""

@@ -2,7 +2,7 @@
 
 Rules: what is written is Celery's result meta, key for key; what is read may come from any writer (Celery 3.1 and
 newer, gocelery, celery.node), so every field but the status is optional and of any type. The id is the reader's:
-gocelery stores an empty one. How it is serialized is told by its bytes. A record can always be written, but for the
+gocelery stores an empty one. How it is serialized follows from its bytes. A record can always be written, but for the
 value of a success or of a custom state: what its serializer cannot write becomes text.
 """
 
@@ -201,7 +201,7 @@ def decode_value(raw: bytes | None, status: str, codecs: Codecs, serializer: str
 
 
 def decode_stored(raw: bytes, codecs: Codecs, serializer: str = "json") -> Any:
-    """Return the value of bytes in a result store, which do not say how they are serialized, whoever wrote them.
+    """Return the value of bytes in a result store. They do not say how they are serialized, as any Celery writes them.
 
     :param serializer: tells a digit of JSON from one of msgpack; all else the bytes tell.
     :raises MalformedMessage: the bytes are nothing that a serializer writes.

@@ -1,4 +1,4 @@
-"""A signature in Celery's dictionary form: a call that somebody will make later.
+"""A signature in Celery's dictionary form: a call that a worker or a client makes later.
 
 Rules: ``read`` takes what any Celery since 3.1 wrote and names what is wrong with anything else; ``write`` makes what
 Celery 5 writes. What an option means is not decided here. Source: Celery, ``celery.canvas`` signatures on the wire.
@@ -43,7 +43,7 @@ class WireSignature(msgspec.Struct, frozen=True):
 
 
 class _Options(msgspec.Struct):
-    """The options whose type matters to whoever sends the signature on."""
+    """The options whose type matters to the program that sends the signature."""
 
     task_id: str | None = None
     group_id: str | None = None

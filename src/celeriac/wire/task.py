@@ -1,8 +1,8 @@
 """A task message: what a producer asks a worker to do.
 
 Rules: ``decode`` answers with a value for every envelope: a ``TaskMessage``, or ``Malformed`` that says which field is
-wrong. Protocol 2 is told from protocol 1 by the ``task`` header, as Celery does. A null field is an absent one.
-A time without an offset is UTC.
+wrong. Protocol 2 is distinguished from protocol 1 by the ``task`` header, as Celery does. A null field is an absent
+one. A time without an offset is UTC.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ SENTRY_HEADER = "sentry-task-enqueued-time"
 """Sentry's time of sending, in seconds since the epoch."""
 
 LATEST = 1e12
-"""Seconds since the epoch from which on nothing is believed to be a time."""
+"""Seconds since the epoch; a larger number is not read as a time."""
 
 
 def waits_since(envelope: Envelope | Unreadable) -> float | None:

@@ -1,7 +1,7 @@
 """Writes YAML that its readers can read.
 
 Rules: the library writes some values that no reader makes again: a tuple that is a key, the offset of a time that has
-seconds, nesting that ``check_yaml`` refuses. Each is an error here, so that whoever writes learns of it.
+seconds, nesting that ``check_yaml`` refuses. Each is an error here, so that the sender gets it and not the reader.
 """
 
 from __future__ import annotations

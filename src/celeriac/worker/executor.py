@@ -179,13 +179,13 @@ class Executor:
 
 
 class _Rest(Paused):
-    """What is to be done in a thread once the ending of a body is on record."""
+    """Work that follows an ending, done in a thread once the ending is on record."""
 
     def __init__(self, rest: Callable[[], None]) -> None:
         self._rest = rest
 
     async def resume(self, error: Exception | None) -> None:
-        """Do it."""
+        """Do the work; an error is logged, since the ending stands."""
         try:
             await in_thread(self._rest)
         except Exception:

@@ -42,7 +42,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Discard(msgspec.Struct, frozen=True):
-    """It must not run any more; the caller is told why (``expired``, ``revoked``)."""
+    """It must not run any more; the caller gets the reason (``expired``, ``revoked``)."""
 
     message: TaskMessage
     reason: str

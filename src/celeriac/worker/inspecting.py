@@ -137,13 +137,13 @@ class Inspecting:
         return {"ok": "pong"}
 
     async def clock(self, **_: Any) -> dict[str, int]:
-        """Tell the logical clock."""
+        """Return the logical clock."""
         return {"clock": self._facts.clock.value}
 
     async def hello(self, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
         """Greet a worker that starts, and take over what it has revoked.
 
-        It is sent no revocations: workers of ours read those from the broker, and Celery's were told of each.
+        It is sent no revocations: workers of ours read those from the broker, and Celery's got each as a request.
         """
         if from_node == self._facts.node:
             return None
@@ -445,7 +445,7 @@ def _scheme(url: str) -> str:
 
 
 def _broker(url: str) -> Mapping[str, Any]:
-    """Return what Celery tells of its connection; the password is no part of it."""
+    """Return what Celery's answer says of its connection; the password is no part of it."""
     scheme = _scheme(url)
     place = take_apart(url)[0] if scheme not in ("", "sqlite", "memory") else None
     return {

@@ -19,16 +19,16 @@ logger = logging.getLogger("celeriac.worker")
 
 
 class EventCounts(Protocol):
-    """How many events a worker has told of."""
+    """How many events a worker has sent."""
 
     @property
     def sent(self) -> int:
-        """Those that reached somebody."""
+        """Those that reached a monitor."""
         ...
 
     @property
     def dropped(self) -> int:
-        """Those that were forgotten."""
+        """Those that were dropped."""
         ...
 
 
@@ -57,7 +57,7 @@ class Made(Protocol):
 
     @property
     def events(self) -> EventCounts | None:
-        """Its events; ``None`` where it tells of nothing."""
+        """Its events; ``None`` where it sends none."""
         ...
 
 

@@ -1,6 +1,7 @@
 """What becomes of a message whose ending cannot be landed, or on which the worker itself failed.
 
-Rules: the caller is told as far as it can be; the message is never given back, since it would fail again without end.
+Rules: the caller gets a failure as far as one can be written; the message is never given back, since it would fail
+again without end.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Supervisor:
             if code in self._hopeless:
                 self._stop()
                 return code
-            if code == 0:  # it was asked to by somebody else, as by remote control
+            if code == 0:  # it was asked to in another way, as by remote control
                 logger.info("%s ended as it was asked to", child.name)
                 return 0
             if self._clock.monotonic() - started > STEADY:

@@ -427,7 +427,7 @@ class Worker:
         await self._running  # if the intake has ended by itself, this raises its error
 
     def _make_events(self, clock: LogicalClock) -> Events | None:
-        """Return what tells monitors of this worker, ``None`` where nobody is to be told, or can be."""
+        """Return the sender of this worker's events, ``None`` where none are to be sent, or none can be."""
         sends, beats = self._says
         fanout = self._app.connections().broker.fanout
         if fanout is None or not (sends or beats or self._app.settings.remote_control):

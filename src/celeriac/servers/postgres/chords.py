@@ -46,7 +46,7 @@ _FIND = f"""
 _PUT = """
     INSERT INTO celeriac_chord_part (chord_id, task_id, place, joins, part) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT DO NOTHING RETURNING 1"""
-# No number that may stand there makes the statement fail.
+# Whatever number is stored there, the statement does not fail.
 _ENDED = f"UPDATE celeriac_chord SET ended = least(ended, 2147483646) + 1, touched = {_NOW} WHERE id = $1"
 _JOIN = f"""
     WITH joining AS (

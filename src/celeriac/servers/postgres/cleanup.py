@@ -1,6 +1,7 @@
 """Deletes expired results, in batches, as Celery's ``celery.backend_cleanup`` does in one.
 
-Rules: several times within the life of a result, one process at a time; who cannot delete now leaves it to the next.
+Rules: several times within the life of a result, one process at a time; a process that cannot delete now leaves it to
+the next.
 """
 
 from __future__ import annotations

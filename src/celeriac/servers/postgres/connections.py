@@ -1,7 +1,7 @@
 """The connections of one process to one database: two to work on, and one to listen on.
 
 Rules: a connection is opened when it is needed, and dropped when anything but an answer of the server ended its use.
-Who uses the connections says so, and with the last one they are closed. Behind a pooler that gives a server's
+Each user of the connections registers, and they are closed with the last one. Behind a pooler that gives a server's
 session to one transaction at a time nothing is kept in a session: no prepared statement, no setting, no lock.
 """
 

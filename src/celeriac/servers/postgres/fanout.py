@@ -1,8 +1,8 @@
-"""What is said to all who listen, in three tables: of the listeners, of the messages, and of the answers.
+"""Fanout in three tables: of the listeners, of the messages, and of the answers.
 
 Rules: messages are numbered in the order of their commits, by a lock of the transaction, so that none comes to be seen
-after a later one. An answer is for one, who deletes it when it reads it, so answers need neither lock nor number.
-Housekeeping deletes what has expired.
+after a later one. An answer is for one listener, which deletes it when it reads it, so answers need neither lock nor
+number. Housekeeping deletes what has expired.
 """
 
 from __future__ import annotations

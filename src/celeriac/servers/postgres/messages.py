@@ -39,7 +39,7 @@ _EXPIRED = f"(expires < {NOW} OR expires > {NOW} + {LONGEST})"
 
 _LATER = f"CASE WHEN due_at > {NOW} THEN due_at END"
 
-# Parked messages are looked for by those who sleep before long.
+# Sleeping subscriptions look for parked messages before long, so these wake none.
 ADD = f"""
     WITH added AS (
         INSERT INTO celeriac_message (queue, priority, due_at, frame)
@@ -74,7 +74,7 @@ TAKE = f"""
               (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision"""
 
 # What there is to do besides taking: parked messages that are due, owners that may have died, messages that wait.
-# Who sleeps on says so again by the way.
+# A subscription that goes on sleeping renews its row in the same statement.
 LOOK = f"""
     WITH asleep AS ({FALL_ASLEEP.format(queues=4, process=5, channels=6)})
     SELECT {NOW} AS now,

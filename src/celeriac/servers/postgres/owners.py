@@ -1,9 +1,9 @@
-"""The owners of taken messages: gives this process its number, and tells which owners have died.
+"""The owners of taken messages: gives this process its number, and finds out which owners have died.
 
 Rules: a process that holds messages keeps an advisory lock with its number on the connection that it listens on. The
 server frees the lock when the connection ends, so when the process ends, in whatever way, and not while it is merely
 busy or suspended. A lock that is free may be one that is about to be taken again, on a new connection, so its owner
-is dead only if the lock is free at every look for a grace. After a start of the server everybody gets time to take
+is dead only if the lock is free at every look for a grace. After a start of the server every owner gets time to take
 locks again. Behind a pooler no connection is ours for long: there the row of an owner expires, unless it is renewed.
 """
 

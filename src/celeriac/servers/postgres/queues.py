@@ -68,7 +68,7 @@ class Queues:
     """The queues of one database: what the parts of one broker share.
 
     :ivar cap: how much the failed list keeps.
-    :ivar strays: what this process holds; who settles messages takes them off.
+    :ivar strays: what this process holds; each settlement takes its message off.
     :ivar returns: how often messages were put back by this process, which may now come before those that it took last.
     """
 
@@ -138,7 +138,7 @@ class Queues:
         return not self.connections.has_sessions
 
     async def fall_asleep(self, queues: Sequence[str]) -> None:
-        """Have whoever sends to these queues in the next seconds notify this process, if it can hear that."""
+        """Let each sender to these queues notify this process for the next seconds, if it can listen."""
         if self.polls:
             return
         schema = (await self.link.facts()).schema
@@ -270,7 +270,7 @@ class Queues:
         return Look(found, min(times, default=None))
 
     async def revive(self) -> None:
-        """Queue what came due, before somebody looks."""
+        """Queue what came due, before a caller looks."""
         self.connections.join(self)
         await self._changing(sql.COME_DUE)
 

@@ -45,7 +45,7 @@ UPSERT = """
 
 NAMES = "task_id, status, result, ready, done, traceback, children, name, args, kwargs, worker, retries, queue, stamps"
 
-# Those who wait are told which tasks it is about, as far as a notification has room for.
+# A notification names the tasks, as far as it has room for them.
 TELL = (
     """
     SELECT pg_notify(channel, CASE WHEN length(tasks) < 4000 AND octet_length(tasks) < 7900 THEN tasks ELSE '' END)

@@ -1,7 +1,7 @@
 """A result store in Celery's own tables: a Celery client reads it as ``db+postgresql://``, and the other way round.
 
-Rules: stores of concurrent callers share statements. A store tells those who wait for its tasks, and nobody else.
-Celery's workers tell nobody, so what is waited for is also looked up twice a second. Tables keep no history: of states
+Rules: stores of concurrent callers share statements. A store notifies only the processes that wait for its tasks.
+Celery's workers notify none, so what is waited for is also looked up twice a second. Tables keep no history: of states
 that follow each other faster than a follower looks, it sees the last.
 """
 
@@ -59,7 +59,7 @@ _WAIT = """
 _WAIT_NO_MORE = "DELETE FROM celeriac_waiting WHERE channel = $2 AND task_id = ANY($1::text[])"
 
 _MOST_TOLD = 10_000
-"""Tasks with news that are told apart until the next look: anybody may notify."""
+"""The most tasks with news that are kept by id until the next look: any client of the database may notify."""
 
 _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM celery_taskmeta LIMIT {MOST_COUNTED + 1}) AS kept"
 _LAST_ID = "SELECT last_value FROM task_id_sequence"
@@ -259,7 +259,7 @@ class PostgresBackend:
             try:
                 await self._look()
             except BackendUnavailable:
-                self._look_at_all = True  # what was told may be what could not be read
+                self._look_at_all = True  # the tasks that were notified may be those that could not be read
                 await asyncio.sleep(_BLIND_POLL)
                 pause = _POLL
                 continue
@@ -270,7 +270,7 @@ class PostgresBackend:
             pause = min(max(_POLL, 10 * took), _LONGEST_POLL) if self._hears else min(_POLL, 1.5 * pause)
 
     async def _look(self) -> None:
-        """Read what is told to have changed, or else all that is pending."""
+        """Read the tasks that were notified, or else all that are pending."""
         told, self._told = self._told, set()
         look_at_all = self._look_at_all or not self._changed.is_set()
         self._look_at_all = False

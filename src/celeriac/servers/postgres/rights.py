@@ -1,7 +1,7 @@
-"""Tells which rights to celeriac's tables a role lacks.
+"""Finds out which rights to celeriac's tables a role lacks.
 
 Rules: the server is asked what the role may do, and nothing is tried; a table that is not there has no rights. What no
-task can do without is told apart from what only costs something.
+task can do without is distinguished from what is only slower without it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Wakes those who wait for a queue: who sleeps says so in a table, and only then is a notification sent.
+"""Wakes subscriptions that wait for a queue: each has a row while it sleeps, and only then is a notification sent.
 
-Rules: a transaction that notifies holds up the commits of all others, so nobody notifies while nobody sleeps. A
+Rules: a transaction that notifies holds up the commits of all others, so none is sent while no subscription sleeps. A
 sleeper that just said so looks a few times soon after, since a sender may have begun before. The channel of a queue
 has a name that any queue's name may have given.
 """
@@ -32,7 +32,7 @@ WAKE = f"""
     SELECT pg_notify(channel, '') FROM (
         SELECT DISTINCT channel FROM celeriac_sleeper
         WHERE queue IN {{queues}} AND until > {NOW} AND {IS_CHANNEL}) AS sleeping"""
-"""Wakes those who sleep on some queues; ``queues`` is a subselect of their names."""
+"""Wakes the subscriptions that sleep on some queues; ``queues`` is a subselect of their names."""
 
 FALL_ASLEEP = f"""
     INSERT INTO celeriac_sleeper (queue, process, channel, until)

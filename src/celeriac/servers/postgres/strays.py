@@ -1,9 +1,9 @@
-"""Messages that were taken by a statement whose answer was lost with the connection, or with who waited for it.
+"""Messages taken by a statement whose answer was lost: its connection was cut, or the waiting call was cancelled.
 
-Rules: such a message bears the number of this process, so no other process takes it while this one lives, and nobody
-here has it. So for a while after a take without an answer, what bears our number and is not held is put back as it
-was. A take of ours may not be under way meanwhile. The server may run a statement after its connection was cut: hence
-the while.
+Rules: such a message bears the number of this process, so no other process takes it while this one lives, and no
+subscription here has it. So for a while after a take without an answer, what bears our number and is not held is put
+back as it was. A take of ours may not be under way meanwhile. The server may run a statement after its connection was
+cut: hence the while.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class PostgresTaker:
         asked = clock.monotonic()
         if asked >= self._looked_at + _FROM_THE_BEGINNING:
             self._looked_at = asked
-            if ahead or not now:  # who sleeps looks by itself
+            if ahead or not now:  # a subscription that sleeps looks by itself
                 await self._queues.look(())
         if self._is_time(asked):
             self._begun_at = clock.monotonic()

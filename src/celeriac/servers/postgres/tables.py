@@ -63,7 +63,7 @@ BEGIN
     END IF;
 END $$;
 
--- Who waits for which result, and the channel to tell it through.
+-- The waits for results, each with the channel of the process that waits.
 CREATE UNLOGGED TABLE celeriac_waiting (
     task_id text NOT NULL,
     channel text NOT NULL,
@@ -144,7 +144,7 @@ CREATE INDEX celeriac_message_owner ON celeriac_message (owner) WHERE owner IS N
 CREATE SEQUENCE celeriac_owner_number AS integer CYCLE;
 CREATE TABLE celeriac_owner (id integer PRIMARY KEY);
 
--- Who sleeps until a queue gets a message, and the channel to wake it through.
+-- The subscriptions that sleep until a queue gets a message, each with the channel that wakes it.
 CREATE UNLOGGED TABLE celeriac_sleeper (
     queue text NOT NULL,
     process text NOT NULL,
@@ -197,7 +197,7 @@ CREATE TABLE celeriac_failed (
 CREATE INDEX celeriac_failed_task ON celeriac_failed (task);
 """
 
-# Answers to who asked, and until when an owner counts that can hold no lock, behind a pooler.
+# Answers to questions; and, behind a pooler, until when an owner counts, since it can hold no lock there.
 _ANSWERS = """
 CREATE UNLOGGED TABLE celeriac_reply (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

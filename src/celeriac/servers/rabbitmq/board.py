@@ -1,7 +1,7 @@
 """The board of RabbitMQ, which keeps no values: sets, as the entries of the ledger add up to them, and leases.
 
 Rules: processes that read the same entries, in whatever order and however often, know the same: the latest change of a
-member counts, by the clocks of those who wrote them, and the revision is the sum of the entries' numbers. A lease is a
+member counts, by the clocks of their writers, and the revision is the sum of the entries' numbers. A lease is a
 queue that is exclusive to one connection; RabbitMQ deletes it with the connection, or when it is not declared again
 in time.
 """

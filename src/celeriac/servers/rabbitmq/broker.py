@@ -220,7 +220,7 @@ class AmqpBroker:
 
     @property
     def board(self) -> AmqpBoard:
-        """What all who use the broker share."""
+        """The link that all parts of the broker share."""
         return self._board
 
     @property

@@ -110,7 +110,7 @@ class Dispatcher:
         await self._start_delay(await self._link.publisher(), message, queue, until, due)
 
     async def _start(self, publisher: Publisher, message: _Ready) -> asyncio.Future[None]:
-        """Return when the message is on its way; the future tells of its arrival."""
+        """Return when the message is on its way; the future is done at its arrival."""
         route = message.route
         queue = _queue_of(route)
         if queue is not None:

@@ -52,7 +52,7 @@ _MOST_STEPS = 10_000
 class Change(msgspec.Struct, array_like=True):
     """A change of a board's sets of one name: members to add, or to remove.
 
-    :param at: seconds since the epoch, by the clock of who writes it.
+    :param at: seconds since the epoch, by the clock of the process that writes it.
     """
 
     name: str

@@ -90,7 +90,7 @@ class Topology:
     """What this process knows to be declared.
 
     :param options: of single queues, by name; the others are declared as the URL says.
-    :param on_new: told of each queue that was made here.
+    :param on_new: called for each queue that was made here.
     :ivar soon: exchange and queue of delays under a second, which kombu does not know.
     :ivar delaying: the queues of delays, the shortest first.
     """

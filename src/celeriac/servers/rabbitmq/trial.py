@@ -118,7 +118,7 @@ async def examine_results(link: Link, queue: str, *, stored_there: bool) -> list
     """Return what does not work with results. Raises ``Refused`` where no result can leave.
 
     :param queue: a name as queues of results have it.
-    :param stored_there: each result has such a queue, which is made by who stores it; else by who waits.
+    :param stored_there: each result has such a queue, which the storing process makes; else the waiting one does.
     """
     rights = _Rights(link)
     lacking = await rights.lacking_for_sending()

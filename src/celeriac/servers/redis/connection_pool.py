@@ -63,7 +63,7 @@ class ConnectionPool:
         return self._sentinel.sentinels if self._sentinel is not None else ()
 
     def open(self, user: object, database: int) -> Any:
-        """Return the driver of a database, for a user who will say ``close``. Raises ``Unfit``."""
+        """Return the driver of a database, for a user that will call ``close``. Raises ``Unfit``."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None:

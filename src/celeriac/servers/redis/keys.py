@@ -22,7 +22,7 @@ def set_key(prefix: str, name: str, kind: str) -> str:
 
 
 def revision_key(prefix: str, name: str) -> str:
-    """Return what tells the revision of a board's sets of one name."""
+    """Return the key that holds the revision of a board's sets of one name."""
     return f"{prefix}celeriac.{name}.revision"
 
 

@@ -188,7 +188,9 @@ class Listener:
             if not new:
                 return
             confirmed = self._confirmed = asyncio.get_running_loop().create_future()
-            confirmed.add_done_callback(_ignore)  # who is cut off while writing waits for it no more
+            confirmed.add_done_callback(
+                _ignore
+            )  # a caller that was cancelled while it wrote no longer waits for it
             self._unconfirmed = len(new)
             self._subscribed.update(new)
             await line.send("SUBSCRIBE", *new)

@@ -20,7 +20,7 @@ from celeriac.servers.redis.link import Line, Link
 from celeriac.servers.redis.tracking import TrackingLine
 
 CHANGES = "__redis__:invalidate"
-"""The channel on which the server tells of changed keys in protocol 2."""
+"""The channel on which the server names changed keys in protocol 2."""
 
 _SILENCE = 10.0
 """Seconds without a word after which the connection is asked whether it stands."""
@@ -116,7 +116,7 @@ class Pushes:
             await self._forget(listener)
 
     async def look(self, questions: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return the answers to commands that read; listeners are told once when what they read changes.
+        """Return the answers to commands that read; listeners get one notice when what they read changes.
 
         Only a listener that has joined may call this. A refused command's answer is the link's error. Raises the link's
         errors if the server does not push changes, and if the connection was cut.
@@ -153,7 +153,7 @@ class Pushes:
                 await line.send("PING")
 
     async def close(self) -> None:
-        """Close the connection; those who listen are told. Idempotent."""
+        """Close the connection; its listeners get an error. Idempotent."""
         if self._line is not None:
             await self._lose(self._line, self._away("its broker was closed"))
         await self._looking.close()

@@ -332,7 +332,7 @@ class _Reporter:
 
 
 def _wrap(link: socket.socket, host: str, options: dict[str, Any]) -> socket.socket:
-    import ssl  # half as much again as the rest of this process: only for who uses TLS
+    import ssl  # half as much again as the rest of this process: only where TLS is used
 
     context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -231,7 +231,7 @@ class RedisReceipt:
         await self._settler.unmark(_Unmarking(self.tag, verb, task, mark))
 
     def verb(self, kept: str | Failed | None) -> tuple[str | bytes, str]:
-        """Return how a script is told what becomes of the message, and the id of a failed task."""
+        """Return the argument of the script that says what becomes of the message, and the id of a failed task."""
         if isinstance(kept, Failed):
             return b"F" + head_of(self.queue, kept.reason), kept.id
         return ("ack" if kept is None else self.letter(kept)), ""

@@ -172,7 +172,7 @@ class Trial:
             raise type(error)(f"{error} (SUBSCRIBE, channel {channel!r})") from error
 
     async def _pushes(self, key: str) -> list[Finding]:
-        """Try whether the server tells of changes, which saves workers from polling."""
+        """Try whether the server pushes changes, which saves workers from polling."""
         why = ""
         pushes, told = Pushes(self._link), asyncio.Event()
         try:

@@ -160,7 +160,7 @@ class SqlChords:
 
 
 def _left(claimed_until: Any, now: float) -> float:
-    """Return for how many seconds a claim holds; what is no time, or one that is far, is no claim of ours."""
+    """Return for how many seconds a claim holds; 0 for a value that is no time or lies far ahead, which is none of ours."""
     return claimed_until - now if is_number(claimed_until) and claimed_until < now + 2 * _CLAIM else 0.0
 
 

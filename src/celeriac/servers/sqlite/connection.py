@@ -42,7 +42,7 @@ _ADVICE = {
 }
 
 _FORGET = "DELETE FROM celeriac_listener WHERE name = ?"
-_WHO_HEARS = """
+_LISTENERS_OF = """
 SELECT DISTINCT name FROM celeriac_listener
 WHERE topic IN (SELECT value FROM json_each(:topics)) AND name <> :own AND typeof(name) = 'text'"""
 
@@ -113,7 +113,7 @@ class FileConnection:
             return work(self._opened())
 
     def write(self, jobs: Sequence[Job]) -> list[Answer]:
-        """Do the jobs in one transaction and poke who listens; return an answer for each."""
+        """Do the jobs in one transaction and poke the listeners; return an answer for each."""
         try:
             with self._translated():
                 connection = self._opened()
@@ -214,14 +214,17 @@ class FileConnection:
 def _in_transaction(
     connection: sqlite3.Connection, jobs: Sequence[Job], own: str
 ) -> tuple[list[Answer], Collection[str]]:
-    """Do the jobs and commit; return their answers, and who is to be poked. Undo all and raise where that fails."""
+    """Do the jobs and commit; return their answers, and the names of the listeners to poke.
+
+    Undo all and raise where that fails.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
         if len(jobs) == 1:
             answers: list[Answer] = [(jobs[0].work(connection), None)]
         else:
             answers = [_in_savepoint(connection, job) for job in jobs]
-        names = _who_hears(connection, jobs, answers, own)
+        names = _listeners_of(connection, jobs, answers, own)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -243,7 +246,7 @@ def _in_savepoint(connection: sqlite3.Connection, job: Job) -> Answer:
     return answer
 
 
-def _who_hears(
+def _listeners_of(
     connection: sqlite3.Connection, jobs: Sequence[Job], answers: Sequence[Answer], own: str
 ) -> list[str]:
     topics: set[str] = set()
@@ -252,7 +255,7 @@ def _who_hears(
             topics.update(job.topics())
     if not topics:
         return []
-    return column(connection, _WHO_HEARS, {"topics": _as_json(sorted(topics)).decode(), "own": own})
+    return column(connection, _LISTENERS_OF, {"topics": _as_json(sorted(topics)).decode(), "own": own})
 
 
 def _run(connection: sqlite3.Connection, work: Work[None]) -> None:

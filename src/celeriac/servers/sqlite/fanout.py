@@ -1,4 +1,4 @@
-"""What is said to all who listen, in two tables of a SQLite file: one of the listeners, one of the messages.
+"""Fanout in two tables of a SQLite file: one of the listeners, one of the messages.
 
 Rules: each write deletes expired rows of both tables. Answers go the same way as questions.
 """
@@ -54,22 +54,22 @@ class SqliteBroadcasts:
             await self._file.link.check_size(len(frame), f"a message to {exchange.name}")
         topics: list[str] = []
 
-        def who(connection: sqlite3.Connection) -> int:
+        def count_listeners(connection: sqlite3.Connection) -> int:
             known = connection.execute(_WHO_LISTENS, {"exchange": exchange.name}).fetchall()
             return count_hearing([(listener, str(bound)) for listener, bound in known], exchange, key)
 
         def say(connection: sqlite3.Connection) -> int:
             now = self.clock.now()
             _sweep(connection, now)
-            hearing = who(connection)
+            hearing = count_listeners(connection)
             if hearing:
                 facts = {"exchange": exchange.name, "key": key, "expires": now + keep, "frame": frame}
                 connection.execute(_SAY, facts)
                 topics.extend(_topics([exchange.name]))
             return hearing
 
-        # Heartbeats are mostly heard by nobody, and need no transaction.
-        if not await self._file.link.read(who):
+        # Most heartbeats have no listener, and need no transaction.
+        if not await self._file.link.read(count_listeners):
             return 0
         count = await self._file.link.write(say, lambda: topics)
         self._file.ring(topics)

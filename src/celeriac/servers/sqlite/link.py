@@ -75,9 +75,9 @@ class SqliteLink:
         self._file.require(schema)
 
     async def write(self, work: Work[T], topics: Topics | None = None) -> T:
-        """Do the work in a transaction, which others may share, then wake those who listen for the topics.
+        """Do the work in a transaction, which others may share, then wake the listeners of the topics.
 
-        :param topics: asked for when the work is done.
+        :param topics: called when the work is done.
         """
         done: T = await self._thread.do(Job(work, topics))
         return done

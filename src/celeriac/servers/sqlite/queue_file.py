@@ -174,7 +174,7 @@ class QueueFile:
         await self._settle(settlements)
 
     async def revived(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run the job on queues that are up to date; wake who waits for those that got something by that."""
+        """Run the job on queues that are up to date; wake the subscriptions of those that got messages."""
         changed: set[str] = set()
 
         def whole(connection: sqlite3.Connection) -> T:

@@ -79,7 +79,7 @@ class ResultRows:
             connection.execute(_DELETE_OLD_GROUPS, {"limit": limit})
 
     def read(self, connection: sqlite3.Connection, task_ids: Sequence[str]) -> dict[str, Row]:
-        """Return the rows that are there, by the ids of their tasks."""
+        """Return the rows that are there, by task id."""
         rows: dict[str, Row] = {}
         for start in range(0, len(task_ids), _IDS):
             ids = _json(task_ids[start : start + _IDS])

@@ -49,7 +49,7 @@ class SqliteSettlements:
         return await land(landing, rows, messages, self._land)
 
     async def drain(self) -> None:
-        """Return when everything asked for so far was answered."""
+        """Return when every call so far was answered."""
         await self._land.drain()
 
     async def _land_all(self, endings: Sequence[Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:

@@ -162,7 +162,7 @@ class Announcer(Listener):
             self._sender.put(TaskRejected(self._clock.forward(), now, id, True))
 
     def _tells(self, message: TaskMessage) -> bool:
-        """Whether events tell of this message: somebody wants to know, it has an id, and its task wants events."""
+        """Whether this message has events: a monitor listens, the message has an id, and its task sends events."""
         if not (self.enabled and self._sender.wanted and message.id):
             return False
         task = self._tasks.get(message.task)

@@ -21,7 +21,7 @@ from celeriac.worker.logical_clock import LogicalClock
 
 
 class Events(Listener):
-    """Starts and ends what tells monitors of a worker, and switches it on and off.
+    """Starts and ends the events of a worker, and switches them on and off.
 
     :param task_events: whether the group ``task`` is on.
     :param heartbeats: whether the group ``worker`` is on.
@@ -88,7 +88,7 @@ class Events(Listener):
 
     @property
     def sent(self) -> int:
-        """Events that reached somebody."""
+        """Events that reached a monitor."""
         return self._sender.sent
 
     @property
@@ -97,7 +97,7 @@ class Events(Listener):
         return self._sender.dropped
 
     def numbers(self) -> dict[str, Any]:
-        """Return what ``inspect stats`` tells of the events."""
+        """Return the part of ``inspect stats`` about the events."""
         sender = self._sender
         return {
             "enabled": self.announcer.enabled,

@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._read(self._unread + data if self._unread else data)
-        except Exception as error:  # noqa: BLE001 - else asyncio closes the socket, and no channel is told why
+        except Exception as error:  # noqa: BLE001 - else asyncio closes the socket, and no channel gets the reason
             self._end(Unavailable(f"what the server sent cannot be read: {error!r}"))
 
     def _read(self, data: bytes) -> None:

@@ -101,7 +101,7 @@ class Processes:
 
     @property
     def children(self) -> Processes:
-        """Its child processes: the pool itself knows them."""
+        """Its child processes, which only the pool can count."""
         return self
 
     @property
