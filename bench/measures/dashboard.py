@@ -16,12 +16,12 @@ from bench.ground import Ground
 from bench.plan import Plan
 from bench.rows import Row, at_least, at_most
 from celeriac import Celeriac
+from celeriac.contracts.set_aside import Failed
 from celeriac.monitor.actions import Actions
 from celeriac.monitor.filters import Filter
 from celeriac.monitor.history import History
 from celeriac.monitor.masking import Mask
 from celeriac.monitor.monitor import Monitor
-from celeriac.set_aside import Failed
 from celeriac.web.dashboard import Dashboard, Settings
 from celeriac.wire.envelope import Envelope, Route
 

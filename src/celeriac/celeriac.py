@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from celeriac.backend import Backend
 from celeriac.beat.declaring import EntryKeywords
 from celeriac.beat.lifespan import with_ticking
 from celeriac.beat.schedules import Schedules
-from celeriac.broker import Broker
 from celeriac.client.app import App
 from celeriac.client.blocking import BACKGROUND
 from celeriac.client.connections import RunBlocking
 from celeriac.client.send_listeners import SendListener
 from celeriac.client.task import Task
 from celeriac.clock import Clock
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
 from celeriac.errors import BackendError, BrokerError, ConfigError, ResultTimeout
 from celeriac.metrics.app_metrics import AppMetrics
 from celeriac.metrics.exposition import Exposition

@@ -11,7 +11,7 @@ import pytest
 
 import amqp
 from celeriac import Celeriac
-from celeriac.broker import Broker
+from celeriac.contracts.broker import Broker
 from celeriac.errors import TaskRevoked, WorkerLost
 from celeriac.testing.steps import envelope_of, numbered, publish_numbers, soon, take_all, take_some
 from celeriac.wire.envelope import Route

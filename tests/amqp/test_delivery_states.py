@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from celeriac.broker import Delivery
+from celeriac.contracts.broker import Delivery
 from celeriac.errors import DeliveryLost
 from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.servers.rabbitmq.delivery import TABLE, AmqpReceipt, Event, State

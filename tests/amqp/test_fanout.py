@@ -10,7 +10,7 @@ import kombu
 import kombu.pidbox
 import pytest
 
-from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError
 from celeriac.wire.envelope import Envelope
 from tests.amqp.conftest import MakeBroker

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from celeriac import Celeriac
-from celeriac.broker import Broker
+from celeriac.contracts.broker import Broker
 from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.servers.rabbitmq.orphans import NoticeTimes
 from celeriac.testing.steps import soon

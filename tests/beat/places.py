@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from celeriac import Celeriac
-from celeriac.board import Tenure
 from celeriac.client.periodic import SLOT_HEADER
 from celeriac.clock import SystemClock
+from celeriac.contracts.board import Tenure
 
 PATIENCE = 45.0
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from celeriac.broker import Subscription
+from celeriac.contracts.broker import Subscription
 from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.url import parse_postgres_url

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from celeriac import Celeriac
-from celeriac.set_aside import Failed
+from celeriac.contracts.set_aside import Failed
 from tests.cli.project import Project
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from celeriac import Celeriac
 from celeriac.beat.entry import Entry, write_entry
-from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.schedule.interval import Interval
 from celeriac.wire.content import Codecs
 from celeriac.wire.control import read_request

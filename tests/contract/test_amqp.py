@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 
 import amqp
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.set_aside import Cap
 from celeriac.servers.rabbitmq import AmqpBroker
-from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BrokerContract,
     FailedContract,

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.set_aside import Cap
 from celeriac.servers.memory.broker import MemoryBroker, _Message
 from celeriac.servers.memory.results import MemoryBackend
-from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,

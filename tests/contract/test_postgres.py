@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.set_aside import Cap
 from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.url import parse_postgres_url
-from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,

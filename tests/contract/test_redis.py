@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.set_aside import Cap
 from celeriac.servers.redis import RedisBackend, RedisBroker
-from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.set_aside import Cap
 from celeriac.servers.sqlite import SqlBackend, SqliteBroker
-from celeriac.set_aside import Cap
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,

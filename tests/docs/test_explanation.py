@@ -6,7 +6,7 @@ import re
 import pytest
 
 from celeriac import Celeriac
-from celeriac.backend import EncodedResult
+from celeriac.contracts.backend import EncodedResult
 from celeriac.servers.memory.broker import MemoryBroker
 from celeriac.servers.memory.results import MemoryBackend
 from celeriac.wire.content import Codecs

@@ -158,6 +158,10 @@ def present(modules: Iterable[str]) -> set[str]:
     return {name for name in modules if (package / name).exists() or (package / f"{name}.py").exists()}
 
 
+def test_the_root_of_the_package_has_at_most_twelve_modules():
+    assert len(list((ROOT / "src" / "celeriac").glob("*.py"))) <= 12
+
+
 def test_every_file_of_the_straight_line_is_there():
     files = re.findall(r"^\| \d \| `([^`]+)`", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     assert len(files) == 7

@@ -1,9 +1,9 @@
 """A real broker and a real result store, as an app opens them."""
 
-from celeriac.backend import Backend
-from celeriac.broker import Broker
 from celeriac.clock import SystemClock
-from celeriac.server import Terms
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
+from celeriac.contracts.server import Terms
 from celeriac.servers.urls import broker_server, result_server
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs

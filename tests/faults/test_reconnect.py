@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from celeriac import Celeriac, Result
-from celeriac.backend import Backend
-from celeriac.broker import Broker
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
 from celeriac.errors import BackendUnavailable, BrokerUnavailable
 from celeriac.servers.redis import RedisBroker
 from celeriac.servers.redis.connection_pool import ConnectionPool

@@ -11,7 +11,7 @@ import pytest
 
 import amqp
 from celeriac import Celeriac
-from celeriac.broker import Exchange
+from celeriac.contracts.fanout import Exchange
 from celeriac.wire.envelope import Envelope
 from celeriac.worker.panel import ALIASES, CONTROL, INSPECT
 from tests.amqp.forging import Forger

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from celeriac import Celeriac
-from celeriac.broker import QueueState, Survey
+from celeriac.contracts.broker import QueueState, Survey
 from celeriac.metrics.app_metrics import AppMetrics
 from celeriac.metrics.following import WorkerFollowing
 from celeriac.metrics.queues import QueueReader

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.monitor.again import RETRY_OF, Arguments, Refused, renewed
-from celeriac.set_aside import DeadLetter
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.task import TaskMessage, decode, encode

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from celeriac import Celeriac
+from celeriac.contracts.set_aside import Cap, Failed
 from celeriac.monitor.again import Refused, send_again
 from celeriac.servers.redis import RedisBroker
-from celeriac.set_aside import Cap, Failed
 from celeriac.wire.envelope import Unreadable
 from tests.redis.messages import message, route
 from tests.servers import RedisServer

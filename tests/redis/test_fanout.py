@@ -12,7 +12,7 @@ import kombu.pidbox
 import pytest
 
 from celeriac import Celeriac
-from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, ConfigError
 from celeriac.servers.redis.url import parse_redis_url
 from celeriac.wire.envelope import Envelope

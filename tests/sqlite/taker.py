@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from celeriac.broker import Delivery
+from celeriac.contracts.broker import Delivery
 from celeriac.servers.sqlite import SqliteBroker
 from celeriac.wire.envelope import Envelope, Route
 

@@ -5,7 +5,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.servers.sqlite import SqliteBroker
 from celeriac.testing.clock import ManualClock
 from celeriac.testing.steps import number_in, numbered, soon

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
+from celeriac.contracts.server import Landing
 from celeriac.errors import BrokerError
-from celeriac.server import Landing
 from celeriac.servers.sqlite import SqlBackend
 from celeriac.testing.steps import publish_numbers, take_all
 from celeriac.wire.content import Codecs

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
-from celeriac.broker import Subscription
 from celeriac.client.revocations import Revocations
+from celeriac.contracts.broker import Subscription
 from celeriac.servers.sqlite import SqliteBroker
 from celeriac.testing.steps import number_in, publish_numbers
 from celeriac.wire.envelope import Envelope, Route

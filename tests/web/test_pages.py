@@ -10,9 +10,9 @@ from pathlib import Path
 from celery import Celery, chord, signature
 
 from celeriac import Celeriac
+from celeriac.contracts.set_aside import Failed
 from celeriac.monitor.again import RETRY_OF
 from celeriac.monitor.masking import HIDDEN
-from celeriac.set_aside import Failed
 from celeriac.web.pages import PAGES
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.task import TaskMessage, decode

@@ -1,7 +1,7 @@
 """The dead letters of one test, where the server is shared."""
 
 from celeriac import Celeriac
-from celeriac.set_aside import DeadLetter
+from celeriac.contracts.set_aside import DeadLetter
 
 
 async def letters_of(app: Celeriac) -> list[DeadLetter]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac, Context, Retry
-from celeriac.broker import Exchange
 from celeriac.client.event_reader import EventStream
 from celeriac.client.event_sender import EventSender
+from celeriac.contracts.fanout import Exchange
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.event import EVENTS, Event, EventWriter, TaskStarted

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac, Context, Retry, TaskError
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.monitor.again import RETRY_OF, Arguments, Refused, send_again
-from celeriac.set_aside import DeadLetter
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.task import TaskMessage, decode
 

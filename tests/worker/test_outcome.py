@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from celeriac import Retry
-from celeriac.backend import EncodedResult
+from celeriac.contracts.backend import EncodedResult
 from celeriac.errors import EncodeError, Ignore, Reject, RetryRequested
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, RETRY, SUCCESS, ResultRecord

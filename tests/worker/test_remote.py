@@ -17,7 +17,7 @@ import celery
 import pytest
 
 from celeriac import Celeriac
-from celeriac.broker import Exchange, ReplyTo
+from celeriac.contracts.fanout import Exchange, ReplyTo
 from celeriac.errors import TaskRevoked
 from celeriac.wire.envelope import Envelope
 from celeriac.worker.panel import ALIASES, INSPECT

@@ -13,7 +13,7 @@ import celery
 import pytest
 
 from celeriac import Celeriac
-from celeriac.broker import Binding, Exchange
+from celeriac.contracts.fanout import Binding, Exchange
 from celeriac.errors import TaskRevoked
 from celeriac.wire.event import read_events
 from tests.interop.celery_worker import CeleryWorker

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 import msgspec
 
 from celeriac.beat.entry import Entry
-from celeriac.board import SLOT_KEPT
+from celeriac.contracts.board import SLOT_KEPT
 from celeriac.schedule.slots import jitter_of, latest_slots
 
 MOST = 1000

@@ -9,7 +9,7 @@ import msgspec
 from celeriac.beat.entry import Entry, slot_key
 from celeriac.beat.kept import Kept
 from celeriac.beat.source import Source, SourceTaken
-from celeriac.broker import Beat
+from celeriac.contracts.broker import Beat
 
 logger = logging.getLogger("celeriac.beat")
 

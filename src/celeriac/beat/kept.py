@@ -11,11 +11,12 @@ from contextlib import suppress
 
 import msgspec
 
-from celeriac import board
 from celeriac.beat.entry import Entry, newest, read_entry, write_entry
 from celeriac.beat.slot_clock import SlotClock
-from celeriac.board import SLOT_AHEAD, Sets
-from celeriac.broker import Broker, Exchange
+from celeriac.contracts import board
+from celeriac.contracts.board import SLOT_AHEAD, Sets
+from celeriac.contracts.broker import Broker
+from celeriac.contracts.fanout import Exchange
 from celeriac.errors import BrokerError
 from celeriac.wire.envelope import Envelope
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from celeriac.backend import Backend
-from celeriac.board import Board, Leases, Slots
-from celeriac.broker import Beat, Broker
 from celeriac.client.connections import Connections
 from celeriac.client.periodic import RunMarks, beat_board, run_marks, shared_results
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.board import Board, Leases, Slots
+from celeriac.contracts.broker import Beat, Broker
 from celeriac.errors import ConfigError
 from celeriac.wire.envelope import Envelope, Route
 
@@ -67,7 +67,7 @@ class CopyingBeat:
         self._slots = slots
 
     async def tick(self, entry: str, slot: float, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        """See ``celeriac.broker.Beat``."""
+        """See ``celeriac.contracts.broker.Beat``."""
         if (await self._slots.last([entry])).get(entry, slot - 1) >= slot:
             return False
         if messages:
@@ -75,7 +75,7 @@ class CopyingBeat:
         return await self._slots.advance(entry, slot)
 
     async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
-        """See ``celeriac.broker.Beat``."""
+        """See ``celeriac.contracts.broker.Beat``."""
         return await self._slots.last(entries)
 
 
@@ -87,7 +87,7 @@ class LoneBeat:
         self._last: dict[str, float] = {}
 
     async def tick(self, entry: str, slot: float, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        """See ``celeriac.broker.Beat``."""
+        """See ``celeriac.contracts.broker.Beat``."""
         if self._last.get(entry, slot - 1) >= slot:
             return False
         if messages:
@@ -96,5 +96,5 @@ class LoneBeat:
         return True
 
     async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
-        """See ``celeriac.broker.Beat``."""
+        """See ``celeriac.contracts.broker.Beat``."""
         return {entry: self._last[entry] for entry in entries if entry in self._last}

@@ -19,9 +19,9 @@ from celeriac.beat.places import places_of
 from celeriac.beat.slot_clock import SlotClock
 from celeriac.beat.source import Source, SourceTaken
 from celeriac.beat.ticking import Arguments, Ticking, Undeclared
-from celeriac.broker import Binding
 from celeriac.client.app import App
 from celeriac.clock import set_within
+from celeriac.contracts.fanout import Binding
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.retry import Backoff
 from celeriac.wire.envelope import Envelope

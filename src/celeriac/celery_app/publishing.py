@@ -12,12 +12,12 @@ from typing import Any
 
 from celery import Celery
 
-from celeriac.broker import Broker
 from celeriac.canvas.budget import Budget
 from celeriac.canvas.launch import FollowUp
 from celeriac.celery_app.writing import keeping
 from celeriac.client.publisher import Publisher
 from celeriac.clock import Clock
+from celeriac.contracts.broker import Broker
 from celeriac.routing import SendOptions
 from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from celery import Celery
 from celery.app.task import Context as Request
 
-from celeriac.backend import Claim, EncodedPart, EncodedResult, PartValue, Replies, Standing
-from celeriac.board import Board
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.backend import Claim, EncodedPart, EncodedResult, PartValue, Replies, Standing
+from celeriac.contracts.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError, EncodeError, Finding
 from celeriac.servers.url_parts import take_apart
 from celeriac.wire.failure import describe, read_failure, rebuild
@@ -45,7 +45,7 @@ _OUTAGES = (
 
 
 class CeleryResults:
-    """A result store of Celery's; see ``celeriac.backend.Backend``. It may be used by any event loop."""
+    """A result store of Celery's; see ``celeriac.contracts.backend.Backend``. It may be used by any event loop."""
 
     board: Board | None = None
     replies: Replies | None = None

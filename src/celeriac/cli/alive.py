@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from celeriac.broker import Broker
 from celeriac.cli.check import Check
 from celeriac.cli.takers import DEADLINE, Takers, asked_takers, counted_takers
 from celeriac.client.app import App
+from celeriac.contracts.broker import Broker
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.wire.preview import counted
 

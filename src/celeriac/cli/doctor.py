@@ -13,8 +13,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from celeriac.backend import Backend
-from celeriac.broker import Broker
 from celeriac.cli.alive import worker_checks
 from celeriac.cli.check import Check
 from celeriac.cli.console import say, say_lines, styled
@@ -25,6 +23,8 @@ from celeriac.cli.places import absolute_file, backend_place, broker_place
 from celeriac.cli.source import Source, takes_source, typed
 from celeriac.client.app import App
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
 from celeriac.errors import (
     BackendUnavailable,
     BrokerError,

@@ -18,8 +18,8 @@ from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.monitor.again import Arguments
-from celeriac.set_aside import DeadLetter
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.task import TaskMessage, decode
 

@@ -9,7 +9,7 @@ from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.loading import load, run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
-from celeriac.server import Migrating
+from celeriac.contracts.server import Migrating
 
 
 @click.command(short_help="Make or update the tables in PostgreSQL, or print them.")

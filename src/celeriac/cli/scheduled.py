@@ -10,7 +10,6 @@ from typing import Any
 import click
 import msgspec
 
-from celeriac.broker import Parked
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed
 from celeriac.cli.loading import load_existing, run_with
@@ -19,6 +18,7 @@ from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
+from celeriac.contracts.broker import Parked
 from celeriac.wire.preview import counted
 
 PAGE = 500

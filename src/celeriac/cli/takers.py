@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from celeriac.broker import CountsTakers
 from celeriac.client.app import App
+from celeriac.contracts.broker import CountsTakers
 from celeriac.errors import BrokerError, BrokerUnavailable, ConfigError
 from celeriac.wire.preview import counted
 

@@ -12,8 +12,6 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, 
 
 import msgspec
 
-from celeriac.backend import Backend
-from celeriac.broker import Broker
 from celeriac.canvas.nodes import Node, Signature
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.client.control import Control
@@ -41,10 +39,12 @@ from celeriac.client.task import (
 from celeriac.client.transactional import Transactional
 from celeriac.clock import Clock, SystemClock
 from celeriac.context import Context
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
+from celeriac.contracts.server import Terms
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.porting import APP, explains
 from celeriac.routing import SendOptions, send_options
-from celeriac.server import Terms
 from celeriac.settings import Settings, settings_from
 from celeriac.wire.content import Codecs
 

@@ -17,14 +17,14 @@ from weakref import WeakKeyDictionary, WeakSet, finalize
 
 import msgspec
 
-from celeriac.backend import Backend
-from celeriac.board import Board
-from celeriac.broker import Broker
 from celeriac.client.pausing import Pauses
 from celeriac.client.publisher import Publisher
 from celeriac.client.requests import Requests
 from celeriac.client.revocations import Revocations
-from celeriac.server import Server, Settlements
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.board import Board
+from celeriac.contracts.broker import Broker
+from celeriac.contracts.server import Server, Settlements
 
 T = TypeVar("T")
 

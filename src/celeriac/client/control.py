@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from celeriac.broker import Answers, Fanout, ReplyTo
 from celeriac.client.connections import ConnectionTable, RunBlocking
 from celeriac.client.requests import Requests
 from celeriac.clock import Clock
+from celeriac.contracts.fanout import Answers, Fanout, ReplyTo
 from celeriac.errors import ConfigError, WireError
 from celeriac.quantities import SECONDS, require
 from celeriac.wire.content import Codecs

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from celeriac.backend import Backend
-from celeriac.broker import Broker
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
 from celeriac.errors import ConfigError
 from celeriac.servers.url_parts import scheme_of
 from celeriac.servers.urls import OpenServer

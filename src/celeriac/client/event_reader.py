@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
-from celeriac.broker import Binding, Exchange, Listening
 from celeriac.client.connections import ConnectionTable
 from celeriac.client.control import Control
+from celeriac.contracts.fanout import Binding, Exchange, Listening
 from celeriac.errors import BrokerError, ConfigError
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs

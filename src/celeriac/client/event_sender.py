@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from time import monotonic
 
-from celeriac.broker import Exchange, Fanout
+from celeriac.contracts.fanout import Exchange, Fanout
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.retry import Backoff
 from celeriac.wire.envelope import Envelope

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from celeriac.backend import Backend
-from celeriac.broker import Broker
 from celeriac.client.connections import Connections
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES, Said
 from celeriac.client.publisher import Publisher
 from celeriac.client.requests import Requests
 from celeriac.client.send_listeners import SendListeners
-from celeriac.server import OnServer, Server, Settling, Terms
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
+from celeriac.contracts.server import OnServer, Server, Settling, Terms
 from celeriac.servers.urls import OpenServer, broker_server, result_server
 
 

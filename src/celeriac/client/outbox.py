@@ -20,11 +20,11 @@ from celeriac.client.result import Result
 from celeriac.client.result_store import ResultStore
 from celeriac.client.revoking import revoke
 from celeriac.context import CURRENT
+from celeriac.contracts.transactions import Statement
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import NO_OPTIONS, Link, Routes, SendOptions
 from celeriac.servers.within import Caller
 from celeriac.settings import Settings
-from celeriac.transactions import Statement
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Collection
 
-from celeriac.backend import Backend
+from celeriac.contracts.backend import Backend
 from celeriac.errors import BackendUnavailable
 from celeriac.retry import Backoff
 from celeriac.wire.result import ResultRecord

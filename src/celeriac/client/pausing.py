@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celeriac.board import Sets
+from celeriac.contracts.board import Sets
 
 if TYPE_CHECKING:
     from celeriac.client.control import Control

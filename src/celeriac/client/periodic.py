@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celeriac.board import Board, Mark, Marks
 from celeriac.client.connections import Connections
+from celeriac.contracts.board import Board, Mark, Marks
 from celeriac.servers.memory.results import MemoryBackend
 
 ENTRY_HEADER, SLOT_HEADER, ALONE_HEADER = "celeriac_entry", "celeriac_slot", "celeriac_alone"

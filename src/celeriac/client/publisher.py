@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from celeriac.broker import Broker
 from celeriac.canvas.budget import Budget
 from celeriac.canvas.launch import FollowUp
 from celeriac.client.send_listeners import Outgoing, SendListeners
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.broker import Broker
 from celeriac.errors import BrokerUnavailable, EncodeError
 from celeriac.routing import NO_OPTIONS, SendOptions, route
 from celeriac.settings import Settings

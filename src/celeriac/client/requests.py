@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from celeriac.broker import Exchange, Fanout
+from celeriac.contracts.fanout import Exchange, Fanout
 from celeriac.errors import BrokerError, EncodeError
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs

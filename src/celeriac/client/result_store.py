@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from celeriac.backend import Backend
 from celeriac.client.connections import ConnectionTable, RunBlocking
 from celeriac.client.outlasting import Outages, Outlasting
+from celeriac.contracts.backend import Backend
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import REVOKED, Board
-from celeriac.broker import Schedule
+from celeriac.contracts.board import REVOKED, Board
+from celeriac.contracts.broker import Schedule
 from celeriac.wire.task import TaskMessage
 
 _IDS, _ROOTS, _TERMINATE, _STAMPS = KINDS = ("ids", "roots", "terminate", "stamps")

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from celeriac.backend import Backend
 from celeriac.client.connections import Connections
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.backend import Backend
 from celeriac.errors import ResultMissing, TaskRevoked
 from celeriac.quantities import SECONDS, require
 from celeriac.wire.failure import describe

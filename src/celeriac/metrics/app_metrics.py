@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from celeriac.broker import Broker
 from celeriac.client.connections import RunBlocking
+from celeriac.contracts.broker import Broker
 from celeriac.metrics.exposition import Exposition
 from celeriac.metrics.process import ProcessMetrics
 from celeriac.metrics.queues import BrokerNumbers, QueueReader

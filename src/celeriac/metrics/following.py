@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from celeriac.broker import Broker, Leasing, Surveyed
+from celeriac.contracts.broker import Broker, Leasing, Surveyed
 from celeriac.worker.listeners import Listener, Made
 
 

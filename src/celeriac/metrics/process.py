@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from celeriac.broker import Broker
 from celeriac.client.send_listeners import SendListener
 from celeriac.clock import Clock
+from celeriac.contracts.broker import Broker
 from celeriac.metrics.counts import SeriesTable, Snapshot, WorkerState
 from celeriac.metrics.following import WorkerFollowing
 from celeriac.metrics.listening import SendCounting, TaskCounting

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from celeriac.broker import Broker, QueueState, Survey, Surveyed
+from celeriac.contracts.broker import Broker, QueueState, Survey, Surveyed
 from celeriac.errors import CeleriacError
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.waiting import waits_since

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from celeriac.backend import Backend
-from celeriac.broker import Broker
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
 from celeriac.errors import CeleriacError
 from celeriac.probes.health import Pulse
 from celeriac.servers.disabled import DisabledBackend

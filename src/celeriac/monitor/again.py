@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from celeriac.broker import Broker
 from celeriac.client.app import App
+from celeriac.contracts.broker import Broker
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.errors import CeleriacError
-from celeriac.set_aside import DeadLetter
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import DELIVERIES_HEADER

@@ -6,8 +6,8 @@ Rules: an open page asks again and again, and a broker may have to look through 
 
 from __future__ import annotations
 
-from celeriac.broker import Broker
 from celeriac.clock import Clock
+from celeriac.contracts.broker import Broker
 from celeriac.monitor.again import kept_message
 from celeriac.wire.content import Codecs
 from celeriac.wire.task import TaskMessage

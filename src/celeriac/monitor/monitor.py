@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from celeriac.broker import Binding, Exchange
 from celeriac.client.app import App
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.fanout import Binding, Exchange
 from celeriac.errors import CeleriacError
 from celeriac.monitor.actions import Lately
 from celeriac.monitor.fleet import Fleet

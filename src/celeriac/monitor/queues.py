@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from celeriac.broker import Broker, QueueState, Survey, Surveyed
 from celeriac.client.pausing import Pauses
 from celeriac.clock import Clock
+from celeriac.contracts.broker import Broker, QueueState, Survey, Surveyed
 from celeriac.wire.waiting import waits_since
 
 FRESH = 1.0

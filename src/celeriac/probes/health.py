@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic
 
-from celeriac.broker import Broker
+from celeriac.contracts.broker import Broker
 from celeriac.probes.asking import Asking
 from celeriac.probes.facts import Facts, Verdict
 from celeriac.quantities import SECONDS, require

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celeriac.backend import PartValue
+from celeriac.contracts.backend import PartValue
 from celeriac.errors import BackendError, WireError
 from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure, read_failure

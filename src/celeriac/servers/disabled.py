@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
-from celeriac.backend import ChordStore, EncodedResult, Replies
-from celeriac.board import Board
+from celeriac.contracts.backend import ChordStore, EncodedResult, Replies
+from celeriac.contracts.board import Board
+from celeriac.contracts.server import Terms
 from celeriac.errors import ConfigError, Finding, ResultMissing
-from celeriac.server import Terms
 from celeriac.servers.url_parts import scheme_of
 from celeriac.wire.result import ResultRecord
 
@@ -54,7 +54,7 @@ def _refuse(task_ids: Collection[str]) -> NoReturn:
 
 
 class DisabledServer:
-    """See ``celeriac.server.Server``."""
+    """See ``celeriac.contracts.server.Server``."""
 
     @property
     def broker(self) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.wire.envelope import Envelope, Unreadable
 
 MOST = 10_000

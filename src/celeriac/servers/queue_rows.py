@@ -12,9 +12,9 @@ from typing import Literal
 
 import msgspec
 
-from celeriac.board import Mark
+from celeriac.contracts.board import Mark
+from celeriac.contracts.set_aside import Failed
 from celeriac.errors import DeliveryLost, EncodeError
-from celeriac.set_aside import Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY, is_text

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from celeriac.broker import Delivery
+from celeriac.contracts.broker import Delivery
 from celeriac.errors import BrokerError
 from celeriac.servers.pace import Pace
 

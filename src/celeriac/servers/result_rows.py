@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.backend import EncodedResult
+from celeriac.contracts.backend import EncodedResult
 from celeriac.wire.content import PICKLE, Codecs
 from celeriac.wire.plain_pickle import read_plain_pickle
 from celeriac.wire.preview import counted

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import msgspec
 
-from celeriac.broker import Binding, Exchange, ReplyTo
 from celeriac.clock import Clock, set_within
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.inbox import Inbox, answers_to, hears, leads
 from celeriac.wire.envelope import Envelope, Route
@@ -109,7 +109,7 @@ class Broadcasts(Protocol):
 
 
 class RowFanout:
-    """Listeners of one database; see ``celeriac.broker.Fanout``."""
+    """Listeners of one database; see ``celeriac.contracts.fanout.Fanout``."""
 
     def __init__(self, broadcasts: Broadcasts) -> None:
         self._broadcasts = broadcasts

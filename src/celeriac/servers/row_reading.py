@@ -32,7 +32,7 @@ class RowReading:
         self._following = following
 
     async def load(self, task_ids: Sequence[str]) -> list[ResultRecord | None]:
-        """See ``celeriac.backend.Backend.load``."""
+        """See ``celeriac.contracts.backend.Backend.load``."""
         rows = await self._read(task_ids)
         found = [rows.get(task_id) for task_id in task_ids]
         if take_long([blob for row in found if row is not None for blob in row.blobs], self._codecs):

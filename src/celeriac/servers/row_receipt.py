@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
-from celeriac.board import Mark
+from celeriac.contracts.board import Mark
+from celeriac.contracts.server import Landing
+from celeriac.contracts.set_aside import Failed
 from celeriac.errors import BrokerError, DeliveryLost
-from celeriac.server import Landing
 from celeriac.servers.queue_rows import Settlement, TakenMessage, Verb
-from celeriac.set_aside import Failed
 
 
 class Keeper(Protocol):
@@ -28,7 +28,7 @@ class Settle(Protocol):
 
 
 class RowReceipt:
-    """See ``celeriac.broker.Receipt``."""
+    """See ``celeriac.contracts.broker.Receipt``."""
 
     __slots__ = ("_keeper", "_message", "_spent")
 
@@ -53,7 +53,7 @@ class RowReceipt:
         await self._settle("fail", failed)
 
     async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
-        """See ``celeriac.broker.UnmarkingReceipt``."""
+        """See ``celeriac.contracts.broker.UnmarkingReceipt``."""
         verb: Verb = "ack" if kept is None else "fail" if isinstance(kept, Failed) else "bury"
         await self._settle(verb, kept, mark)
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
-from celeriac.backend import EncodedPart, Standing
+from celeriac.contracts.backend import EncodedPart, Standing
+from celeriac.contracts.server import Landing
 from celeriac.errors import CeleriacError, DeliveryLost
-from celeriac.server import Landing
 from celeriac.servers.queue_rows import NewMessage, Settlement, lost_delivery
 from celeriac.servers.result_rows import EncodedRow
 from celeriac.servers.row_receipt import RowReceipt
@@ -40,7 +40,7 @@ async def land(
     messages: Sequence[NewMessage],
     by: Callable[[Ending], Awaitable[Sequence[Standing]]],
 ) -> Sequence[Standing]:
-    """Land it, and keep its receipt valid where it is settled later; see ``celeriac.server.Settlements.land``."""
+    """Land it, and keep its receipt valid where it is settled later; see ``Settlements.land`` of the contract."""
     receipt = landing.receipt
     assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
     settlement = receipt.spend_for(landing)

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from celeriac.broker import Delivery
 from celeriac.clock import Clock
+from celeriac.contracts.broker import Delivery
 from celeriac.servers.queue_rows import Settlement, TakenMessage
 from celeriac.servers.reserve import Reserve
 from celeriac.servers.row_receipt import Keeper, RowReceipt
@@ -78,7 +78,7 @@ class Taker(Protocol):
 
 
 class RowSubscription:
-    """A hold on some queues; see ``celeriac.broker.Subscription``."""
+    """A hold on some queues; see ``celeriac.contracts.broker.Subscription``."""
 
     def __init__(self, source: Source, taker: Taker) -> None:
         self._source = source

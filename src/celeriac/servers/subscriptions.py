@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from celeriac.broker import Subscription
+from celeriac.contracts.broker import Subscription
 
 
 class Subscriptions:

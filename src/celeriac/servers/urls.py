@@ -12,8 +12,8 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from celeriac.contracts.server import Server, Terms
 from celeriac.errors import ConfigError
-from celeriac.server import Server, Terms
 from celeriac.servers.url_parts import FILE_SCHEMES, file_of, masked, scheme_of
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from celeriac.contracts.transactions import Statement
 from celeriac.errors import ConfigError
-from celeriac.transactions import Statement
 
 _Execute: TypeAlias = Callable[[Any, Statement], Any]
 

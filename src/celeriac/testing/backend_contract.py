@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.backend import Backend
+from celeriac.contracts.backend import Backend
 from celeriac.errors import EncodeError
 from celeriac.testing.steps import soon
 from celeriac.wire.failure import Failure

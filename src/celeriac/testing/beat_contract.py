@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from celeriac.board import Board, Mark, Slots
-from celeriac.broker import Beat, Broker, UnmarkingReceipt
+from celeriac.contracts.board import Board, Mark, Slots
+from celeriac.contracts.broker import Beat, Broker, UnmarkingReceipt
+from celeriac.contracts.set_aside import Failed
 from celeriac.errors import CeleriacError, DeliveryLost
-from celeriac.set_aside import Failed
 from celeriac.testing.steps import drain, fresh_queue, numbered, take_all
 from celeriac.wire.envelope import Envelope, Route
 

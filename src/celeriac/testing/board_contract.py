@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from celeriac.board import Board, Contents, Leases, Marks, Windows
+from celeriac.contracts.board import Board, Contents, Leases, Marks, Windows
 from celeriac.testing.steps import PATIENCE
 
 LONG = 600.0

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from celeriac.broker import Broker, Delivery, Receipt, Surveyed
+from celeriac.contracts.broker import Broker, Delivery, Receipt, Surveyed
 from celeriac.errors import DeliveryLost, EncodeError
 from celeriac.testing.steps import (
     bury_numbers,

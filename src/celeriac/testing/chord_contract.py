@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from celeriac.backend import Backend, ChordStore, Claim, PartValue
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.backend import Backend, ChordStore, Claim, PartValue
 from celeriac.errors import EncodeError
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, SUCCESS

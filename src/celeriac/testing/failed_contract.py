@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from celeriac.broker import Broker, Delivery, Surveyed
+from celeriac.contracts.broker import Broker, Delivery, Surveyed
+from celeriac.contracts.set_aside import DeadLetter, Failed
 from celeriac.errors import DeliveryLost
-from celeriac.set_aside import DeadLetter, Failed
 from celeriac.testing.steps import envelope_of, fresh_queue, number_in, publish_numbers, take_all
 from celeriac.wire.envelope import Envelope, Route
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from celeriac.broker import Binding, Broker, Exchange, Fanout, ReplyTo
+from celeriac.contracts.broker import Broker
+from celeriac.contracts.fanout import Binding, Exchange, Fanout, ReplyTo
 from celeriac.testing.steps import number_in, numbered, soon
 from celeriac.wire.envelope import Envelope, Unreadable
 

@@ -17,16 +17,25 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, EncodedResult, Replies, Standing
-from celeriac.board import Board
-from celeriac.broker import Beat, Broker, Delivery, Fanout, Schedule, Subscription
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.backend import (
+    Backend,
+    ChordStore,
+    Claim,
+    EncodedPart,
+    EncodedResult,
+    Replies,
+    Standing,
+)
+from celeriac.contracts.board import Board
+from celeriac.contracts.broker import Beat, Broker, Delivery, Schedule, Subscription
+from celeriac.contracts.fanout import Fanout
+from celeriac.contracts.server import OnServer, Settlements, Settling
+from celeriac.contracts.set_aside import DeadLetters, FailedTasks
+from celeriac.contracts.transactions import Transactions
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, Finding
-from celeriac.server import OnServer, Settlements, Settling
-from celeriac.set_aside import DeadLetters, FailedTasks
 from celeriac.testing.faulty_settling import FaultySettlements, faulty_receipt
-from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import ResultRecord
 

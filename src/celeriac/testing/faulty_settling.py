@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from celeriac.backend import Standing
-from celeriac.board import Mark
-from celeriac.broker import Receipt, UnmarkingReceipt
-from celeriac.server import Landing, Settlements
-from celeriac.set_aside import Failed
+from celeriac.contracts.backend import Standing
+from celeriac.contracts.board import Mark
+from celeriac.contracts.broker import Receipt, UnmarkingReceipt
+from celeriac.contracts.server import Landing, Settlements
+from celeriac.contracts.set_aside import Failed
 from celeriac.wire.result import SUCCESS
 
 if TYPE_CHECKING:

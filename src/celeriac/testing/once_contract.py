@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celeriac.broker import Broker
+from celeriac.contracts.broker import Broker
 from celeriac.testing.steps import drain, envelope_of, fresh_queue, numbered, take_all
 from celeriac.wire.envelope import Route
 

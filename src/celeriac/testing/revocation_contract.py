@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from celeriac.broker import Broker
 from celeriac.client.revocations import Revocations, Revoked
+from celeriac.contracts.broker import Broker
 from celeriac.testing.steps import PATIENCE, fresh_queue, publish_numbers, soon, take_some
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from celeriac.broker import Broker, Parked
+from celeriac.contracts.broker import Broker, Parked
 from celeriac.errors import DeliveryLost
 from celeriac.testing.steps import (
     drain,

@@ -9,14 +9,14 @@ import uuid
 import msgspec
 import pytest
 
-from celeriac.backend import Backend, ChordStore, EncodedPart, EncodedResult, UnmarkingBackend
-from celeriac.board import Mark
-from celeriac.broker import Broker, Delivery
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.backend import Backend, ChordStore, EncodedPart, EncodedResult, UnmarkingBackend
+from celeriac.contracts.board import Mark
+from celeriac.contracts.broker import Broker, Delivery
+from celeriac.contracts.server import Landing, Settlements, Settling
+from celeriac.contracts.set_aside import Failed
 from celeriac.errors import DeliveryLost, EncodeError
-from celeriac.server import Landing, Settlements, Settling
-from celeriac.set_aside import Failed
 from celeriac.testing.steps import (
     fresh_queue,
     number_in,

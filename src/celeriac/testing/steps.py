@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from celeriac.broker import Broker, Delivery, Subscription
+from celeriac.contracts.broker import Broker, Delivery, Subscription
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 T = TypeVar("T")

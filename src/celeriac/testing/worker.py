@@ -13,9 +13,9 @@ from functools import partial
 
 import msgspec
 
-from celeriac.backend import Backend
-from celeriac.broker import Broker, Subscription
 from celeriac.client.app import App
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker, Subscription
 from celeriac.errors import ConfigError
 from celeriac.routing import SendOptions
 from celeriac.servers.memory.broker import MemoryBroker

@@ -10,9 +10,10 @@ from urllib.parse import urlencode
 import msgspec
 from starlette.requests import Request
 
-from celeriac.broker import Parked
 from celeriac.celeriac import Celeriac
 from celeriac.client.app import App
+from celeriac.contracts.broker import Parked
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.monitor.actions import Actions
 from celeriac.monitor.again import Refused
 from celeriac.monitor.filters import Filter, read_filter
@@ -22,7 +23,6 @@ from celeriac.monitor.monitor import Monitor
 from celeriac.monitor.queues import QueuesNow
 from celeriac.monitor.rows import TaskRow
 from celeriac.servers.url_parts import masked
-from celeriac.set_aside import DeadLetter
 from celeriac.web.rendering import Page, Rendered
 from celeriac.web.showing import per_minute
 from celeriac.wire.envelope import Envelope, Unreadable

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
-from celeriac.backend import Backend, EncodedResult
-from celeriac.broker import Delivery, Receipt
 from celeriac.context import Context
+from celeriac.contracts.backend import Backend, EncodedResult
+from celeriac.contracts.broker import Delivery, Receipt
+from celeriac.contracts.set_aside import Failed
 from celeriac.errors import CeleriacError
-from celeriac.set_aside import Failed
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from celeriac.broker import Broker, Delivery, Subscription
 from celeriac.clock import set_within
+from celeriac.contracts.broker import Broker, Delivery, Subscription
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
 from celeriac.retry import Backoff
 from celeriac.worker.attempt import Attempt

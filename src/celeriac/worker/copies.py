@@ -6,7 +6,7 @@ and a copy that arrives within that minute is still recognised.
 
 from __future__ import annotations
 
-from celeriac.board import Marks
+from celeriac.contracts.board import Marks
 from celeriac.wire.once import ONCE, ONCE_SETTLED, Copy
 
 

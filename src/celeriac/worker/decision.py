@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from celeriac.backend import EncodedPart, EncodedResult
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import FollowUp, Opening
 from celeriac.canvas.nodes import Signature
+from celeriac.contracts.backend import EncodedPart, EncodedResult
 from celeriac.retry import Retry
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import ResultRecord

@@ -13,13 +13,13 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from celeriac.backend import Backend, EncodedResult, UnmarkingBackend
-from celeriac.board import Mark
-from celeriac.broker import Delivery, UnmarkingReceipt
 from celeriac.client.periodic import RunMarks, entry_alone, run_mark
+from celeriac.contracts.backend import Backend, EncodedResult, UnmarkingBackend
+from celeriac.contracts.board import Mark
+from celeriac.contracts.broker import Delivery, UnmarkingReceipt
+from celeriac.contracts.server import Landing, Settlements
+from celeriac.contracts.set_aside import Failed, FailedTasks
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
-from celeriac.server import Landing, Settlements
-from celeriac.set_aside import Failed, FailedTasks
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import RETRY, SUCCESS
 from celeriac.worker.attempt import SPENT, Attempt

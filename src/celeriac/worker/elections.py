@@ -13,8 +13,8 @@ import asyncio
 import logging
 import os
 
-from celeriac.broker import Binding, Exchange, Fanout
 from celeriac.clock import Clock
+from celeriac.contracts.fanout import Binding, Exchange, Fanout
 from celeriac.errors import BrokerError
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope

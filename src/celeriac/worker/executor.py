@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from celeriac.backend import Backend
 from celeriac.canvas.budget import is_light
+from celeriac.contracts.backend import Backend
 from celeriac.errors import CeleriacError, DeliveryLost, EncodeError, ReplaceRequested
 from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings

@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from celeriac.broker import Delivery, Parked
 from celeriac.client.app import App, Connections
 from celeriac.client.pausing import OURS
 from celeriac.client.task import Task
+from celeriac.contracts.broker import Delivery, Parked
 from celeriac.errors import EncodeError
 from celeriac.quantities import require, whole
 from celeriac.servers.url_parts import SCHEME, masked, take_apart

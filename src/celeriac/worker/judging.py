@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from celeriac.backend import Backend
 from celeriac.canvas.nodes import Signature
 from celeriac.client.conduct import USUAL, Conduct
 from celeriac.client.task import AS_JSON
 from celeriac.context import Context
+from celeriac.contracts.backend import Backend
 from celeriac.errors import EncodeError, TimeLimitExceeded, WorkerLost
 from celeriac.retry import Retry
 from celeriac.settings import Settings

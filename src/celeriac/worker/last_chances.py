@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from celeriac.broker import Delivery
+from celeriac.contracts.broker import Delivery
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.gate import Hold, Run
 from celeriac.worker.insist import Insist

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from celeriac.backend import EncodedPart, EncodedResult
 from celeriac.canvas.advance import (
     Advance,
     Casualty,
@@ -25,6 +24,7 @@ from celeriac.canvas.advance import (
     replacing,
 )
 from celeriac.canvas.launch import FollowUp
+from celeriac.contracts.backend import EncodedPart, EncodedResult
 from celeriac.errors import (
     EncodeError,
     Ignore,

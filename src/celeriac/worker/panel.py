@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from celeriac.broker import Fanout
 from celeriac.client.app import App, Connections
+from celeriac.contracts.fanout import Fanout
 from celeriac.settings import INSPECT_ONLY
 from celeriac.worker.assembly import Parts
 from celeriac.worker.autoscaling import Autoscaler

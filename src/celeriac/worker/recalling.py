@@ -6,8 +6,8 @@ declines it.
 
 from __future__ import annotations
 
-from celeriac.broker import Broker, Parked
 from celeriac.client.revocations import Revoked
+from celeriac.contracts.broker import Broker, Parked
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.task import TaskMessage, decode

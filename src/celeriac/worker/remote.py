@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, NoReturn
 
-from celeriac.broker import Binding, Exchange, Fanout, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, Fanout, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError, WireError
 from celeriac.retry import Backoff
 from celeriac.settings import Settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celeriac.broker import Subscription
+from celeriac.contracts.broker import Subscription
 
 
 class Reserving:

@@ -14,8 +14,8 @@ from signal import Signals as Signal
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from celeriac.backend import Backend
 from celeriac.client.app import App
+from celeriac.contracts.backend import Backend
 from celeriac.errors import BackendError, BackendUnavailable, BrokerError, ConfigError
 from celeriac.quantities import GRACE, or_none, require, whole
 from celeriac.wire.preview import counted

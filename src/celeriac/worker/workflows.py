@@ -18,11 +18,11 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-from celeriac.backend import Backend, ChordStore, Claim, EncodedPart, Standing
 from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, body_lost, lost_parts
 from celeriac.canvas.budget import LIGHT, Budget, is_light
 from celeriac.canvas.launch import FollowUp
 from celeriac.client.publisher import Publisher
+from celeriac.contracts.backend import Backend, ChordStore, Claim, EncodedPart, Standing
 from celeriac.errors import (
     BackendError,
     CeleriacError,

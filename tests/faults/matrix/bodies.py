@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from celeriac import Celeriac, Context, Ignore, Retry
-from celeriac.backend import Backend
-from celeriac.broker import Broker
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Broker
 from celeriac.settings import Delivery, Settings
 
 VALUE = "the value"

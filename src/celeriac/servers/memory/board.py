@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from celeriac.board import Contents, Tenure
 from celeriac.clock import Clock
+from celeriac.contracts.board import Contents, Tenure
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -54,7 +54,7 @@ class _Ending(Generic[K, V]):
 
 
 class MemorySets:
-    """See ``celeriac.board.Sets``."""
+    """See ``celeriac.contracts.board.Sets``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -99,7 +99,7 @@ class _Put(msgspec.Struct):
 
 
 class MemoryMarks:
-    """See ``celeriac.board.Marks``."""
+    """See ``celeriac.contracts.board.Marks``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -132,7 +132,7 @@ class _Lease(msgspec.Struct):
 
 
 class MemoryLeases:
-    """See ``celeriac.board.Leases``."""
+    """See ``celeriac.contracts.board.Leases``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -157,7 +157,7 @@ class _Turns(msgspec.Struct):
 
 
 class MemoryWindows:
-    """See ``celeriac.board.Windows``."""
+    """See ``celeriac.contracts.board.Windows``."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -177,7 +177,7 @@ class MemoryWindows:
 
 
 class MemorySlots:
-    """See ``celeriac.board.Slots``."""
+    """See ``celeriac.contracts.board.Slots``."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
@@ -197,7 +197,7 @@ class MemorySlots:
 
 
 class MemoryBoard:
-    """The board of one process; see ``celeriac.board.Board``."""
+    """The board of one process; see ``celeriac.contracts.board.Board``."""
 
     def __init__(self, clock: Clock) -> None:
         self.sets = MemorySets(clock)

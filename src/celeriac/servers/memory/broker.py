@@ -17,15 +17,15 @@ from itertools import count, islice
 
 import msgspec
 
-from celeriac.board import REVOKED, Mark
-from celeriac.broker import Delivery, Parked, QueueState, Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.board import REVOKED, Mark
+from celeriac.contracts.broker import Delivery, Parked, QueueState, Schedule, Subscription, Survey
+from celeriac.contracts.set_aside import Cap, DeadLetter, DeadLetters, Failed
 from celeriac.errors import DeliveryLost, Finding
 from celeriac.servers.memory.board import MemoryBoard, MemoryMarks
 from celeriac.servers.memory.failed import MemoryFailed
 from celeriac.servers.memory.fanout import MemoryFanout
 from celeriac.servers.queue_rows import row_ids
-from celeriac.set_aside import Cap, DeadLetter, DeadLetters, Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY
@@ -123,7 +123,7 @@ class MemoryBroker:
         return [_read(message) for message in nsmallest(limit, self._lines.waiting.get(queue, ()))]
 
     async def survey(self, queues: Sequence[str]) -> Survey:
-        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        """Count all messages; see ``celeriac.contracts.broker.Surveyed``."""
         return self._lines.survey(queues, await self._failed.count())
 
     async def purge(self, queue: str) -> int:
@@ -183,7 +183,7 @@ class MemoryBroker:
 
 
 class MemoryBeat:
-    """See ``celeriac.broker.Beat``."""
+    """See ``celeriac.contracts.broker.Beat``."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
@@ -324,7 +324,7 @@ class _MemoryReceipt:
         self._lines.fail(self._message, failed)
 
     async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
-        """See ``celeriac.broker.UnmarkingReceipt``."""
+        """See ``celeriac.contracts.broker.UnmarkingReceipt``."""
         if isinstance(kept, Failed):
             await self.fail(kept)
         else:

@@ -10,7 +10,7 @@ from itertools import islice
 import msgspec
 
 from celeriac.clock import Clock
-from celeriac.set_aside import Cap, DeadLetter, Failed
+from celeriac.contracts.set_aside import Cap, DeadLetter, Failed
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import pack, unpack
 
@@ -23,7 +23,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class MemoryFailed:
-    """See ``celeriac.set_aside.FailedTasks``."""
+    """See ``celeriac.contracts.set_aside.FailedTasks``."""
 
     def __init__(self, clock: Clock, cap: Cap) -> None:
         self._clock = clock

@@ -6,14 +6,14 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.servers.inbox import Inbox, answers_to, hears
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import pack, unpack
 
 
 class MemoryFanout:
-    """Listeners of one memory broker; see ``celeriac.broker.Fanout``."""
+    """Listeners of one memory broker; see ``celeriac.contracts.fanout.Fanout``."""
 
     def __init__(self) -> None:
         self._listeners: dict[Inbox, Sequence[Binding]] = {}

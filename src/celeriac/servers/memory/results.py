@@ -15,7 +15,10 @@ from uuid import uuid4
 
 import msgspec
 
-from celeriac.backend import (
+from celeriac.canvas.advance import Part
+from celeriac.canvas.launch import Opening
+from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.backend import (
     CHORD_KEPT,
     ChordStore,
     Claim,
@@ -25,9 +28,6 @@ from celeriac.backend import (
     Replies,
     Standing,
 )
-from celeriac.canvas.advance import Part
-from celeriac.canvas.launch import Opening
-from celeriac.clock import Clock, SystemClock
 from celeriac.errors import Finding
 from celeriac.servers.following import Following
 from celeriac.servers.memory.board import MemoryBoard
@@ -156,7 +156,7 @@ class _Chord(msgspec.Struct):
 
 
 class _Chords:
-    """Chords counted in this process; see ``celeriac.backend.ChordStore``."""
+    """Chords counted in this process; see ``celeriac.contracts.backend.ChordStore``."""
 
     def __init__(self, codecs: Codecs, clock: Clock, expires: float | None) -> None:
         self._codecs = codecs

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.server import Terms
 from celeriac.errors import ConfigError
-from celeriac.server import Terms
 from celeriac.servers.memory.broker import MemoryBroker
 from celeriac.servers.memory.results import MemoryBackend
 from celeriac.servers.url_parts import scheme_of
 
 
 class MemoryServer:
-    """See ``celeriac.server.Server``."""
+    """See ``celeriac.contracts.server.Server``."""
 
     def __init__(self, terms: Terms) -> None:
         self._broker = MemoryBroker(terms.clock, failed=terms.failed)
@@ -26,7 +26,7 @@ class MemoryServer:
 
     @property
     def board(self) -> Board:
-        """See ``celeriac.server.Server.board``."""
+        """See ``celeriac.contracts.server.Server.board``."""
         return self.broker.board
 
     def results(self, url: str) -> MemoryBackend | None:

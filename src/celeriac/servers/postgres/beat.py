@@ -11,7 +11,7 @@ from celeriac.wire.envelope import Envelope, Route
 
 
 class PostgresBeat:
-    """See ``celeriac.broker.Beat``."""
+    """See ``celeriac.contracts.broker.Beat``."""
 
     def __init__(self, queues: Queues, slots: PostgresSlots) -> None:
         self._queues = queues

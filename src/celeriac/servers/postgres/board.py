@@ -11,7 +11,16 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents, Mark, Tenure
+from celeriac.contracts.board import (
+    LEASE_AHEAD,
+    LONGEST_WAIT,
+    REVOKED,
+    SLOT_AHEAD,
+    SLOT_KEPT,
+    Contents,
+    Mark,
+    Tenure,
+)
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres.connections import Connection
 from celeriac.servers.postgres.link import PostgresLink
@@ -92,7 +101,7 @@ _BOOK = "INSERT INTO celeriac_turn (name, at, expires) VALUES ($1, $2::float8, $
 
 
 class PostgresSets:
-    """See ``celeriac.board.Sets``."""
+    """See ``celeriac.contracts.board.Sets``."""
 
     def __init__(self, link: PostgresLink) -> None:
         self._link = link
@@ -136,7 +145,7 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class PostgresMarks:
-    """See ``celeriac.board.Marks``."""
+    """See ``celeriac.contracts.board.Marks``."""
 
     def __init__(self, link: PostgresLink) -> None:
         self._link = link
@@ -179,7 +188,7 @@ class PostgresMarks:
 
 
 class PostgresLeases:
-    """See ``celeriac.board.Leases``."""
+    """See ``celeriac.contracts.board.Leases``."""
 
     def __init__(self, link: PostgresLink) -> None:
         self._link = link
@@ -193,7 +202,7 @@ class PostgresLeases:
 
 
 class PostgresSlots:
-    """See ``celeriac.board.Slots``."""
+    """See ``celeriac.contracts.board.Slots``."""
 
     def __init__(self, link: PostgresLink) -> None:
         self._link = link
@@ -231,7 +240,7 @@ async def advance_slots(connection: Connection, batch: Sequence[tuple[str, float
 
 
 class PostgresWindows:
-    """See ``celeriac.board.Windows``."""
+    """See ``celeriac.contracts.board.Windows``."""
 
     def __init__(self, link: PostgresLink) -> None:
         self._link = link
@@ -251,7 +260,7 @@ class PostgresWindows:
 
 
 class PostgresBoard:
-    """The board of one database; see ``celeriac.board.Board``.
+    """The board of one database; see ``celeriac.contracts.board.Board``.
 
     :param link: has the board's tables among those that it needs.
     """

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
-from celeriac.backend import Backend
-from celeriac.broker import Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Schedule, Subscription, Survey
+from celeriac.contracts.set_aside import Cap, DeadLetters
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.postgres import messages as sql
@@ -32,7 +33,6 @@ from celeriac.servers.postgres.transactions import PostgresTransactions
 from celeriac.servers.row_fanout import RowFanout
 from celeriac.servers.row_subscription import RowSubscription
 from celeriac.servers.subscriptions import Subscriptions
-from celeriac.set_aside import Cap, DeadLetters
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
@@ -99,7 +99,7 @@ class PostgresBroker:
         return [sql.taken_message(row, 0).envelope for row in rows]
 
     async def survey(self, queues: Sequence[str]) -> Survey:
-        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        """Count all messages; see ``celeriac.contracts.broker.Surveyed``."""
         await self._queues.revive()
         return await survey(self._queues.link, queues)
 

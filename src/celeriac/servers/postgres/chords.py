@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.backend import CHORD_KEPT, Claim, EncodedPart, Standing
 from celeriac.servers.chord_parts import read_part
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
@@ -67,7 +67,7 @@ _DROP_OLD = f"""
 
 
 class PostgresChords:
-    """See ``celeriac.backend.ChordStore``.
+    """See ``celeriac.contracts.backend.ChordStore``.
 
     :param expires: seconds for which results are kept, and a chord that makes no progress if that is longer than
         ``CHORD_KEPT``; ``None`` keeps both.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.servers.postgres import messages as sql
 from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.queue_rows import row_ids
-from celeriac.set_aside import DeadLetter
 from celeriac.wire.frame import unpack
 
 
 class PostgresDeadLetters:
-    """The dead-letter list of one broker; see ``celeriac.set_aside.DeadLetters``."""
+    """The dead-letter list of one broker; see ``celeriac.contracts.set_aside.DeadLetters``."""
 
     def __init__(self, queues: Queues) -> None:
         self._queues = queues

@@ -10,11 +10,11 @@ import builtins
 from collections.abc import Sequence
 from typing import Any
 
+from celeriac.contracts.set_aside import DeadLetter, Failed
 from celeriac.servers.postgres import messages as sql
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.queue_rows import new_message
-from celeriac.set_aside import DeadLetter, Failed
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import unpack
 
@@ -30,7 +30,7 @@ _ADD = f"""
 
 
 class PostgresFailed:
-    """The failed list of one broker; see ``celeriac.set_aside.FailedTasks``."""
+    """The failed list of one broker; see ``celeriac.contracts.set_aside.FailedTasks``."""
 
     def __init__(self, queues: Queues) -> None:
         self._queues = queues

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from celeriac.broker import Exchange, ReplyTo
 from celeriac.clock import Clock
+from celeriac.contracts.fanout import Exchange, ReplyTo
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.postgres.sleeping import channel_of

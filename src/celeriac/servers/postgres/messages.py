@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from celeriac.board import REVOKED
+from celeriac.contracts.board import REVOKED
+from celeriac.contracts.set_aside import Cap, Failed
 from celeriac.errors import CeleriacError
 from celeriac.quantities import LONGEST
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.sleeping import FALL_ASLEEP, WAKE
 from celeriac.servers.queue_rows import AHEAD_BYTES, BATCH_BYTES, NewMessage, Settlement, TakenMessage
-from celeriac.set_aside import Cap, Failed
 from celeriac.wire.frame import MOST_DELIVERIES
 from celeriac.wire.names import HIGHEST_PRIORITY
 

@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import msgspec
 
-from celeriac.board import REVOKED
 from celeriac.clock import Clock
+from celeriac.contracts.board import REVOKED
+from celeriac.contracts.set_aside import Cap
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres import messages as sql
@@ -30,7 +31,6 @@ from celeriac.servers.postgres.sleeping import FALL_ASLEEP, channel_of, channels
 from celeriac.servers.postgres.strays import Strays
 from celeriac.servers.queue_rows import NewMessage, Settlement, lost_delivery, split_by_size
 from celeriac.servers.row_subscription import Taken
-from celeriac.set_aside import Cap
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 _BATCH = 1000

@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import msgspec
 
-from celeriac.backend import EncodedResult, Replies
-from celeriac.board import Mark
 from celeriac.clock import Clock, SystemClock, set_within
+from celeriac.contracts.backend import EncodedResult, Replies
+from celeriac.contracts.board import Mark
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
@@ -130,7 +130,7 @@ class PostgresBackend:
         await self._storing(self.checked(encoded))
 
     async def store_and_unmark(self, encoded: EncodedResult, mark: Mark) -> None:
-        """See ``celeriac.backend.UnmarkingBackend``."""
+        """See ``celeriac.contracts.backend.UnmarkingBackend``."""
         self.connections.join(self)
         row = self.checked(encoded)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 
-from celeriac.broker import Parked
+from celeriac.contracts.broker import Parked
 from celeriac.servers.postgres import messages as sql
 from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.queue_rows import row_ids
@@ -16,7 +16,7 @@ from celeriac.wire.frame import unpack
 
 
 class PostgresSchedule:
-    """The parked messages of one broker; see ``celeriac.broker.Schedule``."""
+    """The parked messages of one broker; see ``celeriac.contracts.broker.Schedule``."""
 
     def __init__(self, queues: Queues) -> None:
         self._queues = queues

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.server import Terms
 from celeriac.errors import ConfigError
-from celeriac.server import Terms
 from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.results import PostgresBackend
@@ -14,7 +14,7 @@ from celeriac.servers.postgres.url import parse_postgres_url
 
 
 class PostgresServer:
-    """One PostgreSQL database; see ``celeriac.server.Server``.
+    """One PostgreSQL database; see ``celeriac.contracts.server.Server``.
 
     :param url: see ``celeriac.servers.postgres.url.parse_postgres_url``.
     :param connections: connections of a broker, which are shared if they lead to this database.
@@ -45,7 +45,7 @@ class PostgresServer:
 
     @property
     def board(self) -> Board:
-        """See ``celeriac.server.Server.board``."""
+        """See ``celeriac.contracts.server.Server.board``."""
         return self.broker.board
 
     def results(self, url: str) -> PostgresBackend | None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from celeriac.backend import Standing
+from celeriac.contracts.backend import Standing
+from celeriac.contracts.server import Landing
 from celeriac.errors import DeliveryLost
-from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.postgres import messages as sql
 from celeriac.servers.postgres.board import NOW, take_down
@@ -75,7 +75,7 @@ _LAND_FAILED = _LANDING.format(
 
 
 class PostgresSettlements:
-    """See ``celeriac.server.Settlements``.
+    """See ``celeriac.contracts.server.Settlements``.
 
     :param results: keeps its tables in the same schema.
     """

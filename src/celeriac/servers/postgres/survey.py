@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from celeriac.broker import QueueState, Survey
+from celeriac.contracts.broker import QueueState, Survey
 from celeriac.servers.postgres.link import PostgresLink
 from celeriac.wire.frame import unpack
 

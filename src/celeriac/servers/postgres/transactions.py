@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.transactions import Statement
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.outgoing import new_messages
 from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.postgres.sleeping import channels_of
 from celeriac.servers.queue_rows import split_by_size
-from celeriac.transactions import Statement
 from celeriac.wire.envelope import Envelope, Route
 
 _ROWS = 100
@@ -28,7 +28,7 @@ _NOTIFY = "SELECT {calls}"
 
 
 class PostgresTransactions:
-    """See ``celeriac.broker.Transactions``."""
+    """See ``celeriac.contracts.transactions.Transactions``."""
 
     dialect = "postgresql"
 

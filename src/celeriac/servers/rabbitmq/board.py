@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from celeriac.board import Contents, Marks, Slots, Tenure, Windows
 from celeriac.clock import Clock
+from celeriac.contracts.board import Contents, Marks, Slots, Tenure, Windows
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.rabbitmq.ledger import MOST, NUMBERS, Change, Entry, Ledger, drop_oldest
 from celeriac.servers.rabbitmq.link import Link
@@ -59,7 +59,7 @@ class _Known(msgspec.Struct):
 
 
 class AmqpSets:
-    """See ``celeriac.board.Sets``."""
+    """See ``celeriac.contracts.board.Sets``."""
 
     def __init__(self, link: Link, ledger: Ledger, clock: Clock) -> None:
         self._link = link
@@ -145,7 +145,7 @@ class _Held(msgspec.Struct, frozen=True):
 
 
 class AmqpLeases:
-    """See ``celeriac.board.Leases``.
+    """See ``celeriac.contracts.board.Leases``.
 
     :param prefix: begins the names of the queues.
     """
@@ -202,7 +202,7 @@ class AmqpLeases:
 
 
 class AmqpBoard:
-    """The board of one RabbitMQ; see ``celeriac.board.Board``.
+    """The board of one RabbitMQ; see ``celeriac.contracts.board.Board``.
 
     :param prefix: begins the names of queues.
     """

@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakSet
 
-from celeriac.broker import Beat, QueueState, Survey
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.broker import Beat, QueueState, Survey
+from celeriac.contracts.set_aside import Cap
+from celeriac.contracts.transactions import Transactions
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import require
 from celeriac.servers.rabbitmq.board import AmqpBoard
@@ -35,9 +37,7 @@ from celeriac.servers.rabbitmq.subscription import AmqpSubscription
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import QueueOptions, Topology
 from celeriac.servers.rabbitmq.trial import Trial
-from celeriac.set_aside import Cap
 from celeriac.settings import PRIORITIES, Priorities
-from celeriac.transactions import Transactions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 OUR_PREFIX = "celeriac."
@@ -48,7 +48,7 @@ _LONGEST_TTL = 2**32 - 1
 
 
 class AmqpBroker:
-    """Queues in one RabbitMQ; see ``celeriac.broker.Broker``.
+    """Queues in one RabbitMQ; see ``celeriac.contracts.broker.Broker``.
 
     :param url: see ``celeriac.servers.rabbitmq.protocol.url.parse_amqp_url``.
     :param queues: how single queues are declared, by name; the others as the URL says.

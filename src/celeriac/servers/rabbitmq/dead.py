@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from celeriac.clock import Clock
+from celeriac.contracts.set_aside import DeadLetter, Failed
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError, MalformedMessage
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.dispatcher import Dispatcher
@@ -26,7 +27,6 @@ from celeriac.servers.rabbitmq.protocol.errors import Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.protocol.publishing import NO_ROUTE
 from celeriac.servers.rabbitmq.topology import Topology
-from celeriac.set_aside import DeadLetter, Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
 _ID, _QUEUE, _REASON, _DIED_AT = (
@@ -81,7 +81,7 @@ class Graveyard:
 
 
 class AmqpDeadLetters:
-    """The dead-letter list of one broker; see ``celeriac.set_aside.DeadLetters``."""
+    """The dead-letter list of one broker; see ``celeriac.contracts.set_aside.DeadLetters``."""
 
     def __init__(
         self, link: Link, topology: Topology, dispatcher: Dispatcher, queue: str, *, lowest_first: bool
@@ -156,7 +156,7 @@ class AmqpDeadLetters:
 
 
 class AmqpFailed:
-    """The failed list of one broker; see ``celeriac.set_aside.FailedTasks``."""
+    """The failed list of one broker; see ``celeriac.contracts.set_aside.FailedTasks``."""
 
     def __init__(self, letters: AmqpDeadLetters, graveyard: Graveyard, clock: Clock) -> None:
         self._letters = letters

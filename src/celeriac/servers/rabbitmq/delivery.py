@@ -18,6 +18,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from celeriac.contracts.set_aside import Failed
 from celeriac.errors import DeliveryLost
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol import frames, methods
@@ -25,7 +26,6 @@ from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.rerouting import Rerouting
-from celeriac.set_aside import Failed
 
 State: TypeAlias = Literal["buffered", "checking", "working", "kept", "orphaned", "settled", "lost"]
 Event: TypeAlias = Literal[
@@ -110,7 +110,7 @@ class Others(Protocol):
 
 
 class AmqpReceipt(msgspec.Struct, eq=False):
-    """The right to settle one delivery; see ``celeriac.broker.Receipt``.
+    """The right to settle one delivery; see ``celeriac.contracts.broker.Receipt``.
 
     :ivar publication: name of the publication, the same for each of its deliveries; ``None`` where it cannot be read.
     :ivar generation: number of the consumers that it was pushed to.

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
 
-from celeriac.broker import Binding, Exchange, ReplyTo
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.retry import Backoff
 from celeriac.servers.inbox import Inbox
@@ -42,7 +42,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 
 class AmqpFanout:
-    """Listeners on one RabbitMQ; see ``celeriac.broker.Fanout``."""
+    """Listeners on one RabbitMQ; see ``celeriac.contracts.fanout.Fanout``."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

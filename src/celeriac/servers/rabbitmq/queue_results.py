@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from uuid import uuid4
 
-from celeriac.backend import ChordStore, EncodedResult, Replies
-from celeriac.board import Board
 from celeriac.clock import set_within
+from celeriac.contracts.backend import ChordStore, EncodedResult, Replies
+from celeriac.contracts.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
 from celeriac.retry import Backoff
 from celeriac.servers.coalesce import Coalescer
@@ -55,7 +55,7 @@ _LONGEST_NAME = 255
 
 
 class AmqpBackend:
-    """Keeps results in RabbitMQ, a queue each; see ``celeriac.backend.Backend``.
+    """Keeps results in RabbitMQ, a queue each; see ``celeriac.contracts.backend.Backend``.
 
     :param link: the connection, which may be the broker's too.
     :param serializer: what records are written with; any that ``codecs`` accepts are read. gocelery reads JSON.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from celeriac.clock import Clock
+from celeriac.contracts.set_aside import Failed
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
 from celeriac.servers.rabbitmq.dead import Graveyard
 from celeriac.servers.rabbitmq.dispatcher import Dispatcher
@@ -16,7 +17,6 @@ from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.tallies import Tallies
-from celeriac.set_aside import Failed
 
 _log = logging.getLogger("celeriac.broker.amqp")
 

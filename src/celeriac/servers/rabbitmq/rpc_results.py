@@ -18,8 +18,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 
-from celeriac.backend import ChordStore, EncodedResult
-from celeriac.board import Board
+from celeriac.contracts.backend import ChordStore, EncodedResult
+from celeriac.contracts.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
 from celeriac.retry import Backoff
 from celeriac.servers.following import Following
@@ -43,7 +43,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 
 
 class RpcBackend:
-    """Sends results to their senders; see ``celeriac.backend.Backend``.
+    """Sends results to their senders; see ``celeriac.contracts.backend.Backend``.
 
     :param link: the connection, which may be the broker's too.
     :param serializer: what records are written with; any that ``codecs`` accepts are read.

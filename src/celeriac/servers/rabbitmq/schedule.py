@@ -13,8 +13,8 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from celeriac.broker import Parked
 from celeriac.clock import Clock
+from celeriac.contracts.broker import Parked
 from celeriac.errors import BrokerError, BrokerUnavailable, MalformedMessage
 from celeriac.servers.rabbitmq.browsing import look_into
 from celeriac.servers.rabbitmq.envelopes import DELAY_BITS, DUE_HEADER, is_moment, read
@@ -31,7 +31,7 @@ _BITS = 2 * DELAY_LEVELS
 
 
 class AmqpSchedule:
-    """The parked messages of one broker; see ``celeriac.broker.Schedule``."""
+    """The parked messages of one broker; see ``celeriac.contracts.broker.Schedule``."""
 
     def __init__(self, link: Link, topology: Topology, clock: Clock, *, lowest_first: bool) -> None:
         self._lowest_first = lowest_first

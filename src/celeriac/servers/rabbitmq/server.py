@@ -6,9 +6,9 @@ import re
 from functools import cached_property, partial
 from typing import TypeAlias
 
-from celeriac.board import Board
+from celeriac.contracts.board import Board
+from celeriac.contracts.server import Terms
 from celeriac.errors import ConfigError
-from celeriac.server import Terms
 from celeriac.servers.rabbitmq.broker import AmqpBroker
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol.url import SCHEMES, parse_amqp_url
@@ -22,7 +22,7 @@ _RPC = re.compile(r"(?<![^;])\s*rpc://", re.IGNORECASE)
 
 
 class AmqpServer:
-    """One RabbitMQ; see ``celeriac.server.Server``.
+    """One RabbitMQ; see ``celeriac.contracts.server.Server``.
 
     :param url: see ``celeriac.servers.rabbitmq.protocol.url.parse_amqp_url``; or ``rpc://`` in place of ``amqp://``,
         alone for the server of the broker whose connection is given.
@@ -64,7 +64,7 @@ class AmqpServer:
 
     @property
     def board(self) -> Board:
-        """See ``celeriac.server.Server.board``."""
+        """See ``celeriac.contracts.server.Server.board``."""
         return self.broker.board
 
     def results(self, url: str) -> Results | None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import REVOKED
-from celeriac.broker import Delivery
+from celeriac.contracts.board import REVOKED
+from celeriac.contracts.broker import Delivery
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.pace import Pace
 from celeriac.servers.rabbitmq.board import AmqpSets
@@ -46,7 +46,7 @@ _SURPLUS_AFTER = 0.5
 
 
 class AmqpSubscription:
-    """Takes from some queues; see ``celeriac.broker.Subscription``."""
+    """Takes from some queues; see ``celeriac.contracts.broker.Subscription``."""
 
     def __init__(
         self,

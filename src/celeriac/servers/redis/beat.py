@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import SLOT_AHEAD, SLOT_KEPT
+from celeriac.contracts.board import SLOT_AHEAD, SLOT_KEPT
 from celeriac.errors import BrokerUnavailable, CeleriacError
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.board import KNOWN_SLOT, START, BoardScripts, RedisSlots
@@ -57,7 +57,7 @@ class _Tick(msgspec.Struct, frozen=True):
 
 
 class RedisBeat:
-    """See ``celeriac.broker.Beat``."""
+    """See ``celeriac.contracts.broker.Beat``."""
 
     def __init__(
         self, link: Link, keys: Keys, publishing: Publishing, parking: Parking, slots: RedisSlots

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, SLOT_AHEAD, SLOT_KEPT, Contents, Tenure
+from celeriac.contracts.board import LEASE_AHEAD, LONGEST_WAIT, SLOT_AHEAD, SLOT_KEPT, Contents, Tenure
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.keys import revision_key, set_key
 from celeriac.servers.redis.link import Link, Script
@@ -249,7 +249,7 @@ class BoardScripts:
 
 
 class RedisSets:
-    """See ``celeriac.board.Sets``."""
+    """See ``celeriac.contracts.board.Sets``."""
 
     def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
@@ -290,7 +290,7 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class RedisMarks:
-    """See ``celeriac.board.Marks``."""
+    """See ``celeriac.contracts.board.Marks``."""
 
     def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
@@ -335,7 +335,7 @@ class RedisMarks:
 
 
 class RedisLeases:
-    """See ``celeriac.board.Leases``."""
+    """See ``celeriac.contracts.board.Leases``."""
 
     def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
@@ -351,7 +351,7 @@ class RedisLeases:
 
 
 class RedisSlots:
-    """See ``celeriac.board.Slots``."""
+    """See ``celeriac.contracts.board.Slots``."""
 
     def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
@@ -381,7 +381,7 @@ class RedisSlots:
 
 
 class RedisWindows:
-    """See ``celeriac.board.Windows``."""
+    """See ``celeriac.contracts.board.Windows``."""
 
     def __init__(self, scripts: BoardScripts, prefix: str) -> None:
         self._scripts = scripts
@@ -394,7 +394,7 @@ class RedisWindows:
 
 
 class RedisBoard:
-    """The board of one Redis; see ``celeriac.board.Board``.
+    """The board of one Redis; see ``celeriac.contracts.board.Board``.
 
     :param prefix: put before every key.
     """

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from celeriac.backend import Backend
-from celeriac.broker import Survey
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Survey
+from celeriac.contracts.set_aside import Cap
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.redis.beat import RedisBeat
@@ -37,14 +38,13 @@ from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.servers.redis.survey import survey
 from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.url import parse_redis_url
-from celeriac.set_aside import Cap
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import unpack
 from celeriac.wire.names import PRIORITY_STEPS
 
 
 class RedisBroker:
-    """Queues in one Redis; see ``celeriac.broker.Broker``.
+    """Queues in one Redis; see ``celeriac.contracts.broker.Broker``.
 
     :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
     :param key_prefix: put in front of every key; Celery's ``global_keyprefix``. Overrides the URL's.
@@ -152,7 +152,7 @@ class RedisBroker:
         return found
 
     async def survey(self, queues: Sequence[str]) -> Survey:
-        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        """Count all messages; see ``celeriac.contracts.broker.Surveyed``."""
         return await survey(self._link, self._keys, queues)
 
     async def purge(self, queue: str) -> int:

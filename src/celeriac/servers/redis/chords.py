@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, PartValue, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.backend import CHORD_KEPT, Claim, EncodedPart, PartValue, Standing
 from celeriac.errors import BackendError, WireError
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
@@ -125,7 +125,7 @@ return 1
 
 
 class RedisChords:
-    """See ``celeriac.backend.ChordStore``.
+    """See ``celeriac.contracts.backend.ChordStore``.
 
     :param prefix: put before every key.
     :param expires: seconds for which results are kept, and a chord that makes no progress if that is longer than

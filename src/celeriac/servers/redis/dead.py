@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.scripts import REVIVE
-from celeriac.set_aside import DeadLetter
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.frame import mark_redelivered, unpack
 
@@ -47,7 +47,7 @@ def write_letter(raw: bytes, queue: str, reason: str) -> bytes:
 
 
 class RedisDeadLetters:
-    """The dead-letter list of one broker; see ``celeriac.set_aside.DeadLetters``."""
+    """The dead-letter list of one broker; see ``celeriac.contracts.set_aside.DeadLetters``."""
 
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from celeriac.contracts.set_aside import DeadLetter, Failed
 from celeriac.servers.redis.entries import parse_entry
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.settling import Settler, head_of
-from celeriac.set_aside import DeadLetter, Failed
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import pack, unpack
 
@@ -31,7 +31,7 @@ _read = msgspec.json.Decoder(_Head).decode
 
 
 class RedisFailed:
-    """The failed list of one broker; see ``celeriac.set_aside.FailedTasks``."""
+    """The failed list of one broker; see ``celeriac.contracts.set_aside.FailedTasks``."""
 
     def __init__(self, link: Link, keys: Keys, settler: Settler) -> None:
         self._link = link

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from celeriac.broker import Binding, Exchange, ReplyTo
 from celeriac.clock import set_within
+from celeriac.contracts.fanout import Binding, Exchange, ReplyTo
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
 from celeriac.retry import Backoff
 from celeriac.servers.inbox import Inbox, answers_of, hears
@@ -71,7 +71,7 @@ return 1
 
 
 class RedisFanout:
-    """Listeners on one Redis; see ``celeriac.broker.Fanout``."""
+    """Listeners on one Redis; see ``celeriac.contracts.fanout.Fanout``."""
 
     def __init__(self, link: Link, keys: Keys, pushes: Pushes) -> None:
         self._link = link

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from celeriac.board import REVOKED
+from celeriac.contracts.board import REVOKED
 from celeriac.wire import names
 
 

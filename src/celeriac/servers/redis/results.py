@@ -12,8 +12,8 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from celeriac.backend import EncodedResult, Replies
-from celeriac.board import Mark
+from celeriac.contracts.backend import EncodedResult, Replies
+from celeriac.contracts.board import Mark
 from celeriac.errors import BackendError, BackendUnavailable, CeleriacError, Finding
 from celeriac.quantities import GRACE, or_none, require
 from celeriac.servers.coalesce import Coalescer
@@ -94,7 +94,7 @@ return refused
 
 
 class RedisBackend:
-    """Results in one Redis; see ``celeriac.backend.Backend``.
+    """Results in one Redis; see ``celeriac.contracts.backend.Backend``.
 
     :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
     :param serializer: what records are written with; any that ``codecs`` accepts are read.
@@ -169,7 +169,7 @@ class RedisBackend:
             await self._large.send(len(encoded.payload), name, partial(self._store_alone, encoded))
 
     async def store_and_unmark(self, encoded: EncodedResult, mark: Mark) -> None:
-        """See ``celeriac.backend.UnmarkingBackend``."""
+        """See ``celeriac.contracts.backend.UnmarkingBackend``."""
         self._link.check_name(encoded.record.task_id)
         self._link.check_name(mark.key)
         store = partial(self._store_one, encoded, mark)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 
-from celeriac.broker import Parked
+from celeriac.contracts.broker import Parked
 from celeriac.servers.redis.entries import parse_entry
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link, Script
@@ -58,7 +58,7 @@ return deleted
 
 
 class RedisSchedule:
-    """The parked messages of one broker; see ``celeriac.broker.Schedule``."""
+    """The parked messages of one broker; see ``celeriac.contracts.broker.Schedule``."""
 
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property, partial
 
-from celeriac.board import Board
-from celeriac.server import Terms
+from celeriac.contracts.board import Board
+from celeriac.contracts.server import Terms
 from celeriac.servers.redis.broker import RedisBroker
 from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.results import RedisBackend
@@ -14,7 +14,7 @@ from celeriac.servers.url_parts import scheme_of
 
 
 class RedisServer:
-    """One Redis; see ``celeriac.server.Server``.
+    """One Redis; see ``celeriac.contracts.server.Server``.
 
     :param url: see ``celeriac.servers.redis.url.parse_redis_url``.
     :param connections: connections of a broker, which are shared if they lead to this server.
@@ -48,7 +48,7 @@ class RedisServer:
 
     @property
     def board(self) -> Board:
-        """See ``celeriac.server.Server.board``."""
+        """See ``celeriac.contracts.server.Server.board``."""
         return self.broker.board
 
     def results(self, url: str) -> RedisBackend | None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from celeriac.backend import Standing
-from celeriac.server import Landing
+from celeriac.contracts.backend import Standing
+from celeriac.contracts.server import Landing
+from celeriac.contracts.set_aside import Cap
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.board import UNMARK, mark_key
 from celeriac.servers.redis.chords import COUNTING
@@ -26,7 +27,6 @@ from celeriac.servers.redis.results import STORING, RedisBackend
 from celeriac.servers.redis.scripts import KEEPING
 from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
 from celeriac.servers.redis.upload import LARGE
-from celeriac.set_aside import Cap
 from celeriac.wire.result import SUCCESS
 
 _BATCH = 500
@@ -132,7 +132,7 @@ return reply
 
 
 class RedisSettlements:
-    """See ``celeriac.server.Settlements``."""
+    """See ``celeriac.contracts.server.Settlements``."""
 
     limit = LARGE
 

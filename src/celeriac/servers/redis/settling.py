@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import Mark
+from celeriac.contracts.board import Mark
+from celeriac.contracts.set_aside import Cap, Failed
 from celeriac.errors import DeliveryLost
 from celeriac.servers.coalesce import TRIP_BYTES, Coalescer
 from celeriac.servers.redis.board import UNMARK, mark_key
@@ -21,7 +22,6 @@ from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.scripts import ACK, BURY, FAIL, KEEPING, NOW, PARK, REQUEUE, TYPES
-from celeriac.set_aside import Cap, Failed
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.frame import earlier_deliveries, mark_redelivered, unpack
 
@@ -197,7 +197,7 @@ class Settler:
 
 
 class RedisReceipt:
-    """The right to settle one delivery; see ``celeriac.broker.Receipt``."""
+    """The right to settle one delivery; see ``celeriac.contracts.broker.Receipt``."""
 
     __slots__ = ("_settler", "queue", "raw", "tag")
 
@@ -225,7 +225,7 @@ class RedisReceipt:
         await self._settler.fail((self.tag, failed.id, head_of(self.queue, failed.reason)))
 
     async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
-        """See ``celeriac.broker.UnmarkingReceipt``."""
+        """See ``celeriac.contracts.broker.UnmarkingReceipt``."""
         self._settler.check_name(mark.key)
         verb, task = self.verb(kept)
         await self._settler.unmark(_Unmarking(self.tag, verb, task, mark))

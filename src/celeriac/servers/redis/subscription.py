@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from celeriac.broker import Delivery
 from celeriac.clock import Clock
+from celeriac.contracts.broker import Delivery
 from celeriac.errors import BrokerError
 from celeriac.servers.redis.board import read_revision
 from celeriac.servers.redis.doorbell import Doorbell
@@ -51,7 +51,7 @@ _SERVED = 2.0
 
 
 class RedisSubscription:
-    """A hold on some queues; see ``celeriac.broker.Subscription``."""
+    """A hold on some queues; see ``celeriac.contracts.broker.Subscription``."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from celeriac.broker import QueueState, Survey
+from celeriac.contracts.broker import QueueState, Survey
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link
 from celeriac.wire.frame import unpack

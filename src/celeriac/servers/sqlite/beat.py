@@ -11,7 +11,7 @@ from celeriac.wire.envelope import Envelope, Route
 
 
 class SqliteBeat:
-    """See ``celeriac.broker.Beat``."""
+    """See ``celeriac.contracts.broker.Beat``."""
 
     def __init__(self, file: QueueFile, slots: SqliteSlots) -> None:
         self._file = file

@@ -12,8 +12,17 @@ from typing import Any
 
 import msgspec
 
-from celeriac.board import LEASE_AHEAD, LONGEST_WAIT, REVOKED, SLOT_AHEAD, SLOT_KEPT, Contents, Mark, Tenure
 from celeriac.clock import Clock
+from celeriac.contracts.board import (
+    LEASE_AHEAD,
+    LONGEST_WAIT,
+    REVOKED,
+    SLOT_AHEAD,
+    SLOT_KEPT,
+    Contents,
+    Mark,
+    Tenure,
+)
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import as_json
@@ -86,7 +95,7 @@ _BOOK = "INSERT INTO celeriac_turn (name, at, expires) VALUES (:name, :at, :at +
 
 
 class SqliteSets:
-    """See ``celeriac.board.Sets``."""
+    """See ``celeriac.contracts.board.Sets``."""
 
     def __init__(self, link: SqliteLink, clock: Clock) -> None:
         self._link = link
@@ -127,7 +136,7 @@ class SqliteSets:
 
 
 class SqliteMarks:
-    """See ``celeriac.board.Marks``."""
+    """See ``celeriac.contracts.board.Marks``."""
 
     def __init__(self, link: SqliteLink, clock: Clock) -> None:
         self._link = link
@@ -170,7 +179,7 @@ class SqliteMarks:
 
 
 class SqliteLeases:
-    """See ``celeriac.board.Leases``."""
+    """See ``celeriac.contracts.board.Leases``."""
 
     def __init__(self, link: SqliteLink, clock: Clock) -> None:
         self._link = link
@@ -192,7 +201,7 @@ class SqliteLeases:
 
 
 class SqliteSlots:
-    """See ``celeriac.board.Slots``."""
+    """See ``celeriac.contracts.board.Slots``."""
 
     def __init__(self, link: SqliteLink, clock: Clock) -> None:
         self._link = link
@@ -219,7 +228,7 @@ class SqliteSlots:
 
 
 class SqliteWindows:
-    """See ``celeriac.board.Windows``."""
+    """See ``celeriac.contracts.board.Windows``."""
 
     def __init__(self, link: SqliteLink, clock: Clock) -> None:
         self._link = link
@@ -241,7 +250,7 @@ class SqliteWindows:
 
 
 class SqliteBoard:
-    """The board of one file; see ``celeriac.board.Board``."""
+    """The board of one file; see ``celeriac.contracts.board.Board``."""
 
     def __init__(self, link: SqliteLink, clock: Clock) -> None:
         link.require(BOARD)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
-from celeriac.backend import Backend
-from celeriac.broker import Schedule, Subscription, Survey
 from celeriac.clock import Clock, SystemClock
+from celeriac.contracts.backend import Backend
+from celeriac.contracts.broker import Schedule, Subscription, Survey
+from celeriac.contracts.set_aside import Cap, DeadLetters
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.row_fanout import RowFanout
@@ -30,7 +31,6 @@ from celeriac.servers.sqlite.subscription import SqliteTaker
 from celeriac.servers.sqlite.survey import survey
 from celeriac.servers.sqlite.transactions import SqliteTransactions
 from celeriac.servers.subscriptions import Subscriptions
-from celeriac.set_aside import Cap, DeadLetters
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
@@ -101,7 +101,7 @@ class SqliteBroker:
         return [message.envelope for message in found]
 
     async def survey(self, queues: Sequence[str]) -> Survey:
-        """Count all messages; see ``celeriac.broker.Surveyed``."""
+        """Count all messages; see ``celeriac.contracts.broker.Surveyed``."""
         return await self._file.revived(lambda connection: survey(connection, queues))
 
     async def purge(self, queue: str) -> int:

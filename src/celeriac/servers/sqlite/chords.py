@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from celeriac.backend import CHORD_KEPT, Claim, EncodedPart, Standing
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.clock import Clock
+from celeriac.contracts.backend import CHORD_KEPT, Claim, EncodedPart, Standing
 from celeriac.quantities import is_number
 from celeriac.servers.chord_parts import read_part
 from celeriac.servers.coalesce import Coalescer
@@ -56,7 +56,7 @@ _DROP_OLD_PARTS = (
 
 
 class SqlChords:
-    """See ``celeriac.backend.ChordStore``.
+    """See ``celeriac.contracts.backend.ChordStore``.
 
     :param expires: seconds for which results are kept, and a chord that makes no progress if that is longer than
         ``CHORD_KEPT``; ``None`` keeps both.
@@ -160,7 +160,7 @@ class SqlChords:
 
 
 def _left(claimed_until: Any, now: float) -> float:
-    """Return for how many seconds a claim holds; 0 for a value that is no time or lies far ahead, which is none of ours."""
+    """Return for how many seconds a claim holds: 0 for a value that is no time, or lies too far ahead to be ours."""
     return claimed_until - now if is_number(claimed_until) and claimed_until < now + 2 * _CLAIM else 0.0
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 
+from celeriac.contracts.set_aside import DeadLetter
 from celeriac.servers.queue_rows import row_ids
 from celeriac.servers.sqlite.queue_file import QueueFile
-from celeriac.set_aside import DeadLetter
 from celeriac.wire.frame import unpack
 
 
 class SqliteDeadLetters:
-    """The dead-letter list of one broker; see ``celeriac.set_aside.DeadLetters``."""
+    """The dead-letter list of one broker; see ``celeriac.contracts.set_aside.DeadLetters``."""
 
     def __init__(self, file: QueueFile) -> None:
         self._file = file

@@ -9,11 +9,11 @@ import builtins
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from celeriac.contracts.set_aside import Cap, DeadLetter, Failed
 from celeriac.servers.queue_rows import new_message
 from celeriac.servers.sqlite.messages import as_json, in_form
 from celeriac.servers.sqlite.queue_file import QueueFile
 from celeriac.servers.sqlite.reading import scalar
-from celeriac.set_aside import Cap, DeadLetter, Failed
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import unpack
 
@@ -30,7 +30,7 @@ _DELETE = "DELETE FROM celeriac_failed WHERE task IN (SELECT value FROM json_eac
 
 
 class SqliteFailed:
-    """The failed list of one broker; see ``celeriac.set_aside.FailedTasks``."""
+    """The failed list of one broker; see ``celeriac.contracts.set_aside.FailedTasks``."""
 
     def __init__(self, file: QueueFile, cap: Cap) -> None:
         self._file = file

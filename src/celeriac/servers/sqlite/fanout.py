@@ -9,8 +9,8 @@ import asyncio
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from celeriac.broker import Exchange, ReplyTo
 from celeriac.clock import Clock
+from celeriac.contracts.fanout import Exchange, ReplyTo
 from celeriac.servers.row_fanout import KEEP, LEASE, Listener, Said, count_hearing
 from celeriac.servers.sqlite.link import LARGE
 from celeriac.servers.sqlite.messages import as_json

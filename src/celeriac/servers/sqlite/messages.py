@@ -19,6 +19,7 @@ from itertools import islice
 import msgspec
 
 from celeriac.clock import Clock
+from celeriac.contracts.set_aside import Cap
 from celeriac.errors import DeliveryLost
 from celeriac.servers.queue_rows import (
     AHEAD_BYTES,
@@ -32,7 +33,6 @@ from celeriac.servers.queue_rows import (
 )
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.reading import column, scalar
-from celeriac.set_aside import Cap
 from celeriac.wire.frame import MOST_DELIVERIES
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 

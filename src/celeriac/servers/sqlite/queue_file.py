@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TypeVar
 
 from celeriac.clock import Clock
+from celeriac.contracts.set_aside import Cap
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.queue_rows import NewMessage, Settlement
@@ -24,7 +25,6 @@ from celeriac.servers.sqlite.link import SqliteLink
 from celeriac.servers.sqlite.messages import SqliteMessages
 from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.tables import QUEUES
-from celeriac.set_aside import Cap
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from celeriac.backend import EncodedResult, Replies
-from celeriac.board import Mark
 from celeriac.clock import Clock, SystemClock, set_within
+from celeriac.contracts.backend import EncodedResult, Replies
+from celeriac.contracts.board import Mark
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.following import Following
@@ -120,7 +120,7 @@ class SqlBackend:
         await self._storing(await self.checked(encoded))
 
     async def store_and_unmark(self, encoded: EncodedResult, mark: Mark) -> None:
-        """See ``celeriac.backend.UnmarkingBackend``."""
+        """See ``celeriac.contracts.backend.UnmarkingBackend``."""
         row = await self.checked(encoded)
 
         def store(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,7 @@ import builtins
 import sqlite3
 from collections.abc import Sequence
 
-from celeriac.broker import Parked
+from celeriac.contracts.broker import Parked
 from celeriac.quantities import LONGEST
 from celeriac.servers.queue_rows import row_ids
 from celeriac.servers.sqlite.messages import as_json
@@ -27,7 +27,7 @@ _DELETE = """
 
 
 class SqliteSchedule:
-    """The parked messages of one broker; see ``celeriac.broker.Schedule``."""
+    """The parked messages of one broker; see ``celeriac.contracts.broker.Schedule``."""
 
     def __init__(self, file: QueueFile) -> None:
         self._file = file

@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import cached_property, partial
 from pathlib import Path
 
-from celeriac.board import Board
-from celeriac.server import Terms
+from celeriac.contracts.board import Board
+from celeriac.contracts.server import Terms
 from celeriac.servers.sqlite.broker import SqliteBroker
 from celeriac.servers.sqlite.results import SqlBackend
 from celeriac.servers.url_parts import FILE_SCHEMES, file_of, scheme_of
 
 
 class SqliteServer:
-    """One SQLite file; see ``celeriac.server.Server``.
+    """One SQLite file; see ``celeriac.contracts.server.Server``.
 
     Broker and results have a connection each: a follower learns of what any other connection wrote in one way.
 
@@ -41,7 +41,7 @@ class SqliteServer:
 
     @property
     def board(self) -> Board:
-        """See ``celeriac.server.Server.board``."""
+        """See ``celeriac.contracts.server.Server.board``."""
         return self.broker.board
 
     def results(self, url: str) -> SqlBackend | None:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
-from celeriac.backend import Standing
+from celeriac.contracts.backend import Standing
+from celeriac.contracts.server import Landing
 from celeriac.errors import DeliveryLost
-from celeriac.server import Landing
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.queue_rows import BATCH_BYTES
 from celeriac.servers.row_settlements import Ending, answers_of, done_of, land, unless_open
@@ -28,7 +28,7 @@ _BATCH = 500
 
 
 class SqliteSettlements:
-    """See ``celeriac.server.Settlements``.
+    """See ``celeriac.contracts.server.Settlements``.
 
     :param results: keeps its tables in the same file.
     """

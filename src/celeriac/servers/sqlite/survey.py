@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from celeriac.broker import QueueState, Survey
+from celeriac.contracts.broker import QueueState, Survey
 from celeriac.servers.sqlite.reading import scalar
 from celeriac.wire.frame import unpack
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.transactions import Statement
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
-from celeriac.transactions import Statement
 from celeriac.wire.envelope import Envelope, Route
 
 _DECLARE = "INSERT OR IGNORE INTO celeriac_queue (name) VALUES ({})"
@@ -21,7 +21,7 @@ _OPEN = """
 
 
 class SqliteTransactions:
-    """See ``celeriac.broker.Transactions``."""
+    """See ``celeriac.contracts.transactions.Transactions``."""
 
     dialect = "sqlite"
 

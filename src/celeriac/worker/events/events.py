@@ -6,9 +6,9 @@ import asyncio
 import os
 from typing import Any
 
-from celeriac.broker import Fanout
 from celeriac.client.app import App
 from celeriac.client.event_sender import EventSender
+from celeriac.contracts.fanout import Fanout
 from celeriac.errors import BrokerUnavailable
 from celeriac.servers.url_parts import scheme_of
 from celeriac.wire.event import TASK_KEY, EventWriter

@@ -12,8 +12,8 @@ import logging
 import threading
 from time import monotonic
 
-from celeriac.broker import Exchange
 from celeriac.client.app import App
+from celeriac.contracts.fanout import Exchange
 from celeriac.errors import CeleriacError
 from celeriac.wire.event import EventWriter, key_of
 from celeriac.worker.events.heart import FREQUENCY, Heart

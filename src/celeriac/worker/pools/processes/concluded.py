@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from celeriac.backend import EncodedPart, EncodedResult
+from celeriac.contracts.backend import EncodedPart, EncodedResult
 from celeriac.wire.preview import preview
 from celeriac.wire.result import EXCEPTION_STATES, SUCCESS
 from celeriac.worker.concluding import Conclusion

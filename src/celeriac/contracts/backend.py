@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from celeriac.board import Board, Mark
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
+from celeriac.contracts.board import Board, Mark
 from celeriac.errors import Finding
 from celeriac.wire.result import ResultRecord
 

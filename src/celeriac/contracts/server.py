@@ -11,11 +11,11 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from celeriac.backend import Backend, EncodedPart, EncodedResult, Standing
-from celeriac.board import Board, Mark
-from celeriac.broker import Broker, Receipt
 from celeriac.clock import Clock
-from celeriac.set_aside import Cap, Failed
+from celeriac.contracts.backend import Backend, EncodedPart, EncodedResult, Standing
+from celeriac.contracts.board import Board, Mark
+from celeriac.contracts.broker import Broker, Receipt
+from celeriac.contracts.set_aside import Cap, Failed
 from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
