@@ -118,7 +118,12 @@ class ChordError(TaskError):
 
 
 class TaskAborted(TaskError):
-    """The task raised ``SystemExit`` or ``KeyboardInterrupt``, which may not end the worker."""
+    """The task raised ``SystemExit`` or ``KeyboardInterrupt``, which may not end the worker.
+
+    :ivar raised: the class of what it raised, where that is known.
+    """
+
+    raised: type[BaseException] | None = None
 
 
 class RemoteError(TaskError):

@@ -51,12 +51,10 @@ class Retry:
         :param error: what this run raised.
         :param attempt: how many runs there have been, this one included.
         """
-        raised = error
-        if isinstance(error, TaskAborted) and TaskAborted not in self.on and error.__cause__ is not None:
-            raised = error.__cause__
-        return (
-            attempt < self.max_attempts and isinstance(raised, self.on) and not isinstance(raised, self.never)
-        )
+        kind = type(error)
+        if isinstance(error, TaskAborted) and TaskAborted not in self.on:
+            kind = error.raised or SystemExit
+        return attempt < self.max_attempts and issubclass(kind, self.on) and not issubclass(kind, self.never)
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
         """Return the seconds to wait before a retry.

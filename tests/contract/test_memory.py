@@ -6,7 +6,8 @@ import pytest
 
 from celeriac.contracts.board import Board
 from celeriac.contracts.set_aside import Cap
-from celeriac.servers.memory.broker import MemoryBroker, _Message
+from celeriac.servers.memory.broker import MemoryBroker
+from celeriac.servers.memory.lines import Message
 from celeriac.servers.memory.results import MemoryBackend
 from celeriac.testing.contracts import (
     BackendContract,
@@ -41,7 +42,7 @@ def second(broker: MemoryBroker) -> MemoryBroker:
 @pytest.fixture
 def plant(broker: MemoryBroker) -> Plant:
     async def plant(queue: str, raw: bytes) -> None:
-        broker._lines.enqueue(_Message(0, broker._lines.next_serial(), queue, raw))
+        broker._lines.enqueue(Message(0, broker._lines.next_serial(), queue, raw))
 
     return plant
 

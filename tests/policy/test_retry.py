@@ -31,7 +31,7 @@ def test_exceptions_that_end_programs_are_not_retried_unless_named():
 @pytest.mark.parametrize("on", [(SystemExit,), (BaseException,), (TaskAborted,)])
 def test_a_task_that_exits_is_not_run_again_unless_that_is_named(on: tuple[type[BaseException], ...]):
     exits = TaskAborted("the task raised SystemExit(1,)")
-    exits.__cause__ = SystemExit(1)
+    exits.raised = SystemExit
     assert not Retry().wants(exits, 1)
     assert Retry(on=on).wants(exits, 1)
     assert not Retry(on=on, never=(SystemExit, TaskAborted)).wants(exits, 1)

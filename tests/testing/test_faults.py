@@ -11,7 +11,8 @@ import pytest
 
 from celeriac import BackendUnavailable, BrokerUnavailable
 from celeriac.errors import BrokerError, DeliveryLost
-from celeriac.servers.memory.broker import MemoryBroker, _Message
+from celeriac.servers.memory.broker import MemoryBroker
+from celeriac.servers.memory.lines import Message
 from celeriac.servers.memory.results import MemoryBackend
 from celeriac.testing.broker_contract import Plant
 from celeriac.testing.contracts import BackendContract, BrokerContract
@@ -43,7 +44,7 @@ class TestFaultyBroker(BrokerContract):
     @pytest.fixture
     def plant(self, real: MemoryBroker) -> Plant:
         async def plant(queue: str, raw: bytes) -> None:
-            real._lines.enqueue(_Message(0, real._lines.next_serial(), queue, raw))
+            real._lines.enqueue(Message(0, real._lines.next_serial(), queue, raw))
 
         return plant
 
@@ -181,7 +182,8 @@ async def test_until_looks_again_at_every_call(broker: FaultyBroker, faults: Fau
 async def test_a_process_killed_at_a_point_is_gone_there_and_then():
     program = """
 import asyncio
-from celeriac.servers.memory.broker import MemoryBroker, _Message
+from celeriac.servers.memory.broker import MemoryBroker
+from celeriac.servers.memory.lines import Message
 from celeriac.testing.faults import Faults, FaultyBroker
 from celeriac.wire.envelope import Envelope, Route
 

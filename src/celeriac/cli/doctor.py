@@ -23,6 +23,7 @@ from celeriac.cli.places import absolute_file, backend_place, broker_place
 from celeriac.cli.source import Source, takes_source, typed
 from celeriac.client.app import App
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES
+from celeriac.client.task import Task
 from celeriac.contracts.backend import Backend
 from celeriac.contracts.broker import Broker
 from celeriac.errors import (
@@ -175,7 +176,7 @@ async def _queues(app: App, broker: Broker) -> Check:
 
 def _own_queues(app: App) -> list[str]:
     """Return the queues that the app's workers take from, and those that its tasks are sent to."""
-    sent_to = [app.defaults(name).queue for name in app.tasks]
+    sent_to = [task.defaults.queue for task in app.tasks.values() if isinstance(task, Task)]
     return list(dict.fromkeys([*app.queues, *(queue for queue in sent_to if queue)]))
 
 

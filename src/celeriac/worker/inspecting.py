@@ -19,12 +19,11 @@ from typing import Any
 import msgspec
 
 from celeriac.client.app import App, Connections
-from celeriac.client.pausing import OURS
 from celeriac.client.task import Task
 from celeriac.contracts.broker import Delivery, Parked
 from celeriac.errors import EncodeError
 from celeriac.quantities import require, whole
-from celeriac.servers.url_parts import SCHEME, masked, take_apart
+from celeriac.servers.url_parts import masked, scheme_of
 from celeriac.settings import Settings
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.extended_json import encode_json
@@ -32,6 +31,7 @@ from celeriac.wire.preview import preview
 from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.autoscaling import Autoscaler
+from celeriac.worker.celery_facts import broker_facts, masked_as_celery, queue_facts, usage
 from celeriac.worker.events.events import Events
 from celeriac.worker.listeners import Listener
 from celeriac.worker.logical_clock import LogicalClock
@@ -41,11 +41,6 @@ from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.remote import AnswerTally
 from celeriac.worker.slots import Slots
 from celeriac.worker.tally import Tally
-
-try:
-    from resource import RUSAGE_SELF, getrusage
-except ModuleNotFoundError:  # Windows: clients import this too, workers do not run there
-    getrusage = None  # type: ignore[assignment]
 
 MOST = 1000
 """The most entries of a list in an answer."""
@@ -201,7 +196,7 @@ class Inspecting:
 
     async def active_queues(self, **_: Any) -> list[dict[str, Any]]:
         """Tell which queues it takes from."""
-        return [_queue(name) for name in self._facts.queues()]
+        return [queue_facts(name) for name in self._facts.queues()]
 
     async def conf(self, with_defaults: bool = False, **_: Any) -> dict[str, Any]:
         """Tell the settings that Celery knows too; no secrets."""
@@ -214,7 +209,7 @@ class Inspecting:
             "",
             f"software -> celery:{CELERY} (celeriac) py:{platform.python_version()}",
             f"platform -> system:{platform.system()} imp:{platform.python_implementation()}",
-            f"settings -> transport:{_scheme(app.broker_url)} results:{masked(app.backend_url)}",
+            f"settings -> transport:{scheme_of(app.broker_url)} results:{masked(app.backend_url)}",
             "",
             *(f"{name}: {value!r}" for name, value in self._conf(with_defaults=False).items()),
             "",
@@ -230,9 +225,9 @@ class Inspecting:
             "clock": str(facts.clock.value),
             "uptime": int(perf_counter() - self._began),
             "pool": self._of_pool(),
-            "broker": _broker(facts.app.broker_url),
+            "broker": broker_facts(facts.app.broker_url),
             "prefetch_count": facts.slots.total + len(facts.reserved()),
-            "rusage": _usage(),
+            "rusage": usage(),
             "celeriac": {
                 "version": version("celeriac"),
                 "pool": facts.pool_name,
@@ -298,8 +293,8 @@ class Inspecting:
     def _conf(self, *, with_defaults: bool) -> dict[str, Any]:
         app = self._facts.app
         values: dict[str, Any] = {
-            "broker_url": _celerys_mask(app.broker_url),
-            "result_backend": _celerys_mask(app.backend_url),
+            "broker_url": masked_as_celery(app.broker_url),
+            "result_backend": masked_as_celery(app.backend_url),
         }
         values |= {
             "deprecated_settings": None,
@@ -403,71 +398,3 @@ def _arguments(message: TaskMessage, *, safe: bool) -> tuple[Any, Any]:
 
 def _eta(parked: Parked, message: TaskMessage) -> str:
     return (message.eta or datetime.fromtimestamp(parked.due, UTC)).isoformat()
-
-
-def _queue(name: str) -> dict[str, Any]:
-    exchange = {
-        "name": name,
-        "type": "direct",
-        "arguments": None,
-        "durable": True,
-        "passive": False,
-        "auto_delete": False,
-        "delivery_mode": None,
-        "no_declare": False,
-    }
-    nothing = (
-        "queue_arguments", "binding_arguments", "consumer_arguments", "alias", "no_declare", "expires", "message_ttl",
-        "max_length", "max_length_bytes", "max_priority",
-    )  # fmt: skip
-    return {
-        "name": name,
-        "exchange": exchange,
-        "routing_key": name,
-        "durable": True,
-        OURS: True,
-        "exclusive": False,
-        "auto_delete": False,
-        "no_ack": False,
-        "bindings": [],
-        **dict.fromkeys(nothing),
-    }
-
-
-def _celerys_mask(url: str) -> str:
-    """Return the URL with Celery's sign for a password."""
-    return masked(url).replace("***", "********")
-
-
-def _scheme(url: str) -> str:
-    match = SCHEME.match(url)
-    return match["scheme"].lower() if match else ""
-
-
-def _broker(url: str) -> Mapping[str, Any]:
-    """Return what Celery's answer says of its connection; the password is no part of it."""
-    scheme = _scheme(url)
-    place = take_apart(url)[0] if scheme not in ("", "sqlite", "memory") else None
-    return {
-        "hostname": place.host or None if place else None,
-        "userid": place.username or None if place else None,
-        "virtual_host": place.path.lstrip("/") or "/" if place else None,
-        "port": place.port if place else None,
-        "insist": False,
-        "ssl": scheme in ("rediss", "valkeys", "sentinels", "amqps"),
-        "transport": "amqp" if scheme in ("amqp", "amqps", "pyamqp") else scheme,
-        "connect_timeout": 4,
-        "transport_options": {},
-        "login_method": "PLAIN" if scheme in ("amqp", "amqps", "pyamqp") else None,
-        "uri_prefix": None,
-        "heartbeat": 0,
-        "failover_strategy": "round-robin",
-        "alternates": [],
-        "credential_provider": None,
-    }
-
-
-def _usage() -> Mapping[str, float]:
-    usage = getrusage(RUSAGE_SELF)
-    names = (name.removeprefix("ru_") for name in dir(usage) if name.startswith("ru_"))
-    return {name: getattr(usage, f"ru_{name}") for name in names}

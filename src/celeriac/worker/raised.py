@@ -29,6 +29,7 @@ def as_exception(error: BaseException) -> Exception:
     if isinstance(error, Exception):
         return shorten(in_task(error))
     aborted = TaskAborted(f"the task raised {type(error).__name__}{error.args!r}")
+    aborted.raised = type(error)
     aborted.__cause__ = shorten(in_task(error))
     return aborted
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -30,6 +28,7 @@ from celeriac.worker.inspecting import Counts
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.log import Log
 from celeriac.worker.logical_clock import LogicalClock
+from celeriac.worker.options import checked_concurrency, checked_name, checked_queues
 from celeriac.worker.own_thread import OwnThread
 from celeriac.worker.panel import make_remote
 from celeriac.worker.pool import Pool
@@ -44,8 +43,6 @@ from celeriac.worker.tally import Counting, Tally
 logger = logging.getLogger("celeriac.worker")
 
 T = TypeVar("T")
-
-DEFAULT_CONCURRENCY = 100
 
 WITHOUT_LIMIT = 30 * 86400.0
 """Seconds after which results that cannot be stored are given up when the worker stops without a limit."""
@@ -112,12 +109,12 @@ class Worker:
         child_log: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
-        self._most = _checked_concurrency(concurrency, pool)
+        self._most = checked_concurrency(concurrency, pool)
         require("autoscale", autoscale, or_none(whole(0)))
         self._concurrency = self._most if autoscale is None else min(max(autoscale, 1), self._most)
         self._scales = autoscale is not None
-        self._queues = _checked_queues(queues) if queues else [app.settings.default_queue]
-        self.name = _checked_name(name)
+        self._queues = checked_queues(queues) if queues else [app.settings.default_queue]
+        self.name = checked_name(name)
         require("grace", grace, or_none(GRACE))
         require("last_grace", last_grace, GRACE)
         self._grace = grace
@@ -261,7 +258,7 @@ class Worker:
         ``BrokerError`` where the broker refuses, ``ConfigError`` for a bad name, or if the worker does not run; then
         nothing has changed.
         """
-        _checked_queues([queue])
+        checked_queues([queue])
         await self._at_home(lambda consumer: consumer.add_queue(queue))
 
     async def drop_queue(self, queue: str) -> None:
@@ -461,34 +458,3 @@ async def _take_in(consumer: Consumer, backend: Backend) -> None:
     with suppress(BackendUnavailable):
         tell(await backend.examine())
     await consumer.run()
-
-
-def _checked_concurrency(concurrency: int | None, pool: str | Pool) -> int:
-    if concurrency is None:
-        return (os.cpu_count() or 1) if pool == "processes" else DEFAULT_CONCURRENCY
-    require("concurrency", concurrency, whole(1))
-    return concurrency
-
-
-def _checked_queues(queues: Sequence[str]) -> list[str]:
-    if (
-        not isinstance(queues, Iterable)
-        or isinstance(queues, str)
-        or not all(isinstance(name, str) and name for name in queues)
-    ):
-        raise ConfigError(f"queues={queues!r}: give a list of names, such as ['fast', 'slow']")
-    return list(queues)
-
-
-def _checked_name(name: str | None) -> str:
-    host = socket.gethostname()
-    if not name:
-        return f"celeriac@{host}"
-    # Celery's short forms: %h the full name, %n the part before the first dot, %d the rest.
-    first, _, domain = host.partition(".")
-    full = name.replace("%h", host).replace("%n", first).replace("%d", domain)
-    if "@" not in full:
-        full = f"{full}@{host}"
-    if full.count("@") != 1:
-        raise ConfigError(f"node name {full!r} needs exactly one '@', as in worker1@{host}")
-    return full

@@ -12,50 +12,24 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from heapq import heappop, heappush, nsmallest
-from itertools import count, islice
-
-import msgspec
+from heapq import nsmallest
+from itertools import islice
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.contracts.board import REVOKED, Mark
-from celeriac.contracts.broker import Delivery, Parked, QueueState, Schedule, Subscription, Survey
+from celeriac.contracts.broker import Delivery, Parked, Schedule, Subscription, Survey
 from celeriac.contracts.set_aside import Cap, DeadLetter, DeadLetters, Failed
-from celeriac.errors import DeliveryLost, Finding
+from celeriac.errors import Finding
 from celeriac.servers.memory.board import MemoryBoard, MemoryMarks
 from celeriac.servers.memory.failed import MemoryFailed
 from celeriac.servers.memory.fanout import MemoryFanout
+from celeriac.servers.memory.lines import Dead, Lines, Message, dead_letter, lost, parked_of, read
 from celeriac.servers.queue_rows import row_ids
 from celeriac.wire.envelope import Envelope, Route, Unreadable
-from celeriac.wire.frame import mark_redelivered, pack, unpack
+from celeriac.wire.frame import pack
 from celeriac.wire.names import HIGHEST_PRIORITY
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 from celeriac.wire.preview import counted
-
-
-class _Message(msgspec.Struct, order=True, eq=True):
-    """One message; the first two fields are its place in the line."""
-
-    priority: int
-    serial: int
-    queue: str
-    raw: bytes
-    redelivered: bool = False
-
-
-class _Dead(msgspec.Struct):
-    message: _Message
-    reason: str
-    died_at: float
-
-
-class _Waiting(msgspec.Struct):
-    """A parked message and what wakes it."""
-
-    message: _Message
-    due: float
-    timer: asyncio.TimerHandle
-
 
 _ONCE_FEW = 1000
 """How many keys may be added before those that ended are looked for."""
@@ -76,7 +50,7 @@ class MemoryBroker:
         self._once: dict[str, float] = {}
         self._once_full = _ONCE_FEW
         self._failed = MemoryFailed(clock, failed)
-        self._lines = _Lines(clock, self._failed)
+        self._lines = Lines(clock, self._failed)
         self._board = MemoryBoard(clock)
         self._fanout = MemoryFanout()
         self._subscriptions: set[_MemorySubscription] = set()
@@ -120,7 +94,7 @@ class MemoryBroker:
         return len(self._lines.waiting.get(queue, ()))
 
     async def peek(self, queue: str, limit: int = 10) -> list[Envelope | Unreadable]:
-        return [_read(message) for message in nsmallest(limit, self._lines.waiting.get(queue, ()))]
+        return [read(message) for message in nsmallest(limit, self._lines.waiting.get(queue, ()))]
 
     async def survey(self, queues: Sequence[str]) -> Survey:
         """Count all messages; see ``celeriac.contracts.broker.Surveyed``."""
@@ -176,10 +150,10 @@ class MemoryBroker:
             await subscription.stop()
         self._lines.recall()
 
-    def _message(self, envelope: Envelope, route: Route) -> _Message:
+    def _message(self, envelope: Envelope, route: Route) -> Message:
         frame = pack(envelope, delivery_tag=envelope.delivery_tag or str(uuid.uuid4()), route=route)
         priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
-        return _Message(priority, self._lines.next_serial(), route.queue or route.routing_key, frame)
+        return Message(priority, self._lines.next_serial(), route.queue or route.routing_key, frame)
 
 
 class MemoryBeat:
@@ -199,105 +173,10 @@ class MemoryBeat:
         return await self._broker.board.slots.last(entries)
 
 
-class _Lines:
-    """Where every message is: waiting in a queue, held by a receipt, parked or dead."""
-
-    def __init__(self, clock: Clock, failed: MemoryFailed) -> None:
-        self._clock = clock
-        self._failed = failed
-        self._serials = count(1)
-        self._held: dict[int, _Message] = {}
-        self.parked: dict[int, _Waiting] = {}
-        self.waiting: dict[str, list[_Message]] = {}
-        self.dead: dict[str, _Dead] = {}
-        self.changed: set[asyncio.Event] = set()
-
-    def next_serial(self) -> int:
-        return next(self._serials)
-
-    def declare(self, queue: str) -> list[_Message]:
-        return self.waiting.setdefault(queue, [])
-
-    def add(self, message: _Message, due: float | None) -> None:
-        """Queue the message, or park it when its time is yet to come."""
-        delay = 0.0 if due is None else due - self._clock.now()
-        if due is None or delay <= 0:
-            self.enqueue(message)
-            return
-        self.declare(message.queue)
-        timer = asyncio.get_running_loop().call_later(delay, self._come_due, message.serial)
-        self.parked[message.serial] = _Waiting(message, due, timer)
-
-    def enqueue(self, message: _Message) -> None:
-        heappush(self.declare(message.queue), message)
-        for event in self.changed:
-            event.set()
-
-    def take(self, queues: deque[str], limit: int) -> list[_Message]:
-        """Take by priority over all the queues; among equals the queues take turns."""
-        taken: list[_Message] = []
-        while len(taken) < limit:
-            ready = [queue for queue in queues if self.waiting[queue]]
-            if not ready:
-                break
-            queue = min(ready, key=lambda name: self.waiting[name][0].priority)
-            queues.remove(queue)
-            queues.append(queue)
-            taken.append(heappop(self.waiting[queue]))
-        self._held.update((message.serial, message) for message in taken)
-        return taken
-
-    def settle(self, message: _Message) -> None:
-        if self._held.pop(message.serial, None) is not message:
-            raise _lost(message)
-
-    def give_back(self, message: _Message) -> None:
-        self.settle(message)
-        self.enqueue(msgspec.structs.replace(message, redelivered=True))
-
-    def park(self, message: _Message, due: float) -> None:
-        self.settle(message)
-        self.add(message, due)
-
-    def survey(self, queues: Sequence[str], failed: int) -> Survey:
-        """Return how many messages there are, and the next of each queue."""
-        lines = {queue: self.waiting.get(queue, []) for queue in queues}
-        states = [
-            QueueState(queue, len(line), [_read(one) for one in line[:1]]) for queue, line in lines.items()
-        ]
-        return Survey(states, len(self.parked), len(self._held), len(self.dead), failed)
-
-    def unpark(self, serial: int) -> bool:
-        """Forget a parked message; return whether there was one."""
-        waiting = self.parked.pop(serial, None)
-        if waiting is not None:
-            waiting.timer.cancel()
-        return waiting is not None
-
-    def bury(self, message: _Message, reason: str) -> None:
-        self.settle(message)
-        self.dead[str(message.serial)] = _Dead(message, reason, self._clock.now())
-
-    def fail(self, message: _Message, failed: Failed) -> None:
-        self.settle(message)
-        self._failed.keep(failed, message.raw, message.queue)
-
-    def recall(self) -> None:
-        """Put what is held or parked back into its queue."""
-        for message in list(self._held.values()):
-            self.give_back(message)
-        for serial, waiting in list(self.parked.items()):
-            waiting.timer.cancel()
-            self._come_due(serial)
-
-    def _come_due(self, serial: int) -> None:
-        self.enqueue(self.parked.pop(serial).message)
-
-
 class _MemoryReceipt:
     __slots__ = ("_lines", "_marks", "_message", "_spent")
 
-    def __init__(self, lines: _Lines, marks: MemoryMarks, message: _Message) -> None:
+    def __init__(self, lines: Lines, marks: MemoryMarks, message: Message) -> None:
         self._lines = lines
         self._marks = marks
         self._message = message
@@ -333,12 +212,12 @@ class _MemoryReceipt:
 
     def _spend(self) -> None:
         if self._spent:
-            raise _lost(self._message)
+            raise lost(self._message)
         self._spent = True
 
 
 class _MemorySubscription:
-    def __init__(self, lines: _Lines, board: MemoryBoard, queues: Sequence[str]) -> None:
+    def __init__(self, lines: Lines, board: MemoryBoard, queues: Sequence[str]) -> None:
         self._lines = lines
         self._board = board
         self._revision = 0
@@ -394,18 +273,18 @@ class _MemorySubscription:
         finally:
             self._lines.changed.discard(self._changed)
 
-    def _delivery(self, message: _Message) -> Delivery:
+    def _delivery(self, message: Message) -> Delivery:
         receipt = _MemoryReceipt(self._lines, self._board.marks, message)
-        return Delivery(_read(message), message.queue, receipt, message.redelivered)
+        return Delivery(read(message), message.queue, receipt, message.redelivered)
 
 
 class _MemoryDeadLetters:
-    def __init__(self, lines: _Lines) -> None:
+    def __init__(self, lines: Lines) -> None:
         self._lines = lines
 
     async def list(self, limit: int = 100, offset: int = 0) -> list[DeadLetter]:
         entries = islice(self._lines.dead.items(), offset, offset + limit)
-        return [_dead_letter(name, dead) for name, dead in entries]
+        return [dead_letter(name, dead) for name, dead in entries]
 
     async def count(self) -> int:
         return len(self._lines.dead)
@@ -420,13 +299,13 @@ class _MemoryDeadLetters:
     async def delete(self, ids: Sequence[str]) -> int:
         return len(self._remove(ids))
 
-    def _remove(self, ids: Sequence[str]) -> Sequence[_Dead]:
+    def _remove(self, ids: Sequence[str]) -> Sequence[Dead]:
         present = [name for name in dict.fromkeys(ids) if name in self._lines.dead]
         return [self._lines.dead.pop(name) for name in present]
 
 
 class _MemorySchedule:
-    def __init__(self, lines: _Lines, clock: Clock) -> None:
+    def __init__(self, lines: Lines, clock: Clock) -> None:
         self._lines = lines
         self._clock = clock
 
@@ -434,7 +313,7 @@ class _MemorySchedule:
         waiting = sorted(
             self._lines.parked.values(), key=lambda waiting: (waiting.due, waiting.message.serial)
         )
-        return [_parked(entry) for entry in waiting[offset : offset + limit]]
+        return [parked_of(entry) for entry in waiting[offset : offset + limit]]
 
     async def count(self) -> int:
         return len(self._lines.parked)
@@ -445,23 +324,3 @@ class _MemorySchedule:
     async def horizon(self) -> float:
         now = self._clock.now()
         return max((waiting.due - now for waiting in self._lines.parked.values()), default=0.0)
-
-
-def _read(message: _Message) -> Envelope | Unreadable:
-    return unpack(mark_redelivered(message.raw) if message.redelivered else message.raw)
-
-
-def _dead_letter(name: str, dead: _Dead) -> DeadLetter:
-    message = dead.message
-    return DeadLetter(
-        id=name, envelope=_read(message), queue=message.queue, reason=dead.reason, died_at=dead.died_at
-    )
-
-
-def _parked(waiting: _Waiting) -> Parked:
-    message = waiting.message
-    return Parked(id=str(message.serial), envelope=_read(message), queue=message.queue, due=waiting.due)
-
-
-def _lost(message: _Message) -> DeliveryLost:
-    return DeliveryLost(f"message {message.serial} of queue {message.queue!r} was settled before")
