@@ -1,7 +1,7 @@
 """Publishes messages, many to a round trip.
 
 Rules: messages of one list go in one command and keep their order. A queue is declared before its first message. A
-message without a route is an error, and is never dropped. A call ends within the timeout, whatever the server does.
+message without a route is an error, and is never dropped. A call ends when no byte has moved for the timeout.
 """
 
 from __future__ import annotations
