@@ -158,6 +158,13 @@ def present(modules: Iterable[str]) -> set[str]:
     return {name for name in modules if (package / name).exists() or (package / f"{name}.py").exists()}
 
 
+def test_the_glossary_has_at_most_forty_terms_and_each_once():
+    glossary = (ROOT / "CONTRIBUTING.md").read_text().partition("## Glossary")[2].partition("\n## ")[0]
+    terms = re.findall(r"^\| ([a-z][\w -]*) \|", glossary, re.MULTILINE)[1:]
+    assert 20 < len(terms) <= 40
+    assert len(set(terms)) == len(terms)
+
+
 def test_the_root_of_the_package_has_at_most_twelve_modules():
     assert len(list((ROOT / "src" / "celeriac").glob("*.py"))) <= 12
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
-from celeriac.worker.collecting import THRESHOLDS
+from celeriac.worker.garbage import THRESHOLDS
 from tests.worker import process_tasks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 
 from celeriac.celery_app.commands import commands_of
-from celeriac.celery_app.departures import Departure
+from celeriac.celery_app.differences import Departure
 from celeriac.celery_app.preflight import look_at
 from celeriac.celery_app.results import CeleryResults
 from celeriac.celery_app.settings import OWN, Mapped, map_settings

@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 from celery.app.task import Task
 
-from celeriac.celery_app.departures import Departure
+from celeriac.celery_app.differences import Departure
 from celeriac.celery_app.settings import SERIALIZERS
 from celeriac.wire.content import COMPRESSIONS
 

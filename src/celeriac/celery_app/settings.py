@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from celeriac.celery_app.catalogue import HARMLESS, HONOURED, WARNED
-from celeriac.celery_app.departures import Departure
+from celeriac.celery_app.differences import Departure
 from celeriac.celery_app.urls import Place, broker_url, note_options, result_url, scheme_in
 from celeriac.errors import ConfigError
 from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES

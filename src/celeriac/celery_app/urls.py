@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from kombu.utils.url import url_to_parts, urlparts
 
-from celeriac.celery_app.departures import Departure
+from celeriac.celery_app.differences import Departure
 from celeriac.errors import ConfigError
 from celeriac.servers.tls import OPTIONS as TLS_OPTIONS
 from celeriac.servers.url_parts import masked, take_apart

@@ -23,7 +23,7 @@ from celeriac.context import CURRENT
 from celeriac.contracts.transactions import Statement
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import NO_OPTIONS, Link, Routes, SendOptions
-from celeriac.servers.within import Caller
+from celeriac.servers.caller_connection import Caller
 from celeriac.settings import Settings
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import ResultRecord

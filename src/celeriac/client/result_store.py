@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from celeriac.client.connections import ConnectionTable, RunBlocking
-from celeriac.client.outlasting import Outages, Outlasting
+from celeriac.client.following import Outages, Outlasting
 from celeriac.contracts.backend import Backend
 
 T = TypeVar("T")

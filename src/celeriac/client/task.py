@@ -36,7 +36,7 @@ from celeriac.porting import TASK, explains
 from celeriac.quantities import PRIORITY, SECONDS, Rate, or_none, require, whole
 from celeriac.retry import Retry
 from celeriac.routing import NO_OPTIONS, OPTION_NAMES, Link, SendOptions, send_options
-from celeriac.servers.within import Caller
+from celeriac.servers.caller_connection import Caller
 from celeriac.settings import ALLOWED
 from celeriac.wire.content import JSON
 from celeriac.wire.extended_json import decode_json, encode_json

@@ -13,7 +13,7 @@ from celeriac.client.outbox import Call, Outbox
 from celeriac.client.result import Result
 from celeriac.client.task import Sender, Task
 from celeriac.errors import ArgumentError
-from celeriac.servers.within import Caller
+from celeriac.servers.caller_connection import Caller
 
 P = ParamSpec("P")
 R = TypeVar("R")

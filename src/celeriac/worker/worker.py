@@ -20,9 +20,9 @@ from celeriac.wire.preview import counted
 from celeriac.worker.assembly import assemble
 from celeriac.worker.attachments import Attachments, begin
 from celeriac.worker.autoscaling import Autoscaler
-from celeriac.worker.collecting import Collecting
 from celeriac.worker.consumer import Consumer, StopTimes, tell
 from celeriac.worker.events.events import Events
+from celeriac.worker.garbage import Collecting
 from celeriac.worker.insist import Insist
 from celeriac.worker.inspecting import Counts
 from celeriac.worker.listeners import Listeners

@@ -32,11 +32,11 @@ from celeriac.servers.rabbitmq.orphans import NoticeTimes, Orphans
 from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.errors import NOT_FOUND, Refused
 from celeriac.servers.rabbitmq.rerouting import Rerouting
+from celeriac.servers.rabbitmq.rights import RightsCheck
 from celeriac.servers.rabbitmq.schedule import AmqpSchedule
 from celeriac.servers.rabbitmq.subscription import AmqpSubscription
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import QueueOptions, Topology
-from celeriac.servers.rabbitmq.trial import Trial
 from celeriac.settings import PRIORITIES, Priorities
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 
@@ -108,7 +108,7 @@ class AmqpBroker:
         self._schedule = AmqpSchedule(self.link, self._topology, clock, lowest_first=lowest_first)
         self._board = AmqpBoard(self.link, self._ledger, clock, prefix)
         self._fanout = AmqpFanout(self.link)
-        self._trial = Trial(self.link, self._topology, f"{prefix}ledger", dead)
+        self._rights = RightsCheck(self.link, self._topology, f"{prefix}ledger", dead)
         self._subscriptions: WeakSet[AmqpSubscription] = WeakSet()
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -239,7 +239,7 @@ class AmqpBroker:
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
         with self.link.translated(BrokerUnavailable, BrokerError):
-            return [*await self.link.examine(), *await self._trial.examine(queues)]
+            return [*await self.link.examine(), *await self._rights.examine(queues)]
 
     async def close(self) -> None:
         await self._fanout.close()

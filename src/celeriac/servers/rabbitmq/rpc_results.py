@@ -30,7 +30,7 @@ from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Unavailable, is_too_large
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.results import ResultMessages
-from celeriac.servers.rabbitmq.trial import examine_results
+from celeriac.servers.rabbitmq.rights import examine_results
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import SUCCESS, ResultRecord
 

@@ -31,12 +31,12 @@ from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.results import RedisBackend
+from celeriac.servers.redis.rights import RightsCheck
 from celeriac.servers.redis.schedule import RedisSchedule
 from celeriac.servers.redis.settlements import RedisSettlements
 from celeriac.servers.redis.settling import Settler
 from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.servers.redis.survey import survey
-from celeriac.servers.redis.trial import Trial
 from celeriac.servers.redis.url import parse_redis_url
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import unpack
@@ -212,7 +212,7 @@ class RedisBroker:
         return await self._link.describe()
 
     async def examine(self, queues: Sequence[str]) -> Sequence[Finding]:
-        return await Trial(self._link).broker(self._keys, queues)
+        return await RightsCheck(self._link).broker(self._keys, queues)
 
     async def close(self) -> None:
         await self._publishing.drain()

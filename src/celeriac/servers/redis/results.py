@@ -24,7 +24,7 @@ from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
-from celeriac.servers.redis.trial import Trial
+from celeriac.servers.redis.rights import RightsCheck
 from celeriac.servers.redis.upload import LARGE
 from celeriac.servers.redis.url import RedisTarget, parse_redis_url
 from celeriac.wire.content import Codecs
@@ -213,7 +213,7 @@ class RedisBackend:
 
     async def examine(self) -> Sequence[Finding]:
         marks = self._prefix + MARK_PREFIX
-        return await Trial(self._link).results(self.key(""), self._prefix + group_key(""), marks)
+        return await RightsCheck(self._link).results(self.key(""), self._prefix + group_key(""), marks)
 
     async def close(self) -> None:
         await self._store.drain()

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
 from celeriac.worker.attachments import checked
-from celeriac.worker.collecting import Collecting
+from celeriac.worker.garbage import Collecting
 from celeriac.worker.pools.processes.death import die_with
 from celeriac.worker.pools.processes.frames import Line
 from celeriac.worker.pools.processes.running import Running

@@ -108,7 +108,7 @@ _EVICTS_ALL = "allkeys-"
 _EVICTS_SOME = "volatile-"
 
 
-class Trial:
+class RightsCheck:
     """Looks at one Redis for one broker or result store."""
 
     def __init__(self, link: Link) -> None:

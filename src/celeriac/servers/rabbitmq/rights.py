@@ -27,7 +27,7 @@ _FIX = "give them with rabbitmqctl set_permissions"
 _ALL = ("configure", "write", "read")
 
 
-class Trial:
+class RightsCheck:
     """Tries the rights of this user.
 
     :param ledger: name of the ledger.
