@@ -7,12 +7,10 @@ the set, since they need a second request when the queue is resumed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from celeriac.contracts.board import Sets
-
-if TYPE_CHECKING:
-    from celeriac.client.control import Control
 
 PAUSED = "paused"
 """The name of the sets on the board."""
@@ -30,6 +28,44 @@ _QUEUES = "queues"
 _ASKING = 1.0
 
 
+class Reply(Protocol):
+    """What one worker answered."""
+
+    @property
+    def node(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def value(self) -> Any:
+        """The answer."""
+        ...
+
+
+class Answered(Protocol):
+    """What all workers answered."""
+
+    @property
+    def answers(self) -> Sequence[Reply]:
+        """In the order they came."""
+        ...
+
+
+class Asking(Protocol):
+    """What asks workers; see ``celeriac.client.control.Control.ask``."""
+
+    async def ask(
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        destination: Sequence[str] | None = None,
+        timeout: float = ...,
+    ) -> Answered:
+        """Return the answers of the workers."""
+        ...
+
+
 class Pauses:
     """The paused queues of one broker.
 
@@ -43,10 +79,10 @@ class Pauses:
         """Return the paused queues."""
         return frozenset((await self._sets.load(PAUSED, [_QUEUES])).sets.get(_QUEUES, ()))
 
-    async def pause(self, control: Control, queue: str) -> list[str]:
+    async def pause(self, control: Asking, queue: str) -> list[str]:
         """Pause a queue; return the workers that took from it.
 
-        Our workers that do not hear of it at once, learn it within ``worker.pausing.BETWEEN`` seconds.
+        Our workers that miss the request stop within ``worker.pausing.BETWEEN`` seconds.
         """
         await self._sets.add(PAUSED, {_QUEUES: [queue]}, KEEP)
         asked = await control.ask("active_queues", timeout=_ASKING)
@@ -62,8 +98,8 @@ class Pauses:
             await control.ask("cancel_consumer", {"queue": queue}, destination=others, timeout=_ASKING)
         return sorted(takers)
 
-    async def resume(self, control: Control, queue: str) -> None:
-        """Let workers take from a queue again: ours within a second, and those of Celery that were told to stop."""
+    async def resume(self, control: Asking, queue: str) -> None:
+        """Let workers take from a queue again: ours within a second, and those of Celery that stopped for it."""
         others = list((await self._sets.load(PAUSED, [_told(queue)])).sets.get(_told(queue), ()))
         await self._sets.remove(PAUSED, {_QUEUES: [queue], _told(queue): others})
         if others:
@@ -71,7 +107,7 @@ class Pauses:
 
 
 def _told(queue: str) -> str:
-    """Return the set of Celery's workers that were told to take from the queue no longer."""
+    """Return the name of the set of Celery's workers that were asked to take from the queue no longer."""
     return f"told:{queue}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,10 +12,8 @@ from celeriac.contracts.board import Mark
 from celeriac.contracts.broker import Receipt, UnmarkingReceipt
 from celeriac.contracts.server import Landing, Settlements
 from celeriac.contracts.set_aside import Failed
+from celeriac.testing.fault_script import Faults, Point
 from celeriac.wire.result import SUCCESS
-
-if TYPE_CHECKING:
-    from celeriac.testing.faults import Faults, Point
 
 
 class FaultyReceipt:
