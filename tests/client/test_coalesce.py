@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from celeriac.servers.coalesce import CROWD, Coalescer
+from celeriac.servers.coalesce import CROWD, Coalescer, by_size
 
 
 class Trips:
@@ -54,3 +54,10 @@ async def test_a_crowd_does_not_linger():
     crowd = [call(number) for number in range(CROWD)]
     trips.answered.set()
     assert await asyncio.gather(first, *crowd) == [0, *range(CROWD)]
+
+
+def test_batches_end_before_they_are_too_large_or_too_many_and_have_one_item_at_least():
+    sizes = [5, 5, 1, 20, 3, 3, 3]
+    assert list(by_size(sizes, int, 10)) == [[5, 5], [1], [20], [3, 3, 3]]
+    assert list(by_size(sizes, int, 10, count=2)) == [[5, 5], [1], [20], [3, 3], [3]]
+    assert list(by_size([], int, 10)) == []

@@ -8,9 +8,11 @@ refused, each item is tried alone, so that only the faulty one fails.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from copy import copy
+from itertools import islice
 from typing import Generic, TypeVar
 
 from celeriac.errors import BackendUnavailable, BrokerUnavailable
@@ -87,12 +89,7 @@ class Coalescer(Generic[T, R]):
         count = min(len(self._waiting), self._limit)
         if self._weigh is None:
             return count
-        left = TRIP_BYTES
-        for number, (item, _) in zip(range(count), self._waiting, strict=False):
-            left -= self._weigh(item)
-            if left < 0:
-                return max(1, number)
-        return count
+        return fitting(self._weigh(item) for item, _ in islice(self._waiting, count))
 
     async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
@@ -109,6 +106,29 @@ class Coalescer(Generic[T, R]):
                 _tell(batch, [error] * len(batch))
         else:
             _tell(batch, answers)
+
+
+def fitting(sizes: Iterable[int], most: int = TRIP_BYTES) -> int:
+    """Return how many items of these sizes fit into so many bytes, in their order; one always does."""
+    number, left = 0, most
+    for size in sizes:
+        left -= size
+        if left < 0:
+            break
+        number += 1
+    return max(1, number)
+
+
+def by_size(
+    items: Sequence[T], weigh: Callable[[T], int], most: int = TRIP_BYTES, count: int = sys.maxsize
+) -> Iterator[Sequence[T]]:
+    """Yield the items in batches of at most ``most`` bytes and ``count`` items, or of one item."""
+    start = 0
+    while start < len(items):
+        left = range(start, min(start + count, len(items)))
+        end = start + fitting((weigh(items[place]) for place in left), most)
+        yield items[start:end]
+        start = end
 
 
 def _copied(error: BaseException) -> BaseException:

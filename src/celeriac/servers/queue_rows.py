@@ -15,6 +15,7 @@ import msgspec
 from celeriac.contracts.board import Mark
 from celeriac.contracts.set_aside import Failed
 from celeriac.errors import DeliveryLost, EncodeError
+from celeriac.servers.coalesce import by_size
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY, is_text
@@ -101,18 +102,9 @@ def new_message(envelope: Envelope, route: Route) -> NewMessage:
     return NewMessage(queue, priority, frame, route.due)
 
 
-def split_by_size(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
+def split_by_size(messages: Sequence[NewMessage]) -> Iterator[Sequence[NewMessage]]:
     """Yield the messages in batches of at most ``BATCH_BYTES``, or of one message."""
-    batch: list[NewMessage] = []
-    size = 0
-    for message in messages:
-        if batch and size + len(message.frame) > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(message)
-        size += len(message.frame)
-    if batch:
-        yield batch
+    return by_size(messages, lambda message: len(message.frame), BATCH_BYTES)
 
 
 def row_ids(ids: Sequence[str]) -> list[int]:

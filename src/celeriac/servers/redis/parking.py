@@ -15,13 +15,12 @@ from typing import Any
 import msgspec
 
 from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.coalesce import Coalescer, by_size
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.link import Link, Script
 from celeriac.wire.once import ONCE, ONCE_SETTLED
 
 _BATCH = 1000
-_TRIP_BYTES = 8 * 1024 * 1024
 _TRIP_MESSAGES = 2000
 
 QUEUEING = r"""
@@ -222,13 +221,5 @@ def _trips(
         yield trip
 
 
-def _split(messages: Sequence[Later]) -> list[list[Later]]:
-    batches: list[list[Later]] = []
-    size = _TRIP_BYTES
-    for message in messages:
-        size += len(message.frame)
-        if size > _TRIP_BYTES or len(batches[-1]) == _BATCH:
-            batches.append([])
-            size = len(message.frame)
-        batches[-1].append(message)
-    return batches
+def _split(messages: Sequence[Later]) -> Iterator[Sequence[Later]]:
+    return by_size(messages, lambda message: len(message.frame), count=_BATCH)

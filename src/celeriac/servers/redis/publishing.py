@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
-from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.coalesce import Coalescer, by_size
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.large import LargeValues
@@ -28,7 +28,6 @@ from celeriac.wire.names import is_text
 _BATCH = 1000
 _MANY_BATCH = 2500
 _WITHOUT_PAUSE = 500
-_TRIP_BYTES = 8 * 1024 * 1024
 _LARGE_BODY = LARGE // 2
 """Bytes of a body whose frame may be large."""
 
@@ -312,23 +311,17 @@ def _timed(route: Route) -> Route:
 
 def _pack_trips(lists: dict[str, list[tuple[int, bytes]]]) -> list[_Trip]:
     """Return the commands of each round trip: list, positions, frames; a trip is closed when it has enough bytes."""
-    trips: list[_Trip] = [[]]
-    size = 0
-    for key, framed in lists.items():
-        positions: list[int] = []
-        frames: list[bytes] = []
-        for position, frame in framed:
-            if size + len(frame) > _TRIP_BYTES and size:
-                if frames:
-                    trips[-1].append((key, positions, frames))
-                    positions, frames = [], []
-                trips.append([])
-                size = 0
-            positions.append(position)
-            frames.append(frame)
-            size += len(frame)
-        trips[-1].append((key, positions, frames))
-    return [trip for trip in trips if trip]
+    framed = [(key, position, frame) for key, in_list in lists.items() for position, frame in in_list]
+    return [_by_list(trip) for trip in by_size(framed, lambda one: len(one[2]))]
+
+
+def _by_list(framed: Sequence[tuple[str, int, bytes]]) -> _Trip:
+    lists: dict[str, tuple[str, list[int], list[bytes]]] = {}
+    for key, position, frame in framed:
+        _, positions, frames = lists.setdefault(key, (key, [], []))
+        positions.append(position)
+        frames.append(frame)
+    return list(lists.values())
 
 
 def _fail(answers: Answers, positions: Sequence[int], error: BaseException) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from celeriac.contracts.board import Mark
 from celeriac.contracts.set_aside import Cap, Failed
 from celeriac.errors import DeliveryLost
-from celeriac.servers.coalesce import TRIP_BYTES, Coalescer
+from celeriac.servers.coalesce import Coalescer, fitting
 from celeriac.servers.redis.board import UNMARK, mark_key
 from celeriac.servers.redis.dead import write_letter
 from celeriac.servers.redis.keys import Keys
@@ -252,12 +252,7 @@ def _weigh(receipt: RedisReceipt) -> int:
 
 def _count(receipts: Sequence[RedisReceipt]) -> int:
     """Return how many of them go back in one trip, from the last on."""
-    left = TRIP_BYTES
-    for number, receipt in enumerate(reversed(receipts)):
-        left -= len(receipt.raw)
-        if left < 0:
-            return max(1, number)
-    return len(receipts)
+    return fitting(map(_weigh, reversed(receipts)))
 
 
 def _mark_given_back(raw: bytes) -> bytes:
