@@ -34,7 +34,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     :param options: JSON of the options of sending.
     :param lazy: the arguments are made at each tick, by a process that declares the entry.
     :param window: seconds after which a missed slot is not caught up any more.
-    :param overlap_for: seconds after which a run counts as ended if nobody has told its end.
+    :param overlap_for: seconds after which a run counts as ended if no worker reported its end.
     :param jitter: seconds by which a slot may be late.
     :param origin: the name of the source that it is from, if it is from one.
     :param declared: when the process started that declared it, or when it was added.

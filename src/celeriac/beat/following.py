@@ -22,7 +22,7 @@ class Following:
 
     :ivar names: all that the source knows.
     :ivar again: when to look next.
-    :ivar done: slots that were ticked, and not told yet.
+    :ivar done: slots that were ticked, and not written to the source yet.
     """
 
     def __init__(self, source: Source) -> None:
@@ -64,7 +64,7 @@ class Following:
         try:
             await self._source.ticked(self.done)
         except Exception as error:  # noqa: BLE001 - whatever it is, the slots are ticked
-            logger.warning("the source of periodic tasks was not told what was sent: %s", error)
+            logger.warning("what was sent could not be written to the source of periodic tasks: %s", error)
             return
         self.done = {}
 

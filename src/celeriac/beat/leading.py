@@ -48,7 +48,7 @@ class Leading:
 
     @property
     def alive_since(self) -> float:
-        """Since when there was always a process that ticks, as far as this one knows."""
+        """Since when there was always a process that ticks, as far as this one has read."""
         return self._clock.at(self._began) if self._told is None else self._told
 
     @property
@@ -75,7 +75,7 @@ class Leading:
             self._again = now + self._pause
 
     async def look_back(self) -> float:
-        """Return since when there was always a process that ticks, as far as anybody knows."""
+        """Return since when there was always a process that ticks, as far as any process has written."""
         if self._places.alone:
             return self._clock.now()
         await self._adopt()

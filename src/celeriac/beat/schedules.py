@@ -52,7 +52,7 @@ class Scheduled(msgspec.Struct, frozen=True):
 class Schedules:
     """The periodic tasks of one app. Its coroutines raise ``BrokerUnavailable`` when the broker is away.
 
-    :param by_default: workers tick what the code declares, without being told to.
+    :param by_default: workers tick what the code declares, without an option.
     :ivar source: where another program keeps further entries.
     :ivar lag: seconds by which the latest slot that this process has ticked was late; ``None`` before the first.
     """
@@ -96,7 +96,7 @@ class Schedules:
         :param window: seconds after which a missed slot is not caught up any more.
         :param overlap: what happens in a slot while the run before it goes on: ``allow`` another; ``skip`` the slot;
             ``queue_one``, which runs the latest slot when that run has ended.
-        :param overlap_for: seconds after which a run counts as ended if no worker told its end.
+        :param overlap_for: seconds after which a run counts as ended if no worker reported its end.
         :param jitter: seconds by which a slot may be late, differently for each slot.
         :param start: the moment before which, and ``end`` that after which, no slot is ticked.
         :param paused: it is not ticked.

@@ -1,6 +1,6 @@
 """The clock by which slots are named: that of the server which keeps them, wherever it has one.
 
-Rules: processes whose own clocks differ name the same slots. The time that the server told is carried on by this
+Rules: processes whose own clocks differ name the same slots. The server's time is carried on by this
 process's monotonic clock, and is never ahead of the server's. Where the server has no clock of its own, the process's
 counts.
 """
@@ -35,7 +35,7 @@ class SlotClock:
     def heard(self, told: float | None, asked: float) -> None:
         """Note what time it was by the server's clock when it answered.
 
-        :param asked: the moment of the monotonic clock before it was asked. It told the time between then and now, so
+        :param asked: the moment of the monotonic clock before it was asked. It read its clock between then and now, so
             the difference of the two clocks is between two bounds, and what is within them is kept.
         """
         if told is None:

@@ -155,7 +155,7 @@ async def _send(
 def _queue_of(
     app: App, name: str, args: list[Any], kwargs: dict[str, Any], options: Mapping[str, Any]
 ) -> str | None:
-    """Return the queue that the call went to, ``None`` where its exchange alone knows."""
+    """Return the queue that the call went to, ``None`` where its exchange decides that."""
     return route(app.call(name, args, kwargs, **options).options, app.settings.default_queue).queue
 
 

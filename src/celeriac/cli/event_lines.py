@@ -95,7 +95,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Filter:
-    """Chooses events; it remembers of each task what only its first event tells."""
+    """Chooses events; it keeps of each task what only its first event has."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted

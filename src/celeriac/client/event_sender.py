@@ -90,7 +90,7 @@ class EventSender:
         return self.listeners != 0
 
     async def finish(self, timeout: float) -> None:
-        """Send what is left, for ``timeout`` seconds at most; the rest is forgotten."""
+        """Send what is left, for ``timeout`` seconds at most; the rest is dropped."""
         sending = self._sending
         if sending is not None:
             await asyncio.wait([sending], timeout=timeout)

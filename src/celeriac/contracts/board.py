@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 REVOKED = "revoked"
-"""The sets that say what must not run any more. Taking messages tells their revision (``Subscription.revision``)."""
+"""The sets that say what must not run any more. A take reports their revision (``Subscription.revision``)."""
 
 SLOT_KEPT = 400 * 86400
 """Seconds for which the last slot of a periodic task is known: longer than a year, for a yearly task."""
@@ -163,7 +163,7 @@ class Board(Protocol):
 
     @property
     def sets(self) -> Sets:
-        """Sets of names that every worker knows, such as the revoked tasks."""
+        """Sets of names that every worker reads, such as the revoked tasks."""
         ...
 
     @property

@@ -61,7 +61,7 @@ class UnmarkingReceipt(Protocol):
     async def settle_and_unmark(self, mark: Mark, kept: str | Failed | None = None) -> None:
         """Settle the message for good and remove a mark of the board, if it is there, in one step.
 
-        :param kept: the reason for which the message is buried, or what the failed list is told; ``None`` acknowledges.
+        :param kept: the reason for which the message is buried, or what the failed list keeps; ``None`` acknowledges.
 
         Raises as ``ack`` does; the mark then stays.
         """
@@ -73,7 +73,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
     :param redelivered: an earlier delivery of it was not settled, or it was given back.
     :param deliveries: how often it was handed out, this time included. Giving back on purpose (``requeue``, ``park``)
-        does not count: the number tells how many workers may have died of it.
+        does not count: the number is how many workers may have died of it.
     :param kept_until: the moment until which the broker kept it, where it did: then it is due, whatever the worker's
         clock says.
     """
@@ -243,7 +243,7 @@ class Survey(msgspec.Struct, frozen=True):
 class Surveyed(Protocol):
     """A broker that counts all its messages in a few round trips; an optional ability.
 
-    :ivar tells_taken: whether it tells how many messages workers have taken, and ``shows_heads`` what is next.
+    :ivar tells_taken: whether it counts what workers have taken, and ``shows_heads`` whether it shows what is next.
     """
 
     tells_taken: bool
@@ -370,7 +370,7 @@ class Broker(Protocol):
 
 @runtime_checkable
 class CountsTakers(Protocol):
-    """A broker that knows how many take from a queue; of others the workers have to be asked."""
+    """A broker that counts how many take from a queue; of others the workers have to be asked."""
 
     async def takers(self, queue: str) -> int:
         """Return how many take from the queue, 0 where there is no such queue. Raises as a ``Broker`` does."""

@@ -75,7 +75,7 @@ class Listening(Protocol):
 class Answers(Protocol):
     """The answers to a question, as they come.
 
-    :ivar listeners: how many heard the question; ``None`` where the broker cannot count them.
+    :ivar listeners: how many received the question; ``None`` where the broker cannot count them.
     """
 
     listeners: int | None

@@ -1,8 +1,8 @@
 """What waits at the broker: counted when it is asked for, at most each ``FRESH`` seconds.
 
-Rules: one process of all that serve these numbers tells them, whichever has the lease, so that a sum over the processes
-is right. The age of the oldest message is known where messages tell when they were sent; else it is at least the time
-for which the same message was seen at the head of its queue, or for which nobody took from the queue.
+Rules: one process of all that serve these numbers reports them, whichever has the lease, so that a sum over the
+processes is right. The age of the oldest message is known where messages tell when they were sent; else it is at least
+the time for which the same message was seen at the head of its queue, or for which nobody took from the queue.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class QueueReader:
         self._is_first = True
 
     async def read(self) -> BrokerNumbers | None:
-        """Return the numbers, ``None`` where another process tells them, or the broker does not answer.
+        """Return the numbers, ``None`` where another process reports them, or the broker does not answer.
 
         Where the broker takes longer, these are the numbers from before, and the next call returns the new ones.
         """

@@ -15,7 +15,7 @@ _ROOT = str(Path(__file__).parents[2])
 _PROGRAM = f"import sys; sys.path.append({_ROOT!r}); from celeriac.probes.answering import main; main()"
 
 _END_WAIT = 2.0
-"""Seconds that the process has to end when it was told to."""
+"""Seconds that the process has to end after the request."""
 
 
 class Beside:

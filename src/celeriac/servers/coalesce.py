@@ -38,7 +38,7 @@ class Coalescer(Generic[T, R]):
     :param limit: how many items go in one round trip at the most.
     :param linger: seconds that a flush waits for further items, if some queued up during the one before it. Items whose
         callers are in no hurry then take fewer round trips.
-    :param weigh: tells an item's bytes, where items may be large; a batch has ``TRIP_BYTES`` at the most, or one item.
+    :param weigh: returns an item's bytes, where items may be large; a batch has at most ``TRIP_BYTES``, or one item.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class Inbox:
     :param expect: messages after which it ends; ``None`` for never.
     :ivar dropped: how many were dropped since they were not read in time.
     :ivar cuts: how often the connection was lost.
-    :ivar listeners: how many heard the question that these messages answer, where they are counted.
+    :ivar listeners: how many received the question that these messages answer, where they are counted.
     """
 
     def __init__(self, expect: int | None = None, most: int = MOST) -> None:
@@ -83,10 +83,10 @@ def answers_of(expect: int | None, listeners: int | None) -> int | None:
 
 
 def hears(binding: Binding, exchange: str, key: str) -> bool:
-    """Whether what is published there, with this key, is heard by the binding."""
+    """Whether what is published there, with this key, reaches the binding."""
     return binding.exchange.name == exchange and (not binding.exchange.by_key or leads(binding.key, key))
 
 
 def leads(bound: str, key: str) -> bool:
-    """Whether a message with this key is heard by a binding with that one."""
+    """Whether a message with this key reaches a binding with that one."""
     return key.startswith(bound[:-1]) if bound.endswith("#") else key == bound

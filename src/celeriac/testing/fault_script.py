@@ -115,7 +115,7 @@ class Faults:
         return self._add(point, when, _kill_this_process, 1)
 
     def pause(self, point: Point, when: When = "before") -> Pause:
-        """Hold the calls at the point until ``resume`` of what is returned; its ``reached`` tells when one is there."""
+        """Hold the calls at the point until ``resume`` of the returned pause, whose ``reached`` is set by the first."""
         pause = Pause()
         self._append(point, when, _Fault(pause.hold, None, pause))
         return pause

@@ -82,7 +82,7 @@ class TaskSucceeded(_Task, frozen=True, gc=False, tag="task-succeeded"):
 class TaskFailed(_Task, frozen=True, gc=False, omit_defaults=True, tag="task-failed"):
     """It failed for good.
 
-    :param name: with ``args`` and ``kwargs`` only where no event told them before.
+    :param name: with ``args`` and ``kwargs`` only where no earlier event gave them.
     """
 
     exception: str
@@ -160,7 +160,7 @@ class WorkerOffline(_Worker, frozen=True, omit_defaults=True, tag="worker-offlin
 
 
 class WorkerElectAck(msgspec.Struct, frozen=True, tag_field="type", tag="worker-elect-ack"):
-    """A worker has heard the candidate of an election; ``id`` is the election's."""
+    """A worker has received the candidacy of an election; ``id`` is the election's."""
 
     clock: int
     timestamp: float

@@ -22,8 +22,8 @@ class Copy(msgspec.Struct, frozen=True, gc=False):
     """One of perhaps several copies of a message.
 
     :param key: under which it was to be published once.
-    :param name: tells the message from the others under this key.
-    :param number: tells the copy from other copies; what was published together has the same.
+    :param name: distinguishes the message from the others under this key.
+    :param number: distinguishes the copy from other copies; what was published together has the same.
     """
 
     key: str

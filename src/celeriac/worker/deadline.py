@@ -52,7 +52,7 @@ async def _stop(running: asyncio.Future[R], passed: float, soft: float | None, h
         running.add_done_callback(_forget)
         raise TimeLimitExceeded(hard if hard is not None else passed)
     if not running.cancelled() and (error := running.exception()) is not None:
-        # The body raised an error of its own while it was being stopped, which tells more than the limit does.
+        # The body raised an error of its own while it was being stopped, which says more than the limit does.
         raise error
     if is_soft and not running.cancelled():
         return running.result()

@@ -1,4 +1,4 @@
-"""The logical clock of a worker, which counts what it hears and tells (Lamport's clock, as Celery has it)."""
+"""The logical clock of a worker: it counts the events and requests received and sent (Lamport's, as in Celery)."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ from celeriac.errors import BrokerError
 logger = logging.getLogger("celeriac.worker")
 
 MOST_TOLD, TOLD_FOR = 50_000, 10_800.0
-"""How many ids that were told are kept, and for how many seconds, as in Celery."""
+"""How many ids that were received are kept, and for how many seconds, as in Celery."""
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the revision while a body runs."""
 
 
 class RevocationList:
-    """A copy of the broker's revocations, with the ids that Celery's workers told this one.
+    """A copy of the broker's revocations, with the ids that Celery's workers sent to this one.
 
     :param monotonic: seconds of a clock that never goes back.
     """

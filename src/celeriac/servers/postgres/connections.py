@@ -178,7 +178,7 @@ class Connections:
         )
 
     def lock_class(self, schema: str) -> int:
-        """Return the first number of our advisory locks, which tells the tables of one schema from another's."""
+        """Return the first number of our advisory locks, which differs for each schema."""
         return zlib.crc32(f"celeriac {schema}".encode()) - 2**31
 
     # --- opening

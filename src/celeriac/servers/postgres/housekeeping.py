@@ -1,6 +1,6 @@
 """Housekeeping of the tables of messages: vacuuming between the rounds of autovacuum, rebuilding, and sweeping.
 
-Rules: one process at a time in the whole database does each kind, told by a row that says when it was done last.
+Rules: one process at a time in the whole database does each kind; a row says when it was done last.
 Autovacuum comes once a minute, in which 200,000 messages leave half a gigabyte. A role that may not vacuum leaves it
 to autovacuum.
 """

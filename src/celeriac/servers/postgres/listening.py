@@ -1,4 +1,4 @@
-"""The connection that is listened on: it hears of news, and shows that this process lives.
+"""The connection that receives notifications; that it is open shows that this process lives.
 
 Rules: it is opened when there is something to hear, and made anew when it is cut; then every channel is listened to
 again and each listener is woken, because it may have missed something. A cut connection is noticed at once,
@@ -33,7 +33,7 @@ DOWN = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, as
 
 
 class Listening:
-    """What one process hears from one database.
+    """The notifications that one process receives from one database.
 
     :param connect: opens a connection.
     :ivar on_open: called with each connection that is opened, before anything is heard.
@@ -105,7 +105,7 @@ class Listening:
             wake(str(payload))
 
     def _forget(self, channel: str, wake: Wake) -> bool:
-        """Return whether nobody hears the channel any more."""
+        """Return whether the channel has no listener any more."""
         wakes = self._heard.get(channel, set())
         wakes.discard(wake)
         if not wakes:

@@ -134,7 +134,7 @@ class Queues:
 
     @property
     def polls(self) -> bool:
-        """Whether nothing can be heard here, so that a sleeper must look often."""
+        """Whether no notification arrives here, so that a sleeper must look often."""
         return not self.connections.has_sessions
 
     async def fall_asleep(self, queues: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ LOOKS = (0.02, 0.1, 0.5)
 """Seconds after which a new sleeper looks again."""
 
 POLLS = tuple(accumulate(min(1.0, 0.1 * 1.5**number) for number in range(7)))
-"""The same for one that hears of nothing: pauses from 0.1 seconds to 1, after which it goes on with ``PULSE``."""
+"""The same for one that gets no notifications: pauses from 0.1 seconds to 1, after which it goes on with ``PULSE``."""
 
 PULSE = 1.2
 """Seconds between looks of one that sleeps on: with what else it does, a statement a second."""
@@ -43,7 +43,7 @@ FALL_ASLEEP = f"""
 
 
 def channel_of(schema: str, queue: str) -> str:
-    """Return the channel on which a queue of one schema is spoken of."""
+    """Return the channel of the notifications about a queue of one schema."""
     return f"celeriac_{blake2b(f'{schema}.{queue}'.encode(), digest_size=12).hexdigest()}"
 
 

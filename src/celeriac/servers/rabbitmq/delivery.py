@@ -32,14 +32,14 @@ Event: TypeAlias = Literal[
     "take",  # ``take`` hands it out
     "suspect",  # it was handed out before: ``take`` asks first whether a worker works on it
     "clear",  # no worker works on it
-    "ack",  # it is dealt with; of an orphan, the other workers were told so
-    "give back",  # another worker may have it; of an orphan, the other workers were told so
+    "ack",  # it is dealt with; of an orphan, a notice says so to the other workers
+    "give back",  # another worker may have it; of an orphan, a notice says so
     "keep",  # it is kept in this process until it is due, since RabbitMQ cannot keep it
     "due",  # another delivery of the same message begins, in the state "buffered"
     "hand over",  # an orphan of the same publication takes this delivery over
     "resume",  # this orphan took a new delivery over
     "lose line",  # the connection was lost
-    "lose channel",  # the channel was closed, or the other workers cannot be told of an orphan
+    "lose channel",  # the channel was closed, or no notice of an orphan can be given
 ]
 
 TABLE: Mapping[State, Mapping[Event, State]] = {
@@ -195,7 +195,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         self.unsettled.replace(self)
 
     async def _end(self) -> None:
-        """Have it dealt with: acknowledged, or an orphan's end told to the other workers."""
+        """Have it dealt with: acknowledged, or notice given of an orphan's end."""
         if self.state == "orphaned":
             await self._others.tell_ended(self)
         else:

@@ -1,4 +1,4 @@
-"""The queues that celeriac processes declared, as the ledger tells them: AMQP itself cannot list queues."""
+"""The queues that celeriac processes declared, as the ledger lists them: AMQP itself cannot list queues."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tries what clients and workers need of a RabbitMQ, and leaves nothing behind.
 
 Rules: RabbitMQ looks at the rights of a user before it looks at anything else. So each right is tried with a call that
-cannot succeed, or changes nothing: the refusal 403 tells that the right is missing, any other answer that it is there.
+cannot succeed, or changes nothing: the refusal 403 says that the right is missing, any other answer that it is there.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def delay_key(seconds: int, routing_key: str) -> str:
 
 
 class Topology:
-    """What this process knows to be declared.
+    """What this process has declared, or found declared.
 
     :param options: of single queues, by name; the others are declared as the URL says.
     :param on_new: called for each queue that was made here.

@@ -1,8 +1,8 @@
 """The connection over which Redis pushes messages and notes of changed keys.
 
 Rules: a broker has one such connection for all its listeners; the first listener opens it, the last closes it. A
-subscription counts once the server has confirmed it. When the connection is cut, each listener is told, and must join
-again. With protocol 3 the same connection also reads the keys whose changes are to be noted. A server that refuses
+subscription counts once the server has confirmed it. When the connection is cut, each listener gets an error, and must
+join again. With protocol 3 the same connection also reads the keys whose changes are to be noted. A server that refuses
 protocol 3 needs another connection for that (``Eye``).
 """
 
@@ -30,7 +30,7 @@ class PushListener(msgspec.Struct, eq=False):
     """One listener: its channels, and the functions that it is called by.
 
     :param hear: called with the name of a channel and what came there.
-    :param lost: called once when the connection was cut: nothing is heard from then on.
+    :param lost: called once when the connection was cut: nothing arrives from then on.
     :param patterns: channels by glob pattern.
     :param changes: whether to hear of changes too: the channel is ``CHANGES`` then, and a list of keys comes, or
         ``None`` where every key changed. The keys are those of every ``Pushes.look``.
@@ -96,7 +96,7 @@ class Pushes:
         self._asked_at: float | None = None
 
     async def join(self, listener: PushListener) -> None:
-        """Let this listener hear. Raises the link's errors, after which it hears nothing."""
+        """Pass pushes to this listener. Raises the link's errors, after which none are passed."""
         async with self._turn:
             line = self._line or await self._open()
             self._listeners.add(listener)

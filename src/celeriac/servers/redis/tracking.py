@@ -28,7 +28,7 @@ class TrackingLine:
         self._turn = asyncio.Lock()
 
     async def look(self, listener: int, questions: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return the answers; the server notes the keys, and tells the listener once when one of them changes.
+        """Return the answers; the server notes the keys, and pushes one notice when one of them changes.
 
         :param listener: the number of the connection that the notes go to.
         """

@@ -88,7 +88,7 @@ class SqliteLink:
         return done
 
     async def listen(self, wake: Callable[[], None], poll: float | None = None) -> None:
-        """Have ``wake`` called in this loop when another process pokes one of the topics told by ``hear``.
+        """Have ``wake`` called in this loop when another process pokes one of the topics named in ``hear``.
 
         :param poll: seconds between looks at the file, for pokes that get lost; ``None`` looks only where there can
             be no pokes.

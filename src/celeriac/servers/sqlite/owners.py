@@ -1,4 +1,4 @@
-"""The owners of taken messages: gives this process its number, and tells which owners have died.
+"""The owners of taken messages: gives this process its number, and finds out which owners have died.
 
 Rules: a process that holds messages has a lock (``flock``) on a file of its own beside the database. The system frees
 the lock when the process ends, in whatever way, and never before: a busy or suspended process keeps it. The file is

@@ -1,1 +1,1 @@
-"""Events: what a worker tells monitors of its tasks and of itself."""
+"""Events: what a worker sends to monitors about its tasks and itself."""

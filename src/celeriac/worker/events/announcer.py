@@ -1,7 +1,7 @@
 """Tells monitors what becomes of tasks, in Celery's events.
 
 Rules: nothing here waits. While nobody listens, or the group of events is off, a task costs no more than a look at
-that. An event keeps no value of a task alive, only short text. A failure is always told, however many tasks there are.
+that. An event keeps no value of a task alive, only short text. A failure is always sent, however many tasks there are.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Announcer(Listener):
         return task is None or task.options.send_events is not False
 
     def _is_due(self, task_id: str) -> bool:
-        """Whether the last progress of the task was told long enough ago."""
+        """Whether the last progress of the task was sent long enough ago."""
         now = monotonic()
         if now < self._progress.get(task_id, 0.0) + BETWEEN_PROGRESS:
             return False

@@ -25,7 +25,7 @@ class Events(Listener):
 
     :param task_events: whether the group ``task`` is on.
     :param heartbeats: whether the group ``worker`` is on.
-    :ivar announcer: hears what becomes of messages; a listener besides this one.
+    :ivar announcer: makes events of what becomes of messages; a listener besides this one.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Events(Listener):
 
     @property
     def dropped(self) -> int:
-        """Events that were forgotten because the broker was away for long."""
+        """Events that were dropped because the broker was away for long."""
         return self._sender.dropped
 
     def numbers(self) -> dict[str, Any]:

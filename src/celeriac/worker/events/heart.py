@@ -37,7 +37,7 @@ class Heart:
     """Beats for one worker.
 
     :param now: seconds since the epoch.
-    :param announcer: knows how many tasks were started.
+    :param announcer: counts the tasks that were started.
     :ivar active: returns how many tasks run.
     :ivar last: when it last beat, in seconds of ``time.monotonic``.
     """

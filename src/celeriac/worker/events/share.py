@@ -49,7 +49,7 @@ class Share:
         return True
 
     def _look(self) -> None:
-        """Begin a new window with the share that the last one asks for, if that is over.
+        """Begin a new window with the share that follows from the last one, if that is over.
 
         A window in which all are chosen is over as soon as it has as many as it may have.
         """

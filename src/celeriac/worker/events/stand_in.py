@@ -1,8 +1,8 @@
 """A thread that beats for a worker whose event loop does not answer, such as in a coroutine that only computes.
 
 Rules: it has an event loop and connections of its own, which it opens when it must beat and closes when it need not any
-more. It tells for how long the worker's loop has been silent, so that a monitor does not give up a worker which still
-holds its tasks, and a person sees why they do not end.
+more. Its heartbeats say for how long the worker's loop has been silent, so that a monitor does not give up a worker
+which still holds its tasks, and a person sees why they do not end.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class Publisher:
 
 
 def _is_about(error: AmqpError, pending: _Pending) -> bool:
-    """Whether the server closed the channel because of this message; its text alone tells."""
+    """Whether the server closed the channel because of this message; only its text says so."""
     if not isinstance(error, Refused):
         return False
     if error.code == NOT_FOUND:

@@ -30,7 +30,7 @@ from celeriac.worker.pools.processes.setup import program
 from celeriac.worker.signals import SIGNALS
 
 END_WITHIN = 5.0
-"""Seconds that the children and the server have to end after they were told to."""
+"""Seconds that the children and the server have to end after the request."""
 
 
 class Launcher:
