@@ -28,9 +28,31 @@ def test_purge_asks_and_deletes_nothing_without_an_answer(project: Project):
     assert json.loads(project.run("queues", "--json", "-A", project.module).output) == {"celery": 1}
 
 
+def test_some_are_removed(project: Project):
+    sent = [
+        project.run("call", "-A", project.module, "shop.add", str(number), "1").stdout.strip()
+        for number in range(4)
+    ]
+    project.publish(b"not json")
+    base = ("-A", project.module)
+    asked = project.run("queues", "remove", "celery", sent[1], *base)
+    assert asked.exit_code == 2
+    assert f"Delete 1 task ({sent[1]}) from queue celery? Nobody is here to ask" in asked.stderr
+    removed = project.run("queues", "remove", "celery", sent[1], sent[2][:20], "none", "-y", *base)
+    assert (removed.exit_code, removed.output) == (0, "2 tasks deleted\n")
+    assert json.loads(project.run("queues", "--json", *base).output) == {"celery": 3}
+    assert "REVOKED" in project.run("result", sent[1], *base).output
+    assert (
+        project.run("queues", "remove", "celery", "--task", "shop.*", "-y", *base).output
+        == "2 tasks deleted\n"
+    )
+    for which in ([], [sent[0], "--task", "x"]):
+        assert "which ones?" in project.run("queues", "remove", "celery", *which, "-y", *base).stderr
+
+
 def test_unknown_queue_names_a_near_one(project: Project):
     project.run("call", "-A", project.module, "shop.add", "1", "1")
-    for command in (["peek", "celry"], ["purge", "celry", "-y"]):
+    for command in (["peek", "celry"], ["purge", "celry", "-y"], ["remove", "celry", "x", "-y"]):
         ended = project.run("queues", *command, "-A", project.module)
         assert ended.exit_code == 1
         assert "did you mean celery?" in ended.stderr

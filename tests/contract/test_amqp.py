@@ -17,6 +17,7 @@ from celeriac.testing.contracts import (
     LeasesContract,
     OnceContract,
     Plant,
+    RemovalContract,
     RevocationContract,
     ScheduleContract,
     SetsContract,
@@ -72,7 +73,7 @@ def no_delayed_messages(rabbit_server: RabbitServer, delays: None) -> None:
             connection.channel().queue_purge(queue)
 
 
-class TestAmqpBroker(BrokerContract, OnceContract):
+class TestAmqpBroker(BrokerContract, RemovalContract, OnceContract):
     """Messages."""
 
 

@@ -19,6 +19,7 @@ from celeriac.testing.contracts import (
     FanoutContract,
     OnceContract,
     Plant,
+    RemovalContract,
     RevocationContract,
     ScheduleContract,
     SlotsContract,
@@ -47,7 +48,7 @@ def plant(broker: MemoryBroker) -> Plant:
     return plant
 
 
-class TestMemoryBroker(BrokerContract, OnceContract, BeatContract):
+class TestMemoryBroker(BrokerContract, RemovalContract, OnceContract, BeatContract):
     """Messages."""
 
 

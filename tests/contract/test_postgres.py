@@ -20,6 +20,7 @@ from celeriac.testing.contracts import (
     FanoutContract,
     OnceContract,
     Plant,
+    RemovalContract,
     RevocationContract,
     ScheduleContract,
     SettlementContract,
@@ -47,7 +48,7 @@ async def broker(connect: Connect) -> AsyncIterator[PostgresBroker]:
     await broker.close()
 
 
-class TestPostgresBroker(BrokerContract, OnceContract):
+class TestPostgresBroker(BrokerContract, RemovalContract, OnceContract):
     """Messages."""
 
     @pytest.fixture

@@ -18,6 +18,7 @@ from celeriac.testing.contracts import (
     FanoutContract,
     OnceContract,
     Plant,
+    RemovalContract,
     RevocationContract,
     ScheduleContract,
     SettlementContract,
@@ -55,7 +56,7 @@ def plant(redis_server: RedisServer, prefix: str) -> Plant:
     return plant
 
 
-class TestRedisBroker(BrokerContract, OnceContract, BeatContract):
+class TestRedisBroker(BrokerContract, RemovalContract, OnceContract, BeatContract):
     """Messages."""
 
 

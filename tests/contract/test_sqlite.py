@@ -19,6 +19,7 @@ from celeriac.testing.contracts import (
     FanoutContract,
     OnceContract,
     Plant,
+    RemovalContract,
     RevocationContract,
     ScheduleContract,
     SettlementContract,
@@ -59,7 +60,7 @@ def plant(broker: SqliteBroker, file: Path) -> Plant:
     return plant
 
 
-class TestSqliteBroker(BrokerContract, OnceContract, BeatContract):
+class TestSqliteBroker(BrokerContract, RemovalContract, OnceContract, BeatContract):
     """Messages."""
 
 

@@ -1,10 +1,9 @@
 """One thing done to many tasks."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
-from celeriac.monitor.actions import Partly
-from celeriac.monitor.jobs import Jobs
+from celeriac.monitor.jobs import Jobs, Partly, Progress
 
 
 async def test_a_small_job_is_done_at_once():
@@ -39,3 +38,21 @@ async def test_what_was_left_out_is_said():
 
     job = await Jobs().run("retry", ["a", "b", "c"], work)
     assert (job.done, job.trouble) == (2, "the arguments are not known")
+
+
+async def test_what_goes_in_steps_by_itself_can_be_stopped():
+    jobs, go = Jobs(), asyncio.Event()
+
+    async def steps() -> AsyncIterator[Progress]:
+        yield Progress(60, 1)
+        await go.wait()
+        yield Progress(60, 2)
+        raise AssertionError("it was stopped")
+
+    running = asyncio.create_task(jobs.follow("delete", 100, steps()))
+    while not jobs.all() or not jobs.all()[0].tried:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
+    assert jobs.stop(jobs.all()[0].number)
+    go.set()
+    job = await running
+    assert (job.under_way, job.done, job.tried, job.trouble) == (False, 3, 100, "")

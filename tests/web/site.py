@@ -19,21 +19,35 @@ class Site:
     """``with Site(url, folder) as site`` serves the dashboard of a broker on a free port.
 
     :param options: further options of ``celeriac web``.
+    :param backend: the result store's URL, if it is another.
+    :param python: where celeriac is installed, if not here.
     """
 
-    def __init__(self, url: str, folder: Path, options: Sequence[str] = ()) -> None:
-        self._command = [sys.executable, "-m", "celeriac", "web", "-b", url, "--backend", url, "-p", "0"]
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        options: Sequence[str] = (),
+        backend: str = "",
+        python: str = sys.executable,
+    ) -> None:
+        self._command = [python, "-m", "celeriac", "web", "-b", url, "-p", "0"]
+        self._command += ["--backend", backend or url]
         self._command += ["--history", str(folder / "history.db"), *options]
         self._folder = folder
         self.port = self.metrics_port = 0
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, and wait until browsers can connect."""
         self.process = LoggedProcess(self._command, cwd=self._folder)
         line = self.process.wait_for("dashboard at http://", timeout=PATIENCE)
         found = re.search(r":(\d+)/", line)
         assert found is not None
         self.port = int(found[1])
-        return self
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stop(timeout=PATIENCE) == 0

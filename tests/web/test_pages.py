@@ -17,6 +17,7 @@ from celeriac.web.pages import PAGES
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.task import TaskMessage, decode
 from celeriac_probe import fetch
+from redis import Redis
 from tests.metrics.scraping import Scrape
 from tests.web.site import PATIENCE, Site
 
@@ -127,7 +128,7 @@ def test_a_queue(site: Site, shop: Celery):
     assert "3 tasks wait" in page
     assert sent[0].id in page
     assert "shop.&lt;b&gt;ship&lt;/b&gt;" in page
-    said = site.post("do/queues", action="cancel", queue=name, id=sent[2].id, back=f"queues/{name}")
+    said = site.post("do/queues", action="cancel", queue=name, key=sent[2].id, back=f"queues/{name}")
     assert "1%20waiting%20task%20cancelled" in said
     assert "is%20paused" in site.post("do/queues", action="pause", queue=name, back="queues")
     assert "paused" in site.page("queues")
@@ -136,6 +137,81 @@ def test_a_queue(site: Site, shop: Celery):
     assert "Paused." not in site.page(f"queues/{name}")
     assert "3%20waiting%20tasks" in site.post("do/queues", action="purge", queue=name, back="queues")
     assert "0 tasks wait" in site.page(f"queues/{name}")
+
+
+def test_some_of_what_waits_is_deleted(site: Site, fleet: str, shop: Celery):
+    name = f"orders-{uuid.uuid4().hex}"
+    sent = [
+        shop.send_task(f"shop.{task}", [part], queue=name) for task in ("ship", "bill") for part in range(4)
+    ]
+    with Redis.from_url(fleet) as redis:
+        redis.lpush(name, b"no frame")
+    page = site.shows("queues", name)
+    page = site.page(f"queues/{name}")
+    assert "9 tasks wait" in page
+    [broken] = re.findall(r'value="(#[0-9a-f]+)"', page)
+    here = {"queue": name, "back": f"queues/{name}"}
+    chosen = [sent[1].id, sent[2].id, broken]
+    assert "3%20waiting%20tasks%20of%20queue" in site.post("do/queues", action="delete", key=chosen, **here)
+    page = site.page(f"queues/{name}")
+    assert "6 tasks wait" in page
+    assert not [key for key in chosen if key in page]
+    # Who waits for them is told, and they are known to the history.
+    assert [sent[1].state, sent[2].state, sent[0].state] == ["REVOKED", "REVOKED", "PENDING"]
+    assert "state-revoked" in site.page(f"tasks/{sent[1].id}")
+    said = site.post("do/queues", action="delete", key=[sent[1].id, sent[3].id], **here)
+    assert "1%20waiting%20task%20of%20queue" in said
+    assert "1%20did%20not%20wait%20any%20more" in said
+    assert "name%20the%20task" in site.post("do/queues", action="delete_task", task="", **here)
+    said = site.post("do/queues", action="delete_task", task="shop.b*", **here)
+    assert "4%20waiting%20tasks%20of%20queue" in said
+    assert [message.id for message in asyncio.run(waiting(fleet, name))] == [sent[0].id]
+    log = html.unescape(site.page("about"))
+    assert f"delete {name} {sent[1].id} {sent[2].id} {broken}" in log
+    assert f"delete_task {name} shop.b*" in log
+    assert "there%20is%20no%20queue" in site.post(
+        "do/queues", action="delete", key="x", queue="none", back=""
+    )
+
+
+def test_what_is_scheduled_is_cancelled_and_gone(site: Site, fleet: str):
+    queue = f"later-{uuid.uuid4().hex}"
+
+    async def park() -> str:
+        app = Celeriac("parking", fleet, fleet, default_queue=queue)
+        async with app, app.connections().broker.subscribe([queue]):
+            return (await app.send_task("shop.pay", [1], countdown=3600)).id
+
+    id = asyncio.run(park())
+    page = site.shows("scheduled", id)
+    [key] = re.findall(rf'value="([^"]+)" aria-label="choose {id}"', page)
+    said = site.post("do/scheduled", action="cancel", key=[key, "none"], back="scheduled")
+    assert "1%20task%20cancelled" in said
+    assert id not in site.page("scheduled")
+    assert "the result store says REVOKED" in site.page(f"tasks/{id}") or "REVOKED" in site.page(
+        f"tasks/{id}"
+    )
+
+
+def test_of_rabbitmq_messages_are_deleted_too_and_its_page_is_not_renewed(
+    rabbit_url: str, redis_url: str, tmp_path: Path
+):
+    queue = f"orders-{uuid.uuid4().hex}"
+
+    async def send() -> list[str]:
+        async with Celeriac("sending", rabbit_url, redis_url, default_queue=queue) as app:
+            return [(await app.send_task("shop.pay", [number])).id for number in range(3)]
+
+    ids = asyncio.run(send())
+    with Site(rabbit_url, tmp_path, backend=redis_url) as site:
+        page = site.shows(f"queues/{queue}", "3 tasks wait")
+        assert "the first 1000 messages" in page
+        assert "is not renewed by itself" in page
+        assert "tasks wait" not in page.partition('<div id="live">')[2]
+        said = site.post("do/queues", action="delete", queue=queue, key=ids[1], back=f"queues/{queue}")
+        assert "1%20waiting%20task%20of%20queue" in said
+        page = site.shows(f"queues/{queue}", "2 tasks wait")
+        assert [id in page for id in ids] == [True, False, True]
 
 
 async def kept_as_failed(url: str, queue: str, args: list[object]) -> str:

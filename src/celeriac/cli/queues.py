@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import click
 
 from celeriac.cli.completing import complete_queues
-from celeriac.cli.console import ask, say, say_lines
-from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.confirming import confirm, require_queues
+from celeriac.cli.console import say, say_lines
 from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.messages import Summary, summary_of
 from celeriac.cli.outcome import as_json
 from celeriac.cli.pausing import pause, resume
+from celeriac.cli.removing import remove
 from celeriac.cli.scheduled import scheduled
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
@@ -81,16 +80,8 @@ def purge_command(source: Source, names: Sequence[str], yes: bool) -> None:
     say(f"{counted(deleted, 'task')} deleted")
 
 
-for command in (scheduled, pause, resume):
+for command in (scheduled, pause, resume, remove):
     queues.add_command(command)
-
-
-def confirm(question: str) -> None:
-    """Ask before messages are deleted. Raises ``CommandFailed`` without a terminal, ``Abort`` on a no."""
-    if not sys.stdin.isatty():
-        raise CommandFailed(f"{question} Nobody is here to ask: confirm with -y", Exit.USAGE)
-    if not ask(question):
-        raise CommandFailed("nothing was deleted")
 
 
 def _list(source: Source, *, as_objects: bool) -> None:
@@ -127,26 +118,16 @@ async def _depths_and_takers(app: App) -> tuple[dict[str, int], Takers | None, f
 
 async def _depths(app: App, names: Sequence[str] = ()) -> dict[str, int]:
     broker = app.connections().broker
-    known = await broker.queues()
-    _require(names, known)
+    known = await require_queues(app, names)
     return {name: await broker.depth(name) for name in names or known}
 
 
 async def _peek(app: App, queue: str, limit: int) -> list[Summary]:
-    broker = app.connections().broker
-    _require([queue], await broker.queues())
-    return [summary_of(content, app) for content in await broker.peek(queue, limit)]
+    await require_queues(app, [queue])
+    return [summary_of(content, app) for content in await app.connections().broker.peek(queue, limit)]
 
 
 async def purge(app: App, names: Sequence[str]) -> int:
     """Delete what waits in these queues; return how many messages that were."""
     broker = app.connections().broker
     return sum([await broker.purge(name) for name in names])
-
-
-def _require(names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
-            raise CommandFailed(f"there is no queue {name} here; {hint}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,10 +18,9 @@ from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App
+from celeriac.client.removing import all_parked, cancel_parked
 from celeriac.contracts.broker import Parked
 from celeriac.wire.preview import counted
-
-PAGE = 500
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -97,11 +96,9 @@ async def _list(app: App, limit: int) -> tuple[list[Entry], int]:
 
 
 async def _cancel(app: App, ids: Sequence[str]) -> list[Entry]:
-    entries = [entry async for entry in _entries(app)]
+    entries = [Entry(parked, summary_of(parked.envelope, app)) async for parked in all_parked(app)]
     chosen = {entry.parked.id: entry for id in ids for entry in _named(id, entries)}
-    # Revoked first: one that comes due in this moment does not run either.
-    await app.cancel([entry.summary.id for entry in chosen.values() if entry.summary.id])
-    await app.connections().broker.schedule.delete(list(chosen))
+    await cancel_parked(app, [entry.parked for entry in chosen.values()])
     return list(chosen.values())
 
 
@@ -116,14 +113,6 @@ def _named(id: str, entries: Sequence[Entry]) -> list[Entry]:
     if len({entry.summary.id for entry in alike}) > 1:
         raise CommandFailed(f"{len(alike)} scheduled tasks begin with {id}: give more of the id")
     return alike
-
-
-async def _entries(app: App) -> AsyncIterator[Entry]:
-    schedule, offset = app.connections().broker.schedule, 0
-    while page := await schedule.list(PAGE, offset):
-        offset += len(page)
-        for parked in page:
-            yield Entry(parked, summary_of(parked.envelope, app))
 
 
 def _facts(entry: Entry, now: float) -> dict[str, Any]:

@@ -53,15 +53,21 @@ async def revoke(
     await connections.revocations.add(ids, roots=roots, terminate=terminate, keep=keep)
     if tell and ids and connections.requests is not None:
         await connections.requests.tell_revoked(ids, terminate=terminate)
-    with suppress(ResultMissing):  # no results are kept, so no caller waits for one
-        await _tell(connections.backend, list(dict.fromkeys(ids)), datetime.fromtimestamp(clock.now(), UTC))
+    await end_waiting(connections.backend, ids, clock.now())
 
 
-async def _tell(backend: Backend, ids: Sequence[str], now: datetime) -> None:
-    records = await backend.load(ids) if ids else []
-    known = [record or ResultRecord(task_id=id) for id, record in zip(ids, records, strict=True)]
-    ended = [_revoked(record, now) for record in known if record.status in _NOT_RUNNING]
-    await asyncio.gather(*[backend.store(backend.encode(record)) for record in ended])
+async def end_waiting(backend: Backend, ids: Sequence[str], now: float) -> None:
+    """Have the results of these tasks say REVOKED, but of those that a worker has reported as running or ended.
+
+    Without a result store nothing is done: no caller waits for a result. Raises ``BackendError``.
+    """
+    ids = list(dict.fromkeys(ids))
+    with suppress(ResultMissing):
+        records = await backend.load(ids) if ids else []
+        known = [record or ResultRecord(task_id=id) for id, record in zip(ids, records, strict=True)]
+        at = datetime.fromtimestamp(now, UTC)
+        ended = [_revoked(record, at) for record in known if record.status in _NOT_RUNNING]
+        await asyncio.gather(*[backend.store(backend.encode(record)) for record in ended])
 
 
 def _revoked(record: ResultRecord, now: datetime) -> ResultRecord:

@@ -9,15 +9,17 @@ write the arguments. What is asked for twice within ``TWICE`` seconds is done on
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from celeriac.client.app import App
+from celeriac.client.removing import Waiting, remove_waiting
 from celeriac.client.revoking import revoke
 from celeriac.clock import Clock
 from celeriac.errors import CeleriacError
 from celeriac.monitor.again import RETRY_OF, Arguments, Refused, send_again, send_all_again
 from celeriac.monitor.history import History
+from celeriac.monitor.jobs import Partly, Progress
 from celeriac.monitor.masking import HIDDEN
 from celeriac.monitor.rows import TaskRow
 
@@ -53,17 +55,6 @@ class Lately:
     def forget(self, id: str, changes: str) -> None:
         """Let it be tried anew: it was not sent after all."""
         self._sent.pop((id, changes), None)
-
-
-class Partly(Refused):
-    """Some of it was done.
-
-    :param done: how many.
-    """
-
-    def __init__(self, done: int, text: str) -> None:
-        super().__init__(text)
-        self.done = done
 
 
 class Actions:
@@ -149,6 +140,33 @@ class Actions:
         roots = list(ids) if workflow else []
         await revoke(self._app.connections(), [] if workflow else list(ids), roots=roots, terminate=terminate)
         return len(ids)
+
+    async def remove(
+        self, queue: str, chosen: Callable[[Waiting], bool], most: int | None = None
+    ) -> AsyncIterator[Progress]:
+        """Remove waiting tasks from a queue and note it in the history; yield what each step did.
+
+        :param most: end once so many were removed.
+
+        Raises as ``celeriac.client.removing.remove_waiting`` does.
+        """
+        done = 0
+        async for step in remove_waiting(self._app, queue, chosen):
+            done += len(step.removed)
+            await self._history.take([self._removed(one, queue) for one in step.removed if one.id])
+            yield Progress(step.looked, len(step.removed))
+            if most is not None and done >= most:
+                return
+
+    def _removed(self, one: Waiting, queue: str) -> dict[str, Any]:
+        """Return an event as a worker would send it that drops a revoked task."""
+        return {
+            "type": "task-revoked",
+            "uuid": one.id,
+            "name": one.task,
+            "queue": queue,
+            "timestamp": self._app.clock.now(),
+        }
 
     async def forget(self, ids: Sequence[str]) -> int:
         """Delete tasks from the history; return how many were known."""

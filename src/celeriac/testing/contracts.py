@@ -19,6 +19,7 @@ _SUITES = {
         "failed",
         "fanout",
         "once",
+        "removal",
         "revocation",
         "schedule",
         "settlement",
@@ -40,6 +41,7 @@ from celeriac.testing.chord_contract import ChordContract  # noqa: E402
 from celeriac.testing.failed_contract import FailedContract  # noqa: E402
 from celeriac.testing.fanout_contract import FanoutContract  # noqa: E402
 from celeriac.testing.once_contract import OnceContract  # noqa: E402
+from celeriac.testing.removal_contract import RemovalContract  # noqa: E402
 from celeriac.testing.revocation_contract import RevocationContract  # noqa: E402
 from celeriac.testing.schedule_contract import ScheduleContract  # noqa: E402
 from celeriac.testing.settlement_contract import SettlementContract  # noqa: E402
@@ -56,6 +58,7 @@ __all__ = [
     "MarksContract",
     "OnceContract",
     "Plant",
+    "RemovalContract",
     "RevocationContract",
     "ScheduleContract",
     "SetsContract",

@@ -1,93 +1,27 @@
 """What each button does.
 
-Rules: a form names the entries it means, or says ``all`` with a filter; what was done is said on the page that it leads
-back to, and is kept with the name of the user who did it. A page's form gives ``back``, a path within the dashboard.
+Rules: a form names the entries it means, or says ``all`` with a filter. See ``forms`` for what is told.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, quote
 
-import msgspec
 from starlette.requests import Request
 
 from celeriac.celeriac import Celeriac
-from celeriac.errors import CeleriacError
 from celeriac.monitor.actions import Actions
 from celeriac.monitor.again import Arguments, Refused
 from celeriac.monitor.filters import read_filter
 from celeriac.monitor.jobs import Work
 from celeriac.monitor.masking import HIDDEN
 from celeriac.monitor.monitor import Monitor
+from celeriac.web.forms import MOST_AT_ONCE, Act, Form, Outcome, done, named, read_form
+from celeriac.web.queue_doing import queues, scheduled
 from celeriac.wire.preview import counted
-
-LARGEST = 1_000_000
-"""Bytes of a form."""
-
-MOST_AT_ONCE = 10_000
-"""Tasks that one action may mean."""
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What was done.
-
-    :param what: for the log.
-    :param text: for the person.
-    :param back: the path to go on with, relative.
-    """
-
-    what: str
-    text: str
-    back: str
-
-
-Act = Callable[[Monitor, Request], Awaitable[Outcome]]
-
-
-_OF_URLS = "/?&=%#:;+,@!$'()*~"
-"""What stands in the address of a page; anything else, such as the end of a line, is escaped."""
-
-
-class Form:
-    """The fields of a form."""
-
-    def __init__(self, fields: Mapping[str, Sequence[str]], root: str) -> None:
-        self._fields = fields
-        self._root = root
-
-    def one(self, name: str) -> str:
-        """Return a field; empty where there is none."""
-        return (self._fields.get(name) or [""])[0]
-
-    def all(self, name: str) -> list[str]:
-        """Return all values of a field."""
-        return list(self._fields.get(name, ()))
-
-    def back(self) -> str:
-        """Return where to go on, which never leads out of the dashboard."""
-        path = quote(self.one("back").lstrip("/"), safe=_OF_URLS)
-        return self._root + (path if ":" not in path.partition("/")[0] and "//" not in path else "")
-
-
-async def read_form(request: Request) -> Form:
-    """Return what was sent. Raises ``Refused`` for more than ``LARGEST`` bytes, and for too many fields."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST:
-            raise Refused("the form is too large")
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", "")).lstrip("/")
-    try:
-        fields = parse_qs(
-            body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MOST_AT_ONCE + 100
-        )
-    except ValueError as error:
-        raise Refused("the form has too many fields") from error
-    return Form(fields, "../" * path.count("/") or "./")
 
 
 async def tasks(monitor: Monitor, request: Request) -> Outcome:
@@ -121,7 +55,7 @@ async def jobs(monitor: Monitor, request: Request) -> Outcome:
     async def stop() -> str:
         return "stopped" if monitor.jobs.stop(number) else "it had ended already"
 
-    return await _done(f"stop {number}", stop if form.one("action") == "stop" else None, form)
+    return await done(f"stop {number}", stop if form.one("action") == "stop" else None, form)
 
 
 async def change(monitor: Monitor, request: Request) -> Outcome:
@@ -142,39 +76,7 @@ async def change(monitor: Monitor, request: Request) -> Outcome:
         monitor.forget()
         return f"sent again as {new}"
 
-    return await _done(f"retry {id} with changes", retry, form)
-
-
-async def queues(monitor: Monitor, request: Request) -> Outcome:
-    """Empty, pause or resume a queue."""
-    form = await read_form(request)
-    name, action = form.one("queue"), form.one("action")
-    broker = monitor.app.connections().broker
-
-    async def purge() -> str:
-        if name not in await broker.queues():
-            raise Refused(f"there is no queue {name}")
-        number = await broker.purge(name)
-        monitor.forget()
-        return f"{counted(number, 'waiting task')} of queue {name} deleted"
-
-    async def pause() -> str:
-        takers = await monitor.app.control.pause(name)
-        monitor.forget()
-        return f"queue {name} is paused; {counted(len(takers), 'worker')} took from it"
-
-    async def resume() -> str:
-        await monitor.app.control.resume(name)
-        monitor.forget()
-        return f"queue {name} goes on"
-
-    async def cancel() -> str:
-        ids = form.all("id")
-        await Actions(monitor.app, monitor.history, monitor.lately).cancel(ids)
-        return f"{counted(len(ids), 'waiting task')} cancelled: no worker runs what it takes of these"
-
-    deeds = {"purge": purge, "pause": pause, "resume": resume, "cancel": cancel}
-    return await _done(f"{action} {name}", deeds.get(action), form)
+    return await done(f"retry {id} with changes", retry, form)
 
 
 async def dead(monitor: Monitor, request: Request) -> Outcome:
@@ -193,7 +95,7 @@ async def dead(monitor: Monitor, request: Request) -> Outcome:
         return f"{counted(number, 'message')} deleted"
 
     deeds = {"retry": retry, "delete": delete}
-    return await _done(f"{form.one('action')} dead {_named(ids)}", deeds.get(form.one("action")), form)
+    return await done(f"{form.one('action')} dead {named(ids)}", deeds.get(form.one("action")), form)
 
 
 async def failed(monitor: Monitor, request: Request) -> Outcome:
@@ -208,18 +110,6 @@ async def failed(monitor: Monitor, request: Request) -> Outcome:
         "delete": (kept.delete, "deleted"),
     }
     return await _to_many(monitor, form, ids, deeds, "failed tasks")
-
-
-async def scheduled(monitor: Monitor, request: Request) -> Outcome:
-    """Delete tasks that have their time yet to come."""
-    form = await read_form(request)
-    ids = form.all("id")
-
-    async def cancel() -> str:
-        await Actions(monitor.app, monitor.history, monitor.lately).cancel(ids)
-        return f"{counted(len(ids), 'task')} cancelled"
-
-    return await _done(f"cancel {_named(ids)}", cancel if form.one("action") == "cancel" else None, form)
 
 
 async def periodic(monitor: Monitor, request: Request) -> Outcome:
@@ -242,7 +132,7 @@ async def periodic(monitor: Monitor, request: Request) -> Outcome:
         return f"{name} was sent as {(await schedules.trigger(name)).id}"
 
     deeds = {"pause": pause, "resume": resume, "trigger": trigger}
-    return await _done(f"{action} {name}", deeds.get(action), form)
+    return await done(f"{action} {name}", deeds.get(action), form)
 
 
 async def workers(monitor: Monitor, request: Request) -> Outcome:
@@ -272,7 +162,7 @@ async def workers(monitor: Monitor, request: Request) -> Outcome:
             answer = answer.get("ok") or answer.get("error") or answer
         return f"{node}: {answer}"
 
-    return await _done(f"{action} {node}", steer if given else None, form)
+    return await done(f"{action} {node}", steer if given else None, form)
 
 
 ACTIONS: Mapping[str, Act] = {
@@ -287,16 +177,6 @@ ACTIONS: Mapping[str, Act] = {
     "/do/workers": workers,
 }
 """The actions by path."""
-
-
-async def _done(what: str, deed: Callable[[], Awaitable[str]] | None, form: Form) -> Outcome:
-    if deed is None:
-        return Outcome(what, "nothing was done: no such action", form.back())
-    try:
-        text = await deed()
-    except CeleriacError as error:
-        text = f"not done: {error}"
-    return Outcome(what, text, form.back())
 
 
 async def _to_many(
@@ -314,11 +194,7 @@ async def _to_many(
             return f"{counted(len(ids), 'task')}: under way, see About"
         return f"{counted(job.done, 'task')} {word}" + (f"; not: {job.trouble}" if job.trouble else "")
 
-    return await _done(f"{action} {_named(ids)}", do if work else None, form)
-
-
-def _named(ids: Sequence[str]) -> str:
-    return " ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return await done(f"{action} {named(ids)}", do if work else None, form)
 
 
 def _literal(text: str) -> Any:

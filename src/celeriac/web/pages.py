@@ -12,7 +12,9 @@ from starlette.requests import Request
 
 from celeriac.celeriac import Celeriac
 from celeriac.client.app import App
-from celeriac.contracts.broker import Parked
+from celeriac.client.removing import waiting_of
+from celeriac.contracts.broker import Parked, Surveyed
+from celeriac.contracts.removal import Removing
 from celeriac.contracts.set_aside import DeadLetter
 from celeriac.monitor.actions import Actions
 from celeriac.monitor.again import Refused
@@ -152,8 +154,20 @@ async def queue(monitor: Monitor, request: Request) -> Rendered:
     depth, messages, paused = await asyncio.gather(
         broker.depth(name), broker.peek(name, PEEKED), monitor.app.control.paused()
     )
-    lines = [_line("", message, name, monitor.app, monitor.mask) for message in messages]
-    data = {"name": name, "depth": depth, "lines": lines, "paused": name in paused}
+    lines = [
+        _line(waiting_of(message, monitor.app.codecs).key, message, name, monitor.app, monitor.mask)
+        for message in messages
+    ]
+    data = {
+        "name": name,
+        "depth": depth,
+        "lines": lines,
+        "paused": name in paused,
+        "names": sorted({line.task for line in lines if line.task}),
+        "removes": isinstance(broker, Removing),
+        "reach": broker.removal_reach if isinstance(broker, Removing) else None,
+        "followed": not isinstance(broker, Surveyed) or broker.shows_heads,
+    }
     return Rendered("queue.html", f"Queue {name}", data)
 
 

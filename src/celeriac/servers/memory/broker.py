@@ -12,12 +12,13 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from heapq import nsmallest
+from heapq import heapify, nsmallest
 from itertools import islice
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.contracts.board import REVOKED, Mark
 from celeriac.contracts.broker import Delivery, Parked, Schedule, Subscription, Survey
+from celeriac.contracts.removal import Removed, Unwanted
 from celeriac.contracts.set_aside import Cap, DeadLetter, DeadLetters, Failed
 from celeriac.errors import Finding
 from celeriac.servers.memory.board import MemoryBoard, MemoryMarks
@@ -44,6 +45,7 @@ class MemoryBroker:
 
     may_repeat = False
     tells_taken = shows_heads = True
+    removal_reach = None
 
     def __init__(self, clock: Clock = SystemClock(), *, failed: Cap = Cap()) -> None:  # noqa: B008 - no state
         self._clock = clock
@@ -105,6 +107,16 @@ class MemoryBroker:
         purged = len(line)
         line.clear()
         return purged
+
+    async def remove(self, queue: str, unwanted: Unwanted) -> AsyncIterator[Removed]:
+        """Remove single messages; see ``celeriac.contracts.removal.Removing``."""
+        line = self._lines.waiting.get(queue, [])
+        looked = [(message, read(message)) for message in sorted(line)]
+        gone = [pair for pair in looked if unwanted(pair[1])]
+        for message, _ in gone:
+            line.remove(message)
+        heapify(line)
+        yield Removed(len(looked), [content for _, content in gone])
 
     @property
     def dead(self) -> DeadLetters:

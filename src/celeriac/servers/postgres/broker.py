@@ -5,12 +5,13 @@ Rules: what waits, what is parked and what is held are rows of one table. Simple
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.contracts.backend import Backend
 from celeriac.contracts.broker import Schedule, Subscription, Survey
+from celeriac.contracts.removal import Removed, Unwanted
 from celeriac.contracts.set_aside import Cap, DeadLetters
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
@@ -23,6 +24,7 @@ from celeriac.servers.postgres.failed import PostgresFailed
 from celeriac.servers.postgres.fanout import PostgresBroadcasts
 from celeriac.servers.postgres.outgoing import new_messages
 from celeriac.servers.postgres.queues import Queues
+from celeriac.servers.postgres.removal import PostgresRows
 from celeriac.servers.postgres.results import PostgresBackend
 from celeriac.servers.postgres.schedule import PostgresSchedule
 from celeriac.servers.postgres.settlements import PostgresSettlements
@@ -31,6 +33,7 @@ from celeriac.servers.postgres.survey import survey
 from celeriac.servers.postgres.tables import as_text
 from celeriac.servers.postgres.transactions import PostgresTransactions
 from celeriac.servers.row_fanout import RowFanout
+from celeriac.servers.row_removal import remove_rows
 from celeriac.servers.row_subscription import RowSubscription
 from celeriac.servers.subscriptions import Subscriptions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
@@ -50,6 +53,7 @@ class PostgresBroker:
 
     may_repeat = False
     tells_taken = shows_heads = True
+    removal_reach = None
     tables = as_text("queues", "board")
 
     def __init__(
@@ -106,6 +110,10 @@ class PostgresBroker:
     async def purge(self, queue: str) -> int:
         await self._queues.revive()
         return await self._queues.link.count(sql.PURGE, queue)
+
+    def remove(self, queue: str, unwanted: Unwanted) -> AsyncIterator[Removed]:
+        """Remove single messages; see ``celeriac.contracts.removal.Removing``."""
+        return remove_rows(PostgresRows(self._queues), queue, unwanted)
 
     @property
     def dead(self) -> DeadLetters:

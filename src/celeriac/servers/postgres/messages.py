@@ -201,6 +201,11 @@ _WAITING = "FROM celeriac_message WHERE queue = $1 AND owner IS NULL AND due_at 
 DEPTH = f"SELECT count(*) {_WAITING}"
 PEEK = f"SELECT id, queue, redelivered, {_COUNTED} AS deliveries, frame {_WAITING} ORDER BY priority, id LIMIT $2"
 PURGE = f"DELETE {_WAITING}"
+SEE_ON = f"""
+    SELECT id, queue, priority, redelivered, {_COUNTED} AS deliveries, frame {_WAITING}
+      AND (priority, id) > ($2::integer, $3::bigint) ORDER BY priority, id LIMIT $4"""
+REMOVE = """
+    DELETE FROM celeriac_message WHERE id = ANY($1::bigint[]) AND owner IS NULL AND due_at IS NULL RETURNING id"""
 
 DROP_ONCE = f"""
     DELETE FROM celeriac_once WHERE key IN (
@@ -271,5 +276,5 @@ def without_nul(text: str) -> str:
 
 
 def taken_message(row: Any, owner: int) -> TakenMessage:
-    """Return the message of a row of ``TAKE`` or ``PEEK``."""
+    """Return the message of a row of ``TAKE``, ``PEEK`` or ``SEE_ON``."""
     return TakenMessage(row["id"], owner, row["queue"], row["redelivered"], row["deliveries"], row["frame"])

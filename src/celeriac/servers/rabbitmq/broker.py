@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.contracts.broker import Beat, QueueState, Survey
+from celeriac.contracts.removal import Removed, Unwanted
 from celeriac.contracts.set_aside import Cap
 from celeriac.contracts.transactions import Transactions
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
@@ -63,6 +64,7 @@ class AmqpBroker:
 
     may_repeat = True
     tells_taken = shows_heads = False
+    removal_reach = 1000
     beat: Beat | None = None
     transactions: Transactions | None = None
 
@@ -202,6 +204,26 @@ class AmqpBroker:
                     return 0
                 raise
         return int(answer.message_count)
+
+    async def remove(self, queue: str, unwanted: Unwanted) -> AsyncIterator[Removed]:
+        """Remove single messages; see ``celeriac.contracts.removal.Removing``.
+
+        It has the first messages of the queue pushed to it and gives back what stays, so that no worker gets those
+        meanwhile: hence no more than ``removal_reach``.
+        """
+        gone = []
+        with self.link.translated(BrokerUnavailable, BrokerError):
+            async with look_into(self.link, queue, self.removal_reach) as look:
+                kept = []
+                for message in look.messages:
+                    content = read(message, lowest_first=self._lowest_first)[0]
+                    if unwanted(content):
+                        look.remove(message)
+                        gone.append(content)
+                    else:
+                        kept.append(message)
+                await self._tallies.excuse(kept)
+        yield Removed(len(look.messages), gone)
 
     @property
     def dead(self) -> AmqpDeadLetters:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.contracts.backend import Backend
 from celeriac.contracts.broker import Survey
+from celeriac.contracts.removal import Removed, Unwanted
 from celeriac.contracts.set_aside import Cap
 from celeriac.errors import BrokerError, BrokerUnavailable, Finding
 from celeriac.quantities import SECONDS, require
@@ -30,6 +30,7 @@ from celeriac.servers.redis.parking import Parking
 from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
+from celeriac.servers.redis.removal import Removal
 from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.redis.rights import RightsCheck
 from celeriac.servers.redis.schedule import RedisSchedule
@@ -60,6 +61,7 @@ class RedisBroker:
 
     may_repeat = False
     tells_taken = shows_heads = True
+    removal_reach = None
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class RedisBroker:
         self._clock = clock
         self._settlements: RedisSettlements | None = None
         self._cap = failed
+        self._removal = Removal(self._link, self._keys)
         self._dead = RedisDeadLetters(self._link, self._keys)
         self._failed = RedisFailed(self._link, self._keys, self._settler)
         self._schedule = RedisSchedule(self._link, self._keys)
@@ -157,11 +160,15 @@ class RedisBroker:
 
     async def purge(self, queue: str) -> int:
         lists = self._keys.lists_of(queue)
-        answers = await self._link.calls(
+        answers = await self._link.answers(
             [("MULTI",), *(("LLEN", key) for key in lists.keys), ("DEL", *lists.keys), ("EXEC",)]
         )
-        *lengths, _ = _all_or_raise(_all_or_raise(answers)[-1])
+        *lengths, _ = answers[-1]
         return sum(lengths)
+
+    def remove(self, queue: str, unwanted: Unwanted) -> AsyncIterator[Removed]:
+        """Remove single messages; see ``celeriac.contracts.removal.Removing``."""
+        return self._removal.remove(queue, unwanted)
 
     @property
     def dead(self) -> RedisDeadLetters:
@@ -228,14 +235,7 @@ class RedisBroker:
 
     async def _measure(self, queue: str) -> list[int]:
         keys = self._keys.lists_of(queue).keys
-        return _all_or_raise(await self._link.calls([("LLEN", key) for key in keys]))
-
-
-def _all_or_raise(answers: Sequence[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return list(answers)
+        return await self._link.answers([("LLEN", key) for key in keys])
 
 
 def _check_seconds(**durations: float) -> None:

@@ -99,6 +99,14 @@ class Link:
             for answer in await self._exchange(commands)
         ]
 
+    async def answers(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return the answers to several commands; raise if one of them was refused, after all were answered."""
+        answers = await self.calls(commands)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Return what a script returned."""
         return _only(await self.run_each(script, [(keys, arguments)]))

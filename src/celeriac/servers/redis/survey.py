@@ -13,7 +13,7 @@ from celeriac.wire.frame import unpack
 async def survey(link: Link, keys: Keys, queues: Sequence[str]) -> Survey:
     """Return how many messages there are, and the next of each list. Raises ``BrokerError`` as every call."""
     lists = {queue: keys.lists_of(queue).keys for queue in queues}
-    answers = await link.calls(
+    parked, held, dead, failed, *rest = await link.answers(
         [
             ("ZCARD", keys.due),
             ("HLEN", keys.unacked),
@@ -22,10 +22,6 @@ async def survey(link: Link, keys: Keys, queues: Sequence[str]) -> Survey:
             *(command for names in lists.values() for name in names for command in _look(name)),
         ]
     )
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    parked, held, dead, failed, *rest = answers
     states, at = [], 0
     for queue, names in lists.items():
         found = rest[at : at + 2 * len(names)]

@@ -5,16 +5,18 @@ Rules: the event loop never waits for the disk. Simple queries are answered here
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from celeriac.clock import Clock, SystemClock
 from celeriac.contracts.backend import Backend
 from celeriac.contracts.broker import Schedule, Subscription, Survey
+from celeriac.contracts.removal import Removed, Unwanted
 from celeriac.contracts.set_aside import Cap, DeadLetters
 from celeriac.errors import Finding
 from celeriac.quantities import SECONDS, require
 from celeriac.servers.row_fanout import RowFanout
+from celeriac.servers.row_removal import remove_rows
 from celeriac.servers.row_subscription import RowSubscription
 from celeriac.servers.sqlite.beat import SqliteBeat
 from celeriac.servers.sqlite.board import SqliteBoard
@@ -24,6 +26,7 @@ from celeriac.servers.sqlite.fanout import SqliteBroadcasts
 from celeriac.servers.sqlite.limits import USUAL, FileLimits
 from celeriac.servers.sqlite.outgoing import new_messages
 from celeriac.servers.sqlite.queue_file import QueueFile
+from celeriac.servers.sqlite.removal import SqliteRows
 from celeriac.servers.sqlite.results import SqlBackend
 from celeriac.servers.sqlite.schedule import SqliteSchedule
 from celeriac.servers.sqlite.settlements import SqliteSettlements
@@ -50,6 +53,7 @@ class SqliteBroker:
 
     may_repeat = False
     tells_taken = shows_heads = True
+    removal_reach = None
 
     def __init__(
         self,
@@ -106,6 +110,10 @@ class SqliteBroker:
 
     async def purge(self, queue: str) -> int:
         return await self._file.revived(lambda connection: self._file.messages.purge(connection, queue))
+
+    def remove(self, queue: str, unwanted: Unwanted) -> AsyncIterator[Removed]:
+        """Remove single messages; see ``celeriac.contracts.removal.Removing``."""
+        return remove_rows(SqliteRows(self._file), queue, unwanted)
 
     @property
     def dead(self) -> DeadLetters:
