@@ -59,6 +59,18 @@ async def until(metrics: AppMetrics, holds: Callable[[Scrape], bool]) -> Scrape:
         return found
 
 
+async def test_a_paused_queue_is_told(own_redis: RedisServer, queue: str):
+    app = make(own_redis.url(), queue)
+    metrics = app.metrics()
+    async with app:
+        await app.send_task("good")
+        await app.send_task("good", queue="open")
+        await app.control.pause(queue)
+        found = await until(metrics, lambda seen: bool(seen.value("celery_queue_length")))
+    told = [found.value("celeriac_queue_paused", queue_name=name) for name in (queue, "open")]
+    assert told == [1, 0]
+
+
 async def test_every_number_is_the_truth(own_redis: RedisServer, queue: str):
     app = make(own_redis.url(), queue)
     metrics = app.metrics(hostname="here")

@@ -77,6 +77,28 @@ async def test_an_outage_makes_a_worker_unready_and_alive(own_redis: RedisServer
     assert health.live().text == "stopped"
 
 
+async def test_a_worker_whose_queues_are_all_paused_is_not_ready(own_redis: RedisServer, queue: str):
+    app = Celeriac("shop", own_redis.url(), own_redis.url())
+    health, other = Health(Pulse()), f"{queue}.other"
+
+    @app.lifespan
+    async def lifespan() -> AsyncIterator[None]:
+        async for _ in health.lifespan(lambda: app.connections().broker):
+            yield
+
+    app.listen(HealthListener(health))
+    async with app, app.worker(queues=[queue, other]) as worker:
+        health.queues = lambda: worker.queues
+        await until(lambda: health.ready().good)
+        await app.control.pause(queue)
+        assert health.ready().good
+        await app.control.pause(other)
+        assert health.ready().text == "the worker takes from no queue"
+        assert health.live().good
+        await app.control.resume(other)
+        await until(lambda: health.ready().good)
+
+
 async def test_a_loop_that_is_held_up_is_late_and_then_stuck():
     pulse = Pulse()
     health = Health(pulse, live_after=0.2)

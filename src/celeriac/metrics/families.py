@@ -169,13 +169,14 @@ class Families:
             "Seconds that the oldest waiting message waits; at_least where it does not say when it was sent."
         )
         oldest = self._gauge("celeriac_queue_oldest_seconds", text, ["queue_name", "bound"])
+        paused = self._gauge("celeriac_queue_paused", "Whether the queue is paused.", ["queue_name"])
         for queue in broker.queues:
             length.add_metric([queue.queue], queue.waiting)
+            paused.add_metric([queue.queue], queue.paused)
             if queue.oldest is not None:
                 bound = "at_least" if queue.at_least else "exact"
                 oldest.add_metric([queue.queue, bound], queue.oldest)
-        yield length
-        yield oldest
+        yield from (length, paused, oldest)
         consumers = self._gauge("celery_active_consumer_count", "Consumers of the queue.", ["queue_name"])
         for queue in broker.queues:
             if queue.consumers is not None:

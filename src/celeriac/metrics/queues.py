@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from celeriac.client.pausing import Pauses
 from celeriac.contracts.broker import Broker, QueueState, Survey, Surveyed
 from celeriac.errors import CeleriacError
 from celeriac.wire.envelope import Envelope, Unreadable
@@ -46,6 +47,7 @@ class QueueNumbers(msgspec.Struct, frozen=True):
     oldest: float | None
     at_least: bool = False
     consumers: int | None = None
+    paused: bool = False
 
 
 class BrokerNumbers(msgspec.Struct, frozen=True):
@@ -131,7 +133,9 @@ class QueueReader:
         names = sorted({*self._names, *self._own()})
         found = await broker.survey(names) if isinstance(broker, Surveyed) else await _count(broker, names)
         looks = isinstance(broker, Surveyed) and broker.shows_heads
-        numbers = [self._seen_of(state) if looks else self._counted(state) for state in found.queues]
+        paused = await Pauses(broker.board.sets).load()
+        counted = [self._seen_of(state) if looks else self._counted(state) for state in found.queues]
+        numbers = [msgspec.structs.replace(one, paused=one.queue in paused) for one in counted]
         self._seen = {queue: seen for queue, seen in self._seen.items() if queue in names}
         self._untouched = {queue: since for queue, since in self._untouched.items() if queue in names}
         return BrokerNumbers(numbers, found.parked, found.taken, found.dead, found.failed)
