@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from celeriac.errors import ConfigError
-from celeriac.web.access import hash_password, is_password, refusal
+from celeriac.web.access import (
+    Access,
+    User,
+    by_tokens,
+    hash_password,
+    hash_token,
+    is_password,
+    new_token,
+    refusal,
+)
 from celeriac.web.doing import ACTIONS
 from tests.web.site import Site
 
@@ -78,6 +87,32 @@ def test_users(fleet: str, tmp_path: Path):
         page = site.ask("GET", "about", headers=basic("bob", "x"))[2]
         assert "bob, who may look" in page
         assert '<td data-label="Who">ann</td>' in page
+
+
+def test_tokens(fleet: str, tmp_path: Path):
+    write, read = new_token(), new_token()
+    options = [f"--token=bot:write:{hash_token(write)}", f"--token=eye:read:{hash_token(read)}"]
+    with Site(fleet, tmp_path, [*options, f"--user=ann:write:{hash_password('x')}"]) as site:
+
+        def status(method: str, token: str) -> int:
+            path, body = ("do/tasks", "action=none") if method == "POST" else ("about", None)
+            return site.ask(method, path, body, {**FORM, "Authorization": f"Bearer {token}"})[0]
+
+        assert [status("GET", token) for token in (write, read, "", "wrong", f"{write}x")] == [
+            200,
+            200,
+            *3 * [401],
+        ]
+        assert [status("POST", token) for token in (write, read, "wrong")] == [303, 403, 401]
+        page = site.ask("GET", "about", headers={"Authorization": f"Bearer {read}"})[2]
+        assert '<td data-label="Who">bot</td>' in page
+        coded = base64.b64encode(b"ann:x").decode()
+        assert site.ask("GET", "about", headers={"Authorization": f"Basic {coded}"})[0] == 200
+
+
+def test_a_token_without_a_hash():
+    with pytest.raises(ConfigError, match="celeriac web --new-token"):
+        by_tokens([User("bot", "plain", Access.READ)])
 
 
 def test_read_only(fleet: str, tmp_path: Path):

@@ -42,6 +42,13 @@ ROLES = "read, write"
     metavar="NAME:ROLE:HASH",
     help=f"A user who may log in; roles are {ROLES}; --hash-password makes the hash.",
 )
+@click.option(
+    "--token",
+    "tokens",
+    multiple=True,
+    metavar="NAME:ROLE:HASH",
+    help="A program that may come in by a token; --new-token makes one with its hash.",
+)
 @click.option("--trust-header", metavar="NAME", help="The header in which a proxy names the user.")
 @click.option(
     "--host-allowed", "hosts", multiple=True, metavar="HOST", help="A name that browsers may use for it."
@@ -50,6 +57,7 @@ ROLES = "read, write"
 @click.option(
     "--hash-password", is_flag=True, help="Ask for a password, print what to give to --user, and end."
 )
+@click.option("--new-token", is_flag=True, help="Print a token for a program, and what to give to --token.")
 @takes_metrics
 @takes_source
 def web(
@@ -58,10 +66,12 @@ def web(
     port: int,
     history: str,
     users: Sequence[str],
+    tokens: Sequence[str],
     trust_header: str | None,
     hosts: Sequence[str],
     read_only: bool,
     hash_password: bool,
+    new_token: bool,
     **options: Any,
 ) -> None:
     """Serve the dashboard until stopped: for an app, or for any fleet of Celery's by its URLs.
@@ -78,10 +88,15 @@ def web(
     if hash_password:
         say(access.hash_password(click.prompt("Password", hide_input=True, confirmation_prompt=True)))
         return
-    authorize = _authorize([_user(text) for text in users], trust_header)
+    if new_token:
+        token = access.new_token()
+        say(f"token: {token}")
+        say(f"--token NAME:ROLE:{access.hash_token(token)}")
+        return
+    authorize = _authorize(users, tokens, trust_header)
     if authorize is None and not _is_loopback(host):
         raise ConfigError(
-            f"--host {host} can be reached by others: say who may come in with --user or --trust-header,"
+            f"--host {host} can be reached by others: say who may come in with --user, --token or --trust-header,"
             " or listen on 127.0.0.1"
         )
     listens = tuple(hosts) if hosts or authorize is None else None
@@ -102,25 +117,32 @@ def web(
         )
 
 
-def _authorize(users: Sequence[User], trust_header: str | None) -> Authorize | None:
+def _authorize(users: Sequence[str], tokens: Sequence[str], trust_header: str | None) -> Authorize | None:
     from celeriac.web import access
 
-    if users and trust_header:
-        raise ConfigError("--user and --trust-header cannot be used together: one of them says who comes in")
+    if (users or tokens) and trust_header:
+        raise ConfigError(
+            "--trust-header cannot be used with --user or --token: one of them says who comes in"
+        )
     if trust_header:
         return access.by_header(trust_header)
-    return access.by_users(users) if users else None
+    people = [_user("--user", text) for text in users]
+    for user in people:
+        access.is_password("", user.hashed)  # a text that is no hash is an error now, not at every request
+    programs = [_user("--token", text) for text in tokens]
+    if not people and not programs:
+        return None
+    return access.any_of([access.by_users(people), access.by_tokens(programs)])
 
 
-def _user(text: str) -> User:
-    from celeriac.web.access import Access, User, is_password
+def _user(option: str, text: str) -> User:
+    from celeriac.web.access import Access, User
 
     name, _, rest = text.partition(":")
     role, _, hashed = rest.partition(":")
     roles = {"read": Access.READ, "write": Access.WRITE}
     if not name or role not in roles:
-        raise ConfigError(f"--user {name}:{role}:...: give NAME:ROLE:HASH; roles are {ROLES}")
-    is_password("", hashed)  # a text that is no hash is an error now, rather than at every request
+        raise ConfigError(f"{option} {name}:{role}:...: give NAME:ROLE:HASH; roles are {ROLES}")
     return User(name, hashed, roles[role])
 
 

@@ -40,6 +40,7 @@ class QueueNumbers(msgspec.Struct, frozen=True):
     :param oldest: seconds for which its oldest message waits, 0 where none does; ``None`` where the broker hides it.
     :param at_least: whether ``oldest`` is a lower bound.
     :param consumers: how many take from it; ``None`` where the broker does not count them.
+    :param paused: whether workers are to leave it alone.
     """
 
     queue: str

@@ -13,6 +13,8 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import IntEnum
 from urllib.parse import urlsplit
@@ -26,6 +28,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Hosts that are always allowed."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _COST = {"n": 2**14, "r": 8, "p": 1}
 
 
@@ -42,9 +45,9 @@ Authorize = Callable[[HTTPConnection], Access | Awaitable[Access]]
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person with a password.
+    """A person with a password, or a program with a token.
 
-    :param hashed: what ``hash_password`` returned.
+    :param hashed: what ``hash_password`` or ``hash_token`` returned.
     """
 
     name: str
@@ -74,7 +77,7 @@ def is_password(password: str, hashed: str) -> bool:
         ) from error
 
 
-def by_users(users: Sequence[User]) -> Authorize:
+def by_users(users: Sequence[User]) -> Callable[[HTTPConnection], Access]:
     """Return an ``authorize`` that asks for a name and a password (HTTP Basic)."""
     known = {user.name: user for user in users}
     proven = dict[bytes, User]()
@@ -94,6 +97,49 @@ def by_users(users: Sequence[User]) -> Authorize:
             proven[key] = user
         connection.scope["celeriac_user"] = user.name
         return user.access
+
+    return authorize
+
+
+def new_token() -> str:
+    """Return a token that nobody guesses."""
+    return secrets.token_urlsafe(32)
+
+
+def hash_token(token: str) -> str:
+    """Return what to keep in place of a token of ``new_token``: it is long enough for a hash that takes no time."""
+    return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
+
+
+def by_tokens(users: Sequence[User]) -> Callable[[HTTPConnection], Access]:
+    """Return an ``authorize`` that asks for a token (RFC 6750: ``Authorization: Bearer``), for programs.
+
+    Raises ``ConfigError`` for a text that is no hash of a token.
+    """
+    for user in users:
+        if not _TOKEN_HASH.fullmatch(user.hashed):
+            raise ConfigError(
+                f"a token's hash has the form sha256:digest, that of {user.name} has not;"
+                " make one with: celeriac web --new-token"
+            )
+    known = {user.hashed: user for user in users}
+
+    def authorize(connection: HTTPConnection) -> Access:
+        kind, _, token = connection.headers.get("authorization", "").partition(" ")
+        user = known.get(hash_token(token.strip())) if kind.lower() == "bearer" else None
+        if user is None:
+            return Access.NONE
+        connection.scope["celeriac_user"] = user.name
+        return user.access
+
+    return authorize
+
+
+def any_of(authorizes: Sequence[Callable[[HTTPConnection], Access]]) -> Authorize:
+    """Return an ``authorize`` that lets in whom one of these lets in, the first that does."""
+
+    def authorize(connection: HTTPConnection) -> Access:
+        return next((found for one in authorizes if (found := one(connection)) > Access.NONE), Access.NONE)
 
     return authorize
 
