@@ -16,7 +16,7 @@ TESTERS := 3
 # What passes only when it is run again is shown as RERUN: a fault of the test or of celeriac, to be mended.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test celery-suite check format bench chaos fuzz clean celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium screenshots file-length
+.PHONY: help venv demo test celery-suite check format bench chaos fuzz clean celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium screenshots wheel file-length
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -140,6 +140,9 @@ $(VENV)/.installed-bench: $(STAMP)
 
 screenshots: venv chromium  ## take the pictures of the documentation anew
 	$(BIN)/python -m tests.web.screenshots
+
+wheel: venv  ## build a wheel into dist/; it needs no Node, and nothing but what is in this repository
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
 chaos: venv redis-server rabbitmq-server postgresql  ## kill, stop and cut off workers and tickers for minutes, look for what is lost or done twice (ARGS='ticks --seed 7', ARGS='--broker postgres --trial all', ARGS=--help)
 	$(BIN)/python -m tests.chaos $(ARGS)
