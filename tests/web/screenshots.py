@@ -1,4 +1,7 @@
-"""Takes the pictures of the documentation from a running dashboard: ``python -m tests.web.screenshots [FOLDER]``."""
+"""Takes the pictures of the documentation anew: ``python -m tests.web.screenshots [FOLDER]``.
+
+They are of a running dashboard, and of what the demo prints.
+"""
 
 import shutil
 import sys
@@ -9,6 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.servers import LoggedProcess
 from tests.web.site import PATIENCE, Site
+from tests.web.terminal_picture import take_terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = {"dashboard": "", "dashboard-errors": "errors", "dashboard-task": "tasks?name=shop.total"}
@@ -54,6 +58,10 @@ if __name__ == "__main__":
 
 def take(folder: Path) -> list[Path]:
     """Take all pictures; return their files."""
+    return [take_terminal(folder / "demo.svg"), *_take_pages(folder)]
+
+
+def _take_pages(folder: Path) -> list[Path]:
     where = shutil.which("chromium")
     assert where, "screenshots need chromium on the PATH"
     with tempfile.TemporaryDirectory() as work:
