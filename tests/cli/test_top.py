@@ -17,7 +17,9 @@ from textual.widgets import DataTable, Footer, Tree
 
 from celeriac import Celeriac, Context
 from celeriac.cli.top_app import TopApp, Workflow
+from celeriac.cli.top_tables import parents_first
 from celeriac.monitor.monitor import Monitor
+from celeriac.monitor.rows import TaskRow
 from tests.cli.project import Project
 from tests.cli.screen import WAIT, Shop
 
@@ -149,6 +151,13 @@ async def test_filter_sort_and_workflow(tmp_path: Path):
         assert "shop.pay" in str(tree.root.children[0].label)
         await made.press("escape")
         await made.until(lambda: not isinstance(made.top.screen, Workflow))
+
+
+def test_in_a_workflow_each_task_comes_after_the_one_that_sent_it():
+    tasks = [TaskRow(id, parent=parent) for id, parent in [("d", "c"), ("c", "b"), ("b", "a"), ("a", "a")]]
+    assert [task.id for task in parents_first(tasks)] == ["a", "b", "c", "d"]
+    circle = [TaskRow("a", parent="b"), TaskRow("b", parent="a")]
+    assert [task.id for task in parents_first(circle)] == ["a", "b"]
 
 
 async def test_it_quits(tmp_path: Path):

@@ -13,6 +13,7 @@ from celeriac.cli.top_app import TopApp
 from celeriac.monitor.monitor import Monitor
 from tests.cli.screen import Shop
 from tests.interop.celery_worker import CeleryWorker
+from tests.servers import RedisServer
 
 
 @asynccontextmanager
@@ -81,3 +82,25 @@ async def test_workers_of_celery(celery_worker: CeleryWorker, redis_url: str, tm
         await shop.until(lambda: ["1", "paused"] in [[row[1], row[3]] for row in shop.rows("Queues")])
         await shop.answer("p", "y")
         assert await asyncio.to_thread(waiting.get, timeout=30) == 7
+
+
+async def test_a_broker_that_goes_away_and_comes_back(own_redis: RedisServer, tmp_path: Path, queue: str):
+    app = Celeriac("top", own_redis.url(), own_redis.url(), default_queue=queue, send_events=True)
+
+    @app.task(name="shop.pay")
+    async def pay(number: int) -> int:
+        return number
+
+    async with app, app.worker(grace=0.1), seen(app, tmp_path / "history.db") as shop:
+        await shop.until(lambda: any(row[1] == "alive" for row in shop.rows("Workers")))
+        await app.send_task("shop.pay", [1])
+        await shop.choose("Tasks", "shop.pay")
+        own_redis.stop()
+        await shop.until(lambda: "NO BROKER" in shop.text("numbers"))
+        assert len(shop.rows("Tasks")) == 1
+        own_redis.start()
+        await shop.until(lambda: "workers 1" in shop.text("numbers"))
+        while len(shop.rows("Tasks")) < 2:
+            await app.send_task("shop.pay", [2])  # until it hears events again
+            await shop.pilot.pause(0.2)
+            await shop.top.follow()

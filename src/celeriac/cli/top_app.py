@@ -22,7 +22,7 @@ from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, Tab
 from textual.widgets.tree import TreeNode
 
 from celeriac.cli.top_deeds import Deeds
-from celeriac.cli.top_tables import ERRORS, QUEUES, TABLES, TASKS, Table, fitted, header
+from celeriac.cli.top_tables import ERRORS, QUEUES, TABLES, TASKS, Table, fitted, header, parents_first
 from celeriac.cli.visible import visible
 from celeriac.errors import CeleriacError
 from celeriac.monitor.filters import Filter
@@ -85,8 +85,7 @@ class Workflow(ModalScreen[None]):
         tree: Tree[str] = Tree(Text("Workflow"), id="tree")
         tree.root.expand()
         nodes: dict[str, TreeNode[str]] = {}
-        known = {task.id for task in self._tasks}
-        for task in sorted(self._tasks, key=lambda task: task.parent in known):
+        for task in parents_first(self._tasks):
             above = nodes.get(task.parent, tree.root)
             label = Text(fitted(f"{task.state:<8} {task.name}  {task.id}", 200), _STYLES.get(task.state, ""))
             nodes[task.id] = above.add(label, data=task.id, expand=True)

@@ -154,3 +154,13 @@ def fitted(cell: str, width: int) -> str:
     """Return a cell on one line of at most so many characters, without any that a terminal would act on."""
     text = visible(cell)
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def parents_first(tasks: Sequence[TaskRow]) -> Sequence[TaskRow]:
+    """Return the tasks in an order in which each comes after the one that sent it, if that is among them."""
+    ordered, waiting = list[TaskRow](), {task.id: task for task in tasks}
+    while waiting:
+        ready = [task for task in waiting.values() if task.parent not in waiting or task.parent == task.id]
+        for task in ready or list(waiting.values())[:1]:  # forged parents may go in a circle
+            ordered.append(waiting.pop(task.id))
+    return ordered
