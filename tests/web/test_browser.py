@@ -4,6 +4,8 @@ import html
 import shutil
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -25,7 +27,8 @@ def chromium() -> Iterator[Browser]:
     assert where, "the tests need chromium on the PATH; run make test, or: sudo apt-get install chromium"
     with sync_playwright() as playwright:
         expect.set_options(timeout=PATIENCE * 1000)
-        browser = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"])
+        options = ["--no-sandbox", "--host-resolver-rules=MAP evil.example 127.0.0.1"]
+        browser = playwright.chromium.launch(executable_path=where, args=options)
         yield browser
         browser.close()
 
@@ -44,19 +47,27 @@ def opened(chromium: Browser, site: Site, path: str, **options: object) -> tuple
     page.set_default_timeout(PATIENCE * 1000)
     errors = list[str]()
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: foreign(request.url, site) and errors.append(f"asks {request.url}"))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"http://127.0.0.1:{site.port}/{path}")
     return page, errors
 
 
+def foreign(url: str, site: Site) -> bool:
+    """Whether a page asks for something elsewhere."""
+    return not url.startswith((f"http://127.0.0.1:{site.port}/", "data:"))
+
+
 # Contrast is the theme's matter, and what fits the width's.
 @pytest.mark.parametrize(("scheme", "size"), [("light", "wide"), ("dark", "narrow")])
 def test_every_page_is_accessible_and_says_nothing_on_the_console(
-    chromium: Browser, site: Site, failed: str, scheme: str, size: str
+    chromium: Browser, site: Site, shop: Celery, failed: str, scheme: str, size: str
 ):
     width, height = SIZES[size]
     viewport = {"width": width, "height": height}
-    for path in [*PATHS, f"tasks/{failed}", "queues/celery", "workers/shop@test"]:
+    shop.send_task("shop.wait", [1], queue="waiting")
+    site.shows("queues", "waiting")
+    for path in [*PATHS, f"tasks/{failed}", "queues/celery", "queues/waiting", "workers/shop@test"]:
         page, errors = opened(chromium, site, path, color_scheme=scheme, viewport=viewport)
         found = Axe().run(page)
         assert found.violations_count == 0, f"{path}: {found.generate_report()}"
@@ -83,6 +94,117 @@ def test_without_scripts_a_task_runs_again(chromium: Browser, site: Site, shop: 
     assert "1 task sent again" in page.get_by_role("status").inner_text()
     page.close()
     site.when(f"tasks?text={text}", lambda page: page.count("FAILURE</span>") == 2, "two tasks that failed")
+
+
+def test_without_scripts_a_waiting_task_is_deleted_and_its_queue_paused(
+    chromium: Browser, site: Site, shop: Celery
+):
+    queue = f"orders-{uuid.uuid4().hex}"
+    ids = [shop.send_task("shop.ship", [number], queue=queue).id for number in range(2)]
+    site.shows("queues", queue)
+    page, _ = opened(chromium, site, f"queues/{queue}", java_script_enabled=False)
+    page.get_by_label(f"choose {ids[0]}").check()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    assert "1 waiting task of queue" in page.get_by_role("status").inner_text()
+    assert (page.get_by_text(ids[0]).count(), page.get_by_text(ids[1]).count()) == (0, 1)
+    page.get_by_role("button", name="Pause").click()
+    assert "is paused" in page.get_by_role("status").inner_text()
+    page.get_by_role("button", name="Resume").click()
+    assert "goes on" in page.get_by_role("status").inner_text()
+    page.close()
+
+
+def test_a_hidden_tab_has_no_stream(chromium: Browser, site: Site):
+    page, _ = opened(chromium, site, "tasks")
+    page.wait_for_function("source !== null && source.readyState === EventSource.OPEN")
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    hide += "document.dispatchEvent(new Event('visibilitychange'))"
+    page.evaluate(f"window.before = source; {hide % 'true'}")
+    assert page.evaluate("source === null && window.before.readyState === EventSource.CLOSED")
+    page.evaluate(hide % "false")
+    page.wait_for_function("source !== null && source.readyState === EventSource.OPEN")
+    page.close()
+
+
+def test_a_double_click_and_a_reload_run_a_task_once(chromium: Browser, site: Site, shop: Celery):
+    text = uuid.uuid4().hex
+    id = shop.send_task("tests.web.shop.fail", [text]).id
+    site.told(id, "FAILURE")
+    page, _ = opened(chromium, site, f"tasks/{id}")
+    page.get_by_role("button", name="Run again").first.dblclick()
+    page.get_by_role("status").wait_for()
+    page.reload()
+    found = site.when(f"tasks?text={text}", lambda page: page.count("FAILURE</span>") >= 2, "two failures")
+    last = shop.send_task("tests.web.shop.fail", [f"{text} last"]).id
+    site.told(last, "FAILURE")  # whatever was sent before it has ended, as there is one worker with one slot
+    found = site.page(f"tasks?text={text}")
+    assert found.count("FAILURE</span>") == 3
+    page.close()
+
+
+class Evil(BaseHTTPRequestHandler):
+    """A page of another site that would like to empty a queue."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<form method=post><input name=action value=purge><input name=queue></form>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def evil() -> Iterator[int]:
+    """The port of another site on this machine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Evil) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_a_page_of_another_site_does_nothing(chromium: Browser, site: Site, shop: Celery, evil: int):
+    queue = f"orders-{uuid.uuid4().hex}"
+    shop.send_task("shop.ship", queue=queue)
+    site.shows("queues", queue)
+    target = f"http://127.0.0.1:{site.port}/do/queues"
+    for host in ("127.0.0.1", "localhost"):
+        page = chromium.new_page()
+        page.goto(f"http://{host}:{evil}/")
+        page.evaluate(
+            """([url, queue]) => Promise.allSettled([
+                fetch(url, {method: "POST", mode: "no-cors", body: new URLSearchParams({action: "purge", queue})}),
+                fetch(url, {method: "POST", body: new URLSearchParams({action: "purge", queue})}),
+                new Promise((done) => { const image = new Image(); image.onerror = done; image.src = url; }),
+                new Promise((done) => { new WebSocket(url.replace("http", "ws")).onerror = done; }),
+            ])""",
+            [target, queue],
+        )
+        with page.expect_navigation() as gone:
+            page.evaluate(
+                """([url, queue]) => {
+                    const form = document.forms[0];
+                    form.action = url;
+                    form.elements.queue.value = queue;
+                    form.submit();
+                }""",
+                [target, queue],
+            )
+        assert gone.value is not None
+        assert gone.value.status == 403
+        page.close()
+    assert "1 tasks wait" in site.page(f"queues/{queue}")
+
+
+def test_a_foreign_name_that_leads_here_shows_nothing(chromium: Browser, site: Site):
+    page = chromium.new_page()
+    answer = page.goto(f"http://evil.example:{site.port}/tasks")
+    assert answer is not None
+    assert answer.status == 403
+    page.close()
 
 
 def test_an_open_page_follows_and_a_chosen_task_stays_chosen(chromium: Browser, site: Site, shop: Celery):

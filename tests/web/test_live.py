@@ -1,7 +1,11 @@
 """Open pages: rendered once for all who look, and no more when nobody does."""
 
 import asyncio
+import http.client
+import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -9,7 +13,9 @@ from starlette.requests import Request
 from celeriac.errors import BrokerUnavailable
 from celeriac.web.access import Access
 from celeriac.web.live import Streams
-from celeriac.web.rendering import Page, Site
+from celeriac.web.rendering import Page
+from celeriac.web.rendering import Site as Rendered
+from tests.web.site import Site
 
 WAIT = 10.0
 
@@ -42,7 +48,7 @@ async def following(stream: AsyncIterator[str]) -> str:
 
 async def test_all_who_look_share_one_rendering():
     rendering = Rendering()
-    streams = Streams(cast(Site, rendering), {})
+    streams = Streams(cast(Rendered, rendering), {})
     page = cast(Page, None)
     viewers: list[Any] = [streams.changes(page, request()) for _ in range(3)]
     for viewer in viewers:
@@ -69,7 +75,7 @@ async def test_all_who_look_share_one_rendering():
 async def test_streams_end_with_the_server_also_while_the_broker_is_away():
     rendering = Rendering()
     rendering.away = True
-    streams = Streams(cast(Site, rendering), {})
+    streams = Streams(cast(Rendered, rendering), {})
     stream: Any = streams.changes(cast(Page, None), request())
     await following(stream)
     waiting = asyncio.create_task(following(stream))
@@ -80,3 +86,17 @@ async def test_streams_end_with_the_server_also_while_the_broker_is_away():
     except StopAsyncIteration:
         return
     raise AssertionError("the stream goes on")
+
+
+def test_a_server_with_open_streams_ends_at_once(redis_url: str, tmp_path: Path):
+    with ExitStack() as stack:
+        site = Site(redis_url, tmp_path)
+        site.start()
+        for _ in range(20):
+            connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=WAIT)
+            stack.callback(connection.close)
+            connection.request("GET", "/live?path=tasks")
+            assert connection.getresponse().readline() == b"retry: 3000\n"
+        began = time.monotonic()
+        assert site.process.stop(timeout=WAIT) == 0
+        assert time.monotonic() - began < WAIT / 2  # it is a second where the machine has nothing else to do
