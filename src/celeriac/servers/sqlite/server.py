@@ -15,7 +15,7 @@ from celeriac.servers.url_parts import FILE_SCHEMES, file_of, scheme_of
 class SqliteServer:
     """One SQLite file; see ``celeriac.contracts.server.Server``.
 
-    Broker and results have a connection each: a follower learns of what any other connection wrote in one way.
+    Broker and results have a connection each, so that reads of results pass the writes of the queue (ADR 20).
 
     :param url: see ``celeriac.servers.url_parts.file_of``.
     """
