@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.logging_state import as_usual
+from tests.newer_python import said_of_django_6
 from tests.servers import PostgresServer, RabbitServer, RedisSentinel, RedisServer
 
 LONGEST = (
@@ -26,6 +27,7 @@ LONGEST = (
     "monitors/test_flower.py",
     "celery_app/test_beat_sources.py",
     "celery_app/test_django.py",
+    "integrations/test_django_tasks.py",
     "faults/test_rabbit_outages.py",
     "interop/amqp/test_table.py",
     "interop/amqp/test_together.py",
@@ -38,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     turns = {tests / name: turn for turn, name in enumerate(LONGEST)}
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
+
+
+def pytest_report_header() -> str:
+    """Say what Django 6 is tested by, which the Python of this run may be too old for."""
+    return said_of_django_6()
 
 
 def pytest_configure() -> None:

@@ -6,11 +6,13 @@ import os
 import signal
 import threading
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from celery import Celery, Task, shared_task, signals
 from celery.exceptions import Ignore, Reject
+from pydantic import BaseModel
 
 loops: set[Any] = set()
 
@@ -48,7 +50,17 @@ def total(numbers):
 @app.task(bind=True)
 def request(self):
     asked = self.request
-    names = ("id", "root_id", "parent_id", "retries", "hostname", "headers", "delivery_info", "origin")
+    names = (
+        "id",
+        "root_id",
+        "parent_id",
+        "retries",
+        "hostname",
+        "headers",
+        "delivery_info",
+        "origin",
+        "properties",
+    )
     return {name: getattr(asked, name) for name in names} | {"kwargs": asked.kwargs, "args": asked.args}
 
 
@@ -225,6 +237,29 @@ async def retried_by_itself(self):
     if not self.request.retries:
         raise LookupError
     return self.request.retries
+
+
+class Order(BaseModel):
+    number: int
+    due: datetime
+
+
+@app.task(pydantic=True)
+async def modelled(order: Order, days: int) -> Order | None:
+    await asyncio.sleep(0)
+    return Order(number=order.number + 1, due=order.due + timedelta(days=days)) if days else None
+
+
+@app.task
+async def awaited_inside():
+    """Apply a coroutine task here and now."""
+    return awaited_plainly.apply((2,)).result
+
+
+@app.task
+async def awaited_plainly(x):
+    await asyncio.sleep(0)
+    return x * 2
 
 
 @app.task(soft_time_limit=0.3)

@@ -6,14 +6,21 @@ from typing import Any
 import pytest
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
+from pydantic import BaseModel
 
 from tests.celery_connections import disconnect
 from tests.servers import RedisServer
 from tests.servers.redis import free_port
 
+ASYNC = "celeriac.celery_app.async_task:AsyncTask"
+
+
+class Model(BaseModel):
+    x: int
+
 
 def app_at(url: str, queue: str) -> tuple[Celery, Any]:
-    app = Celery("web", broker=url, set_as_current=False, task_cls="celeriac.celery_app.async_task:AsyncTask")
+    app = Celery("web", broker=url, set_as_current=False, task_cls=ASYNC)
     app.conf.task_default_queue = queue
 
     @app.task(name=f"add-{queue}")
@@ -54,3 +61,38 @@ async def test_the_loop_goes_on_while_the_broker_is_away(queue: str):
         await sending
     assert turns > 10
     disconnect(app)
+
+
+def test_a_coroutine_that_is_applied_gives_its_value():
+    app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
+    app.conf.task_always_eager = True
+
+    @app.task(bind=True, autoretry_for=(LookupError,), max_retries=1, default_retry_delay=0)
+    async def double(self: Any, x: int) -> list[Any]:
+        await asyncio.sleep(0)
+        if not self.request.retries:
+            raise LookupError
+        return [x * 2, self.request.id]
+
+    @app.task(pydantic=True)
+    async def model(x: Model) -> Model:
+        return Model(x=x.x + 1)
+
+    result = double.delay(2)
+    assert (result.state, result.get()) == ("SUCCESS", [4, result.id])
+    assert model.apply(({"x": 1},)).get() == {"x": 2}
+    called = double(2)
+    assert asyncio.iscoroutine(called)  # a function that is called stays what it is
+    called.close()
+
+
+async def test_a_coroutine_that_is_applied_where_a_loop_runs():
+    app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
+    app.conf.task_always_eager = True
+
+    @app.task
+    async def double(x: int) -> int:
+        return x * 2
+
+    assert (await double.asend(2)).get() == 4
+    assert double.delay(3).get() == 6

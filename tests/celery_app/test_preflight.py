@@ -75,10 +75,11 @@ def test_what_keeps_a_worker_from_starting(module: str) -> None:
     assert "task odd.signed: serializer 'auth' is not known" in said
 
 
-def test_tasks_that_cannot_be_imported(module: str) -> None:
+def test_tasks_that_cannot_be_imported(module: str, tmp_path: Path) -> None:
     code, said = doctor(module, include=["no_such_module_here"])
     assert code == 1
-    assert (
-        "importing the modules of its tasks failed: ModuleNotFoundError: No module named 'no_such_module_here'"
-        in said
-    )
+    assert "ModuleNotFoundError: No module named 'no_such_module_here'" in said
+    broken = tmp_path / f"{module}_tasks.py"
+    broken.write_text("x = 1\nimport nothing_here\n")
+    code, said = doctor(module, include=[f"{module}_tasks"])
+    assert f"importing the modules of its tasks failed at {broken}:2: ModuleNotFoundError" in said

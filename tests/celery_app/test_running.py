@@ -33,6 +33,10 @@ def test_values_and_the_request(client: Any, worker: Shop):
     assert seen["hostname"].count("@") == 1
     assert seen["delivery_info"]["routing_key"] == client.app.conf.task_default_queue
     assert seen["delivery_info"]["redelivered"] is False
+    properties = seen["properties"]
+    assert (properties["correlation_id"], properties["reply_to"]) == ("as-given", client.app.thread_oid)
+    assert (properties["priority"], properties["delivery_mode"]) == (0, 2)
+    assert properties["delivery_info"]["routing_key"] == client.app.conf.task_default_queue
     inside = client.applied_inside.delay()
     assert value(inside) == [3, 7, inside.id]
 
@@ -63,6 +67,13 @@ def test_states_of_a_running_task(client: Any, worker: Shop, tmp_path):
 def test_coroutine_functions(client: Any, worker: Shop):
     result = client.awaited.delay(0.01)
     assert value(result) == result.id
+
+
+def test_coroutines_with_models_and_such_as_are_applied_inside(client: Any, worker: Shop):
+    order = {"number": 1, "due": "2026-01-01T00:00:00Z"}
+    assert value(client.modelled.delay(order, 1)) == {"number": 2, "due": "2026-01-02T00:00:00Z"}
+    assert value(client.modelled.delay(order, 0)) is None
+    assert value(client.awaited_inside.delay()) == 4
 
 
 def test_coroutines_share_a_loop_and_each_has_its_request(client: Any, worker: Shop):

@@ -261,6 +261,15 @@ def test_a_broker_in_parts() -> None:
     assert (target.addresses, target.db, target.password) == ((("cache", 6380),), 5, "pw")
 
 
+def test_brokers_to_read_from_and_to_write_to() -> None:
+    found = mapped(broker_read_url="redis://one", broker_write_url="redis://two")
+    assert parse_redis_url(found.broker).addresses == (("one", 6379),)
+    assert said(found)["broker_write_url"].startswith(
+        "warn: retries, callbacks and next steps of a chain go to"
+    )
+    assert said(mapped(broker_read_url="redis://one", broker_write_url="redis://one")) == {}
+
+
 def test_results_in_parts() -> None:
     found = mapped(result_backend="redis", redis_host="cache", redis_port=6380, redis_db=5)
     target = parse_redis_url(found.backend)

@@ -102,6 +102,16 @@ def test_no_app(project: Project, name: str):
     assert "there is no app in it; make one" in refusal(name)
 
 
+def test_no_app_but_a_project_beside_it(project: Project, name: str):
+    project.write("", name)
+    site = project.directory / f"{name}_site"
+    site.mkdir()
+    (site / "celery.py").touch()
+    assert refusal(name).endswith(
+        f"there is no app in it; did you mean -A {name}_site, which holds celery.py?"
+    )
+
+
 def test_file(project: Project, name: str):
     project.write(APP.format(name="one"), name)
     assert f"give the module's name: -A {name}" in refusal(f"./{name}.py")

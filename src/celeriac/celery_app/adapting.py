@@ -6,16 +6,15 @@ ever outside of one: a task that is called directly, or applied inside another o
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import wraps
-from types import CoroutineType
 from typing import Any
 
 from celery.app.trace import task_has_custom
 
+from celeriac.celery_app.awaiting import let_await
 from celeriac.celery_app.capture import RUN, CapturingBackend
-from celeriac.celery_app.coroutines import Coroutines, RequestStack
+from celeriac.celery_app.coroutines import Coroutines
 from celeriac.celery_app.run import Run
 from celeriac.celery_app.writing import keeping
 
@@ -34,14 +33,7 @@ def adapt(task: Any, coroutines: Coroutines) -> None:
     task._backend = CapturingBackend((lambda: task.app.backend) if own is None else (lambda: own))  # noqa: SLF001
     task.signature_from_request = _held(task, task.signature_from_request)
     task.replace = _replacing(task, task.replace)
-    if inspect.iscoroutinefunction(inspect.unwrap(task.run)):
-        task.request_stack = RequestStack()
-        if "_orig_run" in vars(
-            task
-        ):  # what ``autoretry_for`` calls, which catches nothing that is awaited later
-            task._orig_run = _awaited(task, task._orig_run, coroutines)  # noqa: SLF001 - Celery's own way
-        else:
-            task.run = _awaited(task, task.run, coroutines)
+    let_await(task, coroutines)
     if task_has_custom(task, "__call__"):
         kind = type(task)
         if _MARK not in vars(kind.__call__):
@@ -68,19 +60,6 @@ def _followed(body: Callable[..., Any], task: Any = None) -> Callable[..., Any]:
 
     setattr(followed, _MARK, True)
     return followed
-
-
-def _awaited(task: Any, body: Callable[..., Any], coroutines: Coroutines) -> Callable[..., Any]:
-    """Return a plain function that runs the coroutine of a body; one that is called directly stays a coroutine."""
-
-    @wraps(body)
-    def awaited(*args: Any, **kwargs: Any) -> Any:
-        value = body(*args, **kwargs)
-        if isinstance(value, CoroutineType) and _current(task) is not None:
-            return coroutines.run(value)
-        return value
-
-    return awaited
 
 
 def _held(task: Any, make: Callable[..., Any]) -> Callable[..., Any]:

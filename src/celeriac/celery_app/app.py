@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -20,6 +21,7 @@ from celeriac.celery_app.publishing import AppPublisher
 from celeriac.celery_app.run import is_inline
 from celeriac.celery_app.task import Repertory
 from celeriac.celery_app.writing import divert
+from celeriac.client.blame import last_line
 from celeriac.client.connections import Connections
 from celeriac.errors import ConfigError
 from celeriac.worker.attachments import Attachments
@@ -50,9 +52,13 @@ class CeleryApp(Found):
         if not self.tasks:
             try:
                 self.celery.loader.import_default_modules()
+                _take_djangos_tasks(self.celery)
                 self.celery.finalize()
             except Exception as error:
-                text = f"importing the modules of its tasks failed: {type(error).__name__}: {error}"
+                where = last_line(error)
+                text = (
+                    f"importing the modules of its tasks failed at {where}: {type(error).__name__}: {error}"
+                )
                 raise ConfigError(f"-A {self.target}: {text}") from error
             divert(self.celery)
             self.tasks = self.repertory = Repertory(self)  # type: ignore[assignment]
@@ -96,3 +102,11 @@ class CeleryApp(Found):
         connections = super()._open()
         publisher = AppPublisher(self.celery, connections.broker, self.codecs, self.settings, self.clock)
         return msgspec.structs.replace(connections, publisher=publisher)
+
+
+def _take_djangos_tasks(celery: Celery) -> None:
+    """Register the tasks of Django's own framework that the setting ``TASKS`` gives to this app."""
+    if "django.conf" in sys.modules:
+        from celeriac.integrations.django_bridge.taking import take_tasks  # noqa: PLC0415 - Django is optional
+
+        take_tasks(celery)

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Task
-from celery.result import AsyncResult
+from celery.result import AsyncResult, EagerResult
+
+from celeriac.celery_app.awaiting import let_await
+from celeriac.celery_app.coroutines import Coroutines
+
+_LOOP = "_celeriac_coroutines"
 
 
 class AsyncTask(Task):  # type: ignore[misc]  # Celery has no types
@@ -28,3 +33,15 @@ class AsyncTask(Task):  # type: ignore[misc]  # Celery has no types
     ) -> AsyncResult:
         """Send the task with these arguments and options (Celery: ``apply_async``)."""
         return await asyncio.to_thread(self.apply_async, args, kwargs, **options)
+
+    def apply(self, *args: Any, **kwargs: Any) -> EagerResult:
+        """Run the task here and now (Celery: ``apply``, which ``task_always_eager`` leads to), a coroutine to its end.
+
+        Celery's own ``apply`` gives the coroutine itself, which nobody awaits.
+        """
+        if _LOOP not in vars(self):
+            if not hasattr(self.app, _LOOP):
+                setattr(self.app, _LOOP, Coroutines())
+            setattr(self, _LOOP, getattr(self.app, _LOOP))
+            let_await(self, getattr(self, _LOOP))
+        return super().apply(*args, **kwargs)

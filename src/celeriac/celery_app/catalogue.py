@@ -17,6 +17,7 @@ HONOURED: Mapping[str, str] = {
     "timezone": "read by Celery's own code",
     "broker_url": "the broker's URL; several of them are nodes of one RabbitMQ or sentinels of one Redis",
     "broker_read_url": "the URL that messages are taken from",
+    "broker_write_url": "where tasks send others, by Celery's own code; what follows a task goes to broker_read_url",
     "broker_transport": "the scheme of the broker's URL",
     "broker_transport_options": "options of the URL and settings, one by one",
     "broker_heartbeat": "the option heartbeat of an amqp:// URL",
@@ -197,7 +198,6 @@ HARMLESS: Mapping[str, str] = {
     "task_repr_maxlevels": "for events alone",
     "task_send_sent_event": "for those that send",
     "task_allow_error_cb_on_chord_header": "read by Celery's own code where the chord is made",
-    "broker_write_url": "follow-ups go to the broker that messages are taken from, where workers wait for them",
     "worker_cancel_long_running_tasks_on_connection_loss": "a message whose connection was lost does not run twice: "
     "its task goes on, and is acknowledged on the next connection",
     "worker_enable_soft_shutdown_on_idle": "an idle worker stops at once: what it held is back in its queue at once",

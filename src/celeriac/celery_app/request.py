@@ -12,22 +12,21 @@ def request_of(context: Context) -> dict[str, Any]:
     """Return what ``self.request`` of a Celery task shows (Celery: ``worker.request.Request``)."""
     message = context.message
     request = headers_of(message)
+    # The queue, and not the exchange and key that it was sent to: by these a retry comes back to this queue alone.
+    delivery = {"exchange": "", "routing_key": context.queue, "priority": message.priority}
     request |= {
         "properties": {
             "correlation_id": message.correlation_id,
             "reply_to": message.reply_to,
             "priority": message.priority,
             "content_type": message.content_type,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": context.queue},
         },
         "reply_to": message.reply_to,
         "correlation_id": message.correlation_id,
         "hostname": context.worker,
-        "delivery_info": {
-            "exchange": "",
-            "routing_key": context.queue,
-            "priority": message.priority,
-            "redelivered": context.redelivered,
-        },
+        "delivery_info": {**delivery, "redelivered": context.redelivered},
         "args": message.args,
         "kwargs": message.kwargs,
         "is_eager": False,

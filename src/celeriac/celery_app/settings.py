@@ -171,6 +171,13 @@ class _Mapping:
             )
         note_options(place, (*_TRANSPORT, *_FANOUT), self._note)
         self._check_order(options, scheme_in(url))
+        written = conf.get("broker_write_url")
+        if written and written != given:
+            self._warn(
+                "broker_write_url",
+                "retries, callbacks and next steps of a chain go to broker_read_url, only what tasks send themselves "
+                "goes there: let workers take from both, or give one broker_url",
+            )
         return url
 
     def _check_order(self, options: Mapping[str, Any], scheme: str) -> None:

@@ -8,11 +8,8 @@ found as Celery finds it.
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import sys
-import sysconfig
-import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,12 +17,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from celeriac.client.app import App
+from celeriac.client.blame import last_line
 from celeriac.errors import ConfigError
 
 if TYPE_CHECKING:
     from celery import Celery
-
-OWN = str(Path(__file__).parent.parent)
 
 
 def load_app(target: str, include: Sequence[str] = ()) -> App:
@@ -45,7 +41,19 @@ def load_app(target: str, include: Sequence[str] = ()) -> App:
             _import(module)
         except ModuleNotFoundError as error:
             raise ConfigError(f"-I {module}: {error}") from error
+    _take_djangos_tasks(app, target)
     return app
+
+
+def _take_djangos_tasks(app: App, target: str) -> None:
+    """Register the tasks of Django's own framework that the setting ``TASKS`` gives to this app."""
+    if "django.conf" in sys.modules:
+        from celeriac.integrations.django_bridge.taking import take_tasks
+
+        try:
+            take_tasks(app)
+        except (Exception, SystemExit) as error:
+            raise _broken(target, error) from error
 
 
 def _standing_for(celery: Celery, target: str, include: Sequence[str]) -> App:
@@ -121,7 +129,7 @@ def _not_found(name: str, missing: str) -> str:
 
 
 def _broken(name: str, error: BaseException) -> ConfigError:
-    where = _last_line(error) or name
+    where = last_line(error) or name
     if isinstance(error, SystemExit):
         return ConfigError(
             f"-A {name}: the module ends the program when imported, at {where}; guard it with __main__"
@@ -130,24 +138,6 @@ def _broken(name: str, error: BaseException) -> ConfigError:
     if not isinstance(error, ConfigError):
         text = f"{type(error).__name__}: {text}"
     return ConfigError(f"-A {name}: importing it failed at {where}: {text}")
-
-
-def _last_line(error: BaseException) -> str:
-    """Return where the user's code went wrong, or called what did.
-
-    An app that is installed, as in a container, lies beside the libraries, so of these the last line has to do.
-    """
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen", OWN))
-    ]
-    known = sysconfig.get_paths()
-    libraries = tuple(known[kind] + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-    frames = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _attribute(module: ModuleType, path: str) -> App | Celery:
@@ -211,6 +201,9 @@ def _suggestion(module: ModuleType) -> str:
     apps = _apps(module)
     if apps:
         return f"its apps: {', '.join(apps)}"
+    beside = sorted(file.parent.name for file in Path.cwd().glob("*/celery.py"))
+    if beside and module.__name__ not in beside:  # a project of Django's: this is one of its applications
+        return f"did you mean -A {' or -A '.join(beside)}, which holds celery.py?"
     return "make one with app = Celeriac(...), or name the module that does"
 
 
