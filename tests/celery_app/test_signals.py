@@ -24,6 +24,13 @@ def about(shop: Shop, task_id: str, last: str) -> list[list[Any]]:
     return [note for note in shop.notes() if note[1:2] == [task_id]]
 
 
+def test_processes_are_there_before_messages_are_taken(client: Any, watched: tuple[str, Shop]):
+    pool, shop = watched
+    names = [note[0] for note in shop.notes()]
+    begun = names.index("worker_ready")
+    assert names[:begun].count("worker_process_init") == (2 if pool == "processes" else 1)
+
+
 def test_signals_of_tasks(client: Any, watched: tuple[str, Shop]):
     _pool, shop = watched
     done = client.add.delay(1, 2)

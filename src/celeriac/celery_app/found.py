@@ -66,8 +66,9 @@ class Found(App):
             "last_grace": usual.soft_shutdown,
         }
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        # A task of Celery's is acknowledged before it runs: what is cut short is lost. So nothing is, as with Celery.
-        return given | {"grace": None, "quick_signals": _quick_signals()}
+        # A task of Celery's is acknowledged before it runs: what is cut short is lost. So nothing is, as with Celery;
+        # and its processes are there before a message is taken, since one that fails to start would lose it.
+        return given | {"grace": None, "quick_signals": _quick_signals(), "fill_pool": True}
 
     def control_methods(self, worker: object, *, inspect_only: bool) -> Mapping[str, Callable[..., Any]]:
         """Return the commands that the app's modules registered with Celery's panel."""
@@ -86,10 +87,10 @@ class Found(App):
         return True
 
     def require_runnable(self) -> None:
-        """Raise ``ConfigError`` where a worker of this app would do harm."""
+        """Raise ``ConfigError`` where a worker of this app would do harm, with one line for each reason."""
         refused = [str(departure) for departure in self.departures if departure.level == "refuse"]
         if refused:
-            raise ConfigError("; ".join(refused))
+            raise ConfigError("\n".join(refused))
 
     def connect_to(
         self, broker: str | None = None, backend: str | None = None, *, lease: float | None = None

@@ -48,6 +48,10 @@ class Children(Protocol):
         """Return the id of the child that runs the call with this context, ``None`` where none does."""
         ...
 
+    async def fill(self) -> None:
+        """Start them before they are needed, where that is wanted; return when they are ready."""
+        ...
+
     def restart(self) -> None:
         """Replace each child, and what it has imported, as soon as it is free."""
         ...

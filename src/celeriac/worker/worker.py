@@ -79,6 +79,7 @@ class Worker:
         forked from it; ``spawn``: each is a program of its own, as it is on macOS when nothing is given.
     :param collect: collect cyclic garbage seldom, and whenever memory has grown, while the worker runs; only where the
         program left that to the interpreter.
+    :param fill_pool: start all processes of the pool before messages are taken, not each when it is first needed.
     :param send_events: tell monitors of every task from the start (Celery: ``-E``); the app's setting if not given.
     :param heartbeats: tell monitors every 2 seconds that the worker lives (Celery: ``--without-heartbeat``).
     :param attachments: the listeners and lifespans of the app.
@@ -102,6 +103,7 @@ class Worker:
         max_memory_per_child: int | None = None,
         start_method: str | None = None,
         collect: bool = True,
+        fill_pool: bool = False,
         send_events: bool | None = None,
         heartbeats: bool = True,
         attachments: Attachments | None = None,
@@ -123,7 +125,7 @@ class Worker:
         self._quick_signals = quick_signals
         begin_child = partial(child_log, self.name) if child_log else None
         self._choice = PoolChoice(
-            pool, max_tasks_per_child, max_memory_per_child, start_method, begin_child, collect
+            pool, max_tasks_per_child, max_memory_per_child, start_method, begin_child, collect, fill_pool
         )
         self._attachments = attachments or Attachments()
         self._lifespans: AsyncExitStack | None = None
@@ -362,7 +364,7 @@ class Worker:
         self._consumer, self._home = consumer, asyncio.get_running_loop()
         self.slots = parts.slots
         self._attachments.workers.append(self)
-        self._running = asyncio.create_task(_take_in(consumer, connections.backend))
+        self._running = asyncio.create_task(_take_in(consumer, connections.backend, self._pool))
         self._watching = asyncio.create_task(
             _all(
                 revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked)),
@@ -450,11 +452,13 @@ async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:
         on_ready()
 
 
-async def _take_in(consumer: Consumer, backend: Backend) -> None:
-    """Check the result store, then take messages until the stop.
+async def _take_in(consumer: Consumer, backend: Backend, pool: Pool) -> None:
+    """Check the result store, start processes where that is wanted, then take messages until the stop.
 
     A store that is away is no error here, since each result waits for it. A store that refuses would never take any.
     """
     with suppress(BackendUnavailable):
         tell(await backend.examine())
+    if pool.children is not None:
+        await pool.children.fill()
     await consumer.run()

@@ -30,6 +30,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
     :param start_method: one of ``START_METHODS``, or ``None`` for the one that suits the system.
     :param begin: prepares a child process; it can be pickled.
     :param collect: let each child process collect cyclic garbage as its memory grows.
+    :param fills: start the child processes before they are needed.
     """
 
     name: str | Pool
@@ -38,6 +39,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
     start_method: str | None = None
     begin: Callable[[], None] | None = None
     collect: bool = True
+    fills: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.name, str) and self.name not in POOLS:
@@ -74,6 +76,7 @@ class PoolChoice(msgspec.Struct, frozen=True):
             around=attachments.around_bodies,
             start=self.start_method,
             collect=self.collect,
+            fills=self.fills,
             on_started=partial(listeners.child_started, node),
             on_stopped=partial(listeners.child_stopped, node),
         )

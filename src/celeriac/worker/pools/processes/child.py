@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from celeriac.worker.attachments import checked
 from celeriac.worker.garbage import Collecting
 from celeriac.worker.pools.processes.death import die_with
-from celeriac.worker.pools.processes.frames import Line
+from celeriac.worker.pools.processes.frames import DONE, READY, Line
 from celeriac.worker.pools.processes.running import Running
 from celeriac.worker.pools.processes.setup import Setup, entered
 from celeriac.worker.signals import SIGNALS, Inheritance
@@ -58,7 +58,7 @@ def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, An
 
 def _answer(line: Line, running: Running, collecting: Collecting | None) -> None:
     while (frame := line.receive()) is not None:
-        line.send(*running.answer(frame[1]))
+        line.send(*((DONE, b"") if frame[0] == READY else running.answer(frame[1])))
         del frame
         if collecting is not None:
             collecting.look()

@@ -12,8 +12,9 @@ from typing import TypeAlias
 
 HEAD = struct.Struct("<BQ")
 
-SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED = range(8)
-"""To the child: its setup, a call, or that the ending of a call which waits is on record. From the child: the value of
+SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED, READY = range(9)
+"""To the child: its setup, a call, that the ending of a call which waits is on record, or the question whether it is
+ready, which it answers with ``DONE`` once it is. From the child: the value of
 a call, or an ending that is more than a value. Of a call that decides its ending itself: the ending, after which it
 waits, and that it is done; or an ending for which it does not wait."""
 

@@ -20,7 +20,7 @@ from celeriac.worker.listeners import AroundBody
 from celeriac.worker.pool import Call
 from celeriac.worker.pools.processes.concluded import read as read_conclusion
 from celeriac.worker.pools.processes.crossing import raised_there, unpickled_value, written
-from celeriac.worker.pools.processes.frames import CALL, CONCLUDED, PAUSED, RESUME, VALUE, WORN
+from celeriac.worker.pools.processes.frames import CALL, CONCLUDED, DONE, PAUSED, READY, RESUME, VALUE, WORN
 from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
 from celeriac.worker.pools.processes.launcher import END_WITHIN, Launcher
 from celeriac.worker.pools.processes.portable import portable
@@ -32,9 +32,12 @@ logger = logging.getLogger("celeriac.worker")
 TRY_AGAIN = 1.0
 """Seconds after which a process that could not be started is tried again."""
 
+READY_WITHIN = 30.0
+"""Seconds that a worker waits for its children before it takes messages all the same."""
+
 
 class Processes:
-    """A pool of processes, each started when it is first needed; each runs one call at a time.
+    """A pool of processes, each started when it is first needed, or by ``fill``; each runs one call at a time.
 
     :param tasks: the app's tasks; every plain function among them must be reachable as ``module.name``.
     :param limit: how many idle children are kept at the most.
@@ -47,6 +50,7 @@ class Processes:
     :param start: ``forkserver`` imports the app once and forks the children from there; ``spawn`` starts each as a
         program of its own. ``None`` is ``spawn`` on macOS, whose libraries may not be used after a fork.
     :param collect: let each child collect cyclic garbage as its memory grows.
+    :param fills: let ``fill`` start as many children as may run.
     :param on_started: called with the process id of a child that has started.
     :param on_stopped: called with the process id of a child that is gone.
 
@@ -68,6 +72,7 @@ class Processes:
         around: Sequence[AroundBody] = (),
         start: str | None = None,
         collect: bool = True,
+        fills: bool = False,
         on_started: Callable[[int], None] | None = None,
         on_stopped: Callable[[int], None] | None = None,
     ) -> None:
@@ -93,6 +98,8 @@ class Processes:
         self._freed = asyncio.Event()
         self._told = False
         self._launcher: Launcher | None = None
+        self._fills = fills
+        self._starting: set[asyncio.Task[None]] = set()
         self._old: dict[Launcher, asyncio.Task[None]] = {}
         self._at_work: dict[int, Handle] = {}
         self._generation = 0
@@ -148,6 +155,30 @@ class Processes:
                 return self._ended(call, child, kind, answer)
             finally:
                 del self._at_work[id(call.context)]
+
+    async def fill(self) -> None:
+        """Start the children that are missing, if the pool is to be full; return when they are ready for calls.
+
+        One that does not start is logged, and left to the calls. Those that take too long go on starting.
+        """
+        missing = range(self._limit - self._count if self._fills else 0)
+        starting = [asyncio.create_task(self._start_ahead(), name="celeriac-child") for _ in missing]
+        self._starting.update(starting)
+        for task in starting:
+            task.add_done_callback(self._starting.discard)
+        if starting and (await asyncio.wait(starting, timeout=READY_WITHIN))[1]:
+            logger.warning("child processes have been starting for %g s: tasks are taken now", READY_WITHIN)
+
+    async def _start_ahead(self) -> None:
+        try:
+            child = self._launched().start()
+            self._count += 1
+            child.generation = self._generation
+            await child.ask(READY, b"")
+        except (OSError, NotStarted, ChildEnded) as error:
+            logger.warning("a child process did not start: it %s", error)
+        else:
+            self._free(child, DONE)
 
     def resize(self, limit: int) -> None:
         """Keep at most ``limit`` idle children; a child that is busy ends its call first."""
