@@ -262,6 +262,17 @@ async def awaited_plainly(x):
     return x * 2
 
 
+@app.task
+def runs_a_loop(x):
+    """Run a loop of its own, as tasks do that use an asyncio library; tell whether this is the main thread."""
+
+    async def double():
+        await asyncio.sleep(0)
+        return x * 2
+
+    return [asyncio.run(double()), threading.current_thread() is threading.main_thread()]
+
+
 @app.task(soft_time_limit=0.3)
 async def too_long(note_that):
     try:

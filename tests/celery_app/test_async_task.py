@@ -90,7 +90,7 @@ async def test_a_coroutine_that_is_applied_where_a_loop_runs():
     app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
     app.conf.task_always_eager = True
 
-    @app.task
+    @app.task(name="looped")
     async def double(x: int) -> int:
         return x * 2
 

@@ -77,7 +77,7 @@ def database(variables: dict[str, str]) -> None:
     python(code + "call('migrate', run_syncdb=True, verbosity=0)", variables)
 
 
-@pytest.fixture(scope="module", params=["threads", "processes"])
+@pytest.fixture(scope="module", params=["threads", "processes", "solo"])
 def worker(
     request: pytest.FixtureRequest, database: None, variables: dict[str, str]
 ) -> Iterator[tuple[str, LoggedProcess]]:
@@ -110,9 +110,11 @@ def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: d
     assert found["row"] == ["tea", "shop@host"]
     # In the same process and thread, with its connection closed after the task before.
     (first, _, _), (second, in_main_thread, was_closed) = found["looks"]
-    assert (first == second, in_main_thread, was_closed) == (True, pool == "processes", True)
-    assert (second == process.pid) == (pool == "threads")
+    assert (first == second, in_main_thread, was_closed) == (True, pool != "threads", True)
+    assert (second == process.pid) == (pool != "processes")
     assert found["after_break"][2]
+    # Django's receivers of the worker's signals use the database too.
+    assert "SynchronousOnlyOperation" not in process.output
 
 
 def test_an_app_of_celeriacs_in_a_django_project(database: None, variables: dict[str, str]) -> None:
@@ -121,3 +123,11 @@ def test_an_app_of_celeriacs_in_a_django_project(database: None, variables: dict
         (first, second, third) = looks
         assert first[:2] == second[:2] == third[:2]  # the same thread, the same process
         assert [was_closed for _, _, was_closed in looks] == [True, True, True]
+
+
+def test_djangos_test_case_with_tasks_in_its_transaction(variables: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "django", "test", "shop"]
+    ended = subprocess.run(
+        command, check=False, cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=100
+    )
+    assert (ended.returncode, "Ran 3 tests" in ended.stderr) == (0, True), ended.stderr

@@ -64,6 +64,10 @@ def test_both_take_part_in_everything(client: Any, fleet: Shop):
             one.get(timeout=TIMEOUT)
 
 
+PATIENCE = 120
+"""Seconds for one answer: two workers start beside each other."""
+
+
 class Roller:
     """A client that goes on sending while workers come and go, and looks in the end whether everything ran once."""
 
@@ -103,18 +107,18 @@ class Roller:
             self._told.append(str(uuid4()))
             self._sent.append((s("told", self._told[-1]).apply_async(), None))
         asked = [s("request").apply_async() for _ in range(4)]
-        return {one.get(timeout=TIMEOUT)["hostname"].partition("@")[0] for one in asked}
+        return {one.get(timeout=PATIENCE)["hostname"].partition("@")[0] for one in asked}
 
     def until(self, hosts: set[str]) -> None:
         """Send until these workers, and no others, have answered a round or several of them together."""
-        deadline, seen = time.monotonic() + TIMEOUT, set[str]()
+        deadline, seen = time.monotonic() + PATIENCE, set[str]()
         while (found := self.round()) and not (hosts <= (seen := seen | found) and found <= hosts):
             assert time.monotonic() < deadline, (hosts, seen, [process.output for process in self._processes])
 
     def verify(self) -> None:
         """Everything gave what it should, and ran once."""
         for result, expected in self._sent:
-            assert result.get(timeout=TIMEOUT) == expected
+            assert result.get(timeout=PATIENCE) == expected
         notes = [json.loads(line) for line in (self._directory / "notes").read_text().splitlines()]
         assert Counter(note[1] for note in notes if note[0] == "told") == Counter(self._told)
 
@@ -140,7 +144,7 @@ def roller(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: 
 def ended(process: LoggedProcess) -> None:
     """Stop a worker as a deployment does."""
     os.kill(process.pid, signal.SIGTERM)
-    process.wait(timeout=TIMEOUT)
+    process.wait(timeout=PATIENCE)
 
 
 @pytest.mark.timeout(300)

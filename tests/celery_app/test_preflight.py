@@ -72,7 +72,14 @@ def test_what_keeps_a_worker_from_starting(module: str) -> None:
     code, said = doctor(module, serializer="auth", worker_pool="gevent")
     assert code == 1
     assert "fail  app       worker_pool: there is no pool gevent here: use -P threads" in said
-    assert "task odd.signed: serializer 'auth' is not known" in said
+    assert "fail  app       task odd.signed: serializer 'auth' is not known" in said
+
+
+def test_a_setting_is_not_said_again_of_each_task(module: str) -> None:
+    _, said = doctor(module, task_serializer="own", task_compression="own")
+    assert said.count("'own'") == 2
+    assert "task_serializer: 'own': celeriac does not know it" in said
+    assert "task_compression: 'own' is not known" in said
 
 
 def test_tasks_that_cannot_be_imported(module: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from celery import Celery
 
 from celeriac.beat.schedules import Schedules
+from celeriac.celery_app.awaiting import let_await
 from celeriac.celery_app.beat import read_schedules
 from celeriac.celery_app.beat_sources import source_of
 from celeriac.celery_app.children import live_in_child
@@ -61,6 +62,10 @@ class CeleryApp(Found):
                 )
                 raise ConfigError(f"-A {self.target}: {text}") from error
             divert(self.celery)
+            for task in dict.values(
+                self.celery.tasks
+            ):  # one that is applied inside another need never be sent
+                let_await(task, self.coroutines)
             self.tasks = self.repertory = Repertory(self)  # type: ignore[assignment]
 
     @cached_property

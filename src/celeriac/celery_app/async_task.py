@@ -39,9 +39,7 @@ class AsyncTask(Task):  # type: ignore[misc]  # Celery has no types
 
         Celery's own ``apply`` gives the coroutine itself, which nobody awaits.
         """
-        if _LOOP not in vars(self):
-            if not hasattr(self.app, _LOOP):
-                setattr(self.app, _LOOP, Coroutines())
-            setattr(self, _LOOP, getattr(self.app, _LOOP))
-            let_await(self, getattr(self, _LOOP))
+        if not hasattr(self.app, _LOOP):
+            setattr(self.app, _LOOP, Coroutines())
+        let_await(self, getattr(self.app, _LOOP))
         return super().apply(*args, **kwargs)

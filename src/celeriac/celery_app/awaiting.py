@@ -12,11 +12,14 @@ from typing import Any, get_type_hints
 from celeriac.celery_app.capture import RUN
 from celeriac.celery_app.coroutines import Coroutines, RequestStack
 
+_MARK = "_celeriac_awaited"
+
 
 def let_await(task: Any, coroutines: Coroutines) -> None:
-    """Let a task whose function is a coroutine function run it to its end, where the tracer calls it."""
-    if not inspect.iscoroutinefunction(inspect.unwrap(task.run)):
+    """Let a task whose function is a coroutine function run it to its end, where the tracer calls it; once."""
+    if _MARK in vars(task) or not inspect.iscoroutinefunction(inspect.unwrap(task.run)):
         return
+    setattr(task, _MARK, True)
     task.request_stack = RequestStack()
     if "_orig_run" in vars(task):  # what ``autoretry_for`` calls, which catches nothing that is awaited later
         task._orig_run = _awaited(task, task._orig_run, coroutines)  # noqa: SLF001 - Celery's own way

@@ -17,6 +17,7 @@ from celery._state import _set_task_join_will_block
 from celery.app.task import Context as Request
 from celery.app.trace import setup_worker_optimizations
 
+from celeriac.celery_app.beside_loop import beside_loop
 from celeriac.celery_app.children import begin_process
 from celeriac.celery_app.coroutines import Coroutines
 from celeriac.celery_app.queues import declare
@@ -85,26 +86,34 @@ class Life(Listener):
 
     def worker_starting(self, node: str) -> None:
         assert self._made is not None
+        if self._made.pool == "threads":
+            self._coroutines.live_on(asyncio.get_running_loop())
+        self._start(node, self._made)
+
+    @beside_loop()
+    def _start(self, node: str, made: Made) -> None:
         app = self._app
-        self._worker = worker = WorkerFace(app, self._made)
+        self._worker = worker = WorkerFace(app, made)
         self._consumer = ConsumerFace(app, worker)
         app.loader.init_worker()
-        declare(app, self._made.queues)
+        declare(app, made.queues)
         setup_worker_optimizations(app, node)
         signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options={})
         signals.worker_init.send(sender=worker)
         signals.celeryd_after_setup.send(sender=node, instance=worker, conf=app.conf)
         _set_task_join_will_block(True)
-        if self._made.pool != "processes":
-            self._coroutines.live_on(asyncio.get_running_loop())
+        if made.pool != "processes":
             begin_process(app, node)
 
+    @beside_loop()
     def worker_ready(self, node: str) -> None:
         signals.worker_ready.send(sender=self._consumer)
 
+    @beside_loop()
     def worker_stopping(self, node: str) -> None:
         signals.worker_shutting_down.send(sender=node, sig="SIGTERM", how="Warm", exitcode=0)
 
+    @beside_loop()
     def worker_stopped(self, node: str) -> None:
         signals.worker_shutdown.send(sender=self._worker)
         self._coroutines.live_on(None)
@@ -112,9 +121,13 @@ class Life(Listener):
 
     def started(self, attempt: Attempt) -> None:
         if signals.task_received.receivers:
-            assert self._worker is not None
-            request = Received(attempt, self._app, self._worker.hostname)
-            signals.task_received.send(sender=self._consumer, request=request)
+            self._say_received(attempt)
+
+    @beside_loop()
+    def _say_received(self, attempt: Attempt) -> None:
+        assert self._worker is not None
+        request = Received(attempt, self._app, self._worker.hostname)
+        signals.task_received.send(sender=self._consumer, request=request)
 
     def ended(self, attempt: Attempt) -> None:
         decision = attempt.decision
@@ -125,6 +138,7 @@ class Life(Listener):
         elif decision.state == FAILURE and decision.error is not None:
             self._say_failed(attempt, as_celerys(decision.error))
 
+    @beside_loop()
     def _say_failed(self, attempt: Attempt, error: BaseException) -> None:
         message = attempt.message
         signals.task_failure.send(
@@ -141,6 +155,7 @@ class Life(Listener):
         if attempt.decision is not None and attempt.decision.state == REVOKED:
             self._say_revoked(attempt, terminated=False)
 
+    @beside_loop()
     def _say_revoked(self, attempt: Attempt, *, terminated: bool) -> None:
         decision, message = attempt.decision, attempt.message
         signals.task_revoked.send(
@@ -151,6 +166,7 @@ class Life(Listener):
             expired=decision is not None and decision.reason == "expired",
         )
 
+    @beside_loop()
     def refused(self, attempt: Attempt) -> None:
         decision, message = attempt.decision, attempt.message
         error: Any = None if decision is None else decision.error

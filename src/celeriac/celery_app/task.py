@@ -11,6 +11,7 @@ from celery.app.task import Context as Request
 
 from celeriac.arguments.convert import Arguments, Returns
 from celeriac.celery_app.adapting import adapt
+from celeriac.celery_app.beside_loop import beside_loop
 from celeriac.celery_app.children import task_of
 from celeriac.celery_app.request import request_of
 from celeriac.celery_app.run import Run, Tracers, is_inline
@@ -94,7 +95,8 @@ class CeleryTask:
         context, conclusion = CURRENT.get(), CONCLUSION.get()
         assert context is not None
         assert conclusion is not None
-        self._tracers.run(self.task, context, conclusion, args, kwargs)
+        with beside_loop():  # in the pool solo it is that of the loop's thread
+            self._tracers.run(self.task, context, conclusion, args, kwargs)
 
     def _fail_outside(
         self, context: Context, error: BaseException, conclusion: Conclusion

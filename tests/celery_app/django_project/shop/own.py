@@ -31,6 +31,15 @@ def break_connection() -> None:
     connection.connection.close()
 
 
+@app.task
+def pay(order_id: int) -> str:
+    """Pay an order, which may be known to this transaction alone."""
+    order = Order.objects.get(pk=order_id)
+    order.paid = True
+    order.save()
+    return order.name
+
+
 async def looks(pool: str) -> list:
     """What the tasks see in a worker of that pool."""
     async with app, app.worker(pool=pool, concurrency=1):
