@@ -115,6 +115,12 @@ def test_django_tasks_on_a_celery_worker(project: Start, redis_server: RedisServ
         holds(post, redis_server, "post@host")
 
 
+def test_tasks_in_memory_for_a_test_of_the_project(project: Start) -> None:
+    found = json.loads(project(OWN).run("-m", "post.in_memory"))
+    names = ["post.tasks.add", "post.tasks.wait", "post.tasks.look", "post.tasks.fail"]
+    assert found == [["SUCCESSFUL"] * 3 + ["FAILED"], 3, names]
+
+
 @pytest.fixture(scope="module")
 def django_6(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The Python of a virtualenv with Django 6; the test is skipped, with the reason, where there can be none."""

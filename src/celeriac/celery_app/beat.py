@@ -130,7 +130,10 @@ def _plain(value: Any) -> Any:
 def _default_entries(celery: Celery) -> dict[str, Any]:
     """Return the entry that Celery adds where its result store does not expire by itself."""
     conf = celery.conf
-    if not conf.result_expires or not conf.result_backend or celery.backend.supports_autoexpire:
-        return {}
+    try:
+        if not conf.result_expires or not conf.result_backend or celery.backend.supports_autoexpire:
+            return {}
+    except Exception as error:
+        raise ConfigError(f"result_backend: {type(error).__name__}: {error}") from error
     daily = celerys.crontab("0", "4", "*")
     return {_CLEANUP: {"task": _CLEANUP, "schedule": daily, "options": {"expires": 12 * 3600}}}

@@ -46,12 +46,17 @@ def _task(task: Any) -> Iterator[Departure]:
         if getattr(task, name) != getattr(Task, name):
             text = f"its {name} is not used: what it does can be a hook of the task's class, such as before_start"
             yield Departure("warn", about, text)
-    if task.serializer not in SERIALIZERS:
+    conf = task.app.conf  # what is said of the setting is not said again of each task
+    if task.serializer not in SERIALIZERS and task.serializer != conf.task_serializer:
         yield Departure(
             "refuse", about, f"serializer {task.serializer!r} is not known: use json, msgpack, yaml or pickle"
         )
     compression = getattr(task, "compression", None)
-    if compression and compression not in (*COMPRESSIONS, *COMPRESSIONS.values()):
+    if (
+        compression != conf.task_compression
+        and compression
+        and compression not in (*COMPRESSIONS, *COMPRESSIONS.values())
+    ):
         yield Departure(
             "refuse", about, f"compression {compression!r} is not known: use {', '.join(COMPRESSIONS)}"
         )

@@ -93,9 +93,11 @@ def _preflight(source: Source, app: App) -> list[Check]:
     try:
         app.require_runnable()
     except ConfigError as error:
-        refusal = [
-            Check("fail", "app", str(error), "a worker of this app does not start before that is mended")
-        ]
+        *reasons, last = str(error).splitlines()
+        refusal = [Check("fail", "app", reason) for reason in reasons]
+        refusal.append(
+            Check("fail", "app", last, "a worker of this app does not start before that is mended")
+        )
     return [*refusal, _app(source, app), *(Check("warn", "app", remark) for remark in app.remarks)]
 
 
