@@ -15,6 +15,7 @@ from celery.app.defaults import NAMESPACES, flatten
 
 from celeriac.celery_app.commands import commands_of
 from celeriac.celery_app.differences import Departure
+from celeriac.celery_app.kombu_codecs import KombuCodecs
 from celeriac.celery_app.preflight import look_at
 from celeriac.celery_app.results import CeleryResults
 from celeriac.celery_app.settings import OWN, Mapped, map_settings
@@ -42,6 +43,9 @@ class Found(App):
             run=BACKGROUND.run,
             settings=self.mapped.settings,
         )
+        if self.mapped.content_types:
+            self.codecs = KombuCodecs(self.settings, self.mapped.content_types)
+            self._connect_to(*self._given)
 
     @property
     def departures(self) -> Sequence[Departure]:

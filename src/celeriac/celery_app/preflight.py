@@ -13,6 +13,7 @@ from celery import Celery
 from celery.app.task import Task
 
 from celeriac.celery_app.differences import Departure
+from celeriac.celery_app.kombu_codecs import registered
 from celeriac.celery_app.settings import SERIALIZERS
 from celeriac.wire.content import COMPRESSIONS
 
@@ -47,7 +48,11 @@ def _task(task: Any) -> Iterator[Departure]:
             text = f"its {name} is not used: what it does can be a hook of the task's class, such as before_start"
             yield Departure("warn", about, text)
     conf = task.app.conf  # what is said of the setting is not said again of each task
-    if task.serializer not in SERIALIZERS and task.serializer != conf.task_serializer:
+    if (
+        task.serializer not in SERIALIZERS
+        and not registered(task.serializer)
+        and task.serializer != conf.task_serializer
+    ):
         yield Departure(
             "refuse", about, f"serializer {task.serializer!r} is not known: use json, msgpack, yaml or pickle"
         )

@@ -1,7 +1,7 @@
 """Celery's settings as celeriac's: what each becomes, and what is to be said of those that become nothing.
 
-Rules: pure; every name that Celery knows is in ``catalogue``; a value that would make something else of the app than
-Celery makes is said, and where it would do harm the worker does not start.
+Rules: pure, but for what is registered with kombu; every name that Celery knows is in ``catalogue``; a value that would
+make something else of the app than Celery makes is said, and where it would do harm the worker does not start.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from celeriac.celery_app.catalogue import HARMLESS, HONOURED, WARNED
 from celeriac.celery_app.differences import Departure
+from celeriac.celery_app.kombu_codecs import registered
 from celeriac.celery_app.urls import Place, broker_url, note_options, result_url, scheme_in
 from celeriac.errors import ConfigError
 from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES
@@ -82,6 +83,7 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
 
     :param broker: the broker's URL.
     :param backend: the URL of results; ``""`` where they are kept in a store that Celery alone knows.
+    :param content_types: those of messages that are read by serializers which the app registered with kombu.
     :param departures: what is to be said. One that refuses is for the worker; what only looks may go on.
     """
 
@@ -89,6 +91,7 @@ class Mapped(msgspec.Struct, frozen=True, kw_only=True):
     broker: str
     backend: str
     worker: WorkerDefaults
+    content_types: Sequence[str] = ()
     departures: Sequence[Departure] = ()
 
 
@@ -130,6 +133,7 @@ class _Mapping:
             broker=broker,
             backend=backend,
             worker=self._worker(),
+            content_types=self._content_types(),
             departures=tuple(self._findings),
         )
 
@@ -204,6 +208,11 @@ class _Mapping:
         alias = given if "://" not in given else ""
         if alias in ("disabled", "rpc", "redis"):
             given = f"{alias}://"
+        if registered(conf.get("result_serializer")) and scheme_in(given) != "disabled":
+            if scheme_in(given) in ("rpc", "amqp"):
+                text = "with rpc:// use json, msgpack, yaml or pickle: its messages are written by celeriac"
+                self._refuse("result_serializer", text)
+            return ""  # Celery's own code writes results with it
         if scheme_in(given) == "db+sqlite" and any(self._is_set(name) for name in _SQL_TABLES):
             return ""
         if (
@@ -236,12 +245,13 @@ class _Mapping:
         conf = self._conf
         serializer = self._serializer("task_serializer")
         result_serializer = self._serializer("result_serializer")
+        accepted = self._accepted()
         transport = conf.get("broker_transport_options") or {}
         return _checked(
             default_queue=conf.get("task_default_queue") or "celery",
             serializer=serializer,
             result_serializer=result_serializer,
-            accept_content=self._accepted(serializer, result_serializer),
+            accept_content=tuple(dict.fromkeys((*accepted, serializer, result_serializer))),
             protocol=1 if conf.get("task_protocol") == 1 else 2,
             compression=self._compression(),
             result_expires=self._seconds("result_expires"),
@@ -267,25 +277,34 @@ class _Mapping:
         given = self._conf.get(name) or "json"
         if given in SERIALIZERS:
             return SERIALIZERS[given]
+        if registered(given):
+            return "json"  # of what celeriac writes without Celery's code, which is nothing of a task's
         reason = "celeriac signs no messages" if given == "auth" else "celeriac does not know it"
         self._refuse(name, f"{given!r}: {reason}; use json, msgpack, yaml or pickle")
         return "json"
 
-    def _accepted(self, *written: str) -> tuple[str, ...]:
+    def _accepted(self) -> Sequence[str]:
+        """Return the serializers that are read here; those of the app's own are ``_content_types``."""
         found: dict[str, None] = {}
         for setting in ("accept_content", "result_accept_content"):
             for given in self._conf.get(setting) or ():
                 if given in SERIALIZERS:
                     found[SERIALIZERS[given]] = None
-                else:
+                elif not registered(given):
                     self._warn(
                         setting, f"messages in {given!r} are not read: write json, msgpack, yaml or pickle"
                     )
-        for name in written:
-            if name not in found:
+        for name in ("task_serializer", "result_serializer"):
+            given = self._conf.get(name) or "json"
+            if given in SERIALIZERS and SERIALIZERS[given] not in found:
                 # Celery's own workers would refuse what their own tasks write.
-                self._warn("accept_content", f"{name} is read too, since the app writes it: add it there")
-        return tuple(dict.fromkeys((*found, *written)))
+                found[SERIALIZERS[given]] = None
+                self._warn("accept_content", f"{given} is read too, since the app writes it: add it there")
+        return tuple(found)
+
+    def _content_types(self) -> Sequence[str]:
+        given = (*(self._conf.get("accept_content") or ()), self._conf.get("task_serializer"))
+        return tuple(dict.fromkeys(filter(None, map(registered, given))))
 
     def _compression(self) -> str | None:
         given = self._conf.get("task_compression")
