@@ -16,12 +16,20 @@ from pydantic import BaseModel
 
 loops: set[Any] = set()
 
+
+def route(name, args, kwargs, options, task=None, **rest):
+    """Send what has this argument to a queue of its own, as routers do that look at arguments."""
+    return {"queue": f"{app.conf.task_default_queue}-elsewhere"} if "elsewhere" in args else None
+
+
 app = Celery("shop", set_as_current=False)
 app.conf.update(
     broker_url=os.environ.get("SHOP_BROKER"),
     result_backend=os.environ.get("SHOP_BACKEND"),
     task_default_queue=os.environ.get("SHOP_QUEUE", "shop"),
     result_extended=True,
+    task_routes=(route,),
+    task_annotations={"tests.celery_app.shop.annotated": {"max_retries": 7, "default_retry_delay": 11}},
     worker_soft_shutdown_timeout=float(os.environ.get("SHOP_SOFT_SHUTDOWN", "0")),
 )
 
@@ -40,6 +48,11 @@ def add(x, y):
 @shared_task
 def multiply(x, y):
     return x * y
+
+
+@app.task(bind=True)
+def annotated(self, *facts):
+    return [self.max_retries, self.default_retry_delay]
 
 
 @app.task

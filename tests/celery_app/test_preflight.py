@@ -82,11 +82,15 @@ def test_a_setting_is_not_said_again_of_each_task(module: str) -> None:
     assert "task_compression: 'own' is not known" in said
 
 
-def test_tasks_that_cannot_be_imported(module: str, tmp_path: Path) -> None:
+def test_tasks_that_are_not_there(module: str) -> None:
     code, said = doctor(module, include=["no_such_module_here"])
     assert code == 1
     assert "ModuleNotFoundError: No module named 'no_such_module_here'" in said
+
+
+def test_tasks_that_cannot_be_imported(module: str, tmp_path: Path) -> None:
     broken = tmp_path / f"{module}_tasks.py"
     broken.write_text("x = 1\nimport nothing_here\n")
     code, said = doctor(module, include=[f"{module}_tasks"])
+    assert code == 1
     assert f"importing the modules of its tasks failed at {broken}:2: ModuleNotFoundError" in said

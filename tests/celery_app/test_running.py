@@ -1,5 +1,6 @@
 """The tasks of a Celery app run on celeriac's worker as on Celery's own; a stock client sends and gets the values."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from celery import chain, chord, group
 from celery.exceptions import Reject as CelerysReject
 
 from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
+from tests.servers import RedisServer
 
 
 @pytest.fixture(scope="module", params=["threads", "processes"])
@@ -134,6 +136,20 @@ def test_no_result_where_none_is_wanted(client: Any, worker: Shop):
     assert value(client.add.delay(1, 1)) == 2
     worker.noted("forgotten")
     assert (client.app.AsyncResult(forgotten.id).state, ignored.state) == ("PENDING", "PENDING")
+
+
+def test_annotations_and_a_router_that_looks_at_arguments(
+    client: Any, worker: Shop, redis_server: RedisServer
+):
+    assert value(client.annotated.delay()) == [7, 11]
+    elsewhere = f"{client.app.conf.task_default_queue}-elsewhere"
+    first = chain(client.add.s(1, 1), client.annotated.s("elsewhere")).apply_async().parent
+    assert value(first) == 2
+    with redis_server.client() as redis:
+        deadline = time.monotonic() + TIMEOUT
+        while not redis.llen(elsewhere) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert redis.delete(elsewhere) == 1
 
 
 def test_workflows(client: Any, worker: Shop):
