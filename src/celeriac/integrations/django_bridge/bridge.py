@@ -98,7 +98,8 @@ class Bridge:
         if self.carrier.keeps_results:
             self.carrier.keep(result.id, facts)
         self.carrier.send(result.id, facts)
-        return self._told(result)
+        self._frame.enqueued.send(self._sender, task_result=result)
+        return result
 
     async def aenqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Do as ``enqueue`` without blocking the loop."""
@@ -106,7 +107,8 @@ class Bridge:
         if self.carrier.keeps_results:
             await self.carrier.akeep(result.id, facts)
         await self.carrier.asend(result.id, facts)
-        return self._told(result)
+        await self._frame.enqueued.asend(self._sender, task_result=result)
+        return result
 
     def _described(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Facts]:
         facts = Facts(
@@ -120,10 +122,6 @@ class Bridge:
             run_after=task.run_after,
         )
         return result_of(self._frame, new_id(), facts, task, self._frame.status.READY), facts
-
-    def _told(self, result: Any) -> Any:
-        self._frame.enqueued.send(self._sender, task_result=result)
-        return result
 
     # --- results
 
@@ -190,7 +188,7 @@ class Bridge:
         run = self._begin(path, call, await self.carrier.aload(call.id) if self._was_noted(call) else None)
         if self.carrier.keeps_results:
             await self.carrier.akeep(call.id, run.facts)
-        with run.told():
+        async with run.atold():
             return run.returned(await run.function(*run.args, **run.kwargs))
 
     def _was_noted(self, call: Call) -> bool:

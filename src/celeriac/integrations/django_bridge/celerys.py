@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.db import close_old_connections
 
 from celeriac.context import current_context
 from celeriac.integrations.django_bridge.carrier import as_messages_have_it
@@ -28,6 +29,8 @@ from celeriac.wire.result import PENDING, read_date
 
 if TYPE_CHECKING:
     from celeriac.integrations.django_bridge.bridge import Bridge
+
+T = TypeVar("T")
 
 _WITHOUT_RESULTS = ("disabled", "rpc", "amqp")
 
@@ -67,13 +70,13 @@ class CeleryCarrier:
         task.apply_async(facts.args, facts.kwargs, task_id=task_id, headers=facts.header(), **options)
 
     async def asend(self, task_id: str, facts: Facts) -> None:
-        await sync_to_async(self.send)(task_id, facts)
+        await _in_thread(self.send, task_id, facts)
 
     def keep(self, task_id: str, facts: Facts) -> None:
         self._celery.backend.store_result(beside(task_id), as_record(facts), STATE)
 
     async def akeep(self, task_id: str, facts: Facts) -> None:
-        await sync_to_async(self.keep)(task_id, facts)
+        await _in_thread(self.keep, task_id, facts)
 
     def load(self, task_id: str) -> Stored:
         # In this order: the facts have the start of each task of which there is an outcome.
@@ -82,8 +85,18 @@ class CeleryCarrier:
         return Stored(read_facts(facts.get("result")), _outcome(outcome))
 
     async def aload(self, task_id: str) -> Stored:
-        stored: Stored = await sync_to_async(self.load)(task_id)
-        return stored
+        return await _in_thread(self.load, task_id)
+
+
+async def _in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Do this where Django does what blocks, with connections to a database that can be used."""
+
+    def tidy() -> T:
+        close_old_connections()
+        return work(*args)
+
+    value: T = await sync_to_async(tidy)()
+    return value
 
 
 def _plain(bridge: Bridge, name: str) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from django.utils import timezone
 from celeriac.client.app import App
 from celeriac.client.task import CoroutineTask, FunctionTask, Task, TaskOptions
 from celeriac.context import Context
-from celeriac.errors import ConfigError
+from celeriac.errors import ConfigError, RemoteError
 from celeriac.integrations.django_bridge.carrier import as_messages_have_it
 from celeriac.integrations.django_bridge.facts import (
     STATE,
@@ -22,10 +22,10 @@ from celeriac.integrations.django_bridge.facts import (
     read_facts,
 )
 from celeriac.integrations.django_bridge.framework import backends_of
-from celeriac.integrations.django_bridge.running import Call
+from celeriac.integrations.django_bridge.running import Call, path_of
 from celeriac.servers.url_parts import scheme_of
 from celeriac.servers.urls import AMQP_SCHEMES
-from celeriac.wire.failure import Failure
+from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.result import ResultRecord
 
 if TYPE_CHECKING:
@@ -156,12 +156,19 @@ def _record(task_id: str, facts: Facts) -> ResultRecord:
     return ResultRecord(task_id=beside(task_id), status=STATE, result=as_record(facts))
 
 
+def _error_path(failure: Failure) -> str:
+    """Return the dotted path of its class; of what is stored under a name of Celery's, that of celeriac's class."""
+    error = rebuild(failure)
+    if isinstance(error, RemoteError):
+        return f"{failure.exc_module or 'builtins'}.{failure.exc_type}"
+    return path_of(type(error))
+
+
 def _outcome(record: ResultRecord) -> Outcome:
-    error = record.result if isinstance(record.result, Failure) else None
     return Outcome(
         state=record.status,
         value=record.result,
-        error=None if error is None else f"{error.exc_module or 'builtins'}.{error.exc_type}",
+        error=_error_path(record.result) if isinstance(record.result, Failure) else None,
         traceback=record.traceback or "",
         ended_at=as_djangos(record.date_done),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -118,7 +118,20 @@ class Run:
         except BaseException as error:
             self._failed(error)
             raise
-        self._frame.finished.send(self._sender, task_result=self._result)
+        finally:
+            self._frame.finished.send(self._sender, task_result=self._result)
+
+    @asynccontextmanager
+    async def atold(self) -> AsyncIterator[None]:
+        """Do so in a coroutine; receivers that are plain functions run in a thread."""
+        await self._frame.started.asend(self._sender, task_result=self._result)
+        try:
+            yield
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            await self._frame.finished.asend(self._sender, task_result=self._result)
 
     def returned(self, value: Any) -> Any:
         """Return a value in the form in which it is kept. Raises ``TypeError`` for one that JSON has not."""
@@ -131,7 +144,6 @@ class Run:
         found = self._frame.error(exception_class_path=path_of(type(error)), traceback=text_of(error))
         self._result.errors.append(found)
         put(self._result, status=self._frame.status.FAILED, finished_at=timezone.now())
-        self._frame.finished.send(self._sender, task_result=self._result)
 
 
 def path_of(kind: type) -> str:
