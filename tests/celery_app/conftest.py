@@ -16,6 +16,8 @@ from tests.servers import LoggedProcess, RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 45
+START = 90
+"""Seconds until a worker is ready: its app is imported twice, once for its child processes."""
 
 
 class Shop:
@@ -63,7 +65,7 @@ def start_shop(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFacto
         command = [sys.executable, "-m", "celeriac", "worker", "-A", "tests.celery_app.shop", *options]
         process = LoggedProcess(command, env=variables, cwd=ROOT)
         started.append(process)
-        process.wait_for(" ready")
+        process.wait_for(" ready", timeout=START)
         return Shop(process, notes)
 
     yield start

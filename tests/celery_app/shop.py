@@ -19,7 +19,7 @@ loops: set[Any] = set()
 
 def route(name, args, kwargs, options, task=None, **rest):
     """Send what has this argument to a queue of its own, as routers do that look at arguments."""
-    return {"queue": f"{app.conf.task_default_queue}-elsewhere"} if "elsewhere" in args else None
+    return {"queue": f"{app.conf.task_default_queue}-elsewhere"} if "elsewhere" in (args or ()) else None
 
 
 app = Celery("shop", set_as_current=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.celery_app.conftest import START
 from tests.servers import LoggedProcess, RedisServer
 
 PROJECT = Path(__file__).parent / "django_project"
@@ -95,7 +96,7 @@ def worker(
     ]
     process = LoggedProcess(command, env=variables, cwd=PROJECT)
     try:
-        process.wait_for(" ready")
+        process.wait_for(" ready", timeout=START)
         yield request.param, process
     finally:
         process.stop()

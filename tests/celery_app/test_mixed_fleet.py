@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from celery import Celery, chain, chord, group
 
-from tests.celery_app.conftest import ROOT, TIMEOUT, Shop, StartShop
+from tests.celery_app.conftest import ROOT, START, TIMEOUT, Shop, StartShop
 from tests.celery_connections import disconnect
 from tests.servers import LoggedProcess, RedisServer
 
@@ -34,7 +34,7 @@ def fleet(client: Any, start_shop: StartShop, tmp_path_factory: pytest.TempPathF
     command = [sys.executable, "-m", "celery", "-A", "tests.celery_app.shop", "worker", "-P", "prefork"]
     command += ["-c", "2", "-n", "celerys@fleet", "-l", "info", "--without-gossip", "--without-mingle"]
     process = LoggedProcess(command, env=variables, cwd=ROOT)
-    process.wait_for("celerys@fleet ready")
+    process.wait_for("celerys@fleet ready", timeout=START)
     yield shop
     process.stop()
 
@@ -94,7 +94,7 @@ class Roller:
             [sys.executable, "-m", command[0], *options, *command[1:]], env=variables, cwd=ROOT
         )
         self._processes.append(process)
-        process.wait_for(" ready")
+        process.wait_for(" ready", timeout=START)
         return process
 
     def round(self) -> set[str]:

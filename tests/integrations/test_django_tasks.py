@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.celery_app.conftest import START
 from tests.newer_python import newer_python, said_of_django_6
 from tests.servers import LoggedProcess, RedisServer
 
@@ -49,7 +50,7 @@ class Post:
         """Run a worker within the block."""
         process = LoggedProcess([self.python, "-m", *command], env=self.variables, cwd=PROJECT)
         try:
-            process.wait_for(" ready")
+            process.wait_for(" ready", timeout=START)
             yield process
         finally:
             process.stop()
