@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from inspect import iscoroutinefunction
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -199,8 +198,3 @@ class Bridge:
         if stored is not None and stored.facts is not None:
             facts = stored.facts
         return Run(self._frame, self._sender, task_at(self._frame, path), call, facts)
-
-
-def is_coroutine(task: Any) -> bool:
-    """Whether a Django task's function is a coroutine function."""
-    return iscoroutinefunction(task.func)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from celeriac.integrations.django_bridge.facts import Facts, Stored
+from celeriac.integrations.django_bridge.running import Call
 
 LEVELS = 9
 """The highest priority of a message; the lowest is 0."""
@@ -45,6 +46,25 @@ class Carrier(Protocol):
         ...
 
     async def aload(self, task_id: str) -> Stored: ...
+
+
+class Runner(Protocol):
+    """Runs Django's tasks for a worker of the app; a backend of the setting ``TASKS``.
+
+    :ivar package: of the framework.
+    :ivar alias: the backend's name in ``TASKS``.
+    """
+
+    package: str
+    alias: str
+
+    def run(self, path: str, call: Call) -> Any:
+        """Run the plain function of that path; return its value."""
+        ...
+
+    async def arun(self, path: str, call: Call) -> Any:
+        """Run the coroutine function of that path; return its value."""
+        ...
 
 
 def as_messages_have_it(priority: int, *, lowest_first: bool) -> int:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import close_old_connections
 
 from celeriac.context import current_context
-from celeriac.integrations.django_bridge.carrier import as_messages_have_it
+from celeriac.integrations.django_bridge.carrier import Runner, as_messages_have_it
 from celeriac.integrations.django_bridge.facts import (
     STATE,
     Facts,
@@ -24,11 +24,8 @@ from celeriac.integrations.django_bridge.facts import (
     read_facts,
 )
 from celeriac.integrations.django_bridge.own import as_djangos, aware
-from celeriac.integrations.django_bridge.running import Call, path_of
+from celeriac.integrations.django_bridge.running import Call, is_coroutine, path_of
 from celeriac.wire.result import PENDING, read_date
-
-if TYPE_CHECKING:
-    from celeriac.integrations.django_bridge.bridge import Bridge
 
 T = TypeVar("T")
 
@@ -38,7 +35,7 @@ _WITHOUT_RESULTS = ("disabled", "rpc", "amqp")
 class CeleryCarrier:
     """An app of Celery's; see ``Carrier``."""
 
-    def __init__(self, celery: Any, bridge: Bridge) -> None:
+    def __init__(self, celery: Any, bridge: Runner) -> None:
         self._celery = celery
         self._bridge = bridge
         self._registered: set[str] = set()
@@ -49,8 +46,6 @@ class CeleryCarrier:
         return bool(given) and str(given).partition(":")[0] not in _WITHOUT_RESULTS
 
     def register(self, task: Any) -> None:
-        from celeriac.integrations.django_bridge.bridge import is_coroutine  # noqa: PLC0415 - it leads here
-
         name = task.module_path
         if name not in self._registered:
             self._registered.add(name)
@@ -99,14 +94,14 @@ async def _in_thread(work: Callable[..., T], *args: Any) -> T:
     return value
 
 
-def _plain(bridge: Bridge, name: str) -> Callable[..., Any]:
+def _plain(bridge: Runner, name: str) -> Callable[..., Any]:
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         return bridge.run(name, _call(self.request, args, kwargs))
 
     return run
 
 
-def _awaited(bridge: Bridge, name: str) -> Callable[..., Any]:
+def _awaited(bridge: Runner, name: str) -> Callable[..., Any]:
     async def run(call: Call) -> Any:
         return await bridge.arun(name, call)
 

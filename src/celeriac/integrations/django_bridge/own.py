@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.utils import timezone
 
@@ -11,7 +11,7 @@ from celeriac.client.app import App
 from celeriac.client.task import CoroutineTask, FunctionTask, Task, TaskOptions
 from celeriac.context import Context
 from celeriac.errors import ConfigError, RemoteError
-from celeriac.integrations.django_bridge.carrier import as_messages_have_it
+from celeriac.integrations.django_bridge.carrier import Runner, as_messages_have_it
 from celeriac.integrations.django_bridge.facts import (
     STATE,
     Facts,
@@ -22,20 +22,17 @@ from celeriac.integrations.django_bridge.facts import (
     read_facts,
 )
 from celeriac.integrations.django_bridge.framework import backends_of
-from celeriac.integrations.django_bridge.running import Call, path_of
+from celeriac.integrations.django_bridge.running import Call, is_coroutine, path_of
 from celeriac.servers.url_parts import scheme_of
 from celeriac.servers.urls import AMQP_SCHEMES
 from celeriac.wire.failure import Failure, rebuild
 from celeriac.wire.result import ResultRecord
 
-if TYPE_CHECKING:
-    from celeriac.integrations.django_bridge.bridge import Bridge
-
 
 class OwnCarrier:
     """An app of celeriac's; see ``Carrier``."""
 
-    def __init__(self, app: App, bridge: Bridge) -> None:
+    def __init__(self, app: App, bridge: Runner) -> None:
         self._app = app
         self._bridge = bridge
 
@@ -45,8 +42,6 @@ class OwnCarrier:
         return scheme not in ("disabled", "rpc", *AMQP_SCHEMES)
 
     def register(self, task: Any) -> None:
-        from celeriac.integrations.django_bridge.bridge import is_coroutine  # noqa: PLC0415 - it leads here
-
         name, app = task.module_path, self._app
         if name in app.tasks:
             if not isinstance(app.tasks[name], PlainTask | AwaitedTask):
@@ -92,7 +87,7 @@ class OwnCarrier:
 class PlainTask(FunctionTask[..., Any]):
     """A Django task with a plain function."""
 
-    def __init__(self, name: str, bridge: Bridge, app: App) -> None:
+    def __init__(self, name: str, bridge: Runner, app: App) -> None:
         self._place = (bridge.package, bridge.alias, name)
 
         def run(context: Context, *args: Any, **kwargs: Any) -> Any:
@@ -107,7 +102,7 @@ class PlainTask(FunctionTask[..., Any]):
 class AwaitedTask(CoroutineTask[..., Any]):
     """A Django task with a coroutine function."""
 
-    def __init__(self, name: str, bridge: Bridge, app: App) -> None:
+    def __init__(self, name: str, bridge: Runner, app: App) -> None:
         async def run(context: Context, *args: Any, **kwargs: Any) -> Any:
             return await bridge.arun(name, _call(context, args, kwargs))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from inspect import iscoroutinefunction
 from typing import Any
 
 import msgspec
@@ -144,6 +145,11 @@ class Run:
         found = self._frame.error(exception_class_path=path_of(type(error)), traceback=text_of(error))
         self._result.errors.append(found)
         put(self._result, status=self._frame.status.FAILED, finished_at=timezone.now())
+
+
+def is_coroutine(task: Any) -> bool:
+    """Whether a Django task's function is a coroutine function."""
+    return iscoroutinefunction(task.func)
 
 
 def path_of(kind: type) -> str:
