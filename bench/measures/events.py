@@ -1,6 +1,6 @@
 """What events cost: the consume rate with ``-E``, as a part of the rate without, when nobody, one, or Flower listens.
 
-A worker tells of ``event_rate_limit`` tasks a second at most, so that a full queue is told in part.
+Up to ``event_rate_limit`` tasks a second a worker tells of all, of more a share, so that a full queue is told in part.
 """
 
 import os

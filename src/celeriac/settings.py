@@ -71,8 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param send_events: let workers tell monitors of every task from their start (Celery: ``worker_send_task_events``);
         otherwise they do so when a monitor asks for it.
     :param send_sent_event: let senders tell monitors of every message (Celery: ``task_send_sent_event``).
-    :param event_rate_limit: tasks a second of which a worker tells monitors; of more it leaves whole ones out, evenly,
-        and says so. A failure is always told. ``None``: no limit.
+    :param event_rate_limit: tasks a second up to which a worker tells monitors of all; of more it tells a share that
+        falls with the square of the rate, evenly chosen, and says so. A failure is always told. ``None``: no limit.
     :param remote_control: let workers answer Celery's remote control: ``celery inspect``, ``celery control``, Flower;
         ``inspect``: only what changes nothing.
     :param control_exchange: what the exchanges of remote control are named after (Celery: ``control_exchange``); only
@@ -115,7 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     event_exchange: str = EVENTS
     send_events: bool = False
     send_sent_event: bool = False
-    event_rate_limit: float | None = 3000.0
+    event_rate_limit: float | None = 1500.0
     remote_control: bool | Literal["inspect"] = True
     control_exchange: str = CELERYS
     control_reply_limit: int = 1024 * 1024

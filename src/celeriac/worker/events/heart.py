@@ -86,7 +86,7 @@ class Heart:
     @property
     def sampled(self) -> float:
         """The share of tasks that events tell of."""
-        return round(self._share.present, 3)
+        return float(f"{self._share.present:.3g}")
 
     def describe(self, kind: type[Any] = WorkerHeartbeat, lag: float | None = None) -> WorkerEvent:
         """Return an event of this worker, as it stands."""

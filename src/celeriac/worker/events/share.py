@@ -1,4 +1,9 @@
-"""The share of the tasks that events tell of: a monitor follows some thousand tasks a second, a worker may run more."""
+"""The share of the tasks that have events: a monitor follows some thousand tasks a second, a worker may run more.
+
+Rules: up to the limit all have. Above it the share falls with the square of the rate, so that of twice the limit half
+of the limit has: the more tasks a worker runs, the less processor time is left beside them, for events, for the broker
+that carries them, and for a monitor on the same machine.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +19,9 @@ SHORTEST = 0.01
 
 
 class Share:
-    """Chooses tasks evenly, so many that there are about ``limit`` a second.
+    """Chooses tasks evenly.
 
-    :param limit: tasks a second; ``None`` for all.
+    :param limit: tasks a second up to which all are chosen; ``None`` for all of any number.
     :param now: seconds of a clock that only goes forward.
     """
 
@@ -56,5 +61,5 @@ class Share:
         now = self._now()
         passed = max(now - self._began, SHORTEST)
         if self._limit is not None and (passed >= WINDOW or self._share == 1):
-            self._share = min(1.0, self._limit * passed / self._seen)
+            self._share = min(1.0, self._limit * passed / self._seen) ** 2
             self._began, self._seen = now, 0
