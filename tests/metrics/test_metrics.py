@@ -200,9 +200,9 @@ async def test_a_worker_that_ticks_is_seen_with_its_lag(queue: str):
 
 async def test_a_broker_that_is_away_leaves_its_numbers_out(own_redis: RedisServer, queue: str):
     app = make(own_redis.url(), queue)
-    metrics = app.metrics()
+    before, metrics = app.metrics(), app.metrics()
     async with app:
-        found = await scrape(metrics)
+        found = await scrape(before)
         assert (found.value("celeriac_broker_up"), found.value("celeriac_backend_up")) == (1, 1)
         own_redis.stop()
         found = await scrape(metrics)
