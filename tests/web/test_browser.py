@@ -222,6 +222,19 @@ def test_an_open_page_follows_and_a_chosen_task_stays_chosen(chromium: Browser, 
     page.close()
 
 
+def test_a_task_runs_again_by_keys(chromium: Browser, site: Site, shop: Celery):
+    text = uuid.uuid4().hex
+    site.told(shop.send_task("tests.web.shop.fail", [text]).id, "FAILURE")
+    page, errors = opened(chromium, site, f"tasks?text={text}")
+    page.keyboard.press("r")  # nothing is chosen
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("r")
+    expect(page.get_by_role("status")).to_contain_text("1 task sent again")
+    assert errors == []
+    page.close()
+
+
 def test_the_theme_is_remembered(chromium: Browser, site: Site):
     page, _ = opened(chromium, site, "")
     page.locator("#theme").click()

@@ -19,6 +19,7 @@ from celeriac.wire.task import TaskMessage, decode
 from celeriac_probe import fetch
 from redis import Redis
 from tests.metrics.scraping import Scrape
+from tests.servers import RedisServer
 from tests.web.site import PATIENCE, Site
 
 
@@ -281,6 +282,52 @@ def test_what_is_not_known(site: Site):
     for path in ("tasks/none", "queues/none", "nothing"):
         status, _, _ = site.ask("GET", path)
         assert status == 404
+
+
+def test_a_mistyped_address_leads_on(site: Site):
+    for path, status, sentence in (
+        ("task", 404, "There is no such page here."),
+        ("static/none.js", 404, "There is no such page here."),
+        ("do/queues", 405, "Buttons lead here"),
+    ):
+        found, _, page = site.ask("GET", path)
+        assert found == status
+        assert sentence in page
+        assert 'aria-label="Pages"' in page
+    for path in ("tasks/", "queues/"):
+        found, headers, _ = site.ask("GET", path)
+        assert (found, headers["location"]) == (307, f"../{path.rstrip('/')}")
+
+
+def test_while_the_broker_is_away_the_history_is_shown(own_redis: RedisServer, tmp_path: Path):
+    app = Celeriac("shop", own_redis.url(), own_redis.url(), send_events=True)
+    failed = asyncio.Event()
+
+    @app.task(name="shop.pay")
+    async def pay() -> None:
+        failed.set()
+        raise ValueError("no money")
+
+    async def fail(site: Site) -> str:
+        async with app, app.worker():
+            await asyncio.to_thread(site.shows, "workers", "celeriac@")
+            id = (await app.send_task("shop.pay")).id
+            await failed.wait()
+            await asyncio.to_thread(site.told, id, "FAILURE")
+            return id
+
+    with Site(own_redis.url(), tmp_path) as site:
+        id = asyncio.run(fail(site))
+        own_redis.stop()
+        page = site.shows("", "The broker does not answer")
+        assert "<dd>?</dd>" in page
+        for path in ("tasks", "errors", f"tasks/{id}"):
+            assert "shop.pay" in site.page(path)
+        status, _, page = site.ask("GET", "queues")
+        assert (status, "is not available" in page) == (503, True)
+        assert "not%20done" in site.post("do/queues", action="purge", queue="celery", back="queues")
+        own_redis.start()
+        site.when("", lambda page: "does not answer" not in page, "no trouble")
 
 
 def test_an_open_page_is_told_of_changes(site: Site, shop: Celery):

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -71,12 +72,13 @@ class Dashboard:
         self._streams = Streams(self._site, PAGES)
         self._inner: ASGIApp = Starlette(
             routes=[
+                *(Route(f"{path}/", _without_slash) for path in PAGES if path != "/" and "{" not in path),
                 *(Route(path, self._showing(page), methods=["GET"]) for path, page in PAGES.items()),
                 *(Route(path, self._doing(act), methods=["POST"]) for path, act in ACTIONS.items()),
                 Route("/live", self._stream, methods=["GET"]),
                 Mount("/static", StaticFiles(directory=HERE / "static")),
             ],
-            exception_handlers={CeleriacError: self._trouble},
+            exception_handlers={CeleriacError: self._trouble, HTTPException: self._mistaken},
         )
 
     async def start(self) -> None:
@@ -167,6 +169,10 @@ class Dashboard:
     async def _stream(self, request: Request) -> Response:
         return self._streams.open(request)
 
+    async def _mistaken(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return self._site.mistaken(request, error.status_code)
+
     async def _trouble(self, request: Request, error: Exception) -> Response:
         return await self._site.trouble(request, error)
 
@@ -191,6 +197,12 @@ def dashboard(
     """
     monitor = Monitor(app, history if history is not None else DEFAULT, mask=tuple(mask))
     return Dashboard(monitor, Settings(authorize=authorize, read_only=read_only, hosts=hosts))
+
+
+async def _without_slash(request: Request) -> Response:
+    """Lead to the page whose path somebody wrote with a slash at its end."""
+    name = request.scope["path"].rstrip("/").rpartition("/")[2]
+    return Response(status_code=307, headers={"Location": f"../{name}"})
 
 
 def _protected(send: Send) -> Send:

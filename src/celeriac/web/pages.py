@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from urllib.parse import urlencode
 
 import msgspec
@@ -16,8 +17,8 @@ from celeriac.client.removing import waiting_of
 from celeriac.contracts.broker import Parked, Surveyed
 from celeriac.contracts.removal import Removing
 from celeriac.contracts.set_aside import DeadLetter
+from celeriac.errors import CeleriacError
 from celeriac.monitor.actions import Actions
-from celeriac.monitor.again import Refused
 from celeriac.monitor.filters import Filter, read_filter
 from celeriac.monitor.fleet import WorkerRow
 from celeriac.monitor.masking import Mask
@@ -62,7 +63,7 @@ class Line(msgspec.Struct, frozen=True):
 async def overview(monitor: Monitor, request: Request) -> Rendered:
     """Show what goes on, and what is wrong."""
     now = monitor.clock.now()
-    queues = await monitor.queues.now(monitor.app.connections().broker)
+    queues, silence = await _queues_now(monitor)
     minutes = await monitor.history.minutes(now - HOUR)
     workers = monitor.fleet.alive(now)
     groups = await monitor.history.groups(now - HOUR, limit=5)
@@ -75,7 +76,8 @@ async def overview(monitor: Monitor, request: Request) -> Rendered:
         "failed": sum(failed for _, failed in counts),
         "running": sum(worker.active or 0 for worker in workers),
         "groups": groups,
-        "wrong": _what_is_wrong(monitor, queues, workers),
+        "wrong": _what_is_wrong(monitor, queues, silence, workers),
+        "known": not silence,
     }
     return Rendered("overview.html", "Overview", data)
 
@@ -105,7 +107,7 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
     """Show one task: its arguments, attempts, workflow."""
     id = request.path_params["id"]
     row = await monitor.history.task(id)
-    record = (await monitor.app.connections().backend.load([id]))[0]
+    record = await _record(monitor, id, needed=row is None)
     if row is None:
         if record is None:
             return Rendered("unknown.html", f"Task {id}", {"text": f"Nothing is known of task {id}."}, 404)
@@ -115,11 +117,12 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
     stored = None if record is None else record.status
     kept = None
     if row.state == "FAILURE":
-        kept = await monitor.kept.of(monitor.app.connections().broker, id, monitor.app.codecs)
+        with suppress(CeleriacError):  # the history is there without the broker
+            kept = await monitor.kept.of(monitor.app.connections().broker, id, monitor.app.codecs)
     try:
         arguments = kept or await Actions(monitor.app, monitor.history, monitor.lately).arguments(row)
         known = (preview(arguments.args, 4000), preview(arguments.kwargs, 4000))
-    except Refused:
+    except CeleriacError:
         known = (row.args, row.kwargs)
     data = {
         "task": row,
@@ -135,7 +138,7 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
 
 async def errors(monitor: Monitor, request: Request) -> Rendered:
     """Show errors, grouped by task, class and place."""
-    queues = await monitor.queues.now(monitor.app.connections().broker)
+    queues, _ = await _queues_now(monitor)
     data = {"groups": await monitor.history.groups(), "kept": queues.failed}
     return Rendered("errors.html", "Errors", data)
 
@@ -280,8 +283,28 @@ def _of_record(record: ResultRecord, mask: Mask) -> TaskRow:
     )
 
 
-def _what_is_wrong(monitor: Monitor, queues: QueuesNow, workers: Sequence[WorkerRow]) -> list[str]:
-    wrong = []
+async def _record(monitor: Monitor, id: str, *, needed: bool) -> ResultRecord | None:
+    """Return the result of a task; an outage of the result store is an error only where it is needed."""
+    try:
+        return (await monitor.app.connections().backend.load([id]))[0]
+    except CeleriacError:
+        if needed:
+            raise
+        return None
+
+
+async def _queues_now(monitor: Monitor) -> tuple[QueuesNow, str]:
+    """Return what waits, or nothing and why the broker does not answer: the history is there without it."""
+    try:
+        return await monitor.queues.now(monitor.app.connections().broker), ""
+    except CeleriacError as error:
+        return QueuesNow((), 0, 0, 0, monitor.clock.now()), str(error)
+
+
+def _what_is_wrong(
+    monitor: Monitor, queues: QueuesNow, silence: str, workers: Sequence[WorkerRow]
+) -> list[str]:
+    wrong = [f"The broker does not answer, so what waits is not known: {silence}"] if silence else []
     if monitor.trouble:
         wrong.append(f"No events come from the broker: {monitor.trouble}")
     if queues.waiting and not workers:

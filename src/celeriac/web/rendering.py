@@ -67,9 +67,7 @@ class Site:
 
     async def answer(self, request: Request, page: Page) -> Response:
         """Return the whole page."""
-        rendered = await page(self.monitor, request)
-        template = self._environment.get_template(rendered.template)
-        return HTMLResponse(template.render(self._context(request, rendered)), rendered.status)
+        return self._page(request, await page(self.monitor, request))
 
     async def live(self, request: Request, page: Page) -> str:
         """Return the part of a page that changes by itself."""
@@ -78,10 +76,17 @@ class Site:
         context = template.new_context(self._context(request, rendered))
         return "".join(template.blocks["live"](context))
 
+    def mistaken(self, request: Request, status: int) -> Response:
+        """Return the page for an address that is none of the dashboard's, or takes no such request."""
+        text = "There is no such page here." if status == 404 else "Buttons lead here, addresses do not."
+        return self._page(request, Rendered("unknown.html", "No such page", {"text": text}, status))
+
     async def trouble(self, request: Request, error: Exception) -> Response:
         """Return the page that says what is wrong."""
         text = str(error) if isinstance(error, CeleriacError) else repr(error)
-        rendered = Rendered("trouble.html", "Something is wrong", {"text": text}, 503)
+        return self._page(request, Rendered("trouble.html", "Something is wrong", {"text": text}, 503))
+
+    def _page(self, request: Request, rendered: Rendered) -> Response:
         template = self._environment.get_template(rendered.template)
         return HTMLResponse(template.render(self._context(request, rendered)), rendered.status)
 

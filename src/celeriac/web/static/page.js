@@ -53,7 +53,7 @@ button.addEventListener("click", () => {
   show(theme);
 });
 
-// j and k move, x chooses, / searches, Enter opens.
+// j and k move, x chooses, r runs the chosen again, / searches, Enter opens.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
   const rows = [...document.querySelectorAll("main tbody tr")];
@@ -68,6 +68,9 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "x" && current >= 0) {
     const box = rows[current].querySelector("input[type=checkbox]");
     if (box) box.checked = !box.checked;
+  } else if (event.key === "r") {
+    const again = document.querySelector("main form:has(tbody input:checked) button[value=retry]");
+    if (again) again.click();
   } else if (event.key === "Enter" && current >= 0 && event.target === body) {
     const link = rows[current].querySelector("a");
     if (link) link.click();
