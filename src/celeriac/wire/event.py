@@ -195,10 +195,13 @@ def described(
     message: TaskMessage,
 ) -> tuple[str, str, str, str, str | None, str | None, int, str | None, str | None]:
     """Return what ``TaskSent`` and ``TaskReceived`` say of a message, in the order of their fields."""
+    name, args, kwargs = call_of(message)
     eta, expires = message.eta, message.expires
     return (
         message.id,
-        *call_of(message),
+        name,
+        args,
+        kwargs,
         message.root_id,
         message.parent_id,
         message.retries,

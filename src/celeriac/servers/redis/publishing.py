@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
-from celeriac.servers.coalesce import Coalescer, by_size
+from celeriac.servers.coalesce import TRIP_BYTES, Coalescer, by_size
 from celeriac.servers.redis.bindings import Bindings
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.large import LargeValues
@@ -311,6 +311,17 @@ def _timed(route: Route) -> Route:
 
 def _pack_trips(lists: dict[str, list[tuple[int, bytes]]]) -> list[_Trip]:
     """Return the commands of each round trip: list, positions, frames; a trip is closed when it has enough bytes."""
+    size = 0
+    for in_list in lists.values():
+        for _, frame in in_list:
+            size += len(frame)
+    if size <= TRIP_BYTES:  # nearly always
+        return [
+            [
+                (key, [position for position, _ in in_list], [frame for _, frame in in_list])
+                for key, in_list in lists.items()
+            ]
+        ]
     framed = [(key, position, frame) for key, in_list in lists.items() for position, frame in in_list]
     return [_by_list(trip) for trip in by_size(framed, lambda one: len(one[2]))]
 
