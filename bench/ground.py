@@ -186,9 +186,11 @@ class Watch:
 
 
 @contextmanager
-def standing(molds: Molds, contender: Contender) -> Iterator[tuple[Ground, Running]]:
-    """A ground of its own for a worker that has started and is idle."""
-    with Ground(molds) as ground, contender.running(ground.env) as worker:
+def standing(
+    molds: Molds, contender: Contender, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[Ground, Running]]:
+    """A ground of its own for a worker that has started, with these variables, and is idle."""
+    with Ground(molds) as ground, contender.running({**ground.env, **(variables or {})}) as worker:
         ground.warm_up(worker)
         yield ground, worker
 

@@ -53,6 +53,14 @@ def celery(children: int) -> Contender:
     return Contender("celery" if children == 2 else f"celery -c {children}", tuple(command.split()))
 
 
+def of_celery_app(side: str, pool: str, slots: int) -> Contender:
+    """A worker of the one Celery app that both run: ``side`` is ``celery`` or ``celeriac``."""
+    theirs = {"processes": "prefork"}
+    named = theirs.get(pool, pool) if side == "celery" else pool
+    command = f"{sys.executable} -m {side} -A bench.celery_app worker -l WARNING -P {named} -c {slots}"
+    return Contender(f"{side}, a Celery app", tuple(command.split()))
+
+
 CELERY = celery(2)
 HAS_UVLOOP = find_spec("uvloop") is not None
 
@@ -90,6 +98,13 @@ class Running:
     def own_memory(self) -> float:
         """The same with every page divided by the number of processes that share it (PSS)."""
         return sum(process.memory_full_info().pss for process in self._tree()) / 1e6
+
+    def memory_of_children(self) -> float:
+        """Megabytes (PSS) of the processes that run tasks: those that are the farthest from the worker's own."""
+        level = found = [self._top]
+        while level := [child for process in level for child in process.children()]:
+            found = level
+        return sum(process.memory_full_info().pss for process in found) / 1e6
 
     def peak_memory(self) -> float:
         """The most resident megabytes there ever were, by the kernel's own high-water mark."""

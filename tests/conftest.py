@@ -12,6 +12,7 @@ from tests.newer_python import said_of_django_6
 from tests.servers import PostgresServer, RabbitServer, RedisSentinel, RedisServer
 
 LONGEST = (
+    "celery_suite/test_suite.py",
     "faults/test_crash_matrix.py",
     "faults/test_reconnect.py",
     "amqp/test_faults.py",
@@ -25,6 +26,7 @@ LONGEST = (
     "worker/test_remote_beside_celery.py",
     "chaos/test_chaos.py",
     "monitors/test_flower.py",
+    "celery_app/test_two_phase_end.py",
     "celery_app/test_beat_sources.py",
     "celery_app/test_django.py",
     "integrations/test_django_tasks.py",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from bench.measures import (
+    celery_app,
     consume,
     dashboard,
     events,
@@ -28,6 +29,7 @@ MEASURES: Mapping[str, Callable[[Plan], list[Row]]] = {
     "consume": consume.measure,
     "slots": slots.measure,
     "processes": processes.measure,
+    "celery-app": celery_app.measure,
     "events": events.measure,
     "seen": seen.measure,
     "guarantees": guarantees.measure,

@@ -50,6 +50,7 @@ async def test_commands_of_the_app(commands: None, redis_server: RedisServer) ->
     queue, node = f"own-{uuid4()}", f"own-{uuid4()}@host"
     celery = Celery("owner", broker=redis_server.url(), set_as_current=False)
     celery.conf.task_default_queue = queue
+    celery.conf.redis_password = "a secret"
     app = CeleryApp(celery, "tests.celery_app.test_commands")
     worker = app.worker(pool="threads", concurrency=2, name=node)
 
@@ -66,6 +67,9 @@ async def test_commands_of_the_app(commands: None, redis_server: RedisServer) ->
         assert f"{queue}-2" in worker.queues
         assert "has no 'qos'" in (await ask("own_failure"))["error"]
         assert (await ask("ping")) == {"ok": "pong"}
+        conf = await ask("conf")
+        assert conf["task_default_queue"] == queue
+        assert "secret" not in str(conf)
     await app.close()
     assert set(app.control_methods(worker, inspect_only=True)) >= {"own_facts", "own_failure"}
     assert "own_queue" not in app.control_methods(worker, inspect_only=True)

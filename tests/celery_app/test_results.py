@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from celery import VERSION as CELERY
 from celery import Celery
 from sqlalchemy.exc import OperationalError
 
@@ -57,7 +58,11 @@ async def test_what_celeriac_stores_celery_reads(results: CeleryResults, app: Ce
     assert missing is None
     assert record is not None
     assert (record.task_id, record.status, record.result) == (task_id, SUCCESS, {"a": [1, "grüße"]})
-    assert (record.children, record.date_done is not None) == (children, True)
+    if not (
+        CELERY < (5, 4) and app.conf.result_backend.startswith("db")
+    ):  # whose tables had no column for them
+        assert record.children == children
+    assert record.date_done is not None
     await results.forget([task_id])
     assert app.AsyncResult(task_id).state == PENDING
 

@@ -170,6 +170,30 @@ def test_workflows(client: Any, worker: Shop):
     assert value(parent.children[0]) == 2
 
 
+def test_a_chord_that_is_sent_again_under_its_ids(client: Any, worker: Shop):
+    """Celery's client forgets that such a chord was done, and its body has to run once more."""
+    task = chord([client.add.s(1, 2), client.add.s(3, 4)], client.told.si("again"))
+    task.freeze()
+    for count in (1, 2):
+        value(task.apply_async())
+        worker.noted("told", "again", count=count)
+
+
+def test_the_parts_of_a_failed_chord_stay(client: Any, worker: Shop):
+    """Celery keeps them until they expire, to be looked at."""
+    body = chord([client.add.s(1, 1), client.fail.s()])(client.total.s())
+    with pytest.raises(Exception, match="as asked"):
+        value(client.app.AsyncResult(body.id))
+    backend = client.app.backend
+    deadline = time.monotonic() + TIMEOUT
+    while backend.client.get(backend.get_key_for_group(body.parent.id, ".c")) != b"done":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parts = backend.get_key_for_group(body.parent.id, ".j")
+    assert backend.client.zcard(parts) == 2
+    assert backend.client.ttl(parts) > 0
+
+
 def test_tasks_that_replace_themselves_and_join(client: Any, worker: Shop):
     assert value(client.replaced.delay(1)) == 22
     assert value((client.replaced.s(1) | client.add.s(100)).apply_async()) == 122

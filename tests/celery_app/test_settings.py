@@ -24,7 +24,7 @@ def mapped(**given: Any) -> Mapped:
     """Map what the ``conf`` of a real Celery app says."""
     app = Celery("shop", set_as_current=False)
     app.conf.update(given)
-    return map_settings({name: getattr(app.conf, name) for name in DEFAULTS}, DEFAULTS)
+    return settings_of(app)
 
 
 def said(found: Mapped) -> dict[str, str]:
@@ -61,7 +61,7 @@ def test_settings_that_celery_has_no_name_for() -> None:
         settings_of(app)
 
 
-@pytest.mark.parametrize("name", sorted(WARNED))
+@pytest.mark.parametrize("name", sorted(WARNED.keys() & DEFAULTS))  # older Celerys have fewer
 def test_a_value_of_ones_own_is_warned_of(name: str) -> None:
     default = DEFAULTS[name]
     value = (

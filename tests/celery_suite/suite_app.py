@@ -4,6 +4,8 @@ import os
 
 from celery import Celery
 
+from tests.celery_suite.relay import Relay
+
 app = Celery(
     "celery.tests",
     broker=os.environ["TEST_BROKER"],
@@ -20,6 +22,7 @@ app.conf.update(
     worker_hijack_root_logger=False,
     worker_log_color=False,
     worker_prefetch_multiplier=int(os.environ.get("SUITE_PREFETCH", "4")),
+    worker_send_task_events=True,
 )
 
 
@@ -28,3 +31,6 @@ def register(sender, **_):
     from t.integration.tasks import ClassBasedAutoRetryTask
 
     sender.register_task(ClassBasedAutoRetryTask())
+
+
+Relay(os.environ["SUITE_RELAY"]).begin()

@@ -162,7 +162,7 @@ async def test_it_takes_over_what_a_starting_worker_of_celery_has_revoked(app: C
     async with app.worker(name=NODE):
         for revoked in (["one", 5, None], {"two": 1.0}):
             told = await ask("hello", from_node="celery@other", revoked=revoked)
-            assert told["revoked"] == []
+            assert set(told["revoked"]) >= {id for id in revoked if isinstance(id, str)}
         assert await ask("hello", from_node=NODE, revoked=["three"]) is None
         for number, id in enumerate(("one", "two", "three")):
             await task.using(task_id=id).send(number)

@@ -17,6 +17,9 @@ from celery.worker.control import Panel
 
 _CELERYS = Panel.__module__
 
+_AS_CELERY = ("conf",)
+"""Celery's own commands that are run as they are, since they ask nothing of its worker."""
+
 
 class ControllerFace:
     """What a command sees as the worker (Celery: ``WorkController``)."""
@@ -69,12 +72,16 @@ class State:
 
 
 def commands_of(app: Celery, worker: Any, *, inspect_only: bool) -> Mapping[str, Callable[..., Any]]:
-    """Return the commands that the app's modules registered, by name.
+    """Return the commands that the app's modules registered, by name, and those of Celery's that say what the app says.
 
     :param worker: the worker that is to answer.
     :param inspect_only: leave out those that may change something.
     """
-    own = {name: command for name, command in Panel.data.items() if command.__module__ != _CELERYS}
+    own = {
+        name: command
+        for name, command in Panel.data.items()
+        if command.__module__ != _CELERYS or name in _AS_CELERY
+    }
     allowed = {name for name in own if not inspect_only or Panel.meta[name].type == "inspect"}
     return {name: partial(_run, command, app, worker) for name, command in own.items() if name in allowed}
 

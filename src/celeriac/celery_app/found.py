@@ -13,6 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 
+from celeriac.celery_app.catalogue import HONOURED
 from celeriac.celery_app.commands import commands_of
 from celeriac.celery_app.differences import Departure
 from celeriac.celery_app.kombu_codecs import KombuCodecs
@@ -123,10 +124,13 @@ def _quick_signals() -> Sequence[Signals]:
 def settings_of(celery: Celery) -> Mapped:
     """Return what becomes of an app's settings. Raises ``ConfigError`` for a value that cannot be used."""
     defaults: dict[str, Any] = {name: option.default for name, option in flatten(NAMESPACES)}
+    newer = {name: None for name in HONOURED if name not in defaults}  # than the installed Celery
     own = {
         name: value for name in OWN if (value := getattr(celery.conf, f"celeriac_{name}", None)) is not None
     }
-    return map_settings({name: getattr(celery.conf, name) for name in defaults}, defaults, own)
+    conf = {name: getattr(celery.conf, name) for name in defaults}
+    conf |= {name: celery.conf.get(name) for name in newer}
+    return map_settings(conf, defaults | newer, own)
 
 
 def include(celery: Celery, modules: Sequence[str]) -> None:

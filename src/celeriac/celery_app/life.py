@@ -7,6 +7,7 @@ thread of Celery's worker, and block it for as long as they take.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from signal import SIGTERM
@@ -15,7 +16,7 @@ from typing import Any
 from celery import Celery, signals
 from celery._state import _set_task_join_will_block
 from celery.app.task import Context as Request
-from celery.app.trace import setup_worker_optimizations
+from celery.app.trace import LOG_RECEIVED, setup_worker_optimizations
 
 from celeriac.celery_app.beside_loop import beside_loop
 from celeriac.celery_app.children import begin_process
@@ -28,6 +29,9 @@ from celeriac.errors import TaskNotFound
 from celeriac.wire.result import FAILURE, REVOKED
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.listeners import Listener, Made
+
+received_log = logging.getLogger("celery.worker.strategy")
+"""Where Celery's worker tells of a message; what reads its log looks for this name, text and ``data``."""
 
 POOL_CLASSES = {
     "processes": "celery.concurrency.prefork:TaskPool",
@@ -120,6 +124,8 @@ class Life(Listener):
         _set_task_join_will_block(False)
 
     def started(self, attempt: Attempt) -> None:
+        if received_log.isEnabledFor(logging.INFO):
+            _log_received(attempt)
         if signals.task_received.receivers:
             self._say_received(attempt)
 
@@ -176,3 +182,16 @@ class Life(Listener):
             )
         else:
             signals.task_rejected.send(sender=self._consumer, message=None, exc=error)
+
+
+def _log_received(attempt: Attempt) -> None:
+    message = attempt.message
+    facts = {
+        "id": message.id,
+        "name": message.shadow or message.task,
+        "args": message.args_repr,
+        "kwargs": message.kwargs_repr,
+        "eta": message.eta,
+    }
+    extra = {"data": facts, "task_id": message.id, "task_name": facts["name"]}
+    received_log.info(LOG_RECEIVED, facts, extra=extra)

@@ -38,7 +38,9 @@ class Received:
             "priority": message.priority,
             "redelivered": attempt.delivery.redelivered,
         }
+        self.callbacks = list(message.callbacks) or None
         self.errbacks = list(message.errbacks) or None
+        self.chain = list(message.chain) or None
         self.chord = message.chord
 
     def info(self, safe: bool = False) -> dict[str, Any]:

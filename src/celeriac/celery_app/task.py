@@ -56,9 +56,9 @@ class CeleryTask:
             concludes=True,
             soft_error=SoftTimeLimitExceeded,
             keep_errors=bool(task.store_errors_even_if_ignored),
-            bury_failed=bool(task.acks_late and not task.acks_on_failure),
+            bury_failed=bool(task.acks_late and not _acknowledges(task, "acks_on_failure")),
             requeue_lost=bool(task.acks_late and task.reject_on_worker_lost),
-            requeue_late=bool(task.acks_late and not task.acks_on_timeout),
+            requeue_late=bool(task.acks_late and not _acknowledges(task, "acks_on_timeout")),
             errback=self._errback,
             outside=self._fail_outside,
         )
@@ -141,6 +141,12 @@ class Repertory(Mapping[str, CeleryTask]):
 
 def _anything(*args: Any, **kwargs: Any) -> Any:
     """Take whatever was sent: Celery's function says itself what does not fit."""
+
+
+def _acknowledges(task: Any, name: str) -> bool:
+    """Whether a task is acknowledged after such an end; before Celery 5.7 one attribute said it for all of them."""
+    own = getattr(task, name, None)
+    return bool(task.acks_on_failure_or_timeout if own is None else own)
 
 
 def _positive(seconds: float | None) -> float | None:

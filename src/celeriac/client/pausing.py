@@ -19,7 +19,7 @@ FOLLOW = "follow_pauses"
 """The method of our workers that lets them look at the board at once."""
 
 OURS = "celeriac"
-"""A field of ``active_queues`` that only our workers answer with."""
+"""A field of ``stats`` that only our workers answer with."""
 
 KEEP = 400 * 86400.0
 """Seconds for which a queue stays paused if nobody resumes it."""
@@ -86,10 +86,8 @@ class Pauses:
         """
         await self._sets.add(PAUSED, {_QUEUES: [queue]}, KEEP)
         asked = await control.ask("active_queues", timeout=_ASKING)
-        takers = {
-            answer.node: held for answer in asked.answers if (held := _entry(answer.value, queue)) is not None
-        }
-        ours = [node for node, entry in takers.items() if entry.get(OURS)]
+        takers = [answer.node for answer in asked.answers if _takes_from(answer.value, queue)]
+        ours = await _ours(control, takers) if takers else []
         others = [node for node in takers if node not in ours]
         if ours:
             await control.ask(FOLLOW, destination=ours, timeout=_ASKING)
@@ -111,7 +109,15 @@ def _told(queue: str) -> str:
     return f"told:{queue}"
 
 
-def _entry(held: object, queue: str) -> dict[str, object] | None:
-    """Return what a worker says of the queue, if it takes from it."""
+def _takes_from(held: object, queue: str) -> bool:
+    """Whether a worker says that it takes from the queue."""
     entries = held if isinstance(held, list) else []
-    return next((entry for entry in entries if isinstance(entry, dict) and entry.get("name") == queue), None)
+    return any(isinstance(entry, dict) and entry.get("name") == queue for entry in entries)
+
+
+async def _ours(control: Asking, nodes: list[str]) -> list[str]:
+    """Return those of these workers that are celeriac's."""
+    asked = await control.ask("stats", destination=nodes, timeout=_ASKING)
+    return [
+        answer.node for answer in asked.answers if isinstance(answer.value, dict) and OURS in answer.value
+    ]

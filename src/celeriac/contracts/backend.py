@@ -44,10 +44,16 @@ class EncodedPart(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The right to send one chord's body, for a while."""
+    """The right to send one chord's body, for a while.
+
+    :param run: tells the runs of a chord apart that is sent again under the id that it had; empty where that cannot be.
+    :param failed: whether the body cannot be sent, since a part failed.
+    """
 
     chord_id: str
     token: str
+    run: str = ""
+    failed: bool = False
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from celeriac.client.pausing import OURS
 from celeriac.servers.url_parts import masked, scheme_of, take_apart
 
 try:
@@ -35,7 +34,6 @@ def queue_facts(name: str) -> dict[str, Any]:
         "exchange": exchange,
         "routing_key": name,
         "durable": True,
-        OURS: True,
         "exclusive": False,
         "auto_delete": False,
         "no_ack": False,

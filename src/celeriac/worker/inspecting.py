@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from celeriac.client.app import App, Connections
+from celeriac.client.pausing import OURS
 from celeriac.client.task import Task
 from celeriac.contracts.broker import Delivery, Parked
 from celeriac.errors import EncodeError
@@ -39,6 +40,7 @@ from celeriac.worker.memory_samples import MemorySamples
 from celeriac.worker.pool import Pool
 from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.remote import AnswerTally
+from celeriac.worker.revocations import MOST_TOLD
 from celeriac.worker.slots import Slots
 from celeriac.worker.tally import Tally
 
@@ -96,6 +98,7 @@ class Facts(msgspec.Struct, frozen=True):
     :param limits: the soft and hard time limits that remote control changed, by the names of tasks.
     :param pool_name: the kind of its pool.
     :param hear_revoked: takes over ids that a worker of Celery has revoked.
+    :param revoked: returns the ids that are revoked here.
     """
 
     node: str
@@ -116,6 +119,7 @@ class Facts(msgspec.Struct, frozen=True):
     answers: AnswerTally
     clock: LogicalClock
     hear_revoked: Callable[[Iterable[str]], None]
+    revoked: Callable[[], Iterable[str]]
     events: Events | None = None
 
 
@@ -136,15 +140,15 @@ class Inspecting:
         return {"clock": self._facts.clock.value}
 
     async def hello(self, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
-        """Greet a worker that starts, and take over what it has revoked.
+        """Greet a worker that starts: take over what it has revoked, and tell what was revoked here.
 
-        It is sent no revocations: workers of ours read those from the broker, and Celery's got each as a request.
+        Workers of ours read that from the broker; Celery's, which keep it in memory, were not there to hear of it.
         """
         if from_node == self._facts.node:
             return None
         # Celery 4 sends a mapping of ids to times.
         self._facts.hear_revoked([id for id in revoked or () if isinstance(id, str)])
-        return {"revoked": [], "clock": self._facts.clock.forward()}
+        return {"revoked": list(self._facts.revoked())[:MOST_TOLD], "clock": self._facts.clock.forward()}
 
     async def active(self, safe: bool = False, **_: Any) -> list[dict[str, Any]]:
         """Tell which tasks run."""
@@ -228,7 +232,7 @@ class Inspecting:
             "broker": broker_facts(facts.app.broker_url),
             "prefetch_count": facts.slots.total + len(facts.reserved()),
             "rusage": usage(),
-            "celeriac": {
+            OURS: {
                 "version": version("celeriac"),
                 "pool": facts.pool_name,
                 "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
@@ -310,6 +314,8 @@ class Inspecting:
 
     def _described(self, task: Task[Any, Any], items: Sequence[str]) -> str:
         values = {item: getattr(task.options, _OPTIONS.get(item, item), None) for item in items}
+        if "name" in values:
+            values["name"] = task.name
         if "rate_limit" in values:
             values["rate_limit"] = self._facts.rate_limits.of(task.name)
         if task.name in self._facts.limits:

@@ -22,7 +22,8 @@ class Log(Listener):
     """Writes a line for what happens to each message."""
 
     def started(self, attempt: Attempt) -> None:
-        if logger.isEnabledFor(logging.INFO):
+        # A body that decides its own ending tells of its beginning, too.
+        if attempt.conclusion is None and logger.isEnabledFor(logging.INFO):
             _log(logging.INFO, attempt, "%s[%s] started")
 
     def ended(self, attempt: Attempt) -> None:

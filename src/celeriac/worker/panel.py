@@ -125,6 +125,7 @@ def make_remote(
         answers,
         clock,
         parts.revocations.hear,
+        lambda: parts.revocations.revoked.ids,
         events,
     )
     levers = Levers(

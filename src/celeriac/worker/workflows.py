@@ -18,6 +18,8 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
+import msgspec
+
 from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, body_lost, lost_parts
 from celeriac.canvas.budget import LIGHT, Budget, is_light
 from celeriac.canvas.launch import FollowUp
@@ -206,10 +208,12 @@ class Workflows:
     async def _complete(self, part: Part, claim: Claim) -> list[EncodedPart]:
         """Send the body, or fail it; return the parts of other chords that end with it."""
         others: list[EncodedPart] = []
+        once = _body_of(claim.chord_id, claim.run)
         try:
             await self._send_body(part, claim)
         except _PartFailed as failed:
             others = await self._lose(part, failed.error, failed.cause)
+            claim = msgspec.structs.replace(claim, failed=True)
         except (DeliveryLost, *UNAVAILABLE):
             raise
         except CeleriacError as error:
@@ -217,7 +221,7 @@ class Workflows:
             reason = ChordError(f"the body cannot be sent: {error}")
             others = await self._lose(part, reason, describe(reason))
         await self._insist(partial(self._store.finish, claim), "closing a chord")
-        await self._forget_once(_body_of(claim.chord_id))
+        await self._forget_once(once)
         return others
 
     async def _send_body(self, part: Part, claim: Claim) -> None:
@@ -229,7 +233,7 @@ class Workflows:
 
     async def _publish_claimed(self, prepared: Sequence[tuple[Envelope, Route]], claim: Claim) -> None:
         if await self._store.renew(claim) and prepared:
-            await self._publisher.publish_prepared(prepared, _body_of(claim.chord_id))
+            await self._publisher.publish_prepared(prepared, _body_of(claim.chord_id, claim.run))
 
     async def _forget_once(self, key: str) -> None:
         with suppress(CeleriacError):  # a key that is not forgotten expires by itself, a day later
@@ -275,9 +279,9 @@ class Workflows:
         await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
 
 
-def _body_of(chord_id: str) -> str:
-    """Return the key under which the body of a chord is published."""
-    return f"{chord_id}.body"
+def _body_of(chord_id: str, run: str = "") -> str:
+    """Return the key under which the body of a chord is published, in this run of it."""
+    return f"{chord_id}.body.{run}" if run else f"{chord_id}.body"
 
 
 def _alone(part: Part) -> TaskMessage:

@@ -3,7 +3,7 @@
 Rules: one script counts a part and notices that the chord is complete. The worker that holds the claim sends the body.
 Celery 4 writes the size into the body, and writes neither ``.s`` nor the keys by which repeats are recognised; the
 script makes up for them. Sources: Celery, Redis result backend: ``celery-taskset-meta-<group>`` with ``.j .t .s .d
-.c``.
+.c``; ``.r`` is celeriac's own.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _DONE = 300
 """Seconds for which Celery remembers that a chord is done."""
 
 _BATCH = 500
+_CLAIMED = b"claimed "
 
 _OPEN = Script(
     """
@@ -48,7 +49,13 @@ end
 )
 
 COUNTING = """
--- Returns 'claimed', 'open', or the milliseconds for which another worker has the claim.
+-- Celery's client may send a chord again under its id: each run has a name, that of the first claim.
+local function claimed(base, token)
+  redis.call('SET', base .. '.r', token, 'NX', 'EX', 86400)
+  return 'claimed ' .. redis.call('GET', base .. '.r')
+end
+
+-- Returns 'claimed' and the name of the run, 'open', or the milliseconds for which another worker has the claim.
 local function count(seconds, claim, base, id, score, part, told, token)
   if redis.call('GET', base .. '.c') == 'done' then return 'open' end
   local parts, seen = base .. '.j', base .. '.d'
@@ -63,9 +70,9 @@ local function count(seconds, claim, base, id, score, part, told, token)
   end
   local size = tonumber(redis.call('GET', base .. '.s') or told)
   if not size or ready ~= size + tonumber(redis.call('GET', base .. '.t') or 0) then return 'open' end
-  if redis.call('SET', base .. '.c', token, 'NX', 'PX', claim) then return 'claimed' end
+  if redis.call('SET', base .. '.c', token, 'NX', 'PX', claim) then return claimed(base, token) end
   -- The answer to an earlier try may have been lost.
-  if redis.call('GET', base .. '.c') == token then return 'claimed' end
+  if redis.call('GET', base .. '.c') == token then return claimed(base, token) end
   return redis.call('PTTL', base .. '.c')
 end
 """
@@ -114,10 +121,12 @@ return 0
 
 _FINISH = Script(
     """
--- KEYS: the chord's base key. ARGV: token, seconds for which it is remembered as done.
+-- KEYS: the chord's base key. ARGV: token, seconds for which it is remembered as done, whether a part failed.
+-- The parts of a chord that failed stay until they expire, as Celery leaves them for people to look at.
 local held, base = redis.call('GET', KEYS[1] .. '.c'), KEYS[1]
 if held and held ~= ARGV[1] then return 0 end
-redis.call('DEL', base .. '.j', base .. '.t', base .. '.s', base .. '.d', base)
+if ARGV[3] ~= '1' or redis.call('TTL', base .. '.j') < 0 then redis.call('DEL', base .. '.j') end
+redis.call('DEL', base .. '.t', base .. '.s', base .. '.d', base .. '.r', base)
 redis.call('SET', base .. '.c', 'done', 'EX', ARGV[2])
 return 1
 """
@@ -186,7 +195,7 @@ class RedisChords:
         return bool(await self._link.run(_RENEW, [self.key(claim.chord_id)], arguments))
 
     async def finish(self, claim: Claim) -> None:
-        await self._link.run(_FINISH, [self.key(claim.chord_id)], [claim.token, _DONE])
+        await self._link.run(_FINISH, [self.key(claim.chord_id)], [claim.token, _DONE, int(claim.failed)])
 
     async def drain(self) -> None:
         """Return when all parts that were handed in are counted."""
@@ -208,8 +217,9 @@ class RedisChords:
 
     def standing(self, answer: Any, encoded: EncodedPart) -> Standing | BaseException:
         """Return what the script's answer means."""
-        if answer == b"claimed":
-            return Standing(claim=Claim(encoded.part.chord_id, encoded.token))
+        if isinstance(answer, bytes) and answer.startswith(_CLAIMED):
+            run = answer.removeprefix(_CLAIMED).decode()
+            return Standing(claim=Claim(encoded.part.chord_id, encoded.token, run))
         if answer == b"open":
             return Standing()
         if isinstance(answer, bytes):

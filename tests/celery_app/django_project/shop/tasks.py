@@ -2,6 +2,7 @@
 
 import os
 import threading
+from functools import partial
 
 from celery import shared_task
 from django.db import connection, transaction
@@ -32,13 +33,21 @@ def break_connection() -> None:
     connection.connection.close()
 
 
+def on_commit(task, *args):
+    """Send a task once the transaction is committed; before Celery 5.4 by Django's own function."""
+    if hasattr(task, "delay_on_commit"):
+        task.delay_on_commit(*args)
+    else:
+        transaction.on_commit(partial(task.delay, *args))
+
+
 @shared_task
 def buy(name: str, commits: bool) -> int:
     """Send the payment of a new order once it is committed."""
     try:
         with transaction.atomic():
             order = Order.objects.create(name=name)
-            pay.delay_on_commit(order.pk)
+            on_commit(pay, order.pk)
             if not commits:
                 raise RuntimeError("changed their mind")
     except RuntimeError:
