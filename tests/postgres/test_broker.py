@@ -206,7 +206,7 @@ class TestLoad:
     ):
         """The index of what is held has all that was, until a vacuum: by it each ending would walk over the others."""
         await broker.ping()
-        values = {"1": "ARRAY[1]::bigint[]", "2": "ARRAY[1]::integer[]"}
+        values = {"1": "ARRAY[1]::bigint[]", "2": "1"}
         with (
             postgres_server.client(postgres_schema) as old,
             postgres_server.client(postgres_schema) as connection,
@@ -279,10 +279,10 @@ class TestLoad:
             statements = 0
             session = broker.connections.session
 
-            def counted(*parts: str) -> object:
+            def counted(*parts: str, **options: bool) -> object:
                 nonlocal statements
                 statements += 1
-                return session(*parts)
+                return session(*parts, **options)
 
             broker.connections.session = counted
             await asyncio.sleep(4)

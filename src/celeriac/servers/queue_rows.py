@@ -49,6 +49,7 @@ class TakenMessage(msgspec.Struct, frozen=True):
 
     :param owner: whom it belongs to until it is settled.
     :param deliveries: how often an owner died while it held this message.
+    :param take: the number of the take, where one owner may take a message again before it knows that it gave it back.
     """
 
     id: int
@@ -57,6 +58,7 @@ class TakenMessage(msgspec.Struct, frozen=True):
     redelivered: bool
     deliveries: int
     frame: bytes
+    take: int = 0
 
     @property
     def envelope(self) -> Envelope | Unreadable:
@@ -71,6 +73,7 @@ class Settlement(msgspec.Struct, frozen=True):
 
     :param detail: the time when it is due, why it is dead, or what failed.
     :param mark: a mark of the board that goes with it.
+    :param take: the number of the take that it settles.
     """
 
     verb: Verb
@@ -79,6 +82,7 @@ class Settlement(msgspec.Struct, frozen=True):
     queue: str
     detail: float | str | Failed | None = None
     mark: Mark | None = None
+    take: int = 0
 
 
 class DeadMessage(msgspec.Struct, frozen=True):

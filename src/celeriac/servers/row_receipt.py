@@ -68,7 +68,8 @@ class RowReceipt:
     ) -> Settlement:
         """Return the settlement of the message, and make this receipt void. Raises ``DeliveryLost`` if it is void.
 
-        A process may take a message again that it gave back. The database cannot tell its old receipt from the new one.
+        A process may take a message again that it gave back. The database cannot tell its old receipt from the new one,
+        so each knows its take.
         """
         message = self._message
         if self._spent:
@@ -81,7 +82,7 @@ class RowReceipt:
     ) -> Settlement:
         """Return the settlement of the message; the receipt stays as it is, so the caller must own it alone."""
         message = self._message
-        return Settlement(verb, message.id, message.owner, message.queue, detail, mark)
+        return Settlement(verb, message.id, message.owner, message.queue, detail, mark, message.take)
 
     def restore(self) -> None:
         """Make the receipt valid again, because the settlement failed."""

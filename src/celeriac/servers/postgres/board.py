@@ -28,7 +28,7 @@ from celeriac.servers.postgres.link import PostgresLink
 _BATCH = 500
 """Marks that are written in one transaction."""
 
-NOW = "extract(epoch FROM clock_timestamp())::float8"
+NOW = "date_part('epoch', clock_timestamp())"
 
 _OVER = "DELETE FROM {} WHERE expires <= " + NOW
 

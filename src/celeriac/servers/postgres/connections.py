@@ -18,6 +18,7 @@ import asyncpg
 import msgspec
 
 from celeriac.errors import Finding
+from celeriac.servers.postgres.connection import ANEW, ANSWER, PatientConnection
 from celeriac.servers.postgres.listening import DOWN, Listening
 from celeriac.servers.postgres.migrations import prepare
 from celeriac.servers.postgres.tls import check_files, lowered
@@ -34,11 +35,6 @@ Connection: TypeAlias = Any
 _WORKING = 2
 """Connections that work: one takes while the other settles."""
 
-_ANSWER = 30.0
-"""Seconds after which a statement that got no answer is given up."""
-
-# A plan that was made for an empty table would be kept when thousands of messages come.
-_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
 # A machine that vanishes is noticed within 25 seconds.
 _LISTENING_SETTINGS = {
     "tcp_keepalives_idle": "10",
@@ -82,12 +78,14 @@ class Connections:
     :param target: which database.
     :param role: what the connections are for, which the server's list of them shows.
     :param connect_timeout: seconds after which an attempt to connect is given up.
+    :param patience: seconds without a byte from either side after which a statement is given up.
     """
 
-    def __init__(self, target: Target, role: str, connect_timeout: float) -> None:
+    def __init__(self, target: Target, role: str, connect_timeout: float, patience: float = ANSWER) -> None:
         self.target = target
         self._role = role
         self._connect_timeout = target.connect_timeout or connect_timeout
+        self._patience = patience
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(_WORKING)
         self._users: set[object] = set()
@@ -113,16 +111,19 @@ class Connections:
             await close(connection)
 
     @asynccontextmanager
-    async def session(self, *parts: str) -> AsyncIterator[Connection]:
+    async def session(self, *parts: str, keeps_plans: bool = False) -> AsyncIterator[Connection]:
         """Have a connection for one statement, or one transaction.
 
         :param parts: the parts of the tables that it needs.
+        :param keeps_plans: plan each statement once; see ``connection``.
         """
         async with self._room:
-            connection = await self._open()
+            connection = await self._open(keeps_plans)
             try:
                 if not self._ready.issuperset(parts):
                     await self._prepare(connection, parts)
+                if not self._pooled:
+                    await connection.keep_plans(keeps_plans)
                 async with self._set_up(connection):
                     yield connection
             except (asyncpg.PostgresError, asyncpg.DataError, asyncio.CancelledError) as error:
@@ -183,11 +184,13 @@ class Connections:
 
     # --- opening
 
-    async def _open(self) -> Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_closed():
-                return connection
+    async def _open(self, keeps_plans: bool) -> Connection:
+        """Return an idle connection, if there is one, best one of that kind; else a new one."""
+        self._idle = [connection for connection in self._idle if not connection.is_closed()]
+        if self._idle:
+            chosen = next((one for one in self._idle if one.keeps_plans is keeps_plans), self._idle[-1])
+            self._idle.remove(chosen)
+            return chosen
         connection = await self._connect_working()
         if self._facts is None:
             try:
@@ -200,7 +203,7 @@ class Connections:
     async def _connect_working(self) -> Connection:
         if not self._pooled:
             try:
-                return await self._connect(self.target, dict(_SETTINGS))
+                return await self._connect(self.target, dict(ANEW))
             except asyncpg.PostgresError as error:
                 if "startup parameter" not in str(error):
                     raise
@@ -229,13 +232,15 @@ class Connections:
             given |= settings
             if target.schema:
                 given["search_path"] = target.schema
-        connection: Connection = await asyncpg.connect(
+        connection = await asyncpg.connect(
             **target.address,
             timeout=self._connect_timeout,
-            command_timeout=_ANSWER,
+            connection_class=PatientConnection,
             statement_cache_size=0 if settings is None else 100,
             server_settings=given,
         )
+        assert isinstance(connection, PatientConnection)
+        connection.patience = self._patience
         return connection
 
     async def _learn(self, connection: Connection) -> None:

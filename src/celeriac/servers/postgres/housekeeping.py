@@ -13,7 +13,6 @@ import logging
 from celeriac.clock import Clock
 from celeriac.errors import BrokerError
 from celeriac.servers.postgres.board import NOW
-from celeriac.servers.postgres.connections import Connection
 from celeriac.servers.postgres.link import PostgresLink
 
 _log = logging.getLogger("celeriac.broker.postgres")
@@ -22,7 +21,10 @@ _SETTLED = 20_000
 """Settlements of this process after which it asks for a vacuum."""
 
 _BETWEEN = 10.0
-"""Seconds between two vacuums, and between two sweeps, at the least."""
+"""Seconds between two vacuums, at the least."""
+
+_BETWEEN_SWEEPS = 20.0
+"""Seconds between two sweeps, at the least."""
 
 _RARELY = 10
 """How many times as long as a vacuum lasted is the pause after it."""
@@ -48,13 +50,22 @@ _SIZE = """
 _AHEAD = 3600.0
 """Seconds ahead of which none of ours ends."""
 
-_SWEEP = (
-    f"DELETE FROM celeriac_sleeper WHERE until < {NOW} - 60 OR until > {NOW} + {_AHEAD}",
-    *[
-        f"DELETE FROM {table} WHERE expires < {NOW} OR expires > {NOW} + {_AHEAD}"
-        for table in ("celeriac_binding", "celeriac_broadcast", "celeriac_reply")
-    ],
-)
+_SWEEP = f"""
+    WITH claim AS ({_CLAIM}),
+    {
+    ", ".join(
+        f'''{table}_swept AS (
+        DELETE FROM {table} WHERE EXISTS (SELECT FROM claim)
+            AND ({end} < {NOW} - {kept} OR {end} > {NOW} + {_AHEAD}))'''
+        for table, end, kept in (
+            ("celeriac_sleeper", "until", 60),
+            ("celeriac_binding", "expires", 0),
+            ("celeriac_broadcast", "expires", 0),
+            ("celeriac_reply", "expires", 0),
+        )
+    )
+}
+    SELECT EXISTS (SELECT FROM claim)"""
 
 
 class Housekeeping:
@@ -85,16 +96,8 @@ class Housekeeping:
         now = self._clock.monotonic()
         if now < self._next_sweep:
             return False
-        self._next_sweep = now + _BETWEEN
-
-        async def sweep(connection: Connection) -> bool:
-            if not await connection.fetchval(_CLAIM, "sweep", _BETWEEN):
-                return False
-            for statement in _SWEEP:
-                await connection.execute(statement)
-            return True
-
-        return await self._link.run(sweep)
+        self._next_sweep = now + _BETWEEN_SWEEPS
+        return bool(await self._link.value(_SWEEP, "sweep", _BETWEEN_SWEEPS))
 
     async def rebuild_index(self, larger_than: int = _LARGE) -> bool:
         """Rebuild the index of what waits, at most once a day, if it is mostly empty; return whether that was done.

@@ -54,9 +54,12 @@ class PostgresLink:
             self.connections, *self._parts, *parts, unavailable=self._unavailable, refused=self._refused
         )
 
-    async def fetch(self, statement: str, *values: Any) -> list[Any]:
-        """Return the rows of one statement."""
-        return await self.run(lambda connection: connection.fetch(statement, *values))
+    async def fetch(self, statement: str, *values: Any, keeps_plan: bool = False) -> list[Any]:
+        """Return the rows of one statement.
+
+        :param keeps_plan: plan it once for each connection; see ``connection``.
+        """
+        return await self.run(lambda connection: connection.fetch(statement, *values), keeps_plans=keeps_plan)
 
     async def value(self, statement: str, *values: Any) -> Any:
         """Return the first column of the first row, ``None`` where there is no row."""
@@ -67,11 +70,11 @@ class PostgresLink:
         status: str = await self.run(lambda connection: connection.execute(statement, *values))
         return int(status.rpartition(" ")[2])
 
-    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, keeps_plans: bool = False) -> T:
         """Do work that is one statement."""
 
         async def whole() -> T:
-            async with self.connections.session(*self._parts) as connection:
+            async with self.connections.session(*self._parts, keeps_plans=keeps_plans) as connection:
                 return await work(connection)
 
         async with self.translated():

@@ -8,7 +8,7 @@ counts is the server's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from celeriac.contracts.board import REVOKED
@@ -62,15 +62,14 @@ TAKE = f"""
             ORDER BY id LIMIT $5 FOR UPDATE SKIP LOCKED) AS message
         LIMIT $5),
     counted AS (
-        SELECT id, row_number() OVER line AS number, sum(size) OVER line AS bytes,
-               coalesce(sum(size) FILTER (WHERE place > $6) OVER line, 0) AS bytes_ahead
-        FROM (SELECT id, size, row_number() OVER () AS place FROM found) AS numbered
-        WINDOW line AS (ORDER BY place)),
+        SELECT id, row_number() OVER line AS number, sum(size) OVER line AS bytes
+        FROM found WINDOW line AS (ROWS UNBOUNDED PRECEDING)),
+    started AS (SELECT coalesce(max(bytes), 0) AS bytes FROM counted WHERE number <= $6),
     chosen AS (
-        SELECT id FROM counted
-        WHERE bytes_ahead <= {AHEAD_BYTES} AND (number = 1 OR bytes <= {BATCH_BYTES}))
+        SELECT id FROM counted, started
+        WHERE counted.bytes - started.bytes <= {AHEAD_BYTES} AND (number = 1 OR counted.bytes <= {BATCH_BYTES}))
     UPDATE celeriac_message SET owner = $1 WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-    RETURNING id, queue, priority, redelivered, {_COUNTED} AS deliveries, frame, {NOW} AS now,
+    RETURNING id, queue, priority, redelivered, {_COUNTED} AS deliveries, frame, (SELECT {NOW}) AS now,
               (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision"""
 
 # What there is to do besides taking: parked messages that are due, owners that may have died, messages that wait.
@@ -83,7 +82,7 @@ LOOK = f"""
                                  ORDER BY id LIMIT {_MOST_OWNERS}) AS known
                  WHERE pg_try_advisory_xact_lock_shared($2, id)) AS unlocked,
            ARRAY(SELECT id FROM celeriac_owner WHERE {_EXPIRED} LIMIT {_MOST_OWNERS}) AS expired,
-           extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8 AS up,
+           date_part('epoch', clock_timestamp() - pg_postmaster_start_time()) AS up,
            EXISTS (SELECT FROM celeriac_message
                    WHERE queue = ANY($3::text[]) AND owner IS NULL AND due_at IS NULL) AS waiting"""
 
@@ -130,18 +129,15 @@ FREE_STRAYS = f"""
     SELECT queue FROM (SELECT DISTINCT queue FROM freed) AS changed
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM freed)")}) AS woken"""
 
-_HELD = "unnest($1::bigint[], $2::integer[]{more}) AS given (id, owner{names})"
-# The ids are given twice, and the owners are not compared by "=": of a table that seems empty PostgreSQL would walk
-# over a whole index, which has all that ever was in it until a vacuum.
-_SAME = "message.id = ANY($1::bigint[]) AND message.id = given.id AND message.owner IS NOT DISTINCT FROM given.owner"
+# Settlements of one owner. It is not compared by "=": of a table that seems empty PostgreSQL would walk over the whole
+# index of owners, which has all that ever was in it until a vacuum.
+_MINE = "message.id = ANY($1::bigint[]) AND message.owner IS NOT DISTINCT FROM $2::integer"
+_HELD = f"unnest($1::bigint[]{{more}}) AS given (id{{names}}) WHERE {_MINE} AND message.id = given.id"
 
-ACK = f"""
-    DELETE FROM celeriac_message AS message USING {_HELD.format(more="", names="")} WHERE {_SAME}
-    RETURNING message.id"""
+ACK = f"DELETE FROM celeriac_message AS message WHERE {_MINE} RETURNING message.id"
 _GIVE_BACK = f"""
     WITH given_back AS (
-        UPDATE celeriac_message AS message SET owner = NULL{{more}}
-        FROM {_HELD.format(more="", names="")} WHERE {_SAME} RETURNING message.id, queue)
+        UPDATE celeriac_message AS message SET owner = NULL{{more}} WHERE {_MINE} RETURNING message.id, queue)
     SELECT id FROM given_back
     UNION ALL SELECT NULL FROM ({WAKE.format(queues="(SELECT queue FROM given_back)")}) AS woken"""
 PARK = f"""
@@ -149,7 +145,7 @@ PARK = f"""
         UPDATE celeriac_message AS message SET owner = NULL, due_at = CASE WHEN given.due_at > {
     NOW
 } THEN given.due_at END
-        FROM {_HELD.format(more=", $3::float8[]", names=", due_at")} WHERE {_SAME}
+        FROM {_HELD.format(more=", $3::float8[]", names=", due_at")}
         RETURNING message.id, queue, given.due_at)
     SELECT id FROM parked
     UNION ALL SELECT NULL FROM ({
@@ -158,7 +154,7 @@ PARK = f"""
 BURY = f"""
     WITH gone AS (
         DELETE FROM celeriac_message AS message
-        USING {_HELD.format(more=", $3::text[]", names=", reason")} WHERE {_SAME}
+        USING {_HELD.format(more=", $3::text[]", names=", reason")}
         RETURNING message.id, queue, priority, reason, frame),
     buried AS (
         INSERT INTO celeriac_dead (queue, priority, reason, died_at, frame)
@@ -176,13 +172,16 @@ TRIM_FAILED = f"""
 FAIL = f"""
     WITH gone AS (
         DELETE FROM celeriac_message AS message
-        USING {_HELD.format(more=", $3::text[], $4::text[]", names=", task, reason")} WHERE {_SAME}
+        USING {_HELD.format(more=", $3::text[], $4::text[]", names=", task, reason")}
         RETURNING message.id, queue, priority, task, reason, frame),
     failing AS (
         INSERT INTO celeriac_failed (task, queue, priority, reason, died_at, frame)
         SELECT task, queue, priority, reason, {NOW}, frame FROM gone ORDER BY id),
     trimmed AS ({TRIM_FAILED.format(most="$5", seconds="$6", new="(SELECT count(*) FROM gone)")})
     SELECT id FROM gone"""
+SIMPLE = {"ack", "requeue", "return"}
+"""Verbs whose statement has but one good plan, which can be kept."""
+
 SETTLE = {
     "ack": ACK,
     "requeue": _GIVE_BACK.format(more=", redelivered = true"),
@@ -194,8 +193,7 @@ SETTLE = {
 """For each verb of a settlement its statement, which returns the ids of what was still held."""
 
 HELD = f"""
-    SELECT message.id FROM celeriac_message AS message JOIN {_HELD.format(more="", names="")} ON {_SAME}
-    ORDER BY message.id FOR UPDATE OF message"""
+    SELECT message.id FROM celeriac_message AS message WHERE {_MINE} ORDER BY message.id FOR UPDATE OF message"""
 
 _WAITING = "FROM celeriac_message WHERE queue = $1 AND owner IS NULL AND due_at IS NULL"
 DEPTH = f"SELECT count(*) {_WAITING}"
@@ -255,8 +253,8 @@ def columns_of(messages: Sequence[NewMessage], unknown: Collection[str]) -> list
 
 
 def held_columns(settlements: Sequence[Settlement], cap: Cap) -> list[Any]:
-    """Return the values of a statement of ``SETTLE`` for settlements of one verb."""
-    columns: list[Any] = [[one.id for one in settlements], [one.owner for one in settlements]]
+    """Return the values of a statement of ``SETTLE`` for settlements of one verb and owner."""
+    columns: list[Any] = [[one.id for one in settlements], settlements[0].owner]
     if settlements[0].verb in ("park", "bury"):
         columns.append([one.detail for one in settlements])
     if settlements[0].verb == "fail":
@@ -275,6 +273,16 @@ def without_nul(text: str) -> str:
     return text.replace("\0", "\\x00")
 
 
-def taken_message(row: Any, owner: int) -> TakenMessage:
+def by_owner(settlements: Iterable[Settlement]) -> Iterable[list[Settlement]]:
+    """Return the settlements of each verb and owner, in their order."""
+    groups: dict[tuple[str, int], list[Settlement]] = {}
+    for one in settlements:
+        groups.setdefault((one.verb, one.owner), []).append(one)
+    return groups.values()
+
+
+def taken_message(row: Any, owner: int, take: int = 0) -> TakenMessage:
     """Return the message of a row of ``TAKE``, ``PEEK`` or ``SEE_ON``."""
-    return TakenMessage(row["id"], owner, row["queue"], row["redelivered"], row["deliveries"], row["frame"])
+    return TakenMessage(
+        row["id"], owner, row["queue"], row["redelivered"], row["deliveries"], row["frame"], take
+    )

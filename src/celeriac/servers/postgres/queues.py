@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import chain
 from typing import Any
 from uuid import uuid4
@@ -151,7 +151,7 @@ class Queues:
         self.connections.join(self)
         for batch in split_by_size(messages):
             queues = {message.queue for message in batch}
-            await self.link.fetch(sql.ADD, *sql.columns_of(batch, queues - self._known))
+            await self.link.fetch(sql.ADD, *sql.columns_of(batch, queues - self._known), keeps_plan=True)
             self.published(queues)
         return [None] * len(messages)
 
@@ -230,7 +230,7 @@ class Queues:
             except BaseException:
                 self.strays.suspect()
                 raise
-            self.strays.took([row["id"] for row in rows])
+            number = self.strays.took([row["id"] for row in rows])
         if not rows:
             return Taken(), {}
         order = {(queue, priority): number for number, (queue, priority, _) in enumerate(places)}
@@ -238,7 +238,7 @@ class Queues:
         lowest: Floors = {}
         for row in rows:
             lowest.setdefault((row["queue"], row["priority"]), row["id"])
-        messages = [sql.taken_message(row, owner) for row in rows]
+        messages = [sql.taken_message(row, owner, number) for row in rows]
         return Taken(messages, rows[0]["revision"] or 0, rows[0]["now"] - self.clock.now()), lowest
 
     async def revision(self) -> int:
@@ -310,25 +310,34 @@ class Queues:
     # --- settling
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[DeliveryLost | None]:
-        by_verb: dict[str, list[Settlement]] = {}
-        for settlement in settlements:
-            by_verb.setdefault(settlement.verb, []).append(settlement)
-        marked = [settlement for settlement in settlements if settlement.mark is not None]
+        gives_back = any(one.verb in _STAYS for one in settlements)
+        async with self.strays.turn if gives_back else nullcontext():
+            mine = [one for one in settlements if self.strays.is_last(one)]
+            held = await self._settle_mine(mine)
+            self.strays.let_go(mine)
+        self.housekeeping.settled(len(held))
+        self._returned({one.queue for one in mine if one.verb in _STAYS})
+        return [None if (one.id, one.take) in held else lost_delivery(one) for one in settlements]
 
-        async def whole(connection: Connection) -> set[int]:
-            held: set[int] = set()
-            for verb, group in by_verb.items():
-                rows = await connection.fetch(sql.SETTLE[verb], *sql.held_columns(group, self.cap))
-                held.update(row["id"] for row in rows if row["id"] is not None)
-            await take_down(connection, [one.mark for one in marked if one.mark and one.id in held])
+    async def _settle_mine(self, settlements: Sequence[Settlement]) -> set[tuple[int, int]]:
+        """Return the id and the take of what was held."""
+        groups = list(sql.by_owner(settlements))
+        marked = [one for one in settlements if one.mark is not None]
+
+        async def whole(connection: Connection) -> set[tuple[int, int]]:
+            held: set[tuple[int, int]] = set()
+            for group in groups:
+                rows = await connection.fetch(sql.SETTLE[group[0].verb], *sql.held_columns(group, self.cap))
+                found = {row["id"] for row in rows}
+                held.update((one.id, one.take) for one in group if one.id in found)
+            await take_down(
+                connection, [one.mark for one in marked if one.mark and (one.id, one.take) in held]
+            )
             return held
 
-        alone = len(by_verb) == 1 and not marked
-        held = await (self.link.run(whole) if alone else self.link.transact(whole))
-        self.housekeeping.settled(len(held))
-        self.strays.let_go([one.id for one in settlements])
-        self._returned({one.queue for one in settlements if one.verb in _STAYS})
-        return [None if one.id in held else lost_delivery(one) for one in settlements]
+        if len(groups) == 1 and not marked:
+            return await self.link.run(whole, keeps_plans=groups[0][0].verb in sql.SIMPLE)
+        return await self.link.transact(whole) if groups else set()
 
     async def _put_strays_back(self, owner: int) -> bool:
         """Return whether there were any."""

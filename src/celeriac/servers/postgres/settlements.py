@@ -35,43 +35,50 @@ _BATCH = 500
 
 _WEIGHT = attrgetter("weight")
 
-# The arrays of the results, with the message that each belongs to, come after those of the messages to settle.
+# The arrays of the results, with the message that each belongs to, come after the messages to settle and their owner.
 _RESULTS = """unnest($3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::boolean[], $8::timestamptz[], $9::text[],
     $10::bytea[], $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::integer[], $16::text[], $17::bytea[])"""
-_FOLLOW_UPS = "unnest($18::bigint[], $19::text[], $20::smallint[], $21::float8[], $22::bytea[])"
-_LANDING = f"""
-    WITH gone AS ({{gone}}),{{keeping}}
+# What was settled is an array and no join, whose plan would be another one for each number of rows that it expects.
+_GONE = "message = ANY(ARRAY(SELECT id FROM gone))"
+_STORED = f"""
     stored AS ({
-    UPSERT.format(
-        rows=f"{_RESULTS} AS given (message, {NAMES}) WHERE message IN (SELECT id FROM gone) ORDER BY task_id"
-    )
-}),
+    UPSERT.format(rows=f"{_RESULTS} AS given (message, {NAMES}) WHERE {_GONE} ORDER BY task_id")
+})"""
+_FOLLOW_UPS = f"""
     following AS MATERIALIZED (
-        SELECT * FROM {_FOLLOW_UPS} AS given (message, queue, priority, due_at, frame)
-        WHERE message IN (SELECT id FROM gone)),
+        SELECT * FROM unnest($18::bigint[], $19::text[], $20::smallint[], $21::float8[], $22::bytea[])
+            AS given (message, queue, priority, due_at, frame) WHERE {_GONE}),
     added AS (
         INSERT INTO celeriac_message (queue, priority, due_at, frame)
         SELECT queue, priority, CASE WHEN due_at > {NOW} THEN due_at END, frame FROM following),
     known AS (
-        INSERT INTO celeriac_queue (name) SELECT unnest($23::text[]) ON CONFLICT DO NOTHING)
-    SELECT id FROM gone
-    UNION ALL SELECT NULL FROM ({TELL.format(ids="$4::text[]")}) AS told
+        INSERT INTO celeriac_queue (name) SELECT unnest($23::text[]) ON CONFLICT DO NOTHING)"""
+_WOKEN = f"""
     UNION ALL SELECT NULL FROM ({
     WAKE.format(queues=f"(SELECT queue FROM following WHERE due_at IS NULL OR due_at < {NOW} + {sql.SOON})")
 }) AS woken"""
-_LAND = _LANDING.format(gone=sql.ACK, keeping="")
-
-# With failed tasks among the endings, whose messages are kept.
-_FAILED = "unnest($24::bigint[], $25::text[], $26::text[]) AS given (message, task, reason)"
-_LAND_FAILED = _LANDING.format(
-    gone=f"{sql.ACK}, queue, priority, frame",
-    keeping=f"""
+# The messages of failed tasks are kept.
+_FAILED = f"""
     failing AS (
         INSERT INTO celeriac_failed (task, queue, priority, reason, died_at, frame)
-        SELECT task, queue, priority, reason, {NOW}, frame FROM gone JOIN {_FAILED} ON gone.id = given.message
+        SELECT task, queue, priority, reason, {NOW}, frame FROM gone
+        JOIN unnest($24::bigint[], $25::text[], $26::text[]) AS given (message, task, reason) ON gone.id = given.message
         ORDER BY gone.id),
-    trimmed AS ({sql.TRIM_FAILED.format(most="$27", seconds="$28", new="cardinality($24)")}),""",
-)
+    trimmed AS ({sql.TRIM_FAILED.format(most="$27", seconds="$28", new="cardinality($24)")})"""
+
+
+def _landing(steps: Sequence[str], gone: str = sql.ACK, woken: str = "") -> str:
+    """Return the statement that settles messages and does these steps for what was held."""
+    told = TELL.format(ids="$4::text[]")
+    return (
+        f"WITH gone AS ({gone}),{','.join(steps)}"
+        f" SELECT id FROM gone UNION ALL SELECT NULL FROM ({told}) AS told{woken}"
+    )
+
+
+_LAND = _landing([_STORED])
+_LAND_AND_FOLLOW = _landing([_STORED, _FOLLOW_UPS], woken=_WOKEN)
+_LAND_FAILED = _landing([_STORED, _FOLLOW_UPS, _FAILED], f"{sql.ACK}, queue, priority, frame", _WOKEN)
 
 
 class PostgresSettlements:
@@ -106,38 +113,41 @@ class PostgresSettlements:
         self, endings: Sequence[Ending]
     ) -> Sequence[Sequence[Standing] | DeliveryLost]:
         pairs = [(ending.settlement.id, row) for ending in endings for row in ending.rows]
-        if len({row.record.task_id for _, row in pairs}) < len(pairs):
+        settlements = [ending.settlement for ending in endings]
+        owners = {one.owner for one in settlements}
+        if len(owners) > 1 or len({row.record.task_id for _, row in pairs}) < len(pairs):
             return await self._land_all(endings)
-        owners = [(ending.settlement.id, ending.settlement.owner) for ending in endings]
+        values: list[Any] = [[one.id for one in settlements], owners.pop()]
+        values += [[id for id, _ in pairs], *columns_of([row for _, row in pairs])]
         follow_ups = [(ending.settlement.id, message) for ending in endings for message in ending.messages]
         queues = {message.queue for _, message in follow_ups}
-        values: list[Any] = [[id for id, _ in owners], [owner for _, owner in owners]]
-        values += [[id for id, _ in pairs], *columns_of([row for _, row in pairs])]
-        *columns, known = sql.columns_of([message for _, message in follow_ups], self._queues.unknown(queues))
-        values += [[id for id, _ in follow_ups], *columns, known]
-        failed = [ending.settlement for ending in endings if ending.settlement.verb == "fail"]
+        failed = [one for one in settlements if one.verb == "fail"]
+        statement = _LAND
+        if follow_ups or failed:
+            statement = _LAND_AND_FOLLOW
+            *columns, known = sql.columns_of([one for _, one in follow_ups], self._queues.unknown(queues))
+            values += [[id for id, _ in follow_ups], *columns, known]
         if failed:
+            statement = _LAND_FAILED
             cap = self._queues.cap
             values += [[one.id for one in failed], *sql.failed_columns(failed), cap.most, cap.seconds]
-        found = await self._link.fetch(_LAND_FAILED if failed else _LAND, *values)
+        found = await self._link.fetch(statement, *values, keeps_plan=not failed)
         gone = {row["id"] for row in found}
-        self._landed([ending.settlement.id for ending in endings], queues)
-        return [
-            () if ending.settlement.id in gone else lost_delivery(ending.settlement) for ending in endings
-        ]
+        self._landed(settlements, queues)
+        return [() if one.id in gone else lost_delivery(one) for one in settlements]
 
     async def _land_all(self, endings: Sequence[Ending]) -> Sequence[Sequence[Standing] | DeliveryLost]:
         answers = await self._link.transact(lambda connection: self._land_each(connection, endings))
         queues = {message.queue for ending in endings for message in ending.messages}
         over = [
-            ending.settlement.id
+            ending.settlement
             for ending, answer in zip(endings, answers, strict=True)
             if isinstance(answer, DeliveryLost) or not (answer or ending.waits)
         ]
         self._landed(over, queues)
         return answers
 
-    def _landed(self, over: Collection[int], queues: set[str]) -> None:
+    def _landed(self, over: Collection[Settlement], queues: set[str]) -> None:
         self._queues.housekeeping.settled(len(over))
         self._queues.strays.let_go(over)
         self._queues.published(queues)
@@ -148,25 +158,22 @@ class PostgresSettlements:
     async def _land_each(
         self, connection: Connection, endings: Sequence[Ending]
     ) -> list[Sequence[Standing] | DeliveryLost]:
-        held = await connection.fetch(
-            sql.HELD, *sql.held_columns([_acked(ending) for ending in endings], self._queues.cap)
-        )
-        ids = {row["id"] for row in held}
+        ids: set[int] = set()
+        for group in sql.by_owner(_acked(ending) for ending in endings):
+            rows = await connection.fetch(sql.HELD, *sql.held_columns(group, self._queues.cap))
+            ids.update(row["id"] for row in rows)
         valid = [ending for ending in endings if ending.settlement.id in ids]
-        rows = one_for_each([row for ending in valid for row in ending.rows])
-        if rows:
-            await connection.fetch(STORE, *columns_of(rows))
+        results = one_for_each([row for ending in valid for row in ending.rows])
+        if results:
+            await connection.fetch(STORE, *columns_of(results))
         standings = await _count(connection, valid)
         done = done_of(valid, standings)
         messages = list(chain.from_iterable(ending.messages for ending in done))
         if messages:
             queues = {message.queue for message in messages}
             await connection.fetch(sql.ADD, *sql.columns_of(messages, queues))
-        for verb in ("ack", "bury", "fail"):
-            settlements = [ending.settlement for ending in done if ending.settlement.verb == verb]
-            if settlements:
-                values = sql.held_columns(settlements, self._queues.cap)
-                await connection.fetch(sql.SETTLE[verb], *values)
+        for group in sql.by_owner(ending.settlement for ending in done):
+            await connection.fetch(sql.SETTLE[group[0].verb], *sql.held_columns(group, self._queues.cap))
         await take_down(connection, [ending.settlement.mark for ending in done if ending.settlement.mark])
         return answers_of(endings, valid, standings)
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from celeriac.servers.postgres.board import NOW
 
-SLEEP = 2.5
+SLEEP = 3.0
 """Seconds for which a process counts as asleep after it said so."""
 
 LOOKS = (0.02, 0.1, 0.5)
@@ -22,7 +22,7 @@ LOOKS = (0.02, 0.1, 0.5)
 POLLS = tuple(accumulate(min(1.0, 0.1 * 1.5**number) for number in range(7)))
 """The same for one that gets no notifications: pauses from 0.1 seconds to 1, after which it goes on with ``PULSE``."""
 
-PULSE = 1.2
+PULSE = 1.3
 """Seconds between looks of one that sleeps on: with what else it does, a statement a second."""
 
 IS_CHANNEL = r"channel LIKE 'celeriac\_%' AND octet_length(channel) < 64"

@@ -4,6 +4,9 @@ Rules: such a message bears the number of this process, so no other process take
 subscription here has it. So for a while after a take without an answer, what bears our number and is not held is put
 back as it was. A take of ours may not be under way meanwhile. The server may run a statement after its connection was
 cut: hence the while.
+
+Likewise the answer to a giving back may be lost. This process may then take the message again, and must not give it
+back a second time while its body runs: so takes are numbered, and only the last one of a message can be settled.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import asyncio
 from collections.abc import Iterable
 
 from celeriac.clock import Clock
+from celeriac.servers.queue_rows import Settlement
 
 _SUSPICION = 60.0
 """Seconds after a take without an answer for which there may be strays."""
@@ -23,11 +27,12 @@ _BETWEEN = 0.5
 class Strays:
     """What one process holds, and whether it may have taken more.
 
-    :ivar turn: to be had while messages are taken, and while strays are put back.
+    :ivar turn: to be had while messages are taken, and while strays, or what is held, are put back.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._held: dict[int, int] = {}
+        self._takes = 0
         self.turn = asyncio.Lock()
         self._clock = clock
         self._until = self._next = float("-inf")
@@ -37,19 +42,21 @@ class Strays:
         """The ids of the messages that are held."""
         return list(self._held)
 
-    def took(self, ids: Iterable[int]) -> None:
-        """Note that these are held, once more where one that was given back is taken before that is answered."""
-        held = self._held
-        for one in ids:
-            held[one] = held.get(one, 0) + 1
+    def took(self, ids: Iterable[int]) -> int:
+        """Note that these are held by a take, and return its number."""
+        self._takes += 1
+        self._held.update(dict.fromkeys(ids, self._takes))
+        return self._takes
 
-    def let_go(self, ids: Iterable[int]) -> None:
+    def is_last(self, settlement: Settlement) -> bool:
+        """Whether no later take has the message: then the earlier one gave it back."""
+        return self._held.get(settlement.id, settlement.take) == settlement.take
+
+    def let_go(self, settlements: Iterable[Settlement]) -> None:
         """Note that these are settled, or lost."""
-        held = self._held
-        for one in ids:
-            times = held.pop(one, 0)
-            if times > 1:
-                held[one] = times - 1
+        for one in settlements:
+            if self._held.get(one.id) == one.take:
+                del self._held[one.id]
 
     def clear(self) -> None:
         """Note that nothing is held any more."""

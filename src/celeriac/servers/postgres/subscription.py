@@ -56,9 +56,8 @@ class PostgresTaker:
             self._floors.update(floors)
             return taken
         taken, floors = await self._queues.take(self._places(queues), now, ahead)
-        if not taken.messages and self._floors:
+        if not taken.messages:  # what lies before the floors is found by the look that follows
             self._floors.clear()
-            taken, floors = await self._queues.take(self._places(queues), now, ahead)
         self._floors.update(floors)
         return taken
 
