@@ -20,6 +20,7 @@ from celeriac.client.result import Result
 from celeriac.client.result_store import ResultStore
 from celeriac.client.revoking import revoke
 from celeriac.context import CURRENT
+from celeriac.contracts.backend import SelectiveBackend
 from celeriac.contracts.transactions import Statement
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import NO_OPTIONS, Link, Routes, SendOptions
@@ -223,6 +224,8 @@ class Outbox:
     def _message(self, call: Call[Any], reply_to: str | None) -> TaskMessage:
         options = call.options
         task_id = options.task_id or new_id()
+        if options.task_id is not None:
+            self._check_id(task_id, call)
         parent_id, root_id = options.parent_id, options.root_id
         if (context := CURRENT.get()) is not None:
             parent_id = parent_id or context.id
@@ -248,6 +251,13 @@ class Outbox:
             priority=options.priority or 0,
             protocol=options.protocol or self.settings.protocol,
         )
+
+    def _check_id(self, task_id: str, call: Call[Any]) -> None:
+        """Raise ``EncodeError`` for an id under which the result that is wanted cannot be kept."""
+        ignores = self.settings.ignore_result if call.ignore_result is None else call.ignore_result
+        backend = self._connections.current().backend
+        if not ignores and isinstance(backend, SelectiveBackend):
+            backend.check_id(task_id)
 
     def _origin(self, reply_to: str | None) -> Origin:
         context = CURRENT.get()

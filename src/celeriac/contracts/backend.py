@@ -15,7 +15,8 @@ import msgspec
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
 from celeriac.contracts.board import Board, Mark
-from celeriac.errors import Finding
+from celeriac.errors import EncodeError, Finding
+from celeriac.wire.names import is_text
 from celeriac.wire.result import ResultRecord
 
 CHORD_KEPT = 30 * 86400.0
@@ -181,6 +182,23 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Close every connection. Idempotent."""
         ...
+
+
+@runtime_checkable
+class SelectiveBackend(Protocol):
+    """A result store that cannot keep results under every id of a task."""
+
+    def check_id(self, task_id: str) -> None:
+        """Raise ``EncodeError`` for an id under which no result can be kept."""
+        ...
+
+
+def check_text(task_id: str) -> None:
+    """Raise ``EncodeError`` for an id that has no UTF-8 form, which no server keeps."""
+    if not is_text(task_id):
+        raise EncodeError(
+            f"task id {task_id!r} is no text that can be stored; send the task under another id"
+        )
 
 
 @runtime_checkable

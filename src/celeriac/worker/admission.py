@@ -80,6 +80,7 @@ class Admission:
             self._copies is not None and await self._is_second_copy(attempt, self._copies),
             self._budget,
             kept_until is not None,
+            self._judge.unkept,
         )
         if isinstance(content, TaskMessage) and not is_light(content):
             verdict = await in_thread(partial(admit, content, facts))

@@ -77,6 +77,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     :param allowed: returns how often messages of a task may be delivered, given the task's name.
     :param second_copy: whether another copy of the message was taken before.
     :param budget: the limits on what the message may send on.
+    :param unkept: returns why the result of a message could not be kept, ``None`` where it can.
     :param was_due: whether the broker released the message as due, by its own clock.
     """
 
@@ -88,6 +89,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     second_copy: bool = False
     budget: Budget = BUDGET
     was_due: bool = False
+    unkept: Callable[[TaskMessage], Exception | None] = lambda _: None
 
 
 def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdict:
@@ -130,6 +132,11 @@ def _obstructed(message: TaskMessage, facts: Facts) -> Verdict | None:
     )
 
 
+def _unkept(message: TaskMessage, facts: Facts) -> Verdict | None:
+    error = facts.unkept(message)
+    return None if error is None else Refuse(error, message)
+
+
 def _early(message: TaskMessage, facts: Facts) -> Verdict | None:
     if message.eta is not None and not facts.was_due and (until := message.eta.timestamp()) > facts.now:
         return Hold(message, until)
@@ -155,6 +162,7 @@ STEPS: tuple[Callable[[TaskMessage, Facts], Verdict | None], ...] = (
     _revoked,
     _unknown,
     _obstructed,
+    _unkept,
     _early,
     _delivered_often,
 )

@@ -11,7 +11,7 @@ from celeriac.canvas.nodes import Signature
 from celeriac.client.conduct import USUAL, Conduct
 from celeriac.client.task import AS_JSON
 from celeriac.context import Context
-from celeriac.contracts.backend import Backend
+from celeriac.contracts.backend import Backend, SelectiveBackend
 from celeriac.errors import EncodeError, TimeLimitExceeded, WorkerLost
 from celeriac.retry import Retry
 from celeriac.settings import Settings
@@ -45,6 +45,7 @@ class Judge:
         self._settings = settings
         self._tasks = tasks
         self._encode = backend.encode
+        self._check_id = backend.check_id if isinstance(backend, SelectiveBackend) else None
         self._encode_part = backend.chords.encode if backend.chords else None
         self._inline = inline
         self._now = now
@@ -82,6 +83,16 @@ class Judge:
         """Decide what a verdict against running means."""
         attempt.decision = declined(verdict, self._terms_of(attempt))
 
+    def unkept(self, message: TaskMessage) -> EncodeError | None:
+        """Return why the result of a message could not be kept, ``None`` where it can, or nobody wants it."""
+        if self._check_id is None or not message.id or not self._keeps_result(message, None, failed=True):
+            return None
+        try:
+            self._check_id(message.id)
+        except EncodeError as error:
+            return error
+        return None
+
     def fail(self, attempt: Attempt, error: Exception) -> None:
         """Decide for a message on which the worker itself failed.
 
@@ -103,7 +114,9 @@ class Judge:
             attempt.tag if attempt.task is not None else None,
             attempt.delivery.redelivered,
             attempt.receipt is SPENT,
-            bool(message.id) and self._keeps_result(message, attempt.task, failed=True),
+            bool(message.id)
+            and self._keeps_result(message, attempt.task, failed=True)
+            and self.unkept(message) is None,
             None,
         )
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from celeriac.errors import BackendError
+from celeriac.contracts.backend import check_text
+from celeriac.errors import BackendError, EncodeError
 from celeriac.servers.postgres.sleeping import IS_CHANNEL
 from celeriac.servers.result_rows import EncodedRow, Row
 from celeriac.wire.names import is_text
@@ -109,14 +110,26 @@ def columns_of(rows: Sequence[EncodedRow]) -> list[list[Any]]:
 def check(row: EncodedRow) -> None:
     """Raise ``BackendError`` for what the table cannot keep."""
     task_id, status = row.record.task_id, row.record.status
-    if not is_text(task_id) or "\0" in task_id:
-        raise BackendError(f"task id {task_id!r} is no text that can be stored")
-    if len(task_id) > _SHORT:
-        raise BackendError(
-            f"task id {task_id!r} is too long: Celery's table has room for {_SHORT} characters"
-        )
+    try:
+        check_id(task_id)
+    except EncodeError as error:
+        raise BackendError(str(error)) from error
     if len(status) > _SHORTEST or not is_text(status) or "\0" in status:
         raise BackendError(f"state {status!r} is no text of at most {_SHORTEST} characters")
+
+
+def check_id(task_id: str) -> None:
+    """Raise ``EncodeError`` for an id under which no result can be kept."""
+    check_text(task_id)
+    if "\0" in task_id:
+        raise EncodeError(
+            f"task id {task_id!r} has a NUL, which PostgreSQL cannot keep; send the task under another id"
+        )
+    if len(task_id) > _SHORT:
+        raise EncodeError(
+            f"task id {task_id!r} has {len(task_id)} characters, and Celery's table of results has room for {_SHORT}; "
+            "send the task under a shorter id, or with ignore_result"
+        )
 
 
 def storable_ids(task_ids: Collection[str]) -> list[str]:

@@ -31,6 +31,7 @@ from celeriac.servers.postgres.result_rows import (
     LOAD,
     STORE,
     check,
+    check_id,
     columns_of,
     one_for_each,
     read_row,
@@ -112,6 +113,8 @@ class PostgresBackend:
         self._hears = False
         self._storing: Coalescer[EncodedRow, None] = Coalescer(self._store, _BATCH, lambda row: row.size)
         self._loading: Coalescer[Sequence[str], dict[str, Row]] = Coalescer(self._load, _BATCH)
+        self._wait_no_more: Coalescer[Sequence[str], None] = Coalescer(self._delete_waiting, _BATCH)
+        self._leaving: dict[str, asyncio.Future[None]] = {}
         self._reading = RowReading(self._codec, codecs, self._loading, self._following)
 
     @property
@@ -125,6 +128,10 @@ class PostgresBackend:
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return self._codec.encode(record)
+
+    def check_id(self, task_id: str) -> None:
+        """See ``celeriac.contracts.backend.SelectiveBackend``."""
+        check_id(task_id)
 
     async def store(self, encoded: EncodedResult) -> None:
         await self._storing(self.checked(encoded))
@@ -155,13 +162,15 @@ class PostgresBackend:
         with self._following.register(task_ids) as follower:
             ids = storable_ids(task_ids)
             await self._keep_watch()
+            if leaving := {self._leaving[task_id] for task_id in ids if task_id in self._leaving}:
+                await asyncio.wait(leaving)  # else it would be taken for the end of this wait, too
             if ids:
-                await self._link.fetch(_WAIT, ids, self._channel)
+                await self._link.fetch(_WAIT, ids, self._channel, keeps_plan=True)
             try:
                 await self._reading.begin(follower)
                 yield follower.records()
             finally:
-                await self._wait_no_more(ids)
+                self._leave(ids)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         await self._link.fetch(FORGET, storable_ids(task_ids))
@@ -193,6 +202,7 @@ class PostgresBackend:
     async def close(self) -> None:
         await self._storing.drain()
         await self._loading.drain()
+        await self._wait_no_more.drain()
         await self._chords.drain()
         await self._board.drain()
         await self._cleanup.close()
@@ -209,7 +219,7 @@ class PostgresBackend:
 
     async def _store(self, rows: Sequence[EncodedRow]) -> list[None]:
         self.connections.join(self)
-        await self._link.fetch(STORE, *columns_of(one_for_each(rows)))
+        await self._link.fetch(STORE, *columns_of(one_for_each(rows)), keeps_plan=True)
         self.stored()
         return [None] * len(rows)
 
@@ -220,7 +230,7 @@ class PostgresBackend:
     async def _load(self, requests: Sequence[Sequence[str]]) -> list[dict[str, Row]]:
         self.connections.join(self)
         wanted = storable_ids([task_id for request in requests for task_id in request])
-        found = await self._link.fetch(LOAD, wanted) if wanted else []
+        found = await self._link.fetch(LOAD, wanted, keeps_plan=True) if wanted else []
         rows = {row["task_id"]: read_row(row) for row in found}
         return [rows] * len(requests)
 
@@ -280,8 +290,23 @@ class PostgresBackend:
         )
         await self._reading.look(wanted)
 
-    async def _wait_no_more(self, ids: Sequence[str]) -> None:
+    def _leave(self, ids: Sequence[str]) -> None:
+        """Have nothing told of these tasks any more, soon: whoever has the result does not wait for that."""
         left = [task_id for task_id in ids if not self._following.followed_by_others(task_id)]
-        if left:
-            with suppress(BackendError):  # the rows are deleted with the next cleanup
-                await self._link.fetch(_WAIT_NO_MORE, left, self._channel)
+        if not left:
+            return
+        done = self._wait_no_more(left)
+        self._leaving.update(dict.fromkeys(left, done))
+        done.add_done_callback(lambda _: self._left(left))
+
+    def _left(self, ids: Sequence[str]) -> None:
+        for task_id in ids:
+            done = self._leaving.get(task_id)
+            if done is not None and done.done():
+                del self._leaving[task_id]
+
+    async def _delete_waiting(self, ended: Sequence[Sequence[str]]) -> list[None]:
+        left = [task_id for ids in ended for task_id in ids]
+        with suppress(BackendError):  # the rows are deleted with the next cleanup
+            await self._link.fetch(_WAIT_NO_MORE, left, self._channel, keeps_plan=True)
+        return [None] * len(ended)

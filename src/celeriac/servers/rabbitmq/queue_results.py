@@ -16,7 +16,7 @@ from functools import partial
 from uuid import uuid4
 
 from celeriac.clock import set_within
-from celeriac.contracts.backend import ChordStore, EncodedResult, Replies
+from celeriac.contracts.backend import ChordStore, EncodedResult, Replies, check_text
 from celeriac.contracts.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError, Finding, WireError
 from celeriac.retry import Backoff
@@ -91,6 +91,11 @@ class AmqpBackend:
         payload = self._messages.body(record)
         queue_of(record.task_id)
         return EncodedResult(record, payload)
+
+    def check_id(self, task_id: str) -> None:
+        """See ``celeriac.contracts.backend.SelectiveBackend``."""
+        check_text(task_id)
+        queue_of(task_id)
 
     async def store(self, encoded: EncodedResult) -> None:
         await self._store(encoded)

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from celeriac.contracts.backend import EncodedResult, Replies
+from celeriac.contracts.backend import EncodedResult, Replies, check_text
 from celeriac.contracts.board import Mark
 from celeriac.errors import BackendError, BackendUnavailable, CeleriacError, Finding
 from celeriac.quantities import GRACE, or_none, require
@@ -159,6 +159,10 @@ class RedisBackend:
     def encode(self, record: ResultRecord) -> EncodedResult:
         payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
         return EncodedResult(record, payload)
+
+    def check_id(self, task_id: str) -> None:
+        """See ``celeriac.contracts.backend.SelectiveBackend``."""
+        check_text(task_id)
 
     async def store(self, encoded: EncodedResult) -> None:
         self._link.check_name(encoded.record.task_id)

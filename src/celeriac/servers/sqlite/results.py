@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from celeriac.clock import Clock, SystemClock, set_within
-from celeriac.contracts.backend import EncodedResult, Replies
+from celeriac.contracts.backend import EncodedResult, Replies, check_text
 from celeriac.contracts.board import Mark
 from celeriac.errors import BackendError, BackendUnavailable, Finding
 from celeriac.servers.coalesce import Coalescer
@@ -115,6 +115,10 @@ class SqlBackend:
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         return self._codec.encode(record)
+
+    def check_id(self, task_id: str) -> None:
+        """See ``celeriac.contracts.backend.SelectiveBackend``."""
+        check_text(task_id)
 
     async def store(self, encoded: EncodedResult) -> None:
         await self._storing(await self.checked(encoded))
