@@ -59,12 +59,24 @@ class PostgresGround:
         """Return the number that a query finds."""
         return int(self.connection.execute(query).fetchone()[0])
 
+    def transactions(self) -> int:
+        """How many transactions there were in this database, each statement outside of one included."""
+        return self.count("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return self._server.port
+
     def server_seconds(self) -> float:
-        """What the server's processes have used so far, those that have ended included."""
+        """What the server's processes have used so far, those that have ended included; not for our looks."""
         top = psutil.Process(self._server.process.pid)
         own = top.cpu_times()
         total = own.user + own.system + own.children_user + own.children_system
+        looking = self.connection.info.backend_pid
         for child in top.children(recursive=True):
+            if child.pid == looking:
+                continue
             times = child.cpu_times()
             total += times.user + times.system
         return float(total)

@@ -1,7 +1,8 @@
 """Tasks and results in one PostgreSQL, beside Celery on two transports of SQLAlchemy, pgqueuer and procrastinate."""
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,19 @@ from bench.postgres import LEFT, PostgresGround, ground, standing, told
 from bench.rows import Row, at_least, at_least_times, at_most
 from bench.workers import CELERY, Contender, celeriac, run_client
 
-PEERS: Mapping[str, tuple[Contender, str]] = {
-    name: (Contender(name, (sys.executable, "-m", f"bench.peers.{name}", "work")), table)
-    for name, table in (("pgqueuer", "pgqueuer"), ("procrastinate", "procrastinate_jobs"))
+_FEW, _MANY = 10, 200
+"""Jobs that pgqueuer takes at once: by its default, and as it is fastest."""
+
+PEERS: Mapping[str, tuple[str, int, str]] = {
+    "pgqueuer": ("pgqueuer", _FEW, "pgqueuer"),
+    "pgqueuer, large batches": ("pgqueuer", _MANY, "pgqueuer"),
+    "procrastinate": ("procrastinate", 0, "procrastinate_jobs"),
 }
-"""The others' workers, and the table that a job is in until it has ended."""
+"""The others' programs, how many jobs their workers take at once, and the table that a job is in until it has ended."""
 
 WRITING = 3.0
+SETTLING = 5.0
+"""Seconds after its first task in which a worker may still be busy."""
 PARKED = """
     INSERT INTO celeriac_message (queue, priority, due_at, frame)
     SELECT 'celery', 0, extract(epoch FROM clock_timestamp()) + 86400 + number / 100.0, repeat('x', 900)::bytea
@@ -38,6 +45,7 @@ def measure(plan: Plan) -> list[Row]:
             *_round_trips(plan, server),
             *_writing(plan, server),
             *_parked(plan, server),
+            *_idling(plan, server),
         ]
 
 
@@ -51,6 +59,9 @@ def _consuming(plan: Plan, server: PostgresServer) -> list[Row]:
         "celeriac": partial(consume, server, sizes.postgres),
         "without results": partial(consume_without_results, server, sizes.postgres),
         "pgqueuer": partial(consume_by_peer, server, "pgqueuer", sizes.postgres),
+        "pgqueuer, large batches": partial(
+            consume_by_peer, server, "pgqueuer, large batches", sizes.postgres
+        ),
         "procrastinate": partial(consume_by_peer, server, "procrastinate", sizes.postgres_celery),
     }
     runs = plan.in_turns("postgres", turns)
@@ -67,13 +78,19 @@ def _consuming(plan: Plan, server: PostgresServer) -> list[Row]:
             at_least_times(20),
         ),
         Row("PostgreSQL: consume, ignore_result", "tasks/s", rates["without results"], goal=at_least(14_000)),
-        Row("pgqueuer: consume, no results", "tasks/s", rates["pgqueuer"]),
+        Row(f"pgqueuer: consume, no results, {_FEW} a batch", "tasks/s", rates["pgqueuer"]),
+        Row(f"pgqueuer: consume, no results, {_MANY} a batch", "tasks/s", rates["pgqueuer, large batches"]),
         Row("procrastinate: consume, no results", "tasks/s", rates["procrastinate"]),
         Row(
-            "PostgreSQL: rate with results, of pgqueuer's without",
+            "PostgreSQL: rate with results, of pgqueuer's without, by its default",
             "%",
-            [100 * mine / its for mine, its in zip(rates["celeriac"], rates["pgqueuer"], strict=True)],
+            _shares(rates["celeriac"], rates["pgqueuer"]),
             goal=at_least(100),
+        ),
+        Row(
+            f"PostgreSQL: rate with results, of pgqueuer's without, {_MANY} a batch",
+            "%",
+            _shares(rates["celeriac"], rates["pgqueuer, large batches"]),
         ),
         Row("worker CPU a task: PostgreSQL", "µs", [run.cpu for run in ours], celerys, less_is_better=True),
         Row(
@@ -85,6 +102,10 @@ def _consuming(plan: Plan, server: PostgresServer) -> list[Row]:
             less_is_better=True,
         ),
     ]
+
+
+def _shares(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [100 * mine / its for mine, its in zip(ours, theirs, strict=True)]
 
 
 def consume(server: PostgresServer, count: int) -> Consumed:
@@ -116,9 +137,10 @@ def consume_by_celery(server: PostgresServer, count: int) -> Consumed:
 
 def consume_by_peer(server: PostgresServer, name: str, count: int) -> Consumed:
     """Another queue's worker; done is what is gone from its table."""
-    contender, table = PEERS[name]
+    program, batch, table = PEERS[name]
+    contender = Contender(name, (sys.executable, "-m", f"bench.peers.{program}", "work", str(batch)))
     with ground(server, f"SELECT {count} - (SELECT count(*) FROM {table})") as place:
-        run_client(name, "fill", count, env=place.env, package="bench.peers")
+        run_client(program, "fill", count, env=place.env, package="bench.peers")
         with contender.running(place.env) as worker:
             return watch(place, worker, count, place.server_seconds)
 
@@ -222,4 +244,23 @@ def _parked(plan: Plan, server: PostgresServer) -> list[Row]:
     return [
         Row(f"{beside}: send and get, p99", "ms", worst, goal=at_most(20), less_is_better=True),
         Row(f"{beside}: memory more", "MB", [more], goal=at_most(10), less_is_better=True),
+    ]
+
+
+def _idling(plan: Plan, server: PostgresServer) -> list[Row]:
+    """What a worker that has nothing to do takes of its own processor, and of the server."""
+    with standing(server, celeriac()) as (place, worker):
+        time.sleep(SETTLING)
+        began, cpu, asked = time.perf_counter(), worker.fine_cpu_seconds(), place.transactions()
+        time.sleep(plan.sizes.idle)
+        cpu, asked = worker.fine_cpu_seconds() - cpu, place.transactions() - asked - 1
+        seconds = time.perf_counter() - began
+        connections = worker.connections(place.port)
+    used, rate = 100 * cpu / seconds, asked / seconds
+    return [
+        Row("PostgreSQL idle: CPU", "% of a core", [used], goal=at_most(0.2), less_is_better=True),
+        Row("PostgreSQL idle: statements", "statements/s", [rate], goal=at_most(1), less_is_better=True),
+        Row(
+            "PostgreSQL idle: connections", "connections", [connections], goal=at_most(3), less_is_better=True
+        ),
     ]

@@ -1,4 +1,4 @@
-"""pgqueuer: ``python -m bench.peers.pgqueuer fill 1000``, and ``work`` until it is told to end."""
+"""pgqueuer: ``python -m bench.peers.pgqueuer fill 1000``, and ``work 10`` in batches of ten until it is told to end."""
 
 import asyncio
 import os
@@ -11,9 +11,6 @@ from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 
-BATCH = 200
-"""Jobs that it takes at once, as celeriac does at most; its default is 10."""
-
 
 async def fill(connection: Any, count: int) -> None:
     """Make the tables, and send that many jobs."""
@@ -24,8 +21,8 @@ async def fill(connection: Any, count: int) -> None:
         await queries.enqueue(["add"] * some, [b"[2, 3]"] * some, [0] * some)
 
 
-async def work(connection: Any, _: int) -> None:
-    """Do next to nothing for each job, until SIGTERM."""
+async def work(connection: Any, batch: int) -> None:
+    """Do next to nothing for each job, taking so many at once, until SIGTERM."""
     queuer = PgQueuer(AsyncpgDriver(connection))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, queuer.shutdown.set)
 
@@ -33,7 +30,7 @@ async def work(connection: Any, _: int) -> None:
     async def add(job: Any) -> None:
         """Do nothing."""
 
-    await queuer.run(batch_size=BATCH)
+    await queuer.run(batch_size=batch)
 
 
 async def main(command: str, count: int = 0) -> None:
