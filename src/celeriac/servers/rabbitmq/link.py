@@ -46,11 +46,12 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
 class Deadline:
-    """A block that ends with ``Unavailable`` after some seconds in which nothing that was sent went out.
+    """A block that ends with ``Unavailable`` after some seconds without progress.
 
     No generator: a loop that ends closes the connection while it starts no generators any more.
 
-    :param last_progress: returns the time of the loop at which bytes last left while others waited to.
+    :param last_progress: returns the time of the loop at which bytes last left while others waited to, or an answer
+        came.
     """
 
     def __init__(self, seconds: float, last_progress: Callable[[], float]) -> None:
@@ -175,10 +176,13 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def passing_channel(self) -> AsyncIterator[Channel]:
-        """Have a channel for the time of the block, which may last as long as one exchange."""
+        """Have a channel for the time of the block, each of whose exchanges may last as long as one.
+
+        Much may be asked at once: the queues of delays are 28, and a busy server makes them one after the other.
+        """
         channel = await self.channel()
         try:
-            async with self.deadline():
+            async with self.deadline(lambda: channel.answered_at):
                 yield channel
         finally:
             if channel.is_open:
@@ -196,10 +200,11 @@ class Link:
         text = self.tls.lowered() if self.tls is not None else ""
         return [Finding(f"{self.target}: {text}", "take that option out of the URL")] if text else []
 
-    def deadline(self) -> Deadline:
-        """End the block with ``Unavailable`` after ``timeout`` seconds in which nothing went out."""
+    def deadline(self, answered_at: Callable[[], float] = _never) -> Deadline:
+        """End the block with ``Unavailable`` after ``timeout`` seconds in which nothing went out or was answered."""
         connection = self._connection
-        return Deadline(self.timeout, _never if connection is None else connection.last_progress)
+        sent_at = _never if connection is None else connection.last_progress
+        return Deadline(self.timeout, lambda: max(sent_at(), answered_at()))
 
     def translate(
         self, error: AmqpError, unavailable: type[CeleriacError], refused: type[CeleriacError]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -59,12 +60,15 @@ class Channel:
     ``on_message`` gets what consumers are delivered; ``on_return`` what could not be routed; ``on_confirm`` the
     number of a publish, ``multiple`` and whether it was taken; ``on_cancelled`` the name of a consumer that ended;
     ``on_closed`` is called once.
+
+    :ivar answered_at: the time of the loop at which the last answer to a method came.
     """
 
     def __init__(self, wire: Wire, number: int) -> None:
         self.wire = wire
         self.number = number
         self.error: AmqpError | None = None
+        self.answered_at = -math.inf
         self.on_message: Callable[[Inbound], None] = _ignore
         self.on_return: Callable[[Inbound, str], None] = _ignore
         self.on_confirm: Callable[[int, bool, bool], None] = _ignore
@@ -236,6 +240,7 @@ class Channel:
     def _answer(self, answer: Any) -> None:
         if self._answers:
             future = self._answers.popleft()
+            self.answered_at = asyncio.get_running_loop().time()
             if not future.done():
                 future.set_result(answer)
 
