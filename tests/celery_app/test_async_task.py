@@ -96,3 +96,15 @@ async def test_a_coroutine_that_is_applied_where_a_loop_runs():
 
     assert (await double.asend(2)).get() == 4
     assert double.delay(3).get() == 6
+
+
+def test_coroutines_that_apply_coroutines():
+    app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
+
+    @app.task(name="nested")
+    async def nested(depth: int) -> int:
+        await asyncio.sleep(0)
+        return nested.apply((depth - 1,)).get(disable_sync_subtasks=False) + 1 if depth else 0
+
+    assert nested.apply((3,)).get() == 3
+    assert nested.apply((2,)).get() == 2

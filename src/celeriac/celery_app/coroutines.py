@@ -13,7 +13,7 @@ import contextvars
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from celeriac.context import CURRENT
@@ -67,6 +67,7 @@ class Coroutines:
     def __init__(self) -> None:
         self._home: asyncio.AbstractEventLoop | None = None
         self._own: asyncio.AbstractEventLoop | None = None
+        self._begun: set[asyncio.AbstractEventLoop] = set()
         self._running: set[asyncio.Task[Outcome]] = set()
 
     def live_on(self, home: asyncio.AbstractEventLoop | None) -> None:
@@ -75,18 +76,36 @@ class Coroutines:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end; return what it returns, or raise what it raises."""
-        value, error = self._wait(self._loop(), coroutine)
+        with self._free_loop() as loop:
+            value, error = self._wait(loop, coroutine)
         if error is not None:
             raise error
         return value
 
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        if self._home is not None and self._home is not _loop_here():
-            return self._home
-        if self._own is None:
-            self._own = own = asyncio.new_event_loop()
-            threading.Thread(target=own.run_forever, name="celeriac-coroutines", daemon=True).start()
-        return self._own
+    @contextmanager
+    def _free_loop(self) -> Iterator[asyncio.AbstractEventLoop]:
+        """Yield a loop that does not wait for what is run on it."""
+        here = _loop_here()
+        if here is not None and here in self._begun:
+            # A coroutine applies another one: its own loop stands still meanwhile, and so may the worker's.
+            extra = self._begin()
+            try:
+                yield extra
+            finally:
+                self._begun.discard(extra)
+                extra.call_soon_threadsafe(extra.stop)
+        elif self._home is not None and self._home is not here:
+            yield self._home
+        else:
+            if self._own is None:
+                self._own = self._begin()
+            yield self._own
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        self._begun.add(loop)
+        threading.Thread(target=_serve, args=(loop,), name="celeriac-coroutines", daemon=True).start()
+        return loop
 
     def _wait(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> Outcome:
         ended = Future[Outcome]()
@@ -120,6 +139,11 @@ async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> Outcome:
         return await coroutine, None
     except BaseException as error:  # noqa: BLE001 - raised in the tracer's thread
         return None, error
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 def _loop_here() -> asyncio.AbstractEventLoop | None:
