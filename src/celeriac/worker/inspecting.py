@@ -196,7 +196,8 @@ class Inspecting:
 
     async def revoked(self, **_: Any) -> list[str]:
         """Tell which tasks were revoked."""
-        return sorted((await self._facts.connections.revocations.load()).ids)[-MOST:]
+        kept = (await self._facts.connections.revocations.load()).ids
+        return sorted(kept.union(self._facts.revoked()))[-MOST:]
 
     async def active_queues(self, **_: Any) -> list[dict[str, Any]]:
         """Tell which queues it takes from."""
