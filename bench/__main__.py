@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.against import COMPARED, compare
 from bench.against import show as show_against
+from bench.chart import write_chart
 from bench.ground import Ground, Molds
 from bench.machine import Machine
 from bench.measures import MEASURES
@@ -40,6 +41,8 @@ def main() -> int:
         given.json.write_text(json.dumps(whole, indent=1) + "\n")
     if given.page:
         write_into(given.page, description, rows)
+    if given.chart:
+        write_chart(given.chart, description, rows)
     return 0
 
 
@@ -66,6 +69,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="put the table between the marks of this page"
+    )
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help="draw the rows with a side of Celery, as SVG"
     )
     parser.add_argument(
         "--against", metavar="COMMIT", help="measure this tree and that commit in turns, and print the ratios"

@@ -53,6 +53,7 @@ class RabbitGround:
         if self._replies:
             self._channel.queue_delete(self._replies)
         self._replies = str(uuid.uuid4())
+        self.env = {**self.env, "BENCH_QUEUE": QUEUE, "BENCH_REPLIES": self._replies}
         self._channel.queue_declare(self._replies, durable=False, auto_delete=False)
 
     def fill(self, count: int) -> list[str]:

@@ -47,6 +47,11 @@ def unguarded() -> Contender:
     return Contender("celeriac, unguarded", command)
 
 
+def bare_rabbit() -> Contender:
+    """A loop that takes, publishes and acknowledges; see ``bench.bare_rabbit``."""
+    return Contender("bare loop", (sys.executable, "-m", "bench.bare_rabbit"))
+
+
 def celery(children: int) -> Contender:
     """A Celery worker with so many children."""
     command = f"{sys.executable} -m celery -A bench.celery_tasks worker -l WARNING -P prefork -c {children}"

@@ -3,14 +3,18 @@
 import os
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from bench.against import Pairs, cells, earlier, in_use, note
+from bench.chart import draw
 from bench.ground import Molds
 from bench.machine import Machine
 from bench.plan import QUICK, Plan
 from bench.report import BEGIN, END, write_into
 from bench.rows import Row, at_least_times, at_most
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 MACHINE = {
     "date": "2026-01-02", "processor": "any", "cores": 2, "memory_gb": 4, "system": "Linux", "python": "3.11.0",
@@ -91,3 +95,24 @@ def test_an_earlier_commit_is_imported_from_a_work_tree_that_ends() -> None:
         assert (tree / "src" / "celeriac" / "__init__.py").exists()
         assert os.environ["PYTHONPATH"] == str(tree / "src")
     assert not tree.exists()
+
+
+def test_the_chart_has_a_bar_for_each_row_that_celery_has_a_side_in() -> None:
+    rows = [
+        Row("consume: <async>", "tasks/s", [300], [10]),
+        Row("send", "messages/s", [100], [10]),
+        Row("worker CPU a task", "µs", [10], [300], less_is_better=True),
+        Row("alone", "tasks/s", [100]),
+    ]
+    svg = ET.fromstring(draw(MACHINE, rows))
+    texts = [text.text for text in svg.iter(f"{SVG}text")]
+    widths = [float(bar.attrib["width"]) for bar in svg.iter(f"{SVG}rect")]
+    assert "consume: <async>" in texts
+    assert {"30.0x", "10.0x"} <= set(texts)
+    assert len(widths) == 2
+    assert widths[0] == pytest.approx(3 * widths[1], rel=0.01)
+
+
+def test_a_chart_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no row has a side of Celery"):
+        draw(MACHINE, [Row("alone", "tasks/s", [100])])

@@ -14,6 +14,7 @@ from bench.workers import CELERY, HAS_UVLOOP, Contender, Running, WorkerFailed, 
 LEFT_OUT = 0.05
 POLL = 0.02
 ASYNC, THREADS, ASYNCIO = "async tasks", "plain tasks in threads", "async tasks, no uvloop"
+FEW_THREADS = "plain tasks in threads, -c 8"
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,16 @@ def measure(plan: Plan) -> list[Row]:
             "celery": partial(consume, ground, CELERY, "bench.tasks.add", sizes.consume_celery),
             ASYNC: partial(consume, ground, celeriac(), "bench.tasks.add", sizes.consume),
             THREADS: partial(consume, ground, celeriac(), "bench.tasks.add_plain", sizes.consume_plain),
+            FEW_THREADS: partial(
+                consume, ground, celeriac("-c", "8"), "bench.tasks.add_plain", sizes.consume_plain
+            ),
         }
         if HAS_UVLOOP:
             plain_loop = celeriac("--loop", "asyncio")
             turns[ASYNCIO] = partial(consume, ground, plain_loop, "bench.tasks.add", sizes.consume)
         runs = plan.in_turns("consume", turns)
     celery = runs.pop("celery")
-    goals = {ASYNC: at_least_times(32), THREADS: at_least_times(10)}
+    goals = {ASYNC: at_least_times(32), THREADS: at_least_times(10), FEW_THREADS: at_least_times(11)}
     rates = [rate_row(name, ours, celery, goals.get(name)) for name, ours in runs.items()]
     return rates + [cpu_row(name, ours, celery) for name, ours in runs.items()]
 

@@ -1,4 +1,4 @@
-"""RabbitMQ: tasks with results by ``rpc://``, sending with confirms, an idle worker."""
+"""RabbitMQ: tasks with results by ``rpc://``, beside a bare loop too; sending with confirms; an idle worker."""
 
 import json
 import time
@@ -11,8 +11,8 @@ from bench.measures.idle import SETTLING
 from bench.measures.send import AT_ONCE
 from bench.plan import Plan, tell
 from bench.rabbit import RabbitGround, standing
-from bench.rows import Row, at_least_times, at_most
-from bench.workers import CELERY, Contender, Running, celeriac, run_client
+from bench.rows import Row, at_least, at_least_times, at_most
+from bench.workers import CELERY, Contender, Running, bare_rabbit, celeriac, run_client
 
 
 def measure(plan: Plan) -> list[Row]:
@@ -25,6 +25,7 @@ def measure(plan: Plan) -> list[Row]:
             {
                 "celery": partial(consume, ground, CELERY, sizes.consume_rabbit_celery),
                 "celeriac": partial(consume, ground, celeriac(), sizes.consume_rabbit),
+                "bare loop": partial(consume_bare, ground, sizes.consume_rabbit),
             },
         )
         sent = plan.in_turns(
@@ -38,11 +39,14 @@ def measure(plan: Plan) -> list[Row]:
                 ),
             },
         )
-    theirs, ours = consumed["celery"], consumed["celeriac"]
+    theirs, ours, bare = consumed["celery"], consumed["celeriac"], consumed["bare loop"]
+    parts = [run.rate / least.rate for run, least in zip(ours, bare, strict=True)]
     delays, sends = ([run["rate"] for run in runs] for runs in sent.values())
     return [
-        rate_row("RabbitMQ, results by rpc", ours, theirs, at_least_times(5)),
+        rate_row("RabbitMQ, results by rpc", ours, theirs, at_least_times(6.5)),
         cpu_row("RabbitMQ", ours, theirs),
+        Row("RabbitMQ: a bare loop", "tasks/s", [run.rate for run in bare]),
+        Row("RabbitMQ: rate, part of a bare loop", "", parts, goal=at_least(0.65)),
         Row(
             f"RabbitMQ: send with confirms, {AT_ONCE} at a time",
             "messages/s",
@@ -61,6 +65,16 @@ def consume(ground: RabbitGround, contender: Contender, count: int) -> Consumed:
     with contender.running(ground.env) as worker:
         consumed = watch(ground, worker, count)
         ground.check(worker, ids, 5)
+    ground.check_empty()
+    return consumed
+
+
+def consume_bare(ground: RabbitGround, count: int) -> Consumed:
+    """Do the same with a loop that has nothing around it, and whose results are all alike."""
+    ground.clear()
+    ground.fill(count)
+    with bare_rabbit().running(ground.env) as loop:
+        consumed = watch(ground, loop, count)
     ground.check_empty()
     return consumed
 
