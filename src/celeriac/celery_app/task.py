@@ -66,9 +66,6 @@ class CeleryTask:
     def __repr__(self) -> str:
         return f"<Celery task {self.name}>"
 
-    def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """Do nothing: a bound Celery task finds its request on a stack."""
-
     def require_same(self, value: Any) -> None:
         """Do nothing: Celery writes records as they are."""
 

@@ -243,7 +243,7 @@ class Task(Generic[P, R]):
         positional, named = list(args), dict(kwargs)
         if self.arguments.context_parameter is not None:
             message = TaskMessage(id=str(uuid4()), task=self.name, args=list(args), kwargs=dict(kwargs))
-            self.inject(Context(message), positional, named)
+            self.arguments.inject(Context(message), positional, named)
         return self.function(*positional, **named)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
@@ -316,10 +316,6 @@ class Task(Generic[P, R]):
     def connect_to(self, broker: str, backend: str) -> None:
         """Make the app use these URLs; for child processes. An empty one keeps the app's own."""
         self._outbox.connect_to(broker or None, backend or None)
-
-    def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """Put the context among bound arguments, where the function wants one."""
-        self.arguments.inject(context, args, kwargs)
 
     @cached_property
     def defaults(self) -> SendOptions:

@@ -91,6 +91,17 @@ class Landing(msgspec.Struct, frozen=True):
     failed: Failed | None = None
     mark: Mark | None = None
 
+    def weight(self) -> int:
+        """Return the bytes of its results, parts and messages."""
+        weight = 0
+        for result in self.results:
+            weight += len(result.payload)
+        for part in self.parts:
+            weight += len(part.payload)
+        for envelope, _ in self.messages:
+            weight += len(envelope.body)
+        return weight
+
 
 class Settlements(Protocol):
     """Makes the endings of messages durable where their queue and their results are on one server.

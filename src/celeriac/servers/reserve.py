@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from celeriac.contracts.broker import Delivery
 from celeriac.errors import BrokerError
-from celeriac.servers.pace import Pace
 
 _log = logging.getLogger("celeriac.broker")
+
+AHEAD = 0.02
+"""Seconds from the ack that makes room for a message to its arrival, on a busy machine."""
 
 LONGEST = 0.5
 """Seconds for which a message is held that cannot start."""
@@ -26,6 +28,31 @@ _STRETCH = LONGEST * 0.4
 
 _FEW = 8
 """Messages for whose sake no fetch is begun in the background: it would cost more than it saves."""
+
+
+class Pace:
+    """Measures in stretches of ``AHEAD`` seconds; to be asked again and again.
+
+    :param loop: its clock is read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._now = loop.time
+        self._since = self._now()
+        self._before = 0
+        self._latest = 0
+
+    def at(self, total: int) -> int:
+        """Return how many were dealt with in the latest whole stretch.
+
+        :param total: how many were dealt with so far.
+        """
+        seconds = self._now() - self._since
+        if seconds >= AHEAD:
+            self._latest = int((total - self._before) * AHEAD / seconds)
+            self._since += seconds
+            self._before = total
+        return self._latest
 
 
 class Reserve:

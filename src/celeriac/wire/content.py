@@ -89,6 +89,7 @@ class Codecs:
     :param limit: bytes that a body may have after decompression, or a YAML document with its aliases written out.
     :param ratio: how many times larger than its compressed form a body may be, if it is larger than ``FREE``.
     :raises ConfigError: a name in ``accept`` is unknown.
+    :ivar quick: bytes of a body up to which decoding never takes long.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Codecs:
         self._accepted = RAW_TYPES | {_content_type(name) for name in accept}
         self._limit = limit
         self._ratio = ratio
+        self.quick = int(min(FREE / ratio, _LONG_YAML))
         self._encoders = _available_encoders()
         self._decoders = _available_decoders(limit)
         self._compressors = _available_compressors()

@@ -13,7 +13,7 @@ import base64
 import dataclasses
 import json
 import json.encoder
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -49,7 +49,7 @@ def encode_json(value: Any, name: str = "value") -> bytes:
     :raises EncodeError: naming the path to what cannot be written, such as ``args[1]['k']``.
     """
     try:
-        text = _encode(value)
+        text = "".join(_write(value, 0))
     except BaseException as error:
         raise EncodeError(_explain(value, name) or f"{name}: {preview(error)}") from error
     if "__type__" in text and (reason := _explain(value, name)):
@@ -163,20 +163,22 @@ def _untag(fields: dict[str, Any]) -> Any:
         raise MalformedMessage(f"bad {name} {value!r:.100}: {error}") from error
 
 
-def _build_encoder() -> Callable[[Any], str]:
+def _build_writer() -> Callable[[Any, int], Iterable[str]]:
     """Return a function that writes JSON text, without the checks that ``json.dumps`` sets up again on every call.
 
-    A value that contains itself ends in ``RecursionError`` instead of being looked for.
+    Its second argument is 0. A value that contains itself ends in ``RecursionError`` instead of being looked for.
     """
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # no C accelerator on this Python
-        return json.JSONEncoder(check_circular=False, default=_reduce, separators=(", ", ": ")).encode
-    write = make(None, _reduce, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True)
-    join = "".join
-    return lambda value: join(write(value, 0))
+        encoder = json.JSONEncoder(check_circular=False, default=_reduce, separators=(", ", ": "))
+        return lambda value, _: encoder.iterencode(value)
+    write: Callable[[Any, int], Iterable[str]] = make(
+        None, _reduce, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True
+    )
+    return write
 
 
-_encode = _build_encoder()
+_write = _build_writer()
 
 
 def _explain(value: Any, name: str) -> str | None:

@@ -101,11 +101,12 @@ def encode(
     if extended or serializer != "json":
         return _encode_meta(record, codecs, serializer, extended=extended)
     children, done = record.children, record.date_done
+    value = plain(record.result) if isinstance(record.result, Failure) else record.result
     try:
         return _write(
             _Meta(
                 record.status,
-                msgspec.Raw(encode_json(plain(record.result), "result")),
+                msgspec.Raw(encode_json(value, "result")),
                 record.traceback,
                 (_EMPTY_LIST if children is not None else _NULL)
                 if not children

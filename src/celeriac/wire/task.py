@@ -132,6 +132,8 @@ def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
 
 def takes_long(envelope: Envelope, codecs: Codecs) -> bool:
     """Whether decoding may take so long that an event loop should leave it to a thread."""
+    if len(envelope.body) <= codecs.quick:
+        return False
     compression = envelope.headers.get("compression")
     return codecs.takes_long(
         envelope.body, envelope.content_type, compression if isinstance(compression, str) else None
@@ -267,7 +269,7 @@ def _assemble(
     except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, f"body [args, kwargs, embed]: {error}")
     for name in (known.id, known.task, known.group):
-        if name == "" or (name is not None and not is_text(name)):
+        if name == "" or (name is not None and not name.isascii() and not is_text(name)):
             return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
     headers = envelope.headers
     time_limit, soft_time_limit = known.timelimit or (None, None)

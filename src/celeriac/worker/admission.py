@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeAlias
 
 from celeriac.canvas.budget import Budget, is_light
 from celeriac.servers.offload import in_thread
@@ -26,8 +25,6 @@ from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.runnable import Runnable
-
-Content: TypeAlias = TaskMessage | Malformed | Unreadable
 
 
 class Admission:
@@ -69,7 +66,14 @@ class Admission:
 
     async def admit(self, attempt: Attempt) -> None:
         """Read the message; give the attempt a decision where it is not to run."""
-        content = await self._read_slowly(attempt) if self._takes_long(attempt) else self._read(attempt)
+        envelope = attempt.delivery.envelope
+        content: TaskMessage | Malformed | Unreadable
+        if isinstance(envelope, Unreadable):
+            content = envelope
+        elif takes_long(envelope, self._codecs):
+            content = await in_thread(partial(decode, envelope, self._codecs))
+        else:
+            content = decode(envelope, self._codecs)
         now, kept_until = self._now(), attempt.delivery.kept_until
         facts = Facts(
             self._tasks,
@@ -82,10 +86,11 @@ class Admission:
             kept_until is not None,
             self._judge.unkept,
         )
-        if isinstance(content, TaskMessage) and not is_light(content):
-            verdict = await in_thread(partial(admit, content, facts))
-        else:
+        attempt.is_light = not isinstance(content, TaskMessage) or is_light(content)
+        if attempt.is_light:
             verdict = admit(content, facts)
+        else:
+            verdict = await in_thread(partial(admit, content, facts))
         attempt.message = verdict.message
         self._listeners.received(attempt)
         if isinstance(verdict, Run | RunApart):
@@ -96,7 +101,7 @@ class Admission:
             verdict = await self._last_chances.enter(verdict.message, attempt.delivery)
         if type(verdict) is not Run:
             assert not isinstance(verdict, Run | RunApart)
-            if is_light(verdict.message):
+            if attempt.is_light:
                 self._judge.decline(attempt, verdict)
             else:
                 await in_thread(partial(self._judge.decline, attempt, verdict))
@@ -113,17 +118,6 @@ class Admission:
             content = decode(envelope, self._codecs)
             if isinstance(content, TaskMessage):
                 attempt.message = content
-
-    def _takes_long(self, attempt: Attempt) -> bool:
-        envelope = attempt.delivery.envelope
-        return not isinstance(envelope, Unreadable) and takes_long(envelope, self._codecs)
-
-    def _read(self, attempt: Attempt) -> Content:
-        envelope = attempt.delivery.envelope
-        return envelope if isinstance(envelope, Unreadable) else decode(envelope, self._codecs)
-
-    async def _read_slowly(self, attempt: Attempt) -> Content:
-        return await in_thread(partial(self._read, attempt))
 
     async def _is_second_copy(self, attempt: Attempt, copies: Copies) -> bool:
         envelope = attempt.delivery.envelope

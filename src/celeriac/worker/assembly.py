@@ -13,10 +13,9 @@ from celeriac.client.app import App, Connections
 from celeriac.client.periodic import run_marks
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
-from celeriac.worker.broker_clock import BrokerClock
 from celeriac.worker.builtin import Repertoire
 from celeriac.worker.calling import Calling
-from celeriac.worker.consumer import Consumer, StopTimes
+from celeriac.worker.consumer import BrokerClock, Consumer, StopTimes
 from celeriac.worker.effects import Effects
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.executor import Executor
@@ -99,7 +98,19 @@ def assemble(
     )
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
-        settings, backend, tasks, admission, bodies, judge, effects, listeners, mending, insist, node, state
+        settings,
+        backend,
+        tasks,
+        admission,
+        bodies,
+        judge,
+        slots,
+        effects,
+        listeners,
+        mending,
+        insist,
+        node,
+        state,
     )
     pausing = Pausing(connections.pauses, queues)
     consumer = Consumer(

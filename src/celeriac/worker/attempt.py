@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+
+import msgspec
 
 from celeriac.context import Context
 from celeriac.contracts.backend import Backend, EncodedResult
@@ -20,7 +21,6 @@ from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Decision, Ending, Raised
 from celeriac.worker.raised import forget_frames
 from celeriac.worker.runnable import Runnable
-from celeriac.worker.slots import Place
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -50,7 +50,7 @@ UNREAD = TaskMessage(id="", task="")
 """Stands for the message of an attempt until that was read."""
 
 
-class Reports:
+class Reports(msgspec.Struct, eq=False):
     """Stores the progress reports of a running task, in order, without making the task wait.
 
     While one report is on its way to the store, only the latest of the following ones is kept: older ones are stale.
@@ -58,17 +58,12 @@ class Reports:
     :param tell: called on the loop with each report.
     """
 
-    __slots__ = ("_backend", "_latest", "_loop", "_running", "_tell", "used")
-
-    def __init__(
-        self, backend: Backend, loop: asyncio.AbstractEventLoop, tell: Callable[[ResultRecord], None]
-    ) -> None:
-        self._backend = backend
-        self._loop = loop
-        self._tell = tell
-        self._latest: EncodedResult | None = None
-        self._running: asyncio.Task[None] | None = None
-        self.used = False
+    _backend: Backend
+    _loop: asyncio.AbstractEventLoop
+    _tell: Callable[[ResultRecord], None]
+    _latest: EncodedResult | None = None
+    _running: asyncio.Task[None] | None = None
+    used: bool = False
 
     def __call__(self, record: ResultRecord) -> None:
         """Take a report; any thread may call this. Raises ``EncodeError`` where its meta cannot be written."""
@@ -101,12 +96,13 @@ class Reports:
             self._running = None
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One delivery on its way through the worker.
 
     The context refers to the reports and not to the attempt: such a cycle would leave every attempt to the garbage
     collector.
 
+    :ivar has_slot: whether it counts among the running bodies.
     :ivar message: what could be read of the message; complete where the attempt runs.
     :ivar receipt: settles the message; ``SPENT`` once the message was acknowledged before its run.
     :ivar task: the task that runs, ``None`` where none does.
@@ -117,44 +113,27 @@ class Attempt:
     :ivar decision: what follows from the ending, or from a verdict against running.
     :ivar revoked: whether the body was stopped because its task was revoked.
     :ivar left_out: whether events tell of it only if it fails, because there are too many tasks.
+    :ivar is_light: whether what its message is to send on is read so quickly that no thread is needed for it.
     :ivar started: when the attempt began, in seconds of ``time.perf_counter``.
     :ivar running: the asyncio task in which the attempt runs.
     """
 
-    __slots__ = (
-        "conclusion",
-        "context",
-        "decision",
-        "delivery",
-        "ending",
-        "left_out",
-        "message",
-        "paused",
-        "place",
-        "receipt",
-        "reports",
-        "revoked",
-        "running",
-        "started",
-        "task",
-    )
-
-    def __init__(self, delivery: Delivery, place: Place) -> None:
-        self.delivery = delivery
-        self.place = place
-        self.receipt = delivery.receipt
-        self.message = UNREAD
-        self.task: Runnable | None = None
-        self.context: Context | None = None
-        self.reports: Reports | None = None
-        self.conclusion: Conclusion | None = None
-        self.paused: Paused | None = None
-        self.ending: Ending | None = None
-        self.decision: Decision | None = None
-        self.revoked = False
-        self.left_out = False
-        self.started = perf_counter()
-        self.running: asyncio.Task[None] | None = None
+    delivery: Delivery
+    receipt: Receipt
+    has_slot: bool = False
+    message: TaskMessage = UNREAD
+    task: Runnable | None = None
+    context: Context | None = None
+    reports: Reports | None = None
+    conclusion: Conclusion | None = None
+    paused: Paused | None = None
+    ending: Ending | None = None
+    decision: Decision | None = None
+    revoked: bool = False
+    left_out: bool = False
+    is_light: bool = True
+    started: float = msgspec.field(default_factory=perf_counter)
+    running: asyncio.Task[None] | None = None
 
     @property
     def queue(self) -> str:
@@ -171,19 +150,6 @@ class Attempt:
     def is_concluded(self) -> bool:
         """Whether the body itself decided its ending."""
         return self.conclusion is not None and self.decision is self.conclusion.decision
-
-    def begin(self, task: Runnable, reports: Reports, node: str, state: Mapping[str, Any]) -> None:
-        """Set the task, and the context that its body gets."""
-        self.task = task
-        self.reports = reports
-        self.context = Context(
-            self.message,
-            queue=self.delivery.queue,
-            report=reports,
-            worker=node,
-            redelivered=self.delivery.redelivered,
-            state=state,
-        )
 
     def forget_frames(self) -> None:
         """Let go of what the frames of a failed body hold: the attempt may outlive them for a while."""

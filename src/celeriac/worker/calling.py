@@ -31,7 +31,8 @@ class Calling:
     ) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments as the function takes them. Raises ``ArgumentError``."""
         positional, named = task.arguments.bind(args, kwargs)
-        task.inject(context, positional, named)
+        if task.arguments.context_parameter is not None:
+            task.arguments.inject(context, positional, named)
         return positional, named
 
     async def __call__(

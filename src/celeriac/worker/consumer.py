@@ -14,13 +14,12 @@ from typing import Any
 
 import msgspec
 
-from celeriac.clock import set_within
+from celeriac.clock import Clock, set_within
 from celeriac.contracts.broker import Broker, Delivery, Subscription
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
 from celeriac.retry import Backoff
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
-from celeriac.worker.broker_clock import BrokerClock
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
 from celeriac.worker.pausing import Pausing
@@ -52,6 +51,26 @@ class StopTimes(msgspec.Struct, frozen=True):
 
     landing: float = 5.0
     cancel: float = 1.0
+
+
+class BrokerClock:
+    """Tells the broker's time, by which a worker judges the times in messages.
+
+    The broker delivers a parked message once it is due by the broker's own clock. A worker that judged the ETA by a
+    slower clock would park it again, and get it back at once, again and again. So a worker judges ETA and expiry, and
+    counts the countdown of a retry, by the broker's clock.
+
+    :param clock: the app's clock.
+    :ivar ahead: seconds by which the broker's clock is ahead of the app's, according to the last take.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._now = clock.now
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        """Return seconds since the Unix epoch."""
+        return self._now() + self.ahead
 
 
 class Consumer:
@@ -284,20 +303,14 @@ class Consumer:
             await asyncio.sleep(0)
 
     def _start(self, delivery: Delivery) -> None:
-        attempt = Attempt(delivery, self._slots.take())
+        attempt = Attempt(delivery, delivery.receipt)
+        self._slots.take(attempt)
         # ``create_task`` and a done callback would cost as much as the rest, so the task is made directly here, and
         # removes itself from the set when it ends.
-        running = asyncio.Task(self._supervise(attempt), loop=self._loop, name="celeriac attempt")
-        attempt.running = running
-        self._attempts.add(running)
-
-    async def _supervise(self, attempt: Attempt) -> None:
-        try:
-            await self._executor.run(attempt)
-        finally:
-            attempt.place.leave()
-            assert attempt.running is not None
-            self._attempts.discard(attempt.running)
+        attempt.running = asyncio.Task(
+            self._executor.run(attempt, self._attempts), loop=self._loop, name="celeriac attempt"
+        )
+        self._attempts.add(attempt.running)
 
     async def _wait_for_attempts(self, grace: float | None) -> None:
         if not self._attempts:

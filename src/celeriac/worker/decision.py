@@ -126,6 +126,11 @@ class Decision(msgspec.Struct, frozen=True):
         """Whether messages follow."""
         return bool(self.follow_ups or self.written)
 
+    @property
+    def leads_on(self) -> bool:
+        """Whether messages or chords follow."""
+        return bool(self.follow_ups or self.written or self.openings or self.joined)
+
 
 class Terms(msgspec.Struct, frozen=True):
     """The facts that a decision depends on besides the ending.

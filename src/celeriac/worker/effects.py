@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from functools import partial
 
 from celeriac.client.periodic import RunMarks, entry_alone, run_mark
@@ -20,8 +19,8 @@ from celeriac.contracts.broker import Delivery, UnmarkingReceipt
 from celeriac.contracts.server import Landing, Settlements
 from celeriac.contracts.set_aside import Failed, FailedTasks
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
-from celeriac.wire.envelope import Envelope, Route
-from celeriac.wire.result import RETRY, SUCCESS
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.result import FAILURE, RETRY, SUCCESS
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.decision import Decision, Kind, Settle
 from celeriac.worker.errbacks import Errbacks
@@ -30,7 +29,7 @@ from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
 
-_FOR_GOOD = frozenset({Settle.ACK, Settle.BURY, Settle.FAIL})
+_FOR_GOOD = (Settle.ACK, Settle.BURY, Settle.FAIL)
 """How a message is settled that no attempt follows."""
 
 LARGE = 1024 * 1024
@@ -70,25 +69,23 @@ class Effects:
         """
         decision = attempt.decision
         assert decision is not None
-        await self._land(attempt, decision, self._mark_of(attempt, decision))
-
-    async def _land(self, attempt: Attempt, decision: Decision, mark: Mark | None) -> None:
+        mark = self._mark_of(attempt, decision) if attempt.message.headers else None
         if attempt.reports is not None and attempt.reports.used:
             await attempt.reports.done()
         settlements = self._settlements
         if settlements is None or attempt.receipt is SPENT or not _is_more_than_a_verb(decision):
             await self._land_in_order(attempt, decision, mark)
             return
-        messages = await self._workflows.prepare(decision) if _leads_on(decision) else ()
-        if _weight(decision, messages) > settlements.limit:
-            await self._land_in_order(attempt, decision, mark)
-            return
+        messages = await self._workflows.prepare(decision) if decision.leads_on else ()
         buried = decision.reason if decision.settle is Settle.BURY else None
         failed = _failed(attempt, decision) if decision.settle is Settle.FAIL else None
-        held = self._errbacks.concern(attempt.message, decision)
+        held = decision.state == FAILURE and self._errbacks.concern(attempt.message, decision)
         landing = Landing(
             attempt.receipt, decision.results, decision.parts, messages, buried, held, failed, mark
         )
+        if landing.weight() > settlements.limit:
+            await self._land_in_order(attempt, decision, mark)
+            return
         standings = await self._insist(partial(settlements.land, landing), partial(_landing, decision))
         if held or standings:
             await self._workflows.count(decision.parts, standings)
@@ -144,9 +141,11 @@ class Effects:
 
     async def _land_in_order(self, attempt: Attempt, decision: Decision, mark: Mark | None) -> None:
         removed = await self._follow_up_and_record(decision, mark)
-        await self._errbacks.call(attempt, decision)
+        if decision.state == FAILURE:
+            await self._errbacks.call(attempt, decision)
         await self._settle(attempt, decision, None if removed else mark)
-        await self._workflows.forget(decision)
+        if decision.once is not None:
+            await self._workflows.forget(decision)
 
     async def _follow_up_and_record(self, decision: Decision, mark: Mark | None = None) -> bool:
         """Do all but settling; return whether the mark was removed with the result, where it is on that server."""
@@ -226,31 +225,15 @@ def _failed(attempt: Attempt, decision: Decision) -> Failed:
 
 def _is_final(decision: Decision) -> bool:
     """Whether the run ends: no retry, no other delivery and no other task in its place follows, and it is no copy."""
-    if decision.state is None and (_leads_on(decision) or decision.kind is Kind.DECLINED):
+    if decision.state is None and (decision.leads_on or decision.kind is Kind.DECLINED):
         return False
     return decision.settle in _FOR_GOOD and decision.state != RETRY
 
 
 def _is_more_than_a_verb(decision: Decision) -> bool:
     """Whether a decision does more than settle the message, and settles it for good."""
-    return decision.settle in _FOR_GOOD and bool(decision.results or decision.parts or decision.sends)
-
-
-def _leads_on(decision: Decision) -> bool:
-    """Whether messages or chords follow from a decision."""
-    return bool(decision.sends or decision.openings or decision.joined)
-
-
-def _weight(decision: Decision, messages: Sequence[tuple[Envelope, Route]]) -> int:
-    """Return how many bytes a decision sends to the servers."""
-    weight = 0
-    for result in decision.results:
-        weight += len(result.payload)
-    for part in decision.parts:
-        weight += len(part.payload)
-    for envelope, _ in messages:
-        weight += len(envelope.body)
-    return weight
+    more = decision.results or decision.parts or decision.follow_ups or decision.written
+    return bool(more) and decision.settle in _FOR_GOOD
 
 
 def _goes_on_first(decision: Decision) -> bool:
@@ -258,8 +241,9 @@ def _goes_on_first(decision: Decision) -> bool:
 
     A large result is stored first: if the store refuses it, the task fails, and nothing may follow from its success.
     """
-    large = decision.state == SUCCESS and any(len(result.payload) >= LARGE for result in decision.results)
-    return decision.publish_first and decision.sends and not large
+    if not (decision.publish_first and decision.sends):
+        return False
+    return decision.state != SUCCESS or all(len(result.payload) < LARGE for result in decision.results)
 
 
 def _storing(result: EncodedResult) -> str:

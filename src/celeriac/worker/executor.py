@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from celeriac.canvas.budget import is_light
+from celeriac.context import Context
 from celeriac.contracts.backend import Backend
 from celeriac.errors import CeleriacError, DeliveryLost, EncodeError, ReplaceRequested
 from celeriac.servers.offload import in_thread
@@ -31,6 +31,7 @@ from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
 from celeriac.worker.runnable import Runnable
+from celeriac.worker.slots import Slots
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -46,6 +47,7 @@ class Executor:
         admission: Admission,
         bodies: Bodies,
         judge: Judge,
+        slots: Slots,
         effects: Effects,
         listeners: Listeners,
         mending: Mending,
@@ -59,6 +61,7 @@ class Executor:
         self._admission = admission
         self._bodies = bodies
         self._judge = judge
+        self._slots = slots
         self._effects = effects
         self._listeners = listeners
         self._mending = mending
@@ -68,8 +71,11 @@ class Executor:
         self._state = state
         self._identity = {"pid": os.getpid(), "hostname": node}
 
-    async def run(self, attempt: Attempt) -> None:
-        """Deal with one delivery. Raises nothing; a cancelled attempt gives its message back."""
+    async def run(self, attempt: Attempt, running: set[asyncio.Task[None]]) -> None:
+        """Deal with one delivery. Raises nothing; a cancelled attempt gives its message back.
+
+        :param running: the tasks of attempts; that of this one is taken out at its end.
+        """
         try:
             await self._admission.admit(attempt)
             if attempt.decision is None:
@@ -79,7 +85,7 @@ class Executor:
                 self._say_started(attempt)
                 await self._bodies.call(attempt)
                 if attempt.paused is None:
-                    attempt.place.body_done()
+                    self._slots.body_done(attempt)
                 if attempt.decision is None:
                     await self._decide(attempt)
             if attempt.paused is None:
@@ -94,6 +100,9 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - a fault of ours costs this message alone
             await self._mending.set_aside(attempt, error)
         finally:
+            self._slots.leave(attempt)
+            assert attempt.running is not None
+            running.discard(attempt.running)
             self._admission.leave(attempt)
             attempt.forget_frames()
 
@@ -122,10 +131,12 @@ class Executor:
             rest = await in_thread(partial(outside, context, ending.error, conclusion))
             attempt.decision, attempt.paused = conclusion.decision, _Rest(rest)
             return
-        if _has_much_to_follow(attempt):
-            await in_thread(partial(self._judge.end, attempt))
+        assert ending is not None
+        replaces = type(ending) is Raised and isinstance(ending.error, ReplaceRequested)
+        if replaces or context.joiners or not attempt.is_light:  # judging may take long
+            attempt.decision = await in_thread(partial(self._judge.decide, attempt, ending))
         else:
-            self._judge.end(attempt)
+            attempt.decision = self._judge.decide(attempt, ending)
 
     async def _land(self, attempt: Attempt) -> None:
         try:
@@ -144,13 +155,21 @@ class Executor:
         finally:
             with suppress(asyncio.CancelledError):  # what it still does is cut short; its ending is on record
                 await paused.resume(refused)
-            attempt.place.body_done()
+            self._slots.body_done(attempt)
         await self._effects.settle(attempt)
 
     def _begin(self, attempt: Attempt) -> None:
-        reports = Reports(self._backend, self._loop, self._listeners.reported)
-        task = self._tasks[attempt.message.task]
-        attempt.begin(task, reports, self._node, self._state)
+        """Set the task, and the context that its body gets."""
+        attempt.task = task = self._tasks[attempt.message.task]
+        attempt.reports = Reports(self._backend, self._loop, self._listeners.reported)
+        attempt.context = Context(
+            attempt.message,
+            queue=attempt.delivery.queue,
+            report=attempt.reports,
+            worker=self._node,
+            redelivered=attempt.delivery.redelivered,
+            state=self._state,
+        )
         if task.conduct.concludes:
             gone = self._runs_once_at_most(attempt)
             attempt.conclusion = Conclusion(partial(self._judge.decide, attempt), attempt.tag, gone=gone)
@@ -190,11 +209,3 @@ class _Rest(Paused):
             await in_thread(self._rest)
         except Exception:
             logger.exception("what follows the end of a task failed")
-
-
-def _has_much_to_follow(attempt: Attempt) -> bool:
-    """Whether judging the attempt may take so long that a thread should do it, so as not to block the event loop."""
-    ending, context = attempt.ending, attempt.context
-    if type(ending) is Raised and isinstance(ending.error, ReplaceRequested):
-        return True
-    return (context is not None and bool(context.joiners)) or not is_light(attempt.message)

@@ -96,56 +96,28 @@ def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdic
     """Return the verdict of the first step that objects; ``Run`` where none does."""
     if not isinstance(content, TaskMessage):
         return _refuse_unread(content)
-    for step in STEPS:
-        verdict = step(content, facts)
-        if verdict is not None:
-            return verdict
+    if facts.second_copy:
+        return Drop(content)
+    if content.expires is not None and content.expires.timestamp() <= facts.now:
+        return Discard(content, "expired")
+    if facts.revoked.names(content):
+        return Discard(content, "revoked")
+    if content.task not in facts.known:
+        return Refuse(TaskNotFound(content.task), content)
+    if (reason := obstacle(content, facts.budget)) is not None:
+        text = f"task {content.task}[{content.id}] cannot be taken here: {reason}"
+        return Refuse(MalformedMessage(text), content)
+    if (error := facts.unkept(content)) is not None:
+        return Refuse(error, content)
+    if content.eta is not None and not facts.was_due and (until := content.eta.timestamp()) > facts.now:
+        return Hold(content, until)
+    if facts.deliveries > 1:
+        return _judge_again(content, facts)
     return Run(content)
 
 
-def _second_copy(message: TaskMessage, facts: Facts) -> Verdict | None:
-    return Drop(message) if facts.second_copy else None
-
-
-def _expired(message: TaskMessage, facts: Facts) -> Verdict | None:
-    if message.expires is not None and message.expires.timestamp() <= facts.now:
-        return Discard(message, "expired")
-    return None
-
-
-def _revoked(message: TaskMessage, facts: Facts) -> Verdict | None:
-    if facts.revoked.names(message):
-        return Discard(message, "revoked")
-    return None
-
-
-def _unknown(message: TaskMessage, facts: Facts) -> Verdict | None:
-    return None if message.task in facts.known else Refuse(TaskNotFound(message.task), message)
-
-
-def _obstructed(message: TaskMessage, facts: Facts) -> Verdict | None:
-    reason = obstacle(message, facts.budget)
-    if reason is None:
-        return None
-    return Refuse(
-        MalformedMessage(f"task {message.task}[{message.id}] cannot be taken here: {reason}"), message
-    )
-
-
-def _unkept(message: TaskMessage, facts: Facts) -> Verdict | None:
-    error = facts.unkept(message)
-    return None if error is None else Refuse(error, message)
-
-
-def _early(message: TaskMessage, facts: Facts) -> Verdict | None:
-    if message.eta is not None and not facts.was_due and (until := message.eta.timestamp()) > facts.now:
-        return Hold(message, until)
-    return None
-
-
-def _delivered_often(message: TaskMessage, facts: Facts) -> Verdict | None:
-    if facts.deliveries == 1:
-        return None
+def _judge_again(message: TaskMessage, facts: Facts) -> Verdict:
+    """Return the verdict on a message that was delivered before."""
     allowed = facts.allowed(message.task)
     if facts.deliveries > allowed:
         text = (
@@ -153,19 +125,7 @@ def _delivered_often(message: TaskMessage, facts: Facts) -> Verdict | None:
             f"lived to end it; max_deliveries is {allowed}"
         )
         return Refuse(WorkerLost(text), message)
-    return RunApart(message) if facts.deliveries == allowed else None
-
-
-STEPS: tuple[Callable[[TaskMessage, Facts], Verdict | None], ...] = (
-    _second_copy,
-    _expired,
-    _revoked,
-    _unknown,
-    _obstructed,
-    _unkept,
-    _early,
-    _delivered_often,
-)
+    return RunApart(message) if facts.deliveries == allowed else Run(message)
 
 
 def _refuse_unread(content: Malformed | Unreadable) -> Refuse:

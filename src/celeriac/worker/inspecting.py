@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -34,7 +33,6 @@ from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.celery_facts import broker_facts, masked_as_celery, queue_facts, usage
 from celeriac.worker.events.events import Events
-from celeriac.worker.listeners import Listener
 from celeriac.worker.logical_clock import LogicalClock
 from celeriac.worker.memory_samples import MemorySamples
 from celeriac.worker.pool import Pool
@@ -79,16 +77,6 @@ _OPTIONS = {"time_limit": "timeout", "soft_time_limit": "soft_timeout"}
 """Celery's names of what a task's options say."""
 
 
-class Counts(Listener):
-    """Counts the tasks that began, by name."""
-
-    def __init__(self) -> None:
-        self.started_by_name: Counter[str] = Counter()
-
-    def started(self, attempt: Attempt) -> None:
-        self.started_by_name[attempt.message.task] += 1
-
-
 class Facts(msgspec.Struct, frozen=True):
     """The facts that the answers are made of.
 
@@ -114,7 +102,6 @@ class Facts(msgspec.Struct, frozen=True):
     pool: Pool
     pool_name: str
     max_tasks_per_child: int | None
-    counts: Counts
     tally: Tally
     answers: AnswerTally
     clock: LogicalClock
@@ -225,7 +212,7 @@ class Inspecting:
         """Tell numbers."""
         facts, scaling = self._facts, self._facts.autoscaler
         told = {
-            "total": dict(facts.counts.started_by_name),
+            "total": dict(facts.tally.started),
             "pid": os.getpid(),
             "clock": str(facts.clock.value),
             "uptime": int(perf_counter() - self._began),
@@ -289,7 +276,7 @@ class Inspecting:
             contexts = [attempt.context for attempt in facts.running() if attempt.context is not None]
             busy = sum(children.process_of(context) is not None for context in contexts)
             told["writes"] = {
-                "total": sum(facts.counts.started_by_name.values()),
+                "total": sum(facts.tally.started.values()),
                 "strategy": "fair",
                 "inqueues": {"total": len(processes), "active": busy},
             }

@@ -43,6 +43,7 @@ class Judge:
         node: str,
     ) -> None:
         self._settings = settings
+        self._as_json = settings.result_serializer in AS_JSON
         self._tasks = tasks
         self._encode = backend.encode
         self._check_id = backend.check_id if isinstance(backend, SelectiveBackend) else None
@@ -51,11 +52,6 @@ class Judge:
         self._now = now
         self._node = node
         self._put_off = Rejections().note
-
-    def end(self, attempt: Attempt) -> None:
-        """Decide what the ending of the body means."""
-        assert attempt.ending is not None
-        attempt.decision = self.decide(attempt, attempt.ending)
 
     def decide(self, attempt: Attempt, ending: Ending) -> Decision:
         """Return what an ending of the body means; it changes nothing, so any thread may call it."""
@@ -77,7 +73,7 @@ class Judge:
     def abandon(self, attempt: Attempt) -> None:
         """Decide for a body that cannot be stopped, and whose message must not run a second time."""
         attempt.ending = Raised(WorkerLost(CUT_SHORT))
-        self.end(attempt)
+        attempt.decision = self.decide(attempt, attempt.ending)
 
     def decline(self, attempt: Attempt, verdict: Decline) -> None:
         """Decide what a verdict against running means."""
@@ -144,17 +140,12 @@ class Judge:
             tag,
             redelivered,
             gone,
-            self._checks_value(task),
+            task.require_same if self._as_json and task is not None and task.returns.names_records else None,
             () if task is None or task.conduct is USUAL else _back(task.conduct),
             task is not None and task.conduct.bury_failed,
             self._settings.keep_failed > 0,
             self._put_off,
         )
-
-    def _checks_value(self, task: Runnable | None) -> Callable[[Any], None] | None:
-        if task is None or self._settings.result_serializer not in AS_JSON or not task.returns.names_records:
-            return None
-        return task.require_same
 
     def _keeps_result(self, message: TaskMessage, task: Runnable | None, *, failed: bool) -> bool:
         task = task or self._tasks.get(message.task)

@@ -29,7 +29,7 @@ class Log(Listener):
     def ended(self, attempt: Attempt) -> None:
         decision = attempt.decision
         assert decision is not None
-        if attempt.is_concluded:
+        if attempt.conclusion is not None and attempt.is_concluded:
             return  # the body has said it
         if decision.state == SUCCESS:
             if logger.isEnabledFor(logging.INFO):

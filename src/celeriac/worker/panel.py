@@ -14,7 +14,7 @@ from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.elections import Elections
 from celeriac.worker.events.events import Events
 from celeriac.worker.events.heart import utcoffset
-from celeriac.worker.inspecting import Counts, Facts, Inspecting
+from celeriac.worker.inspecting import Facts, Inspecting
 from celeriac.worker.logical_clock import LogicalClock
 from celeriac.worker.pool import Pool
 from celeriac.worker.pools.choice import PoolChoice
@@ -97,7 +97,6 @@ def make_remote(
     parts: Parts,
     pool: Pool,
     choice: PoolChoice,
-    counts: Counts,
     ending: Ending,
     autoscaler: Autoscaler,
     fanout: Fanout,
@@ -120,7 +119,6 @@ def make_remote(
         pool,
         choice.title,
         choice.max_tasks,
-        counts,
         worker.tally,
         answers,
         clock,

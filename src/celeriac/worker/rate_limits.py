@@ -49,7 +49,7 @@ class RateLimits:
 
     def turn(self, message: TaskMessage, now: float) -> float | None:
         """Return ``None`` for a message that may run now; for another book its turn, and return when that is."""
-        line = self._line(message.task)
+        line = self._lines[message.task] if message.task in self._lines else self._line(message.task)
         return None if line is None else line.turn(message.id, now)
 
     def _line(self, task: str) -> _Line | None:

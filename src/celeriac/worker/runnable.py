@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from celeriac.arguments.convert import Arguments, Returns
 from celeriac.client.conduct import Conduct
 from celeriac.client.task import TaskOptions
-from celeriac.context import Context
 
 
 class Runnable(Protocol):
@@ -56,8 +55,4 @@ class Runnable(Protocol):
     @property
     def is_coroutine(self) -> bool:
         """Whether the function runs on the event loop, rather than in the pool."""
-        ...
-
-    def inject(self, context: Context, args: list[Any], kwargs: dict[str, Any]) -> None:
-        """Put the context among the arguments where the function wants it."""
         ...

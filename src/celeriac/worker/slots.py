@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from celeriac.worker.attempt import Attempt
+
 
 class Slots:
     """Counts free slots. An attempt has a slot while its body runs, and not while its result and acknowledgement land.
@@ -46,20 +48,24 @@ class Slots:
         self.total = total
         self._wake()
 
-    def take(self) -> Place:
-        """Occupy a slot."""
+    def take(self, attempt: Attempt) -> None:
+        """Give the attempt a slot."""
         self.running += 1
-        return Place(self)
+        attempt.has_slot = True
 
-    def body_done(self) -> None:
-        """Count a slot as free; the result and the acknowledgement of its attempt are still to land."""
-        self.running -= 1
-        self.settling += 1
-        if self._awaited:
-            self._wake()
+    def body_done(self, attempt: Attempt) -> None:
+        """Free the attempt's slot for another body; its result and acknowledgement are still to land."""
+        if attempt.has_slot:
+            attempt.has_slot = False
+            self.running -= 1
+            self.settling += 1
+            if self._awaited:
+                self._wake()
 
-    def settled(self) -> None:
-        """Count an attempt as over."""
+    def leave(self, attempt: Attempt) -> None:
+        """Count the attempt as over."""
+        if attempt.has_slot:
+            self.body_done(attempt)
         self.settling -= 1
         if self._awaited:
             self._wake()
@@ -67,25 +73,3 @@ class Slots:
     def _wake(self) -> None:
         self._awaited = False
         self._changed.set()
-
-
-class Place:
-    """The slot of one attempt."""
-
-    __slots__ = ("_held", "_slots")
-
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
-        self._held = True
-
-    def body_done(self) -> None:
-        """Free the slot for another body."""
-        if self._held:
-            self._held = False
-            self._slots.body_done()
-
-    def leave(self) -> None:
-        """Free the slot: the attempt is over."""
-        if self._held:
-            self.body_done()
-        self._slots.settled()

@@ -14,8 +14,9 @@ IGNORED = "IGNORED"
 class Tally:
     """Numbers since the worker started.
 
-    ``ended`` counts final states and RETRY by name; ``refused`` messages that went to the dead letters; ``lost``
-    deliveries whose receipt was void when they were to be settled; ``dead`` all messages that became dead letters.
+    ``started`` counts the tasks that began, by name; ``ended`` final states and RETRY; ``refused`` messages that went
+    to the dead letters; ``lost`` deliveries whose receipt was void when they were to be settled; ``dead`` all messages
+    that became dead letters.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class Tally:
         self.refused = 0
         self.lost = 0
         self.dead = 0
+        self.started: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
 
 
@@ -35,6 +37,9 @@ class Counting(Listener):
 
     def received(self, attempt: Attempt) -> None:
         self._tally.received += 1
+
+    def started(self, attempt: Attempt) -> None:
+        self._tally.started[attempt.message.task] += 1
 
     def ended(self, attempt: Attempt) -> None:
         decision = attempt.decision

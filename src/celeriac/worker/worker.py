@@ -24,7 +24,6 @@ from celeriac.worker.consumer import Consumer, StopTimes, tell
 from celeriac.worker.events.events import Events
 from celeriac.worker.garbage import Collecting
 from celeriac.worker.insist import Insist
-from celeriac.worker.inspecting import Counts
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.log import Log
 from celeriac.worker.logical_clock import LogicalClock
@@ -328,15 +327,11 @@ class Worker:
             await self._running
 
     async def _open(self) -> None:
-        counts = Counts()
-        counting = [counts] if self._app.settings.remote_control else []
         clock = LogicalClock()
         self.events = self._make_events(clock)
         telling = [self.events, self.events.announcer] if self.events is not None else []
         # The log comes last: what traces a run has marked its lines by then.
-        self._listeners = Listeners(
-            [Counting(self.tally), *counting, *telling, *self._attachments.listeners, Log()]
-        )
+        self._listeners = Listeners([Counting(self.tally), *telling, *self._attachments.listeners, Log()])
         self._listeners.worker_made(self)
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)
@@ -383,7 +378,6 @@ class Worker:
                 parts,
                 self._pool,
                 self._choice,
-                counts,
                 self._ending,
                 self._autoscaler,
                 fanout,

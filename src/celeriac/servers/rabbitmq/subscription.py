@@ -19,7 +19,6 @@ import msgspec
 from celeriac.contracts.board import REVOKED
 from celeriac.contracts.broker import Delivery
 from celeriac.errors import BrokerError, BrokerUnavailable
-from celeriac.servers.pace import Pace
 from celeriac.servers.rabbitmq.board import AmqpSets
 from celeriac.servers.rabbitmq.delivery import AmqpReceipt, Unsettled
 from celeriac.servers.rabbitmq.envelopes import counted_by_broker, kept_until, read
@@ -34,6 +33,7 @@ from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.rerouting import Rerouting
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import Topology
+from celeriac.servers.reserve import Pace
 from celeriac.wire.envelope import Unreadable
 
 _MOST_AT_ONCE = 10_000

@@ -97,13 +97,15 @@ class ConnectionPool:
 
     async def take(self, driver: Any) -> Any:
         """Return an open connection of this driver."""
+        loop = self._loop
+        assert loop is not None, "open comes first"
         for place in range(len(self._idle) - 1, -1, -1):
             if self._idle[place][0] is driver:
                 _, connection, since = self._idle.pop(place)
                 if _leads_to_former(driver, connection):
                     await _drop(driver, connection)
                     continue
-                if asyncio.get_running_loop().time() - since < _FRESH:
+                if loop.time() - since < _FRESH:
                     return connection
                 await driver.release(connection)
                 break
@@ -112,10 +114,10 @@ class ConnectionPool:
 
     async def give_back(self, driver: Any, connection: Any) -> None:
         """Keep a connection for the next call, unless it was cut, or all were closed meanwhile."""
-        if not connection.is_connected or driver not in self._drivers.values():
+        loop = self._loop
+        if loop is None or not connection.is_connected or driver not in self._drivers.values():
             await _drop(driver, connection)
             return
-        loop = asyncio.get_running_loop()
         self._idle.append((driver, connection, loop.time()))
         if self._tidying is None and len(self._idle) > 1:
             self._tidying = loop.call_later(self._surplus, self._tidy)

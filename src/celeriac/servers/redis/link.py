@@ -118,23 +118,29 @@ class Link:
 
         The server is taught the script if it does not know it.
         """
-        commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
-        answers = await self._run(script, commands)
-        wrong = [place for place, answer in enumerate(answers) if _is_wrong_type(answer)]
-        if wrong and self.on_wrong_type is not None and await self.on_wrong_type():
-            again = await self._run(script, [commands[place] for place in wrong])
-            for place, answer in zip(wrong, again, strict=True):
-                answers[place] = answer
-        return [self.translate(answer) if isinstance(answer, ResponseError) else answer for answer in answers]
-
-    async def _run(self, script: Script, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        answers = await self._exchange([("EVALSHA", script.digest, *command) for command in commands])
-        untaught = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if untaught:
-            taught = await self._exchange([("EVAL", script.text, *commands[place]) for place in untaught])
-            for place, answer in zip(untaught, taught, strict=True):
-                answers[place] = answer
+        commands = [("EVALSHA", script.digest, len(keys), *keys, *arguments) for keys, arguments in calls]
+        answers = await self._exchange(commands)
+        if any(isinstance(answer, ResponseError) for answer in answers):
+            await self._run_again(script, commands, answers, _is_untaught)
+            mend = self.on_wrong_type
+            if mend is not None and any(map(_is_wrong_type, answers)) and await mend():
+                await self._run_again(script, commands, answers, _is_wrong_type)
+            return [self.translate(one) if isinstance(one, ResponseError) else one for one in answers]
         return answers
+
+    async def _run_again(
+        self,
+        script: Script,
+        commands: Sequence[Sequence[Any]],
+        answers: list[Any],
+        concerns: Callable[[Any], bool],
+    ) -> None:
+        """Replace the answers that are concerned by those of another run, in which the server learns the script."""
+        places = [place for place, answer in enumerate(answers) if concerns(answer)]
+        if places:
+            taught = [("EVAL", script.text, *commands[place][2:]) for place in places]
+            for place, answer in zip(places, await self._exchange(taught), strict=True):
+                answers[place] = answer
 
     async def open_line(self, protocol: int = 2) -> Line:
         """Return a connection of its own, for what cannot share one: pushes and what they depend on.
@@ -317,9 +323,8 @@ class Line:
     @asynccontextmanager
     async def _standing(self) -> AsyncIterator[None]:
         """Use the connection unless it was cut: the driver would replace it, without its subscriptions."""
-        cut = self._link.translate(LinkDown("the connection was cut"))
         if not self._connection.is_connected:
-            raise cut
+            raise self._cut()
         try:
             async with self._link.deadline():
                 yield
@@ -327,7 +332,10 @@ class Line:
             # The driver fails if the task that reads this connection finds it cut just before this write.
             if self._connection.is_connected:
                 raise
-            raise cut from error
+            raise self._cut() from error
+
+    def _cut(self) -> CeleriacError:
+        return self._link.translate(LinkDown("the connection was cut"))
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -351,6 +359,10 @@ def _pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:
 
 def _is_passing(error: ResponseError) -> bool:
     return isinstance(error, _PASSING_ERRORS) or _PASSING.search(str(error)) is not None
+
+
+def _is_untaught(answer: Any) -> bool:
+    return isinstance(answer, NoScriptError)
 
 
 def _is_wrong_type(answer: Any) -> bool:

@@ -128,6 +128,7 @@ class RedisBackend:
         self._extended = extended
         self.expires_ms = 0 if not expires else max(1, round(expires * 1000))
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
+        self._key_prefix = self._prefix + result_key("")
         self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self.expires_ms // 1000))
         self._board = RedisBoard(self._link, self._prefix)
         self._large = LargeValues(self._link)
@@ -260,7 +261,7 @@ class RedisBackend:
 
     def key(self, task_id: str) -> str:
         """Return the key and the channel of a result."""
-        return self._prefix + result_key(task_id)
+        return self._key_prefix + task_id
 
     def _decode(self, task_id: str, raw: bytes) -> ResultRecord:
         return decode(raw, self._codecs, task_id, self._serializer)

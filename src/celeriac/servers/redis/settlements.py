@@ -8,6 +8,7 @@ of one server: a user who may use both can switch between them in a script.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -152,7 +153,6 @@ class RedisSettlements:
         self._publishing = publishing
         self._parking = parking
         self._results = results
-        self._cap = cap
         self._heads = (
             keys.unacked,
             keys.index,
@@ -164,8 +164,16 @@ class RedisSettlements:
             keys.failed,
             keys.failed_index,
         )
+        self._terms: tuple[Any, ...] = (
+            link.target.db,
+            results.database,
+            results.expires_ms,
+            *results.chords.terms(),
+            cap.most,
+            cap.seconds,
+        )
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
-            self._land_all, _BATCH, _weigh, _LINGER
+            self._land_all, _BATCH, attrgetter("weight"), _LINGER
         )
 
     def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
@@ -184,7 +192,10 @@ class RedisSettlements:
     def _ending(self, landing: Landing, later: Sequence[Later]) -> _Ending:
         receipt = landing.receipt
         assert isinstance(receipt, RedisReceipt), "this receipt is another broker's"
-        verb, task = _verb(landing, receipt)
+        verb: str | bytes = "hold"
+        task = ""
+        if not landing.held:
+            verb, task = receipt.verb(landing.buried if landing.failed is None else landing.failed)
         keys: list[str] = []
         arguments: list[Any] = [
             receipt.tag,
@@ -209,20 +220,12 @@ class RedisSettlements:
             self._link.check_name(key)
         if landing.mark is not None:
             self._link.check_name(landing.mark.key)
-        return _Ending(receipt.tag, landing, keys, arguments)
+        weight = landing.weight() + (0 if landing.buried is None else len(receipt.raw))
+        return _Ending(receipt.tag, landing, keys, arguments, weight)
 
     async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
         keys = [*self._heads]
-        kept, claim = self._results.chords.terms()
-        arguments: list[Any] = [
-            self._link.target.db,
-            self._results.database,
-            self._results.expires_ms,
-            kept,
-            claim,
-            self._cap.most,
-            self._cap.seconds,
-        ]
+        arguments = [*self._terms]
         marked = [
             (number, ending.landing.mark)
             for number, ending in enumerate(endings, 1)
@@ -236,19 +239,14 @@ class RedisSettlements:
             keys.append(mark_key(self._keys.prefix, mark.key))
             arguments += number, mark.name, mark.value
         reply = await self._link.run(_LAND, keys, arguments)
-        answers = [self._answer(ending, answer) for ending, answer in zip(endings, reply, strict=True)]
-        ended = [
-            ending.tag
-            for ending, answer in zip(endings, reply, strict=True)
-            if answer == 1 and not ending.landing.held
-        ]
+        told = list(zip(endings, reply, strict=True))
+        ended = [ending.tag for ending, answer in told if answer == 1 and not ending.landing.held]
         if ended:
             self._leases.release(ended)
-        return answers
+        return [() if answer == 1 else self._answer(ending, answer) for ending, answer in told]
 
     def _answer(self, ending: _Ending, answer: Any) -> Sequence[Standing] | BaseException:
-        if answer == 1:
-            return ()
+        """Return what is told of an ending that did not just land."""
         if answer == 0:
             return lost_delivery(ending.tag)
         if isinstance(answer, bytes):
@@ -271,22 +269,4 @@ class _Ending(msgspec.Struct, frozen=True, gc=False):
     landing: Landing
     keys: list[str]
     arguments: list[Any]
-
-
-def _verb(landing: Landing, receipt: RedisReceipt) -> tuple[str | bytes, str]:
-    """Return how the message is settled, as the script takes it, and the id of a failed task."""
-    if landing.held:
-        return "hold", ""
-    return receipt.verb(landing.buried if landing.failed is None else landing.failed)
-
-
-def _weigh(ending: _Ending) -> int:
-    landing, receipt = ending.landing, ending.landing.receipt
-    weight = 0
-    if landing.buried is not None and isinstance(receipt, RedisReceipt):
-        weight += len(receipt.raw)
-    for result in landing.results:
-        weight += len(result.payload)
-    for envelope, _ in landing.messages:
-        weight += len(envelope.body)
-    return weight
+    weight: int

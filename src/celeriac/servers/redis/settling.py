@@ -196,16 +196,13 @@ class Settler:
         return None if answer else lost_delivery(tag)
 
 
-class RedisReceipt:
+class RedisReceipt(msgspec.Struct, eq=False):
     """The right to settle one delivery; see ``celeriac.contracts.broker.Receipt``."""
 
-    __slots__ = ("_settler", "queue", "raw", "tag")
-
-    def __init__(self, settler: Settler, tag: str, queue: str, raw: bytes) -> None:
-        self._settler = settler
-        self.tag = tag
-        self.queue = queue
-        self.raw = raw
+    _settler: Settler
+    tag: str
+    queue: str
+    raw: bytes
 
     async def ack(self, *, surely: bool = False) -> None:
         await self._settler.ack(self.tag)

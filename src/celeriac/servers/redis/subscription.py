@@ -83,19 +83,11 @@ class RedisSubscription:
         self._stopped = False
         self._complained: set[bytes] = set()
         self._troubled = False
-        self._revision = 0
-        self._ahead = 0.0
+        self.revision = 0
+        self.ahead = 0.0
         self._due_in = 0.0
         self._asked_at = float("-inf")
         self._reserve = Reserve(self._fetch, self._give_back)
-
-    @property
-    def revision(self) -> int:
-        return self._revision
-
-    @property
-    def ahead(self) -> float:
-        return self._ahead
 
     @property
     def prefetch(self) -> int:
@@ -191,7 +183,7 @@ class RedisSubscription:
         """Learn what was revoked since the messages that are held were reserved."""
         now = self._clock.monotonic()
         if now > self._asked_at + _REVOKED_SINCE:
-            self._revision = read_revision(await self._link.call("GET", self._keys.revision) or b"0")
+            self.revision = read_revision(await self._link.call("GET", self._keys.revision) or b"0")
             self._asked_at = now
 
     async def _fetch(self, now: int, ahead: int) -> list[Delivery]:
@@ -211,11 +203,12 @@ class RedisSubscription:
             raise
         due_in, trouble, revision, time, *batches = reply
         self._asked_at = asked
-        self._ahead = float(time) - self._clock.now()
+        self.ahead = float(time) - self._clock.now()
         self._due_in = float(due_in) if due_in else float("inf")
-        self._revision = read_revision(revision)
+        self.revision = read_revision(revision)
         self._troubled = bool(trouble)
-        self._complain(trouble)
+        if trouble:
+            self._complain(trouble)
         deliveries: list[Delivery] = []
         kept = True
         for number, raws in zip(batches[::2], batches[1::2], strict=True):
