@@ -14,9 +14,17 @@ import msgspec
 
 from celeriac.contracts.backend import EncodedResult
 from celeriac.wire.content import PICKLE, Codecs
+from celeriac.wire.failure import read_failure
 from celeriac.wire.plain_pickle import read_plain_pickle
 from celeriac.wire.preview import counted
-from celeriac.wire.result import ResultRecord, decode_value, encode_lossy, encode_value, is_pickle
+from celeriac.wire.result import (
+    EXCEPTION_STATES,
+    ResultRecord,
+    decode_value,
+    encode_lossy,
+    encode_value,
+    is_pickle,
+)
 
 MOST_COUNTED = 10_000
 """Results that are counted to say how many there are: to count millions takes a database seconds."""
@@ -107,7 +115,8 @@ class RowCodec:
 
     def _result(self, row: Row) -> Any:
         if self._is_refused_pickle(row.result):
-            return read_plain_pickle(row.result or b"")
+            value = read_plain_pickle(row.result or b"")  # Celery 4 pickled the dictionary of a failure
+            return (read_failure(value) or value) if row.status in EXCEPTION_STATES else value
         return decode_value(row.result, row.status, self._codecs, self._serializer)
 
     def _decoded(self, raw: bytes | None) -> Any:
