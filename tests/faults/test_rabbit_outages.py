@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,13 @@ import pytest
 from celeriac import Celeriac
 from tests.faults.conftest import Record, StartWorker
 from tests.servers import RabbitServer
+from tests.servers.proxy import Proxy
 
 TASKS = 40
-AT_WORK, AT_REST = 0.02, 0.4
-"""Seconds by turns for which a slow server runs, and does not."""
+PACE = 350
+"""Bytes a second that come back over a slow line."""
+
+PUBLISH_TIMEOUT = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +46,12 @@ async def test_no_task_of_a_living_worker_runs_twice(
     assert [len(record.times("began")) for record in records] == [1] * TASKS
 
 
-@asynccontextmanager
-async def slowed(server: RabbitServer) -> AsyncIterator[None]:
-    async def slow_down() -> None:
-        try:
-            while True:
-                server.pause()
-                await asyncio.sleep(AT_REST)
-                server.resume()
-                await asyncio.sleep(AT_WORK)
-        finally:
-            server.resume()
-
-    slowing = asyncio.create_task(slow_down())
-    yield
-    slowing.cancel()
-    await asyncio.wait([slowing])
-
-
 async def test_a_slow_server_that_goes_on_answering_is_no_outage(own_rabbit: RabbitServer, queue: str):
     """The first delay of all makes 28 queues and their exchanges, which one answer's time need not suffice for."""
-    async with Celeriac("sender", own_rabbit.url(), "disabled://", publish_timeout=3.0) as app:
-        await app.send_task("note", queue=queue)
-        began = time.monotonic()
-        async with slowed(own_rabbit):
+    async with Proxy(own_rabbit.port, pace_back=PACE) as line:
+        url = f"amqp://guest:guest@127.0.0.1:{line.port}/"
+        async with Celeriac("sender", url, "disabled://", publish_timeout=PUBLISH_TIMEOUT) as app:
+            await app.send_task("note", queue=queue)
+            began = time.monotonic()
             await app.send_task("note", queue=queue, countdown=3600)
-        assert time.monotonic() - began > 3.0, "it was not slow"
+            assert time.monotonic() - began > PUBLISH_TIMEOUT, "it was not slow"

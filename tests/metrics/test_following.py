@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 from celeriac import Celeriac
+from celeriac.clock import SystemClock
 from celeriac.contracts.broker import QueueState, Survey
 from celeriac.metrics.app_metrics import AppMetrics
 from celeriac.metrics.following import WorkerFollowing
 from celeriac.metrics.queues import QueueReader
+from celeriac.servers.memory.board import MemoryBoard
 from tests.metrics.scraping import Scrape, scrape
 from tests.servers import RedisServer
 
@@ -90,6 +92,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.state = QueueState("q", 0, (), 0)
+        self.board = MemoryBoard(SystemClock())
 
     async def queues(self) -> list[str]:
         return ["q"]
@@ -131,8 +134,11 @@ async def test_rabbitmq_tells_consumers_and_each_process_what_it_has_taken(rabbi
     async with app:
         async with app.worker(concurrency=2):
             sent = [await app.send_task("wait") for _ in range(2)]
-            found = await until(metrics, lambda seen: sum(seen.found("celeriac_queue_taken")) == 2)
+            found = await until(
+                metrics, lambda seen: seen.found("celery_active_consumer_count", queue_name=queue)
+            )
             assert found.value("celery_active_consumer_count", queue_name=queue) == 1
+            found = await until(metrics, lambda seen: sum(seen.found("celeriac_queue_taken")) == 2)
             assert found.found("celeriac_leases_renewed_total") == []
             running.set()
             for one in sent:

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Self
 
 HOST = "127.0.0.1"
+LONGEST_PAUSE = 0.05
+"""Seconds between two pieces on a slow line, which so is never silent for long."""
 
 
 class Proxy:
@@ -77,8 +79,9 @@ class Proxy:
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pace: float | None = None
     ) -> None:
+        piece = 65536 if pace is None else max(1, min(65536, int(pace * LONGEST_PAUSE)))
         try:
-            while data := await source.read(65536):
+            while data := await source.read(piece):
                 await self._flowing.wait()
                 if pace is not None:
                     await asyncio.sleep(len(data) / pace)

@@ -126,5 +126,8 @@ class _Nothing:
     def settlements(self, results: object) -> None:
         """Return ``None``: without a broker no task ends."""
 
+    def check_id(self, task_id: str) -> None:
+        """Accept every id: a sender that needs no result is not stopped by the store's URL."""
+
     async def close(self) -> None:
         """Nothing is open."""

@@ -132,9 +132,9 @@ class QueueReader:
             self._names = await broker.queues()
             self._names_until = time.monotonic() + NAMES_FRESH
         names = sorted({*self._names, *self._own()})
-        found = await broker.survey(names) if isinstance(broker, Surveyed) else await _count(broker, names)
         looks = isinstance(broker, Surveyed) and broker.shows_heads
-        paused = await Pauses(broker.board.sets).load()
+        survey = broker.survey(names) if isinstance(broker, Surveyed) else _count(broker, names)
+        found, paused = await asyncio.gather(survey, Pauses(broker.board.sets).load())
         counted = [self._seen_of(state) if looks else self._counted(state) for state in found.queues]
         numbers = [msgspec.structs.replace(one, paused=one.queue in paused) for one in counted]
         self._seen = {queue: seen for queue, seen in self._seen.items() if queue in names}
