@@ -55,6 +55,28 @@ class TestRights:
             with pytest.raises(BackendError, match=r"INSERT on celery_taskmeta; UPDATE on celeriac_chord"):
                 await connections.backend.examine()
 
+    @pytest.mark.parametrize("more", [True, False], ids=["all", "required"])
+    async def test_a_role_that_has_these_rights_works(
+        self, postgres_server: PostgresServer, postgres_schema: str, url: str, revoke: Revoke, more: bool
+    ):
+        revoke(f"ALL ON ALL TABLES IN SCHEMA {postgres_schema}")
+        revoke(f"ALL ON ALL SEQUENCES IN SCHEMA {postgres_schema}")
+        with postgres_server.client(postgres_schema) as client:
+            for rights in (QUEUES, RESULTS, *[optional for optional, _ in WITHOUT if more]):
+                for name, wanted in rights.items():
+                    client.execute(f"GRANT {wanted} ON {'SEQUENCE ' * (wanted == 'USAGE')}{name} TO guest")
+            client.execute("GRANT SELECT ON celeriac_schema TO guest")
+        async with Celeriac("shop", url, url) as app:
+            app.register("add", lambda a, b: a + b)
+            connections = app.connections()
+            findings = await connections.broker.examine(["celery"])
+            assert bool(findings) is not more
+            async with app.worker(concurrency=1):
+                assert await (await app.tasks["add"].send(40, 2)).wait(timeout=30) == 42
+                assert await (await app.tasks["add"].send(1, 2)).wait(timeout=30) == 3
+        with postgres_server.client(postgres_schema) as client:
+            assert client.execute("SELECT count(*) FROM celeriac_waiting").fetchone() == (0,)
+
     async def test_every_table_is_asked_about(
         self, postgres_server: PostgresServer, postgres_schema: str, tables: None
     ):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 
 from celeriac.clock import Clock
-from celeriac.errors import BrokerError
+from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.link import PostgresLink
 
@@ -78,6 +78,7 @@ class Housekeeping:
         self._next_sweep = 0.0
         self._next_vacuum = 0.0
         self._may_vacuum = True
+        self._may_sweep = True
         self._running: asyncio.Task[None] | None = None
 
     def settled(self, count: int) -> None:
@@ -92,12 +93,24 @@ class Housekeeping:
             self._running = asyncio.create_task(self._vacuum(), name="celeriac-postgres-vacuum")
 
     async def sweeps(self) -> bool:
-        """Sweep, if it is time and no other process does; return whether it did."""
+        """Sweep, if it is time and no other process does; return whether this process is the one that sweeps.
+
+        A role that may not sweep is one, too: what other sweeping there is must be done by somebody.
+        """
         now = self._clock.monotonic()
         if now < self._next_sweep:
             return False
         self._next_sweep = now + _BETWEEN_SWEEPS
-        return bool(await self._link.value(_SWEEP, "sweep", _BETWEEN_SWEEPS))
+        if not self._may_sweep:
+            return True
+        try:
+            return bool(await self._link.value(_SWEEP, "sweep", _BETWEEN_SWEEPS))
+        except BrokerUnavailable:
+            raise
+        except BrokerError as error:  # a worker needs no right to this
+            self._may_sweep = False
+            _log.info("this role may not delete rows that are over, which is left to others: %s", error)
+            return True
 
     async def rebuild_index(self, larger_than: int = _LARGE) -> bool:
         """Rebuild the index of what waits, at most once a day, if it is mostly empty; return whether that was done.

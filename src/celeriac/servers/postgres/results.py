@@ -63,7 +63,7 @@ _MOST_TOLD = 10_000
 """The most tasks with news that are kept by id until the next look: any client of the database may notify."""
 
 _COUNT = f"SELECT count(*) FROM (SELECT 1 FROM celery_taskmeta LIMIT {MOST_COUNTED + 1}) AS kept"
-_LAST_ID = "SELECT last_value FROM task_id_sequence"
+_LAST_ID = "SELECT coalesce(pg_sequence_last_value('task_id_sequence'::regclass), 0)"
 _ID_TYPE = """
     SELECT format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = 'celery_taskmeta'::regclass AND attname = 'id'"""

@@ -21,7 +21,7 @@ QUEUES: Rights = {
     "celeriac_message": _ALL,
     "celeriac_owner_number": "USAGE",
     "celeriac_owner": _ALL,
-    "celeriac_sleeper": "SELECT, INSERT, UPDATE",
+    "celeriac_sleeper": _ALL,
     "celeriac_dead": "INSERT",
     "celeriac_failed": "SELECT, INSERT, DELETE",
     "celeriac_once": _ALL,
@@ -33,7 +33,7 @@ QUEUES: Rights = {
 RESULTS: Rights = {
     "celery_taskmeta": _ALL,
     "task_id_sequence": "USAGE",
-    "celeriac_waiting": "SELECT, INSERT, UPDATE",
+    "celeriac_waiting": _ALL,
     "celeriac_chord": _ALL,
     "celeriac_chord_part": "SELECT, INSERT, DELETE",
 }
