@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from celeriac import ArgumentError, Call, Celeriac, ConfigError, Context, Retry, Task, current_context
-from celeriac.client.outbox import new_id
 from celeriac.context import CURRENT
 from celeriac.errors import EncodeError
+from celeriac.servers.ids import new_id
 from celeriac.wire.task import TaskMessage
 
 

@@ -12,7 +12,7 @@ import msgspec
 from celeriac.canvas.budget import Budget
 from celeriac.canvas.freeze import freeze
 from celeriac.canvas.launch import FollowUp, Launch, Origin
-from celeriac.canvas.nodes import Node, checked, has_chord
+from celeriac.canvas.nodes import Node, checked, has_chord, leaves
 from celeriac.canvas.trail import trail
 from celeriac.client.connections import Connections, ConnectionTable, RunBlocking
 from celeriac.client.handles import handle_of
@@ -20,11 +20,12 @@ from celeriac.client.result import Result
 from celeriac.client.result_store import ResultStore
 from celeriac.client.revoking import revoke
 from celeriac.context import CURRENT
-from celeriac.contracts.backend import SelectiveBackend
+from celeriac.contracts.backend import Backend, SelectiveBackend
 from celeriac.contracts.transactions import Statement
 from celeriac.errors import ArgumentError, ConfigError
 from celeriac.routing import NO_OPTIONS, Link, Routes, SendOptions
 from celeriac.servers.caller_connection import Caller
+from celeriac.servers.ids import new_id
 from celeriac.settings import Settings
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.result import ResultRecord
@@ -147,7 +148,7 @@ class Outbox:
         """
         frozen = freeze(checked(node), new_id)
         connections = self._connections.current()
-        launch = await launched(frozen, connections, self._origin)
+        launch = await self._launched(frozen, connections)
         if caller is not None:
             await caller.execute(await self._workflow_statements(launch, connections))
             return self._sent_workflow(frozen, launch)
@@ -205,8 +206,13 @@ class Outbox:
 
     async def _planned_workflow(self, frozen: Node[Any]) -> tuple[Launch, Sequence[Statement]]:
         connections = self._connections.current()
-        launch = await launched(frozen, connections, self._origin)
+        launch = await self._launched(frozen, connections)
         return launch, await self._workflow_statements(launch, connections)
+
+    async def _launched(self, frozen: Node[Any], connections: Connections) -> Launch:
+        """Return the first messages of a frozen workflow. Raises ``EncodeError`` and ``ConfigError``."""
+        _check_ids(frozen, connections.backend, ignored=self.settings.ignore_result)
+        return await launched(frozen, connections, self._origin)
 
     async def _workflow_statements(self, launch: Launch, connections: Connections) -> Sequence[Statement]:
         prepared = connections.publisher.prepare_workflow(launch.follow_ups, self._defaults)
@@ -276,6 +282,18 @@ class Outbox:
         return Result(message.id, self._results, task=message.task, convert=call.convert, ignored=ignored)
 
 
+def _check_ids(node: Node[Any], backend: Backend, *, ignored: bool) -> None:
+    """Raise ``EncodeError`` for an id in a workflow under which the result that is wanted cannot be kept.
+
+    :param ignored: whether results are dropped of tasks that do not say it.
+    """
+    if isinstance(backend, SelectiveBackend):
+        for leaf in leaves(node):
+            ignores = leaf.options.get("ignore_result")
+            if leaf.id is not None and not (ignored if ignores is None else ignores):
+                backend.check_id(leaf.id)
+
+
 async def _address(connections: Connections) -> str | None:
     """Return the address for results, if the backend sends results as messages; else ``None``."""
     replies = connections.backend.replies
@@ -321,13 +339,6 @@ async def statements(
 
 
 HOST = socket.gethostname()
-VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-
-
-def new_id() -> str:
-    """Return a random UUID (RFC 9562, version 4) as text, in half the time that ``uuid.uuid4`` takes."""
-    digits = os.urandom(16).hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 def _signatures(given: Link | Sequence[Link] | None) -> Sequence[dict[str, Any]]:

@@ -6,7 +6,7 @@ overwritten by another state; driver errors are translated into ``BackendUnavail
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -191,6 +191,22 @@ class SelectiveBackend(Protocol):
     def check_id(self, task_id: str) -> None:
         """Raise ``EncodeError`` for an id under which no result can be kept."""
         ...
+
+
+def keeper(backend: Backend) -> Callable[[str], bool]:
+    """Return a function that tells whether a result can be kept under the id of a task."""
+    if not isinstance(backend, SelectiveBackend):
+        return lambda task_id: True
+    check_id = backend.check_id
+
+    def keeps(task_id: str) -> bool:
+        try:
+            check_id(task_id)
+        except EncodeError:
+            return False
+        return True
+
+    return keeps
 
 
 def check_text(task_id: str) -> None:

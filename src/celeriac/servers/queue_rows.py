@@ -6,7 +6,6 @@ exchanges, so a message goes to the queue of its route, or to the queue that its
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -16,6 +15,7 @@ from celeriac.contracts.board import Mark
 from celeriac.contracts.set_aside import Failed
 from celeriac.errors import DeliveryLost, EncodeError
 from celeriac.servers.coalesce import by_size
+from celeriac.servers.ids import new_id
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.frame import mark_redelivered, pack, unpack
 from celeriac.wire.names import HIGHEST_PRIORITY, is_text
@@ -100,7 +100,7 @@ def new_message(envelope: Envelope, route: Route) -> NewMessage:
     queue = route.queue or route.routing_key
     if not is_text(queue):
         raise EncodeError(f"queue {queue!r} is no text that can be stored; give the queue another name")
-    tag = envelope.delivery_tag or str(uuid.uuid4())
+    tag = envelope.delivery_tag or new_id()
     priority = min(max(envelope.priority, 0), HIGHEST_PRIORITY)
     frame = pack(envelope, delivery_tag=tag, route=route)
     return NewMessage(queue, priority, frame, route.due)

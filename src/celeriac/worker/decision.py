@@ -150,6 +150,7 @@ class Terms(msgspec.Struct, frozen=True):
     :param keep_failed: whether it goes to the failed list otherwise.
     :param put_off: counts a rejection of the message with this id; returns the seconds until it is queued again.
     :param gone: whether the message was acknowledged before the run, so that only a new message can repeat it.
+    :param keeps: tells whether a result can be kept under the id of a later step, which its sender chose.
     """
 
     retry: Retry | None
@@ -169,3 +170,4 @@ class Terms(msgspec.Struct, frozen=True):
     bury: bool = False
     keep_failed: bool = False
     put_off: Callable[[str], float] = lambda message_id: 0.0
+    keeps: Callable[[str], bool] = lambda task_id: True

@@ -11,7 +11,7 @@ from celeriac.canvas.nodes import Signature
 from celeriac.client.conduct import USUAL, Conduct
 from celeriac.client.task import AS_JSON
 from celeriac.context import Context
-from celeriac.contracts.backend import Backend, SelectiveBackend
+from celeriac.contracts.backend import Backend, SelectiveBackend, keeper
 from celeriac.errors import EncodeError, TimeLimitExceeded, WorkerLost
 from celeriac.retry import Retry
 from celeriac.settings import Settings
@@ -47,6 +47,7 @@ class Judge:
         self._tasks = tasks
         self._encode = backend.encode
         self._check_id = backend.check_id if isinstance(backend, SelectiveBackend) else None
+        self._keeps = keeper(backend)
         self._encode_part = backend.chords.encode if backend.chords else None
         self._inline = inline
         self._now = now
@@ -145,6 +146,7 @@ class Judge:
             task is not None and task.conduct.bury_failed,
             self._settings.keep_failed > 0,
             self._put_off,
+            self._keeps,
         )
 
     def _keeps_result(self, message: TaskMessage, task: Runnable | None, *, failed: bool) -> bool:

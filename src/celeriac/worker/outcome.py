@@ -214,6 +214,7 @@ def _lost_with(
             )
         )
         for step in lost
+        if terms.keeps(step.task_id)
     ]
     return records, _encoded(_parts_lost_with(message, lost, state, failure), terms)
 

@@ -24,7 +24,7 @@ from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, b
 from celeriac.canvas.budget import LIGHT, Budget, is_light
 from celeriac.canvas.launch import FollowUp
 from celeriac.client.publisher import Publisher
-from celeriac.contracts.backend import Backend, ChordStore, Claim, EncodedPart, Standing
+from celeriac.contracts.backend import Backend, ChordStore, Claim, EncodedPart, Standing, keeper
 from celeriac.errors import (
     BackendError,
     CeleriacError,
@@ -72,6 +72,7 @@ class Workflows:
     ) -> None:
         self.copies = _copies(backend) if publisher.broker.may_repeat else None
         self._backend = backend
+        self._keeps = keeper(backend)
         self._publisher = publisher
         self._insist = insist
         self._errbacks = errbacks
@@ -249,8 +250,9 @@ class Workflows:
         failure = describe(error) if len(messages) == 1 else cause
         errbacks = {message.id: after_failure(message, self._errbacks.is_inline) for message in messages}
         for casualty in lost:
-            sent = errbacks.get(casualty.task_id, NOTHING)
-            await self._store_failure(casualty.task_id, failure, sent.children)
+            if self._keeps(casualty.task_id):
+                sent = errbacks.get(casualty.task_id, NOTHING)
+                await self._store_failure(casualty.task_id, failure, sent.children)
         for message in messages:
             await self._send_errbacks(errbacks[message.id], f"{message.id}.errbacks")
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))

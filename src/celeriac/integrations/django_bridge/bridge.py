@@ -12,13 +12,13 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from celeriac.client.app import App
-from celeriac.client.outbox import new_id
 from celeriac.integrations.django_bridge.carrier import Carrier
 from celeriac.integrations.django_bridge.celerys import CeleryCarrier
 from celeriac.integrations.django_bridge.facts import Facts, Outcome, Stored
 from celeriac.integrations.django_bridge.framework import Framework
 from celeriac.integrations.django_bridge.own import OwnCarrier
 from celeriac.integrations.django_bridge.running import Call, Run, put, result_of, task_at
+from celeriac.servers.ids import new_id
 from celeriac.wire.result import FAILURE, PENDING, RETRY, REVOKED, SUCCESS
 
 

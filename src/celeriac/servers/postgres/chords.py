@@ -18,6 +18,7 @@ from celeriac.servers.chord_parts import read_part
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.postgres.connections import Connection
+from celeriac.servers.postgres.keys import storable_key
 from celeriac.servers.postgres.link import PostgresLink
 from celeriac.wire.content import Codecs
 from celeriac.wire.result import encode_part, take_long
@@ -86,34 +87,37 @@ class PostgresChords:
 
     async def open(self, openings: Sequence[Opening]) -> None:
         if openings:
-            sizes = {opening.chord_id: opening.size for opening in openings}
+            sizes = {storable_key(opening.chord_id): opening.size for opening in openings}
             await self._link.fetch(_OPEN, list(sizes), list(sizes.values()))
             await self._link.fetch(_DROP_OLD, self._kept, _DONE)
 
     async def extend(self, chord_id: str, task_ids: Sequence[str]) -> None:
-        await self._link.fetch(_JOIN, chord_id, sorted(set(task_ids)))
+        await self._link.fetch(_JOIN, storable_key(chord_id), sorted({storable_key(id) for id in task_ids}))
 
     async def count(self, encoded: EncodedPart) -> Standing:
         return await self._count(encoded)
 
     async def collect(self, claim: Claim) -> list[Any]:
-        rows = [row["part"] or b"" for row in await self._link.fetch(_PARTS, claim.chord_id)]
+        found = await self._link.fetch(_PARTS, storable_key(claim.chord_id))
+        rows = [row["part"] or b"" for row in found]
         if take_long(rows, self._codecs):
             return await in_thread(lambda: [read_part(raw, self._codecs, self._serializer) for raw in rows])
         return [read_part(raw, self._codecs, self._serializer) for raw in rows]
 
     async def renew(self, claim: Claim) -> bool:
+        chord_id = storable_key(claim.chord_id)
+
         async def renew(connection: Connection) -> bool:
-            known = await connection.fetchrow(_FIND, claim.chord_id)
+            known = await connection.fetchrow(_FIND, chord_id)
             if known is None or (known["token"] != claim.token and (known["left"] or 0.0) > 0):
                 return False
-            await connection.execute(_CLAIMED, claim.chord_id, claim.token, _CLAIM)
+            await connection.execute(_CLAIMED, chord_id, claim.token, _CLAIM)
             return True
 
         return await self._link.transact(renew)
 
     async def finish(self, claim: Claim) -> None:
-        await self._link.fetch(_FINISH, claim.chord_id, claim.token)
+        await self._link.fetch(_FINISH, storable_key(claim.chord_id), claim.token)
 
     async def drain(self) -> None:
         """Return when all parts that were handed in are counted."""
@@ -125,24 +129,25 @@ class PostgresChords:
 
 async def count_in(connection: Connection, batch: Sequence[EncodedPart]) -> list[Standing]:
     """Count parts within the transaction of the caller."""
-    await connection.fetch(_LOCK, sorted({encoded.part.chord_id for encoded in batch}))
+    await connection.fetch(_LOCK, sorted({storable_key(encoded.part.chord_id) for encoded in batch}))
     return [await _count_one(connection, encoded) for encoded in batch]
 
 
 async def _count_one(connection: Connection, encoded: EncodedPart) -> Standing:
     part = encoded.part
-    known = await connection.fetchrow(_FIND, part.chord_id)
+    chord_id, task_id = storable_key(part.chord_id), storable_key(part.task_id)
+    known = await connection.fetchrow(_FIND, chord_id)
     if known is None:
         return Standing()
     ended = known["ended"]
     place = _LAST if part.index is None else part.index
-    if await connection.fetchval(_PUT, part.chord_id, part.task_id, place, False, encoded.payload):
+    if await connection.fetchval(_PUT, chord_id, task_id, place, False, encoded.payload):
         ended += 1
-        await connection.execute(_ENDED, part.chord_id)
+        await connection.execute(_ENDED, chord_id)
     if ended != known["size"] + known["joined"]:
         return Standing()
     held_for = known["left"] or 0.0
     if known["token"] not in (None, encoded.token) and held_for > 0:
         return Standing(held_for=held_for)
-    await connection.execute(_CLAIMED, part.chord_id, encoded.token, _CLAIM)
+    await connection.execute(_CLAIMED, chord_id, encoded.token, _CLAIM)
     return Standing(claim=Claim(part.chord_id, encoded.token))

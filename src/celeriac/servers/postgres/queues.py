@@ -25,6 +25,7 @@ from celeriac.servers.postgres import rights
 from celeriac.servers.postgres.board import REVISION, advance_slots, take_down
 from celeriac.servers.postgres.connections import Connection, Connections
 from celeriac.servers.postgres.housekeeping import Housekeeping
+from celeriac.servers.postgres.keys import storable_key
 from celeriac.servers.postgres.link import PostgresLink
 from celeriac.servers.postgres.owners import Owners
 from celeriac.servers.postgres.sleeping import FALL_ASLEEP, channel_of, channels_of
@@ -167,6 +168,7 @@ class Queues:
     async def _add_once(self, additions: Sequence[Addition]) -> list[bool]:
         """Add what is not done under its key yet; return of each whether it was added."""
         self.connections.join(self)
+        additions = [(storable_key(key), messages) for key, messages in additions]
         queues = {message.queue for _, messages in additions for message in messages}
 
         async def whole(connection: Connection) -> set[str]:
@@ -208,7 +210,7 @@ class Queues:
         return new
 
     async def _forget_once(self, keys: Sequence[str]) -> list[None]:
-        await self.link.fetch(sql.FORGET_ONCE, list(set(keys)), float(ONCE_SETTLED))
+        await self.link.fetch(sql.FORGET_ONCE, list({storable_key(key) for key in keys}), float(ONCE_SETTLED))
         return [None] * len(keys)
 
     # --- taking

@@ -134,7 +134,8 @@ def check_id(task_id: str) -> None:
 
 def storable_ids(task_ids: Collection[str]) -> list[str]:
     """Return the ids that may be in the table, each once."""
-    return sorted({task_id for task_id in task_ids if is_text(task_id) and "\0" not in task_id})
+    kept = (task_id for task_id in task_ids if len(task_id) <= _SHORT and "\0" not in task_id)
+    return sorted({task_id for task_id in kept if is_text(task_id)})
 
 
 def read_row(found: Any) -> Row:

@@ -13,6 +13,7 @@ from typing import Any
 from celeriac.canvas.launch import Opening
 from celeriac.contracts.transactions import Statement
 from celeriac.servers.postgres.board import NOW
+from celeriac.servers.postgres.keys import storable_key
 from celeriac.servers.postgres.outgoing import new_messages
 from celeriac.servers.postgres.queues import Queues
 from celeriac.servers.postgres.sleeping import channels_of
@@ -46,7 +47,9 @@ class PostgresTransactions:
         statements: list[Statement] = []
         if openings:
             rows = ", ".join([f"({{}}, {{}}, {NOW})"] * len(openings))
-            sizes: list[Any] = [value for opening in openings for value in (opening.chord_id, opening.size)]
+            sizes: list[Any] = [
+                value for opening in openings for value in (storable_key(opening.chord_id), opening.size)
+            ]
             statements.append(Statement(_OPEN.format(schema=schema, rows=rows), sizes))
         for batch in split_by_size(new):
             for start in range(0, len(batch), _ROWS):
