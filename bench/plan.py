@@ -32,6 +32,7 @@ class Sizes:
     postgres_send: int
     postgres_celery: int
     postgres_parked: int
+    postgres_late: int
     consume_rabbit: int
     consume_rabbit_celery: int
     send_rabbit: int
@@ -60,6 +61,7 @@ FULL = Sizes(
     postgres_send=2_000,
     postgres_celery=1_500,
     postgres_parked=1_000_000,
+    postgres_late=200_000,
     consume_rabbit=30_000,
     consume_rabbit_celery=4_000,
     send_rabbit=10_000,
@@ -87,6 +89,7 @@ QUICK = Sizes(
     postgres_send=500,
     postgres_celery=600,
     postgres_parked=200_000,
+    postgres_late=50_000,
     consume_rabbit=20_000,
     consume_rabbit_celery=3_000,
     send_rabbit=10_000,

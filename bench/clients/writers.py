@@ -23,7 +23,7 @@ ROW = (["writers"], [0], [None], [FRAME])
 
 async def main(how: str, seconds: float) -> None:
     """Tell how many messages a second were published."""
-    statement, values = (ADD, (*ROW, [])) if how == "wake" else (PLAIN, ROW)
+    statement, values = (ADD, (*ROW, [], ["writers"], [None])) if how == "wake" else (PLAIN, ROW)
     until = 0.0
 
     async def write(connection: asyncpg.Connection) -> int:

@@ -45,6 +45,7 @@ def measure(plan: Plan) -> list[Row]:
             *_round_trips(plan, server),
             *_writing(plan, server),
             *_parked(plan, server),
+            *_late(plan, server),
             *_idling(plan, server),
         ]
 
@@ -245,6 +246,19 @@ def _parked(plan: Plan, server: PostgresServer) -> list[Row]:
         Row(f"{beside}: send and get, p99", "ms", worst, goal=at_most(20), less_is_better=True),
         Row(f"{beside}: memory more", "MB", [more], goal=at_most(10), less_is_better=True),
     ]
+
+
+def _late(plan: Plan, server: PostgresServer) -> list[Row]:
+    """Takes from a table that was empty when the worker looked before."""
+    count = plan.sizes.postgres_late
+
+    def slowest() -> float:
+        with ground(server) as place:
+            return 1000 * max(told("takes", count, env=place.env)["seconds"])
+
+    runs = plan.in_turns("postgres, late", {"celeriac": slowest})["celeriac"]
+    name = f"PostgreSQL: slowest take after {count:,} came to an empty queue"
+    return [Row(name, "ms", runs, goal=at_most(20), less_is_better=True)]
 
 
 def _idling(plan: Plan, server: PostgresServer) -> list[Row]:

@@ -9,6 +9,7 @@ counts is the server's.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from math import inf
 from typing import Any
 
 from celeriac.contracts.board import REVOKED
@@ -39,14 +40,20 @@ _EXPIRED = f"(expires < {NOW} OR expires > {NOW} + {LONGEST})"
 
 _LATER = f"CASE WHEN due_at > {NOW} THEN due_at END"
 
-# Sleeping subscriptions look for parked messages before long, so these wake none.
+# Sleeping subscriptions look for parked messages before long, so these wake none. The queues to wake are given once
+# each, so that the arrays of many messages are not read a second time for that.
 ADD = f"""
     WITH added AS (
         INSERT INTO celeriac_message (queue, priority, due_at, frame)
         SELECT queue, priority, {_LATER}, frame FROM {_GIVEN}),
     known AS (
         INSERT INTO celeriac_queue (name) SELECT unnest($5::text[]) ON CONFLICT DO NOTHING)
-    {WAKE.format(queues=f"(SELECT queue FROM {_GIVEN} WHERE due_at IS NULL OR due_at < {NOW} + {SOON})")}"""
+    {
+    WAKE.format(
+        queues=f'''(SELECT queue FROM unnest($6::text[], $7::float8[]) AS given (queue, due_at)
+                    WHERE due_at IS NULL OR due_at < {NOW} + {SOON})'''
+    )
+}"""
 
 DECLARE = "INSERT INTO celeriac_queue (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 QUEUES = "SELECT name FROM celeriac_queue UNION SELECT DISTINCT queue FROM celeriac_message"
@@ -242,14 +249,29 @@ def check_queue(queue: str, refused: type[CeleriacError]) -> None:
 
 
 def columns_of(messages: Sequence[NewMessage], unknown: Collection[str]) -> list[list[Any]]:
-    """Return the arrays of ``ADD``."""
+    """Return the arrays of ``ADD``: of the messages, the queues to make known, and the queues to wake."""
     return [
         [message.queue for message in messages],
         [message.priority for message in messages],
         [message.due for message in messages],
         [message.frame for message in messages],
         sorted(unknown),
+        *_first_due(messages),
     ]
+
+
+WITH_QUEUES = 5
+"""How many of these arrays have the messages and the queues to make known."""
+
+
+def _first_due(messages: Sequence[NewMessage]) -> list[list[Any]]:
+    """Return the queues, and when the first message of each is due, ``None`` where that is now."""
+    first: dict[str, float | None] = {}
+    for message in messages:
+        before = first.get(message.queue, inf)
+        if before is not None:
+            first[message.queue] = None if message.due is None else min(before, message.due)
+    return [list(first), list(first.values())]
 
 
 def held_columns(settlements: Sequence[Settlement], cap: Cap) -> list[Any]:

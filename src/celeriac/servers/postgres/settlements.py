@@ -125,8 +125,8 @@ class PostgresSettlements:
         statement = _LAND
         if follow_ups or failed:
             statement = _LAND_AND_FOLLOW
-            *columns, known = sql.columns_of([one for _, one in follow_ups], self._queues.unknown(queues))
-            values += [[id for id, _ in follow_ups], *columns, known]
+            columns = sql.columns_of([one for _, one in follow_ups], self._queues.unknown(queues))
+            values += [[id for id, _ in follow_ups], *columns[: sql.WITH_QUEUES]]
         if failed:
             statement = _LAND_FAILED
             cap = self._queues.cap
