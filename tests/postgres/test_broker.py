@@ -47,6 +47,11 @@ async def publish_many(broker: PostgresBroker, queue: str, numbers: range) -> No
     await broker.publish_many([(numbered(number), Route(queue, queue=queue)) for number in numbers])
 
 
+def executed(server: PostgresServer) -> list[str]:
+    """The statements that the server has logged so far, each by its first line."""
+    return [line for line in server.process.lines if "LOG:  execute" in line or "LOG:  statement:" in line]
+
+
 def end_connections(server: PostgresServer, of: str = "celeriac%") -> None:
     with server.client() as connection:
         connection.execute(
@@ -167,13 +172,15 @@ class TestLoad:
                     " FROM generate_series(1, 50000)",
                     (queue,),
                 )
-                slowest = 0.0
+                seconds: list[float] = []
                 for _ in range(10):
                     begun = time.perf_counter()
                     taken, _ = await broker._queues.take(places, 100, 100)
                     assert len(taken.messages) == 200
-                    slowest = max(slowest, time.perf_counter() - begun)
-        assert slowest < 5.0
+                    seconds.append(time.perf_counter() - begun)
+        # A kept plan needs a tenth of a second for each, the usual form many; `make bench` measures to 20 ms.
+        assert sorted(seconds)[len(seconds) // 2] < 0.06, seconds
+        assert max(seconds) < 5.0, seconds
 
     async def test_dead_rows_that_cannot_be_vacuumed_are_not_walked_over_again_and_again(
         self, broker, postgres_server, postgres_schema, queue
@@ -272,27 +279,24 @@ class TestLoad:
         assert after < before / 2
         assert not await housekeeping.rebuild_index(larger_than=0)
 
-    async def test_an_idle_worker_asks_little(self, broker, postgres_server, queue):
-        async with broker.subscribe([queue]) as subscription:
-            waiting = asyncio.create_task(subscription.take(1))
-            await asyncio.sleep(1.5)
-            statements = 0
-            session = broker.connections.session
-
-            def counted(*parts: str, **options: bool) -> object:
-                nonlocal statements
-                statements += 1
-                return session(*parts, **options)
-
-            broker.connections.session = counted
-            await asyncio.sleep(4)
-            with postgres_server.client() as connection:
-                (connections,) = connection.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'celeriac test'"
-                ).fetchone()
-            await subscription.stop()
-            assert await waiting == []
-        assert statements <= 4
+    async def test_an_idle_worker_asks_little(self, queue):
+        """Every statement that the server executed is counted, whichever connection it came on."""
+        with PostgresServer(settings=["log_statement=all"]) as server:
+            broker = PostgresBroker(Connections(parse_postgres_url(server.url()), "test", 20.0))
+            async with broker.subscribe([queue]) as subscription:
+                waiting = asyncio.create_task(subscription.take(1))
+                await asyncio.sleep(1.5)
+                before = len(executed(server))
+                await asyncio.sleep(4)
+                statements = executed(server)[before:]
+                with server.client() as connection:
+                    (connections,) = connection.execute(
+                        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'celeriac test'"
+                    ).fetchone()
+                await subscription.stop()
+                assert await waiting == []
+            await broker.close()
+        assert 1 <= len(statements) <= 4, statements
         assert connections <= 3
 
 

@@ -1,6 +1,9 @@
-"""Results in PostgreSQL, in tables that Celery 4.4 made: its results are pickles there, and it goes on beside us."""
+"""Results in tables that Celery 4.4 made: what it writes there are pickles, and it goes on beside us."""
 
-from collections.abc import AsyncIterator, Iterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,48 +18,77 @@ from tests.interop.errors import OutOfStock
 from tests.servers import PostgresServer
 
 
-@pytest.fixture(scope="module")
-def schema(postgres_server: PostgresServer) -> Iterator[str]:
-    """The name of an empty schema."""
+@dataclass(frozen=True)
+class Database:
+    """An empty database.
+
+    :param theirs: its URL as Celery has it.
+    :param ours: its URL.
+    :param columns: returns the names of the columns of `celery_taskmeta`.
+    """
+
+    theirs: str
+    ours: str
+    columns: Callable[[], set[str]]
+
+
+@pytest.fixture(scope="module", params=["postgres", "sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if request.param == "sqlite":
+        yield _file(tmp_path_factory.mktemp("old") / "results.db")
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
     schema = f"old_{uuid4().hex}"
-    with postgres_server.client() as connection:
+    with server.client() as connection:
         connection.execute(f"CREATE SCHEMA {schema}")
-        yield schema
+        yield _schema(server, schema)
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
 
 
-@pytest.fixture(scope="module")
-def theirs(postgres_server: PostgresServer, schema: str) -> str:
-    """The result backend as Celery names it."""
-    return postgres_server.url(scheme="db+postgresql") + f"?options=-csearch_path%3D{schema}"
+def _file(path: Path) -> Database:
+    def columns() -> set[str]:
+        with closing(sqlite3.connect(path)) as connection:
+            rows = connection.execute("SELECT name FROM pragma_table_info('celery_taskmeta')")
+            return {name for (name,) in rows}
+
+    return Database(f"db+sqlite:///{path}", f"sqlite:///{path}", columns)
+
+
+def _schema(server: PostgresServer, schema: str) -> Database:
+    def columns() -> set[str]:
+        query = (
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        )
+        with server.client() as connection:
+            return {name for (name,) in connection.execute(query, (schema, "celery_taskmeta"))}
+
+    theirs = server.url(scheme="db+postgresql") + f"?options=-csearch_path%3D{schema}"
+    return Database(theirs, server.url(schema), columns)
 
 
 @pytest.fixture(scope="module")
-def worker_of_celery(interop_url: str, old_python: Path, theirs: str) -> Iterator[CeleryWorker]:
-    with old_worker(old_python, interop_url, theirs) as worker:
+def worker_of_celery(interop_url: str, old_python: Path, database: Database) -> Iterator[CeleryWorker]:
+    with old_worker(old_python, interop_url, database.theirs) as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
-def client_of_celery(interop_url: str, old_python: Path, theirs: str) -> Iterator[OldCeleryClient]:
-    client = OldCeleryClient(old_python, interop_url, theirs)
+def client_of_celery(interop_url: str, old_python: Path, database: Database) -> Iterator[OldCeleryClient]:
+    client = OldCeleryClient(old_python, interop_url, database.theirs)
     yield client
     client.close()
 
 
 @pytest.fixture
-async def client(
-    interop_url: str, postgres_server: PostgresServer, schema: str
-) -> AsyncIterator[CeleriacClient]:
-    client = CeleriacClient(interop_url, postgres_server.url(schema))
+async def client(interop_url: str, database: Database) -> AsyncIterator[CeleriacClient]:
+    client = CeleriacClient(interop_url, database.ours)
     yield client
     await client.close()
 
 
 async def test_its_tables_are_used_and_it_goes_on_using_them(
     interop_url: str,
-    postgres_server: PostgresServer,
-    schema: str,
+    database: Database,
     worker_of_celery: CeleryWorker,
     client_of_celery: OldCeleryClient,
     client: CeleriacClient,
@@ -67,15 +99,11 @@ async def test_its_tables_are_used_and_it_goes_on_using_them(
     assert await early.state() == "PENDING"
     by_celery = await client_of_celery.send("interop.add", [2, 3], queue=worker_of_celery.queue)
     assert await by_celery.value() == 5
-    with postgres_server.client(schema) as connection:
-        columns = connection.execute(
-            "SELECT count(*) FROM information_schema.columns WHERE table_schema = %s AND column_name = 'children'",
-            (schema,),
-        )
-        assert columns.fetchone() == (0,), "it is an old table"
+    assert "result" in database.columns()
+    assert "children" not in database.columns(), "it is an old table"
 
     # Whoever ran a task, our client has its result.
-    app = make_app(interop_url, postgres_server.url(schema))
+    app = make_app(interop_url, database.ours)
     async with app, app.worker(queues=[queue], concurrency=1):
         assert await app.result(by_celery.id).wait(timeout=30) == 5
         for place in (queue, worker_of_celery.queue):
