@@ -28,7 +28,7 @@ def test_values_and_the_request(client: Any, worker: Shop):
     assert value(client.add.delay(1, 2)) == 3
     assert value(client.app.tasks["tests.celery_app.shop.multiply"].delay(3, 4)) == 12
     assert value(client.counted.delay(1)) == 2
-    sent = client.request.apply_async(kwargs={}, headers={"color": "red"}, task_id="as-given")
+    sent = client.request.apply_async(kwargs={}, headers={"color": "red"}, task_id="as-given", app_id="till")
     seen = value(sent)
     assert (seen["id"], seen["root_id"], seen["retries"]) == ("as-given", "as-given", 0)
     assert seen["headers"] == {"color": "red"}
@@ -37,7 +37,7 @@ def test_values_and_the_request(client: Any, worker: Shop):
     assert seen["delivery_info"]["redelivered"] is False
     properties = seen["properties"]
     assert (properties["correlation_id"], properties["reply_to"]) == ("as-given", client.app.thread_oid)
-    assert (properties["priority"], properties["delivery_mode"]) == (0, 2)
+    assert (properties["priority"], properties["delivery_mode"], properties["app_id"]) == (0, 2, "till")
     assert properties["delivery_info"]["routing_key"] == client.app.conf.task_default_queue
     inside = client.applied_inside.delay()
     assert value(inside) == [3, 7, inside.id]

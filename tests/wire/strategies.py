@@ -78,6 +78,7 @@ messages = st.builds(
     headers=st.dictionaries(names.filter(lambda name: name not in PROTOCOL_HEADERS), values, max_size=2),
     correlation_id=names,
     reply_to=optional,
+    app_id=optional,
     priority=st.integers(0, 255),
 )
 

@@ -110,6 +110,8 @@ def test_every_captured_frame_keeps_every_property():
         ({"properties": {"replyTo": "r"}}, "reply_to", "r"),
         ({"properties": {"correlation_id": 5}}, "correlation_id", None),
         ({"properties": {"reply_to": "\ud800"}}, "reply_to", None),
+        ({"properties": {"app_id": "shop"}}, "app_id", "shop"),
+        ({"properties": {"app_id": 5}}, "app_id", None),
         ({"headers": None}, "headers", {}),
         ({"headers": []}, "headers", {}),
         ({"headers": {"n": float("inf")}}, "headers", {"n": float("inf")}),

@@ -22,6 +22,7 @@ def request_of(context: Context) -> dict[str, Any]:
             "content_type": message.content_type,
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": context.queue},
+            **({} if message.app_id is None else {"app_id": message.app_id}),
         },
         "reply_to": message.reply_to,
         "correlation_id": message.correlation_id,

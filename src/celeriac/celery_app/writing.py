@@ -70,6 +70,7 @@ class KeepingProducer(Producer):  # type: ignore[misc]
             priority=priority or 0,
             expiration=properties.get("expiration"),
             delivery_mode=properties.get("delivery_mode") or 2,
+            app_id=properties.get("app_id"),
         )
         queue = next((name for entity in declare or () if (name := getattr(entity, "name", None))), None)
         self._kept.append((envelope, Route(routing_key, exchange or "", queue, _due(headers))))

@@ -65,12 +65,14 @@ class BrokerContract:
             reply_to="replies",
             priority=3,
             expiration="60000",
+            app_id="shop",
         )
         await broker.publish(sent, Route(queue, queue=queue))
         async with broker.subscribe([queue]) as subscription:
             delivery = (await take_some(subscription, 1))[0]
         got = envelope_of(delivery)
-        for field in ("body", "content_type", "content_encoding", "headers", "correlation_id", "reply_to"):
+        texts = ("content_type", "content_encoding", "correlation_id", "reply_to", "app_id")
+        for field in ("body", "headers", *texts):
             assert getattr(got, field) == getattr(sent, field)
         assert (got.priority, got.expiration, got.delivery_mode) == (3, "60000", 2)
         assert (got.exchange, got.routing_key) == ("", queue)

@@ -34,7 +34,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     ``body`` is the serialized (and perhaps compressed) content, already free of any transfer encoding such as base64.
     ``headers`` holds the application headers; protocol 2 keeps its fields there. ``exchange`` and ``routing_key`` are
     those the message was published with. ``expiration`` is milliseconds as text, as AMQP has it. ``copy`` is set
-    where the broker could not tell whether the message was published before.
+    where the broker could not tell whether the message was published before. ``app_id`` is the sender's own.
     """
 
     body: bytes
@@ -51,6 +51,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     routing_key: str = ""
     redelivered: bool = False
     copy: Copy | None = None
+    app_id: str | None = None
 
 
 class Unreadable(msgspec.Struct, frozen=True):

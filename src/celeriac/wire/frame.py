@@ -42,6 +42,7 @@ class _Properties(msgspec.Struct, gc=False):
     priority: int | None = None
     body_encoding: str | None = None
     delivery_tag: str | None = None
+    app_id: str | None = None
     node_correlation_id: str | None = msgspec.field(default=None, name="correlationId")
     node_reply_to: str | None = msgspec.field(default=None, name="replyTo")
 
@@ -69,6 +70,7 @@ class _WrittenProperties(msgspec.Struct, omit_defaults=True):
     body_encoding: str
     delivery_tag: str
     expiration: str | None = None
+    app_id: str | None = None
 
 
 class _WrittenFrame(msgspec.Struct, gc=False):
@@ -113,6 +115,7 @@ def pack(envelope: Envelope, *, delivery_tag: str | None = None, route: Route | 
                     "base64",
                     tag,
                     envelope.expiration,
+                    envelope.app_id,
                 ),
             )
         )
@@ -156,6 +159,8 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
         info.exchange,
         info.routing_key,
         frame.redelivered or info.redelivered or headers.get("redelivered") is True,
+        None,
+        properties.app_id,
     )
 
 
@@ -252,6 +257,7 @@ def _read_properties(properties: dict[str, Any]) -> _Properties:
         priority=_number(properties.get("priority")),
         body_encoding=_text(properties.get("body_encoding")),
         delivery_tag=_text(properties.get("delivery_tag")),
+        app_id=_text(properties.get("app_id")),
         node_correlation_id=_text(properties.get("correlationId")),
         node_reply_to=_text(properties.get("replyTo")),
     )

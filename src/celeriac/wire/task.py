@@ -64,6 +64,7 @@ class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     content_type: str = "application/json"
     compression: str | None = None
     protocol: Literal[1, 2] = 2
+    app_id: str | None = None
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -178,6 +179,7 @@ def encode(
         reply_to=message.reply_to,
         priority=message.priority,
         expiration=_expiration(message.expires, now),
+        app_id=message.app_id,
     )
 
 
@@ -273,7 +275,7 @@ def _assemble(
             return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
     headers = envelope.headers
     time_limit, soft_time_limit = known.timelimit or (None, None)
-    # In the order of the fields: looking 33 names up costs more than all the rest of a message's reading.
+    # In the order of the fields: looking 34 names up costs more than all the rest of a message's reading.
     return TaskMessage(
         known.id,
         known.task,
@@ -308,6 +310,7 @@ def _assemble(
         envelope.content_type or "",
         headers.get("compression"),
         protocol,
+        envelope.app_id,
     )
 
 

@@ -21,7 +21,14 @@ from typing import Any, TypeGuard
 import msgspec
 
 from celeriac.errors import EncodeError, MalformedMessage
-from celeriac.servers.rabbitmq.protocol.content import Properties, as_forwarded, read_properties, short_text
+from celeriac.servers.rabbitmq.protocol.content import (
+    Properties,
+    app_id_of,
+    as_forwarded,
+    read_properties,
+    set_app_id,
+    short_text,
+)
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.names import HIGHEST_PRIORITY
@@ -90,7 +97,7 @@ def to_properties(envelope: Envelope, *, lowest_first: bool = False) -> Properti
         headers = headers | {EXPIRATION_HEADER: envelope.expiration}
     if envelope.copy is not None:
         headers = headers | {COPY_HEADER: envelope.copy.to_text()}
-    return Properties(
+    properties = Properties(
         envelope.content_type or RAW_CONTENT,
         envelope.content_encoding,
         headers,
@@ -100,6 +107,9 @@ def to_properties(envelope: Envelope, *, lowest_first: bool = False) -> Properti
         envelope.reply_to,
         message_id=new_id(),
     )
+    if envelope.app_id is not None:
+        set_app_id(properties, envelope.app_id)
+    return properties
 
 
 def _check_given(headers: Mapping[str, Any]) -> None:
@@ -166,6 +176,7 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         routing_key=routing_key,
         redelivered=message.redelivered or was_put_off,
         copy=copy,
+        app_id=app_id_of(properties),
     )
     return envelope, deliveries
 

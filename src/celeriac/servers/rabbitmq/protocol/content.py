@@ -209,18 +209,38 @@ def as_forwarded(properties: Properties) -> Properties:
 
 def _without_user(flags: int, rest: bytes) -> tuple[int, bytes]:
     """Return the properties after ``message_id`` without the user's, or none where they cannot be read."""
-    at, kept = 0, b""
-    known = flags & (_TIMESTAMP | _TYPE | _USER_ID | _APP_ID)
+    kept = _parts_of(flags, rest)
+    kept.pop(_USER_ID, None)
+    return sum(kept), b"".join(kept.values())
+
+
+def _parts_of(flags: int, rest: bytes) -> dict[int, bytes]:
+    """Return the bytes of each property after ``message_id`` by its flag, or none where they cannot be read."""
+    at, found = 0, {}
     for flag in (_TIMESTAMP, _TYPE, _USER_ID, _APP_ID):
-        if not known & flag:
+        if not flags & flag:
             continue
         end = at + 8 if flag == _TIMESTAMP else at + 1 + (rest[at] if at < len(rest) else 0)
         if end > len(rest):
-            return 0, b""
-        if flag != _USER_ID:
-            kept += rest[at:end]
+            return {}
+        found[flag] = rest[at:end]
         at = end
-    return known & ~_USER_ID, kept
+    return found
+
+
+def app_id_of(properties: Properties) -> str | None:
+    """Return the sender's ``app_id``; ``None`` where there is none, or none that is text."""
+    if not properties.rest_flags & _APP_ID:
+        return None
+    try:
+        return _parts_of(properties.rest_flags, properties.rest).get(_APP_ID, b"")[1:].decode() or None
+    except UnicodeDecodeError:
+        return None
+
+
+def set_app_id(properties: Properties, app_id: str) -> None:
+    """Write an ``app_id`` where none of the properties after ``message_id`` is written. Raises ``EncodeError``."""
+    properties.rest_flags, properties.rest = _APP_ID, short_text(app_id, "app_id")
 
 
 def short_text(text: str, what: str) -> bytes:
