@@ -13,6 +13,7 @@ app.conf.update(
     broker_url=os.environ.get("ENDING_BROKER"),
     result_backend=os.environ.get("ENDING_BACKEND"),
     task_default_queue=os.environ.get("ENDING_QUEUE", "ending"),
+    worker_deduplicate_successful_tasks="ENDING_DEDUPLICATES" in os.environ,
 )
 
 

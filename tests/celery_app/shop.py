@@ -30,6 +30,7 @@ app.conf.update(
     result_extended=True,
     task_routes=(route,),
     task_annotations={"tests.celery_app.shop.annotated": {"max_retries": 7, "default_retry_delay": 11}},
+    worker_direct="SHOP_DIRECT" in os.environ,
     worker_soft_shutdown_timeout=float(os.environ.get("SHOP_SOFT_SHUTDOWN", "0")),
 )
 

@@ -1,15 +1,21 @@
-"""Queues that a Celery app declares in a way of its own, on Redis."""
+"""Queues that a Celery app declares in a way of its own, and those of single workers."""
 
 from __future__ import annotations
 
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from celery import Celery
+from celery.utils.nodenames import worker_direct
 from kombu import Exchange, Queue
 
 from celeriac.celery_app.queues import declare
+from tests.celery_app.conftest import TIMEOUT, StartShop
+from tests.celery_connections import disconnect
 from tests.servers import RedisServer
+
+REQUEST = "tests.celery_app.shop.request"
 
 
 def bindings(app: Celery, exchange: str) -> list[Any]:
@@ -34,3 +40,33 @@ def test_a_broker_that_is_away_is_only_told() -> None:
     app = Celery("owner", broker="redis://localhost:1", set_as_current=False)
     app.conf.task_queues = [Queue("own", Exchange("topic", type="topic"), routing_key="a.#")]
     declare(app, ["own"])
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_each_worker_has_a_queue_of_its_own_where_the_app_says_so(
+    kind: str, request: pytest.FixtureRequest, redis_server: RedisServer, start_shop: StartShop
+) -> None:
+    """The setting ``worker_direct``: by exchange and key, or by a queue that the sender declares."""
+    broker = request.getfixturevalue("rabbit_server") if kind == "rabbitmq" else redis_server
+    urls = {"broker": broker.url(), "backend": redis_server.url()}
+    client = Celery("sender", set_as_current=False, **urls)
+    client.conf.task_default_queue = f"shared-{uuid4()}"
+    nodes = [f"{name}-{uuid4()}@here" for name in ("first", "second")]
+    variables = {"SHOP_QUEUE": client.conf.task_default_queue, "SHOP_DIRECT": "1"}
+    for node in nodes:
+        start_shop("-P", "threads", "-c", "1", "-n", node, **urls, **variables)
+    asked = []
+    for node in nodes:
+        own = worker_direct(node)
+        asked += [
+            (client.send_task(REQUEST, exchange=own.exchange.name, routing_key=node), node, own.name),
+            (client.send_task(REQUEST, queue=own), node, own.name),
+        ]
+    shared = client.send_task(REQUEST).get(timeout=TIMEOUT)
+    for result, node, queue in asked:
+        seen = result.get(timeout=TIMEOUT)
+        assert (seen["hostname"], seen["delivery_info"]["routing_key"]) == (node, queue)
+    assert shared["hostname"] in nodes
+    assert shared["delivery_info"]["routing_key"] == client.conf.task_default_queue
+    disconnect(client)

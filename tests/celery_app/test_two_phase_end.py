@@ -41,10 +41,11 @@ class Stage:
         self.client = Celery("client", broker=broker, backend=backend, set_as_current=False)
         self.client.conf.task_default_queue = self._queue
 
-    def start(self, *options: str) -> LoggedProcess:
-        """Start a worker with one slot."""
+    def start(self, *options: str, **variables: str) -> LoggedProcess:
+        """Start a worker with one slot, and these variables of its environment."""
         command = [sys.executable, "-m", "celeriac", "worker", "-A", TASKS, "-c", "1"]
-        worker = LoggedProcess([*command, "--lease", LEASE, *options], env=self._variables, cwd=ROOT)
+        environment = {**self._variables, **variables}
+        worker = LoggedProcess([*command, "--lease", LEASE, *options], env=environment, cwd=ROOT)
         self._workers.append(worker)
         worker.wait_for(" ready", timeout=90)
         return worker
@@ -155,6 +156,24 @@ def test_a_worker_that_dies_in_the_hooks(stage: Stage, task: str, pool: str):
     hooks = [what for what in stage.noted(task_id) if what != "followed"]
     assert hooks == (["body", "on_success", *WHOLE] if task == "late" else ["body", "on_success"])
     assert stage.noted(task_id).count("followed") == 1
+
+
+@pytest.mark.parametrize("pool", ["processes", "threads"])
+def test_a_task_that_succeeded_before_its_worker_died_does_not_run_again_where_the_app_says_so(
+    stage: Stage, pool: str
+):
+    """The setting ``worker_deduplicate_successful_tasks``: its result says that it succeeded."""
+    stage.hold("hook")
+    first = stage.start("-P", pool, ENDING_DEDUPLICATES="1")
+    task_id = stage.send("late")
+    stage.wait_for("on_success", task_id)
+    first.kill()
+    stage.let_go("hook")
+    second = stage.start("-P", pool, "-l", "info", ENDING_DEDUPLICATES="1")
+    second.wait_for("Task already completed successfully")
+    stage.wait_for("followed", task_id)
+    stage.see_all_done(second)
+    assert sorted(stage.noted(task_id)) == ["body", "followed", "on_success"]
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])

@@ -95,6 +95,8 @@ HONOURED: Mapping[str, str] = {
     "worker_pool_start_method": "--start-method: spawn is spawn, fork is forkserver, which loads the app once",
     "worker_prefetch_multiplier": "prefetch: 1 takes only what can start, as does a disabled prefetch",
     "worker_disable_prefetch": "prefetch=0",
+    "worker_direct": "each worker has a queue of its own, which Celery's own code declares",
+    "worker_deduplicate_successful_tasks": "read by Celery's own code, which looks up the result of a redelivered task",
 }
 """Settings that keep their meaning, with what they become."""
 
@@ -234,9 +236,6 @@ WARNED: Mapping[str, str] = {
     "worker_agent": "there are no agents: take it out",
     "worker_autoscaler": "the pool has as many processes as -c says: give the most that may run at once",
     "worker_consumer": "the worker's consumer is celeriac's own: what yours does can be a Listener or a signal",
-    "worker_direct": "a worker has no queue of its own: give it one with -Q, in addition to the others",
-    "worker_deduplicate_successful_tasks": "a task that ended already is run again if its message is: make it "
-    "idempotent, or give task_acks_late=False",
     "worker_timer": "the worker's timer is celeriac's own: take it out",
 }
 """Settings that are not followed, with what to do about a value of one's own."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from signal import Signals
 from typing import Any
 
@@ -18,6 +19,7 @@ from celeriac.celery_app.commands import commands_of
 from celeriac.celery_app.differences import Departure
 from celeriac.celery_app.kombu_codecs import KombuCodecs
 from celeriac.celery_app.preflight import look_at
+from celeriac.celery_app.queues import take_directly
 from celeriac.celery_app.results import CeleryResults
 from celeriac.celery_app.settings import OWN, Mapped, map_settings
 from celeriac.client.app import App
@@ -73,6 +75,8 @@ class Found(App):
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         # A task of Celery's is acknowledged before it runs: what is cut short is lost. So nothing is, as with Celery;
         # and its processes are there before a message is taken, since one that fails to start would lose it.
+        if self.celery.conf.worker_direct:
+            given["own_queue"] = partial(take_directly, self.celery)
         return given | {"grace": None, "quick_signals": _quick_signals(), "fill_pool": True}
 
     def control_methods(self, worker: object, *, inspect_only: bool) -> Mapping[str, Callable[..., Any]]:

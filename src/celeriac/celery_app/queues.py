@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
+from celery.utils.nodenames import worker_direct
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -28,6 +29,16 @@ def declare(app: Celery, names: Sequence[str]) -> None:
     except Exception as error:  # noqa: BLE001 - drivers have errors of their own
         listing = ", ".join(queue.name for queue in own)
         logger.warning("queues %s could not be declared as the app has them: %s", listing, error)
+
+
+def take_directly(app: Celery, node: str) -> str:
+    """Add the queue of the worker of that name alone to those of the app; return its name (Celery: ``worker_direct``).
+
+    Messages that name the exchange of such queues, and the worker's name as their key, come to it.
+    """
+    queue = worker_direct(node)
+    app.amqp.queues.select_add(queue)
+    return str(queue.name)
 
 
 def _is_plain(queue: Any) -> bool:

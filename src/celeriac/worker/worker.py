@@ -66,6 +66,7 @@ class Worker:
     :param concurrency: how many tasks run at once. With ``processes`` it is also the number of processes.
     :param autoscale: the least tasks at once; their number then follows what there is to do, up to ``concurrency``.
     :param queues: the queues to take from; the app's default queue when not given.
+    :param own_queue: returns for a node name the queue of that worker alone, which it takes from too.
     :param name: the node name, ``celeriac@<host>`` when not given; exactly one ``@`` (Celery: node names).
     :param pool: ``threads``, ``processes`` or ``solo``: where plain functions run; or a pool of your own.
     :param grace: seconds that running tasks have to end after ``stop``; the rest is given back to the queue. ``None``
@@ -93,6 +94,7 @@ class Worker:
         concurrency: int | None = None,
         autoscale: int | None = None,
         queues: Sequence[str] | None = None,
+        own_queue: Callable[[str], str] | None = None,
         name: str | None = None,
         pool: str | Pool = "threads",
         grace: float | None = 30.0,
@@ -116,6 +118,8 @@ class Worker:
         self._scales = autoscale is not None
         self._queues = checked_queues(queues) if queues else [app.settings.default_queue]
         self.name = checked_name(name)
+        if own_queue is not None:
+            self._queues.append(own_queue(self.name))
         require("grace", grace, or_none(GRACE))
         require("last_grace", last_grace, GRACE)
         self._grace = grace
