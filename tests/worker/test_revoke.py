@@ -2,10 +2,14 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
 from celeriac import Celeriac, TaskRevoked
+from celeriac.client.revocations import stamp
+from celeriac.wire.task import TaskMessage
+from celeriac.worker.revocations import RevocationList
 
 WAIT = 20.0
 
@@ -87,3 +91,16 @@ async def test_a_worker_that_starts_later_knows_what_was_revoked(app: Celeriac):
     async with app.worker():
         with pytest.raises(TaskRevoked):
             await (await note.using(task_id="an-id").send()).wait(WAIT)
+
+
+async def test_a_revocation_counts_while_it_is_stored(app: Celeriac):
+    """Its sender may have sent the task next, and the message may be here before the broker has answered."""
+    known = RevocationList(app.connections().revocations, time.monotonic)
+    red = TaskMessage(id="red", task="paint", stamps={"color": ["red"]})
+    blue = TaskMessage(id="blue", task="paint", stamps={"color": ["blue"]})
+    with known.ahead(ids=["blue"]), known.ahead(stamps=[stamp("color", "red")]):
+        await known.look()
+        assert known.revoked.names(red)
+        assert known.revoked.names(blue)
+    assert not known.revoked.names(red)
+    assert not known.revoked.names(blue)

@@ -2,7 +2,8 @@
 
 Rules: the broker keeps the list. Each take reports its revision, and the worker loads the list again when the revision
 has changed. While bodies run, the worker also asks for the revision once a second, so that a revoked task that runs is
-stopped within about a second.
+stopped within about a second. What this worker is about to store counts for it at once: the sender of the revocation
+may have sent the task next, and that message may be here before the broker has answered.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -37,6 +39,7 @@ class RevocationList:
         self._monotonic = monotonic
         self._stored = Revoked()
         self._told: OrderedDict[str, float] = OrderedDict()
+        self._ahead: list[Revoked] = []
         self.revoked = Revoked()
 
     async def refresh(self, revision: int) -> None:
@@ -61,11 +64,25 @@ class RevocationList:
             self._told.popitem(last=False)
         self._merge()
 
+    @contextmanager
+    def ahead(self, *, ids: Iterable[str] = (), stamps: Iterable[str] = ()) -> Iterator[None]:
+        """Count these as revoked within the block, in which they are stored and looked up."""
+        known = Revoked(ids=frozenset(ids), stamps=frozenset(stamps))
+        self._ahead.append(known)
+        self._merge()
+        try:
+            yield
+        finally:
+            self._ahead.remove(known)
+            self._merge()
+
     def _merge(self) -> None:
-        stored = self._stored
-        if self._told:
-            stored = msgspec.structs.replace(stored, ids=stored.ids.union(self._told))
-        self.revoked = stored
+        revoked = self._stored
+        if self._told or self._ahead:
+            ids = revoked.ids.union(self._told, *(known.ids for known in self._ahead))
+            stamps = revoked.stamps.union(*(known.stamps for known in self._ahead))
+            revoked = msgspec.structs.replace(revoked, ids=ids, stamps=stamps)
+        self.revoked = revoked
 
     async def watch(self, is_busy: Callable[[], bool], changed: Callable[[], None]) -> None:
         """While ``is_busy``, look for new revocations; call ``changed`` when there are some. Runs until cancelled."""

@@ -87,11 +87,12 @@ class Steering:
         ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
         if not all(isinstance(id, str) for id in ids):
             raise TypeError("task_id is a text or a list of texts")
-        if not stored:
-            connections, clock = self._levers.connections, self._levers.clock
-            await revoke(connections, ids, terminate=bool(terminate), clock=clock, tell=False)
-        running = {attempt.message.id for attempt in self._levers.bodies.running()}
-        await self._enforce()
+        with self._levers.revocations.ahead(ids=ids):
+            if not stored:
+                connections, clock = self._levers.connections, self._levers.clock
+                await revoke(connections, ids, terminate=bool(terminate), clock=clock, tell=False)
+            running = {attempt.message.id for attempt in self._levers.bodies.running()}
+            await self._enforce()
         if not terminate:
             return {"ok": f"tasks {set(ids)} flagged as revoked"}
         here = [id for id in ids if id in running]
@@ -108,10 +109,11 @@ class Steering:
             headers = dict(text.split("=", 1) for text in headers)
         wanted = {name: values if isinstance(values, list) else [values] for name, values in headers.items()}
         stamps = [stamp(name, value) for name, values in wanted.items() for value in values]
-        await self._levers.connections.revocations.add(stamps=stamps, terminate=bool(terminate))
-        running = [attempt.message for attempt in self._levers.bodies.running()]
-        found = {one for message in running for one in stamps_of(message)} & set(stamps)
-        await self._enforce()
+        with self._levers.revocations.ahead(stamps=stamps):
+            await self._levers.connections.revocations.add(stamps=stamps, terminate=bool(terminate))
+            running = [attempt.message for attempt in self._levers.bodies.running()]
+            found = {one for message in running for one in stamps_of(message)} & set(stamps)
+            await self._enforce()
         if not terminate:
             return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
         ended = {
