@@ -80,6 +80,6 @@ def _facts(line: Any) -> tuple[int, int, int]:
         facts = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNSENT + 4)
         acknowledged, received = struct.unpack_from("=QQ", facts, _MOVED)
         (unsent,) = struct.unpack_from("=I", facts, _UNSENT)
-    except (OSError, AttributeError, TypeError, NotImplementedError, struct.error):
-        return 0, 0, 0
+    except (OSError, ValueError, AttributeError, TypeError, NotImplementedError, struct.error):
+        return 0, 0, 0  # ValueError: uvloop's, for a socket that is closed already
     return int(acknowledged), int(received), int(unsent)
