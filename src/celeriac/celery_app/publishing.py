@@ -14,6 +14,7 @@ from celery import Celery
 
 from celeriac.canvas.budget import Budget
 from celeriac.canvas.launch import FollowUp
+from celeriac.celery_app.tracing import trace_in
 from celeriac.celery_app.writing import keeping
 from celeriac.client.publisher import Publisher
 from celeriac.clock import Clock
@@ -51,7 +52,7 @@ class AppPublisher(Publisher):
         """Return the message; ``None`` where the app's code refuses, so that the next worker says why."""
         kept: list[Written] = []
         try:
-            with keeping(kept):
+            with trace_in(follow_up.message.headers), keeping(kept):
                 self._send(follow_up)
             (message,) = kept
         except Exception:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import celery.app.trace
+import msgspec
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals, states
@@ -25,6 +26,7 @@ from kombu.utils.json import dumps as kombus_json
 
 from celeriac.celery_app.capture import RUN
 from celeriac.celery_app.request import request_of
+from celeriac.celery_app.tracing import traced
 from celeriac.celery_app.writing import KEPT, keeping
 from celeriac.context import Context
 from celeriac.errors import EncodeError, Ignore, Reject, TaskAborted, WorkerLost
@@ -80,6 +82,7 @@ class Run:
         if isinstance(value, ResultBase):
             value = value.as_tuple()
         self._note_children(request)
+        self._trace_chord()
         sent = [*self._own, *self._follow_ups]
         decision = self._conclusion.judge(Returned(value, sent))
         if decision.state == FAILURE:
@@ -178,6 +181,12 @@ class Run:
     def _note_children(self, request: Any) -> None:
         children = self._context.children
         children[:] = [child.as_tuple() for child in request.children] if request._children else ()  # noqa: SLF001 - the property makes a list
+
+    def _trace_chord(self) -> None:
+        """Let the body of the chord that this is a part of, if it is sent by this ending, go on in the run's trace."""
+        message = self._context.message
+        if message.chord is not None:
+            self._context.message = msgspec.structs.replace(message, chord=traced(message.chord))
 
     def _write_errbacks(self, error: BaseException, traceback: Any, request: Any) -> list[Any]:
         """Write the errbacks that are sent as messages, by Celery's own code; return those that are called here."""

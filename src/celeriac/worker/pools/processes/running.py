@@ -75,7 +75,9 @@ class _ContextThere(Context):
 
     @message.setter
     def message(self, message: TaskMessage) -> None:
-        """Ignore the message: it can be made from the call at any time."""
+        """Replace the message; ``UNREAD`` stands for the one that is made from the call on demand."""
+        if message is not UNREAD:
+            self._made = message
 
 
 class Running:
