@@ -1,16 +1,21 @@
 """Who may come in, and what a foreign page can do."""
 
+import asyncio
 import base64
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from celeriac.errors import ConfigError
 from celeriac.web.access import (
     Access,
     User,
+    access_of,
     by_tokens,
+    by_users,
     hash_password,
     hash_token,
     is_password,
@@ -130,8 +135,29 @@ def test_a_password():
         is_password("x", "md5:abc")
 
 
+async def test_a_program_that_guesses_passwords_slows_nobody_who_is_known():
+    authorize = by_users([User("ann", hash_password("x"), Access.WRITE)])
+
+    async def access(name: str, password: str) -> Access:
+        coded = base64.b64encode(f"{name}:{password}".encode())
+        return await access_of(
+            authorize, HTTPConnection({"type": "http", "headers": [(b"authorization", b"Basic " + coded)]})
+        )
+
+    assert await access("ann", "x") is Access.WRITE
+    guesses = [asyncio.create_task(access(name, "wrong")) for name in 10 * ["ann", "eve"]]
+    await asyncio.sleep(0)  # all of them have begun
+    assert await access("ann", "x") is Access.WRITE
+    assert not [guess for guess in guesses if guess.done()]
+    assert len([thread for thread in threading.enumerate() if "celeriac-password" in thread.name]) in (1, 2)
+    assert await asyncio.gather(*guesses) == 20 * [Access.NONE]
+
+
 def test_a_dashboard_behind_a_program_that_looks_at_the_host():
     assert refusal("GET", {"host": "ops.example"}, None) is None
     assert refusal("GET", {"host": "ops.example"}, ("ops.example",)) is None
     assert refusal("GET", {"host": "[::1]:5555"}, ()) is None
+    # An address is no name that a foreign page could make lead here.
+    assert refusal("GET", {"host": "192.0.2.7:5555"}, ()) is None
+    assert refusal("GET", {"host": "192.0.2.7.evil.example"}, ()) is not None
     assert refusal("GET", {}, ()) is not None

@@ -99,7 +99,6 @@ def web(
             f"--host {host} can be reached by others: say who may come in with --user, --token or --trust-header,"
             " or listen on 127.0.0.1"
         )
-    listens = tuple(hosts) if hosts or authorize is None else None
     with Observation(split_metrics(options)) as observation:
         app = load_existing(source)
         asyncio.run(
@@ -109,7 +108,7 @@ def web(
                 port=port,
                 history=history,
                 authorize=authorize,
-                hosts=listens,
+                hosts=hosts,
                 read_only=read_only,
                 ready=lambda address: say(f"dashboard at http://{address}/ (stop with Ctrl-C)"),
                 around=lambda _: observation.beside(app),

@@ -8,6 +8,7 @@ with or without a password. A request whose ``Host`` is not allowed is refused, 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -16,7 +17,9 @@ import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import msgspec
@@ -30,6 +33,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _COST = {"n": 2**14, "r": 8, "p": 1}
+_HASHED_AT_ONCE = 2
+"""Passwords that are compared at the same time; each takes 16 MB and a processor for some 50 ms. Others wait."""
 
 
 class Access(IntEnum):
@@ -77,13 +82,19 @@ def is_password(password: str, hashed: str) -> bool:
         ) from error
 
 
-def by_users(users: Sequence[User]) -> Callable[[HTTPConnection], Access]:
-    """Return an ``authorize`` that asks for a name and a password (HTTP Basic)."""
-    known = {user.name: user for user in users}
-    proven = dict[bytes, User]()
+def by_users(users: Sequence[User]) -> Authorize:
+    """Return an ``authorize`` that asks for a name and a password (HTTP Basic).
 
-    def authorize(connection: HTTPConnection) -> Access:
-        given = _basic(connection.headers.get("authorization", ""))
+    Passwords are compared in threads of its own, so that a program that guesses slows no page. An unknown name takes as
+    long as a wrong password, so that names cannot be guessed.
+    """
+    known = {user.name: user for user in users}
+    decoy = hash_password(secrets.token_hex()) if users else ""
+    proven = dict[bytes, User]()
+    threads = ThreadPoolExecutor(_HASHED_AT_ONCE, "celeriac-password")
+
+    async def authorize(connection: HTTPConnection) -> Access:
+        given = _basic(connection.headers.get("authorization", "")) if users else None
         if given is None:
             return Access.NONE
         name, password = given
@@ -92,7 +103,9 @@ def by_users(users: Sequence[User]) -> Callable[[HTTPConnection], Access]:
         user = proven.get(key)
         if user is None:
             user = known.get(name)
-            if user is None or not is_password(password, user.hashed):
+            hashed = decoy if user is None else user.hashed
+            same = await asyncio.get_running_loop().run_in_executor(threads, is_password, password, hashed)
+            if user is None or not same:
                 return Access.NONE
             proven[key] = user
         connection.scope["celeriac_user"] = user.name
@@ -135,13 +148,22 @@ def by_tokens(users: Sequence[User]) -> Callable[[HTTPConnection], Access]:
     return authorize
 
 
-def any_of(authorizes: Sequence[Callable[[HTTPConnection], Access]]) -> Authorize:
+def any_of(authorizes: Sequence[Authorize]) -> Authorize:
     """Return an ``authorize`` that lets in whom one of these lets in, the first that does."""
 
-    def authorize(connection: HTTPConnection) -> Access:
-        return next((found for one in authorizes if (found := one(connection)) > Access.NONE), Access.NONE)
+    async def authorize(connection: HTTPConnection) -> Access:
+        for one in authorizes:
+            if (found := await access_of(one, connection)) > Access.NONE:
+                return found
+        return Access.NONE
 
     return authorize
+
+
+async def access_of(authorize: Authorize, connection: HTTPConnection) -> Access:
+    """Return what the sender of a request may do."""
+    found = authorize(connection)
+    return await found if isinstance(found, Awaitable) else found
 
 
 def by_header(name: str, writers: Sequence[str] = ()) -> Authorize:
@@ -170,11 +192,11 @@ def refusal(method: str, headers: Mapping[str, str], allowed: Sequence[str] | No
     """Return why a request is refused whoever sends it; ``None`` where it is not.
 
     :param headers: by names in lower case.
-    :param allowed: hosts besides the loopback's that may be asked for; ``None`` for any, where a program that the
-        dashboard is part of looks at that itself.
+    :param allowed: hosts besides the loopback's and addresses that may be asked for; ``None`` for any, where a program
+        that the dashboard is part of looks at that itself.
     """
     host = headers.get("host", "")
-    if allowed is not None and _name(host) not in {*LOOPBACK, *allowed}:
+    if allowed is not None and (name := _name(host)) not in {*LOOPBACK, *allowed} and not _is_address(name):
         return f"the host {host!r:.100} is not allowed here: see --host-allowed"
     if method in _SAFE:
         return None
@@ -192,6 +214,15 @@ def refusal(method: str, headers: Mapping[str, str], allowed: Sequence[str] | No
 def _name(host: str) -> str:
     """Return a ``Host`` without its port."""
     return (urlsplit(f"//{host}").hostname or "") if host else ""
+
+
+def _is_address(name: str) -> bool:
+    """Whether it is an address: a foreign page can make its own name lead here, and no address."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _basic(header: str) -> tuple[str, str] | None:

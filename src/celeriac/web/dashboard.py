@@ -8,7 +8,7 @@ elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,7 +28,7 @@ from celeriac.errors import CeleriacError
 from celeriac.monitor.history import DEFAULT
 from celeriac.monitor.masking import NAMES
 from celeriac.monitor.monitor import Monitor
-from celeriac.web.access import Access, Authorize, all_access, refusal
+from celeriac.web.access import Access, Authorize, access_of, all_access, refusal
 from celeriac.web.doing import ACTIONS
 from celeriac.web.live import Streams
 from celeriac.web.pages import PAGES
@@ -70,7 +70,7 @@ class Dashboard:
         self._started = False
         self._site = Site(monitor, HERE / "templates")
         self._streams = Streams(self._site, PAGES)
-        self._inner: ASGIApp = Starlette(
+        inner = Starlette(
             routes=[
                 *(Route(f"{path}/", _without_slash) for path in PAGES if path != "/" and "{" not in path),
                 *(Route(path, self._showing(page), methods=["GET"]) for path, page in PAGES.items()),
@@ -80,6 +80,9 @@ class Dashboard:
             ],
             exception_handlers={CeleriacError: self._trouble, HTTPException: self._mistaken},
         )
+        # Its redirects name a host and a whole path, which are wrong behind a proxy that strips one.
+        inner.router.redirect_slashes = False
+        self._inner: ASGIApp = inner
 
     async def start(self) -> None:
         """Begin to watch; a second time does nothing."""
@@ -106,7 +109,10 @@ class Dashboard:
             await self._live(receive, send)
             return
         if scope["type"] != "http":
-            raise RuntimeError(f"the dashboard has no {scope['type']}")
+            await send(
+                {"type": "websocket.close"}
+            )  # before it is accepted, which the server answers with 403
+            return
         answer = await self._refusal(HTTPConnection(scope))
         if answer is not None:
             await answer(scope, receive, _protected(send))
@@ -131,10 +137,7 @@ class Dashboard:
         method, headers = connection.scope["method"], dict(connection.headers)
         if (reason := refusal(method, headers, self._hosts())) is not None:
             return PlainTextResponse(reason, 403)
-        authorize = self._settings.authorize or all_access
-        access = authorize(connection)
-        if isinstance(access, Awaitable):
-            access = await access
+        access = await access_of(self._settings.authorize or all_access, connection)
         if access < Access.READ:
             return PlainTextResponse(
                 "who are you?", 401, {"WWW-Authenticate": 'Basic realm="celeriac", charset="UTF-8"'}

@@ -38,7 +38,7 @@ async def serve(
     port: int,
     history: str,
     authorize: Authorize | None,
-    hosts: Sequence[str] | None,
+    hosts: Sequence[str],
     read_only: bool,
     ready: Callable[[str], None],
     around: Callable[[Monitor], AbstractAsyncContextManager[None]],
