@@ -17,3 +17,9 @@ from celeriac.servers.rabbitmq.protocol.errors import Refused, Unavailable, of_r
 )
 def test_what_passes_by_itself_is_told_from_what_is_refused(code, text, kind):
     assert type(of_reply(code, text)) is kind
+
+
+def test_a_queue_that_stays_away_is_one_to_delete():
+    text = "NOT_FOUND - home node of durable queue 'celeriac.ledger' is down or inaccessible"
+    assert str(of_reply(404, text)).startswith(f"{text} (404); ")
+    assert str(of_reply(404, text)).endswith("delete the queue, and it is made anew")

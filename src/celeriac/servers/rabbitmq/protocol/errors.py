@@ -45,9 +45,15 @@ def is_too_large(error: AmqpError) -> bool:
     return isinstance(error, Refused) and error.code == PRECONDITION_FAILED and _TOO_LARGE in str(error)
 
 
-_NOT_YET = ((NOT_FOUND, "is down or inaccessible"), (RESOURCE_ERROR, "Stream not found"))
+_AWAY = "is down or inaccessible"
+_NOT_YET = ((NOT_FOUND, _AWAY), (RESOURCE_ERROR, "Stream not found"))
 """What a node says of a durable queue whose own node has just started or is away, and of a stream that another
 connection is just making."""
+
+_LOST = (
+    "; if this lasts while every node is up, a node ended before it had written down that queue, which was just made: "
+    "delete the queue, and it is made anew"
+)
 
 
 def of_reply(code: int, text: str) -> AmqpError:
@@ -55,5 +61,5 @@ def of_reply(code: int, text: str) -> AmqpError:
     if code in {CONNECTION_FORCED, INTERNAL_ERROR} or any(
         code == kind and said in text for kind, said in _NOT_YET
     ):
-        return Unavailable(f"{text} ({code})")
+        return Unavailable(f"{text} ({code}){_LOST if _AWAY in text else ''}")
     return Refused(f"{text} ({code})", code)
