@@ -39,8 +39,8 @@ from celeriac.servers.subscriptions import Subscriptions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
 
-_BULK = 2000
-"""The most messages of ``publish_many`` in one statement: of usual ones, fewer than what the server writes to disk."""
+_BULK = 5000
+"""The most messages of ``publish_many`` in one statement."""
 
 
 class PostgresBroker:
