@@ -43,3 +43,12 @@ def channel(rabbit_server: RabbitServer) -> Iterator[amqp.Channel]:
 async def proxy(rabbit_server: RabbitServer) -> AsyncIterator[Proxy]:
     async with Proxy(rabbit_server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def bare_vhost(rabbit_server: RabbitServer, unique: Callable[[str], str]) -> str:
+    """A vhost in which nobody declared anything."""
+    name = unique("vhost")
+    rabbit_server.control("add_vhost", name)
+    rabbit_server.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    return name

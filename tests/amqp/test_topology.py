@@ -253,15 +253,6 @@ async def test_an_exchange_of_another_type_is_told(
         assert part in str(raised.value)
 
 
-@pytest.fixture
-def bare_vhost(rabbit_server: RabbitServer, unique: Callable[[str], str]) -> str:
-    """A vhost in which nobody declared anything."""
-    name = unique("vhost")
-    rabbit_server.control("add_vhost", name)
-    rabbit_server.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-    return name
-
-
 async def test_declare_never_declares_nothing(
     make_broker: MakeBroker, rabbit_server: RabbitServer, bare_vhost: str, queue: str
 ) -> None:
@@ -303,9 +294,12 @@ async def test_nothing_is_declared_that_rabbitmq_gives_up(
     rabbit_server: RabbitServer, bare_vhost: str, queue: str
 ) -> None:
     """RabbitMQ 4.3 knows no global QoS and no transient queue that is not exclusive."""
-    app = Celeriac("modern", broker=rabbit_server.url(bare_vhost), backend="rpc://", default_queue=queue)
+    url, options = rabbit_server.url(bare_vhost), {"remote_control": True, "send_events": True}
+    app = Celeriac("modern", broker=url, backend="rpc://", default_queue=queue, **options)
     add = app.register("modern.add", operator.add)
-    async with app, app.worker():
+    async with app, app.worker(name="modern@here"), app.events.listen(enable=True):
+        asked = await app.control.ask("ping", destination=["modern@here"], timeout=10)
+        assert list(asked.by_node) == ["modern@here"]
         later = await add.using(countdown=0.2).send(40, 2)
         assert await (await add.send(1, 2)).wait(timeout=10) == 3
         assert await later.wait(timeout=10) == 42

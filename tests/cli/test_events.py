@@ -9,6 +9,7 @@ import pytest
 from celery.events.dumper import Dumper
 
 from celeriac.cli.event_lines import Filter, Lines, Wanted
+from celeriac.cli.events import BETWEEN_NOTES, Notes
 from celeriac.wire.content import Codecs
 from celeriac.wire.event import Event, read_events
 from tests.cli.project import Project
@@ -110,6 +111,51 @@ STREAM = [
 def test_what_is_chosen(wanted: Wanted, places: list[int]) -> None:
     chosen = Filter(wanted)
     assert [place for place, one in enumerate(STREAM) if chosen.takes(one)] == places
+
+
+class Noted:
+    """Notes at times of the test's own, and what they say."""
+
+    def __init__(self, output: pytest.CaptureFixture[str]) -> None:
+        self.now = 5.0
+        self._notes = Notes(lambda: self.now)
+        self._output = output
+
+    def look(self, fields: dict[str, Any], cuts: int = 0, dropped: int = 0) -> list[str]:
+        """What is said when a worker beats."""
+        self._notes.look(cuts, dropped, Event("worker-heartbeat", "a@b", 0.0, fields))
+        return self._output.readouterr().err.splitlines()
+
+    def later(self, fields: dict[str, Any], cuts: int = 0, dropped: int = 0) -> list[str]:
+        """What is said when the next note may be."""
+        self.now += BETWEEN_NOTES
+        return self.look(fields, cuts, dropped)
+
+
+def test_notes_come_no_faster_than_one_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    noted, share = Noted(capsys), "-> a@b sends events of this share of its tasks, and of all that fail: "
+    assert noted.look({"sampled": 0.5}) == [f"{share}0.5"]
+    told = []
+    for number in range(1, 100):
+        noted.now += BETWEEN_NOTES / 10
+        told += noted.look({"sampled": number / 1000})
+    assert 8 <= len(told) <= 10
+    assert noted.later({"sampled": 0.7}) == [f"{share}0.7"]
+    assert noted.later({"sampled": 0.7}) == []
+    assert noted.later({}) == [f"{share}1"]
+
+
+def test_what_waits_longest_is_noted_first_and_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    noted = Noted(capsys)
+    assert noted.look({"dropped": 3}) == []  # that was before
+    assert "Connection lost" in noted.later({"dropped": 3}, cuts=1, dropped=7)[0]
+    assert noted.look({"dropped": 5}, cuts=1, dropped=9) == []
+    last = {"dropped": 6}, 1, 9
+    assert noted.later(*last) == [
+        "-> 9 messages dropped so far: the output is taken more slowly than events come"
+    ]
+    assert noted.later(*last) == ["-> a@b dropped events while its broker was away: 6 so far"]
+    assert noted.later(*last) == []
 
 
 def test_it_shows_a_worker_and_its_tasks(project: Project) -> None:

@@ -104,6 +104,7 @@ def test_the_command_counts_a_fleet_and_survives_its_broker(project: Project, ow
         with project.worker("-b", url, "--backend", url, "-E"):
             found = read(port, lambda seen: bool(seen.found("celery_active_worker_count")))
             assert found.value("celery_worker_up") == 1
+            assert broker_up(found) == [1]
             sender.delay_many([sender.call("shop.add", [1, number]) for number in range(20)])
             sender.delay("shop.boom")
             found = read(
@@ -112,7 +113,7 @@ def test_the_command_counts_a_fleet_and_survives_its_broker(project: Project, ow
             assert found.value("celery_task_succeeded_total", name="shop.add", queue_name="celery") == 21
             assert len(found.found("celery_queue_length", queue_name="celery")) == 1
             own_redis.kill()
-            read(port, lambda seen: not seen.found("celery_queue_length"))
+            read(port, lambda seen: not seen.found("celery_queue_length") and broker_up(seen) == [0])
             own_redis.start()
 
             def failed_again(seen: Scrape) -> bool:
@@ -120,9 +121,14 @@ def test_the_command_counts_a_fleet_and_survives_its_broker(project: Project, ow
                 return sum(seen.found("celery_task_failed_total", exception="ValueError")) > 1
 
             read(port, failed_again)
+            read(port, lambda seen: broker_up(seen) == [1])
         assert exporter.stop() == 0
     finally:
         stop(exporter)
+
+
+def broker_up(seen: Scrape) -> list[float]:
+    return seen.found("celeriac_broker_up")
 
 
 def stop(process: LoggedProcess) -> None:

@@ -7,7 +7,7 @@ import time
 from celeriac import Celeriac, Context
 
 URL = os.environ["MONITORED"]
-app = Celeriac("monitored", URL, URL, remote_control=True)
+app = Celeriac("monitored", URL, os.environ.get("MONITORED_RESULTS", URL), remote_control=True)
 
 
 @app.task(name="tasks.add")

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,43 @@ async def test_its_dump_has_every_task_from_received_to_its_end(server: RedisSer
             await asyncio.sleep(0.1)
     finally:
         dump.kill()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("workers")
+async def test_both_dumps_have_the_same_lines(server: RedisServer, app: Celeriac) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    ours = [sys.executable, "-m", "celeriac", "-b", server.url(), "events"]
+    dumps = [
+        LoggedProcess(command, env=environment, cwd=ROOT)
+        for command in (ours, celery_events(server, "--dump"))
+    ]
+    try:
+        for dump in dumps:
+            await asyncio.to_thread(dump.wait_for, "heartbeat", timeout=PATIENCE)
+        first = await app.send_task("tasks.add", [1, 2])
+        await first.wait(PATIENCE)
+        for name in ("tasks.fail", "tasks.climb"):
+            with suppress(ValueError):
+                await (await app.send_task(name)).wait(PATIENCE)
+        last = await app.send_task("tasks.add", [3, 4])
+        found = []
+        for dump in dumps:
+            await asyncio.to_thread(dump.wait_for, f"succeeded: tasks.add({last.id})", timeout=PATIENCE)
+            found.append(between(dump.lines, f"received: tasks.add({first.id})", f"tasks.add({last.id})"))
+    finally:
+        for dump in dumps:
+            dump.kill()
+    assert found[0] == found[1]
+    kinds = {kind for of_task in kinds_by_id(found[0]).values() for kind in of_task}
+    assert kinds == {"received", "started", "succeeded", "failed", "progress"}
+
+
+def between(lines: Sequence[str], first: str, last: str) -> list[str]:
+    """The lines from the first that has one text to the last that has the other, but for when the reader had them."""
+    begin = next(place for place, line in enumerate(lines) if first in line)
+    end = max(place for place, line in enumerate(lines) if last in line)
+    return [re.sub(r"local_received=[\d.]+", "", line) for line in lines[begin : end + 1]]
 
 
 def kinds_by_id(lines: Sequence[str]) -> dict[str, list[str]]:

@@ -77,6 +77,31 @@ async def test_an_outage_makes_a_worker_unready_and_alive(own_redis: RedisServer
     assert health.live().text == "stopped"
 
 
+def test_an_outage_of_many_leases_restarts_no_worker(project: Project, own_redis: RedisServer):
+    lease, socket, url = 0.5, str(project.directory / "probe"), own_redis.url()
+    servers = ["-b", url, "--backend", url]
+    options = ["--lease", str(lease), "--live-after", "5", "--probe-socket", socket]
+    worker = project.start("worker", "-A", project.module, *servers, *options)
+    try:
+        wait_for(socket, "/readyz", 200)
+        for begin, end in ((own_redis.kill, own_redis.start), (own_redis.pause, own_redis.resume)):
+            running = project.start("call", "-A", project.module, *servers, "shop.sleep", "1")
+            assert running.wait(timeout=WAIT) == 0
+            begin()
+            until = time.monotonic() + 6 * lease
+            while time.monotonic() < until:
+                assert ask(socket, "/livez")[0] == 200
+                time.sleep(0.02)
+            end()
+            called = project.start("call", "-A", project.module, *servers, "shop.add", "1", "2", "--wait")
+            assert called.wait(timeout=WAIT) == 0, called.output
+            wait_for(socket, "/readyz", 200)
+        assert worker.stop() == 0
+    finally:
+        if worker.running:
+            worker.kill()
+
+
 async def test_a_worker_whose_queues_are_all_paused_is_not_ready(own_redis: RedisServer, queue: str):
     app = Celeriac("shop", own_redis.url(), own_redis.url())
     health, other = Health(Pulse()), f"{queue}.other"

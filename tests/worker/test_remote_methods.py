@@ -210,7 +210,8 @@ async def test_the_process_is_described(app: Celeriac) -> None:
         samples = [await ask("memsample") for _ in range(2)]
         assert all(sample.endswith("MB") and float(sample[:-2]) > 5 for sample in samples)
         dump = await ask("memdump")
-        assert all(f"- > {sample}," in dump for sample in samples)
+        assert dump.splitlines()[:-1] == ["- rss (sample):", *(f"-    > {sample}," for sample in samples)]
+        assert [line.split(":")[0] for line in (await ask("memdump")).splitlines()] == ["- rss (end)"]
         conf = await ask("conf")
         assert {"broker_url", "result_backend", "deprecated_settings", "include"} <= set(conf)
         await app.send_task("nobody knows this")

@@ -16,7 +16,6 @@ from celeriac.cli.loading import load_existing, run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.visible import visible_json
 from celeriac.client.app import App
-from celeriac.client.event_reader import EventStream
 from celeriac.errors import EncodeError
 from celeriac.wire.event import Event
 from celeriac.wire.extended_json import encode_json
@@ -27,6 +26,9 @@ _REFUSED = {
     "-F": "there are no cameras, and so no frequency of theirs: read `celeriac events --json`",
     "-r": "events come as fast as they are sent; there is no rate to limit",
 }
+BETWEEN_NOTES = 1.0
+"""Seconds between two notes: under load the share of each worker changes with nearly every heartbeat."""
+
 _CELERYS = (("-c", "--camera"), ("-F", "--frequency", "--freq"), ("-r", "--maxrate"))
 
 
@@ -90,7 +92,7 @@ async def _watch(app: App, chosen: Filter, *, as_objects: bool, enable: bool) ->
         if not as_objects:
             say("-> evdump: starting capture...")
         async for event in stream:
-            notes.look(stream, event)
+            notes.look(stream.cuts, stream.dropped, event)
             if as_objects and chosen.takes(event):
                 say_lines(visible_json(written(event.fields)))
             elif not as_objects:
@@ -116,32 +118,54 @@ def _or_text(value: Any) -> Any:
 
 
 class Notes:
-    """Says what is not shown: on stderr, so that it is no part of what another program reads."""
+    """Says what is not shown: on stderr, so that it is no part of what another program reads.
 
-    def __init__(self) -> None:
-        self._dropped = self._cuts = 0
+    Rules: there is at most one note in ``BETWEEN_NOTES`` seconds. Of what changes more often the latest is said.
+
+    :param now: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._next = now()
+        self._waiting: dict[tuple[str, str], str] = {}
+        self._cuts = self._dropped = 0
         self._by_node: dict[str, tuple[Any, Any]] = {}
 
-    def look(self, stream: EventStream, event: Event) -> None:
-        """Say what has changed."""
-        if stream.cuts != self._cuts:
-            self._cuts = stream.cuts
-            say("-> Connection lost, and made again; the events of the time between are not shown", err=True)
-        if stream.dropped != self._dropped:
-            lost = counted(stream.dropped - self._dropped, "message")
-            self._dropped = stream.dropped
-            say(f"-> {lost} dropped: the output is taken more slowly than events come", err=True)
+    def look(self, cuts: int, dropped: int, event: Event) -> None:
+        """Say what has changed.
+
+        :param cuts: how often the connection was lost so far.
+        :param dropped: messages that came and were dropped so far.
+        """
+        if cuts != self._cuts:
+            self._cuts = cuts
+            lost = "-> Connection lost, and made again; the events of the time between are not shown"
+            self._waiting["cut", ""] = lost
+        if dropped != self._dropped:
+            self._dropped = dropped
+            count = counted(dropped, "message")
+            slow = f"-> {count} dropped so far: the output is taken more slowly than events come"
+            self._waiting["dropped", ""] = slow
         if event.type == "worker-heartbeat":
             self._look_at_worker(event)
+        if self._waiting and self._now() >= self._next:
+            self._say_one()
 
     def _look_at_worker(self, event: Event) -> None:
-        now = event.fields.get("dropped", 0), event.fields.get("sampled", 1)
-        before = self._by_node.setdefault(event.node, now)
-        self._by_node[event.node] = now
-        if now[0] != before[0]:
-            say(f"-> {event.node} dropped events while its broker was away: {now[0]} so far", err=True)
-        if now[1] != before[1]:
-            say(
-                f"-> {event.node} sends events of this share of its tasks, and of all that fail: {now[1]}",
-                err=True,
-            )
+        dropped, share = event.fields.get("dropped", 0), event.fields.get("sampled", 1)
+        before = self._by_node.get(
+            event.node, (dropped, 1)
+        )  # what it dropped before is no loss of this reader
+        self._by_node[event.node] = dropped, share
+        if dropped != before[0]:
+            away = f"-> {event.node} dropped events while its broker was away: {dropped} so far"
+            self._waiting["dropped by", event.node] = away
+        if share != before[1]:
+            sends = f"-> {event.node} sends events of this share of its tasks, and of all that fail: {share}"
+            self._waiting["share of", event.node] = sends
+
+    def _say_one(self) -> None:
+        """Say what waits longest."""
+        self._next = self._now() + BETWEEN_NOTES
+        say(self._waiting.pop(next(iter(self._waiting))), err=True)

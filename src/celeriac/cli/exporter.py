@@ -49,7 +49,9 @@ def exporter(
 
 async def _serve(app: App, at: Address, exposition: Exposition, sender: str | None, *, enable: bool) -> None:
     exporter = Exporter(app, enable=enable, sender=sender)
-    page = MetricsPage(lambda numbers: exposition.fleet_text(exporter.snapshots(), numbers))
+    page = MetricsPage(
+        lambda numbers: exposition.fleet_text(exporter.snapshots(), numbers, exporter.broker_up)
+    )
     page.loop = asyncio.get_running_loop()
     page.reader = QueueReader(lambda: app.connections().broker, always=True)
     server = PageServer(at.listen(), {"/metrics": page.page})

@@ -16,6 +16,9 @@ from celeriac.clock import set_within
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.metrics.counts import Snapshot
 from celeriac.metrics.fleet import FleetCounts
+from celeriac.probes.asking import Asking
+from celeriac.probes.health import ASK as PING
+from celeriac.probes.health import ASK_AGAIN as PING_AGAIN
 from celeriac.retry import Backoff
 
 logger = logging.getLogger("celeriac.metrics")
@@ -41,15 +44,22 @@ class Exporter:
         self._enable = enable
         self._counts = FleetCounts(app.clock.now, sender)
         self._news = asyncio.Event()
+        self._broker = Asking(PING, PING_AGAIN)
 
     def snapshots(self) -> Sequence[Snapshot]:
         """Return the numbers of each host; any thread may call this."""
         return self._counts.snapshots()
 
+    @property
+    def broker_up(self) -> bool | None:
+        """Whether the broker answered the latest question; ``None`` before the first was dealt with."""
+        return self._broker.answers
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Count within the block, which is entered at once. Raises ``BrokerError`` at its end if the broker refused."""
-        tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._ask())]
+        ping = self._app.connections().broker.ping
+        tasks = [asyncio.create_task(one) for one in (self._listen(), self._ask(), self._broker.run(ping))]
         try:
             yield
         finally:

@@ -37,9 +37,14 @@ class Exposition:
         """Return the text of a scrape, and its content type."""
         return self._text(self._families.of(snapshot, broker))
 
-    def fleet_text(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> tuple[bytes, str]:
-        """Return the text of a scrape of many hosts, and its content type."""
-        return self._text(self._families.of_fleet(hosts, broker))
+    def fleet_text(
+        self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None, broker_up: bool | None = None
+    ) -> tuple[bytes, str]:
+        """Return the text of a scrape of many hosts, and its content type.
+
+        :param broker_up: whether the broker answers; ``None`` where that is not known.
+        """
+        return self._text(self._families.of_fleet(hosts, broker, broker_up))
 
     def asgi(self, snapshot: Snapshot, broker: BrokerNumbers | None) -> Any:
         """Return an ASGI app that serves this."""

@@ -23,6 +23,8 @@ from celeriac.metrics.queues import BrokerNumbers
 
 TASK_LABELS = ("name", "hostname", "queue_name")
 
+BROKER_UP = ("celeriac_broker_up", "Whether the broker answers.")
+
 COUNTERS = {
     "received": "Messages that the worker has taken.",
     "started": "Tasks whose body has begun.",
@@ -59,9 +61,15 @@ class Families:
         yield from self._process(snapshot)
         yield from self._common([snapshot], broker)
 
-    def of_fleet(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> Iterator[Metric]:
-        """Yield the families of many hosts, of which only the events are known."""
+    def of_fleet(
+        self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None, broker_up: bool | None
+    ) -> Iterator[Metric]:
+        """Yield the families of many hosts, of which only the events are known.
+
+        :param broker_up: whether the broker answers the process that watches them.
+        """
         yield from self._tasks(hosts)
+        yield from self._gauges((*BROKER_UP, broker_up))
         yield from self._common(hosts, broker)
 
     def _common(self, hosts: Sequence[Snapshot], broker: BrokerNumbers | None) -> Iterator[Metric]:
@@ -205,7 +213,7 @@ class Families:
     def _process(self, snapshot: Snapshot) -> Iterator[Metric]:
         yield from self._gauges(
             ("celeriac_loop_lag_seconds", "Seconds by which the event loop is late.", snapshot.lag),
-            ("celeriac_broker_up", "Whether the broker answers.", snapshot.broker_up),
+            (*BROKER_UP, snapshot.broker_up),
             ("celeriac_backend_up", "Whether the result store answers.", snapshot.backend_up),
             (
                 "celeriac_schedule_lag_seconds",

@@ -252,7 +252,7 @@ class Inspecting:
         return self._memory.take()
 
     async def memdump(self, samples: int = 10, **_: Any) -> str:
-        """Tell the last samples of ``memsample``."""
+        """Tell the samples of ``memsample`` since the last dump."""
         require("samples", samples, whole(1))
         return self._memory.dump(samples)
 

@@ -10,7 +10,7 @@ _UNITS = ((2**40, "TB"), (2**30, "GB"), (2**20, "MB"), (2**10, "KB"))
 
 
 class MemorySamples:
-    """The last samples that were asked for."""
+    """The samples that were asked for since the last dump, of which the last ``_KEPT`` are kept."""
 
     def __init__(self) -> None:
         self._samples: deque[str] = deque(maxlen=_KEPT)
@@ -25,11 +25,16 @@ class MemorySamples:
         return sample
 
     def dump(self, most: int = 10) -> str:
-        """Return the last samples and the present memory, a line each."""
-        lines = [f"- > {sample}," for sample in list(self._samples)[-most:]] if most > 0 else []
+        """Return the last samples and the present memory, a line each, as Celery does, and forget the samples.
+
+        :param most: how many samples at most.
+        """
+        taken = list(self._samples)[-most:] if most > 0 else []
+        self._samples.clear()
+        lines = ["- rss (sample):", *(f"-    > {sample}," for sample in taken)] if taken else []
         resident = _resident()
         now = "not known on this system" if resident is None else f"{_as_text(resident)}."
-        return "\n".join(["- rss (sample):", *lines, f"- rss (end): {now}", ""])
+        return "\n".join([*lines, f"- rss (end): {now}", ""])
 
 
 def _resident() -> int | None:
