@@ -17,7 +17,6 @@ from bench.plan import Plan
 from bench.rows import Row, at_least, at_most
 from celeriac import Celeriac
 from celeriac.contracts.set_aside import Failed
-from celeriac.monitor.actions import Actions
 from celeriac.monitor.filters import Filter
 from celeriac.monitor.history import History
 from celeriac.monitor.masking import Mask
@@ -142,9 +141,8 @@ async def _bulk(app: Celeriac, path: Path, tasks: int) -> Row:
         broker, ids = app.connections().broker, [str(uuid.uuid4()) for _ in range(tasks)]
         for start in range(0, tasks, BATCH):
             await asyncio.gather(*(_keep(broker, id) for id in ids[start : start + BATCH]))
-        actions = Actions(app, monitor.history, monitor.lately)
         began = time.perf_counter()
-        job = await monitor.jobs.run("retry", ids, actions.retry_failed)
+        job = await monitor.jobs.run("retry", ids, monitor.actions.retry_failed)
         while job.under_way:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.01)
         seconds = time.perf_counter() - began

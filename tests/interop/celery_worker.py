@@ -37,8 +37,8 @@ class CeleryWorker:
     ) -> None:
         self.name = f"interop-{uuid4().hex[:8]}@localhost"
         self.queue = f"celery-{uuid4().hex}"
-        self._url = url
-        self._backend = backend or url
+        self.url = url
+        self.backend = backend or url
         self._arguments = arguments
         self._environment = environment or {}
         self._celery = celery
@@ -49,8 +49,8 @@ class CeleryWorker:
         environment = {
             **os.environ,
             **self._environment,
-            "INTEROP_BROKER": self._url,
-            "INTEROP_BACKEND": self._backend,
+            "INTEROP_BROKER": self.url,
+            "INTEROP_BACKEND": self.backend,
             "INTEROP_QUEUE": self.queue,
             "C_FORCE_ROOT": "1",
         }

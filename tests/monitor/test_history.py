@@ -232,3 +232,36 @@ def test_a_filter_from_a_url():
 
 def _holding(folder: Path, text: bytes) -> list[Path]:
     return [path for path in folder.iterdir() if text in path.read_bytes()]
+
+
+async def test_what_was_run_again_is_left_out_until_it_fails_anew(history: History):
+    for id in ("a", "b"):
+        await history.take(events_of(id, "task-failed"))
+    fresh = Filter(state="FAILURE", again=False)
+    await history.note_again(["a", "unknown"])
+    await history.note_again(["a"])
+    assert await history.ids(fresh, 10) == ["b"]
+    assert sorted(await history.ids(Filter(state="FAILURE"), 10)) == ["a", "b"]
+    await history.take(events_of("a", "task-failed", at=NOW + 100))
+    assert sorted(await history.ids(fresh, 10)) == ["a", "b"]
+
+
+async def test_an_error_is_forgotten_with_the_last_task_that_had_it(history: History):
+    for id in ("a", "b"):
+        await history.take(events_of(id, "task-failed"))
+    [group] = await history.groups()
+    assert await history.forget(["a"]) == 1
+    assert [one.group for one in await history.groups()] == [group.group]
+    assert await history.forget(["b"]) == 1
+    assert await history.groups() == []
+
+
+async def test_errors_are_counted_by_the_hour(history: History, hands: Hands):
+    for id, hours_ago in (("a", 0), ("b", 2), ("c", 2), ("d", 30)):
+        await history.take(events_of(id, "task-failed", at=NOW - 3600 * hours_ago))
+    [group] = await history.groups()
+    assert await history.by_hour(4) == {group.group: [0, 2, 0, 1]}
+    hands.at += 3600
+    assert await history.by_hour(4) == {group.group: [2, 0, 1, 0]}
+    await history.forget(["a", "b", "c", "d"])
+    assert await history.by_hour(4) == {}

@@ -1,16 +1,18 @@
 """A fleet of Celery's with a dashboard, shared by the tests of this folder."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from celery import Celery
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.servers import LoggedProcess, RedisServer
 from tests.servers.redis import free_port
-from tests.web.site import Site
+from tests.web.site import PATIENCE, Site
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,3 +44,15 @@ def site(fleet: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
         site.metrics_port = port
         site.shows("workers", "shop@test")
         yield site
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    where = shutil.which("chromium")
+    assert where, "the tests need chromium on the PATH; run make test, or: sudo apt-get install chromium"
+    with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE * 1000)
+        options = ["--no-sandbox", "--host-resolver-rules=MAP evil.example 127.0.0.1"]
+        browser = playwright.chromium.launch(executable_path=where, args=options)
+        yield browser
+        browser.close()

@@ -1,8 +1,10 @@
 """Takes the pictures of the documentation anew: ``python -m tests.web.screenshots [FOLDER]``.
 
-They are of a running dashboard, and of what the demo prints.
+They are of a running dashboard, and of what the demo prints. The shop is compiled with the name that its file has in a
+project: tracebacks would else show the folder of this run.
 """
 
+import py_compile
 import shutil
 import sys
 import tempfile
@@ -66,7 +68,7 @@ def _take_pages(folder: Path) -> list[Path]:
     assert where, "screenshots need chromium on the PATH"
     with tempfile.TemporaryDirectory() as work:
         place = Path(work)
-        (place / "shop.py").write_text(SHOP)
+        _install(place)
         worker = LoggedProcess([sys.executable, "-m", "celeriac", "worker", "-A", "shop", "-E"], cwd=place)
         try:
             worker.wait_for("ready", timeout=PATIENCE)
@@ -85,8 +87,16 @@ def _take_pages(folder: Path) -> list[Path]:
             worker.kill()
 
 
+def _install(place: Path) -> None:
+    """Have the shop importable in this folder as from ``src/shop.py``."""
+    source = place / "src" / "shop.py"
+    source.parent.mkdir()
+    source.write_text(SHOP)
+    py_compile.compile(str(source), str(place / "shop.pyc"), dfile="src/shop.py", doraise=True)
+
+
 def _fill(place: Path) -> None:
-    sender = LoggedProcess([sys.executable, "shop.py"], cwd=place)
+    sender = LoggedProcess([sys.executable, "src/shop.py"], cwd=place)
     assert sender.wait(timeout=PATIENCE) == 0, sender.output
 
 

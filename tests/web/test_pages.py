@@ -38,6 +38,14 @@ def test_a_task_that_ended_well(site: Site, shop: Celery):
     assert "shop@test" in page
 
 
+def test_a_task_is_shown_as_the_command_that_sends_it(site: Site, shop: Celery):
+    added = shop.send_task("tests.web.shop.add", [20, 22])
+    page = html.unescape(site.told(added.id, "SUCCESS"))
+    assert "celeriac call tests.web.shop.add --args '[20, 22]'" in page
+    secret = shop.send_task("tests.web.shop.fail", ["x"], {"password": "hunter2"})
+    assert "celeriac call" not in site.told(secret.id, "FAILURE")
+
+
 def test_a_task_that_failed_is_found_by_its_error(site: Site, shop: Celery):
     text = f"no such order {uuid.uuid4().hex}"
     result = shop.send_task("tests.web.shop.fail", [text], {"password": "hunter2"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from celeriac.monitor.actions import Actions
 from celeriac.monitor.filters import Filter
 from celeriac.monitor.monitor import Monitor
 from celeriac.wire.preview import counted
@@ -16,7 +15,7 @@ class Deeds:
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
-        self._actions = Actions(monitor.app, monitor.history, monitor.lately)
+        self._actions = monitor.actions
 
     async def cancel(self, id: str, *, terminate: bool) -> str:
         """Revoke a task, and end it, if it runs and that is asked for."""
@@ -29,7 +28,8 @@ class Deeds:
 
     async def retry_all(self, group: str) -> str:
         """Run all failed tasks of one error again."""
-        ids = await self._monitor.history.ids(Filter(group=group, state="FAILURE"), MOST_AT_ONCE)
+        wanted = Filter(group=group, state="FAILURE", again=False)
+        ids = await self._monitor.history.ids(wanted, MOST_AT_ONCE)
         job = await self._monitor.jobs.run("retry", ids, self._actions.retry_all)
         if job.under_way:
             return f"{counted(len(ids), 'task')}: under way"

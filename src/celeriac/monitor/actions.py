@@ -17,11 +17,20 @@ from celeriac.client.removing import Waiting, remove_waiting
 from celeriac.client.revoking import revoke
 from celeriac.clock import Clock
 from celeriac.errors import CeleriacError
-from celeriac.monitor.again import RETRY_OF, Arguments, Refused, send_again, send_all_again
+from celeriac.monitor.again import (
+    RETRY_OF,
+    Arguments,
+    Refused,
+    SentAlready,
+    send_again,
+    send_all_again,
+)
 from celeriac.monitor.history import History
 from celeriac.monitor.jobs import Partly, Progress
 from celeriac.monitor.masking import HIDDEN
 from celeriac.monitor.rows import TaskRow
+from celeriac.monitor.served import Served
+from celeriac.wire.result import ResultRecord
 
 TWICE = 10.0
 """Seconds within which a second wish to run the same task again is taken for a double click."""
@@ -60,13 +69,15 @@ class Lately:
 class Actions:
     """Does what a person asks for.
 
-    :param history: what is known of the tasks.
+    :param history: what is known of the tasks; it keeps which were run again.
+    :param served: the queues of workers.
     """
 
-    def __init__(self, app: App, history: History, lately: Lately) -> None:
+    def __init__(self, app: App, history: History, lately: Lately, served: Served) -> None:
         self._app = app
         self._history = history
         self._lately = lately
+        self._served = served
 
     async def retry(self, id: str, arguments: Arguments | None = None) -> str:
         """Run a task again; return the new id.
@@ -78,21 +89,35 @@ class Actions:
         changes = "" if arguments is None else repr((arguments.args, arguments.kwargs))
         self._lately.note(id, changes)
         try:
-            return await self._retry(id, arguments)
+            new = await self._retry(id, arguments)
+        except SentAlready:
+            await self._history.note_again([id])
+            raise
         except BaseException:
             self._lately.forget(id, changes)
             raise
+        await self._history.note_again([id])
+        return new
 
     async def _retry(self, id: str, arguments: Arguments | None) -> str:
         for letter in await self._app.connections().broker.failed.find([id]):
             return await send_again(self._app, letter, arguments)
         row = await self._known(id)
-        given = arguments or await self.arguments(row)
+        record = None if arguments is not None and row.queue else await self._record(id)
+        given = arguments or _arguments(row, record)
         options: dict[str, Any] = {"headers": {RETRY_OF: id}}
-        if row.queue:
-            options["queue"] = row.queue
+        if queue := row.queue or (record and record.queue) or self._queue_of(row.worker):
+            options["queue"] = queue
         result = await self._app.send_task(row.name, given.args, given.kwargs, **options)
         return result.id
+
+    def _queue_of(self, worker: str) -> str:
+        """Return a queue that the worker of a task takes from, where it takes none from the app's own.
+
+        Celery's events do not say where a task came from, and no worker would take it from another fleet's queue.
+        """
+        queues = self._served.of(worker)
+        return queues[0] if queues and self._app.settings.default_queue not in queues else ""
 
     async def retry_all(self, ids: Sequence[str]) -> int:
         """Run tasks again; return how many. Raises ``Partly`` after all were tried, where some cannot be."""
@@ -101,6 +126,7 @@ class Actions:
         refused = [str(answer) for _, answer in answers if isinstance(answer, CeleriacError)]
         for id in kept:
             self._lately.mark(id, "")
+        await self._history.note_again(_sent(answers))
         for id in ids:
             try:
                 if id not in kept:
@@ -115,21 +141,13 @@ class Actions:
 
     async def arguments(self, row: TaskRow) -> Arguments:
         """Return the arguments of a task that is not in the failed list. Raises ``Refused`` if they are not known."""
-        stored = await self._stored(row.id)
-        if stored is not None:
-            return stored
-        args, kwargs = _read_back(row.args or "()"), _read_back(row.kwargs or "{}")
-        if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
-            raise Refused(
-                f"the arguments of task {row.id} are not known whole: write them, or let the workers keep them with"
-                " result_extended"
-            )
-        return Arguments(list(args), {str(name): value for name, value in kwargs.items()})
+        return _arguments(row, await self._record(row.id))
 
     async def retry_failed(self, ids: Sequence[str]) -> int:
         """Run tasks of the failed list again; return how many. Raises ``Partly`` where some were not sent."""
         letters = await self._app.connections().broker.failed.find(ids)
         answers = await send_all_again(self._app, letters)
+        await self._history.note_again(_sent(answers))
         refused = [str(answer) for _, answer in answers if isinstance(answer, CeleriacError)]
         if refused:
             raise Partly(len(answers) - len(refused), refused[0])
@@ -170,7 +188,7 @@ class Actions:
 
     async def forget(self, ids: Sequence[str]) -> int:
         """Delete tasks from the history; return how many were known."""
-        return await self._history.delete(ids)
+        return await self._history.forget(ids)
 
     async def _known(self, id: str) -> TaskRow:
         row = await self._history.task(id)
@@ -180,15 +198,40 @@ class Actions:
             raise Refused(f"the name of task {id} is not known: no event told it")
         return row
 
-    async def _stored(self, id: str) -> Arguments | None:
-        """Return the arguments that the result store keeps as values."""
-        record = (await self._app.connections().backend.load([id]))[0]
-        if record is None or record.args is None or isinstance(record.args, str):
-            return None
-        kwargs = record.kwargs
-        if not isinstance(record.args, (list, tuple)) or not isinstance(kwargs or {}, Mapping):
-            return None
-        return Arguments(list(record.args), dict(kwargs or {}))
+    async def _record(self, id: str) -> ResultRecord | None:
+        return (await self._app.connections().backend.load([id]))[0]
+
+
+def _sent(answers: Sequence[tuple[str, str | CeleriacError]]) -> list[str]:
+    """Return the tasks whose messages were sent again, now or before; the others may be tried anew."""
+    return [
+        id
+        for id, answer in answers
+        if isinstance(answer, SentAlready) or not isinstance(answer, CeleriacError)
+    ]
+
+
+def _arguments(row: TaskRow, record: ResultRecord | None) -> Arguments:
+    """Return the arguments that the result store keeps as values, else those of the event, if its text is whole."""
+    stored = _stored(record)
+    if stored is not None:
+        return stored
+    args, kwargs = _read_back(row.args or "()"), _read_back(row.kwargs or "{}")
+    if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
+        raise Refused(
+            f"the arguments of task {row.id} are not known whole: write them, or let the workers keep them with"
+            " result_extended"
+        )
+    return Arguments(list(args), {str(name): value for name, value in kwargs.items()})
+
+
+def _stored(record: ResultRecord | None) -> Arguments | None:
+    if record is None or record.args is None or isinstance(record.args, str):
+        return None
+    kwargs = record.kwargs
+    if not isinstance(record.args, (list, tuple)) or not isinstance(kwargs or {}, Mapping):
+        return None
+    return Arguments(list(record.args), dict(kwargs or {}))
 
 
 def _read_back(text: str) -> Any:

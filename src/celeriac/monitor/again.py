@@ -42,12 +42,16 @@ class Refused(CeleriacError):
     """It cannot be done; the text says why, and what to do."""
 
 
+class SentAlready(Refused):
+    """Its message was sent again before; it is done no second time."""
+
+
 async def send_again(app: App, letter: DeadLetter, arguments: Arguments | None = None) -> str:
     """Run the task of an entry of the failed list again, and take the entry out; return the new id.
 
     :param arguments: to use in place of its own.
 
-    Raises ``Refused`` where it cannot be sent, or was already; and ``BrokerError``.
+    Raises ``Refused`` where it cannot be sent, ``SentAlready`` where it was, and ``BrokerError``.
     """
     broker, now = app.connections().broker, app.clock.now()
     new = str(uuid.uuid4())
@@ -56,7 +60,7 @@ async def send_again(app: App, letter: DeadLetter, arguments: Arguments | None =
     is_first = await broker.publish_once(_key(letter, arguments), [(envelope, route)])
     await broker.failed.delete([letter.id])
     if not is_first:
-        raise Refused(f"task {letter.id} was sent again already")
+        raise SentAlready(f"task {letter.id} was sent again already")
     return new
 
 

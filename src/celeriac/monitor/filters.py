@@ -20,6 +20,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     :param text: part of the name, id, arguments or error, in any case.
     :param since: seconds since the epoch; ``until`` the same.
     :param group: fingerprint of an error.
+    :param again: ``False`` leaves out the tasks that were run again since they last changed.
     """
 
     state: str = ""
@@ -31,6 +32,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     since: float | None = None
     until: float | None = None
+    again: bool | None = None
 
     def clause(self, text_clause: Callable[[str], tuple[str, str]]) -> tuple[str, list[Any]]:
         """Return the condition in SQL, for the table ``task``, and its parameters.
@@ -45,6 +47,10 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         if self.group:
             parts.append("task.id IN (SELECT task FROM attempt WHERE grouped = ?)")
             values.append(self.group)
+        if self.again is False:
+            parts.append(
+                "NOT EXISTS (SELECT 1 FROM again WHERE again.task = task.id AND again.changed = task.changed)"
+            )
         if self.since is not None:
             parts.append("task.changed >= ?")
             values.append(self.since)
@@ -66,7 +72,8 @@ def read_filter(query: Mapping[str, str], now: float = 0.0) -> Filter:
     names = ("state", "name", "queue", "worker", "root", "group", "text")
     # A search cannot hold a NUL, and no name has one that it would miss.
     texts = {name: text for name in names if (text := query.get(name, "").replace("\0", "").strip())}
-    return Filter(**texts, since=_time(query.get("since"), now), until=_time(query.get("until"), now))
+    since, until = _time(query.get("since"), now), _time(query.get("until"), now)
+    return Filter(**texts, since=since, until=until, again=None)
 
 
 def _time(text: str | None, now: float) -> float | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,32 @@ class History:
             changed = await self._store.run(
                 [
                     (f"DELETE FROM attempt WHERE task IN ({marks})", some),
+                    (f"DELETE FROM again WHERE task IN ({marks})", some),
                     (f"DELETE FROM task WHERE id IN ({marks})", some),
                 ]
             )
-            deleted += changed[1]
+            deleted += changed[2]
         return deleted
+
+    async def forget(self, ids: Sequence[str]) -> int:
+        """Forget these tasks, and errors that no other task had; return how many tasks were known."""
+        deleted = await self.delete(ids)
+        unused = "NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.grouped = grouped.id)"
+        orphaned = "NOT EXISTS (SELECT 1 FROM grouped WHERE grouped.id = grouped_hour.grouped)"
+        await self._store.run(
+            [(f"DELETE FROM grouped WHERE {unused}", []), (f"DELETE FROM grouped_hour WHERE {orphaned}", [])]
+        )
+        return deleted
+
+    async def note_again(self, ids: Sequence[str]) -> None:
+        """Keep that these tasks were run again as they are now; a failure that comes later is another one."""
+        for some in in_steps(ids, 500):
+            marks = ", ".join("?" * len(some))
+            query = (
+                f"INSERT INTO again (task, changed) SELECT id, changed FROM task WHERE id IN ({marks})"
+                " ON CONFLICT (task) DO UPDATE SET changed = excluded.changed"
+            )
+            await self._store.run([(query, some)])
 
     async def tasks(self, wanted: Filter, *, limit: int = 50, before: int | None = None) -> Page:
         """Return up to ``limit`` tasks, the newest first."""
@@ -161,6 +183,15 @@ class History:
         query = "SELECT * FROM grouped WHERE last >= ? ORDER BY last DESC LIMIT ?"
         return [ErrorGroup(*row) for row in await self._store.fetch(query, [since, limit])]
 
+    async def by_hour(self, hours: int) -> Mapping[str, Sequence[int]]:
+        """Return, of each error of the last hours, how often it came up in each, the present one last."""
+        first = int(self._now() // 3600) - hours + 1
+        found = defaultdict[str, list[int]](lambda: [0] * hours)
+        query = "SELECT grouped, hour, count FROM grouped_hour WHERE hour >= ? AND hour < ?"
+        for group, hour, number in await self._store.fetch(query, [first, first + hours]):
+            found[group][hour - first] += number
+        return dict(found)
+
     async def minutes(self, since: float) -> list[MinuteRow]:
         """Return what ended in each minute since then, the oldest first."""
         query = "SELECT * FROM minute WHERE minute >= ? ORDER BY minute"
@@ -184,6 +215,7 @@ class History:
             [
                 ("DELETE FROM action WHERE at < ?", [old]),
                 ("DELETE FROM grouped WHERE last < ?", [old]),
+                ("DELETE FROM grouped_hour WHERE hour < ?", [int(old // 3600)]),
                 ("DELETE FROM minute WHERE minute < ?", [int(old // 60)]),
             ]
         )

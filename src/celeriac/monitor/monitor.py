@@ -18,13 +18,14 @@ from celeriac.client.app import App
 from celeriac.clock import Clock, SystemClock
 from celeriac.contracts.fanout import Binding, Exchange
 from celeriac.errors import CeleriacError
-from celeriac.monitor.actions import Lately
+from celeriac.monitor.actions import Actions, Lately
 from celeriac.monitor.fleet import Fleet
 from celeriac.monitor.history import History
 from celeriac.monitor.jobs import Jobs
 from celeriac.monitor.kept import Kept
 from celeriac.monitor.masking import NAMES, Mask
 from celeriac.monitor.queues import Queues
+from celeriac.monitor.served import Served
 from celeriac.retry import Backoff
 from celeriac.wire.event import EVENTS, Event, read_events
 
@@ -63,11 +64,12 @@ class Monitor:
         self.clock = clock
         self.mask = Mask(mask)
         self.fleet = Fleet()
-        self.queues = Queues(clock)
+        self.served = Served(clock)
+        self.queues = Queues(clock, self.served)
         self.jobs = Jobs()
-        self.lately = Lately(clock)
         self.kept = Kept(clock)
         self.history = History(path, mask=self.mask, now=clock.now)
+        self.actions = Actions(app, self.history, Lately(clock), self.served)
         self.left_out = 0
         self.trouble = ""
         self._heard: deque[Event] = deque()
@@ -75,7 +77,8 @@ class Monitor:
 
     async def __aenter__(self) -> Self:
         await self.history.open()
-        self._tasks = [asyncio.create_task(work()) for work in (self._listen, self._write, self._sweep)]
+        works = (self._listen(), self._write(), self._sweep(), self.served.follow(self.app))
+        self._tasks = [asyncio.create_task(work) for work in works]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -129,6 +132,7 @@ class Monitor:
     def _take(self, event: Event) -> None:
         if event.type.startswith("worker-"):
             self.fleet.hear(event.type, event.node, event.fields, self.clock.now())
+            self.served.meet(event.node)
             return
         if len(self._heard) >= MOST_BEHIND and event.type in _DISPENSABLE:
             self.left_out += 1

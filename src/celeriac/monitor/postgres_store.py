@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -24,7 +24,7 @@ from celeriac.servers.postgres.url import Target, parse_postgres_url
 SCHEMA = "celeriac_history"
 """Where the tables are, if the URL names no schema."""
 
-VERSION = 1
+VERSION = 2
 PATIENCE = 30.0
 """Seconds for one statement."""
 
@@ -53,10 +53,13 @@ CREATE INDEX attempt_grouped ON attempt (grouped);
 CREATE TABLE grouped (
   id text PRIMARY KEY, name text NOT NULL, error text NOT NULL, place text NOT NULL, first double precision NOT NULL,
   last double precision NOT NULL, count bigint NOT NULL, example text NOT NULL);
+CREATE TABLE grouped_hour (
+  hour bigint NOT NULL, grouped text NOT NULL, count bigint NOT NULL, PRIMARY KEY (hour, grouped));
 CREATE TABLE minute (
   minute bigint NOT NULL, name text NOT NULL, queue text NOT NULL, state text NOT NULL, count bigint NOT NULL,
   runtime double precision NOT NULL, longest double precision NOT NULL, wait double precision NOT NULL,
   PRIMARY KEY (minute, name, queue, state));
+CREATE TABLE again (task text PRIMARY KEY, changed double precision NOT NULL);
 CREATE TABLE action (at double precision NOT NULL, who text NOT NULL, what text NOT NULL, outcome text NOT NULL);
 CREATE TABLE version (number integer NOT NULL);
 INSERT INTO version VALUES ({VERSION});
@@ -76,6 +79,10 @@ _ATTEMPTS = """
     INSERT INTO attempt SELECT * FROM unnest(
         $1::text[], $2::integer[], $3::double precision[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
     ON CONFLICT DO NOTHING RETURNING task, retries, at"""
+_HOURS = (
+    "INSERT INTO grouped_hour AS known VALUES ($1, $2, $3)"
+    " ON CONFLICT (hour, grouped) DO UPDATE SET count = known.count + excluded.count"
+)
 _GROUPS = """
     INSERT INTO grouped AS known VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET
         last = greatest(known.last, excluded.last), count = known.count + excluded.count, example = excluded.example"""
@@ -214,6 +221,8 @@ async def _write_attempts(connection: Any, attempts: Sequence[KeptAttempt]) -> N
         texts_of = map(_plain, (last.name, last.error, last.place))
         example = _plain(last.attempt.task)
         await connection.execute(_GROUPS, group, *texts_of, min(times), max(times), len(members), example)
+        for hour, number in Counter(int(at // 3600) for at in times).items():
+            await connection.execute(_HOURS, hour, group, number)
 
 
 def _minutes(ended: Sequence[TaskRow]) -> list[list[Any]]:

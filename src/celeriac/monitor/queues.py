@@ -10,6 +10,7 @@ import msgspec
 from celeriac.client.pausing import Pauses
 from celeriac.clock import Clock
 from celeriac.contracts.broker import Broker, QueueState, Survey, Surveyed
+from celeriac.monitor.served import Served
 from celeriac.wire.waiting import waits_since
 
 FRESH = 1.0
@@ -52,10 +53,14 @@ class QueuesNow(msgspec.Struct, frozen=True):
 
 
 class Queues:
-    """Looks at a broker's queues, at most once in ``FRESH`` seconds for all callers together."""
+    """Looks at a broker's queues, at most once in ``FRESH`` seconds for all callers together.
 
-    def __init__(self, clock: Clock) -> None:
+    :param served: the queues of workers, which the broker need not list.
+    """
+
+    def __init__(self, clock: Clock, served: Served) -> None:
         self._clock = clock
+        self._served = served
         self._seen: QueuesNow | None = None
         self._looking = asyncio.Lock()
 
@@ -71,8 +76,12 @@ class Queues:
         """Ask again next time: something was changed."""
         self._seen = None
 
+    async def names(self, broker: Broker) -> list[str]:
+        """Return the names of all queues. Raises ``BrokerError``."""
+        return list(dict.fromkeys([*await broker.queues(), *self._served.names]))
+
     async def _look(self, broker: Broker, now: float) -> QueuesNow:
-        names = await broker.queues()
+        names = await self.names(broker)
         found = await (broker.survey(names) if isinstance(broker, Surveyed) else _count(broker, names))
         paused = await Pauses(broker.board.sets).load()
         rows = tuple(

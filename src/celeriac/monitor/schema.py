@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 CREATE TABLE task (
@@ -45,10 +45,13 @@ CREATE INDEX attempt_grouped ON attempt (grouped);
 CREATE TABLE grouped (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, error TEXT NOT NULL, place TEXT NOT NULL, first REAL NOT NULL,
   last REAL NOT NULL, count INTEGER NOT NULL, example TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE grouped_hour (
+  hour INTEGER NOT NULL, grouped TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (hour, grouped)) WITHOUT ROWID;
 CREATE TABLE minute (
   minute INTEGER NOT NULL, name TEXT NOT NULL, queue TEXT NOT NULL, state TEXT NOT NULL, count INTEGER NOT NULL,
   runtime REAL NOT NULL, longest REAL NOT NULL, wait REAL NOT NULL,
   PRIMARY KEY (minute, name, queue, state)) WITHOUT ROWID;
+CREATE TABLE again (task TEXT PRIMARY KEY, changed REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE action (at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, outcome TEXT NOT NULL);
 """
 

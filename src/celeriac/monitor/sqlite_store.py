@@ -134,6 +134,10 @@ def _write_attempts(connection: sqlite3.Connection, attempts: Sequence[KeptAttem
                 " last = max(last, excluded.last), count = count + 1, example = excluded.example",
                 (attempt.group, kept.name, kept.error, kept.place, attempt.at, attempt.at, attempt.task),
             )
+            connection.execute(
+                "INSERT INTO grouped_hour VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+                (int(attempt.at // 3600), attempt.group),
+            )
 
 
 def _write_rows(connection: sqlite3.Connection, rows: Sequence[TaskRow]) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
 from celeriac.celeriac import Celeriac
-from celeriac.monitor.actions import Actions
 from celeriac.monitor.again import Arguments, Refused
 from celeriac.monitor.filters import read_filter
 from celeriac.monitor.jobs import Work
@@ -27,7 +27,7 @@ from celeriac.wire.preview import counted
 async def tasks(monitor: Monitor, request: Request) -> Outcome:
     """Retry, cancel, terminate or forget tasks."""
     form = await read_form(request)
-    ids = form.all("id")
+    ids, before = form.all("id"), 0
     if form.one("all"):
         wanted = read_filter(
             {
@@ -37,14 +37,18 @@ async def tasks(monitor: Monitor, request: Request) -> Outcome:
             monitor.clock.now(),
         )
         ids = await monitor.history.ids(wanted, MOST_AT_ONCE)
-    actions = Actions(monitor.app, monitor.history, monitor.lately)
+        if form.one("action") == "retry":
+            # Pressed a second time it means those that failed since, not those that it sent already.
+            fresh = await monitor.history.ids(msgspec.structs.replace(wanted, again=False), MOST_AT_ONCE)
+            before, ids = max(0, len(ids) - len(fresh)), fresh
+    actions = monitor.actions
     deeds: Mapping[str, tuple[Work, str]] = {
         "retry": (actions.retry_all, "sent again"),
         "cancel": (actions.cancel, "cancelled"),
         "terminate": (partial(actions.cancel, terminate=True), "terminated"),
         "forget": (actions.forget, "forgotten here"),
     }
-    return await _to_many(monitor, form, ids, deeds, "tasks")
+    return await _to_many(monitor, form, ids, deeds, "tasks", before)
 
 
 async def jobs(monitor: Monitor, request: Request) -> Outcome:
@@ -70,9 +74,7 @@ async def change(monitor: Monitor, request: Request) -> Outcome:
         args, kwargs = map(_literal, texts)
         if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
             raise Refused("write the arguments as a list or tuple, and the keywords as a dict")
-        new = await Actions(monitor.app, monitor.history, monitor.lately).retry(
-            id, Arguments(list(args), kwargs)
-        )
+        new = await monitor.actions.retry(id, Arguments(list(args), kwargs))
         monitor.forget()
         return f"sent again as {new}"
 
@@ -104,7 +106,7 @@ async def failed(monitor: Monitor, request: Request) -> Outcome:
     ids, kept = form.all("key"), monitor.app.connections().broker.failed
     if form.one("all"):
         ids = [letter.id for letter in await kept.list(MOST_AT_ONCE)]
-    actions = Actions(monitor.app, monitor.history, monitor.lately)
+    actions = monitor.actions
     deeds: Mapping[str, tuple[Work, str]] = {
         "retry": (actions.retry_failed, "sent again"),
         "delete": (kept.delete, "deleted"),
@@ -180,10 +182,19 @@ ACTIONS: Mapping[str, Act] = {
 
 
 async def _to_many(
-    monitor: Monitor, form: Form, ids: Sequence[str], deeds: Mapping[str, tuple[Work, str]], what: str
+    monitor: Monitor,
+    form: Form,
+    ids: Sequence[str],
+    deeds: Mapping[str, tuple[Work, str]],
+    what: str,
+    before: int = 0,
 ) -> Outcome:
-    """Do one of the deeds to tasks, a large number of them in the background."""
+    """Do one of the deeds to tasks, a large number of them in the background.
+
+    :param before: how many more are left out, since it was done to them already.
+    """
     action = form.one("action")
+    left_out = f"; {before} were {deeds[action][1]} before" if before else ""
     work, word = deeds.get(action, (None, ""))
 
     async def do() -> str:
@@ -191,8 +202,9 @@ async def _to_many(
         job = await monitor.jobs.run(f"{action} {what}", ids, work)
         monitor.forget()
         if job.under_way:
-            return f"{counted(len(ids), 'task')}: under way, see About"
-        return f"{counted(job.done, 'task')} {word}" + (f"; not: {job.trouble}" if job.trouble else "")
+            return f"{counted(len(ids), 'task')}: under way, see About{left_out}"
+        trouble = f"; not: {job.trouble}" if job.trouble else ""
+        return f"{counted(job.done, 'task')} {word}{left_out}{trouble}"
 
     return await done(f"{action} {named(ids)}", do if work else None, form)
 

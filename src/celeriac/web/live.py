@@ -1,6 +1,6 @@
 """Keeps an open page up to date by server-sent events (WHATWG HTML, 9.2).
 
-Rules: a page is rendered once a second for all users who look at it with the same rights, less often where that takes
+Rules: a page is rendered twice a second for all users who look at it with the same rights, less often where that takes
 long, and sent only where it differs from what was sent before. Streams end with the server; no more than ``MOST`` are
 open.
 """
@@ -22,7 +22,7 @@ from celeriac.web.rendering import Page, Site
 logger = logging.getLogger(__name__)
 
 MOST = 100
-BETWEEN = 1.0
+BETWEEN = 0.5
 """Seconds between two looks at a page."""
 
 _SHARE = 0.1

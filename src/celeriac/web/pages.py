@@ -18,7 +18,6 @@ from celeriac.contracts.broker import Parked, Surveyed
 from celeriac.contracts.removal import Removing
 from celeriac.contracts.set_aside import DeadLetter
 from celeriac.errors import CeleriacError
-from celeriac.monitor.actions import Actions
 from celeriac.monitor.filters import Filter, read_filter
 from celeriac.monitor.fleet import WorkerRow
 from celeriac.monitor.masking import Mask
@@ -27,7 +26,7 @@ from celeriac.monitor.queues import QueuesNow
 from celeriac.monitor.rows import TaskRow
 from celeriac.servers.url_parts import masked
 from celeriac.web.rendering import Page, Rendered
-from celeriac.web.showing import per_minute
+from celeriac.web.showing import call_of, per_minute
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.failure import Failure
 from celeriac.wire.preview import preview
@@ -35,6 +34,7 @@ from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import Malformed, decode
 
 HOUR = 3600.0
+DAY = 24
 PEEKED = 50
 LISTED = 100
 LIMITS = ["rate_limit", "soft_time_limit", "time_limit"]
@@ -120,16 +120,19 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
         with suppress(CeleriacError):  # the history is there without the broker
             kept = await monitor.kept.of(monitor.app.connections().broker, id, monitor.app.codecs)
     try:
-        arguments = kept or await Actions(monitor.app, monitor.history, monitor.lately).arguments(row)
+        arguments = kept or await monitor.actions.arguments(row)
         known = (preview(arguments.args, 4000), preview(arguments.kwargs, 4000))
+        command = call_of(row, arguments.args, arguments.kwargs)
     except CeleriacError:
-        known = (row.args, row.kwargs)
+        known, command = (row.args, row.kwargs), ""
     data = {
         "task": row,
         "attempts": attempts,
         "family": family if len(family) > 1 else [],
         "stored": stored,
         "kept": kept,
+        "headers": monitor.mask(preview(kept.headers, 4000)) if kept is not None and kept.headers else "",
+        "command": command if monitor.mask(command) == command else "",
         "args": monitor.mask(known[0]),
         "kwargs": monitor.mask(known[1]),
     }
@@ -139,7 +142,12 @@ async def task(monitor: Monitor, request: Request) -> Rendered:
 async def errors(monitor: Monitor, request: Request) -> Rendered:
     """Show errors, grouped by task, class and place."""
     queues, _ = await _queues_now(monitor)
-    data = {"groups": await monitor.history.groups(), "kept": queues.failed}
+    data = {
+        "groups": await monitor.history.groups(),
+        "hours": await monitor.history.by_hour(DAY),
+        "quiet": [0] * DAY,
+        "kept": queues.failed,
+    }
     return Rendered("errors.html", "Errors", data)
 
 
@@ -152,7 +160,7 @@ async def queues(monitor: Monitor, request: Request) -> Rendered:
 async def queue(monitor: Monitor, request: Request) -> Rendered:
     """Show what one queue would hand out next."""
     broker, name = monitor.app.connections().broker, request.path_params["name"]
-    if name not in await broker.queues():
+    if name not in await monitor.queues.names(broker):
         return Rendered("unknown.html", f"Queue {name}", {"text": f"There is no queue {name}."}, 404)
     depth, messages, paused = await asyncio.gather(
         broker.depth(name), broker.peek(name, PEEKED), monitor.app.control.paused()

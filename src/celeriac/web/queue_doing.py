@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from starlette.requests import Request
 
 from celeriac.client.removing import Waiting, all_parked, cancel_parked
-from celeriac.monitor.actions import Actions
 from celeriac.monitor.again import Refused
 from celeriac.monitor.monitor import Monitor
 from celeriac.web.forms import Form, Outcome, done, named, read_form
@@ -61,7 +60,7 @@ class _Deeds:
         self._form = form
         self._name = form.one("queue")
         self._keys = set(form.all("key"))
-        self._actions = Actions(monitor.app, monitor.history, monitor.lately)
+        self._actions = monitor.actions
 
     async def pause(self) -> str:
         takers = await self._monitor.app.control.pause(self._name)
@@ -107,5 +106,6 @@ class _Deeds:
         return f"{counted(job.done, 'waiting task')} of queue {self._name} deleted{gone}{trouble}"
 
     async def _require_queue(self) -> None:
-        if self._name not in await self._monitor.app.connections().broker.queues():
+        broker = self._monitor.app.connections().broker
+        if self._name not in await self._monitor.queues.names(broker):
             raise Refused(f"there is no queue {self._name}")

@@ -108,6 +108,7 @@ class Site:
             "moment": lambda at: showing.moment(at, now),
             "tree": lambda text: showing.tree(text, mask),
             "bars": showing.bars,
+            "spark": showing.spark,
             "draw": lambda tasks: draw(tasks, up),
             "version": self._version,
             "trouble": self.monitor.trouble,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from celeriac.monitor.masking import HIDDEN, Mask
-from celeriac.monitor.rows import MinuteRow
+from celeriac.monitor.rows import MinuteRow, TaskRow
 
 SHAPES = {
     "PENDING": "○",
@@ -26,6 +28,7 @@ SHAPES = {
 
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _MOST_ITEMS = 200
+_LONGEST_COMMAND = 4_000
 
 
 def shape(state: str) -> str:
@@ -89,6 +92,20 @@ def tree(text: str, mask: Mask) -> Markup:
     return _branch(value, mask, 0)
 
 
+def call_of(task: TaskRow, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return the command that sends such a task; empty for values that JSON cannot carry, and where it is too long."""
+    parts = ["celeriac", "call", task.name]
+    if task.queue:
+        parts += ["--queue", task.queue]
+    try:
+        parts += ["--args", json.dumps(list(args))]
+        parts += ["--kwargs", json.dumps(dict(kwargs))] if kwargs else []
+    except (TypeError, ValueError, RecursionError):
+        return ""
+    command = shlex.join(parts)
+    return command if task.name and len(command) <= _LONGEST_COMMAND else ""
+
+
 def per_minute(rows: Sequence[MinuteRow], now: float, minutes: int = 60) -> list[tuple[int, int]]:
     """Return, for each of the last minutes, how many tasks ended well and how many failed."""
     first = int(now // 60) - minutes + 1
@@ -122,6 +139,21 @@ def bars(counts: Sequence[tuple[int, int]], width: int = 600, height: int = 80) 
     return Markup(
         '<svg class="bars" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
     ).format(width, height, label, Markup("").join(parts))
+
+
+def spark(counts: Sequence[int], width: int = 96, height: int = 20) -> Markup:
+    """Return how often something came up in each of the last hours, as small bars with their sum as text."""
+    highest, step = max(counts, default=0) or 1, width / max(1, len(counts))
+    bar = Markup('<rect class="failed" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
+    drawn = [
+        bar.format(index * step, height - tall, step * 0.8, tall)
+        for index, number in enumerate(counts)
+        if (tall := max(1.0, height * number / highest) if number else 0.0)
+    ]
+    label = f"{sum(counts)} in {len(counts)} hours"
+    return Markup(
+        '<svg class="spark" width="{}" height="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(width, height, width, height, label, Markup("").join(drawn))
 
 
 def _branch(value: Any, mask: Mask, depth: int) -> Markup:
