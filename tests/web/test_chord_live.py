@@ -105,6 +105,7 @@ async def measured(shop: Shop, stream: Stream) -> list[float]:
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
+    (tmp_path / "shop.db").touch()  # the dashboard makes no file, which would hide a mistyped name
     return f"sqlite:///{tmp_path}/shop.db"
 
 

@@ -25,6 +25,7 @@ CHANGED = frozenset({"id", "root_id", "retries", RETRY_OF, "x-celeriac-sent"})
 def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
     """The URLs of a broker and a result store."""
     if request.param == "sqlite":
+        (tmp_path / "shop.db").touch()  # the dashboard makes no file, which would hide a mistyped name
         return f"sqlite:///{tmp_path}/shop.db", f"sqlite:///{tmp_path}/shop.db"
     url = str(request.getfixturevalue(f"{request.param}_url"))
     return url, str(request.getfixturevalue("redis_url")) if request.param == "rabbit" else url
