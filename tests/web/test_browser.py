@@ -147,6 +147,8 @@ def test_a_task_runs_again_by_keys(chromium: Browser, site: Site, shop: Celery):
     page, errors = opened(chromium, site, f"tasks?text={text}")
     page.keyboard.press("r")  # nothing is chosen
     page.keyboard.press("j")
+    site.told(shop.send_task("tests.web.shop.fail", [text]).id, "FAILURE")
+    expect(page.locator("main tbody tr")).to_have_count(2)  # the page has changed under the chosen row
     page.keyboard.press("x")
     page.keyboard.press("r")
     expect(page.get_by_role("status")).to_contain_text("1 task sent again")

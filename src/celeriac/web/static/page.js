@@ -13,13 +13,26 @@ function isBusy() {
     (live.contains(focused) && focused.matches("input, select, textarea, button"));
 }
 
+// A row is the same one on the changed page where it stands for the same task, queue or worker.
+function nameOf(row) {
+  const box = row.querySelector("input[type=checkbox]");
+  const link = row.querySelector("a");
+  return box ? box.value : link ? link.href : "";
+}
+
 function follow() {
   if (document.hidden || source || !live || !live.children.length) return;
   source = new EventSource(body.dataset.live + "?path=" + encodeURIComponent(body.dataset.path));
   source.onmessage = (event) => {
     if (isBusy()) return;
     const opened = [...live.querySelectorAll("details")].map((part) => part.open);
+    const current = live.querySelector("tr.current");
+    const name = current ? nameOf(current) : "";
     live.innerHTML = event.data;
+    if (name) {
+      const same = [...live.querySelectorAll("tbody tr")].find((row) => nameOf(row) === name);
+      if (same) same.classList.add("current");
+    }
     live.querySelectorAll("details").forEach((part, index) => {
       if (index < opened.length) part.open = opened[index];
     });
