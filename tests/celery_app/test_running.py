@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery import chain, chord, group
+from celery.exceptions import ChordError
 from celery.exceptions import Reject as CelerysReject
 
 from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
@@ -168,6 +169,28 @@ def test_workflows(client: Any, worker: Shop):
     parent = client.parent.delay()
     assert value(parent) == parent.children[0].id
     assert value(parent.children[0]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:task_allow_error_cb_on_chord_header:PendingDeprecationWarning")
+@pytest.mark.parametrize("last", ["the inner chord", "the other task"])
+def test_an_errback_of_a_chord_with_a_chord_in_its_header_is_called_once(
+    client: Any, worker: Shop, last: str
+):
+    """Celery's client links it to both, and the inner one fails first."""
+    inner = chord([client.add.s(1, 1), client.fail.si(last)], client.total.s())
+    other = client.add.si(1, 1) if last == "the inner chord" else client.sleep.si(0.5)
+    outer = chord([other, inner], client.total.s())
+    seen = {note[1] for note in worker.notes() if note[0] == "told"}
+    for errback in (client.told.s(), client.call_back.s()):
+        outer.link_error(errback)
+    result = outer.delay()
+    with pytest.raises(ChordError, match=last):
+        value(result)
+    assert worker.noted("told", result.id)
+    assert worker.noted("errback", result.id)
+    failed = {note[1] for note in worker.notes() if note[0] == "errback" and last in note[2]}
+    assert failed == {result.id}
+    assert len([note for note in worker.notes() if note[0] == "told" and note[1] not in seen]) == 1
 
 
 def test_a_chord_that_is_sent_again_under_its_ids(client: Any, worker: Shop):

@@ -217,13 +217,19 @@ def body_lost(part: Part) -> tuple[list[TaskMessage], list[Casualty]]:
 
     The messages are those of the body, or of each member if it is a group: their errbacks are called. The casualties
     are all tasks that will never run, the body included.
+
+    An errback that is linked to a chord around this one, too, is left to that one, which fails with this one: Celery's
+    client links the errback of a chord to the chords within it, and it is to be called once.
     """
     if number_of(part.body) > MAX_FOLLOW_UPS:
         return [], []
     body = _body(part)
     origin = _body_origin(part)
+    lost = list(_lost(body, linked=part.protocol == 1))
     messages = [message_of(head, origin, part.root_id) for head in _ends(body)]
-    return messages, list(_lost(body, linked=part.protocol == 1))
+    if any(message.errbacks for message in messages) and (around := _errbacks_around(lost)):
+        messages = [_without(message, around) for message in messages]
+    return messages, lost
 
 
 def lost_parts(
@@ -316,6 +322,19 @@ def _ends(node: Node[Any]) -> Iterator[Signature[Any]]:
                 yield from _ends(member)
         case Chord(body=body):
             yield from _ends(body)
+
+
+def _errbacks_around(lost: Sequence[Casualty]) -> list[Any]:
+    """Return the errbacks of the chords that these casualties would have been parts of."""
+    bodies = [one.body for one in lost if one.body is not None]
+    ends = [end for body in _understood(bodies) for end in _ends(body)]
+    return [errback for end in ends for errback in as_list(end.options.get("link_error"))]
+
+
+def _without(message: TaskMessage, errbacks: Sequence[Any]) -> TaskMessage:
+    """Return a message that has none of these errbacks."""
+    kept = [one for one in message.errbacks if one not in errbacks]
+    return msgspec.structs.replace(message, errbacks=kept)
 
 
 def _nested(node: Node[Any], nesting: int) -> Node[Any]:
