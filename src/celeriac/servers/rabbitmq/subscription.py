@@ -251,7 +251,9 @@ class AmqpSubscription:
     def _start_anew(self, channel: Channel, room: int) -> list[asyncio.Future[Any]]:
         assert self._unsettled is not None
         self._consumer_prefetch = room
-        answers = [self._start_cancelling(channel, queue) for queue in tuple(self._current)]
+        answers: list[asyncio.Future[Any]] = [
+            self._start_cancelling(channel, queue) for queue in tuple(self._current)
+        ]
         answers.append(channel.start(methods.limit_unsettled(room)))
         self._unsettled.start_anew()
         return answers + self._start_missing(channel)
@@ -286,12 +288,21 @@ class AmqpSubscription:
         self._consumers[name] = queue, self._unsettled.generation
         return channel.start(methods.consume(queue, name))
 
-    def _start_cancelling(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
-        """Stop pushes from a queue. Messages that arrive before the answer are still ours."""
+    def _start_cancelling(self, channel: Channel, queue: str) -> asyncio.Task[None]:
+        """Stop pushes from a queue; the task ends when every message that was pushed before has arrived."""
         name = self._current.pop(queue)
         answer = channel.start(methods.cancel(name))
-        answer.add_done_callback(lambda _: self._consumers.pop(name, None))
-        return answer
+        return self._loop.create_task(self._end_consumer(channel, name, answer))
+
+    async def _end_consumer(self, channel: Channel, name: str, answer: asyncio.Future[Any]) -> None:
+        """Forget a consumer once nothing of its can come.
+
+        RabbitMQ may answer before messages that it had pushed, and sends those before the next answer. They are ours
+        like all others: given back, they would be marked as redelivered, and overtaken by those of the next consumer.
+        """
+        await answer
+        await channel.call(methods.limit_unsettled(max(1, self._consumer_prefetch)))
+        self._consumers.pop(name, None)
 
     async def _pause(self, queues: Iterable[str] | None = None) -> None:
         """Stop pushes from these queues, and give back messages that were pushed and not taken."""
