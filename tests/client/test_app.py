@@ -79,12 +79,11 @@ def test_a_backend_that_cannot_be_is_refused_at_once():
 async def test_a_missing_driver_names_the_extra(monkeypatch):
     for module in [name for name in sys.modules if name.startswith("celeriac.servers.redis")]:
         monkeypatch.delitem(sys.modules, module)
-    for module in [name for name in sys.modules if name.partition(".")[0] == "redis"]:
+    for module in [name for name in sys.modules if name.partition(".")[0] == "hiredis"]:
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "celeriac.servers.redis.link", raising=False)
+    monkeypatch.setitem(sys.modules, "hiredis", None)
     with pytest.raises(
-        ConfigError, match=r"redis:// needs redis, which is not installed: pip install 'celeriac\[redis\]'"
+        ConfigError, match=r"redis:// needs hiredis, which is not installed: pip install 'celeriac\[redis\]'"
     ):
         Celeriac("shop", broker="redis://localhost").connections()
 

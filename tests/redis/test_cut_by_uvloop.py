@@ -1,7 +1,5 @@
 """A write to a connection that was cut a moment ago, as uvloop tells it."""
 
-import asyncio
-
 import pytest
 
 from celeriac.errors import BrokerError, BrokerUnavailable
@@ -16,12 +14,18 @@ uvloop = pytest.importorskip("uvloop")
 def test_a_write_to_a_cut_connection_is_worth_another_try(redis_server: RedisServer):
     async def write_to_what_was_cut() -> None:
         target = parse_redis_url(redis_server.url())
-        link = Link(target, ConnectionPool(target, 5), unavailable=BrokerUnavailable, refused=BrokerError)
-        _, writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
-        writer.transport.abort()
-        await asyncio.sleep(0.01)
-        async with link.deadline():
-            writer.writelines([b"PING\r\n"])
+        pool = ConnectionPool(target, 5)
+        link = Link(target, pool, unavailable=BrokerUnavailable, refused=BrokerError)
+        await link.call("PING")
+        connection = pool.take(target.db)
+        assert connection is not None
+        connection._transport.abort()
+        assert connection.is_open  # it learns of its end from the loop
+        pool.give_back(connection, target.db)
+        try:
+            await link.call("PING")
+        finally:
+            await link.close()
 
     with pytest.raises(BrokerUnavailable, match="closed"):
         uvloop.run(write_to_what_was_cut())

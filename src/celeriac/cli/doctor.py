@@ -37,7 +37,6 @@ from celeriac.servers.url_parts import scheme_of
 from celeriac.wire.preview import counted
 
 EXTRAS = {
-    "redis": "redis",
     "hiredis": "redis",
     "pamqp": "amqp",
     "uvloop": "uvloop",

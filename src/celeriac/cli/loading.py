@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from celeriac.cli.console import say
@@ -21,7 +19,6 @@ from celeriac.client.blocking import BACKGROUND
 from celeriac.client.environment import BROKER_VARIABLES
 from celeriac.errors import ConfigError
 from celeriac.servers.url_parts import masked, scheme_of
-from celeriac.servers.urls import import_driver
 
 T = TypeVar("T")
 
@@ -69,9 +66,6 @@ def load_or_default(source: Source, include: Sequence[str] = ()) -> App:
     app: App = load_app(source.target, include) if source.target is not None else App(run=BACKGROUND.run)
     if source.broker is not None or source.backend is not None:
         app.connect_to(source.broker, source.backend)
-    if source.target is None:
-        with _without_telemetry():
-            import_driver(app.broker_url)
     return app
 
 
@@ -83,21 +77,3 @@ def run_with(app: App, work: Coroutine[Any, Any, T]) -> T:
             return await work
 
     return asyncio.run(closing())
-
-
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Let nothing import OpenTelemetry within the block.
-
-    redis-py imports its SDK wherever that is installed, which takes as long as half of all the rest. Without an app
-    there is no code in this process that could have set it up; where something has imported it, it stays.
-    """
-    name = "opentelemetry"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # as Python documents it: an import of this name fails
-    try:
-        yield
-    finally:
-        del sys.modules[name]

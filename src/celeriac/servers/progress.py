@@ -1,7 +1,7 @@
-"""Puts off deadlines for as long as bytes move, so that a slow network is not taken for an outage.
+"""Ends waits for a server by which no byte moves: one that moves some is slow, and waited for.
 
 Rules: the system counts the bytes that the other side has acknowledged and those that arrived. Where it does not tell
-(no Linux, no TCP), deadlines stand.
+(no Linux, no TCP), a deadline stands.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 _LOOKS = 4
 """Looks at the progress within the time for which nothing may move."""
 
+
 _MOVED = 120
 """Where the counts of acknowledged and of received bytes stand in Linux's ``struct tcp_info``."""
 
@@ -22,38 +23,48 @@ _UNSENT = 144
 """Where the count of bytes stands that the system has not sent yet."""
 
 
-class Progress:
-    """Puts off the deadline of one exchange.
+class Patience:
+    """The deadline of one exchange.
 
-    :param line: returns the socket, ``None`` where there is none.
-    :param patience: seconds for which nothing may move.
+    :param moved: returns how many bytes have moved so far.
+    :param seconds: for which nothing may move.
+    :param over: called when they are over.
     """
 
-    def __init__(self, line: Callable[[], Any], deadline: asyncio.Timeout, patience: float) -> None:
-        self._line = line
-        self._deadline = deadline
-        self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        self._moved: int | None = None
-        self._next = self._loop.call_later(patience / _LOOKS, self._look)
+    __slots__ = ("_deadline", "_loop", "_moved", "_next", "_over", "_seconds", "_seen")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        moved: Callable[[], int],
+        seconds: float,
+        over: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._moved = moved
+        self._seconds = seconds
+        self._over = over
+        self._seen: int | None = None
+        self._deadline = loop.time() + seconds
+        self._next = loop.call_later(seconds / _LOOKS, self._look)
+
+    def put_off(self, more: float = 0.0) -> None:
+        """Begin anew, with so many seconds more."""
+        self._deadline = self._loop.time() + self._seconds + more
 
     def end(self) -> None:
         """Stop looking."""
         self._next.cancel()
 
     def _look(self) -> None:
-        self._next = self._loop.call_later(self._patience / _LOOKS, self._look)
-        acknowledged, received, _ = _facts(self._line())
-        moved = acknowledged + received
-        when = self._loop.time() + self._patience
-        if (
-            self._moved is not None
-            and moved > self._moved
-            and not self._deadline.expired()
-            and when > (self._deadline.when() or 0.0)
-        ):
-            self._deadline.reschedule(when)
-        self._moved = moved
+        moved, now = self._moved(), self._loop.time()
+        if self._seen is not None and moved > self._seen:
+            self._deadline = max(self._deadline, now + self._seconds)
+        self._seen = moved
+        if now < self._deadline:
+            self._next = self._loop.call_at(min(self._deadline, now + self._seconds / _LOOKS), self._look)
+        else:
+            self._over()
 
 
 class Outgoing:
@@ -72,6 +83,12 @@ class Outgoing:
             self._last = self._loop.time()
         self._acknowledged = acknowledged
         return self._last
+
+
+def moved(line: Any) -> int:
+    """Return how many bytes of a socket were acknowledged or have arrived; 0 where the system does not tell."""
+    acknowledged, received, _ = _facts(line)
+    return acknowledged + received
 
 
 def _facts(line: Any) -> tuple[int, int, int]:

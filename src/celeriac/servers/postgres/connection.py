@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from celeriac.servers.progress import Progress
+from celeriac.servers.progress import Patience, moved
 
 ANSWER = 30.0
 """Seconds without a byte from either side after which a statement is given up."""
@@ -67,12 +67,13 @@ class PatientConnection(asyncpg.Connection):  # type: ignore[misc]  # the driver
             async with asyncio.timeout(seconds):
                 yield
             return
-        async with asyncio.timeout(self.patience) as deadline:
-            progress = Progress(self._socket, deadline, self.patience)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as deadline:
+            watch = Patience(loop, self._moved, self.patience, lambda: deadline.reschedule(loop.time()))
             try:
                 yield
             finally:
-                progress.end()
+                watch.end()
 
-    def _socket(self) -> Any:
-        return self._transport.get_extra_info("socket")
+    def _moved(self) -> int:
+        return moved(self._transport.get_extra_info("socket"))

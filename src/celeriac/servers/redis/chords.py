@@ -21,7 +21,7 @@ from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.offload import in_thread
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
-from celeriac.servers.redis.upload import LARGE
+from celeriac.servers.redis.protocol.connection import LARGE
 from celeriac.wire.content import Codecs
 from celeriac.wire.failure import Failure, read_failure
 from celeriac.wire.names import group_key

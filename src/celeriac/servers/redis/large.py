@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from redis.exceptions import ConnectionError as LinkDown
 
 from celeriac.errors import BackendUnavailable, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.upload import LARGE
+from celeriac.servers.redis.protocol.connection import LARGE
+from celeriac.servers.redis.protocol.errors import LinkDown
 
 R = TypeVar("R")
 

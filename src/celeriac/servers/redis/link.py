@@ -9,43 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from hiredis import PushNotification, pack_command
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    ClusterDownError,
-    InvalidResponse,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import (
-    ConnectionError as LinkDown,
-)
+from hiredis import PushNotification
 
 from celeriac.errors import CeleriacError
 from celeriac.servers.causes import as_cause, next_step
-from celeriac.servers.redis.connection_pool import ConnectionPool, Unfit, dial
-from celeriac.servers.redis.upload import exchange, read_answer
+from celeriac.servers.redis.connection_pool import ConnectionPool, Unfit
+from celeriac.servers.redis.protocol.connection import Connection
+from celeriac.servers.redis.protocol.dialing import pack
+from celeriac.servers.redis.protocol.errors import NoMaster, NotRedis, Refused
 from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import refusal as tls_refusal
 
-_PASSING = re.compile(r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN)\b")
-"""Answers of a server that is there but cannot serve now; the driver has classes for some."""
+_PASSING = re.compile(
+    r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN|max number of clients)\b"
+)
+"""Answers of a server that is there but cannot serve now."""
 
-_PASSING_ERRORS = (OutOfMemoryError, ReadOnlyError, MasterDownError, TryAgainError, ClusterDownError)
+_LOGIN = re.compile(
+    r"^(WRONGPASS|NOAUTH)\b|\binvalid password\b|\bAUTH\b.*\bpassword\b|unauthenticated", re.IGNORECASE
+)
+"""Answers to a login that was wrong or left out."""
 
 
 class Script:
@@ -60,6 +48,10 @@ class Script:
 
 _VERSION = Script("return redis.REDIS_VERSION or ''")
 """Known to scripts from Redis 7 on; ``INFO`` may be kept from a user who needs nothing of it."""
+
+
+_TROUBLE = (Refused, NotRedis, NoMaster, Unfit, OSError, TimeoutError)
+"""What a connection raises."""
 
 
 class Link:
@@ -95,7 +87,7 @@ class Link:
     async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to several commands; a refused one's answer is the translated error."""
         return [
-            self.translate(answer) if isinstance(answer, ResponseError) else answer
+            self.translate(answer) if isinstance(answer, Refused) else answer
             for answer in await self._exchange(commands)
         ]
 
@@ -120,12 +112,12 @@ class Link:
         """
         commands = [("EVALSHA", script.digest, len(keys), *keys, *arguments) for keys, arguments in calls]
         answers = await self._exchange(commands)
-        if any(isinstance(answer, ResponseError) for answer in answers):
+        if any(isinstance(answer, Refused) for answer in answers):
             await self._run_again(script, commands, answers, _is_untaught)
             mend = self.on_wrong_type
             if mend is not None and any(map(_is_wrong_type, answers)) and await mend():
                 await self._run_again(script, commands, answers, _is_wrong_type)
-            return [self.translate(one) if isinstance(one, ResponseError) else one for one in answers]
+            return [self.translate(one) if isinstance(one, Refused) else one for one in answers]
         return answers
 
     async def _run_again(
@@ -148,17 +140,17 @@ class Link:
         :param protocol: Redis's, 2 or 3. A server may refuse 3.
         """
         async with self.deadline():
-            return Line(self, await dial(self._pool.open(self, self.target.db), protocol), protocol)
+            self._pool.join(self)
+            return Line(self, await self._pool.dial(self.target.db, protocol), protocol)
 
     async def check_door(self) -> None:
         """Make a connection and drop it; raise the error that keeps peers, too, from connecting."""
         async with self.deadline():
-            connection = await dial(self._pool.open(self, self.target.db))
+            connection = await self._pool.dial(self.target.db)
             try:
-                await connection.send_packed_command(_pack([("PING",)]))
-                await read_answer(connection)
+                await connection.exchange(pack([("PING",)]), self.timeout)
             finally:
-                await connection.disconnect(nowait=True)
+                await connection.close()
 
     async def describe(self) -> str:
         """Connect and return one line that says what answered."""
@@ -167,65 +159,55 @@ class Link:
 
     @asynccontextmanager
     async def deadline(self) -> AsyncIterator[asyncio.Timeout]:
-        """End the block after ``timeout`` seconds, and translate what the driver raises in it."""
+        """End the block after ``timeout`` seconds, and translate what a connection raises in it."""
         try:
             async with asyncio.timeout(self.timeout) as deadline:
                 yield deadline
-        except Unfit as error:
-            raise self.refused(str(error)) from error.__cause__
-        except MasterNotFoundError as error:
-            raise await self._why_no_master(error) from as_cause(error)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise self.translate(error) from as_cause(error)
-        except RuntimeError as error:
-            # uvloop's word for writing to a connection that was cut a moment ago; asyncio drops such a write.
-            if "handler is closed" not in str(error):
-                raise
-            raise self.translate(error) from as_cause(error)
+        except _TROUBLE as error:
+            raise await self._as_owners(error) from as_cause(error)
 
     def translate(self, error: BaseException) -> CeleriacError:
-        """Return the owner's error for a driver's, with what to do about it."""
+        """Return the owner's error for a connection's, with what to do about it."""
         text = str(error) or type(error).__name__
-        if isinstance(error, OutOfMemoryError):
-            text = f"OOM {text}"
         # A login that worked once may work again: a changed password or certificate must not end running tasks.
         kind = self.unavailable if self._pool.was_let_in else self.refused
         if reason := tls_refusal(error):
             return kind(f"{self.target} cannot be connected to: {reason}")
-        if isinstance(error, AuthenticationError | AuthorizationError) or "unauthenticated" in text:
-            return kind(f"{self.target} refused the login ({text}); check user and password in the URL")
-        if isinstance(error, NoPermissionError):
-            return self.refused(f"{self.target}: {text}; give this ACL user the command and the keys")
-        if isinstance(error, InvalidResponse):
+        if isinstance(error, NotRedis):
             return self.refused(f"what answers at {self.target} is no Redis: {text}")
-        if isinstance(error, ResponseError) and not _is_passing(error):
-            return self.refused(f"{self.target} refused a command: {text}{_advice(text)}")
-        if isinstance(error, MasterNotFoundError):
-            text = "no sentinel names its master just now"  # the driver's own text lists what it logs in with
+        if isinstance(error, Refused):
+            if _LOGIN.search(text):
+                return kind(f"{self.target} refused the login ({text}); check user and password in the URL")
+            if error.code == "NOPERM":
+                return self.refused(f"{self.target}: {text}; give this ACL user the command and the keys")
+            if not _PASSING.search(text):
+                return self.refused(f"{self.target} refused a command: {text}{_advice(text)}")
+        if isinstance(error, NoMaster):
+            text = "no sentinel names its master just now"
         if isinstance(error, TimeoutError):
             text = f"no answer within {self.timeout:g} s"
         return self.unavailable(f"{self.target} is not available: {text.rstrip('.')}{next_step(error)}")
 
-    async def _why_no_master(self, error: MasterNotFoundError) -> CeleriacError:
+    async def _as_owners(self, error: BaseException) -> CeleriacError:
+        if isinstance(error, Unfit):
+            return self.refused(str(error))
+        if isinstance(error, NoMaster):
+            return await self._why_no_master(error)
+        return self.translate(error)
+
+    async def _why_no_master(self, error: NoMaster) -> CeleriacError:
         """Return the error: an unknown master, or a sentinel that refuses the login, is no passing outage."""
-        question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.target.master)
-        try:
-            async with asyncio.timeout(self.timeout):
-                answers = await asyncio.gather(
-                    *(sentinel.execute_command(*question) for sentinel in self._pool.sentinels),
-                    return_exceptions=True,
-                )
-        except TimeoutError:
-            return self.translate(error)
-        if any(answer and not isinstance(answer, BaseException) for answer in answers):
+        sentinels = self._pool.sentinels
+        answers = () if sentinels is None else await sentinels.ask_each()
+        if any(answer and not isinstance(answer, Exception) for answer in answers):
             return self.translate(error)  # they know it, and it is down
         kind = self.unavailable if self._pool.was_let_in else self.refused
         for answer in answers:
-            if isinstance(answer, AuthenticationError | NoPermissionError | ResponseError):
+            if isinstance(answer, Refused):
                 return kind(
                     f"a sentinel of {self.target} refused us ({answer}); check sentinel_username and sentinel_password"
                 )
-            if isinstance(answer, BaseException) and (reason := tls_refusal(answer)):
+            if isinstance(answer, Exception) and (reason := tls_refusal(answer)):
                 return kind(f"a sentinel of {self.target} cannot be connected to: {reason}")
         if any(answer is None for answer in answers):
             return kind(
@@ -245,24 +227,39 @@ class Link:
 
     def refusal(self, text: str) -> CeleriacError:
         """Return the owner's error for what the server told a script."""
-        return self.translate(ResponseError(text))
+        return self.translate(Refused(text))
 
     async def close(self) -> None:
         """Close the connections that no other link uses, but for lines. Idempotent."""
         await self._pool.close(self)
 
     async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        pool = self._pool
-        async with self.deadline() as deadline:
-            driver = pool.open(self, self.target.db)
-            connection = await pool.take(driver)
+        pool, database = self._pool, self.target.db
+        try:
+            pool.join(self)
+            connection = pool.take(database) or await self._connect()
             try:
-                answers = await exchange(connection, _pack(commands), deadline, self.timeout)
-                if answers and not pool.was_let_in:
-                    pool.was_let_in = not isinstance(answers[0], Exception)
-                return answers
+                answers = await connection.exchange(pack(commands), self.timeout)
+                self._learn(connection, answers)
             finally:
-                await pool.give_back(driver, connection)
+                pool.give_back(connection, database)
+        except _TROUBLE as error:
+            raise await self._as_owners(error) from as_cause(error)
+        return answers
+
+    async def _connect(self) -> Connection:
+        async with asyncio.timeout(self.timeout):
+            return await self._pool.dial(self.target.db)
+
+    def _learn(self, connection: Connection, answers: Sequence[Any]) -> None:
+        """Note that we were let in, and leave a master that has become a replica."""
+        pool = self._pool
+        if answers and not pool.was_let_in:
+            pool.was_let_in = not isinstance(answers[0], Exception)
+        if pool.sentinels is not None and any(
+            isinstance(answer, Refused) and "READONLY" in str(answer) for answer in answers
+        ):
+            connection.cut()
 
 
 class Line:
@@ -271,11 +268,10 @@ class Line:
     :ivar protocol: Redis's, 2 or 3.
     """
 
-    def __init__(self, link: Link, connection: Any, protocol: int) -> None:
+    def __init__(self, link: Link, connection: Connection, protocol: int) -> None:
         self.protocol = protocol
         self._link = link
         self._connection = connection
-        self._open = True
 
     async def call(self, *command: Any) -> Any:
         """Return the answer to one command. Not for a line that is being read by another task."""
@@ -283,13 +279,9 @@ class Line:
 
     async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to several commands; a refused one's answer is the translated error."""
-        async with self._standing():
-            await self._connection.send_packed_command(_pack(commands))
-            answers = [await read_answer(self._connection) for _ in commands]
-        return [
-            self._link.translate(answer) if isinstance(answer, ResponseError) else answer
-            for answer in answers
-        ]
+        async with self._link.deadline():
+            answers = await self._connection.exchange(pack(commands), self._link.timeout)
+        return [self._link.translate(answer) if isinstance(answer, Refused) else answer for answer in answers]
 
     async def send(self, *command: Any) -> None:
         """Write a command; its answer comes out of ``read``."""
@@ -297,15 +289,16 @@ class Line:
 
     async def send_all(self, commands: Sequence[Sequence[Any]]) -> None:
         """Write commands; their answers come out of ``receive``, one by one."""
-        async with self._standing():
-            await self._connection.send_packed_command(_pack(commands))
+        async with self._link.deadline():
+            self._connection.write(pack(commands))
+            await self._connection.drain()
 
     async def read(self) -> Any:
         """Wait, without end, for what the server sends next."""
-        try:
-            return await self._connection.read_response(timeout=math.inf)
-        except (RedisError, OSError) as error:
-            raise self._link.translate(error) from error
+        _, news = await self.receive()
+        if isinstance(news, CeleriacError):
+            raise news
+        return news
 
     async def receive(self) -> tuple[bool, Any]:
         """Wait, without end, for what the server sends next: whether it is a push, and what it says.
@@ -313,35 +306,16 @@ class Line:
         What answers a command that was refused is the translated error.
         """
         try:
-            news = await self._connection.read_response(timeout=math.inf, push_request=True)
-        except ResponseError as error:
-            return False, self._link.translate(error)
-        except (RedisError, OSError) as error:
-            raise self._link.translate(error) from error
+            news = await self._connection.read()
+        except _TROUBLE as error:
+            raise self._link.translate(error) from as_cause(error)
+        if isinstance(news, Refused):
+            return False, self._link.translate(news)
         return isinstance(news, list if self.protocol == 2 else PushNotification), news
-
-    @asynccontextmanager
-    async def _standing(self) -> AsyncIterator[None]:
-        """Use the connection unless it was cut: the driver would replace it, without its subscriptions."""
-        if not self._connection.is_connected:
-            raise self._cut()
-        try:
-            async with self._link.deadline():
-                yield
-        except AttributeError as error:
-            # The driver fails if the task that reads this connection finds it cut just before this write.
-            if self._connection.is_connected:
-                raise
-            raise self._cut() from error
-
-    def _cut(self) -> CeleriacError:
-        return self._link.translate(LinkDown("the connection was cut"))
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""
-        if self._open:
-            self._open = False
-            await self._connection.disconnect(nowait=True)
+        await self._connection.close()
 
 
 def _only(answers: Sequence[Any]) -> Any:
@@ -352,21 +326,12 @@ def _only(answers: Sequence[Any]) -> Any:
     return answer
 
 
-def _pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:
-    """Return the commands as the server reads them. The driver's own packing costs a batch several times as much."""
-    return [pack_command(tuple(command)) for command in commands]
-
-
-def _is_passing(error: ResponseError) -> bool:
-    return isinstance(error, _PASSING_ERRORS) or _PASSING.search(str(error)) is not None
-
-
 def _is_untaught(answer: Any) -> bool:
-    return isinstance(answer, NoScriptError)
+    return isinstance(answer, Refused) and answer.code == "NOSCRIPT"
 
 
 def _is_wrong_type(answer: Any) -> bool:
-    return isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer)
+    return isinstance(answer, Refused) and "WRONGTYPE" in str(answer)
 
 
 def _advice(text: str) -> str:

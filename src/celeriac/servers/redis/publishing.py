@@ -20,7 +20,7 @@ from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.parking import Later, Parking
-from celeriac.servers.redis.upload import LARGE
+from celeriac.servers.redis.protocol.connection import LARGE
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import pack
 from celeriac.wire.names import is_text

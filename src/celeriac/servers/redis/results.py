@@ -24,8 +24,8 @@ from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.large import LargeValues
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.listener import Listener
+from celeriac.servers.redis.protocol.connection import LARGE
 from celeriac.servers.redis.rights import RightsCheck
-from celeriac.servers.redis.upload import LARGE
 from celeriac.servers.redis.url import RedisTarget, parse_redis_url
 from celeriac.wire.content import Codecs
 from celeriac.wire.names import backend_prefix, group_key, result_key

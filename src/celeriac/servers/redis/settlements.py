@@ -23,11 +23,11 @@ from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link, Script
 from celeriac.servers.redis.parking import QUEUEING, Later, Parking
+from celeriac.servers.redis.protocol.connection import LARGE
 from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.results import STORING, RedisBackend
 from celeriac.servers.redis.scripts import KEEPING
 from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
-from celeriac.servers.redis.upload import LARGE
 from celeriac.wire.result import SUCCESS
 
 _BATCH = 500

@@ -1,0 +1,228 @@
+"""One connection to a Redis: commands go out, answers come in, in their order.
+
+Rules: a connection belongs to one event loop and has one user at a time. After an exchange that was not finished its
+answers would be taken for those of the next one, so the connection is cut. What arrived before a cut can still be read.
+While many answers wait to be read, no more are taken from the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import hiredis
+
+from celeriac.servers.progress import Patience, moved
+from celeriac.servers.redis.protocol.errors import LinkDown, NotRedis, Refused
+
+LARGE = 1024 * 1024
+"""Bytes from which on commands are sent in pieces."""
+
+_PIECE = 64 * 1024
+
+_BACKLOG = 1000
+"""Answers that nobody has read, above which the socket is left alone."""
+
+_MORE = object()
+"""What the reader returns while an answer is not complete."""
+
+
+class Connection(asyncio.Protocol):
+    """See the module. Is made by ``dial``.
+
+    :param where: the place that it leads to, as an owner tells connections apart.
+    :ivar is_open: whether it was neither cut nor closed, as far as is known.
+    """
+
+    def __init__(self, where: object = None) -> None:
+        self.where = where
+        self.is_open = False
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(protocolError=NotRedis, replyError=Refused, notEnoughData=_MORE)
+        self._answers: deque[Any] = deque()
+        self._wanted = 0
+        self._arrived: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._why: Exception = LinkDown("the connection is closed")
+        self._is_paused = False
+        self._transport: asyncio.Transport
+
+    # --- for its user
+
+    async def exchange(self, packed: Sequence[bytes], patience: float) -> list[Any]:
+        """Send the commands and return their answers; one that was refused has a ``Refused`` in its place.
+
+        :param patience: seconds for which nothing may move.
+
+        Raises ``LinkDown``, ``NotRedis`` and ``TimeoutError``. The connection is cut unless all was answered.
+        """
+        watch = Patience(self._loop, self._moved, patience, self._time_out)
+        try:
+            if sum(map(len, packed)) < LARGE:
+                self.write(packed)
+            else:
+                await self._send_slowly(packed, watch)
+            return await self._read(len(packed))
+        except BaseException:
+            self.cut()
+            raise
+        finally:
+            watch.end()
+
+    def write(self, packed: Sequence[bytes]) -> None:
+        """Send commands whose answers are read by ``read``. Raises ``LinkDown``."""
+        # uvloop closes a connection a moment before it says so, and takes no write from then on.
+        if not self.is_open or self._transport.is_closing():
+            raise self._reason()
+        self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+
+    async def drain(self) -> None:
+        """Return when the system has room for more. Raises ``LinkDown``."""
+        if self._room is not None:
+            await asyncio.shield(self._room)
+
+    async def read(self) -> Any:
+        """Wait, without end, for the next answer or push. Raises ``LinkDown`` and ``NotRedis``."""
+        (answer,) = await self._read(1)
+        return answer
+
+    def has_input(self) -> bool:
+        """Whether something has arrived that nobody has asked for: the end of the connection, mostly."""
+        return bool(self._answers) or not self.is_open or _is_readable(self._transport)
+
+    def cut(self, why: Exception | None = None) -> None:
+        """Close the connection at once. Idempotent."""
+        if why is not None and self.is_open:
+            self._why = why
+        self.is_open = False
+        self._transport.abort()
+
+    async def close(self) -> None:
+        """Close the connection, and return when that is done. Idempotent."""
+        self.cut()
+        await asyncio.shield(self._gone)
+
+    # --- for the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and does not say so
+        self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        reader, answers = self._reader, self._answers
+        reader.feed(data)
+        try:
+            while (answer := reader.gets()) is not _MORE:
+                answers.append(answer)
+        except NotRedis as error:
+            self.cut(error)
+        if len(answers) >= self._wanted:
+            self._wake()
+            if len(answers) > _BACKLOG:
+                self._is_paused = True
+                self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Let the connection be closed: the server will say no more."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell whoever waits."""
+        if self.is_open:
+            self._why = error or LinkDown("the server closed the connection")
+        self.is_open = False
+        self._wake()
+        self.resume_writing()
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Have ``drain`` wait."""
+        self._room = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Let ``drain`` return."""
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    # --- within
+
+    async def _read(self, count: int) -> list[Any]:
+        answers = self._answers
+        while len(answers) < count:
+            if not self.is_open:
+                raise self._reason()
+            self._take_more()
+            self._wanted, self._arrived = count, self._loop.create_future()
+            try:
+                await self._arrived
+            finally:
+                self._wanted, self._arrived = 0, None
+        return [answers.popleft() for _ in range(count)]
+
+    def _take_more(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def _wake(self) -> None:
+        arrived = self._arrived
+        if arrived is not None and not arrived.done():
+            arrived.set_result(None)
+
+    async def _send_slowly(self, packed: Sequence[bytes], watch: Patience) -> None:
+        began = self._loop.time()
+        for piece in _pieces(packed):
+            self.write(piece)
+            await self.drain()
+            watch.put_off()
+        # What was sent may still be on its way through what lies between, for as long as it took to get there.
+        watch.put_off(self._loop.time() - began)
+
+    def _moved(self) -> int:
+        return moved(self._transport.get_extra_info("socket"))
+
+    def _time_out(self) -> None:
+        self.cut(TimeoutError())
+        self._wake()
+        self.resume_writing()
+
+    def _reason(self) -> Exception:
+        """Return why the connection is no longer open, as an error that has been raised nowhere yet."""
+        why = self._why
+        if isinstance(why, LinkDown | NotRedis | TimeoutError):
+            return type(why)(*why.args)
+        reason = LinkDown(str(why) or type(why).__name__)
+        reason.__cause__ = why
+        return reason
+
+
+def _is_readable(transport: asyncio.Transport) -> bool:
+    line = transport.get_extra_info("socket")
+    if line is None or line.fileno() < 0:
+        return True
+    asked = select.poll()
+    asked.register(line.fileno(), select.POLLIN)
+    return bool(asked.poll(0))
+
+
+def _pieces(packed: Sequence[bytes]) -> Iterator[list[bytes]]:
+    piece: list[bytes] = []
+    size = 0
+    for command in packed:
+        for start in range(0, len(command), _PIECE):
+            part = command[start : start + _PIECE]
+            piece.append(part)
+            size += len(part)
+            if size >= _PIECE:
+                yield piece
+                piece, size = [], 0
+    if piece:
+        yield piece
