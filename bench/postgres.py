@@ -18,6 +18,8 @@ from bench.workers import Contender, Running, WorkerFailed, run_client
 RESULTS = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'"
 RIGHT = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS' AND convert_from(result, 'UTF8') = '5'"
 LEFT = "SELECT count(*) FROM celeriac_message"
+NAMES_SESSIONS = "log_line_prefix=%d %a|"
+"""A setting of the server, with which each line of its log begins with the database and the session's own name."""
 
 
 class PostgresGround:
@@ -59,9 +61,17 @@ class PostgresGround:
         """Return the number that a query finds."""
         return int(self.connection.execute(query).fetchone()[0])
 
-    def transactions(self) -> int:
-        """How many transactions there were in this database, each statement outside of one included."""
-        return self.count("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+    def log_statements(self) -> None:
+        """Have the server log each statement of the sessions that begin from now on; it needs ``NAMES_SESSIONS``."""
+        self.connection.execute(f"ALTER DATABASE {self._name} SET log_statement = 'all'")
+
+    def statements(self) -> int:
+        """How many statements celeriac's sessions have run in this database, of those that are logged."""
+        of_ours = f"{self._name} celeriac "
+        return sum(
+            line.startswith(of_ours) and ("|LOG:  execute" in line or "|LOG:  statement" in line)
+            for line in self._server.process.output.splitlines()
+        )
 
     @property
     def port(self) -> int:
@@ -112,11 +122,19 @@ def ground(server: PostgresServer, ended: str = RESULTS) -> Iterator[PostgresGro
 
 
 @contextmanager
-def standing(server: PostgresServer, contender: Contender) -> Iterator[tuple[PostgresGround, Running]]:
-    """Have a database for a worker that has started, has run something, and is idle."""
-    with ground(server) as place, contender.running(place.env) as worker:
-        run_client("celeriac", "roundtrip", 1, env=place.env)
-        yield place, worker
+def standing(
+    server: PostgresServer, contender: Contender, *, logs: bool = False
+) -> Iterator[tuple[PostgresGround, Running]]:
+    """Have a database for a worker that has started, has run something, and is idle.
+
+    :param logs: have the server log its statements.
+    """
+    with ground(server) as place:
+        if logs:
+            place.log_statements()
+        with contender.running(place.env) as worker:
+            run_client("celeriac", "roundtrip", 1, env=place.env)
+            yield place, worker
 
 
 def told(module: str, *arguments: object, env: Mapping[str, str]) -> Any:

@@ -11,7 +11,7 @@ from tests.servers import PostgresServer
 from bench.measures.consume import Consumed, watch
 from bench.measures.roundtrip import percentile
 from bench.plan import Plan
-from bench.postgres import LEFT, PostgresGround, ground, standing, told
+from bench.postgres import LEFT, NAMES_SESSIONS, PostgresGround, ground, standing, told
 from bench.rows import Row, at_least, at_least_times, at_most
 from bench.workers import CELERY, Contender, celeriac, run_client
 
@@ -36,7 +36,7 @@ PARKED = """
 
 def measure(plan: Plan) -> list[Row]:
     """Consuming, sending, round trips, writers beside each other, and parked messages."""
-    with PostgresServer(durable=True) as server:
+    with PostgresServer(durable=True, settings=[NAMES_SESSIONS]) as server:
         with server.client() as connection:
             plan.machine.servers["PostgreSQL"] = connection.info.parameter_status("server_version").split()[0]
         return [
@@ -263,11 +263,11 @@ def _late(plan: Plan, server: PostgresServer) -> list[Row]:
 
 def _idling(plan: Plan, server: PostgresServer) -> list[Row]:
     """What a worker that has nothing to do takes of its own processor, and of the server."""
-    with standing(server, celeriac()) as (place, worker):
+    with standing(server, celeriac(), logs=True) as (place, worker):
         time.sleep(SETTLING)
-        began, cpu, asked = time.perf_counter(), worker.fine_cpu_seconds(), place.transactions()
+        began, cpu, asked = time.perf_counter(), worker.fine_cpu_seconds(), place.statements()
         time.sleep(plan.sizes.idle)
-        cpu, asked = worker.fine_cpu_seconds() - cpu, place.transactions() - asked - 1
+        cpu, asked = worker.fine_cpu_seconds() - cpu, place.statements() - asked
         seconds = time.perf_counter() - began
         connections = worker.connections(place.port)
     used, rate = 100 * cpu / seconds, asked / seconds

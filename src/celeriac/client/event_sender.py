@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from time import monotonic
 
-from celeriac.contracts.fanout import Exchange, Fanout
+from celeriac.contracts.fanout import Exchange, Fanout, KnowsListeners
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.retry import Backoff
 from celeriac.wire.envelope import Envelope
@@ -71,6 +71,10 @@ class EventSender:
     def wake(self) -> None:
         """Send events again: a monitor may listen now."""
         self.wanted = not self.refused
+
+    def is_deserted(self, key: str) -> bool:
+        """Whether it is known, without asking the broker, that no monitor would receive a message."""
+        return isinstance(self._fanout, KnowsListeners) and self._fanout.is_deserted(self.exchange, key)
 
     async def publish(self, envelope: Envelope, key: str) -> bool:
         """Publish one message at once; return whether it reached a monitor.

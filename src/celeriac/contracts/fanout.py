@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -129,5 +129,20 @@ class Fanout(Protocol):
         :param reply_to: the address for answers that the message carries.
         :param expect: the number of answers after which the iterator ends. The default is the number of listeners; if
             the broker cannot count those, the iterator does not end. Where nobody listens it ends at once.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsListeners(Protocol):
+    """A fanout that hears of listeners that come; an optional ability.
+
+    There a message to nobody costs the server a question, so what is sent again and again can be left out.
+    """
+
+    def is_deserted(self, exchange: Exchange, key: str) -> bool:
+        """Whether the last message there had no listener, and none is known to have come since.
+
+        One that came a moment ago may not be known yet.
         """
         ...

@@ -103,6 +103,10 @@ class Broadcasts(Protocol):
         """Forget the listener."""
         ...
 
+    def is_deserted(self, exchange: Exchange, key: str) -> bool:
+        """See ``celeriac.contracts.fanout.KnowsListeners``."""
+        ...
+
     async def news(self, listener: Listener, last: int) -> Sequence[Said]:
         """Return what was said after this number on the listener's exchanges, in order, or answered to it."""
         ...
@@ -122,6 +126,10 @@ class RowFanout:
     async def listen(self, bindings: Sequence[Binding]) -> AsyncIterator[Inbox]:
         async with self._open(Listener(str(uuid.uuid4()), tuple(bindings))) as inbox:
             yield inbox
+
+    def is_deserted(self, exchange: Exchange, key: str) -> bool:
+        """See ``celeriac.contracts.fanout.KnowsListeners``."""
+        return self._broadcasts.is_deserted(exchange, key)
 
     async def answer(self, reply_to: ReplyTo, envelope: Envelope, keep: float = 10.0) -> bool:
         frame = _frame(envelope, reply_to.exchange, reply_to.key)
@@ -210,8 +218,12 @@ class _Listening:
 
     async def _look(self) -> None:
         if self._broadcasts.clock.monotonic() >= self._renew_at:
-            # Where the tables were emptied, or a file took the place of another, the numbers begin anew.
-            self._last = min(self._last, await self._bind())
+            bound = await self._bind()
+            if bound <= self._last:
+                # Where the tables were emptied, or a file took the place of another, the numbers begin anew.
+                self._last = bound
+                if not self._listener.asks:  # answers may have no numbers
+                    return
         for said in await self._broadcasts.news(self._listener, self._last):
             self._last = said.number
             if self._listener.hears(said.exchange, said.key):

@@ -23,7 +23,7 @@ _SETTLED = 20_000
 _BETWEEN = 10.0
 """Seconds between two vacuums, at the least."""
 
-_BETWEEN_SWEEPS = 20.0
+_BETWEEN_SWEEPS = 30.0
 """Seconds between two sweeps, at the least."""
 
 _RARELY = 10

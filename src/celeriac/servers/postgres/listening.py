@@ -70,6 +70,10 @@ class Listening:
                     self._forget(channel, wake)
                     raise
 
+    def hears(self, channel: str, wake: Wake) -> bool:
+        """Whether ``wake`` would be called for what is said on the channel now."""
+        return self.is_open and wake in self._heard.get(channel, ())
+
     async def ignore(self, channel: str, wake: Wake) -> None:
         """Call it no longer."""
         async with self._busy:

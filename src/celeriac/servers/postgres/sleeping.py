@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from celeriac.servers.postgres.board import NOW
 
-SLEEP = 3.0
+SLEEP = 4.5
 """Seconds for which a process counts as asleep after it said so."""
 
 LOOKS = (0.02, 0.1, 0.5)
@@ -22,8 +22,8 @@ LOOKS = (0.02, 0.1, 0.5)
 POLLS = tuple(accumulate(min(1.0, 0.1 * 1.5**number) for number in range(7)))
 """The same for one that gets no notifications: pauses from 0.1 seconds to 1, after which it goes on with ``PULSE``."""
 
-PULSE = 1.3
-"""Seconds between looks of one that sleeps on: with what else it does, a statement a second."""
+PULSE = 1.7
+"""Seconds between looks of one that sleeps on: with what else it does, less than a statement a second."""
 
 IS_CHANNEL = r"channel LIKE 'celeriac\_%' AND octet_length(channel) < 64"
 """Another name is none of ours, and one that PostgreSQL refuses would fail the whole statement."""

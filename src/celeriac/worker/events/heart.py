@@ -1,7 +1,7 @@
 """The worker's heartbeats: monitors see that it lives, and how much it does (Celery: ``worker-heartbeat``).
 
-Rules: a heartbeat that cannot be sent is not kept: the next one says more. While the event loop does not answer, the
-stand-in beats in its place.
+Rules: a heartbeat that cannot be sent is not kept: the next one says more; one that nobody would receive is left out,
+where that is known without asking the broker. While the event loop does not answer, the stand-in beats in its place.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Heart:
             self.last = monotonic()
             self._sender.writer = EventWriter(self._node, self.pid, utcoffset())
             try:
-                if await self._tell(kind):
+                if not self._sender.is_deserted(_key(kind)) and await self._tell(kind):
                     self._sender.wake()
                 kind = WorkerHeartbeat
             except BrokerUnavailable as error:
@@ -120,8 +120,11 @@ class Heart:
 
     async def _tell(self, kind: type[Any]) -> bool:
         event = self.describe(kind)
-        key = key_of(kind.__struct_config__.tag)
-        return await self._sender.publish(self._sender.writer.single(event), key)
+        return await self._sender.publish(self._sender.writer.single(event), _key(kind))
+
+
+def _key(kind: type[Any]) -> str:
+    return key_of(kind.__struct_config__.tag)
 
 
 def utcoffset() -> float:
