@@ -54,10 +54,12 @@ async def test_a_failure_reaches_the_end(
     queue: str,
     celeriac_serving: Serving,
 ) -> None:
-    if name == "chord-in-header" and queue not in queues:
-        # A Celery worker does not count a body that failed with its header as a part of the chord around it; Celery's
-        # own client notices since it looks at every task before the one it waits for.
-        pytest.skip("Celery's workers leave the outer chord unended")
+    if name == "chord-in-header":
+        # A Celery worker that ends the inner header, as who counts its last part, does not count the body as a part of
+        # the chord around it; Celery's own client notices since it looks at every task before the one it waits for.
+        if queue not in queues:
+            pytest.skip("Celery's workers leave the outer chord unended")
+        queues = [queue, queue, *queues[2:]]
     build, says = FAILING[name]
     async with celeriac_serving(queue):
         sent = await sender.send_workflow(build, queues)
