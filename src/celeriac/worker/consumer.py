@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -22,6 +21,7 @@ from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
+from celeriac.worker.intake import Intake
 from celeriac.worker.pausing import Pausing
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
@@ -111,8 +111,8 @@ class Consumer:
         self._on_back = on_back
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
-        self._attempts: set[asyncio.Task[Any]] = set()
-        self._subscription: Subscription | None = None
+        self.intake = Intake(broker, queues, slots)
+        self._attempts = self.intake.attempts
         self._complaint = ""
         self._away_since: float | None = None
         self._stopping = asyncio.Event()
@@ -139,7 +139,7 @@ class Consumer:
                 await self._pausing.follow(self)
                 held = tuple(self._queues)
                 async with self._broker.subscribe(held) as subscription:
-                    self._subscription = subscription
+                    self.intake.subscription = subscription
                     self._reserving.follow(subscription)
                     await self._follow_changes(subscription, held)
                     if not self.ready.is_set():
@@ -160,8 +160,8 @@ class Consumer:
         """Take from this queue too. Raises ``BrokerError`` where the broker refuses; then nothing has changed."""
         if queue in self._queues:
             return
-        if self._subscription is not None:
-            await self._subscription.add_queue(queue)
+        if (subscription := self.intake.subscription) is not None:
+            await subscription.add_queue(queue)
         if queue not in self._queues:
             self._queues.append(queue)
 
@@ -169,12 +169,8 @@ class Consumer:
         """Stop taking from this queue; messages that were taken from it run on."""
         if queue in self._queues:
             self._queues.remove(queue)
-        if self._subscription is not None:
-            await self._subscription.drop_queue(queue)
-
-    def reserved(self) -> Sequence[Delivery]:
-        """Return the messages that were taken from their queues and have no slot yet."""
-        return () if self._subscription is None else self._subscription.held()
+        if (subscription := self.intake.subscription) is not None:
+            await subscription.drop_queue(queue)
 
     def resize(self, concurrency: int) -> None:
         """Change how many attempts run at once."""
@@ -184,8 +180,8 @@ class Consumer:
         """Stop taking. Messages that were taken run on."""
         self._stopping.set()
         self._slots.close()
-        if self._subscription is not None:
-            await self._subscription.stop()
+        if (subscription := self.intake.subscription) is not None:
+            await subscription.stop()
 
     def hurry(self) -> None:
         """Make ``finish`` wait no longer."""
@@ -199,9 +195,9 @@ class Consumer:
         """
         await self._wait_for_attempts(grace)
         given_back = self._bodies.stop_all()
-        if self._attempts:
-            await asyncio.wait(self._attempts, timeout=self._stop_times.landing)
-        if left := list(self._attempts):
+        if running := self._running():
+            await asyncio.wait(running, timeout=self._stop_times.landing)
+        if left := self._running():
             for attempt in left:
                 attempt.cancel()
             await asyncio.wait(left, timeout=self._stop_times.cancel)
@@ -270,6 +266,7 @@ class Consumer:
                 partial(self._revocations.refresh, subscription.revision), "loading revocations"
             )
         self._on_taken()
+        self.intake.note_taken()
         if len(deliveries) > self._slots.free:
             await self._start_as_slots_get_free(deliveries)
         else:
@@ -310,13 +307,16 @@ class Consumer:
         attempt.running = asyncio.Task(
             self._executor.run(attempt, self._attempts), loop=self._loop, name="celeriac attempt"
         )
-        self._attempts.add(attempt.running)
+        self._attempts.add(attempt)
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [attempt.running for attempt in self._attempts if attempt.running is not None]
 
     async def _wait_for_attempts(self, grace: float | None) -> None:
-        if not self._attempts:
+        if not (running := self._running()):
             return
         hurried = asyncio.create_task(self._hurry.wait())
-        finished = asyncio.ensure_future(asyncio.wait(set(self._attempts)))
+        finished = asyncio.ensure_future(asyncio.wait(running))
         await asyncio.wait([hurried, finished], timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for waiter in (hurried, finished):
             waiter.cancel()

@@ -71,10 +71,10 @@ class Executor:
         self._state = state
         self._identity = {"pid": os.getpid(), "hostname": node}
 
-    async def run(self, attempt: Attempt, running: set[asyncio.Task[None]]) -> None:
+    async def run(self, attempt: Attempt, running: set[Attempt]) -> None:
         """Deal with one delivery. Raises nothing; a cancelled attempt gives its message back.
 
-        :param running: the tasks of attempts; that of this one is taken out at its end.
+        :param running: the attempts under way; this one is taken out at its end.
         """
         try:
             await self._admission.admit(attempt)
@@ -101,8 +101,7 @@ class Executor:
             await self._mending.set_aside(attempt, error)
         finally:
             self._slots.leave(attempt)
-            assert attempt.running is not None
-            running.discard(attempt.running)
+            running.discard(attempt)
             self._admission.leave(attempt)
             attempt.forget_frames()
 

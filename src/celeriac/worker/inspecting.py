@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from time import perf_counter
@@ -20,7 +20,7 @@ import msgspec
 from celeriac.client.app import App, Connections
 from celeriac.client.pausing import OURS
 from celeriac.client.task import Task
-from celeriac.contracts.broker import Delivery, Parked
+from celeriac.contracts.broker import Delivery
 from celeriac.errors import EncodeError
 from celeriac.quantities import require, whole
 from celeriac.servers.url_parts import masked, scheme_of
@@ -32,7 +32,9 @@ from celeriac.wire.task import TaskMessage, decode
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.celery_facts import broker_facts, masked_as_celery, queue_facts, usage
+from celeriac.worker.decision import Settle
 from celeriac.worker.events.events import Events
+from celeriac.worker.intake import Intake
 from celeriac.worker.logical_clock import LogicalClock
 from celeriac.worker.memory_samples import MemorySamples
 from celeriac.worker.pool import Pool
@@ -77,12 +79,16 @@ _OPTIONS = {"time_limit": "timeout", "soft_time_limit": "soft_timeout"}
 """Celery's names of what a task's options say."""
 
 
+_Due = tuple[float, TaskMessage, dict[str, Any]]
+"""When a message is due, in seconds since the epoch, the message, and what is told of it."""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """The facts that the answers are made of.
 
     :param queues: returns the queues that the worker takes from now.
     :param running: returns the attempts whose bodies run now.
-    :param reserved: returns the messages that were taken from their queues and have no slot yet.
+    :param intake: what was taken from its queues and has not begun.
     :param limits: the soft and hard time limits that remote control changed, by the names of tasks.
     :param pool_name: the kind of its pool.
     :param hear_revoked: takes over ids that a worker of Celery has revoked.
@@ -95,7 +101,7 @@ class Facts(msgspec.Struct, frozen=True):
     queues: Callable[[], Sequence[str]]
     slots: Slots
     running: Callable[[], Sequence[Attempt]]
-    reserved: Callable[[], Sequence[Delivery]]
+    intake: Intake
     rate_limits: RateLimits
     limits: Mapping[str, tuple[float | None, float | None]]
     autoscaler: Autoscaler
@@ -143,27 +149,23 @@ class Inspecting:
 
     async def reserved(self, **_: Any) -> list[dict[str, Any]]:
         """Tell which tasks were taken from their queues and have no slot yet."""
-        return [self._told_of(*one) for one in self._reserved()]
+        return [self._told_of(*one) for one in self._held(for_later=False)]
 
     async def scheduled(self, **_: Any) -> list[dict[str, Any]]:
-        """Tell which tasks of its queues are parked, the next one first."""
+        """Tell which tasks of its queues are parked, or about to be, the next one first."""
         return [
-            {
-                "eta": _eta(parked, message),
-                "priority": _ETA_PRIORITY,
-                "request": self._of_parked(parked, message),
-            }
-            for parked, message in await self._parked()
+            {"eta": _eta(due, message), "priority": _ETA_PRIORITY, "request": request}
+            for due, message, request in await self._scheduled()
         ]
 
     async def query_task(self, ids: Any, **_: Any) -> dict[str, Any]:
         """Tell the state of tasks that run here, or are parked for its queues."""
         wanted = {ids} if isinstance(ids, str) else set(ids)
         found: dict[str, Any] = {}
-        for parked, message in await self._parked():
+        for _due_at, message, request in await self._scheduled():
             if message.id in wanted:
-                found[message.id] = ["scheduled", self._of_parked(parked, message)]
-        for delivery, message in self._reserved():
+                found[message.id] = ["scheduled", request]
+        for delivery, message in self._held(for_later=False):
             if message.id in wanted:
                 found[message.id] = ["reserved", self._told_of(delivery, message)]
         for attempt in self._facts.running():
@@ -218,7 +220,7 @@ class Inspecting:
             "uptime": int(perf_counter() - self._began),
             "pool": self._of_pool(),
             "broker": broker_facts(facts.app.broker_url),
-            "prefetch_count": facts.slots.total + len(facts.reserved()),
+            "prefetch_count": facts.slots.total + len(facts.intake.held()),
             "rusage": usage(),
             OURS: {
                 "version": version("celeriac"),
@@ -312,24 +314,49 @@ class Inspecting:
         told = " ".join(f"{item}={value}" for item, value in values.items() if value is not None)
         return f"{task.name} [{told}]" if told else task.name
 
-    def _reserved(self) -> list[tuple[Delivery, TaskMessage]]:
-        found = []
-        for delivery in self._facts.reserved()[:MOST]:
-            if isinstance(delivery.envelope, Envelope):
-                message = decode(delivery.envelope, self._facts.app.codecs)
-                if isinstance(message, TaskMessage):
-                    found.append((delivery, message))
-        return found
+    def _held(self, *, for_later: bool) -> list[tuple[Delivery, TaskMessage]]:
+        """Return what has no slot yet: what is to be parked once it has one, or what is to run."""
+        now = self._facts.app.clock.now()
+        read = [(one, self._read(one)) for one in self._facts.intake.held()[:MOST]]
+        return [(one, message) for one, message in read if message and _is_later(message, now) == for_later]
 
-    async def _parked(self) -> list[tuple[Parked, TaskMessage]]:
+    async def _scheduled(self) -> list[_Due]:
+        """Return what is parked for its queues, or was taken and is about to be, in the order of their times."""
+        await self._facts.intake.catch_up()
+        # First what is on its way: what is parked meanwhile is found there, too.
+        on_their_way = list(self._on_their_way())
+        found = await self._parked()
+        known = {message.id for _, message, _ in found}
+        found += [one for one in on_their_way if one[1].id not in known]
+        return sorted(found, key=lambda one: one[0])[:MOST]
+
+    def _on_their_way(self) -> Iterator[_Due]:
+        for delivery, message in self._held(for_later=True):
+            yield _due(message), message, self._told_of(delivery, message)
+        now = self._facts.app.clock.now()
+        for attempt in self._facts.intake.not_begun()[:MOST]:
+            decision, delivery = attempt.decision, attempt.delivery
+            if decision is None and (read := self._read(delivery)) and _is_later(read, now):
+                yield _due(read), read, self._told_of(delivery, read)
+            elif decision is not None and decision.settle is Settle.PARK:
+                yield decision.until, attempt.message, self._told_of(delivery, attempt.message)
+
+    async def _parked(self) -> list[_Due]:
         queues, codecs = set(self._facts.queues()), self._facts.app.codecs
         found = []
         for parked in await self._facts.connections.broker.schedule.list(MOST):
             if parked.queue in queues and isinstance(parked.envelope, Envelope):
                 message = decode(parked.envelope, codecs)
                 if isinstance(message, TaskMessage):
-                    found.append((parked, message))
+                    told = self._told(message, parked.queue, redelivered=False, safe=False)
+                    found.append((parked.due, message, told))
         return found
+
+    def _read(self, delivery: Delivery) -> TaskMessage | None:
+        if not isinstance(delivery.envelope, Envelope):
+            return None
+        message = decode(delivery.envelope, self._facts.app.codecs)
+        return message if isinstance(message, TaskMessage) else None
 
     def _of_attempt(self, attempt: Attempt, *, safe: bool) -> dict[str, Any]:
         began = self._facts.app.clock.now() - (perf_counter() - attempt.started)
@@ -348,9 +375,6 @@ class Inspecting:
 
     def _told_of(self, delivery: Delivery, message: TaskMessage) -> dict[str, Any]:
         return self._told(message, delivery.queue, redelivered=delivery.redelivered, safe=False)
-
-    def _of_parked(self, parked: Parked, message: TaskMessage) -> dict[str, Any]:
-        return self._told(message, parked.queue, redelivered=False, safe=False)
 
     def _told(self, message: TaskMessage, queue: str, *, redelivered: bool, safe: bool) -> dict[str, Any]:
         args, kwargs = _arguments(message, safe=safe)
@@ -390,5 +414,13 @@ def _arguments(message: TaskMessage, *, safe: bool) -> tuple[Any, Any]:
     return message.args_repr or preview(tuple(message.args)), message.kwargs_repr or preview(message.kwargs)
 
 
-def _eta(parked: Parked, message: TaskMessage) -> str:
-    return (message.eta or datetime.fromtimestamp(parked.due, UTC)).isoformat()
+def _eta(due: float, message: TaskMessage) -> str:
+    return (message.eta or datetime.fromtimestamp(due, UTC)).isoformat()
+
+
+def _is_later(message: TaskMessage, now: float) -> bool:
+    return message.eta is not None and message.eta.timestamp() > now
+
+
+def _due(message: TaskMessage) -> float:
+    return message.eta.timestamp() if message.eta is not None else 0.0

@@ -112,7 +112,7 @@ def make_remote(
         lambda: worker.queues,
         parts.slots,
         parts.bodies.running,
-        parts.consumer.reserved,
+        parts.consumer.intake,
         parts.rate_limits,
         parts.bodies.limits,
         autoscaler,
