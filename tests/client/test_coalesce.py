@@ -56,6 +56,38 @@ async def test_a_crowd_does_not_linger():
     assert await asyncio.gather(first, *crowd) == [0, *range(CROWD)]
 
 
+async def test_while_its_callers_are_behind_a_lone_item_waits_for_the_last_that_comes():
+    trips, behind = Trips(), [True]
+    trips.answered.set()
+    call = Coalescer(trips.flush, 100, is_behind=lambda: bool(behind), patience=3600)
+    items = [call(1), call(2)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert trips.batches == []
+    behind.clear()
+    items.append(call(3))
+    assert await asyncio.gather(*items) == [1, 2, 3]
+    assert trips.batches == [[1, 2, 3]]
+
+
+async def test_while_its_callers_are_behind_a_crowd_does_not_wait():
+    trips = Trips()
+    trips.answered.set()
+    call = Coalescer(trips.flush, 100, is_behind=lambda: True, patience=3600)
+    crowd = []
+    for number in range(CROWD):
+        assert trips.batches == []
+        crowd.append(call(number))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*crowd) == [*range(CROWD)]
+
+
+async def test_while_its_callers_are_behind_a_lone_item_does_not_wait_for_ever():
+    trips = Trips()
+    trips.answered.set()
+    assert await Coalescer(trips.flush, 100, is_behind=lambda: True, patience=0.01)(1) == 1
+
+
 def test_batches_end_before_they_are_too_large_or_too_many_and_have_one_item_at_least():
     sizes = [5, 5, 1, 20, 3, 3, 3]
     assert list(by_size(sizes, int, 10)) == [[5, 5], [1], [20], [3, 3, 3]]

@@ -1,8 +1,8 @@
 """Turns many concurrent calls into few round trips.
 
 Rules: the items that queue up during one flush go into the next. A lone call is sent in the same turn of the loop,
-without a timer. Each item has a future of its own, so that cancelling one caller cancels no other. If a batch is
-refused, each item is tried alone, so that only the faulty one fails.
+without a timer, unless the callers are behind with their work. Each item has a future of its own, so that cancelling
+one caller cancels no other. If a batch is refused, each item is tried alone, so that only the faulty one fails.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ TRIP_BYTES = 8 * 1024 * 1024
 CROWD = 16
 """So many items are worth a round trip of their own: then no flush lingers for more."""
 
+PATIENCE = 0.005
+"""Seconds for which items wait for others while their callers have more to do than waiting."""
+
 _UNAVAILABLE = (BackendUnavailable, BrokerUnavailable)
 
 
@@ -39,6 +42,9 @@ class Coalescer(Generic[T, R]):
     :param linger: seconds that a flush waits for further items, if some queued up during the one before it. Items whose
         callers are in no hurry then take fewer round trips.
     :param weigh: returns an item's bytes, where items may be large; a batch has at most ``TRIP_BYTES``, or one item.
+    :param is_behind: returns whether the callers have so much to do that each item is followed by others. Then also a
+        lone item waits, no longer than this is true.
+    :param patience: seconds for which an item waits so at the most.
     """
 
     def __init__(
@@ -47,11 +53,16 @@ class Coalescer(Generic[T, R]):
         limit: int,
         weigh: Callable[[T], int] | None = None,
         linger: float = 0.0,
+        is_behind: Callable[[], bool] = lambda: False,
+        patience: float = PATIENCE,
     ) -> None:
         self._flush = flush
         self._limit = limit
         self._weigh = weigh
         self._linger = linger
+        self._is_behind = is_behind
+        self._patience = patience
+        self._patient: asyncio.Future[None] | None = None
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -64,6 +75,8 @@ class Coalescer(Generic[T, R]):
             self._runner = self._loop.create_task(self._run())
         future: asyncio.Future[R] = self._loop.create_future()
         self._waiting.append((item, future))
+        if self._patient is not None and (len(self._waiting) >= CROWD or not self._is_behind()):
+            _end(self._patient)
         return future
 
     async def drain(self) -> None:
@@ -75,14 +88,30 @@ class Coalescer(Generic[T, R]):
     async def _run(self) -> None:
         waiting = self._waiting
         try:
+            linger = 0.0
             while waiting:
+                if len(waiting) < CROWD:
+                    await self._wait_for_others(linger)
                 count = self._count()
                 batch = [waiting.popleft() for _ in range(count)]
                 await self._answer(batch)
-                if self._linger and 0 < len(waiting) < CROWD:
-                    await asyncio.sleep(self._linger)
+                linger = self._linger
         finally:
             self._runner = None
+
+    async def _wait_for_others(self, linger: float) -> None:
+        """Wait until enough items queued up, if that is worth it; else for so many seconds."""
+        if not self._is_behind():
+            if linger:
+                await asyncio.sleep(linger)
+            return
+        self._patient = patient = self._loop.create_future()
+        timer = self._loop.call_later(self._patience, _end, patient)
+        try:
+            await patient
+        finally:
+            self._patient = None
+            timer.cancel()
 
     def _count(self) -> int:
         """Return how many of the waiting items go into the next round trip."""
@@ -106,6 +135,11 @@ class Coalescer(Generic[T, R]):
                 _tell(batch, [error] * len(batch))
         else:
             _tell(batch, answers)
+
+
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
 
 
 def fitting(sizes: Iterable[int], most: int = TRIP_BYTES) -> int:

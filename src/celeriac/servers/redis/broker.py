@@ -93,6 +93,7 @@ class RedisBroker:
         )
         self._clock = clock
         self._settlements: RedisSettlements | None = None
+        self._subscriptions: set[RedisSubscription] = set()
         self._cap = failed
         self._removal = Removal(self._link, self._keys)
         self._dead = RedisDeadLetters(self._link, self._keys)
@@ -127,11 +128,13 @@ class RedisBroker:
             self._parking,
             self._clock,
         )
+        self._subscriptions.add(subscription)
         try:
             for queue in queues:
                 await subscription.add_queue(queue)
             yield subscription
         finally:
+            self._subscriptions.discard(subscription)
             await subscription.close()
 
     @property
@@ -211,7 +214,14 @@ class RedisBroker:
             return None
         if self._settlements is None:
             self._settlements = RedisSettlements(
-                self._link, self._keys, self._leases, self._publishing, self._parking, results, self._cap
+                self._link,
+                self._keys,
+                self._leases,
+                self._publishing,
+                self._parking,
+                results,
+                self._cap,
+                self._is_behind,
             )
         return self._settlements
 
@@ -232,6 +242,10 @@ class RedisBroker:
         await self._fanout.close()
         await self._pushes.close()
         await self._link.close()
+
+    def _is_behind(self) -> bool:
+        """Whether messages that this process has taken wait for a slot."""
+        return any(subscription.is_behind for subscription in self._subscriptions)
 
     async def _measure(self, queue: str) -> list[int]:
         keys = self._keys.lists_of(queue).keys

@@ -7,7 +7,7 @@ of one server: a user who may use both can switch between them in a script.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -133,7 +133,10 @@ return reply
 
 
 class RedisSettlements:
-    """See ``celeriac.contracts.server.Settlements``."""
+    """See ``celeriac.contracts.server.Settlements``.
+
+    :param is_behind: whether messages are held that wait for a slot: each decision is then soon followed by others.
+    """
 
     limit = LARGE
 
@@ -146,6 +149,7 @@ class RedisSettlements:
         parking: Parking,
         results: RedisBackend,
         cap: Cap,
+        is_behind: Callable[[], bool],
     ) -> None:
         self._link = link
         self._keys = keys
@@ -173,7 +177,7 @@ class RedisSettlements:
             cap.seconds,
         )
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
-            self._land_all, _BATCH, attrgetter("weight"), _LINGER
+            self._land_all, _BATCH, attrgetter("weight"), _LINGER, is_behind
         )
 
     def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:

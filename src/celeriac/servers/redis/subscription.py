@@ -90,6 +90,11 @@ class RedisSubscription:
         self._reserve = Reserve(self._fetch, self._give_back)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether it holds messages."""
+        return bool(self._reserve)
+
+    @property
     def prefetch(self) -> int:
         return self._reserve.most
 
