@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,6 +129,29 @@ async def test_every_event_of_a_worker_and_its_tasks(app: Celeriac) -> None:
     assert heard.types(quiet.id) == []
     assert (heard.workers()[0], heard.workers()[-1]) == ("worker-online", "worker-offline")
     _look_at_fields(app, heard, add.id, fail.id, unknown.id)
+
+
+async def test_a_revocation_is_told_within_a_second(app: Celeriac) -> None:
+    began = asyncio.Event()
+
+    @app.task(name="tasks.stay")
+    async def stay() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async with listening(app) as heard, app.worker(name=NODE, send_events=True, concurrency=1):
+        running, parked = await stay.send(), await stay.using(countdown=3600).send()
+        await asyncio.wait_for(began.wait(), 30)
+        waiting = await stay.send()
+        for result in (parked, waiting):
+            await result.cancel()
+        before = time.time()
+        await running.cancel(terminate=True)
+        for result in (running, waiting, parked):
+            await heard.until(lambda id=result.id: "task-revoked" in heard.types(id))
+    (told,) = (event.fields for event in heard.of(running.id) if event.type == "task-revoked")
+    assert told["timestamp"] - before < 1.0
+    assert (told["terminated"], told["expired"]) == (True, False)
 
 
 def _look_at_fields(app: Celeriac, heard: Heard, add: str, fail: str, unknown: str) -> None:

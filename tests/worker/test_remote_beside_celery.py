@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, ExitStack
 
 import celery
 import pytest
+from celery.worker.control import Panel
 
 from celeriac import Celeriac
 from celeriac.contracts.fanout import Binding, Exchange
@@ -20,6 +21,9 @@ from tests.interop.celery_worker import CeleryWorker
 from tests.servers import RedisServer
 
 PATIENCE = 50.0
+
+PREFORKS = {"writes"}
+"""What only Celery's pool of processes has to tell of."""
 
 ASKERS = """
 import os, sys, celery, kombu.transport.redis
@@ -99,6 +103,55 @@ async def test_a_fleet_of_both(alone: RedisServer, ours: list[Celeriac]) -> None
             assert worker.process.running
             assert "Traceback" not in worker.process.output
     client.close()
+
+
+async def test_each_method_answers_with_what_celerys_has(alone: RedisServer) -> None:
+    url = alone.url(4)
+    client = celery.Celery("client", broker=url, backend=url)
+    with CeleryWorker(url) as theirs:
+        async with (
+            Celeriac("ours", url, url, default_queue="ours-4") as app,
+            app.worker(name="ours-4@here"),
+        ):
+            app.task(name="interop.add")(lambda x, y: x + y)
+            for queue in (theirs.queue, "ours-4"):
+                await app.signature("interop.add", 1, 2).set(queue=queue, countdown=600).send()
+            nodes = [theirs.name, "ours-4@here"]
+
+            async def ask(method: str, **arguments: object) -> list[object]:
+                told = await app.control.ask(method, arguments, destination=nodes, timeout=PATIENCE)
+                return [told.by_node[node] for node in nodes]
+
+            async with asyncio.timeout(PATIENCE):
+                while not all(await ask("scheduled")):
+                    pass
+            for method in Panel.meta:
+                if Panel.meta[method].type == "inspect" and method != "conf":  # each has its own settings
+                    arguments = {"query_task": {"ids": ["nosuch"]}, "hello": {"from_node": "nosuch@here"}}
+                    celerys, ours = await ask(method, **arguments.get(method, {}))
+                    assert lacking(celerys, ours) == [], (method, celerys, ours)
+    client.close()
+
+
+def lacking(celerys: object, ours: object, path: str = "") -> list[str]:
+    """The places where an answer of ours lacks what Celery's has, or has it as another type."""
+    if celerys is None or ours is None:
+        return []
+    if isinstance(celerys, dict) and isinstance(ours, dict):
+        found = [f"{path}.{key}" for key in celerys if key not in {*ours, *PREFORKS}]
+        return [
+            *found,
+            *(
+                place
+                for key in celerys
+                if key in ours
+                for place in lacking(celerys[key], ours[key], f"{path}.{key}")
+            ),
+        ]
+    if isinstance(celerys, list) and isinstance(ours, list):
+        return lacking(celerys[0], ours[0], f"{path}[]") if celerys and ours else []
+    alike = type(celerys) is type(ours) or {type(celerys), type(ours)} <= {int, float}
+    return [] if alike else [f"{path}: {type(celerys).__name__} {type(ours).__name__}"]
 
 
 async def hear_all_beat(app: Celeriac, nodes: set[str]) -> None:
