@@ -284,7 +284,36 @@ def test_stores_that_only_celery_knows() -> None:
     assert mapped(result_backend="db+sqlite:///results.db", database_table_names=renamed).backend == ""
 
 
-def test_a_second_redis_is_said_not_to_be_used() -> None:
-    found = mapped(broker_url="redis://one;redis://two")
-    assert parse_redis_url(found.broker).addresses == (("one", 6379),)
-    assert "name sentinels" in said(found)["broker_url"]
+REDIS_TWICE = ["redis://one", "redis://two"]
+
+
+@pytest.mark.parametrize(
+    ("urls", "taken"),
+    [
+        (REDIS_TWICE, "redis://one/"),
+        (";".join(REDIS_TWICE), "redis://one/"),
+        (["amqp://one", "redis://two"], "amqp://one/"),
+        (["amqp://one", "pyamqp://two", "redis://three"], "amqp://one/;amqp://two/"),
+        (["sqlite:///one.db", "redis://two"], "sqlite:///one.db"),
+        (["postgresql://one/x", "postgresql://two/x"], "postgresql://one/x"),
+    ],
+)
+def test_servers_after_the_first_are_said_not_to_be_used(urls: str | list[str], taken: str) -> None:
+    found = mapped(broker_url=urls)
+    assert found.broker.partition("?")[0] == taken
+    assert "the first alone" in said(found)["broker_url"]
+    assert "start a worker with -b for each" in said(found)["broker_url"]
+
+
+def test_of_servers_for_results_the_first_is_used() -> None:
+    found = mapped(result_backend=";".join(REDIS_TWICE))
+    assert parse_redis_url(found.backend).addresses == (("one", 6379),)
+    assert "the first alone; for failover of one Redis name its sentinels" in said(found)["result_backend"]
+
+
+def test_nodes_of_one_rabbitmq_and_sentinels_of_one_redis_are_one_server() -> None:
+    assert said(mapped(broker_url=["amqp://one", "amqp://two", "three"])) == {}
+    options = {"master_name": "shop"}
+    found = mapped(broker_url="sentinel://one;sentinel://two", broker_transport_options=options)
+    assert said(found) == {}
+    assert len(parse_redis_url(found.broker).addresses) == 2

@@ -48,6 +48,7 @@ async def use(broker: str, backend: str) -> None:
         ("sqlite://shop.db", "names no file"),
         ("sqlite:///", "names no file"),
         ("sqlite:///:memory:", "names no file"),
+        ("sqlite:///one.db;sqlite:///two.db", "names several servers: give one"),
         ("sqlite://user:S3CRET@host/shop.db", "names no file"),
         ("sqlite:///a%00b.db", "control character"),
         ("sqlite:///a\nb.db", "control character"),

@@ -15,7 +15,7 @@ HONOURED: Mapping[str, str] = {
     "imports": "imported by Celery's loader",
     "include": "imported by Celery's loader",
     "timezone": "read by Celery's own code",
-    "broker_url": "the broker's URL; several of them are nodes of one RabbitMQ or sentinels of one Redis",
+    "broker_url": "the broker's URL; several are nodes of one RabbitMQ or sentinels of one Redis, else warned",
     "broker_read_url": "the URL that messages are taken from",
     "broker_write_url": "where tasks send others, by Celery's own code; what follows a task goes to broker_read_url",
     "broker_transport": "the scheme of the broker's URL",

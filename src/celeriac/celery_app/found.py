@@ -39,6 +39,7 @@ class Found(App):
         self.celery = celery
         self.target = target
         self.mapped = settings_of(celery)
+        self._overruled: set[str] = set()
         super().__init__(
             celery.main or "celery",
             self._broker(),
@@ -52,8 +53,9 @@ class Found(App):
 
     @property
     def departures(self) -> Sequence[Departure]:
-        """What is to be said of it; of its tasks only what is loaded."""
-        return (*self.mapped.departures, *look_at(self.celery))
+        """What is to be said of it; of its tasks only what is loaded, and of URLs nothing that others stand for."""
+        said = (*self.mapped.departures, *look_at(self.celery))
+        return [departure for departure in said if departure.about not in self._overruled]
 
     @property
     def remarks(self) -> Sequence[str]:
@@ -109,7 +111,9 @@ class Found(App):
         if broker is not None:
             self.celery.conf.broker_url = broker
             self.celery.conf.broker_read_url = self.celery.conf.broker_write_url = None
+            self._overruled.add("broker_url")
         if backend is not None:
+            self._overruled.add("result_backend")
             self.celery.conf.result_backend = backend
 
     def _broker(self) -> str:

@@ -20,12 +20,13 @@ from celeriac.celery_app.differences import Departure
 from celeriac.errors import ConfigError
 from celeriac.servers.tls import OPTIONS as TLS_OPTIONS
 from celeriac.servers.url_parts import masked, take_apart
-from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES, REDIS_SCHEMES
+from celeriac.servers.urls import AMQP_SCHEMES, BACKEND_SCHEMES, BROKER_SCHEMES
 
 DEFAULT_BROKER = "amqp://guest:guest@localhost:5672//"
 """What Celery connects to where nothing is said."""
 
 _SENTINELS = ("sentinel", "sentinels")
+_RABBITMQ = (*AMQP_SCHEMES, "rpc")
 _WITH_TLS = {
     "redis": "rediss",
     "sentinel": "sentinels",
@@ -140,15 +141,11 @@ def _url(urls: Sequence[str], place: Place, known: Iterable[str], note: Callable
     if scheme not in known:
         return ""
     if scheme in ("sqlite", "db+sqlite", "memory", "disabled"):
-        return urls[0] if "://" in urls[0] else f"{scheme}://"
+        (url,) = _of_one_server(urls, scheme, place, note)
+        return url if "://" in url else f"{scheme}://"
     # Nodes after the first may leave the scheme out, as kombu has it.
-    parts = [_taken_apart(url if "://" in url else f"{scheme}://{url}", place.name) for url in urls]
-    if scheme in REDIS_SCHEMES and scheme not in _SENTINELS and len(parts) > 1:
-        text = (
-            f"{place.name} names {len(parts)} Redis servers: the first is used; for failover name sentinels"
-        )
-        note(Departure("warn", place.name, text))
-        parts = parts[:1]
+    named = [url if "://" in url else f"{scheme}://{url}" for url in urls]
+    parts = [_taken_apart(url, place.name) for url in _of_one_server(named, scheme, place, note)]
     options = _options(scheme, parts, place, note)
     if (scheme in _WITH_TLS and place.tls) or scheme in _TLS_SCHEMES:
         scheme = _WITH_TLS.get(scheme, scheme)
@@ -159,6 +156,20 @@ def _url(urls: Sequence[str], place: Place, known: Iterable[str], note: Callable
         options = {name: value for name, value in options.items() if name not in TLS_OPTIONS}
     query = f"?{urlencode(options)}" if options else ""
     return ";".join(_written(scheme, part, place) for part in parts) + query
+
+
+def _of_one_server(
+    urls: Sequence[str], scheme: str, place: Place, note: Callable[[Departure], None]
+) -> Sequence[str]:
+    """Return the URLs of the first server: nodes of one RabbitMQ, sentinels of one Redis, or one URL."""
+    peers = next((peers for peers in (_RABBITMQ, _SENTINELS) if scheme in peers), None)
+    found = [url for url in urls if scheme_in(url) in peers] if peers else urls[:1]
+    if len(found) < len(urls):
+        text = f"{place.name} names {len(urls)} servers, of which celeriac uses the first alone"
+        if place.name != "result_backend":
+            text += ", while Celery's clients send to another one when that is away: start a worker with -b for each"
+        note(Departure("warn", place.name, f"{text}; for failover of one Redis name its sentinels"))
+    return found
 
 
 def _taken_apart(url: str, setting: str) -> urlparts:
@@ -208,7 +219,7 @@ def _options(
 ) -> dict[str, str]:
     """Return what goes into the URL's query: its own options, and those transport options that belong there."""
     found: dict[str, str] = {}
-    is_amqp = scheme in (*AMQP_SCHEMES, "rpc")
+    is_amqp = scheme in _RABBITMQ
     allowed = {*TLS_OPTIONS, *(_AMQP_IN_URLS if is_amqp else _KNOWN_IN_URLS)}
     for part in parts:
         for name, value in part.query.items():

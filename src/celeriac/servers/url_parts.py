@@ -30,6 +30,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30})://", re.IGNORECASE)
+_SECOND = re.compile(r";\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _TAIL = re.compile(rf"(?:{_HOST})(?::\d*)?(?:/[\w.-]*)?")
 _OPTIONS = re.compile(r"[?&;][\w-]*=|://[\w.%~-]+(?::\d+)?(?:/[\w.-]*)?\?")
 _BARE = re.compile(r"[\w.-]+(?::\d+)?")
@@ -110,6 +111,10 @@ def file_of(url: str) -> str:
         raise ConfigError(
             f"{masked(url)!r} names no file: write sqlite:///shop.db (relative) or sqlite:////var/lib/shop.db "
             "(absolute); memory:// keeps everything in this process"
+        )
+    if _SECOND.search(rest):
+        raise ConfigError(
+            f"{masked(url)!r} names several servers: give one; for a file name with ; write %3B"
         )
     if "?" in rest or "#" in rest:
         raise ConfigError(

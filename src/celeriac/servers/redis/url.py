@@ -107,12 +107,15 @@ def parse_redis_url(url: str) -> RedisTarget:
     """
     places = take_apart(url)
     schemes = {place.scheme for place in places}
+    if len(places) > 1 and not (schemes <= _SENTINEL and len(schemes) == 1):
+        raise ConfigError(
+            f"{masked(url)!r} names several servers: give the URL of one, and start a worker for each; for failover of "
+            "one Redis name its sentinels, sentinel://one:26379;sentinel://two:26379?master_name=name"
+        )
     if not schemes <= SCHEMES:
         raise ConfigError(
             f"not a Redis URL: {masked(url)!r}; use one of the schemes {', '.join(sorted(SCHEMES))}"
         )
-    if len(places) > 1 and not (schemes <= _SENTINEL and len(schemes) == 1):
-        raise ConfigError("several Redis servers in one URL are only for sentinel://; give one redis:// URL")
     scheme = places[0].scheme
     options = options_of(places)
     _check_names(scheme, options)
