@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from celeriac.testing.steps import soon
 from celeriac.worker.supervisor import Child, Supervisor
 
 # The signal is held back before the child says that it has begun, so that none comes too early to be waited for.
@@ -19,6 +21,9 @@ here = socket.socket(socket.AF_UNIX)
 here.connect({path!r})
 """
 WAIT = "signal.sigwait({{signal.SIGTERM}})\n"
+
+
+PATIENCE = 20.0
 
 
 class Meeting:
@@ -73,6 +78,29 @@ async def test_child_that_dies_is_started_again(meeting: Meeting):
         await meeting.arrivals.get()
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running in (0, 1)  # the signal finds it running, or waiting to be started again
+
+
+async def test_exit_status_of_a_child_that_has_just_ended_is_kept(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+):
+    """It is told to end when the loop has not heard yet that it did."""
+    heard, waitpid = threading.Event(), os.waitpid
+
+    def wait_late(pid: int, options: int) -> tuple[int, int]:
+        if threading.current_thread() is not threading.main_thread():
+            heard.wait(PATIENCE)
+        return waitpid(pid, options)
+
+    monkeypatch.setattr(os, "waitpid", wait_late)
+    supervisor = Supervisor([meeting.child("dying", code=7, patient=False)])
+    running = asyncio.create_task(supervisor.run())
+    await meeting.arrivals.get()
+    (child,) = supervisor._running
+    await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await soon(supervisor._stopping.wait())
+    heard.set()
+    assert await running == 7
 
 
 async def test_child_that_was_asked_to_end_by_others_stays_away(meeting: Meeting):

@@ -12,6 +12,7 @@ import os
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -109,7 +110,7 @@ class Supervisor:
         self._running.add(process)
         logger.info("%s is process %d", child.name, process.pid)
         if self._stopping.is_set():
-            process.terminate()
+            _terminate(process)
         try:
             return await process.wait()
         finally:
@@ -122,8 +123,18 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping.set()
         for process in self._running:
-            if process.returncode is None:
-                process.terminate()
+            _terminate(process)
+
+
+def _terminate(process: Process) -> None:
+    """Ask a child to end, if it has not.
+
+    ``Process.terminate`` would look first whether it has, and take its exit status away from the loop, which then says
+    that it was 255.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
 
 
 def _how(code: int) -> str:
