@@ -49,6 +49,5 @@ async def proxy(rabbit_server: RabbitServer) -> AsyncIterator[Proxy]:
 def bare_vhost(rabbit_server: RabbitServer, unique: Callable[[str], str]) -> str:
     """A vhost in which nobody declared anything."""
     name = unique("vhost")
-    rabbit_server.control("add_vhost", name)
-    rabbit_server.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    rabbit_server.add_vhosts([name])
     return name

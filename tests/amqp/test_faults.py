@@ -241,7 +241,8 @@ async def test_a_node_in_trouble(
 async def test_twenty_times_in_a_row(own_rabbit: RabbitServer, queue: str) -> None:
     """Tasks and results are intact, and no connection or channel is left over."""
     async with Proxy(own_rabbit.port) as proxy:
-        shop = Shop(proxy.url("?heartbeat=1"), queue)
+        # No heartbeat of a second, which a busy machine may be late with: not all channels were there to be counted.
+        shop = Shop(proxy.url(), queue)
         async with shop.app, shop.app.worker(concurrency=5):
             await shop.check()
             before = await _open_on(own_rabbit)

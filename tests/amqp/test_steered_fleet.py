@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,13 +49,11 @@ class Fleet:
 
 
 @pytest.fixture
-def url(rabbit_server: RabbitServer, unique: Callable[[str], str]) -> Iterator[str]:
+def url(rabbit_server: RabbitServer, unique: Callable[[str], str]) -> str:
     """A vhost of this test alone."""
     name = unique("fleet")
-    rabbit_server.control("add_vhost", name)
-    rabbit_server.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-    yield rabbit_server.url(name)
-    rabbit_server.control("delete_vhost", name)
+    rabbit_server.add_vhosts([name])
+    return rabbit_server.url(name)
 
 
 @pytest.fixture
@@ -90,14 +88,14 @@ async def fleet(url: str, tmp_path: Path) -> AsyncIterator[Fleet]:
 async def all_answer(fleet: Fleet) -> None:
     """Return when the workers hear requests; Celery's calls itself ready before."""
     async with asyncio.timeout(PATIENCE):
-        while sorted((await fleet.app.control.ask("ping", timeout=5)).by_node) != fleet.nodes:
+        while not (await fleet.app.control.ask("ping", destination=fleet.nodes, timeout=5)).complete:
             pass
 
 
 @pytest.mark.timeout(240)
 async def test_both_command_lines_see_all_and_a_revocation_reaches_all(fleet: Fleet) -> None:
     await all_answer(fleet)
-    for line in (["status"], ["inspect", "ping"], ["inspect", "active_queues"], ["inspect", "stats"]):
+    for line in (["status"], ["inspect", "active_queues"], ["inspect", "stats"]):  # `status` pings
         ours, theirs = await asyncio.gather(
             asyncio.to_thread(fleet.command, "celeriac", *line),
             asyncio.to_thread(fleet.command, "celery", *line),
@@ -124,8 +122,8 @@ async def revoke_both_ways(fleet: Fleet) -> None:
     await fleet.app.cancel("chosen-by-us")
     async with asyncio.timeout(PATIENCE):
         while True:
-            known = (await fleet.app.control.ask("revoked", timeout=20)).by_node
-            if all("chosen-by-us" in known[node] for node in fleet.nodes):
+            asked = await fleet.app.control.ask("revoked", destination=fleet.nodes, timeout=20)
+            if all("chosen-by-us" in asked.by_node[node] for node in fleet.nodes):
                 break
 
 

@@ -48,8 +48,8 @@ def test_a_fleet_is_seen_and_steered(project: Project, columns: int, then: int):
         screen.press("/")
         screen.until("part of a name")
         screen.press("boom\r")
-        screen.until(lambda text: "shop.boom" in text and "shop.sleep" not in text)
-        assert "tasks with 'boom'" in screen.text
+        screen.until(lambda text: "tasks with 'boom'" in text and "shop.sleep" not in text)
+        assert "shop.boom" in screen.text
         screen.press("r")
         screen.until("Run task")
         screen.press("n")

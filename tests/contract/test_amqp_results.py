@@ -12,14 +12,14 @@ from celeriac.wire.content import Codecs
 
 @pytest.fixture
 async def backend(rabbit_url: str) -> AsyncIterator[AmqpBackend]:
-    backend = AmqpBackend(Link(rabbit_url, timeout=5), Codecs(), expires=60)
+    backend = AmqpBackend(Link(rabbit_url, timeout=30), Codecs(), expires=60)
     yield backend
     await backend.close()
 
 
 @pytest.fixture
 async def second(rabbit_url: str) -> AsyncIterator[AmqpBackend]:
-    backend = AmqpBackend(Link(rabbit_url, timeout=5), Codecs(), expires=60)
+    backend = AmqpBackend(Link(rabbit_url, timeout=30), Codecs(), expires=60)
     yield backend
     await backend.close()
 

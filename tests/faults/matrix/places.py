@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -232,16 +232,6 @@ def _messages(connection: amqp.Connection, queue: str) -> int:
         return int(connection.channel().queue_declare(queue, passive=True).message_count)
     except amqp.NotFound:
         return 0
-
-
-def add_vhosts(server: RabbitServer, names: Sequence[str]) -> None:
-    """Make virtual hosts that the user guest may use, all in one call."""
-    quoted = ", ".join(f'<<"{name}">>' for name in names)
-    server.control(
-        "eval",
-        'lists:foreach(fun(V) -> rabbit_vhost:add(V, <<"guest">>), rabbit_auth_backend_internal:set_permissions('
-        f'<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"guest">>) end, [{quoted}]).',
-    )
 
 
 class Outage:

@@ -27,20 +27,19 @@ from tests.faults.matrix.places import (
     InRedisFarAway,
     Outage,
     Place,
-    add_vhosts,
 )
 from tests.faults.opened import open_both
 from tests.servers import LoggedProcess, PostgresServer, RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[3]
-PLAYTIME, PATIENCE, SILENCE = 400.0, 300.0, 2.5
+PLAYTIME, PATIENCE, SILENCE = 400.0, 300.0, 4.0
 """Seconds for a case, for what must come, and for what must not: longer than a lease and the search for lapsed ones."""
 
 FEW = 8
 """Cases at a time that one RabbitMQ, or PostgreSQL, has room for."""
 
-SHORT_LEASE, OUTLASTED_LEASE, LONG_LEASE = 1.0, 2.0, 30.0
-"""Seconds: what dead workers held comes back soon; a living one has time in a crowd; a broker's absence ends none."""
+LEASE, LONG_LEASE = 2.0, 30.0
+"""Seconds: what dead workers held comes back soon, and a living one has time in a crowd; a broker's absence ends none."""
 
 OUTLASTED = 2.3
 """Leases for which a worker that lives says nothing itself."""
@@ -97,11 +96,6 @@ class Scene:
             if isinstance(place, InRedisFarAway)
             else (place.url, place.results)
         )
-
-    @property
-    def lease(self) -> float:
-        """The lease of the workers that something happens to, and of those who find that out."""
-        return SHORT_LEASE if self.case.ending.how == "worker killed" else OUTLASTED_LEASE
 
     def give_leave(self) -> None:
         """Let a body return that waits for that."""
@@ -216,7 +210,7 @@ class Victims:
             "url": scene.far_place[0],
             "results": scene.far_place[1],
             "mode": case.mode,
-            "lease": scene.lease,
+            "lease": LEASE,
             "at": case.ending.at,
             "deaths": deaths,
         }
@@ -315,27 +309,27 @@ class Stage:
             return await scene.outcome(app, caller)
 
     async def _worker_killed(self, scene: Scene) -> Outcome:
-        async with scene.app(lease=SHORT_LEASE) as app:
+        async with scene.app(lease=LEASE) as app:
             result = await scene.send(app)
             await self._victims.died(scene)
             return await self._after(scene, app, result)
 
     async def _worker_suspended(self, scene: Scene) -> Outcome:
-        async with scene.app(lease=scene.lease) as app:
+        async with scene.app(lease=LEASE) as app:
             result = await scene.send(app)
             worker = await self._victims.pid(scene)
             await scene.has_begun()
             os.kill(worker, signal.SIGSTOP)
             try:
                 async with app.worker():
-                    await asyncio.sleep(OUTLASTED * scene.lease)
+                    await asyncio.sleep(OUTLASTED * LEASE)
             finally:
                 os.kill(worker, signal.SIGCONT)
             scene.give_leave()
             return await self._after(scene, app, result)
 
     async def _interpreter_held(self, scene: Scene) -> Outcome:
-        async with scene.app(lease=scene.lease) as app:
+        async with scene.app(lease=LEASE) as app:
             with scene.hold():
                 result = await scene.send(app)
                 await self._victims.pid(scene)
@@ -344,12 +338,12 @@ class Stage:
                     if scene.case.ending.how == "restarted while held":
                         async with scene.place.absence():
                             pass
-                    await asyncio.sleep(OUTLASTED * scene.lease)
+                    await asyncio.sleep(OUTLASTED * LEASE)
             return await self._after(scene, app, result)
 
     async def _machine_vanished(self, scene: Scene) -> Outcome:
         assert isinstance(scene.place, InRedisFarAway)
-        async with scene.app(lease=scene.lease) as app:
+        async with scene.app(lease=LEASE) as app:
             result = await scene.send(app)
             worker = await self._victims.pid(scene)
             await scene.has_begun()
@@ -431,9 +425,8 @@ class Stage:
 
     def _make_vhosts(self) -> None:
         if self._rabbit is not None:
-            add_vhosts(
-                self._rabbit,
-                [scene.place.vhost for scene in self._scenes if isinstance(scene.place, InRabbit)],
+            self._rabbit.add_vhosts(
+                [scene.place.vhost for scene in self._scenes if isinstance(scene.place, InRabbit)]
             )
 
 
