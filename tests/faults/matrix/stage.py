@@ -39,7 +39,7 @@ FEW = 8
 """Cases at a time that one RabbitMQ, or PostgreSQL, has room for."""
 
 LEASE, LONG_LEASE = 2.0, 30.0
-"""Seconds: what dead workers held comes back soon, and a living one has time in a crowd; a broker's absence ends none."""
+"""Seconds: what the dead held comes back soon, the living have time in a crowd; a broker's absence ends no lease."""
 
 OUTLASTED = 2.3
 """Leases for which a worker that lives says nothing itself."""
