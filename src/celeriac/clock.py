@@ -33,3 +33,16 @@ async def set_within(event: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
+
+
+def seconds_ahead(told: float, asked: float, answered: float) -> float:
+    """Return by how many seconds at least another clock is ahead of ours; negative where it is behind.
+
+    It is 0 where the clocks may agree. The time that the answer took is no difference: a task would seem to have ended
+    before it began.
+
+    :param told: what the other clock told.
+    :param asked: our time before that.
+    :param answered: our time when the answer was read.
+    """
+    return min(0.0, told - asked) + max(0.0, told - answered)

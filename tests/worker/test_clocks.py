@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from celeriac import Celeriac, Context
-from celeriac.clock import SystemClock
+from celeriac.clock import SystemClock, seconds_ahead
 from celeriac.errors import TaskRevoked
 
 SOON = 0.3
@@ -113,3 +113,23 @@ async def test_a_clock_that_jumps_changes_nothing(make_app: MakeApp, jump: float
         clock.seconds = jump
         assert await (await sender.send_task("now")).wait(timeout=30)
         assert await waiting.wait(timeout=30) > due - 0.1
+
+
+@pytest.mark.parametrize("server", ["redis_url", "postgres_url"])
+async def test_the_time_that_an_answer_takes_is_no_difference_of_clocks(
+    request: pytest.FixtureRequest, make_app: MakeApp, server: str
+):
+    """A task would seem to have ended before it began: a worker notes its end by the broker's clock."""
+    app = make_app(broker=request.getfixturevalue(server))
+    async with app:
+        await app.send_task("now")
+        queue = app.settings.default_queue
+        async with app.connections().broker.subscribe([queue]) as subscription:
+            (delivery,) = await subscription.take(1)
+            assert subscription.ahead == 0
+            await delivery.receipt.ack()
+
+
+@pytest.mark.parametrize(("told", "ahead"), [(9.0, -1.0), (10.0, 0.0), (11.0, 0.0), (12.0, 0.0), (15.0, 3.0)])
+def test_another_clock_is_ahead_by_what_the_answers_way_does_not_explain(told: float, ahead: float):
+    assert seconds_ahead(told, asked=10.0, answered=12.0) == ahead

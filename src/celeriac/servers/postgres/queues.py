@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
-from celeriac.clock import Clock
+from celeriac.clock import Clock, seconds_ahead
 from celeriac.contracts.board import REVOKED
 from celeriac.contracts.set_aside import Cap
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost, Finding
@@ -227,6 +227,7 @@ class Queues:
         if self.strays.are_to_be_looked_for():
             await self._put_strays_back(owner)
         async with self.strays.turn:
+            asked = self.clock.now()
             try:
                 rows = await self.link.fetch(sql.TAKE, owner, queues, priorities, floors, now + ahead, now)
             except BaseException:
@@ -241,7 +242,8 @@ class Queues:
         for row in rows:
             lowest.setdefault((row["queue"], row["priority"]), row["id"])
         messages = [sql.taken_message(row, owner, number) for row in rows]
-        return Taken(messages, rows[0]["revision"] or 0, rows[0]["now"] - self.clock.now()), lowest
+        ahead_by = seconds_ahead(rows[0]["now"], asked, self.clock.now())
+        return Taken(messages, rows[0]["revision"] or 0, ahead_by), lowest
 
     async def revision(self) -> int:
         return int(await self.link.value(REVISION, REVOKED))

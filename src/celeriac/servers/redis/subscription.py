@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from celeriac.clock import Clock
+from celeriac.clock import Clock, seconds_ahead
 from celeriac.contracts.broker import Delivery
 from celeriac.errors import BrokerError
 from celeriac.servers.redis.board import read_revision
@@ -201,6 +201,7 @@ class RedisSubscription:
         asked, serial = self._clock.monotonic(), self._leases.number(now + ahead)
         owner, times = self._leases.owner, (self._leases.term, self._leases.lease)
         arguments = (now, ahead, *times, owner, serial, self._keys.prefix, *order.ends)
+        asked_at = self._clock.now()
         try:
             reply = await self._link.run(RESERVE, order.keys, arguments)
         except BaseException:
@@ -208,7 +209,7 @@ class RedisSubscription:
             raise
         due_in, trouble, revision, time, *batches = reply
         self._asked_at = asked
-        self.ahead = float(time) - self._clock.now()
+        self.ahead = seconds_ahead(float(time), asked_at, self._clock.now())
         self._due_in = float(due_in) if due_in else float("inf")
         self.revision = read_revision(revision)
         self._troubled = bool(trouble)
