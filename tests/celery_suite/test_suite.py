@@ -44,9 +44,12 @@ QUICK = {
         "test_tasks": ("test_properties",),
     },
 }
-"""Tests that sleep little, of each kind some, by file and class; an empty name stands for the whole class."""
+"""Tests that sleep little, of each kind some, by file and class; an empty name stands for the whole class.
 
-LEAST = 25
+Not ``test_scheduled``, which is run six times where a test before it has left a retry: it wants to see no other task.
+"""
+
+LEAST = 27
 """Tests that the part has at the least: names that match nothing pass in silence."""
 
 
