@@ -26,13 +26,7 @@ QUICK = {
         "test_xmap_xstarmap": ("",),
     },
     "test_inspect.py": {
-        "test_Inspect": (
-            "test_active_queues",
-            "test_ping",
-            "test_registered",
-            "test_revoked",
-            "test_scheduled",
-        ),
+        "test_Inspect": ("test_ping", "test_registered", "test_active_queues", "test_revoked"),
     },
     "test_tasks.py": {
         "test_signal_bound_method_receivers": ("test_each_instance_receives",),
