@@ -28,6 +28,9 @@ _BATCH = 1000
 _FIRST_LOOK = 0.5
 _LAST_LOOK = 5.0
 _TICK = 0.5
+_LINGER = 0.05
+"""Seconds for which a subscription that nobody needs any more waits for a command that it can go with."""
+
 _SILENCE = 10.0
 """Seconds without a word after which the connection is asked whether it stands."""
 
@@ -131,7 +134,9 @@ class Listener:
         self._heard = 0.0
         self._said = False
         self._join: Coalescer[Wait, None] = Coalescer(self._subscribe, _BATCH)
-        self._leave: Coalescer[Wait, None] = Coalescer(self._unsubscribe, _BATCH)
+        self._left: set[bytes] = set()
+        self._leaving: asyncio.TimerHandle | None = None
+        self._leave: Coalescer[None, None] = Coalescer(self._unsubscribe, 1)
 
     async def join(self, task_ids: Collection[str]) -> Wait:
         """Return the records of these tasks; what is there already is in it."""
@@ -149,18 +154,22 @@ class Listener:
         return wait
 
     def leave(self, wait: Wait) -> None:
-        """Forget a wait; its subscriptions go with the next round trip."""
+        """Forget a wait; its subscriptions end with the next one's, or a moment later."""
         self._all.discard(wait)
         for key in wait.keys:
             waits = self._waits[key]
             waits.discard(wait)
             if not waits:
                 del self._waits[key]
-        if self._line is not None:
-            self._leave(wait).add_done_callback(_ignore)
+                self._left.add(key)
+        if self._leaving is None and self._line is not None:
+            self._leaving = asyncio.get_running_loop().call_later(_LINGER, self._leave_now)
 
     async def close(self) -> None:
         """End all waiting. Idempotent."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
         await self._leave.drain()
         await self._join.drain()
         tender, self._tender = self._tender, None
@@ -193,16 +202,27 @@ class Listener:
             )  # a caller that was cancelled while it wrote no longer waits for it
             self._unconfirmed = len(new)
             self._subscribed.update(new)
-            await line.send("SUBSCRIBE", *new)
+            gone = self._take_gone()
+            await line.send_all([("SUBSCRIBE", *new), *([("UNSUBSCRIBE", *gone)] if gone else ())])
         await confirmed
 
-    async def _unsubscribe(self, waits: Sequence[Wait]) -> Sequence[None]:
+    def _leave_now(self) -> None:
+        self._leaving = None
+        self._leave(None).add_done_callback(_ignore)
+
+    async def _unsubscribe(self, _: Sequence[None]) -> Sequence[None]:
         async with self._writing:
-            gone = {key for wait in waits for key in wait.keys if key not in self._waits} & self._subscribed
+            gone = self._take_gone()
             if gone and self._line is not None:
-                self._subscribed -= gone
                 await self._line.send("UNSUBSCRIBE", *gone)
-        return [None] * len(waits)
+        return [None]
+
+    def _take_gone(self) -> set[bytes]:
+        """Return what is subscribed to in vain, and count it as no longer subscribed to."""
+        gone = self._left.difference(self._waits) & self._subscribed
+        self._left.clear()
+        self._subscribed -= gone
+        return gone
 
     async def _look(self, keys: Sequence[bytes], waits: Iterable[Wait]) -> None:
         """Read the keys and pass the records to these waits, unless a wait got something newer meanwhile."""
