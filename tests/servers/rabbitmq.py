@@ -137,11 +137,20 @@ class RabbitServer:
     def add_vhosts(self, names: Sequence[str]) -> None:
         """Make virtual hosts that the user guest may use, all in one call of rabbitmqctl."""
         quoted = ", ".join(f'<<"{name}">>' for name in names)
+        may_all = _may('<<"guest">>', "V", ".*", ".*", ".*")
         self.control(
-            "eval",
-            'lists:foreach(fun(V) -> rabbit_vhost:add(V, <<"guest">>), rabbit_auth_backend_internal:set_permissions('
-            f'<<"guest">>, V, <<".*">>, <<".*">>, <<".*">>, <<"guest">>) end, [{quoted}]).',
+            "eval", f'lists:foreach(fun(V) -> rabbit_vhost:add(V, <<"guest">>), {may_all} end, [{quoted}]).'
         )
+
+    def add_user(self, name: str, password: str, configure: str, write: str, read: str) -> None:
+        """Make a user with these rights in a virtual host of its name, which guest may use, too."""
+        made = (
+            f'N = <<"{name}">>, rabbit_vhost:add(N, <<"guest">>)',
+            f'rabbit_auth_backend_internal:add_user(N, <<"{password}">>, <<"guest">>)',
+            _may("N", "N", configure, write, read),
+            _may('<<"guest">>', "N", ".*", ".*", ".*"),
+        )
+        self.control("eval", f"{', '.join(made)}.")
 
     def close(self) -> None:
         """End it and remove its files."""
@@ -191,6 +200,12 @@ class RabbitServer:
             "RABBITMQ_PID_FILE": str(self.directory / "node.pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
+
+
+def _may(user: str, vhost: str, configure: str, write: str, read: str) -> str:
+    """Return the Erlang that gives a user rights in a virtual host, both given in Erlang."""
+    rights = ", ".join('<<"{}">>'.format(right.replace("\\", r"\\")) for right in (configure, write, read))
+    return f'rabbit_auth_backend_internal:set_permissions({user}, {vhost}, {rights}, <<"guest">>)'
 
 
 def _scripts() -> Path:
