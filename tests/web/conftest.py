@@ -3,12 +3,13 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from celery import Celery
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.servers import LoggedProcess, RedisServer
 from tests.servers.redis import free_port
@@ -56,3 +57,11 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=where, args=options)
         yield browser
         browser.close()
+
+
+def wait_until(page: Page, holds: str) -> None:
+    """Wait for what a script tells; Playwright's own wait is refused by the page's content security policy."""
+    deadline = time.monotonic() + 30
+    while not page.evaluate(holds):
+        assert time.monotonic() < deadline, holds
+        page.wait_for_timeout(20)

@@ -1,7 +1,6 @@
 """The pages in a real Chromium: as others see them, without scripts, by keys, in both themes."""
 
 import html
-import time
 import uuid
 
 import pytest
@@ -10,6 +9,7 @@ from celery import Celery
 from playwright.sync_api import Browser, Page, Response, expect
 
 from celeriac.web.pages import PAGES
+from tests.web.conftest import wait_until
 from tests.web.site import PATIENCE, Site
 
 # A browser looks at a dozen pages; on a busy machine each takes seconds.
@@ -97,14 +97,6 @@ def test_without_scripts_a_waiting_task_is_deleted_and_its_queue_paused(
     page.get_by_role("button", name="Resume").click()
     assert "goes on" in page.get_by_role("status").inner_text()
     page.close()
-
-
-def wait_until(page: Page, holds: str) -> None:
-    """Wait for what a script tells; Playwright's own wait is refused by the page's content security policy."""
-    deadline = time.monotonic() + 30
-    while not page.evaluate(holds):
-        assert time.monotonic() < deadline, holds
-        page.wait_for_timeout(20)
 
 
 def test_a_hidden_tab_has_no_stream(chromium: Browser, site: Site):

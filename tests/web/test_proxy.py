@@ -12,6 +12,7 @@ from celery import Celery
 from playwright.sync_api import Browser, expect
 
 from celeriac.web.doing import ACTIONS
+from tests.web.conftest import wait_until
 from tests.web.proxy import PREFIX, stripping_proxy
 from tests.web.site import PATIENCE, Site
 
@@ -104,7 +105,8 @@ def test_in_a_browser_pages_follow_and_buttons_work(chromium: Browser, port: int
     page.get_by_role("link", name="Tasks").click()
     page.locator("#search").fill(text)
     page.keyboard.press("Enter")
-    page.wait_for_function("source !== null && source.readyState === EventSource.OPEN")
+    page.wait_for_url(f"**/tasks?text={text}")
+    wait_until(page, "source !== null && source.readyState === EventSource.OPEN")
     site.told(shop.send_task("tests.web.shop.fail", [text]).id, "FAILURE")
     expect(page.locator("tbody input")).to_have_count(1)
     page.locator("tbody a").click()
