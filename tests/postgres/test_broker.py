@@ -182,6 +182,26 @@ class TestLoad:
         assert sorted(seconds)[len(seconds) // 2] < 0.06, seconds
         assert max(seconds) < 5.0, seconds
 
+    async def test_messages_of_another_queue_are_not_walked_over(
+        self, broker, postgres_server, postgres_schema, queue
+    ):
+        """PostgreSQL may take the messages in the order of their ids, and leave out those of other queues."""
+        await broker.ping()
+        with postgres_server.client(postgres_schema) as connection:
+            connection.execute(
+                "INSERT INTO celeriac_message (queue, priority, frame) SELECT 'another', 0, ''"
+                " FROM generate_series(1, 100000)"
+            )
+            connection.execute("VACUUM ANALYZE celeriac_message")
+        places = [(queue, priority, 0) for priority in range(10)]
+        seconds: list[float] = []
+        for _ in range(10):
+            begun = time.perf_counter()
+            assert await broker._queues.take(places, 100, 100) == (Taken(), {})
+            assert not (await broker._queues.look([queue])).found
+            seconds.append(time.perf_counter() - begun)
+        assert sorted(seconds)[len(seconds) // 2] < 0.04, seconds
+
     async def test_dead_rows_that_cannot_be_vacuumed_are_not_walked_over_again_and_again(
         self, broker, postgres_server, postgres_schema, queue
     ):

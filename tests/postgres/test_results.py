@@ -380,6 +380,29 @@ class TestOutages:
                     pass
             assert [record.result async for record in records] == [1]
 
+    async def test_a_store_that_began_before_the_wait_ends_it_soon(
+        self, open_results, postgres_server, postgres_schema
+    ):
+        """It knows of no waiter, and is not seen yet: its commit is on its way to the disk."""
+        await store(open_results(), "other", SUCCESS, 1)
+        times: list[float] = []
+        for trial in range(3):
+            task_id = f"{trial}"
+            with postgres_server.client(postgres_schema) as connection:
+                connection.execute("BEGIN")
+                connection.execute(
+                    "INSERT INTO celery_taskmeta (id, task_id, status, result)"
+                    " SELECT nextval('task_id_sequence'), %s, status, result FROM celery_taskmeta"
+                    " WHERE task_id = 'other'",
+                    (task_id,),
+                )
+                async with open_results().follow([task_id]) as records, asyncio.timeout(20):
+                    began = time.perf_counter()
+                    connection.execute("COMMIT")
+                    assert [record.result async for record in records] == [1]
+                    times.append(time.perf_counter() - began)
+        assert min(times) < 0.3, times  # else it is seen after half a second, as what Celery stored
+
     async def test_a_look_that_failed_late_is_made_again_soon(
         self, app, open_results, postgres_server, postgres_schema
     ):

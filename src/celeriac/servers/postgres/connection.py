@@ -16,6 +16,11 @@ import asyncpg
 
 from celeriac.servers.progress import Patience, moved
 
+ALWAYS = {"jit": "off"}
+"""Settings of every session that works. A plan that needs a step which is switched off looks costly enough to be
+compiled first, which takes half a second; none of our statements is worth that.
+"""
+
 ANSWER = 30.0
 """Seconds without a byte from either side after which a statement is given up."""
 

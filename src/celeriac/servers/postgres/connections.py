@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 
 from celeriac.errors import Finding
-from celeriac.servers.postgres.connection import ANEW, ANSWER, PatientConnection
+from celeriac.servers.postgres.connection import ALWAYS, ANEW, ANSWER, PatientConnection
 from celeriac.servers.postgres.listening import DOWN, Listening
 from celeriac.servers.postgres.migrations import prepare
 from celeriac.servers.postgres.tls import check_files, lowered
@@ -203,7 +203,7 @@ class Connections:
     async def _connect_working(self) -> Connection:
         if not self._pooled:
             try:
-                return await self._connect(self.target, dict(ANEW))
+                return await self._connect(self.target, {**ALWAYS, **ANEW})
             except asyncpg.PostgresError as error:
                 if "startup parameter" not in str(error):
                     raise

@@ -58,40 +58,46 @@ ADD = f"""
 DECLARE = "INSERT INTO celeriac_queue (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 QUEUES = "SELECT name FROM celeriac_queue UNION SELECT DISTINCT queue FROM celeriac_message"
 
+# The plan is kept, and may have been made when the table was empty: rows are compared whole, and sorted so, which the
+# index of what waits alone can do. By the single columns PostgreSQL may walk over all ids, of whatever queue.
 TAKE = f"""
     WITH found AS MATERIALIZED (
         SELECT message.id, message.size
         FROM unnest($2::text[], $3::smallint[], $4::bigint[]) AS place (queue, priority, floor)
         CROSS JOIN LATERAL (
             SELECT id, octet_length(frame) AS size FROM celeriac_message
-            WHERE queue = place.queue AND priority = place.priority AND id >= place.floor
+            WHERE (queue, priority, id) >= (place.queue, place.priority, place.floor)
+              AND (queue, priority, id) <= (place.queue, place.priority, {2**63 - 1})
               AND owner IS NULL AND due_at IS NULL
-            ORDER BY id LIMIT $5 FOR UPDATE SKIP LOCKED) AS message
+            ORDER BY queue, priority, id LIMIT $5 FOR UPDATE SKIP LOCKED) AS message
         LIMIT $5),
     counted AS (
         SELECT id, row_number() OVER line AS number, sum(size) OVER line AS bytes
         FROM found WINDOW line AS (ROWS UNBOUNDED PRECEDING)),
     started AS (SELECT coalesce(max(bytes), 0) AS bytes FROM counted WHERE number <= $6),
     chosen AS (
-        SELECT id FROM counted, started
-        WHERE counted.bytes - started.bytes <= {AHEAD_BYTES} AND (number = 1 OR counted.bytes <= {BATCH_BYTES}))
+        SELECT id FROM counted
+        WHERE bytes - (SELECT bytes FROM started) <= {AHEAD_BYTES} AND (number = 1 OR bytes <= {BATCH_BYTES}))
     UPDATE celeriac_message SET owner = $1 WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, queue, priority, redelivered, {_COUNTED} AS deliveries, frame, (SELECT {NOW}) AS now,
               (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision"""
 
 # What there is to do besides taking: parked messages that are due, owners that may have died, messages that wait.
-# A subscription that goes on sleeping renews its row in the same statement.
+# A subscription that goes on sleeping renews its row in the same statement. The plan is kept: what is looked for is
+# always the first in the order of an index, which needs no other plan when there is much.
 LOOK = f"""
     WITH asleep AS ({FALL_ASLEEP.format(queues=4, process=5, channels=6)})
     SELECT {NOW} AS now,
-           (SELECT min(due_at) FROM celeriac_message WHERE due_at IS NOT NULL) AS due,
+           (SELECT due_at FROM celeriac_message WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1) AS due,
            ARRAY(SELECT id FROM (SELECT id FROM celeriac_owner WHERE id <> $1 AND expires IS NULL
                                  ORDER BY id LIMIT {_MOST_OWNERS}) AS known
                  WHERE pg_try_advisory_xact_lock_shared($2, id)) AS unlocked,
            ARRAY(SELECT id FROM celeriac_owner WHERE {_EXPIRED} LIMIT {_MOST_OWNERS}) AS expired,
            date_part('epoch', clock_timestamp() - pg_postmaster_start_time()) AS up,
-           EXISTS (SELECT FROM celeriac_message
-                   WHERE queue = ANY($3::text[]) AND owner IS NULL AND due_at IS NULL) AS waiting"""
+           EXISTS (SELECT FROM unnest($3::text[]) AS place (queue) CROSS JOIN LATERAL (
+                       SELECT FROM celeriac_message
+                       WHERE queue = place.queue AND owner IS NULL AND due_at IS NULL
+                       ORDER BY priority, id LIMIT 1) AS first) AS waiting"""
 
 COME_DUE = f"""
     WITH due AS (

@@ -229,7 +229,8 @@ class Queues:
         async with self.strays.turn:
             asked = self.clock.now()
             try:
-                rows = await self.link.fetch(sql.TAKE, owner, queues, priorities, floors, now + ahead, now)
+                values = owner, queues, priorities, floors, now + ahead, now
+                rows = await self.link.fetch(sql.TAKE, *values, keeps_plan=True)
             except BaseException:
                 self.strays.suspect()
                 raise
@@ -257,7 +258,8 @@ class Queues:
         asleep = sorted(queues) if sleeps_on and not self.polls else []
         channels = channels_of((await self.link.facts()).schema, asleep)
         who = owners.own or 0, await owners.lock_class()
-        (row,) = await self.link.fetch(sql.LOOK, *who, list(queues), asleep, self.process, channels)
+        values = *who, list(queues), asleep, self.process, channels
+        (row,) = await self.link.fetch(sql.LOOK, *values, keeps_plan=True)
         found: bool = row["waiting"]
         due: float | None = None if row["due"] is None else row["due"] - row["now"]
         if due is not None and not due > 0:  # a time that is no number is due, too

@@ -49,6 +49,11 @@ _BATCH = 500
 _POLL = 0.5
 """Seconds between looks at the table while any task is followed: Celery's workers tell nobody."""
 
+_AGAIN = (0.02, 0.1)
+"""Seconds after which a new follower looks again: a store that began before, and is on its way to the disk, tells it
+nothing, and is not seen yet.
+"""
+
 _LONGEST_POLL = 15.0
 
 _BLIND_POLL = 0.1
@@ -166,10 +171,14 @@ class PostgresBackend:
                 await asyncio.wait(leaving)  # else it would be taken for the end of this wait, too
             if ids:
                 await self._link.fetch(_WAIT, ids, self._channel, keeps_plan=True)
+            loop = asyncio.get_running_loop()
+            again = [loop.call_later(seconds, self._look_at, ids) for seconds in _AGAIN]
             try:
                 await self._reading.begin(follower)
                 yield follower.records()
             finally:
+                for handle in again:
+                    handle.cancel()
                 self._leave(ids)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
@@ -252,9 +261,15 @@ class PostgresBackend:
     def _hear(self, payload: str) -> None:
         """Note which tasks have news; all of them where that is unknown."""
         try:
-            self._told.update(_read_names(payload))
+            names = _read_names(payload)
         except msgspec.DecodeError:
             self._look_at_all = True
+            names = []
+        self._look_at(names)
+
+    def _look_at(self, names: Sequence[str]) -> None:
+        """Look at these tasks soon."""
+        self._told.update(names)
         if len(self._told) > _MOST_TOLD:
             self._told.clear()
             self._look_at_all = True

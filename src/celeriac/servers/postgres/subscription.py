@@ -2,7 +2,8 @@
 
 Rules: a take begins at the floors, and now and then, as after every sleep, at the beginning, for what was given back or
 committed late. While an old transaction keeps what is dead from being vacuumed, a take from the beginning walks over
-all of it, so the longer that takes, the rarer it is.
+all of it, so the longer that takes, the rarer it is. Who counts as asleep and found nothing, from the beginning, need
+not look once more before it waits: whoever sends from then on tells it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ _FROM_THE_BEGINNING = 0.25
 _LONG = 0.02
 """Seconds that a take from the beginning may last and still be done whenever a message was given back."""
 
+_SHORT = 0.005
+"""Seconds that one which found nothing may have lasted, so that a take begins so whenever there was less than wanted:
+it saves a look where nothing is found again.
+"""
+
 _RARELY = 20
 """How many times as long as a take from the beginning lasted are the takes after it that begin at the floors."""
 
@@ -35,9 +41,13 @@ class PostgresTaker:
         self._floors: dict[tuple[str, int], int] = {}
         self._begun_at = float("-inf")
         self._lasted = 0.0
+        self._lasted_empty = 0.0
+        self._drained = False
+        self._saw_all = False
         self._looked_at = float("-inf")
         self._returns = queues.returns
         self._asleep_until = float("-inf")
+        self._look_at = float("-inf")
         self._looks: deque[float] = deque()
 
     async def take(self, queues: Sequence[str], now: int, ahead: int) -> Taken:
@@ -53,17 +63,27 @@ class PostgresTaker:
             self._floors.clear()
             taken, floors = await self._queues.take(self._places(queues), now, ahead)
             self._lasted = clock.monotonic() - self._begun_at
+            if not taken.messages:  # then there was no commit to wait for
+                self._lasted_empty = self._lasted
             self._floors.update(floors)
+            self._note(taken, now + ahead, saw_all=True)
             return taken
         taken, floors = await self._queues.take(self._places(queues), now, ahead)
+        self._note(taken, now + ahead, saw_all=False)
         if not taken.messages:  # what lies before the floors is found by the look that follows
             self._floors.clear()
         self._floors.update(floors)
         return taken
 
+    def _note(self, taken: Taken, wanted: int, *, saw_all: bool) -> None:
+        self._drained = len(taken.messages) < wanted
+        self._saw_all = saw_all and not taken.messages
+
     def _is_time(self, now: float) -> bool:
         """Whether to begin at the beginning."""
         if self._returns != self._queues.returns and self._lasted < _LONG:
+            return True
+        if self._drained and self._lasted_empty < _SHORT:
             return True
         return now >= self._begun_at + max(_FROM_THE_BEGINNING, _RARELY * self._lasted)
 
@@ -86,8 +106,13 @@ class PostgresTaker:
         clock = self._queues.clock
         if self._queues.polls:
             self._looks = deque(clock.monotonic() + seconds for seconds in POLLS)
+        if not self._saw_all or self._queues.polls:
+            self._look_at = clock.monotonic()
         while not changed.is_set():
             now = clock.monotonic()
+            if self._look_at > now and self._asleep_until > now:
+                await set_within(changed, max(0.001, self._look_at - now))
+                continue
             sleeps_on = now + PULSE >= self._asleep_until
             if now >= self._asleep_until:
                 await self._queues.fall_asleep(queues)
@@ -101,13 +126,14 @@ class PostgresTaker:
                 look = await self._queues.look(queues, sleeps_on=sleeps_on)
             if sleeps_on:
                 self._asleep_until = now + SLEEP
+            self._look_at = self._next_look(look.again)
             if look.found:
                 return
-            await self._pause(changed, look.again)
 
-    async def _pause(self, changed: asyncio.Event, again: float | None) -> None:
+    def _next_look(self, again: float | None) -> float:
+        """Return when to look next, as monotonic seconds."""
         now = self._queues.clock.monotonic()
         while self._looks and self._looks[0] <= now:
             self._looks.popleft()
         pause = min(PULSE, self._looks[0] - now if self._looks else PULSE, PULSE if again is None else again)
-        await set_within(changed, max(0.001, pause))
+        return now + max(0.001, pause)
