@@ -97,10 +97,10 @@ async def test_what_came_before_the_end_can_be_read_after_it(redis_server: Redis
 
 async def test_an_idle_connection_that_the_server_closed_is_noticed(redis_server: RedisServer):
     async with connected(redis_server) as connection:
-        assert not connection.has_input()
+        assert connection.is_idle(surely=True)
         connection.write(pack([("QUIT",)]))
         async with asyncio.timeout(PATIENCE):
-            while not connection.has_input():  # noqa: ASYNC110
+            while connection.is_idle(surely=True):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
@@ -172,6 +172,21 @@ async def test_what_is_no_redis_is_named():
         link = link_to(f"redis://127.0.0.1:{port}/0")
         with pytest.raises(BrokerError, match="is no Redis"):
             await link.call("PING")
+        await link.close()
+
+
+async def test_what_nobody_asked_for_is_no_answer_to_the_next_command():
+    async def say_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"+OK\r\n")  # to what is said at the login
+        for asked in range(2):
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"+PONG\r\n+STRAY\r\n" if asked == 0 else b"+PONG\r\n")
+
+    async with serving(say_twice) as port:
+        link = link_to(f"redis://127.0.0.1:{port}/0")
+        for _ in range(3):
+            assert await link.call("PING") == b"PONG"
+            await asyncio.sleep(0.01)
         await link.close()
 
 

@@ -117,9 +117,7 @@ class ConnectionPool:
         assert self._loop is not None, "join comes first"
         if self.sentinels is not None and connection.where != self.sentinels.named:
             return False
-        if self._loop.time() - since < _FRESH:
-            return connection.is_open
-        return not connection.has_input()
+        return connection.is_idle(surely=self._loop.time() - since >= _FRESH)
 
     def _tidy(self) -> None:
         """Close connections that were not needed for long; the list is in the order in which they became idle."""

@@ -90,9 +90,12 @@ class Connection(asyncio.Protocol):
         (answer,) = await self._read(1)
         return answer
 
-    def has_input(self) -> bool:
-        """Whether something has arrived that nobody has asked for: the end of the connection, mostly."""
-        return bool(self._answers) or not self.is_open or _is_readable(self._transport)
+    def is_idle(self, *, surely: bool = False) -> bool:
+        """Whether it is open, and nothing has come that nobody asked for, which would be taken for an answer.
+
+        :param surely: ask the system too, which may know of an end that the event loop has not come to.
+        """
+        return self.is_open and not self._answers and not (surely and _is_readable(self._transport))
 
     def cut(self, why: Exception | None = None) -> None:
         """Close the connection at once. Idempotent."""
