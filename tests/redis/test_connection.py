@@ -10,7 +10,7 @@ from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.link import Link
 from celeriac.servers.redis.protocol.connection import Connection
-from celeriac.servers.redis.protocol.dialing import Login, dial, pack
+from celeriac.servers.redis.protocol.dialing import Login, dial
 from celeriac.servers.redis.protocol.errors import LinkDown, NotRedis, Refused
 from celeriac.servers.redis.protocol.sentinels import Sentinels
 from celeriac.servers.redis.url import parse_redis_url
@@ -53,7 +53,7 @@ def link_to(url: str, timeout: float = PATIENCE) -> Link:
 
 async def test_answers_come_in_order_and_a_refusal_is_one_of_them(redis_server: RedisServer):
     async with connected(redis_server) as connection:
-        commands = pack([("ECHO", "a"), ("NO_SUCH_COMMAND",), ("ECHO", b"b" * 3_000_000), ("PING",)])
+        commands = [("ECHO", "a"), ("NO_SUCH_COMMAND",), ("ECHO", b"b" * 3_000_000), ("PING",)]
         first, refused, large, last = await connection.exchange(commands, PATIENCE)
         assert (first, len(large), last) == (b"a", 3_000_000, b"PONG")
         assert isinstance(refused, Refused)
@@ -63,14 +63,14 @@ async def test_answers_come_in_order_and_a_refusal_is_one_of_them(redis_server: 
 
 async def test_an_exchange_that_is_cancelled_cuts_the_connection(redis_server: RedisServer):
     async with connected(redis_server) as connection:
-        waiting = asyncio.create_task(connection.exchange(pack([("BLPOP", "nothing", 0)]), PATIENCE))
+        waiting = asyncio.create_task(connection.exchange([("BLPOP", "nothing", 0)], PATIENCE))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert not connection.is_open
         with pytest.raises(LinkDown):
-            await connection.exchange(pack([("PING",)]), PATIENCE)
+            await connection.exchange([("PING",)], PATIENCE)
 
 
 async def test_silence_ends_an_exchange(own_redis: RedisServer):
@@ -78,7 +78,7 @@ async def test_silence_ends_an_exchange(own_redis: RedisServer):
         own_redis.pause()
         try:
             with pytest.raises(TimeoutError):
-                await connection.exchange(pack([("PING",)]), 0.2)
+                await connection.exchange([("PING",)], 0.2)
         finally:
             own_redis.resume()
         assert not connection.is_open
@@ -86,11 +86,11 @@ async def test_silence_ends_an_exchange(own_redis: RedisServer):
 
 async def test_what_came_before_the_end_can_be_read_after_it(redis_server: RedisServer):
     async with connected(redis_server) as connection:
-        connection.write(pack([("PING",), ("QUIT",)]))
+        connection.write([("PING",), ("QUIT",)])
         async with asyncio.timeout(PATIENCE):
             while connection.is_open:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert [await connection.read() for _ in range(2)] == [b"PONG", b"OK"]
+        assert await connection.read(2) == [b"PONG", b"OK"]
         with pytest.raises(LinkDown, match="the server closed the connection"):
             await connection.read()
 
@@ -98,7 +98,7 @@ async def test_what_came_before_the_end_can_be_read_after_it(redis_server: Redis
 async def test_an_idle_connection_that_the_server_closed_is_noticed(redis_server: RedisServer):
     async with connected(redis_server) as connection:
         assert connection.is_idle(surely=True)
-        connection.write(pack([("QUIT",)]))
+        connection.write([("QUIT",)])
         async with asyncio.timeout(PATIENCE):
             while connection.is_idle(surely=True):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -107,15 +107,15 @@ async def test_an_idle_connection_that_the_server_closed_is_noticed(redis_server
 async def test_a_flood_of_pushes_waits_in_the_server(redis_server: RedisServer, unique):
     channel, count = unique("flood"), 30_000
     async with connected(redis_server) as ear, connected(redis_server) as mouth:
-        ear.write(pack([("SUBSCRIBE", channel)]))
+        ear.write([("SUBSCRIBE", channel)])
         await ear.read()
-        await mouth.exchange(pack([("PUBLISH", channel, b"x" * 100)] * count), PATIENCE)
+        await mouth.exchange([("PUBLISH", channel, b"x" * 100)] * count, PATIENCE)
         async with asyncio.timeout(PATIENCE):
             while not ear._is_paused:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert len(ear._answers) < count
         for _ in range(count):
-            assert (await ear.read())[2] == b"x" * 100
+            assert (await ear.read())[0][2] == b"x" * 100
 
 
 async def test_a_login_to_a_database_under_a_name(redis_server: RedisServer, unique):
@@ -125,7 +125,7 @@ async def test_a_login_to_a_database_under_a_name(redis_server: RedisServer, uni
     for protocol in (2, 3):
         login = Login("anna", "pa ss", name, 3, protocol)
         async with connected(redis_server, login) as connection:
-            (facts,) = await connection.exchange(pack([("CLIENT", "LIST", "TYPE", "NORMAL")]), PATIENCE)
+            (facts,) = await connection.exchange([("CLIENT", "LIST", "TYPE", "NORMAL")], PATIENCE)
             (mine,) = [line for line in facts.decode().splitlines() if f"name={name} " in line]
             assert " db=3 " in mine
             assert " user=anna " in mine

@@ -106,7 +106,8 @@ class Doorbell:
 
     def found(self) -> None:
         """Note that messages were found, so that polling starts again with short pauses."""
-        self._polls.reset()
+        if self._polling:
+            self._polls.reset()
 
     async def check(self) -> None:
         """Ask whether the notes still arrive; called now and then. Raises ``BrokerUnavailable`` when they do not."""

@@ -20,7 +20,6 @@ from celeriac.errors import CeleriacError
 from celeriac.servers.causes import as_cause, next_step
 from celeriac.servers.redis.connection_pool import ConnectionPool, Unfit
 from celeriac.servers.redis.protocol.connection import Connection
-from celeriac.servers.redis.protocol.dialing import pack
 from celeriac.servers.redis.protocol.errors import NoMaster, NotRedis, Refused
 from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import refusal as tls_refusal
@@ -101,7 +100,10 @@ class Link:
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Return what a script returned."""
-        return _only(await self.run_each(script, [(keys, arguments)]))
+        (answer,) = await self.run_each(script, [(keys, arguments)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def run_each(
         self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
@@ -148,7 +150,7 @@ class Link:
         async with self.deadline():
             connection = await self._pool.dial(self.target.db)
             try:
-                await connection.exchange(pack([("PING",)]), self.timeout)
+                await connection.exchange([("PING",)], self.timeout)
             finally:
                 await connection.close()
 
@@ -239,8 +241,9 @@ class Link:
             pool.join(self)
             connection = pool.take(database) or await self._connect()
             try:
-                answers = await connection.exchange(pack(commands), self.timeout)
-                self._learn(connection, answers)
+                answers = await connection.exchange(commands, self.timeout)
+                if not pool.was_let_in or pool.sentinels is not None:
+                    self._learn(connection, answers)
             finally:
                 pool.give_back(connection, database)
         except _TROUBLE as error:
@@ -280,7 +283,7 @@ class Line:
     async def calls(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Return the answers to several commands; a refused one's answer is the translated error."""
         async with self._link.deadline():
-            answers = await self._connection.exchange(pack(commands), self._link.timeout)
+            answers = await self._connection.exchange(commands, self._link.timeout)
         return [self._link.translate(answer) if isinstance(answer, Refused) else answer for answer in answers]
 
     async def send(self, *command: Any) -> None:
@@ -290,7 +293,7 @@ class Line:
     async def send_all(self, commands: Sequence[Sequence[Any]]) -> None:
         """Write commands; their answers come out of ``receive``, one by one."""
         async with self._link.deadline():
-            self._connection.write(pack(commands))
+            self._connection.write(commands)
             await self._connection.drain()
 
     async def read(self) -> Any:
@@ -306,7 +309,7 @@ class Line:
         What answers a command that was refused is the translated error.
         """
         try:
-            news = await self._connection.read()
+            (news,) = await self._connection.read()
         except _TROUBLE as error:
             raise self._link.translate(error) from as_cause(error)
         if isinstance(news, Refused):

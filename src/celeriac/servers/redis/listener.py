@@ -31,6 +31,9 @@ _TICK = 0.5
 _LINGER = 0.05
 """Seconds for which a subscription that nobody needs any more waits for a command that it can go with."""
 
+_MOST_LEFT = 100
+"""Subscriptions that nobody needs, above which they end at once."""
+
 _SILENCE = 10.0
 """Seconds without a word after which the connection is asked whether it stands."""
 
@@ -162,14 +165,16 @@ class Listener:
             if not waits:
                 del self._waits[key]
                 self._left.add(key)
-        if self._leaving is None and self._line is not None:
+        if self._line is None:
+            self._left.clear()
+        elif len(self._left) > _MOST_LEFT:
+            self._leave_now()
+        elif self._leaving is None:
             self._leaving = asyncio.get_running_loop().call_later(_LINGER, self._leave_now)
 
     async def close(self) -> None:
         """End all waiting. Idempotent."""
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
+        self._forget_timer()
         await self._leave.drain()
         await self._join.drain()
         tender, self._tender = self._tender, None
@@ -206,8 +211,13 @@ class Listener:
             await line.send_all([("SUBSCRIBE", *new), *([("UNSUBSCRIBE", *gone)] if gone else ())])
         await confirmed
 
+    def _forget_timer(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
     def _leave_now(self) -> None:
-        self._leaving = None
+        self._forget_timer()
         self._leave(None).add_done_callback(_ignore)
 
     async def _unsubscribe(self, _: Sequence[None]) -> Sequence[None]:

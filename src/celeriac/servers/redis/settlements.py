@@ -221,7 +221,8 @@ class RedisSettlements:
             keys.append(message.key)
             arguments += self._parking.arguments(message)
         for key in keys:
-            self._link.check_name(key)
+            if not key.isascii():
+                self._link.check_name(key)
         if landing.mark is not None:
             self._link.check_name(landing.mark.key)
         weight = landing.weight() + (0 if landing.buried is None else len(receipt.raw))

@@ -11,12 +11,15 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
-import hiredis
+from hiredis import Reader, pack_command
 
 from celeriac.servers.progress import Patience, moved
 from celeriac.servers.redis.protocol.errors import LinkDown, NotRedis, Refused
+
+Command: TypeAlias = Sequence[Any]
+"""A command and its arguments: text, bytes, numbers."""
 
 LARGE = 1024 * 1024
 """Bytes from which on commands are sent in pieces."""
@@ -41,7 +44,7 @@ class Connection(asyncio.Protocol):
         self.where = where
         self.is_open = False
         self._loop = asyncio.get_running_loop()
-        self._reader = hiredis.Reader(protocolError=NotRedis, replyError=Refused, notEnoughData=_MORE)
+        self._reader = Reader(protocolError=NotRedis, replyError=Refused, notEnoughData=_MORE)
         self._answers: deque[Any] = deque()
         self._wanted = 0
         self._arrived: asyncio.Future[None] | None = None
@@ -53,42 +56,51 @@ class Connection(asyncio.Protocol):
 
     # --- for its user
 
-    async def exchange(self, packed: Sequence[bytes], patience: float) -> list[Any]:
-        """Send the commands and return their answers; one that was refused has a ``Refused`` in its place.
+    async def exchange(self, commands: Sequence[Command], patience: float) -> list[Any]:
+        """Send commands and return their answers; one that was refused has a ``Refused`` in its place.
 
         :param patience: seconds for which nothing may move.
 
         Raises ``LinkDown``, ``NotRedis`` and ``TimeoutError``. The connection is cut unless all was answered.
         """
+        packed = [pack_command(tuple(command)) for command in commands]
         watch = Patience(self._loop, self._moved, patience, self._time_out)
         try:
             if sum(map(len, packed)) < LARGE:
-                self.write(packed)
+                self._write(packed)
             else:
                 await self._send_slowly(packed, watch)
-            return await self._read(len(packed))
+            return await self.read(len(packed))
         except BaseException:
             self.cut()
             raise
         finally:
             watch.end()
 
-    def write(self, packed: Sequence[bytes]) -> None:
+    def write(self, commands: Sequence[Command]) -> None:
         """Send commands whose answers are read by ``read``. Raises ``LinkDown``."""
-        # uvloop closes a connection a moment before it says so, and takes no write from then on.
-        if not self.is_open or self._transport.is_closing():
-            raise self._reason()
-        self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+        self._write([pack_command(tuple(command)) for command in commands])
 
     async def drain(self) -> None:
         """Return when the system has room for more. Raises ``LinkDown``."""
         if self._room is not None:
             await asyncio.shield(self._room)
 
-    async def read(self) -> Any:
-        """Wait, without end, for the next answer or push. Raises ``LinkDown`` and ``NotRedis``."""
-        (answer,) = await self._read(1)
-        return answer
+    async def read(self, count: int = 1) -> list[Any]:
+        """Wait, without end, for the next answers or pushes. Raises ``LinkDown`` and ``NotRedis``."""
+        answers = self._answers
+        while len(answers) < count:
+            if not self.is_open:
+                raise self._reason()
+            if self._is_paused:
+                self._is_paused = False
+                self._transport.resume_reading()
+            self._wanted, self._arrived = count, self._loop.create_future()
+            try:
+                await self._arrived
+            finally:
+                self._wanted, self._arrived = 0, None
+        return [answers.popleft() for _ in range(count)]
 
     def is_idle(self, *, surely: bool = False) -> bool:
         """Whether it is open, and nothing has come that nobody asked for, which would be taken for an answer.
@@ -157,23 +169,11 @@ class Connection(asyncio.Protocol):
 
     # --- within
 
-    async def _read(self, count: int) -> list[Any]:
-        answers = self._answers
-        while len(answers) < count:
-            if not self.is_open:
-                raise self._reason()
-            self._take_more()
-            self._wanted, self._arrived = count, self._loop.create_future()
-            try:
-                await self._arrived
-            finally:
-                self._wanted, self._arrived = 0, None
-        return [answers.popleft() for _ in range(count)]
-
-    def _take_more(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            self._transport.resume_reading()
+    def _write(self, packed: Sequence[bytes]) -> None:
+        # uvloop closes a connection a moment before it says so, and takes no write from then on.
+        if not self.is_open or self._transport.is_closing():
+            raise self._reason()
+        self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
 
     def _wake(self) -> None:
         arrived = self._arrived
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
     async def _send_slowly(self, packed: Sequence[bytes], watch: Patience) -> None:
         began = self._loop.time()
         for piece in _pieces(packed):
-            self.write(piece)
+            self._write(piece)
             await self.drain()
             watch.put_off()
         # What was sent may still be on its way through what lies between, for as long as it took to get there.

@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from hiredis import pack_command
 
-from celeriac.servers.redis.protocol.connection import Connection
+from celeriac.servers.redis.protocol.connection import Command, Connection
 from celeriac.servers.redis.protocol.errors import Refused
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
-_OPTIONAL: Sequence[Sequence[Any]] = [("CLIENT", "SETINFO", "LIB-NAME", "celeriac")]
+_OPTIONAL: Sequence[Command] = [("CLIENT", "SETINFO", "LIB-NAME", "celeriac")]
 """What tells the server who talks to it; one before Redis 7.2 knows nothing of it, and a user may lack the right."""
 
 
@@ -75,22 +74,17 @@ async def dial(address: Address, login: Login, security: Callable[[], ssl.SSLCon
     return connection
 
 
-def pack(commands: Sequence[Sequence[Any]]) -> list[bytes]:
-    """Return commands as the server reads them."""
-    return [pack_command(tuple(command)) for command in commands]
-
-
 async def _log_in(connection: Connection, login: Login) -> None:
     needed = _needed(login)
-    connection.write(pack([*needed, *_OPTIONAL]))
+    connection.write([*needed, *_OPTIONAL])
     for number in range(len(needed) + len(_OPTIONAL)):
-        answer = await connection.read()
+        (answer,) = await connection.read()
         if isinstance(answer, Refused) and (number < len(needed) or _TURNED_AWAY.search(str(answer))):
             raise answer
 
 
-def _needed(login: Login) -> list[Sequence[Any]]:
-    commands: list[Sequence[Any]] = []
+def _needed(login: Login) -> list[Command]:
+    commands: list[Command] = []
     who: list[str] = []
     if login.username is not None or login.password is not None:
         who = ["AUTH", login.username or "default", login.password or ""]

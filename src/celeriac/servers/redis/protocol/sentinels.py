@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from celeriac.servers.redis.protocol.dialing import Login, dial, pack
+from celeriac.servers.redis.protocol.dialing import Login, dial
 from celeriac.servers.redis.protocol.errors import LinkDown, NoMaster, NotRedis, Refused
 
 _DOWN = frozenset({"s_down", "o_down"})
@@ -63,7 +63,7 @@ class Sentinels:
             async with asyncio.timeout(patience):
                 connection = await dial(address, self._login, self._security)
             try:
-                (answer,) = await connection.exchange(pack([question]), patience)
+                (answer,) = await connection.exchange([question], patience)
             finally:
                 await connection.close()
         except (Refused, NotRedis, LinkDown, OSError, TimeoutError) as error:
