@@ -70,6 +70,18 @@ async def test_while_its_callers_are_behind_a_lone_item_waits_for_the_last_that_
     assert trips.batches == [[1, 2, 3]]
 
 
+async def test_an_item_in_a_hurry_takes_along_those_that_wait():
+    trips = Trips()
+    trips.answered.set()
+    call = Coalescer(trips.flush, 100, is_behind=lambda: True, patience=3600)
+    waits = call(1)
+    await asyncio.sleep(0)
+    assert trips.batches == []
+    assert await asyncio.gather(waits, call(2, hurry=True)) == [1, 2]
+    assert trips.batches == [[1, 2]]
+    assert await call(3, hurry=True) == 3
+
+
 async def test_while_its_callers_are_behind_a_crowd_does_not_wait():
     trips = Trips()
     trips.answered.set()

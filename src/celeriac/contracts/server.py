@@ -126,6 +126,22 @@ class Settlements(Protocol):
 
 
 @runtime_checkable
+class EarlySettlements(Protocol):
+    """Settlements whose round trips also carry what belongs to messages that are acknowledged before their run."""
+
+    async def acknowledge(self, receipt: Receipt) -> None:
+        """Do as the receipt's ``ack``, ``surely``; what waits to land goes along."""
+        ...
+
+    async def store(self, result: EncodedResult) -> None:
+        """Do as the result store's ``store``, together with other endings, for which it may wait a few milliseconds.
+
+        No result may be larger than the ``limit`` of the settlements.
+        """
+        ...
+
+
+@runtime_checkable
 class Settling(Protocol):
     """A broker whose server may keep results too."""
 

@@ -62,21 +62,27 @@ class Coalescer(Generic[T, R]):
         self._linger = linger
         self._is_behind = is_behind
         self._patience = patience
-        self._patient: asyncio.Future[None] | None = None
+        self._hurry = False
+        self._while_behind = False
+        self._pause: asyncio.Future[None] | None = None
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop
 
-    def __call__(self, item: T) -> asyncio.Future[R]:
-        """Queue the item; the future has its answer."""
+    def __call__(self, item: T, *, hurry: bool = False) -> asyncio.Future[R]:
+        """Queue the item; the future has its answer.
+
+        :param hurry: let neither this item nor those before it wait for others.
+        """
         if self._runner is None:
             # Asked for once a run: up to Python 3.11 each question is a system call.
             self._loop = asyncio.get_running_loop()
             self._runner = self._loop.create_task(self._run())
         future: asyncio.Future[R] = self._loop.create_future()
         self._waiting.append((item, future))
-        if self._patient is not None and (len(self._waiting) >= CROWD or not self._is_behind()):
-            _end(self._patient)
+        self._hurry |= hurry
+        if self._pause is not None and self._has_waited_enough():
+            _end(self._pause)
         return future
 
     async def drain(self) -> None:
@@ -90,10 +96,10 @@ class Coalescer(Generic[T, R]):
         try:
             linger = 0.0
             while waiting:
-                if len(waiting) < CROWD:
-                    await self._wait_for_others(linger)
+                await self._wait_for_others(linger)
                 count = self._count()
                 batch = [waiting.popleft() for _ in range(count)]
+                self._hurry = False
                 await self._answer(batch)
                 linger = self._linger
         finally:
@@ -101,17 +107,21 @@ class Coalescer(Generic[T, R]):
 
     async def _wait_for_others(self, linger: float) -> None:
         """Wait until enough items queued up, if that is worth it; else for so many seconds."""
-        if not self._is_behind():
-            if linger:
-                await asyncio.sleep(linger)
+        self._while_behind = self._is_behind()
+        seconds = self._patience if self._while_behind else linger
+        if not seconds or self._has_waited_enough():
             return
-        self._patient = patient = self._loop.create_future()
-        timer = self._loop.call_later(self._patience, _end, patient)
+        self._pause = pause = self._loop.create_future()
+        timer = self._loop.call_later(seconds, _end, pause)
         try:
-            await patient
+            await pause
         finally:
-            self._patient = None
+            self._pause = None
             timer.cancel()
+
+    def _has_waited_enough(self) -> bool:
+        crowded = self._hurry or len(self._waiting) >= CROWD
+        return crowded or (self._while_behind and not self._is_behind())
 
     def _count(self) -> int:
         """Return how many of the waiting items go into the next round trip."""

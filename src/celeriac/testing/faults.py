@@ -32,7 +32,7 @@ from celeriac.contracts.set_aside import DeadLetters, FailedTasks
 from celeriac.contracts.transactions import Transactions
 from celeriac.errors import Finding
 from celeriac.testing.fault_script import BROKER_POINTS, POINTS, Faults, Pause, Point, When
-from celeriac.testing.faulty_settling import FaultySettlements, faulty_receipt
+from celeriac.testing.faulty_settling import faulty_receipt, faulty_settlements
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.result import ResultRecord
 
@@ -125,7 +125,7 @@ class FaultyBroker:
         """Return the real ones with faults at ``land``."""
         real = results.real if isinstance(results, FaultyBackend) else results
         made = self._broker.settlements(real) if isinstance(self._broker, Settling) else None
-        return FaultySettlements(made, self._faults) if made is not None else None
+        return faulty_settlements(made, self._faults) if made is not None else None
 
     async def ping(self) -> str:
         return await self._broker.ping()

@@ -7,10 +7,10 @@ from functools import partial
 
 import msgspec
 
-from celeriac.contracts.backend import Standing
+from celeriac.contracts.backend import EncodedResult, Standing
 from celeriac.contracts.board import Mark
 from celeriac.contracts.broker import Receipt, UnmarkingReceipt
-from celeriac.contracts.server import Landing, Settlements
+from celeriac.contracts.server import EarlySettlements, Landing, Settlements
 from celeriac.contracts.set_aside import Failed
 from celeriac.testing.fault_script import Faults, Point
 from celeriac.wire.result import SUCCESS
@@ -87,6 +87,28 @@ class FaultySettlements:
             await self._faults.at(point, "before")
             await self._faults.at(point, "after")
         return standings
+
+
+class _FaultyEarlySettlements(FaultySettlements):
+    """Those that also carry what belongs to messages that are acknowledged before their run."""
+
+    def __init__(self, settlements: Settlements, early: EarlySettlements, faults: Faults) -> None:
+        super().__init__(settlements, faults)
+        self._early = early
+
+    async def acknowledge(self, receipt: Receipt) -> None:
+        real = receipt.real if isinstance(receipt, FaultyReceipt) else receipt
+        await self._faults.around("ack", lambda: self._early.acknowledge(real))
+
+    async def store(self, result: EncodedResult) -> None:
+        await self._faults.around("store", lambda: self._early.store(result))
+
+
+def faulty_settlements(settlements: Settlements, faults: Faults) -> FaultySettlements:
+    """Return settlements with faults that have the abilities of the real ones."""
+    if isinstance(settlements, EarlySettlements):
+        return _FaultyEarlySettlements(settlements, settlements, faults)
+    return FaultySettlements(settlements, faults)
 
 
 def _points(landing: Landing) -> list[Point]:

@@ -14,9 +14,9 @@ from celeriac.canvas.launch import Opening
 from celeriac.contracts.backend import Backend, ChordStore, EncodedPart, EncodedResult, UnmarkingBackend
 from celeriac.contracts.board import Mark
 from celeriac.contracts.broker import Broker, Delivery
-from celeriac.contracts.server import Landing, Settlements, Settling
+from celeriac.contracts.server import EarlySettlements, Landing, Settlements, Settling
 from celeriac.contracts.set_aside import Failed
-from celeriac.errors import DeliveryLost, EncodeError
+from celeriac.errors import BackendError, DeliveryLost, EncodeError
 from celeriac.testing.steps import (
     fresh_queue,
     number_in,
@@ -65,6 +65,32 @@ class SettlementContract:
         standing = await _chords(results).count(_part(results, task_id, 1))
         assert standing.claim is not None
         await _assert_void(delivery)
+
+    async def test_a_message_is_acknowledged_before_its_run_and_its_result_stored_after_that(
+        self, broker: Broker, results: Backend, settlements: Settlements
+    ) -> None:
+        if not isinstance(settlements, EarlySettlements):
+            pytest.skip("these settlements leave that to the receipt and the result store")
+        queue, task_id = fresh_queue(), _id()
+        delivery = await _taken(broker, queue)
+        other = await _taken(broker, queue)
+        await settlements.acknowledge(delivery.receipt)
+        await _assert_void(delivery)
+        with pytest.raises(DeliveryLost):
+            await settlements.acknowledge(delivery.receipt)
+        unnamed = _result(results, _NO_NAME, 1)
+        _, refused, _ = await asyncio.gather(
+            settlements.store(_result(results, task_id, {"a": 1})),
+            settlements.store(unnamed),
+            settlements.land(Landing(other.receipt, [_result(results, _id(), 2)])),
+            return_exceptions=True,
+        )
+        assert isinstance(refused, BackendError | EncodeError)
+        [record] = await results.load([task_id])
+        assert record is not None
+        assert (record.status, record.result) == (SUCCESS, {"a": 1})
+        await _assert_void(other)
+        assert await broker.depth(queue) == 0
 
     async def test_a_void_receipt_changes_nothing(
         self, broker: Broker, results: Backend, settlements: Settlements

@@ -16,7 +16,7 @@ from celeriac.client.periodic import RunMarks, entry_alone, run_mark
 from celeriac.contracts.backend import Backend, EncodedResult, UnmarkingBackend
 from celeriac.contracts.board import Mark
 from celeriac.contracts.broker import Delivery, UnmarkingReceipt
-from celeriac.contracts.server import Landing, Settlements
+from celeriac.contracts.server import EarlySettlements, Landing, Settlements
 from celeriac.contracts.set_aside import Failed, FailedTasks
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.wire.envelope import Envelope
@@ -56,6 +56,9 @@ class Effects:
     ) -> None:
         self._backend = backend
         self._settlements = settlements
+        self._early: EarlySettlements | None = (
+            settlements if isinstance(settlements, EarlySettlements) else None
+        )
         self._workflows = workflows
         self._errbacks = errbacks
         self._insist = insist
@@ -92,6 +95,14 @@ class Effects:
             await self._errbacks.call(attempt, decision)
             rest = Landing(attempt.receipt, messages=messages, buried=buried, failed=failed, mark=mark)
             await self._insist(partial(settlements.land, rest), partial(_landing, decision))
+
+    async def acknowledge(self, attempt: Attempt) -> None:
+        """Acknowledge a message before its task runs."""
+        acknowledge = partial(attempt.receipt.ack, surely=True)
+        if self._early is not None:
+            acknowledge = partial(self._early.acknowledge, attempt.receipt)
+        await self._insist(acknowledge, "acknowledging before the run")
+        attempt.receipt = SPENT
 
     async def record(self, attempt: Attempt) -> None:
         """Perform the attempt's decision but for settling the message; ``settle`` is the rest of it."""
@@ -140,15 +151,20 @@ class Effects:
             logger.warning("queue %s: a message could not be dead-lettered: %s", delivery.queue, error)
 
     async def _land_in_order(self, attempt: Attempt, decision: Decision, mark: Mark | None) -> None:
-        removed = await self._follow_up_and_record(decision, mark)
+        removed = await self._follow_up_and_record(decision, mark, self._early)
         if decision.state == FAILURE:
             await self._errbacks.call(attempt, decision)
         await self._settle(attempt, decision, None if removed else mark)
         if decision.once is not None:
             await self._workflows.forget(decision)
 
-    async def _follow_up_and_record(self, decision: Decision, mark: Mark | None = None) -> bool:
-        """Do all but settling; return whether the mark was removed with the result, where it is on that server."""
+    async def _follow_up_and_record(
+        self, decision: Decision, mark: Mark | None = None, early: EarlySettlements | None = None
+    ) -> bool:
+        """Do all but settling; return whether the mark was removed with the result, where it is on that server.
+
+        :param early: stores results that may wait for others.
+        """
         removed = False
         if _goes_on_first(decision):
             published = await self._workflows.follow_up(decision)
@@ -156,6 +172,8 @@ class Effects:
                 return False
         for result in decision.results:
             store = partial(self._backend.store, result)
+            if early is not None and len(result.payload) < LARGE:
+                store = partial(early.store, result)
             if mark is not None and result is decision.results[-1] and (unmarking := self._unmarking()):
                 store, removed = partial(unmarking.store_and_unmark, result, mark), True
             await self._insist(store, partial(_storing, result))

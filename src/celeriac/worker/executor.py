@@ -81,7 +81,7 @@ class Executor:
             if attempt.decision is None:
                 self._begin(attempt)
                 if self._runs_once_at_most(attempt):
-                    await self._acknowledge(attempt)
+                    await self._effects.acknowledge(attempt)
                 self._say_started(attempt)
                 await self._bodies.call(attempt)
                 if attempt.paused is None:
@@ -176,11 +176,6 @@ class Executor:
     def _runs_once_at_most(self, attempt: Attempt) -> bool:
         assert attempt.task is not None
         return (attempt.task.options.delivery or self._settings.delivery) == "at_most_once"
-
-    async def _acknowledge(self, attempt: Attempt) -> None:
-        """Acknowledge the message before its task runs."""
-        await self._insist(partial(attempt.receipt.ack, surely=True), "acknowledging before the run")
-        attempt.receipt = SPENT
 
     def _say_started(self, attempt: Attempt) -> None:
         """Tell the listeners that the body starts, and store STARTED where a setting asks for that."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from celeriac.contracts.backend import Standing
+from celeriac.contracts.backend import EncodedResult, Standing
+from celeriac.contracts.broker import Receipt
 from celeriac.contracts.server import Landing
 from celeriac.contracts.set_aside import Cap
 from celeriac.servers.coalesce import Coalescer
@@ -46,7 +47,8 @@ _LAND = Script(
 -- KEYS: unacked, index, leases, due, served, dead, dead index, failed, failed index, then for each ending its results,
 -- chords and lists; last the keys of the marks.
 -- ARGV: the broker's database, the results', milliseconds and seconds for which a result lives or 0, milliseconds of
--- a claim, how many failed messages are kept and for how many seconds, how many marks; then for each ending: tag, verb
+-- a claim, how many failed messages are kept and for how many seconds, how many marks; then for each ending: tag (empty
+-- where the message was settled before), verb
 -- ('ack', 'hold', the letter that it is buried as, or 'F' and the head of a kept one), a failed task's id, how many
 -- results, parts and messages; for each result 1 if it is a success and the record; for each part and message what
 -- counting and queueing take; last for each mark the number of its ending, name and value.
@@ -74,6 +76,7 @@ end
 
 local reply = {}
 local known = redis.call('ZMSCORE', KEYS[2], unpack(tags))
+for i, tag in ipairs(tags) do known[i] = known[i] or tag == '' end
 if ARGV[1] ~= ARGV[2] then redis.call('SELECT', ARGV[2]) end
 for i, ending in ipairs(endings) do
   reply[i] = known[i] and 1 or 0
@@ -185,6 +188,17 @@ class RedisSettlements:
             return self._land_with_messages(landing)
         return self._land(self._ending(landing, ()))
 
+    async def acknowledge(self, receipt: Receipt) -> None:
+        """See ``celeriac.contracts.server.EarlySettlements``."""
+        await self._land(self._ending(Landing(receipt), ()), hurry=True)
+
+    async def store(self, result: EncodedResult) -> None:
+        """See ``celeriac.contracts.server.EarlySettlements``."""
+        self._results.check_id(result.record.task_id)
+        key = self._results.key(result.record.task_id)
+        arguments = ["", "hold", "", 1, 0, 0, _success(result), result.payload]
+        await self._land(_Ending("", None, [key], arguments, len(result.payload)))
+
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
         await self._land.drain()
@@ -211,7 +225,7 @@ class RedisSettlements:
         ]
         for result in landing.results:
             keys.append(self._results.key(result.record.task_id))
-            arguments += "1" if result.record.status == SUCCESS else "0", result.payload
+            arguments += _success(result), result.payload
         if landing.parts:
             chords = self._results.chords
             for part in landing.parts:
@@ -234,7 +248,7 @@ class RedisSettlements:
         marked = [
             (number, ending.landing.mark)
             for number, ending in enumerate(endings, 1)
-            if ending.landing.mark is not None
+            if ending.landing is not None and ending.landing.mark is not None
         ]
         arguments.append(len(marked))
         for ending in endings:
@@ -245,7 +259,11 @@ class RedisSettlements:
             arguments += number, mark.name, mark.value
         reply = await self._link.run(_LAND, keys, arguments)
         told = list(zip(endings, reply, strict=True))
-        ended = [ending.tag for ending, answer in told if answer == 1 and not ending.landing.held]
+        ended = [
+            ending.tag
+            for ending, answer in told
+            if answer == 1 and ending.landing is not None and not ending.landing.held
+        ]
         if ended:
             self._leases.release(ended)
         return [() if answer == 1 else self._answer(ending, answer) for ending, answer in told]
@@ -257,6 +275,7 @@ class RedisSettlements:
         if isinstance(answer, bytes):
             text = answer[1:].decode(errors="replace")
             return self._results.refusal(text) if answer[:1] == b"R" else self._link.refusal(text)
+        assert ending.landing is not None, "only a chord's part has another answer"
         chords = self._results.chords
         standings: list[Standing] = []
         for part, stands in zip(ending.landing.parts, answer, strict=True):
@@ -267,11 +286,18 @@ class RedisSettlements:
         return standings
 
 
+def _success(result: EncodedResult) -> str:
+    return "1" if result.record.status == SUCCESS else "0"
+
+
 class _Ending(msgspec.Struct, frozen=True, gc=False):
-    """A landing as the script takes it."""
+    """A landing as the script takes it.
+
+    :param landing: ``None`` for a result whose message was settled before.
+    """
 
     tag: str
-    landing: Landing
+    landing: Landing | None
     keys: list[str]
     arguments: list[Any]
     weight: int
