@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,15 +26,17 @@ from celeriac.worker.signals import SIGNALS, Inheritance
 logger = logging.getLogger("celeriac.worker")
 
 
-def live(end: socket.socket, server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
-    """Run calls until the worker closes the socket.
+def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
+    """Run calls until the worker closes its pipe.
 
+    :param calls: where calls are read.
+    :param answers: where answers are written.
     :param server: the process that started this one.
     :param forked: the setup and the tasks that the server has loaded already; ``None`` in a program of its own.
     """
     Inheritance({signal.SIGTERM: signal.SIG_DFL})
     die_with(server)
-    line = Line(end)
+    line = Line(calls, answers)
     told = line.receive()
     if told is None:
         os._exit(0)
@@ -78,7 +79,10 @@ def main() -> NoReturn:
     """Run as a program of its own, which the server starts for ``spawn``."""
     signal.signal(signal.SIGTERM, _hear)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    live(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), None)
+    calls, answers, server = map(int, sys.argv[1:])
+    for end in (calls, answers):
+        os.set_inheritable(end, False)
+    live(calls, answers, server, None)
 
 
 def _hear(number: int, frame: object) -> None:

@@ -1,11 +1,13 @@
 """The frames in which a worker and its child talk: a kind, a length and that many bytes.
 
 Rules: a child answers each call with one ``VALUE``, ``ENDED``, ``DONE`` or ``CONCLUDED`` before it gets the next, so no
-frame carries a number.
+frame carries a number. Calls go over one pipe and answers over another. On a socket for both, the kernel wakes a child
+that waits for a call also when its last answer is read.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import TypeAlias
@@ -27,8 +29,8 @@ START, KILL = range(2)
 STARTED, FAILED, GONE = range(3)
 """From the server, about one child."""
 
-CHUNK = 256 * 1024
-"""The most bytes that one read gets."""
+CHUNK = 64 * 1024
+"""The most bytes that one read gets, and that a pipe holds on Linux."""
 
 JOINED = 64 * 1024
 """Bytes up to which a body is copied behind its head, since that costs less than sending two pieces."""
@@ -42,10 +44,10 @@ def pieces(kind: int, body: bytes) -> list[bytes]:
     return [head + body] if len(body) < JOINED else [head, body]
 
 
-def received(end: socket.socket) -> bytes | None:
+def received(end: int) -> bytes | None:
     """Return the bytes that are there to be read; ``None`` where none are yet, nothing at the end."""
     try:
-        return end.recv(CHUNK)
+        return os.read(end, CHUNK)
     except (BlockingIOError, InterruptedError):
         return None
     except OSError:
@@ -81,17 +83,21 @@ class Inbox:
 
 
 class Line:
-    """The child's end of a socket: it waits for each frame."""
+    """The child's ends of what it talks over: it waits for each frame.
 
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
+    :param source: the file descriptor that it reads, and ``target`` the one that it writes.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source = source
+        self._target = target
         self._inbox = Inbox()
         self._frames: list[Frame] = []
 
     def receive(self) -> Frame | None:
         """Return the next frame, ``None`` when there will be none."""
         while not self._frames:
-            data = self._end.recv(CHUNK)
+            data = os.read(self._source, CHUNK)
             if not data:
                 return None
             self._frames = self._inbox.feed(data)
@@ -100,7 +106,9 @@ class Line:
     def send(self, kind: int, body: bytes) -> None:
         """Send a frame. Raises ``OSError`` when the other side is gone."""
         for piece in pieces(kind, body):
-            self._end.sendall(piece)
+            sent = os.write(self._target, piece)
+            while sent < len(piece):
+                sent += os.write(self._target, memoryview(piece)[sent:])
 
 
 def read_exactly(end: socket.socket, size: int) -> bytes:

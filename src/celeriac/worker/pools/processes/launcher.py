@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from celeriac.clock import set_within
@@ -79,17 +79,16 @@ class Launcher:
         return self._over.is_set()
 
     def start(self) -> Handle:
-        """Order a child; it can be called at once. Raises ``OSError`` where the system has no room for a socket."""
-        ours, theirs = socket.socketpair()
-        self._last += 1
-        try:
-            socket.send_fds(self._end, [HEAD.pack(START, self._last)], [theirs.fileno()])
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        child = Handle(self._last, ours, self.kill)
+        """Order a child; it can be called at once. Raises ``OSError`` where the system has no room for pipes."""
+        with ExitStack() as made:
+            theirs, calls = _pipe(made)
+            answers, its = _pipe(made)
+            self._last += 1
+            socket.send_fds(self._end, [HEAD.pack(START, self._last)], [theirs, its])
+            made.pop_all()
+        for end in (theirs, its):
+            os.close(end)
+        child = Handle(self._last, calls, answers, self.kill)
         self._children[child.number] = child
         self._none_left.clear()
         child.send(SETUP, self._setup)
@@ -123,7 +122,7 @@ class Launcher:
             self._ended()
 
     def _read(self) -> None:
-        data = received(self._end)
+        data = received(self._end.fileno())
         if data is None:
             return
         if not data:
@@ -161,6 +160,14 @@ class Launcher:
                     os.kill(child.pid, signal.SIGKILL)
             child.close(ChildEnded(f"ended with the process that starts them, exit code {code}"))
             self._on_gone(child, None)
+
+
+def _pipe(made: ExitStack) -> tuple[int, int]:
+    """Return the ends for reading and for writing; they are closed with the stack."""
+    ends = os.pipe()
+    for end in ends:
+        made.callback(os.close, end)
+    return ends
 
 
 def _started(command: list[str], end: socket.socket) -> subprocess.Popen[Any]:

@@ -50,7 +50,7 @@ class Server:
 
     def __init__(self, worker: socket.socket, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> None:
         self._worker = worker
-        self._line = Line(worker)
+        self._line = Line(worker.fileno(), worker.fileno())
         self._forked = forked
         self._children: dict[int, int] = {}
         self._wake, woken = socket.socketpair()
@@ -71,7 +71,7 @@ class Server:
 
     def _obey(self) -> None:
         try:
-            order, fds, _, _ = socket.recv_fds(self._worker, HEAD.size, 1)
+            order, fds, _, _ = socket.recv_fds(self._worker, HEAD.size, 2)
             if not order:
                 self._end()
             order += read_exactly(self._worker, HEAD.size - len(order))
@@ -85,9 +85,9 @@ class Server:
 
     def _start(self, number: int, fds: list[int]) -> None:
         try:
-            if not fds:
+            if len(fds) < 2:
                 raise OSError("too many open files")
-            pid = self._begin(fds[0])
+            pid = self._begin(*fds)
         except OSError as error:
             self._tell(FAILED, number, 0, str(error))
         else:
@@ -97,25 +97,26 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _begin(self, fd: int) -> int:
+    def _begin(self, calls: int, answers: int) -> int:
         if self._forked is None:
-            os.set_inheritable(fd, True)
-            command = [*program("child"), str(fd), str(os.getpid())]
+            for end in (calls, answers):
+                os.set_inheritable(end, True)
+            command = [*program("child"), str(calls), str(answers), str(os.getpid())]
             return os.posix_spawn(command[0], command, os.environ, setsigmask=SIGNALS)
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_child(fd, server)
+            self._become_child(calls, answers, server)
         return pid
 
-    def _become_child(self, fd: int, server: int) -> NoReturn:
+    def _become_child(self, calls: int, answers: int, server: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for end in (self._worker, self._wake, self._woken):
                 end.close()
             assert self._forked is not None
-            child.live(socket.socket(fileno=fd), server, self._forked)
+            child.live(calls, answers, server, self._forked)
         finally:
             os._exit(1)
 
