@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,20 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     return f"proj_{uuid4().hex}"
+
+
+def test_what_a_childs_servers_need_is_imported_before_it_is_forked(
+    package: str, write: Write, tmp_path: Path
+) -> None:
+    write(f"{package}.py", APP.format(name="app", main=package))
+    program = (
+        "import sys; from celeriac.celery_app.children import app_of; "
+        f"app_of({package!r}); print('celeriac.servers.redis.results' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "True"
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from celery.app.trace import setup_worker_optimizations
 from celery.app.utils import find_app
 from celery.fixups.django import DjangoFixup
 
+from celeriac.servers.urls import import_driver
+
 if TYPE_CHECKING:
     from celeriac.celery_app.app import CeleryApp
     from celeriac.celery_app.task import CeleryTask
@@ -28,6 +30,9 @@ def app_of(target: str) -> CeleryApp:
     if made is None:
         made = CeleryApp(celery, target)
         setattr(celery, _ATTRIBUTE, made)
+        # Each child decides and writes the endings of its tasks; the driver is loaded once, before they are forked.
+        for url in (made.broker_url, made.backend_url):
+            import_driver(url)
     made.load_tasks()
     return made
 

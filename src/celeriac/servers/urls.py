@@ -7,6 +7,7 @@ business of its wing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -56,6 +57,14 @@ def broker_server(url: str, terms: Terms) -> OpenServer:
 def result_server(url: str, terms: Terms) -> OpenServer:
     """Return what opens the server of a result store's URL. Raises ``ConfigError`` for one that names none."""
     return _opener("backend", url, terms, BACKEND_SCHEMES)
+
+
+def import_driver(url: str) -> None:
+    """Import what the server of a URL needs, if it is known and installed: processes forked after that share it."""
+    kind = _KINDS.get(_without_driver(scheme_of(url)))
+    if kind is not None:
+        with suppress(ImportError):
+            kind.find()
 
 
 def _opener(what: str, url: str, terms: Terms, schemes: tuple[str, ...]) -> OpenServer:
