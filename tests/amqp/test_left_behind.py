@@ -17,10 +17,10 @@ PATIENCE = 60.0
 NODES = ["one@here", "two@here"]
 
 LOOKS: Mapping[str, Sequence[str]] = {
+    "connections": ["list_connections", "vhost"],
     "queues": ["list_queues", "-p", "{vhost}", "exclusive", "name"],
     "exchanges": ["list_exchanges", "-p", "{vhost}", "name"],
     "bindings": ["list_bindings", "-p", "{vhost}", "source_name", "destination_name", "routing_key"],
-    "connections": ["list_connections", "vhost"],
 }
 
 
@@ -29,11 +29,13 @@ async def test_many_starts_leave_no_more_than_the_first(
     rabbit_server: RabbitServer, bare_vhost: str, queue: str
 ) -> None:
     def kept() -> dict[str, list[str]]:
-        """What is there now, by its kind."""
-        found = {}
+        """What is there now, by its kind; connections alone where there are any."""
+        found: dict[str, list[str]] = {}
         for kind, look in LOOKS.items():
             lines = rabbit_server.control(*(word.format(vhost=bare_vhost) for word in look)).splitlines()
             found[kind] = sorted(line for line in lines[1:] if kind != "connections" or line == bare_vhost)
+            if found["connections"]:
+                break
         return found
 
     async def until_nobody_is_there() -> dict[str, list[str]]:
