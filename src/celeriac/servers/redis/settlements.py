@@ -196,7 +196,8 @@ class RedisSettlements:
         """See ``celeriac.contracts.server.EarlySettlements``."""
         self._results.check_id(result.record.task_id)
         key = self._results.key(result.record.task_id)
-        arguments = ["", "hold", "", 1, 0, 0, _success(result), result.payload]
+        success = "1" if result.record.status == SUCCESS else "0"
+        arguments = ["", "hold", "", 1, 0, 0, success, result.payload]
         await self._land(_Ending("", None, [key], arguments, len(result.payload)))
 
     async def drain(self) -> None:
@@ -225,7 +226,7 @@ class RedisSettlements:
         ]
         for result in landing.results:
             keys.append(self._results.key(result.record.task_id))
-            arguments += _success(result), result.payload
+            arguments += "1" if result.record.status == SUCCESS else "0", result.payload
         if landing.parts:
             chords = self._results.chords
             for part in landing.parts:
@@ -284,10 +285,6 @@ class RedisSettlements:
                 return standing
             standings.append(standing)
         return standings
-
-
-def _success(result: EncodedResult) -> str:
-    return "1" if result.record.status == SUCCESS else "0"
 
 
 class _Ending(msgspec.Struct, frozen=True, gc=False):
