@@ -48,13 +48,15 @@ class SuiteWorker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; return when it answers."""
-        with Path(os.environ["SUITE_LOG"]).open("a") as log:
+        """Start it; return when it answers and says that it is ready: one of ours answers while its children start."""
+        place = Path(os.environ["SUITE_LOG"])
+        with place.open("a") as log:
+            earlier = log.tell()
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True
             )
         deadline = time.monotonic() + WAIT
-        while not self._app.control.ping(timeout=1.0):
+        while not (self._app.control.ping(timeout=1.0) and b" ready" in place.read_bytes()[earlier:]):
             assert self._process.poll() is None, "the worker ended"
             assert time.monotonic() < deadline, "the worker does not answer"
 
