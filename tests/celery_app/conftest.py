@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 
 from tests.celery_app import shop
 from tests.celery_connections import disconnect
 from tests.servers import LoggedProcess, RedisServer
+
+WITH_PYDANTIC = pytest.mark.skipif(celery.VERSION < (5, 5), reason="Celery has models from 5.5 on")
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 45

@@ -8,6 +8,7 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from pydantic import BaseModel
 
+from tests.celery_app.conftest import WITH_PYDANTIC
 from tests.celery_connections import disconnect
 from tests.servers import RedisServer
 from tests.servers.redis import free_port
@@ -74,16 +75,22 @@ def test_a_coroutine_that_is_applied_gives_its_value():
             raise LookupError
         return [x * 2, self.request.id]
 
+    result = double.delay(2)
+    assert (result.state, result.get()) == ("SUCCESS", [4, result.id])
+    called = double(2)
+    assert asyncio.iscoroutine(called)  # a function that is called stays what it is
+    called.close()
+
+
+@WITH_PYDANTIC
+def test_a_coroutine_with_models_that_is_applied():
+    app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
+
     @app.task(pydantic=True)
     async def model(x: Model) -> Model:
         return Model(x=x.x + 1)
 
-    result = double.delay(2)
-    assert (result.state, result.get()) == ("SUCCESS", [4, result.id])
     assert model.apply(({"x": 1},)).get() == {"x": 2}
-    called = double(2)
-    assert asyncio.iscoroutine(called)  # a function that is called stays what it is
-    called.close()
 
 
 async def test_a_coroutine_that_is_applied_where_a_loop_runs():

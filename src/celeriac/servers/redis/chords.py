@@ -57,7 +57,11 @@ end
 
 -- Returns 'claimed' and the name of the run, 'open', or the milliseconds for which another worker has the claim.
 local function count(seconds, claim, base, id, score, part, told, token)
-  if redis.call('GET', base .. '.c') == 'done' then return 'open' end
+  if redis.call('GET', base .. '.c') == 'done' then
+    -- Celery 5.3's client, sending the chord again, leaves this, and writes the size that was deleted with it.
+    if redis.call('EXISTS', base .. '.s') == 0 then return 'open' end
+    redis.call('DEL', base .. '.c')
+  end
   local parts, seen = base .. '.j', base .. '.d'
   if redis.call('SADD', seen, id .. ':' .. score) == 1 then redis.call('ZADD', parts, score, part) end
   local ready = redis.call('ZCARD', parts)
