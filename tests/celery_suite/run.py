@@ -2,7 +2,7 @@
 
 It fails where a test fails that passes with Celery's own worker, run as a process in the same harness: those are
 named in a file for each broker, ``baseline_redis.txt``, to which ``--baseline`` adds. ``departures.txt`` has the
-exceptions, each with its reason.
+exceptions, each with its reason; those of one broker have a file each, ``departures_amqp.txt``.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def compared(
         f"{broker}, {worker}: {len(wanted) - len(failed)} of {len(wanted)} of the baseline pass", flush=True
     )
     again = retried(directory, worker, broker, place, failed, found)
-    known = departures()
+    known = departures(broker)
     for name in failed:
         outcome = "passes when it is run again" if name in again else found.get(name, "not run")
         print(f"  {name}: {outcome}{f' ({known[name]})' if name in known else ''}", flush=True)
