@@ -27,12 +27,14 @@ PATIENCE = 30.0
 class Shop:
     """An app with a worker, which counts what ran."""
 
-    def __init__(self, url: str, queue: str) -> None:
+    def __init__(self, url: str, queue: str, publish_timeout: float = 2.0) -> None:
         self.ran: Counter[int] = Counter()
         self.waits = 0
         self.hold = asyncio.Event()
         self.started = asyncio.Event()
-        self.app = Celeriac("shop", broker=url, backend="rpc://", default_queue=queue, publish_timeout=2.0)
+        self.app = Celeriac(
+            "shop", broker=url, backend="rpc://", default_queue=queue, publish_timeout=publish_timeout
+        )
         self.note = self.app.register("shop.note", self._note)
         self.wait = self.app.register("shop.wait", self._wait)
 
@@ -276,7 +278,9 @@ async def test_an_eta_beyond_the_consumer_timeout_runs_once(
     impatient_rabbit: RabbitServer, queue: str
 ) -> None:
     """Whether celeriac's client sent it, or a stock Celery client, which puts it on the queue at once."""
-    shop = Shop(impatient_rabbit.url(), queue)
+    shop = Shop(
+        impatient_rabbit.url(), queue, PATIENCE
+    )  # the queues of delays are many, and made within one time
     raw = json.loads((FIXTURES / "msg.none.celery57-v2.amqp.json").read_text())["raw"]
     async with shop.app, shop.app.worker(concurrency=5) as worker:
         await worker.ready()

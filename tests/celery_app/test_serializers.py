@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,7 @@ def serializer() -> Iterator[str]:
     name = f"own-{uuid4()}"
     register(name, encoded, decoded, content_type=f"application/x-{name}", content_encoding="utf-8")
     yield name
+    gc.collect()  # an app's results ask its backend as they go, which wants the serializer
     unregister(name)
 
 
