@@ -54,10 +54,10 @@ class Doorbell:
     async def arm(self, keys: Sequence[str]) -> float:
         """Return the seconds until there is something: 0 when one of the lists has it already.
 
-        A change of any list, or of the due times, will ring.
+        A change of any list, or of the due times, will ring. Raises ``BrokerUnavailable`` if the line was cut since:
+        a cut that came just when a wait had ended is an outage too.
         """
-        if self._failure is not None:
-            await self.close()
+        await self._raise_failure()
         self._rung.clear()
         if self._polling:
             return math.inf
@@ -98,10 +98,7 @@ class Doorbell:
                 await self._rung.wait()
         except TimeoutError:
             return self._polling
-        if self._failure is not None:
-            failure = self._failure
-            await self.close()
-            raise failure
+        await self._raise_failure()
         return True
 
     def found(self) -> None:
@@ -123,6 +120,12 @@ class Doorbell:
         self._listens = False
         await self._pushes.leave(self._listener)
         self._failure = None
+
+    async def _raise_failure(self) -> None:
+        failure = self._failure
+        if failure is not None:
+            await self.close()
+            raise failure
 
     def _note(self, channel: bytes, keys: object) -> None:
         if keys == [self._alarm]:
