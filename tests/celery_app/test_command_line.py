@@ -31,7 +31,7 @@ def test_commands_of_a_celery_app(client: Any, start_shop: StartShop) -> None:
     client.app.send_task("nobody.knows.it")
     assert client.add.delay(1, 1).get(timeout=45) == 2
     assert "nobody.knows.it" in said("dead")
-    assert f"{name}.fail" in said("failed", "-n", "100000")  # other tests have failed here too
+    assert f"{name}.fail" in said("failed", "list", "-n", "100000")  # other tests have failed here too
     assert "shop@commands: OK" in said("status")
     assert f"{name}.add" in said("inspect", "registered", "-d", "shop@commands")
     assert "answers in" in said("doctor")

@@ -147,7 +147,7 @@ def list_letters(kind: Kind, source: Source, choice: Choice, limit: int, *, as_o
         return
     _show_table(shown)
     if len(letters) > limit:
-        say(f"and {len(letters) - limit} more: -n {len(letters)}", err=True)
+        say(f"and {len(letters) - limit} more: list -n {len(letters)}", err=True)
 
 
 def _show_table(letters: Sequence[Letter], *, err: bool = False) -> None:

@@ -57,7 +57,8 @@ class Doorbell:
         A change of any list, or of the due times, will ring. Raises ``BrokerUnavailable`` if the line was cut since:
         a cut that came just when a wait had ended is an outage too.
         """
-        await self._raise_failure()
+        if self._failure is not None:
+            await self._raise_failure()
         self._rung.clear()
         if self._polling:
             return math.inf
@@ -98,7 +99,8 @@ class Doorbell:
                 await self._rung.wait()
         except TimeoutError:
             return self._polling
-        await self._raise_failure()
+        if self._failure is not None:
+            await self._raise_failure()
         return True
 
     def found(self) -> None:
@@ -123,9 +125,9 @@ class Doorbell:
 
     async def _raise_failure(self) -> None:
         failure = self._failure
-        if failure is not None:
-            await self.close()
-            raise failure
+        assert failure is not None
+        await self.close()
+        raise failure
 
     def _note(self, channel: bytes, keys: object) -> None:
         if keys == [self._alarm]:
