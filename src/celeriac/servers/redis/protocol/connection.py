@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias, cast
@@ -211,6 +212,8 @@ def _is_readable(transport: asyncio.Transport) -> bool:
     line = transport.get_extra_info("socket")
     if line is None or line.fileno() < 0:
         return True
+    if sys.platform == "win32":  # it has no poll; elsewhere select takes no descriptor above 1,023
+        return bool(select.select([line.fileno()], [], [], 0)[0])
     asked = select.poll()
     asked.register(line.fileno(), select.POLLIN)
     return bool(asked.poll(0))
