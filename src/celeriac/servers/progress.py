@@ -15,7 +15,6 @@ from typing import Any
 _LOOKS = 4
 """Looks at the progress within the time for which nothing may move."""
 
-
 _MOVED = 120
 """Where the counts of acknowledged and of received bytes stand in Linux's ``struct tcp_info``."""
 

@@ -139,7 +139,7 @@ class Listener:
         self._join: Coalescer[Wait, None] = Coalescer(self._subscribe, _BATCH)
         self._left: set[bytes] = set()
         self._leaving: asyncio.TimerHandle | None = None
-        self._leave: Coalescer[None, None] = Coalescer(self._unsubscribe, 1)
+        self._leave: Coalescer[None, None] = Coalescer(self._unsubscribe, _BATCH)
 
     async def join(self, task_ids: Collection[str]) -> Wait:
         """Return the records of these tasks; what is there already is in it."""
@@ -220,12 +220,12 @@ class Listener:
         self._forget_timer()
         self._leave(None).add_done_callback(_ignore)
 
-    async def _unsubscribe(self, _: Sequence[None]) -> Sequence[None]:
+    async def _unsubscribe(self, asked: Sequence[None]) -> Sequence[None]:
         async with self._writing:
             gone = self._take_gone()
             if gone and self._line is not None:
                 await self._line.send("UNSUBSCRIBE", *gone)
-        return [None]
+        return asked
 
     def _take_gone(self) -> set[bytes]:
         """Return what is subscribed to in vain, and count it as no longer subscribed to."""
