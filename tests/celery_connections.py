@@ -18,6 +18,8 @@ def disconnect(app: Celery) -> None:
     consumer = getattr(backend, "result_consumer", None)
     if getattr(consumer, "_consumer", consumer) is not None:
         consumer.stop()
+        # A result that is collected later unsubscribes: Celery 5.3 connects for that, and nobody closes it.
+        consumer._pubsub = None
     if hasattr(backend, "client"):
         backend.client.connection_pool.disconnect()
     # `close` forgets its pools without closing what they hold; other clients of the same broker share them.
