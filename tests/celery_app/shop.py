@@ -354,7 +354,8 @@ def watch_signals():
         def receive(sender=None, task_id=None, request=None, _name=name, **facts):
             subject = task_id or getattr(request, "id", None) or sender.request.id
             stored = app.AsyncResult(subject).state if _name != "task_received" else None
-            note(_name, subject, facts.get("state"), stored, threading.get_ident())
+            told = str(facts["einfo"]) if _name == "task_failure" else None
+            note(_name, subject, facts.get("state"), stored, threading.get_ident(), told)
 
         sent.connect(receive, weak=False)
 
@@ -363,11 +364,12 @@ def watch_worker():
     """Note every signal about the worker."""
     for name in (
         "celeryd_init", "worker_init", "celeryd_after_setup", "worker_process_init", "worker_ready",
-        "worker_shutting_down", "worker_shutdown", "worker_process_shutdown",
+        "worker_shutting_down", "worker_shutdown", "worker_process_shutdown", "worker_before_create_process",
+        "heartbeat_sent", "beat_init", "beat_embedded_init",
     ):  # fmt: skip
 
         def receive(sender=None, _name=name, **facts):
-            note(_name, str(sender), os.getpid())
+            note(_name, str(sender), os.getpid(), facts.get("sig"), facts.get("how"))
 
         getattr(signals, name).connect(receive, weak=False)
 

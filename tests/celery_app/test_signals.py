@@ -7,14 +7,23 @@ from typing import Any
 
 import pytest
 from billiard.exceptions import WorkerLostError
+from celery import signals
 
 from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
 
 
-@pytest.fixture(scope="module", params=["threads", "processes"])
-def watched(client: Any, start_shop: StartShop, request: pytest.FixtureRequest) -> Iterator[tuple[str, Shop]]:
-    shop = start_shop("-P", request.param, "-c", "2", SHOP_SIGNALS="yes")
-    yield request.param, shop
+@pytest.fixture(scope="module", params=["threads", "processes", "observed processes"])
+def watched(
+    client: Any,
+    start_shop: StartShop,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Shop]]:
+    """Workers of both pools; what observes a worker, and what ticks in it, changes nothing of its signals."""
+    *observed, pool = request.param.split()
+    options = ["-B", "--heartbeat-file", str(tmp_path_factory.mktemp("alive") / "file")] if observed else []
+    shop = start_shop("-P", pool, "-c", "2", *options, SHOP_SIGNALS="yes")
+    yield pool, shop
     shop.process.stop()
 
 
@@ -29,6 +38,13 @@ def test_processes_are_there_before_messages_are_taken(client: Any, watched: tup
     names = [note[0] for note in shop.notes()]
     begun = names.index("worker_ready")
     assert names[:begun].count("worker_process_init") == (2 if pool == "processes" else 1)
+    assert names[:begun].count("worker_before_create_process") == (2 if pool == "processes" else 0)
+
+
+def test_heartbeats(client: Any, watched: tuple[str, Shop]):
+    """Many a container's liveness probe looks at a file that a receiver of this signal touches."""
+    _pool, shop = watched
+    assert shop.noted("heartbeat_sent", count=2)
 
 
 def test_signals_of_tasks(client: Any, watched: tuple[str, Shop]):
@@ -52,6 +68,30 @@ def test_signals_of_tasks(client: Any, watched: tuple[str, Shop]):
     assert "task_retry" in [note[0] for note in shop.notes() if note[1:2] == [again.id]]
 
 
+def test_every_signal_of_the_installed_celery_is_known() -> None:
+    """Which are sent, and by whom; a newer Celery may have others."""
+    sent = {
+        "the worker": {
+            "celeryd_init", "worker_init", "celeryd_after_setup", "worker_ready", "heartbeat_sent",
+            "worker_shutting_down", "worker_shutdown", "task_received", "task_revoked", "task_unknown", "task_rejected",
+        },
+        "its processes": {"worker_before_create_process", "worker_process_init", "worker_process_shutdown"},
+        "celeriac beat": {"beat_init", "beat_embedded_init"},
+        "Celery's own code": {
+            "before_task_publish", "after_task_publish", "task_prerun", "task_postrun", "task_success", "task_failure",
+            "task_retry", "task_internal_error", "import_modules", "setup_logging", "after_setup_logger",
+            "after_setup_task_logger",
+        },
+        "nobody: options of the app's own are named in a warning": {"user_preload_options"},
+        "nobody: these pools are refused": {
+            "eventlet_pool_started", "eventlet_pool_preshutdown", "eventlet_pool_postshutdown", "eventlet_pool_apply",
+        },
+        "nobody: Celery itself has forgotten it": {"task_sent"},
+    }  # fmt: skip
+    there = {name for name, found in vars(signals).items() if isinstance(found, signals.Signal)}
+    assert there <= set().union(*sent.values())
+
+
 def test_a_lost_process(client: Any, watched: tuple[str, Shop], tmp_path):
     pool, shop = watched
     if pool == "threads":
@@ -59,7 +99,7 @@ def test_a_lost_process(client: Any, watched: tuple[str, Shop], tmp_path):
     lost = client.die.delay()
     with pytest.raises(WorkerLostError):
         lost.get(timeout=TIMEOUT)
-    assert about(shop, lost.id, "task_failure")
+    assert "WorkerLostError" in about(shop, lost.id, "task_failure")[-1][5]
     assert client.die_once.delay(str(tmp_path / "mark")).get(timeout=TIMEOUT) == "survived"
 
 
@@ -68,7 +108,7 @@ def test_signals_of_the_worker(client: Any, watched: tuple[str, Shop]):
     os.kill(shop.process.pid, SIGTERM)
     shop.process.wait()
     names = [note[0] for note in shop.notes() if note[0].startswith(("worker", "celeryd"))]
-    lives = [name for name in names if not name.startswith("worker_process")]
+    lives = [name for name in names if not name.startswith(("worker_process", "worker_before"))]
     assert lives == [
         "celeryd_init",
         "worker_init",
@@ -77,6 +117,8 @@ def test_signals_of_the_worker(client: Any, watched: tuple[str, Shop]):
         "worker_shutting_down",
         "worker_shutdown",
     ]
+    (stopping,) = shop.noted("worker_shutting_down")
+    assert stopping[3:] == ["SIGTERM", "Warm"]
     processes = {note[2] for note in shop.notes() if note[0] == "worker_process_init"}
     if pool == "threads":
         assert processes == {shop.process.pid}

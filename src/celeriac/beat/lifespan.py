@@ -21,7 +21,7 @@ def ticking(schedules: Schedules) -> Lifespan:
     """Return the lifespan of a worker that ticks these periodic tasks."""
 
     async def tick() -> AsyncIterator[None]:
-        ticker = schedules.ticker()
+        ticker = schedules.ticker(beside_tasks=True)
         running = asyncio.create_task(_run(ticker), name="celeriac-beat")
         try:
             yield

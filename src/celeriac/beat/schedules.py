@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Unpack
 
@@ -54,6 +54,7 @@ class Schedules:
 
     :param by_default: workers tick what the code declares, without an option.
     :ivar source: where another program keeps further entries.
+    :ivar on_begin: called before a process ticks them, with whether that is a worker.
     :ivar lag: seconds by which the latest slot that this process has ticked was late; ``None`` before the first.
     """
 
@@ -61,6 +62,7 @@ class Schedules:
         self._app = app
         self.by_default = by_default
         self.source: Source | None = None
+        self.on_begin: Callable[[bool], None] | None = None
         self.lag: float | None = None
         self.declared: dict[str, Declaration] = {}
         self._clock = SlotClock(app.clock)
@@ -170,8 +172,13 @@ class Schedules:
         declared = [declaration.entry for declaration in self.declared.values()]
         await self._kept().declare(declared, self._clock.monotonic())
 
-    def ticker(self) -> Ticker:
-        """Return what ticks in the running event loop."""
+    def ticker(self, *, beside_tasks: bool = False) -> Ticker:
+        """Return what ticks in the running event loop.
+
+        :param beside_tasks: it ticks in a worker.
+        """
+        if self.on_begin is not None:
+            self.on_begin(beside_tasks)
         declared = [declaration.entry for declaration in self.declared.values()]
         return Ticker(self._app, declared, dict(self._lazy()), self.source, self._note_lag)
 

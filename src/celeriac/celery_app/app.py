@@ -14,10 +14,10 @@ from celeriac.beat.schedules import Schedules
 from celeriac.celery_app.awaiting import let_await
 from celeriac.celery_app.beat import read_schedules
 from celeriac.celery_app.beat_sources import source_of
-from celeriac.celery_app.children import live_in_child
+from celeriac.celery_app.children import ChildLife
 from celeriac.celery_app.coroutines import Coroutines
 from celeriac.celery_app.found import Found
-from celeriac.celery_app.life import Life
+from celeriac.celery_app.life import Life, begin_beat
 from celeriac.celery_app.publishing import AppPublisher
 from celeriac.celery_app.run import is_inline
 from celeriac.celery_app.task import Repertory
@@ -37,6 +37,8 @@ class CeleryApp(Found):
     def __init__(self, celery: Celery, target: str) -> None:
         super().__init__(celery, target)
         self.attachments = Attachments()
+        self._child_life = ChildLife(target)
+        self.attachments.child_lifespans.append(self._child_life)
         self.coroutines = Coroutines()
         self.attachments.listen(Life(celery, self._live_with, self.coroutines))
         self.repertory = Repertory(self)
@@ -74,6 +76,7 @@ class CeleryApp(Found):
         self.load_tasks()
         schedules = read_schedules(self, self.celery)
         schedules.source = source_of(self.celery)
+        schedules.on_begin = partial(begin_beat, self.celery)
         return schedules
 
     def use_scheduler(self, name: str) -> None:
@@ -101,7 +104,7 @@ class CeleryApp(Found):
 
     def _live_with(self, worker: Made) -> None:
         """Let the processes of a worker announce themselves."""
-        self.attachments.child_lifespans[:] = [partial(live_in_child, self.target, worker.name)]
+        self._child_life.node = worker.name
 
     def _open(self) -> Connections:
         connections = super()._open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from celery import Celery, signals
@@ -30,6 +31,7 @@ def app_of(target: str) -> CeleryApp:
     if made is None:
         made = CeleryApp(celery, target)
         setattr(celery, _ATTRIBUTE, made)
+        os.register_at_fork(before=partial(_say_before_fork, os.getpid()))
         # Each child decides and writes the endings of its tasks; the driver is loaded once, before they are forked.
         for url in (made.broker_url, made.backend_url):
             import_driver(url)
@@ -42,8 +44,30 @@ def task_of(target: str, name: str) -> CeleryTask:
     return app_of(target).repertory[name]
 
 
+def _say_before_fork(server: int) -> None:
+    """Announce a child that the process which imported the app forks; what a task forks in a child is none."""
+    if os.getpid() == server:
+        signals.worker_before_create_process.send(sender=None)
+
+
+class ChildLife:
+    """The lifespan of each child of the worker of an app.
+
+    It stands among the app's lifespans before the worker has a name: what observes a worker copies them early.
+
+    :ivar node: the name of the worker, known before there are children.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.node = ""
+
+    def __call__(self) -> Iterator[None]:
+        return live_in_child(self._target, self.node)
+
+
 def live_in_child(target: str, node: str) -> Iterator[None]:
-    """Announce a process that runs tasks, and its end; a lifespan of each child."""
+    """Announce a process that runs tasks, and its end."""
     ours = app_of(target)
     ours.node = node
     app = ours.celery
@@ -52,7 +76,7 @@ def live_in_child(target: str, node: str) -> Iterator[None]:
     _let_fixups_close_connections(app)
     begin_process(app, node)
     yield
-    signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+    signals.worker_process_shutdown.send(sender=node, pid=os.getpid(), exitcode=0)
 
 
 def _let_fixups_close_connections(app: Celery) -> None:

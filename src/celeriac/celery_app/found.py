@@ -58,6 +58,11 @@ class Found(App):
         return [departure for departure in said if departure.about not in self._overruled]
 
     @property
+    def queues(self) -> Sequence[str]:
+        """The queues of ``task_queues``, or the default queue where it names none (Celery: ``consume_from``)."""
+        return list(self.celery.amqp.queues.consume_from)
+
+    @property
     def remarks(self) -> Sequence[str]:
         """The departures that a worker lives with."""
         return [str(departure) for departure in self.departures if departure.level == "warn"]

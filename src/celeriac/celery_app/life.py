@@ -13,19 +13,24 @@ from collections.abc import Callable
 from signal import SIGTERM
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery import Celery, signals
 from celery._state import _set_task_join_will_block
 from celery.app.task import Context as Request
 from celery.app.trace import LOG_RECEIVED, setup_worker_optimizations
+from celery.exceptions import NotRegistered
+from kombu.message import Message
 
 from celeriac.celery_app.beside_loop import beside_loop
 from celeriac.celery_app.children import begin_process
 from celeriac.celery_app.coroutines import Coroutines
-from celeriac.celery_app.queues import declare
+from celeriac.celery_app.queues import declare, select
 from celeriac.celery_app.received import Received
 from celeriac.celery_app.request import headers_of
 from celeriac.celery_app.run import as_celerys
+from celeriac.contracts.broker import Delivery
 from celeriac.errors import TaskNotFound
+from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import FAILURE, REVOKED
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.listeners import Listener, Made
@@ -69,6 +74,25 @@ class ConsumerFace:
         return self.hostname
 
 
+@beside_loop()
+def begin_beat(app: Celery, beside_tasks: bool) -> None:
+    """Announce that periodic tasks are ticked here.
+
+    :param beside_tasks: in a worker (Celery: ``celery worker --beat``).
+    """
+    face = BeatFace(app)
+    signals.beat_init.send(sender=face)
+    if beside_tasks:
+        signals.beat_embedded_init.send(sender=face)
+
+
+class BeatFace:
+    """What receivers of ``beat_init`` get as sender (Celery: ``beat.Service``)."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+
+
 class Life(Listener):
     """Sends Celery's signals for what a worker does.
 
@@ -100,11 +124,15 @@ class Life(Listener):
         self._worker = worker = WorkerFace(app, made)
         self._consumer = ConsumerFace(app, worker)
         app.loader.init_worker()
-        declare(app, made.queues)
+        unknown = select(app, made.queues)
         setup_worker_optimizations(app, node)
         signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options={})
         signals.worker_init.send(sender=worker)
         signals.celeryd_after_setup.send(sender=node, instance=worker, conf=app.conf)
+        # Receivers add and remove queues of single workers, as Celery's documentation shows.
+        chosen = list(app.amqp.queues.consume_from)
+        made.take_from([*chosen, *unknown])
+        declare(app, chosen)
         _set_task_join_will_block(True)
         if made.pool != "processes":
             begin_process(app, node)
@@ -113,9 +141,20 @@ class Life(Listener):
     def worker_ready(self, node: str) -> None:
         signals.worker_ready.send(sender=self._consumer)
 
+    def heartbeat(self, node: str) -> None:
+        if signals.heartbeat_sent.receivers:
+            self._say_alive()
+
+    @beside_loop()
+    def _say_alive(self) -> None:
+        signals.heartbeat_sent.send(sender=self._consumer)
+
     @beside_loop()
     def worker_stopping(self, node: str) -> None:
-        signals.worker_shutting_down.send(sender=node, sig="SIGTERM", how="Warm", exitcode=0)
+        stop = None if self._made is None else self._made.stopped_by
+        number, quick = (SIGTERM, False) if stop is None else (stop.number, stop.quick)
+        how = "Cold" if quick else "Warm"
+        signals.worker_shutting_down.send(sender=node, sig=number.name, how=how, exitcode=0)
 
     @beside_loop()
     def worker_stopped(self, node: str) -> None:
@@ -147,15 +186,20 @@ class Life(Listener):
     @beside_loop()
     def _say_failed(self, attempt: Attempt, error: BaseException) -> None:
         message = attempt.message
-        signals.task_failure.send(
-            sender=dict.get(self._app.tasks, message.task),
-            task_id=message.id,
-            exception=error,
-            args=message.args,
-            kwargs=message.kwargs,
-            traceback=None,
-            einfo=None,
-        )
+        try:
+            raise error
+        except BaseException:  # noqa: BLE001 - it is that error, whatever it is
+            signals.task_failure.send(
+                sender=dict.get(self._app.tasks, message.task),
+                task_id=message.id,
+                exception=error,
+                args=message.args,
+                kwargs=message.kwargs,
+                traceback=error.__traceback__,
+                einfo=ExceptionInfo(),
+            )
+        finally:
+            del error  # its traceback holds this frame
 
     def declined(self, attempt: Attempt) -> None:
         if attempt.decision is not None and attempt.decision.state == REVOKED:
@@ -176,12 +220,31 @@ class Life(Listener):
     def refused(self, attempt: Attempt) -> None:
         decision, message = attempt.decision, attempt.message
         error: Any = None if decision is None else decision.error
+        raw = _as_kombus(attempt.delivery)
         if isinstance(error, TaskNotFound):
+            unknown = NotRegistered(message.task)
             signals.task_unknown.send(
-                sender=self._consumer, message=None, exc=error, name=message.task, id=message.id
+                sender=self._consumer, message=raw, exc=unknown, name=message.task, id=message.id
             )
         else:
-            signals.task_rejected.send(sender=self._consumer, message=None, exc=error)
+            signals.task_rejected.send(sender=self._consumer, message=raw, exc=error)
+
+
+def _as_kombus(delivery: Delivery) -> Message:
+    """Return a message that cannot run here as receivers know it; it is settled, so they can only look at it."""
+    envelope = delivery.envelope
+    info = {"exchange": "", "routing_key": delivery.queue, "redelivered": delivery.redelivered}
+    if isinstance(envelope, Unreadable):
+        return Message(body=envelope.raw, delivery_info=info)
+    properties = {"correlation_id": envelope.correlation_id, "reply_to": envelope.reply_to}
+    return Message(
+        body=envelope.body,
+        content_type=envelope.content_type,
+        content_encoding=envelope.content_encoding,
+        headers=dict(envelope.headers),
+        properties={**properties, "priority": envelope.priority},
+        delivery_info=info | {"exchange": envelope.exchange, "routing_key": envelope.routing_key},
+    )
 
 
 def _log_received(attempt: Attempt) -> None:

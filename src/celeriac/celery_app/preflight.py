@@ -23,7 +23,7 @@ _KINDS = {"worker": "a worker starts", "consumer": "a worker connects"}
 def look_at(app: Celery) -> Iterator[Departure]:
     """Yield what is not as in Celery, in the order of worker, tasks."""
     yield from _bootsteps(app)
-    for option in app.user_options.get("worker", ()):
+    for option in (*app.user_options.get("worker", ()), *app.user_options.get("preload", ())):
         name = max(option.opts, key=len)
         yield Departure(
             "warn", f"option {name}", "the app's own options of the worker are not known here: use a variable"

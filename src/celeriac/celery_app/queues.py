@@ -31,6 +31,22 @@ def declare(app: Celery, names: Sequence[str]) -> None:
         logger.warning("queues %s could not be declared as the app has them: %s", listing, error)
 
 
+def select(app: Celery, names: Sequence[str]) -> list[str]:
+    """Tell the app's own list of queues which of them a worker takes from; return those that it does not know.
+
+    Celery's worker would not start with one that it does not know, where ``task_create_missing_queues`` is false.
+    """
+    queues = app.amqp.queues
+    unknown = [name for name in names if name not in queues and not queues.create_missing]
+    if unknown:
+        logger.warning(
+            "queues %s are not in task_queues, and task_create_missing_queues is false: name them there",
+            ", ".join(unknown),
+        )
+    queues.select([name for name in names if name not in unknown])
+    return unknown
+
+
 def take_directly(app: Celery, node: str) -> str:
     """Add the queue of the worker of that name alone to those of the app; return its name (Celery: ``worker_direct``).
 

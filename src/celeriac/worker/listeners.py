@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from celeriac.wire.result import ResultRecord
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.decision import Kind
+from celeriac.worker.signals import Stop
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -50,9 +51,18 @@ class Made(Protocol):
         """The queues that it takes from."""
         ...
 
+    def take_from(self, queues: Sequence[str]) -> None:
+        """Take from these queues instead; to be called before it connects."""
+        ...
+
     @property
     def pool(self) -> str:
         """The name of its pool."""
+        ...
+
+    @property
+    def stopped_by(self) -> Stop | None:
+        """What ended it; ``None`` where that was no signal."""
         ...
 
     @property
@@ -118,6 +128,9 @@ class Listener:
     def worker_reconnected(self, node: str) -> None:
         """The worker takes messages again, after an outage of its broker."""
 
+    def heartbeat(self, node: str) -> None:
+        """The worker told monitors that it lives, as every 2 seconds; not while its broker is away."""
+
     def child_started(self, node: str, pid: int) -> None:
         """A process of the pool was started."""
 
@@ -151,6 +164,7 @@ class Listeners:
         self.worker_starting: Callable[[str], None] = _chain(listeners, "worker_starting")
         self.worker_ready: Callable[[str], None] = _chain(listeners, "worker_ready")
         self.worker_reconnected: Callable[[str], None] = _chain(listeners, "worker_reconnected")
+        self.heartbeat: Callable[[str], None] = _chain(listeners, "heartbeat")
         self.child_started: Callable[[str, int], None] = _chain(listeners, "child_started")
         self.child_stopped: Callable[[str, int], None] = _chain(listeners, "child_stopped")
         self.worker_stopping: Callable[[str], None] = _chain(listeners, "worker_stopping")

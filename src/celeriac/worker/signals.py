@@ -13,14 +13,27 @@ import os
 import signal
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
+
+import msgspec
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 APART = 0.3
 """Seconds that lie at least between two signals that a person sends on purpose."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The first signal that came.
+
+    :param quick: whether it gives running tasks no time.
+    """
+
+    number: signal.Signals
+    quick: bool
 
 
 class Inheritance:
@@ -70,6 +83,7 @@ class Signals:
 
     :param apart: seconds after the first in which no other counts.
     :param quick: signals that count as the first and the second at once.
+    :ivar stop: the first signal, once it came.
     """
 
     def __init__(self, apart: float = APART, quick: Collection[signal.Signals] = ()) -> None:
@@ -78,13 +92,14 @@ class Signals:
         self._first_at = 0.0
         self.first = asyncio.Event()
         self.second = asyncio.Event()
+        self.stop: Stop | None = None
         self._inheritance: Inheritance | None = None
 
     async def __aenter__(self) -> Self:
         self._inheritance = Inheritance({number: _default(number) for number in self._numbers})
         loop = asyncio.get_running_loop()
         for number in self._numbers:
-            loop.add_signal_handler(number, self._hurried if number in self._quick else self._received)
+            loop.add_signal_handler(number, partial(self._received, number, quick=number in self._quick))
         return self
 
     async def __aexit__(
@@ -100,13 +115,14 @@ class Signals:
     def _numbers(self) -> Sequence[signal.Signals]:
         return (*SIGNALS, *(number for number in self._quick if number not in SIGNALS))
 
-    def _hurried(self) -> None:
-        self.first.set()
-        self.second.set()
-
-    def _received(self) -> None:
+    def _received(self, number: signal.Signals, *, quick: bool) -> None:
         now = monotonic()
-        if not self.first.is_set():
+        if self.stop is None:
+            self.stop = Stop(number, quick)
+        if quick:
+            self.first.set()
+            self.second.set()
+        elif not self.first.is_set():
             self._first_at = now
             self.first.set()
         elif now - self._first_at >= self._apart:

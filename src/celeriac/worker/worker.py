@@ -34,7 +34,7 @@ from celeriac.worker.pool import Pool
 from celeriac.worker.pools.choice import PoolChoice
 from celeriac.worker.remote import Remote
 from celeriac.worker.scaling import Scaling
-from celeriac.worker.signals import Signals
+from celeriac.worker.signals import Signals, Stop
 from celeriac.worker.slots import Slots
 from celeriac.worker.steering import Ending
 from celeriac.worker.tally import Counting, Tally
@@ -143,6 +143,7 @@ class Worker:
         self._collects = collect
         self._collecting: Collecting | None = None
         self.tally = Tally()
+        self.stopped_by: Stop | None = None
         self._listeners = Listeners(())
         self._ending = Ending()
         self._says = (app.settings.send_events if send_events is None else send_events, heartbeats)
@@ -183,6 +184,13 @@ class Worker:
         """The queues that it takes from; see ``add_queue`` and ``drop_queue``."""
         return tuple(self._queues)
 
+    def take_from(self, queues: Sequence[str]) -> None:
+        """Take from these queues in place of those it was made with; for ``worker_starting`` of a listener.
+
+        Raises ``ConfigError`` for what are no names.
+        """
+        self._queues[:] = checked_queues(queues)
+
     @property
     def has_ended(self) -> bool:
         """Whether it takes no more messages: it was stopped, or broker or result store refused it."""
@@ -218,6 +226,7 @@ class Worker:
             announcing = asyncio.create_task(_announce(self, on_ready))
             await self._first_of(signals.first)
             announcing.cancel()
+            self.stopped_by = signals.stop
             at_work = self._consumer.attempts if self._consumer is not None else 0
             logger.info(
                 "stopping%s", f": {counted(at_work, 'task')} may take {self._patience}" if at_work else ""
@@ -359,6 +368,7 @@ class Worker:
         )
         if self.events is not None:
             self.events.heart.active = lambda: len(parts.bodies.running())
+            self.events.heart.on_beat = partial(self._listeners.heartbeat, self.name)
         consumer, bodies, revocations = parts.consumer, parts.bodies, parts.revocations
         self._consumer, self._home = consumer, asyncio.get_running_loop()
         self.slots = parts.slots

@@ -39,6 +39,7 @@ class Heart:
     :param now: seconds since the epoch.
     :param announcer: counts the tasks that were started.
     :ivar active: returns how many tasks run.
+    :ivar on_beat: called at each heartbeat, unless the broker is away.
     :ivar last: when it last beat, in seconds of ``time.monotonic``.
     """
 
@@ -58,6 +59,7 @@ class Heart:
         self._share = share
         self._announcer = announcer
         self.active: Callable[[], int] = int
+        self.on_beat: Callable[[], None] = _nothing
         self.pid = os.getpid()
         self._software = ("celeriac", version("celeriac"), platform.system())
         self._beating: asyncio.Task[None] | None = None
@@ -113,6 +115,7 @@ class Heart:
                 if not self._sender.is_deserted(_key(kind)) and await self._tell(kind):
                     self._sender.wake()
                 kind = WorkerHeartbeat
+                self.on_beat()
             except BrokerUnavailable as error:
                 logger.debug("no heartbeat could be sent: %s", error)
                 kind = WorkerOnline
@@ -121,6 +124,10 @@ class Heart:
     async def _tell(self, kind: type[Any]) -> bool:
         event = self.describe(kind)
         return await self._sender.publish(self._sender.writer.single(event), _key(kind))
+
+
+def _nothing() -> None:
+    """Stand in for a listener."""
 
 
 def _key(kind: type[Any]) -> str:
