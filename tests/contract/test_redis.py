@@ -7,7 +7,8 @@ import pytest
 
 from celeriac.contracts.board import Board
 from celeriac.contracts.set_aside import Cap
-from celeriac.servers.redis import RedisBackend, RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
+from celeriac.servers.redis.results import RedisBackend
 from celeriac.testing.contracts import (
     BackendContract,
     BeatContract,

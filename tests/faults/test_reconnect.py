@@ -16,7 +16,7 @@ from celeriac import Celeriac, Result
 from celeriac.contracts.backend import Backend
 from celeriac.contracts.broker import Broker
 from celeriac.errors import BackendUnavailable, BrokerUnavailable
-from celeriac.servers.redis import RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
 from celeriac.servers.redis.connection_pool import ConnectionPool
 from celeriac.servers.redis.url import parse_redis_url
 from celeriac.servers.sqlite import SqlBackend, SqliteBroker

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 import redis
-from celeriac.servers.redis import RedisBroker, renewal
+from celeriac.servers.redis import renewal
+from celeriac.servers.redis.broker import RedisBroker
 from celeriac.wire.envelope import Envelope, Route
 from tests.faults.conftest import ends_within
 from tests.servers import RedisSentinel, RedisServer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celeriac import Celeriac, ResultTimeout
-from celeriac.servers.redis import RedisBackend
+from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.sqlite import SqlBackend
 from celeriac.servers.sqlite.limits import FileLimits
 from celeriac.wire.content import Codecs

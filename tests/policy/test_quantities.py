@@ -11,7 +11,8 @@ from celeriac import Celeriac, ConfigError, Context, GroupResult, Retry, Setting
 from celeriac.errors import MalformedMessage
 from celeriac.routing import SendOptions
 from celeriac.servers.rabbitmq import AmqpBroker, QueueOptions
-from celeriac.servers.redis import RedisBackend, RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
+from celeriac.servers.redis.results import RedisBackend
 from celeriac.servers.sqlite import SqliteBroker
 from celeriac.wire.content import Codecs
 from celeriac.wire.task import TaskMessage

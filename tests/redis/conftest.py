@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 import redis
-from celeriac.servers.redis import RedisBackend, RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
+from celeriac.servers.redis.results import RedisBackend
 from celeriac.wire.content import Codecs
 from tests.servers import RedisServer
 

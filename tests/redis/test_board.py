@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from celeriac.servers.redis import RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
 
 LONG = 600.0
 

@@ -8,7 +8,7 @@ import pytest
 from celeriac import Celeriac
 from celeriac.contracts.set_aside import Cap, Failed
 from celeriac.monitor.again import Refused, send_again
-from celeriac.servers.redis import RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
 from celeriac.wire.envelope import Unreadable
 from tests.redis.messages import message, route
 from tests.servers import RedisServer

@@ -5,7 +5,7 @@ import pytest
 
 from celeriac import Celeriac, chain
 from celeriac.errors import BrokerError, BrokerUnavailable, EncodeError
-from celeriac.servers.redis import RedisBackend
+from celeriac.servers.redis.results import RedisBackend
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Route
 from celeriac.wire.names import SEPARATOR

@@ -14,7 +14,7 @@ from tests.servers import LoggedProcess
 
 HOLD_AND_HANG = """
 import asyncio, sys
-from celeriac.servers.redis import RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
 
 async def hold(url, prefix, queue):
     broker = RedisBroker(url, key_prefix=prefix, lease=2.0)

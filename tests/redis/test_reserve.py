@@ -6,7 +6,7 @@ import pytest
 
 from celeriac import Celeriac
 from celeriac.client.revocations import Revocations
-from celeriac.servers.redis import RedisBroker
+from celeriac.servers.redis.broker import RedisBroker
 from celeriac.servers.redis.subscription import RedisSubscription
 from celeriac.wire.envelope import Route
 from celeriac.wire.frame import DELIVERIES_HEADER

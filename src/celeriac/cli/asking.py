@@ -14,8 +14,7 @@ from celeriac.cli.completing import complete_nodes
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
 from celeriac.cli.methods import Method
-from celeriac.client.app import App
-from celeriac.client.control import TIMEOUT, Asked
+from celeriac.client.control import TIMEOUT, Asked, Control
 from celeriac.wire.preview import counted
 
 T = TypeVar("T")
@@ -33,10 +32,10 @@ class Meant(NamedTuple):
     timeout: float
 
     async def ask(
-        self, app: App, method: str, arguments: Mapping[str, Any] | None = None, **hearing: Any
+        self, control: Control, method: str, arguments: Mapping[str, Any] | None = None, **hearing: Any
     ) -> Asked:
         """Ask them. Raises as ``Control.ask``."""
-        return await app.control.ask(
+        return await control.ask(
             method,
             arguments,
             destination=self.destination,
@@ -120,17 +119,17 @@ def takes_method(methods: Mapping[str, Method]) -> Callable[[Callable[..., T]], 
     return add
 
 
-async def ask(app: App, meant: Meant, method: str, arguments: Mapping[str, Any]) -> Asked:
+async def ask(control: Control, meant: Meant, method: str, arguments: Mapping[str, Any]) -> Asked:
     """Ask the workers that are meant. Raises as ``check_answered``."""
-    asked = await meant.ask(app, method, arguments)
-    await check_answered(app, meant, asked)
+    asked = await meant.ask(control, method, arguments)
+    await check_answered(control, meant, asked)
     return asked
 
 
-async def check_answered(app: App, meant: Meant, asked: Asked) -> None:
+async def check_answered(control: Control, meant: Meant, asked: Asked) -> None:
     """Say on stderr which workers did not answer. Raises ``CommandFailed`` with ``Exit.NO_ANSWER`` where none did."""
     missing = [node for node in meant.destination or () if node not in asked.by_node]
-    hints = await _similar(app, missing, meant.timeout) if missing else ""
+    hints = await _similar(control, missing, meant.timeout) if missing else ""
     if not asked.answers:
         raise CommandFailed(
             f"no nodes replied within time constraint: {_nobody(meant, asked)}{hints}", Exit.NO_ANSWER
@@ -157,9 +156,9 @@ def _nobody(meant: Meant, asked: Asked) -> str:
     return f"no worker within {meant.timeout:g} s"
 
 
-async def _similar(app: App, missing: Sequence[str], timeout: float) -> str:
+async def _similar(control: Control, missing: Sequence[str], timeout: float) -> str:
     """Return which other names were perhaps meant."""
-    known = list((await app.control.ask("ping", timeout=timeout)).by_node)
+    known = list((await control.ask("ping", timeout=timeout)).by_node)
     near = [name for node in missing for name in get_close_matches(node, known, n=1, cutoff=0.75)]
     if near:
         return f"; did you mean {' or '.join(dict.fromkeys(near))}?"

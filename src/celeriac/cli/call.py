@@ -15,10 +15,11 @@ import msgspec
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed, Exit
-from celeriac.cli.loading import load, note_alone, run_with
+from celeriac.cli.loading import load, note_alone
 from celeriac.cli.moments import moment_of
 from celeriac.cli.outcome import show_outcome
 from celeriac.cli.places import absolute_file
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source, typed
 from celeriac.cli.takers import what_it_waits_for
 from celeriac.cli.watching import watch

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from celeriac.cli.loading import existing, run_with
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source
-from celeriac.client.app import App
+
+if TYPE_CHECKING:
+    from celeriac.client.app import App
 
 DEADLINE = 0.5
 """Seconds that the shell waits for the broker."""
@@ -34,6 +37,10 @@ def _seen(context: click.Context, look: Callable[[App], Awaitable[Sequence[str]]
     async def in_time(app: App) -> Sequence[str]:
         async with asyncio.timeout(2 * DEADLINE):
             return await look(app)
+
+    from celeriac.cli.loading import (
+        existing,  # every command imports this module, and few lines are completed
+    )
 
     try:
         app = existing(_source_of(context))

@@ -11,9 +11,10 @@ import click
 from celeriac.cli.answers import in_order, show_answers
 from celeriac.cli.asking import Meant, ask, check_answered, takes_meant, takes_method
 from celeriac.cli.console import say_lines
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.json_text import as_json
+from celeriac.cli.loading import load_existing
 from celeriac.cli.methods import CONTROL, arguments_of, method_of
-from celeriac.cli.outcome import as_json
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.client.control import Answer, Asked
@@ -39,7 +40,7 @@ def control(source: Source, meant: Meant, method: str, words: Sequence[str], as_
     """
     arguments = arguments_of(method, method_of(method, CONTROL), words)
     app = load_existing(source)
-    work = _shutdown(app, meant) if method == "shutdown" else ask(app, meant, method, arguments)
+    work = _shutdown(app, meant) if method == "shutdown" else ask(app.control, meant, method, arguments)
     answers = in_order(run_with(app, work))
     if as_objects:
         say_lines(as_json([{answer.node: answer.value} for answer in answers]))
@@ -49,7 +50,7 @@ def control(source: Source, meant: Meant, method: str, words: Sequence[str], as_
 
 async def _shutdown(app: App, meant: Meant) -> Asked:
     """End workers; return when each has answered, or has told that it ends."""
-    there = await ask(app, meant, "ping", {})
+    there = await ask(app.control, meant, "ping", {})
     left, told = set(there.by_node), list[Answer]()
     over = asyncio.Event()
 
@@ -64,7 +65,7 @@ async def _shutdown(app: App, meant: Meant) -> Asked:
         endings = await _endings(app, stack)
         hearing = asyncio.create_task(_hear(endings, tell))
         meant = meant._replace(destination=sorted(left), pattern=None)
-        asking = asyncio.create_task(meant.ask(app, "shutdown", hear=tell))
+        asking = asyncio.create_task(meant.ask(app.control, "shutdown", hear=tell))
         ending = asyncio.create_task(over.wait())
         await asyncio.wait([ending, asking], timeout=meant.timeout, return_when=asyncio.FIRST_COMPLETED)
         for task in (hearing, asking, ending):
@@ -73,7 +74,7 @@ async def _shutdown(app: App, meant: Meant) -> Asked:
         if not asking.cancelled():
             await asking  # if the broker went away, this raises its error
     asked = Asked(tuple(told), there.listeners, complete=not left)
-    await check_answered(app, meant, asked)
+    await check_answered(app.control, meant, asked)
     return asked
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import click
 
 from celeriac.cli.console import say
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import load_existing
+from celeriac.cli.running import run_with
 from celeriac.cli.set_aside import Kind, choice_of, find, tell_of
 from celeriac.cli.set_aside_commands import Helps, add_commands, chooses_several, list_if_alone
 from celeriac.cli.source import Source, takes_source

@@ -22,8 +22,8 @@ from celeriac.celeriac import Celeriac
 from celeriac.cli import demo_tasks
 from celeriac.cli.demo_screen import Burst, DemoScreen, Kind, screen_for
 from celeriac.cli.exits import CommandFailed, Exit
-from celeriac.cli.loading import run_with
 from celeriac.cli.places import backend_place, broker_place
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.watching import progress_of
 from celeriac.client.app import App

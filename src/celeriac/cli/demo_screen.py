@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from celeriac.cli.drawing import VisibleConsole, cell, console
-from celeriac.cli.outcome import as_json, ending
+from celeriac.cli.json_text import as_json
+from celeriac.cli.outcome import ending
 from celeriac.client.outbox import Call
 from celeriac.wire.result import SUCCESS, ResultRecord
 

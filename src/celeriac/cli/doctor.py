@@ -17,9 +17,10 @@ from celeriac.cli.alive import worker_checks
 from celeriac.cli.check import Check
 from celeriac.cli.console import say, say_lines, styled
 from celeriac.cli.exits import Exit
-from celeriac.cli.loading import load_or_default, run_with
-from celeriac.cli.outcome import as_json
+from celeriac.cli.json_text import as_json
+from celeriac.cli.loading import load_or_default
 from celeriac.cli.places import absolute_file, backend_place, broker_place
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source, typed
 from celeriac.client.app import App
 from celeriac.client.environment import BACKEND_VARIABLES, BROKER_VARIABLES

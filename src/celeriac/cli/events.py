@@ -12,7 +12,8 @@ import click
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.event_lines import Filter, Lines, Wanted
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import load_existing
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.visible import visible_json
 from celeriac.client.app import App

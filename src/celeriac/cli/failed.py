@@ -10,7 +10,8 @@ import msgspec
 
 from celeriac.cli.console import say
 from celeriac.cli.exits import CommandFailed
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import load_existing
+from celeriac.cli.running import run_with
 from celeriac.cli.set_aside import Kind, Letter, choice_of, find, tell_of
 from celeriac.cli.set_aside_commands import Helps, add_commands, chooses_several, list_if_alone
 from celeriac.cli.source import Source, takes_source

@@ -1,14 +1,12 @@
-"""From the options that say which app to the app, and a loop to use it in.
+"""From the options that say which app to the app.
 
 Rules: a command that needs no code does with a URL alone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from celeriac.cli.console import say
 from celeriac.cli.places import absolute_file
@@ -19,8 +17,6 @@ from celeriac.client.blocking import BACKGROUND
 from celeriac.client.environment import BROKER_VARIABLES
 from celeriac.errors import ConfigError
 from celeriac.servers.url_parts import masked, scheme_of
-
-T = TypeVar("T")
 
 
 def load(source: Source, include: Sequence[str] = ()) -> App:
@@ -67,13 +63,3 @@ def load_or_default(source: Source, include: Sequence[str] = ()) -> App:
     if source.broker is not None or source.backend is not None:
         app.connect_to(source.broker, source.backend)
     return app
-
-
-def run_with(app: App, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a loop of its own and close the app's connections after it."""
-
-    async def closing() -> T:
-        async with app:
-            return await work
-
-    return asyncio.run(closing())

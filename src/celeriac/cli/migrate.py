@@ -6,7 +6,8 @@ import click
 
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
-from celeriac.cli.loading import load, run_with
+from celeriac.cli.loading import load
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.contracts.server import Migrating

@@ -8,7 +8,8 @@ import click
 
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import load_existing
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.wire.preview import counted
 

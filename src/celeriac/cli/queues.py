@@ -9,11 +9,12 @@ import click
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.confirming import confirm, require_queues
 from celeriac.cli.console import say, say_lines
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.json_text import as_json
+from celeriac.cli.loading import load_existing
 from celeriac.cli.messages import Summary, summary_of
-from celeriac.cli.outcome import as_json
 from celeriac.cli.pausing import pause, resume
 from celeriac.cli.removing import remove
+from celeriac.cli.running import run_with
 from celeriac.cli.scheduled import scheduled
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table

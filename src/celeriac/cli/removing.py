@@ -10,8 +10,9 @@ import click
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.confirming import confirm, require_queues
 from celeriac.cli.console import say
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import load_existing
 from celeriac.cli.messages import SHORTEST
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.client.removing import Waiting, remove_waiting

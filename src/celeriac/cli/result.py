@@ -12,8 +12,10 @@ from rich.text import Text
 from celeriac.cli.console import say_lines, styled
 from celeriac.cli.drawing import cell, console
 from celeriac.cli.exits import Exit
-from celeriac.cli.loading import load_existing, run_with
-from celeriac.cli.outcome import as_json, ending
+from celeriac.cli.json_text import as_json
+from celeriac.cli.loading import load_existing
+from celeriac.cli.outcome import ending
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.watching import progress_of, watch
 from celeriac.client.app import App

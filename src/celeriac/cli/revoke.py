@@ -8,8 +8,9 @@ from datetime import datetime
 import click
 
 from celeriac.cli.console import say
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import load_existing
 from celeriac.cli.messages import summary_of
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.client.app import App
 from celeriac.client.revoking import KEEP

@@ -12,9 +12,10 @@ import msgspec
 
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.json_text import as_json
+from celeriac.cli.loading import load_existing
 from celeriac.cli.messages import SHORTEST, Summary, summary_of, too_short
-from celeriac.cli.outcome import as_json
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.client.app import App

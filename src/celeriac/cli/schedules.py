@@ -15,9 +15,10 @@ from celeriac.beat.source import SourceTaken
 from celeriac.cli.beat import schedules_of
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
-from celeriac.cli.loading import load, run_with
+from celeriac.cli.json_text import as_json
+from celeriac.cli.loading import load
 from celeriac.cli.moments import moment_of
-from celeriac.cli.outcome import as_json
+from celeriac.cli.running import run_with
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.wire.preview import counted

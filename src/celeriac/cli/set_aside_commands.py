@@ -10,7 +10,8 @@ import msgspec
 
 from celeriac.cli.confirming import confirm
 from celeriac.cli.console import say
-from celeriac.cli.loading import load_existing, run_with
+from celeriac.cli.loading import load_existing
+from celeriac.cli.running import run_with
 from celeriac.cli.set_aside import Choice, Kind, choice_of, chooses, find, list_letters, show_letter, tell_of
 from celeriac.cli.source import Source, takes_source
 from celeriac.wire.preview import counted

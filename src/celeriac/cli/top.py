@@ -12,8 +12,8 @@ import msgspec
 
 from celeriac.cli.console import say, say_lines
 from celeriac.cli.exits import CommandFailed, Exit
+from celeriac.cli.json_text import as_json
 from celeriac.cli.loading import load_existing
-from celeriac.cli.outcome import as_json
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.tables import show_table
 from celeriac.cli.top_tables import TABLES, fitted, header

@@ -33,13 +33,14 @@ from celeriac.cli.celery_options import CeleryOptions, split_celery, takes_celer
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
-from celeriac.cli.loading import load, run_with
+from celeriac.cli.loading import load
 from celeriac.cli.loops import LOOPS, loop_factory
 from celeriac.cli.neighbours import neighbours
 from celeriac.cli.observation import FamilyObservation, Observation
 from celeriac.cli.pidfile import pidfile
 from celeriac.cli.places import backend_place, broker_place
 from celeriac.cli.queues import purge
+from celeriac.cli.running import run_with
 from celeriac.cli.shown import split_shown, takes_shown
 from celeriac.cli.source import Source, takes_source
 from celeriac.cli.target import load_app

@@ -11,12 +11,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from celeriac.client.connections import ConnectionTable, RunBlocking
-from celeriac.client.requests import Requests
 from celeriac.clock import Clock
 from celeriac.contracts.fanout import Answers, Fanout, ReplyTo
 from celeriac.errors import ConfigError, WireError
@@ -24,6 +22,11 @@ from celeriac.quantities import SECONDS, require
 from celeriac.wire.content import Codecs
 from celeriac.wire.control import Request, answers_exchange, read_answers
 from celeriac.wire.envelope import Envelope
+
+if TYPE_CHECKING:
+    from celeriac.client.connections import RunBlocking
+    from celeriac.client.pausing import Pauses
+    from celeriac.client.requests import Requests
 
 Matcher = Literal["glob", "pcre"]
 
@@ -61,6 +64,28 @@ class Asked(msgspec.Struct, frozen=True):
         return {answer.node: answer.value for answer in self.answers}
 
 
+class Reach(Protocol):
+    """What requests go through, and what is kept with the broker beside them."""
+
+    @property
+    def requests(self) -> Requests | None:
+        """Publishes requests to all workers; ``None`` where nobody is to be told."""
+        ...
+
+    @property
+    def pauses(self) -> Pauses:
+        """The paused queues."""
+        ...
+
+
+class Reaching(Protocol):
+    """Has a reach in each event loop; see ``celeriac.client.connections.ConnectionTable``."""
+
+    def current(self) -> Reach:
+        """Return that of the running loop."""
+        ...
+
+
 def _nothing(_: Answer) -> None:
     """Hear nothing."""
 
@@ -79,7 +104,7 @@ class Control:
     """
 
     def __init__(
-        self, connections: ConnectionTable, namespace: str, codecs: Codecs, clock: Clock, run: RunBlocking
+        self, connections: Reaching, namespace: str, codecs: Codecs, clock: Clock, run: RunBlocking
     ) -> None:
         self._connections = connections
         self._answers = answers_exchange(namespace)

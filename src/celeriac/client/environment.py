@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from celeriac.contracts.backend import Backend
-from celeriac.contracts.broker import Broker
 from celeriac.errors import ConfigError
 from celeriac.servers.url_parts import scheme_of
 from celeriac.servers.urls import OpenServer
+
+if TYPE_CHECKING:
+    from celeriac.contracts.backend import Backend
+    from celeriac.contracts.broker import Broker
 
 BROKER_VARIABLES = ("CELERIAC_BROKER", "CELERY_BROKER_URL")
 BACKEND_VARIABLES = ("CELERIAC_BACKEND", "CELERY_RESULT_BACKEND")

@@ -60,7 +60,14 @@ class Opener:
         terms = self._terms
         publisher = Publisher(broker, terms.codecs, terms.settings, terms.clock, self._listeners)
         settlements = broker.settlements(backend) if isinstance(broker, Settling) else None
-        requests = Requests(getattr(broker, "fanout", None), terms.settings, terms.codecs)
+        settings = terms.settings
+        requests = Requests(
+            getattr(broker, "fanout", None),
+            terms.codecs,
+            namespace=settings.control_exchange,
+            serializer=settings.serializer,
+            tells_revoked=bool(settings.remote_control),
+        )
         return Connections(broker, backend, publisher, tuple(owned), settlements, requests)
 
     def _results(self, broker: Broker, owned: list[Server]) -> Backend:

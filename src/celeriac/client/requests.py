@@ -8,9 +8,8 @@ from contextlib import suppress
 
 from celeriac.contracts.fanout import Exchange, Fanout
 from celeriac.errors import BrokerError, EncodeError
-from celeriac.settings import Settings
 from celeriac.wire.content import Codecs
-from celeriac.wire.control import Request, requests_exchange, write_request
+from celeriac.wire.control import CELERYS, Request, requests_exchange, write_request
 from celeriac.wire.envelope import Envelope
 
 logger = logging.getLogger(__name__)
@@ -23,20 +22,32 @@ _MOST_IDS = 1000
 
 
 class Requests:
-    """The requests of one app on one broker.
+    """The requests of one app on one broker. What is not given is as in an app's default settings.
 
     :param fanout: ``None`` where the broker cannot send to all workers.
+    :param namespace: what the exchanges of remote control are named after.
+    :param serializer: writes the requests.
+    :param tells_revoked: whether workers are told what was revoked.
     """
 
-    def __init__(self, fanout: Fanout | None, settings: Settings, codecs: Codecs) -> None:
+    def __init__(
+        self,
+        fanout: Fanout | None,
+        codecs: Codecs,
+        *,
+        namespace: str = CELERYS,
+        serializer: str = "json",
+        tells_revoked: bool = True,
+    ) -> None:
         self.fanout = fanout
-        self.exchange = Exchange(requests_exchange(settings.control_exchange))
-        self._settings = settings
+        self.exchange = Exchange(requests_exchange(namespace))
         self._codecs = codecs
+        self._serializer = serializer
+        self._tells_revoked = tells_revoked
 
     def write(self, request: Request) -> Envelope:
         """Return the message of a request. Raises ``EncodeError``."""
-        return write_request(request, self._codecs, self._settings.serializer)
+        return write_request(request, self._codecs, self._serializer)
 
     async def tell_revoked(self, ids: Sequence[str], *, terminate: bool) -> None:
         """Send what was revoked to every worker, for the sake of Celery's.
@@ -44,7 +55,7 @@ class Requests:
         Celery's workers keep revocations in their memory, and do not read those that are with the broker. That they
         cannot be told is no error, since there may be none.
         """
-        if self.fanout is None or not self._settings.remote_control:
+        if self.fanout is None or not self._tells_revoked:
             return
         for first in range(0, len(ids), _MOST_IDS):
             arguments = {

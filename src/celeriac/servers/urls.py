@@ -7,14 +7,17 @@ business of its wing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Protocol, TypeAlias
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
-from celeriac.contracts.server import Server, Terms
 from celeriac.errors import ConfigError
 from celeriac.servers.url_parts import FILE_SCHEMES, file_of, masked, scheme_of
+
+if TYPE_CHECKING:
+    from celeriac.contracts.fanout import Fanout
+    from celeriac.contracts.server import Server, Terms
 
 
 class OpenServer(Protocol):
@@ -29,7 +32,10 @@ class OpenServer(Protocol):
         ...
 
 
-Wing: TypeAlias = Callable[[str, Terms], OpenServer]
+OpenFanout: TypeAlias = "Callable[[], AbstractAsyncContextManager[Fanout]]"
+"""Opens the fanout of a server, and nothing else of it."""
+
+Wing: TypeAlias = "Callable[[str, Terms], OpenServer]"
 """Returns what opens the server of a URL. Raises ``ModuleNotFoundError`` where its driver is missing."""
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket", "unix", "sentinel", "sentinels", "valkey", "valkeys")
@@ -57,6 +63,21 @@ def broker_server(url: str, terms: Terms) -> OpenServer:
 def result_server(url: str, terms: Terms) -> OpenServer:
     """Return what opens the server of a result store's URL. Raises ``ConfigError`` for one that names none."""
     return _opener("backend", url, terms, BACKEND_SCHEMES)
+
+
+def fanout_alone(url: str) -> OpenFanout | None:
+    """Return what opens only the fanout of a broker, as an app of default settings would have it.
+
+    ``None`` where a server has no such part, or its driver is not installed. Raises ``ConfigError`` for a URL that
+    cannot be used.
+    """
+    if scheme_of(url) not in REDIS_SCHEMES:
+        return None
+    try:
+        from celeriac.servers.redis.fanout_alone import opener
+    except ModuleNotFoundError:
+        return None
+    return opener(url)
 
 
 def import_driver(url: str) -> None:

@@ -2,8 +2,3 @@
 
 Needs Redis 6.2 or newer (or Valkey), not a cluster: a script touches the keys of several queues.
 """
-
-from celeriac.servers.redis.broker import RedisBroker
-from celeriac.servers.redis.results import RedisBackend
-
-__all__ = ["RedisBackend", "RedisBroker"]
