@@ -326,3 +326,28 @@ def test_of_too_many_tasks_an_even_share_is_told() -> None:
     now += 0.5
     assert share.takes()
     assert Share(None).takes()
+
+
+@pytest.mark.parametrize("quiet", [0.0, 0.3, 0.6, 10.0])
+def test_a_burst_after_a_quiet_time_is_chosen_up_to_its_allowance_once(quiet: float) -> None:
+    now = 100.0
+    share = Share(1000.0, lambda: now)
+    now += quiet
+    chosen = 0
+    for _ in range(3000):
+        chosen += share.takes()
+        now += 0.0001
+    assert 500 <= chosen <= 700, (
+        "half a second's tasks, what may come meanwhile, and what came before the first look"
+    )
+
+
+def test_up_to_the_limit_every_task_is_chosen() -> None:
+    now = 100.0
+    share = Share(1000.0, lambda: now)
+    for _ in range(5000):
+        assert share.takes()
+        now += 0.00101
+    for _ in range(3):  # a group now and then
+        now += 1
+        assert all(share.takes() for _ in range(499))

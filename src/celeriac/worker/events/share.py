@@ -14,25 +14,30 @@ from time import monotonic
 WINDOW = 0.5
 """Seconds over which tasks are counted."""
 
-SHORTEST = 0.01
-"""Seconds that a window counts for at least, so that a share is more than 0."""
+_LOOKS = 10
+"""How often the clock is looked at while the tasks of a burst are chosen, at least."""
+
+_SHORTEST = 0.01
+"""Seconds that a burst lasts at least, so that a share is more than 0."""
 
 
 class Share:
     """Chooses tasks evenly.
+
+    After a quiet time a burst is chosen whole, up to as many tasks as the limit allows in one window; such an allowance
+    grows at the rate of the limit. Once it is used up the share follows from the rate of the burst, and then from that
+    of each window, until one has no more than the limit.
 
     :param limit: tasks a second up to which all are chosen; ``None`` for all of any number.
     :param now: seconds of a clock that only goes forward.
     """
 
     def __init__(self, limit: float | None, now: Callable[[], float] = monotonic) -> None:
-        self._limit = limit
+        self._limit = inf if limit is None else limit
+        self._most = self._limit * WINDOW
         self._now = now
-        self._free = inf if limit is None else limit * WINDOW
-        self._began = now()
-        self._seen = 0
-        self._share = 1.0
         self._due = 0.0
+        self._choose_all(now())
 
     @property
     def present(self) -> float:
@@ -42,9 +47,12 @@ class Share:
     def takes(self) -> bool:
         """Whether the next task is among the chosen."""
         self._seen += 1
-        if self._seen < self._free and self._share == 1:
-            return True  # too few to look at the clock
-        self._look()
+        if self._share == 1:
+            if self._seen < self._next_look:
+                return True  # too few to look at the clock
+            self._look_at_burst()
+        elif (now := self._now()) >= self._began + WINDOW:
+            self._end_window(now)
         if self._share == 1:
             return True
         self._due += self._share
@@ -53,13 +61,31 @@ class Share:
         self._due -= 1
         return True
 
-    def _look(self) -> None:
-        """Begin a new window with the share that follows from the last one, if that is over.
+    def _choose_all(self, now: float) -> None:
+        """Begin a time in which all are chosen, with the whole allowance."""
+        self._share = 1.0
+        self._began, self._seen = now, 0
+        self._next_look = self._most / _LOOKS
 
-        A window in which all are chosen is over as soon as it has as many as it may have.
-        """
+    def _look_at_burst(self) -> None:
+        """Choose all as long as the allowance lasts. It is whole again where fewer came than the limit allows."""
         now = self._now()
-        passed = max(now - self._began, SHORTEST)
-        if self._limit is not None and (passed >= WINDOW or self._share == 1):
-            self._share = min(1.0, self._limit * passed / self._seen) ** 2
-            self._began, self._seen = now, 0
+        passed = now - self._began
+        if self._seen <= self._limit * passed:
+            self._choose_all(now)
+        elif self._seen < self._most + self._limit * passed:
+            left = self._most + self._limit * passed - self._seen
+            self._next_look = self._seen + min(left, self._most / _LOOKS)
+        else:
+            self._choose_some(now, max(passed, _SHORTEST))
+
+    def _choose_some(self, now: float, passed: float) -> None:
+        """Begin a window with the share that follows from what came in the time that passed."""
+        self._share = min(1.0, self._limit * passed / self._seen) ** 2
+        self._began, self._seen = now, 0
+
+    def _end_window(self, now: float) -> None:
+        if self._seen <= self._limit * (now - self._began):
+            self._choose_all(now)
+        else:
+            self._choose_some(now, now - self._began)
