@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
+from typing import cast
 
 import pytest
 
 from celeriac import Celeriac, TaskRevoked
-from celeriac.client.revocations import stamp
+from celeriac.client.revocations import Revocations, stamp
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.revocations import RevocationList
 
@@ -104,3 +105,27 @@ async def test_a_revocation_counts_while_it_is_stored(app: Celeriac):
         assert known.revoked.names(blue)
     assert not known.revoked.names(red)
     assert not known.revoked.names(blue)
+
+
+async def test_an_idle_worker_looks_for_no_revocations_and_a_busy_one_does(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("celeriac.worker.revocations.LOOK_EVERY", 0.01)
+    asked, changed, running = [], asyncio.Event(), set[str]()
+
+    class Source:
+        async def revision(self) -> int:
+            return 0
+
+    def is_busy() -> bool:
+        asked.append(None)
+        return bool(running)
+
+    revocations = RevocationList(cast("Revocations", Source()), time.monotonic)
+    watching = asyncio.create_task(revocations.watch(is_busy, changed.set))
+    try:
+        await asyncio.sleep(0.1)
+        assert len(asked) == 1
+        running.add("a body")
+        revocations.taken.set()
+        await asyncio.wait_for(changed.wait(), WAIT)
+    finally:
+        watching.cancel()

@@ -65,10 +65,6 @@ class Bodies:
         if self._forks != FORKS.count:
             end_copy(attempt.ending.error if isinstance(attempt.ending, Raised) else None)
 
-    def is_busy(self) -> bool:
-        """Whether a body runs."""
-        return bool(self._running)
-
     def running(self) -> Sequence[Attempt]:
         """Return the attempts whose bodies run."""
         return list(self._running.values())

@@ -267,6 +267,7 @@ class Consumer:
             )
         self._on_taken()
         self.intake.note_taken()
+        self._revocations.taken.set()
         if len(deliveries) > self._slots.free:
             await self._start_as_slots_get_free(deliveries)
         else:
@@ -283,6 +284,7 @@ class Consumer:
         for delivery in deliveries:
             if await self._slots.wait_free():
                 self._start(delivery)
+                self._revocations.taken.set()
             else:
                 with suppress(BrokerError, DeliveryLost):  # the broker redelivers it by itself
                     await delivery.receipt.requeue()

@@ -32,6 +32,7 @@ class RevocationList:
     """A copy of the broker's revocations, with the ids that Celery's workers sent to this one.
 
     :param monotonic: seconds of a clock that never goes back.
+    :ivar taken: to be set when messages were taken, which may run from then on: an idle worker looks for nothing.
     """
 
     def __init__(self, source: Revocations, monotonic: Callable[[], float]) -> None:
@@ -40,6 +41,7 @@ class RevocationList:
         self._stored = Revoked()
         self._told: OrderedDict[str, float] = OrderedDict()
         self._ahead: list[Revoked] = []
+        self.taken = asyncio.Event()
         self.revoked = Revoked()
 
     async def refresh(self, revision: int) -> None:
@@ -87,6 +89,9 @@ class RevocationList:
     async def watch(self, is_busy: Callable[[], bool], changed: Callable[[], None]) -> None:
         """While ``is_busy``, look for new revocations; call ``changed`` when there are some. Runs until cancelled."""
         while True:
+            if not is_busy():
+                self.taken.clear()
+                await self.taken.wait()
             await asyncio.sleep(LOOK_EVERY)
             if not is_busy():
                 continue

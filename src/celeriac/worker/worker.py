@@ -376,7 +376,9 @@ class Worker:
         self._running = asyncio.create_task(_take_in(consumer, connections.backend, self._pool))
         self._watching = asyncio.create_task(
             _all(
-                revocations.watch(bodies.is_busy, lambda: bodies.stop_revoked(revocations.revoked)),
+                revocations.watch(
+                    lambda: consumer.attempts > 0, lambda: bodies.stop_revoked(revocations.revoked)
+                ),
                 parts.pausing.watch(consumer),
             )
         )
