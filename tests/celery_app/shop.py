@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import billiard
 from celery import Celery, Task, shared_task, signals
 from celery.exceptions import Ignore, Reject
 from pydantic import BaseModel
@@ -75,7 +77,9 @@ def request(self):
         "origin",
         "properties",
     )
-    return {name: getattr(asked, name) for name in names} | {"kwargs": asked.kwargs, "args": asked.args}
+    process = multiprocessing.current_process().name, billiard.current_process().name
+    own = {"kwargs": asked.kwargs, "args": repr(asked.args), "process": process}
+    return {name: getattr(asked, name) for name in names} | own
 
 
 @app.task(bind=True, max_retries=3)

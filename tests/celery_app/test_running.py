@@ -40,6 +40,9 @@ def test_values_and_the_request(client: Any, worker: Shop):
     assert (properties["correlation_id"], properties["reply_to"]) == ("as-given", client.app.thread_oid)
     assert (properties["priority"], properties["delivery_mode"], properties["app_id"]) == (0, 2, "till")
     assert properties["delivery_info"]["routing_key"] == client.app.conf.task_default_queue
+    assert (seen["args"], seen["kwargs"]) == ("[]", {})  # a list, as hooks get it
+    thread = "MainProcess" in seen["process"]
+    assert thread or all(name.startswith("ForkPoolWorker-") for name in seen["process"])
     inside = client.applied_inside.delay()
     assert value(inside) == [3, 7, inside.id]
 
@@ -170,6 +173,11 @@ def test_workflows(client: Any, worker: Shop):
     assert value(linked.children[0]) == 7
     with pytest.raises(Exception, match="as asked"):
         value(chord([add.s(1, 1), client.fail.s()])(client.total.s()))
+    never = chain(client.fail.s(), add.si(5, 6)).apply_async()
+    with pytest.raises(RuntimeError, match="as asked"):
+        value(client.app.AsyncResult(never.id))  # itself: its parents may be stored before it
+    meta = client.app.backend.get_task_meta(never.id)  # results are extended here
+    assert (meta["name"], meta["args"], meta["retries"]) == (add.name, [5, 6], 0)
     parent = client.parent.delay()
     assert value(parent) == parent.children[0].id
     assert value(parent.children[0]) == 2

@@ -62,6 +62,9 @@ def test_signals_of_tasks(client: Any, watched: tuple[str, Shop]):
     rest = about(shop, failed.id, "task_postrun")[1:]
     assert [note[0] for note in rest] == ["task_prerun", "task_failure", "task_postrun"]
     assert [note[3] for note in rest] == ["PENDING", "FAILURE", "FAILURE"]
+    rejected = client.rejected.delay()
+    rejected.get(timeout=TIMEOUT, propagate=False)
+    assert "Reject" in about(shop, rejected.id, "task_failure")[-1][5]
     again = client.flaky.delay(1)
     assert again.get(timeout=TIMEOUT) == 1
     shop.noted("task_postrun", again.id, count=2)

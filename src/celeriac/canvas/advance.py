@@ -66,9 +66,12 @@ class Casualty(msgspec.Struct, frozen=True):
     """A task that will never run, because another one failed."""
 
     task_id: str
-    chord_id: str | None = None
-    index: int | None = None
-    body: dict[str, Any] | None = None
+    chord_id: str | None
+    index: int | None
+    body: dict[str, Any] | None
+    task: str
+    args: list[Any]
+    kwargs: dict[str, Any]
 
 
 def obstacle(message: TaskMessage, budget: Budget = Budget()) -> str | None:  # noqa: B008 - it is frozen
@@ -304,7 +307,8 @@ def _lost(node: Node[Any], *, linked: bool = False) -> Iterator[Casualty]:
         if leaf.id is not None:
             body = options.get("chord")
             chord_id = options.get("group_id") if body is not None else None
-            yield Casualty(leaf.id, chord_id, options.get("group_index"), body)
+            called = leaf.task, list(leaf.args), dict(leaf.kwargs)
+            yield Casualty(leaf.id, chord_id, options.get("group_index"), body, *called)
         links = as_list(options.get("link")) if linked else ()
         for step in _understood([*reversed(options.get("chain") or ()), *links]):
             yield from _lost(step, linked=linked)

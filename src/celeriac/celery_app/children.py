@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+import billiard
 from celery import Celery, signals
 from celery._state import _set_task_join_will_block
 from celery.app.trace import setup_worker_optimizations
@@ -71,12 +73,20 @@ def live_in_child(target: str, node: str) -> Iterator[None]:
     ours = app_of(target)
     ours.node = node
     app = ours.celery
+    _name_process()
     setup_worker_optimizations(app, node)
     _set_task_join_will_block(True)
     _let_fixups_close_connections(app)
     begin_process(app, node)
     yield
     signals.worker_process_shutdown.send(sender=node, pid=os.getpid(), exitcode=0)
+
+
+def _name_process() -> None:
+    """Give this process the name that Celery's children have: lines of a log tell by it where a task ran."""
+    name = f"ForkPoolWorker-{os.getpid()}"
+    multiprocessing.current_process().name = name
+    billiard.current_process()._name = name  # noqa: SLF001 - Celery's own code and its users' look at this one
 
 
 def _let_fixups_close_connections(app: Celery) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from signal import SIGTERM
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
 from celery import Celery, signals
 from celery._state import _set_task_join_will_block
 from celery.app.task import Context as Request
@@ -27,7 +26,7 @@ from celeriac.celery_app.coroutines import Coroutines
 from celeriac.celery_app.queues import declare, select
 from celeriac.celery_app.received import Received
 from celeriac.celery_app.request import headers_of
-from celeriac.celery_app.run import as_celerys
+from celeriac.celery_app.run import as_celerys, informed
 from celeriac.contracts.broker import Delivery
 from celeriac.errors import TaskNotFound
 from celeriac.wire.envelope import Unreadable
@@ -186,20 +185,16 @@ class Life(Listener):
     @beside_loop()
     def _say_failed(self, attempt: Attempt, error: BaseException) -> None:
         message = attempt.message
-        try:
-            raise error
-        except BaseException:  # noqa: BLE001 - it is that error, whatever it is
-            signals.task_failure.send(
-                sender=dict.get(self._app.tasks, message.task),
-                task_id=message.id,
-                exception=error,
-                args=message.args,
-                kwargs=message.kwargs,
-                traceback=error.__traceback__,
-                einfo=ExceptionInfo(),
-            )
-        finally:
-            del error  # its traceback holds this frame
+        einfo = informed(error)
+        signals.task_failure.send(
+            sender=dict.get(self._app.tasks, message.task),
+            task_id=message.id,
+            exception=error,
+            args=message.args,
+            kwargs=message.kwargs,
+            traceback=error.__traceback__,
+            einfo=einfo,
+        )
 
     def declined(self, attempt: Attempt) -> None:
         if attempt.decision is not None and attempt.decision.state == REVOKED:

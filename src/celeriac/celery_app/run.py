@@ -158,11 +158,7 @@ class Run:
         task, message = self._task, self._context.message
         _call_errbacks(task, request, inline, error, None)
         if isinstance(error, TimeLimitExceeded):
-            try:
-                raise error
-            except TimeLimitExceeded:
-                einfo = ExceptionInfo()
-            task.on_failure(error, message.id, message.args, message.kwargs, einfo)
+            task.on_failure(error, message.id, message.args, message.kwargs, informed(error))
             if task_has_custom(task, "after_return"):
                 task.after_return(states.FAILURE, error, message.id, message.args, message.kwargs, None)
 
@@ -238,7 +234,8 @@ class Tracers:
         run = Run(task, context, conclusion)
         token = RUN.set(run)
         try:
-            ended = self.tracer(task, context.worker)(context.message.id, args, kwargs, request_of(context))
+            trace = self.tracer(task, context.worker)
+            ended = trace(context.message.id, list(args), kwargs, request_of(context))  # hooks get a list
             if ended.info is not None or conclusion.decision is None:
                 info = ended.info
                 run.end(None if info is None else info.state, None if info is None else info.retval)
@@ -285,8 +282,19 @@ def _call_errbacks(
         task.app.backend._call_task_errbacks(partly, error, traceback)  # noqa: SLF001 - Celery's own way
 
 
+def informed(error: BaseException) -> ExceptionInfo:
+    """Return what hooks and receivers are told of an error beside it."""
+    try:
+        raise error
+    except BaseException:  # noqa: BLE001 - it is that error, whatever it is
+        return ExceptionInfo()
+    finally:
+        del error  # its traceback holds this frame
+
+
 def _say_failed(task: Any, context: Context, error: BaseException) -> None:
     message = context.message
+    einfo = informed(error)
     signals.task_failure.send(
         sender=task,
         task_id=message.id,
@@ -294,7 +302,7 @@ def _say_failed(task: Any, context: Context, error: BaseException) -> None:
         args=message.args,
         kwargs=message.kwargs,
         traceback=error.__traceback__,
-        einfo=None,
+        einfo=einfo,
     )
 
 

@@ -210,6 +210,10 @@ def _lost_with(
                 result=failure,
                 traceback=traceback,
                 date_done=terms.now,
+                name=step.task,
+                args=step.args,
+                kwargs=step.kwargs,
+                retries=0,
                 reply_to=message.reply_to,
             )
         )

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from celeriac.canvas.advance import Advance, Part, after_failure, after_parts, body_lost, lost_parts
+from celeriac.canvas.advance import Advance, Casualty, Part, after_failure, after_parts, body_lost, lost_parts
 from celeriac.canvas.budget import LIGHT, Budget, is_light
 from celeriac.canvas.launch import FollowUp
 from celeriac.client.publisher import Publisher
@@ -252,7 +252,7 @@ class Workflows:
         for casualty in lost:
             if self._keeps(casualty.task_id):
                 sent = errbacks.get(casualty.task_id, NOTHING)
-                await self._store_failure(casualty.task_id, failure, sent.children)
+                await self._store_failure(casualty, failure, sent.children)
         for message in messages:
             await self._send_errbacks(errbacks[message.id], f"{message.id}.errbacks")
             await self._errbacks.call_for(message, error if len(messages) == 1 else rebuild(cause))
@@ -269,14 +269,18 @@ class Workflows:
         else:
             await self._send(sent, prepared, once)
 
-    async def _store_failure(self, task_id: str, failure: Failure, children: Sequence[Any]) -> None:
+    async def _store_failure(self, lost: Casualty, failure: Failure, children: Sequence[Any]) -> None:
         """Store the failure of a task that never ran, with its errbacks as its children, as Celery does."""
         record = ResultRecord(
-            task_id=task_id,
+            task_id=lost.task_id,
             status=FAILURE,
             result=failure,
             children=list(children),
             date_done=datetime.fromtimestamp(self._now(), UTC),
+            name=lost.task,
+            args=lost.args,
+            kwargs=lost.kwargs,
+            retries=0,
         )
         await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
 
