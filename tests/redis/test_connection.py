@@ -86,7 +86,7 @@ async def test_silence_ends_an_exchange(own_redis: RedisServer):
 
 async def test_what_came_before_the_end_can_be_read_after_it(redis_server: RedisServer):
     async with connected(redis_server) as connection:
-        connection.write([("PING",), ("QUIT",)])
+        await connection.write([("PING",), ("QUIT",)])
         async with asyncio.timeout(PATIENCE):
             while connection.is_open:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -98,7 +98,7 @@ async def test_what_came_before_the_end_can_be_read_after_it(redis_server: Redis
 async def test_an_idle_connection_that_the_server_closed_is_noticed(redis_server: RedisServer):
     async with connected(redis_server) as connection:
         assert connection.is_idle(surely=True)
-        connection.write([("QUIT",)])
+        await connection.write([("QUIT",)])
         async with asyncio.timeout(PATIENCE):
             while connection.is_idle(surely=True):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -107,7 +107,7 @@ async def test_an_idle_connection_that_the_server_closed_is_noticed(redis_server
 async def test_a_flood_of_pushes_waits_in_the_server(redis_server: RedisServer, unique):
     channel, count = unique("flood"), 30_000
     async with connected(redis_server) as ear, connected(redis_server) as mouth:
-        ear.write([("SUBSCRIBE", channel)])
+        await ear.write([("SUBSCRIBE", channel)])
         await ear.read()
         await mouth.exchange([("PUBLISH", channel, b"x" * 100)] * count, PATIENCE)
         async with asyncio.timeout(PATIENCE):

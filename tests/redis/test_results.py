@@ -135,6 +135,43 @@ async def test_ten_thousand_waits_share_one_connection(own_redis, make_backend):
     assert not backend._listener._waits
 
 
+async def test_a_wait_for_what_is_not_there_yet_takes_one_trip(own_redis, make_backend):
+    backend, writer = make_backend(own_redis.url()), make_backend(own_redis.url())
+    with own_redis.client() as client:
+        for task_id in ("a", "b"):
+            async with backend.follow([task_id]) as records:
+                await store(writer, record(task_id))
+                assert [(item.task_id, item.status) async for item in records] == [(task_id, "SUCCESS")]
+        assert "cmdstat_mget" not in client.info("commandstats")
+        assert await statuses(backend, "a") == [("a", "SUCCESS")]
+        assert client.info("commandstats")["cmdstat_mget"]["calls"] == 1
+
+
+@pytest.mark.parametrize("denied", ["exists", "hello"])
+async def test_a_user_that_may_not_ask_so_waits_all_the_same(own_redis, make_backend, denied):
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", f"-{denied}")
+    backend, writer = (
+        make_backend(own_redis.url().replace("//", "//plain:pw@")),
+        make_backend(own_redis.url()),
+    )
+    for task_id in ("a", "b"):
+        waiting = asyncio.create_task(statuses(backend, task_id))
+        await asyncio.sleep(0.05)
+        await store(writer, record(task_id))
+        assert await asyncio.wait_for(waiting, 5) == [(task_id, "SUCCESS")]
+        assert await asyncio.wait_for(statuses(backend, task_id), 5) == [(task_id, "SUCCESS")]
+
+
+async def test_a_user_that_may_not_subscribe_is_told(own_redis, make_backend):
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
+    backend = make_backend(own_redis.url().replace("//", "//deaf:pw@"))
+    for _ in range(2):
+        with pytest.raises(BackendError, match="NOPERM"):
+            await asyncio.wait_for(statuses(backend, "a"), 5)
+
+
 async def test_two_waits_of_one_task_and_one_leaves(make_backend, unique):
     backend, writer, task_id = make_backend(), make_backend(), unique("task")
     staying = asyncio.create_task(statuses(backend, task_id))

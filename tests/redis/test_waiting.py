@@ -58,6 +58,33 @@ async def test_nothing_is_missed_at_any_moment_of_arming(broker, make_broker, qu
             await asyncio.gather(publishing, delivery.receipt.ack())
 
 
+async def test_a_message_that_comes_alone_costs_one_fetch_and_one_look(own_redis, make_broker, queue):
+    broker, publisher = make_broker(own_redis.url()), make_broker(own_redis.url())
+    with own_redis.client() as client:
+        async with broker.subscribe([queue]) as subscription:
+            taking = asyncio.create_task(subscription.take(2))
+            await until_looks(client, 1)
+            before = calls_of(client, "evalsha")
+            for number in range(10):
+                await publisher.publish(message(), route(queue))
+                (delivery,) = await asyncio.wait_for(taking, 5)
+                await delivery.receipt.ack()
+                taking = asyncio.create_task(subscription.take(2))
+                await until_looks(client, number + 2)
+            assert calls_of(client, "evalsha") - before == 20  # a message is fetched, and acknowledged
+            taking.cancel()
+
+
+def calls_of(client, command):
+    return client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+
+
+async def until_looks(client, count):
+    async with asyncio.timeout(5):
+        while calls_of(client, "exists") < count:  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.005)
+
+
 async def test_stop_ends_a_wait_and_takes_nothing_more(broker, queue):
     async with broker.subscribe([queue]) as subscription:
         taking = asyncio.create_task(subscription.take(1))

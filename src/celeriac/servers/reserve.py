@@ -63,6 +63,7 @@ class Reserve:
     :param give_back: puts messages that never started back at the head of their queues, unmarked; raises
         ``BrokerError`` when that could not be done, or is not known to have been done. It may be called again then.
     :ivar most: how many may be held.
+    :ivar are_more: whether the last fetch brought all that it asked for.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Reserve:
         self._held: deque[Delivery] = deque()
         self._leaving: list[Delivery] = []
         self._handed_out = 0
-        self._are_more = False
+        self.are_more = False
         self._fetching: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
         self._look: asyncio.TimerHandle | None = None
@@ -104,7 +105,7 @@ class Reserve:
         if not self.most:
             if self._held:  # it was fetched when more were wanted
                 await self.let_go()
-        elif self._held or self._are_more:
+        elif self._held or self.are_more:
             self._watch()
             self._fetch_in_background()
         return taken
@@ -157,7 +158,7 @@ class Reserve:
         async with self._busy:
             found = await self._fetch(now, ahead)
             self._held.extend(found)
-            self._are_more = len(found) >= now + ahead
+            self.are_more = len(found) >= now + ahead
 
     def _fetch_in_background(self) -> None:
         """Begin to fetch the next messages while these run, once half of them are gone."""
@@ -165,7 +166,7 @@ class Reserve:
         if fetching is not None and (not fetching.done() or fetching.exception()):
             return  # `take` raises it once nothing is held
         wanted = self._wanted()
-        if self._are_more and wanted >= _FEW and len(self._held) * 2 <= wanted:
+        if self.are_more and wanted >= _FEW and len(self._held) * 2 <= wanted:
             self._fetching = self._loop.create_task(self._fetch_more(0, wanted - len(self._held)))
 
     # --- what is held too long

@@ -34,6 +34,7 @@ class Doorbell:
 
     :param pushes: the connection that the notes come over.
     :param alarm: the set of due times, whose changes may be noticed a little later than those of the queues.
+    :ivar polls: whether it ends each wait after a pause, since the server does not push.
     """
 
     def __init__(self, link: Link, pushes: Pushes, alarm: str) -> None:
@@ -44,8 +45,8 @@ class Doorbell:
         self._listener = PushListener(self._note, self._lost, changes=True)
         self._listens = False
         self._failure: CeleriacError | None = None
-        self._polling = False
-        self._polls = Backoff(_FIRST_POLL, _LAST_POLL)
+        self.polls = False
+        self._pauses = Backoff(_FIRST_POLL, _LAST_POLL)
 
     def ring(self) -> None:
         """End the wait."""
@@ -60,10 +61,15 @@ class Doorbell:
         if self._failure is not None:
             await self._raise_failure()
         self._rung.clear()
-        if self._polling:
+        if self.polls:
             return math.inf
         try:
-            counted, head, time = await self._look(keys)
+            if not self._listens:
+                await self._pushes.join(self._listener)
+                self._listens = True
+            counted, head, time = await self._pushes.look(
+                [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
+            )
         except BrokerUnavailable:
             await self.close()
             raise
@@ -79,34 +85,26 @@ class Doorbell:
             return 0.0
         return _due(head) - int(time[0]) - int(time[1]) / 1e6 if head else math.inf
 
-    async def _look(self, keys: Sequence[str]) -> Sequence[Any]:
-        if not self._listens:
-            await self._pushes.join(self._listener)
-            self._listens = True
-        return await self._pushes.look(
-            [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
-        )
-
     async def wait(self, timeout: float) -> bool:
         """Return whether it rang within ``timeout`` seconds, or it is time for a poll.
 
         Raises ``BrokerUnavailable`` when the line is cut.
         """
-        if self._polling:
-            timeout = min(timeout, self._polls.pause())
+        if self.polls:
+            timeout = min(timeout, self._pauses.pause())
         try:
             async with asyncio.timeout(timeout):
                 await self._rung.wait()
         except TimeoutError:
-            return self._polling
+            return self.polls
         if self._failure is not None:
             await self._raise_failure()
         return True
 
     def found(self) -> None:
         """Note that messages were found, so that polling starts again with short pauses."""
-        if self._polling:
-            self._polls.reset()
+        if self.polls:
+            self._pauses.reset()
 
     async def check(self) -> None:
         """Ask whether the notes still arrive; called now and then. Raises ``BrokerUnavailable`` when they do not."""
@@ -140,7 +138,7 @@ class Doorbell:
         self._rung.set()
 
     def _fall_back(self, error: BrokerError) -> None:
-        self._polling = True
+        self.polls = True
         _log.warning(
             "queues are polled, up to every %g s, since the server does not push: %s", _LAST_POLL, error
         )

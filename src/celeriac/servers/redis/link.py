@@ -145,6 +145,17 @@ class Link:
             self._pool.join(self)
             return Line(self, await self._pool.dial(self.target.db, protocol), protocol)
 
+    async def open_push_line(self, protocol: int) -> Line:
+        """Return a connection for pushes, of protocol 2 where the server refuses 3; see ``Line.protocol``."""
+        if protocol == 3:
+            try:
+                return await self.open_line(3)
+            except self.refused as error:
+                if isinstance(error, self.unavailable):
+                    raise
+            # If protocol 3 was refused, protocol 2 works from now on; any other refusal is raised again here.
+        return await self.open_line()
+
     async def check_door(self) -> None:
         """Make a connection and drop it; raise the error that keeps peers, too, from connecting."""
         async with self.deadline():
@@ -288,13 +299,12 @@ class Line:
 
     async def send(self, *command: Any) -> None:
         """Write a command; its answer comes out of ``read``."""
-        await self.send_all([command])
+        async with self._link.deadline():
+            await self.send_all([command])
 
     async def send_all(self, commands: Sequence[Sequence[Any]]) -> None:
-        """Write commands; their answers come out of ``receive``, one by one."""
-        async with self._link.deadline():
-            self._connection.write(commands)
-            await self._connection.drain()
+        """Write commands; their answers come out of ``receive``, one by one. To be called within ``Link.deadline``."""
+        await self._connection.write(commands)
 
     async def read(self) -> Any:
         """Wait, without end, for what the server sends next."""

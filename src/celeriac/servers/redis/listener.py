@@ -1,9 +1,10 @@
 """Passes results to all waits of a process, over one connection.
 
-Rules: a wait subscribes, gets the confirmation, and then reads its keys, so that no record is missed. Each record is
-passed on once. When the last wait for a key ends, so does its subscription. Some writers store without publishing
-(gocelery); their records are found by reading again, less and less often. While any wait is left, a cut connection is
-replaced, and all keys are read again.
+Rules: a wait subscribes, gets the confirmation, and then reads its keys, so that no record is missed. With protocol 3
+the server says in the trip of the subscription whether there is anything to read. Each record is passed on once. When
+the last wait for a key ends, so does its subscription. Some writers store without publishing (gocelery); their records
+are found by reading again, less and less often. While any wait is left, a cut connection is replaced, and all keys are
+read again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from celeriac.clock import set_within
 from celeriac.errors import BackendError, BackendUnavailable, CeleriacError
@@ -134,6 +136,8 @@ class Listener:
         self._writing = asyncio.Lock()
         self._unconfirmed = 0
         self._confirmed: asyncio.Future[None] | None = None
+        self._protocol = 3
+        self._asked: deque[asyncio.Future[Any]] = deque()
         self._heard = 0.0
         self._said = False
         self._join: Coalescer[Wait, None] = Coalescer(self._subscribe, _BATCH)
@@ -187,29 +191,47 @@ class Listener:
         keys = list(dict.fromkeys(key for wait in waits for key in wait.pending))
         try:
             async with self._link.deadline():
-                await self._send_subscriptions(keys)
+                may_be_there = await self._send_subscriptions(keys)
         except BackendUnavailable as error:
             error.logged = self._said
             await self._hang_up()
             raise
-        await self._look(keys, waits)
+        if may_be_there:
+            await self._look(keys, waits)
         return [None] * len(waits)
 
-    async def _send_subscriptions(self, keys: Sequence[bytes]) -> None:
+    async def _send_subscriptions(self, keys: Sequence[bytes]) -> bool:
+        """Subscribe to these keys' channels; return whether a record of one of them may be there already."""
+        loop = asyncio.get_running_loop()
+        confirmed = counted = None
         async with self._writing:
             line = self._line or await self._call_up()
-            new = [key for key in keys if key not in self._subscribed]
-            if not new:
-                return
-            confirmed = self._confirmed = asyncio.get_running_loop().create_future()
-            confirmed.add_done_callback(
-                _ignore
-            )  # a caller that was cancelled while it wrote no longer waits for it
-            self._unconfirmed = len(new)
-            self._subscribed.update(new)
-            gone = self._take_gone()
-            await line.send_all([("SUBSCRIBE", *new), *([("UNSUBSCRIBE", *gone)] if gone else ())])
-        await confirmed
+            commands: list[Sequence[Any]] = []
+            if new := [key for key in keys if key not in self._subscribed]:
+                confirmed = self._confirmed = loop.create_future()
+                # A caller that was cancelled while it wrote no longer waits for it.
+                confirmed.add_done_callback(_ignore)
+                self._unconfirmed = len(new)
+                self._subscribed.update(new)
+                commands.append(("SUBSCRIBE", *new))
+                if gone := self._take_gone():
+                    commands.append(("UNSUBSCRIBE", *gone))
+            if line.protocol == 3 and keys:
+                counted = self._expect_answer()
+                commands.append(("EXISTS", *keys))
+            if commands:
+                await line.send_all(commands)
+        if confirmed is not None:
+            await confirmed
+        # A user who may not ask that gets an error for an answer, and reads.
+        return counted is None or (await counted) != 0
+
+    def _expect_answer(self) -> asyncio.Future[Any]:
+        """Return a future of the answer to the next command that is sent with protocol 3."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_ignore)
+        self._asked.append(future)
+        return future
 
     def _forget_timer(self) -> None:
         if self._leaving is not None:
@@ -249,9 +271,11 @@ class Listener:
                 wait.tell(key, raw)
 
     async def _call_up(self) -> Line:
-        line = self._line = await self._link.open_line()
+        line = self._line = await self._link.open_push_line(self._protocol)
+        self._protocol = line.protocol
         self._said = False
         self._subscribed.clear()
+        self._asked.clear()
         self._heard = asyncio.get_running_loop().time()
         self._reader = asyncio.create_task(self._read(line), name="celeriac-results-reader")
         return line
@@ -260,18 +284,28 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             while True:
-                news = await line.read()
+                is_push, news = await line.receive()
                 self._heard = loop.time()
-                if not isinstance(news, list):  # a ping's answer where nothing is subscribed to any more
-                    continue
-                kind, key, content = [*news, None][:3]
-                if kind == b"message":
-                    for wait in tuple(self._waits.get(key, ())):
-                        wait.tell(key, content)
-                elif kind == b"subscribe":
-                    self._confirm()
+                if is_push:
+                    self._hear(*news)
+                elif isinstance(news, CeleriacError) and (line.protocol == 2 or self._unconfirmed):
+                    raise news  # a subscription was refused
+                elif line.protocol == 3:
+                    self._answer(news)
         except CeleriacError as error:
             await self._lose(line, error)
+
+    def _hear(self, kind: bytes, key: bytes, content: Any) -> None:
+        if kind == b"message":
+            for wait in tuple(self._waits.get(key, ())):
+                wait.tell(key, content)
+        elif kind == b"subscribe":
+            self._confirm()
+
+    def _answer(self, answer: Any) -> None:
+        asked = self._asked.popleft()
+        if not asked.done():
+            asked.set_result(answer)
 
     def _confirm(self) -> None:
         self._unconfirmed -= 1
@@ -285,6 +319,9 @@ class Listener:
             self._said = True
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_exception(error)
+        for asked in self._asked:
+            if not asked.done():
+                asked.set_exception(error)
         self._line = None
         self._subscribed.clear()
         self._cut.set()
@@ -334,10 +371,12 @@ class Listener:
         elif now - self._heard > _SILENCE:
             async with self._writing:
                 if self._line is not None:
+                    if self._line.protocol == 3:
+                        self._expect_answer()
                     await self._line.send("PING")
 
 
-def _ignore(future: asyncio.Future[None]) -> None:
+def _ignore(future: asyncio.Future[Any]) -> None:
     """Retrieve a failure that is of no use: with the connection, its subscriptions are gone, too."""
     if not future.cancelled():
         future.exception()

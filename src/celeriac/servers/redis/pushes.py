@@ -83,6 +83,7 @@ class Pushes:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._loop: asyncio.AbstractEventLoop
         self._listeners: set[PushListener] = set()
         self._line: Line | None = None
         self.protocol = 3
@@ -138,8 +139,8 @@ class Pushes:
 
         Raises the link's error if the answer to the last such question never came.
         """
-        line, now = self._line, asyncio.get_running_loop().time()
-        if line is None or now - self._heard_at < _SILENCE:
+        line = self._line
+        if line is None or (now := self._loop.time()) - self._heard_at < _SILENCE:
             return
         if self._asked_at is not None and now - self._asked_at > self._link.timeout:
             error = self._away("its pushes do not arrive any more")
@@ -160,21 +161,19 @@ class Pushes:
 
     async def _open(self) -> Line:
         line = await self._open_line()
+        self._loop = (
+            asyncio.get_running_loop()
+        )  # asked for once: up to Python 3.11 each question is a system call
         self._line, self._looks = line, False
-        self._heard()
+        self._heard_at, self._asked_at = self._loop.time(), None
         self._reader = asyncio.create_task(self._read(line), name="celeriac-pushes")
         return line
 
     async def _open_line(self) -> Line:
-        if self.protocol == 3:
-            try:
-                return await self._link.open_line(3)
-            except self._link.refused as error:
-                if isinstance(error, self._link.unavailable):
-                    raise
-            # If protocol 3 was refused, protocol 2 works from now on; any other refusal is raised again here.
-        line = await self._link.open_line()
-        self.protocol = 2
+        line = await self._link.open_push_line(self.protocol)
+        self.protocol = line.protocol
+        if line.protocol == 3:
+            return line
         try:
             self._number = await line.call("CLIENT", "ID")
         except self._link.unavailable:
@@ -209,7 +208,7 @@ class Pushes:
             raise
 
     def _await(self, kind: type[_Awaited], missing: int) -> asyncio.Future[list[Any]]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
         future.add_done_callback(_note)
         self._awaited.append(kind(missing, future))
         return future
@@ -246,7 +245,7 @@ class Pushes:
                 is_push, news = await line.receive()
             except CeleriacError as error:
                 return await self._lose(line, error)
-            self._heard()
+            self._heard_at, self._asked_at = self._loop.time(), None
             if is_push:
                 self._hear(*news)
             else:
@@ -280,9 +279,6 @@ class Pushes:
                 self._awaited.popleft()
         elif isinstance(answer, CeleriacError):
             self._awaited.popleft().fail(answer)
-
-    def _heard(self) -> None:
-        self._heard_at, self._asked_at = asyncio.get_running_loop().time(), None
 
     def _away(self, why: str) -> CeleriacError:
         return self._link.unavailable(f"{self._link.target} is not available: {why}")

@@ -2,11 +2,14 @@
 
 Rules: the step that removes a message from its list also writes it to ``unacked``, under our lease. Client and server
 number the deliveries in the same way, so that the server need not send the tags. Each take begins with another queue.
+Where the last wait had to wait, and the last fetch brought all there was, the next take waits first: messages come one
+by one, and another fetch would most often find nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -76,6 +79,7 @@ class RedisSubscription:
         self._doorbell = Doorbell(link, pushes, keys.due)
         self._queues: list[str] = []
         self._rounds: list[_Round] = []
+        self._watched: Sequence[str] = (keys.due,)
         self._turn = 0
         self._look_at = float("-inf")
         self._check_at = float("-inf")
@@ -83,6 +87,7 @@ class RedisSubscription:
         self._stopped = False
         self._complained: set[bytes] = set()
         self._troubled = False
+        self._is_quiet = False
         self.revision = 0
         self.ahead = 0.0
         self._due_in = 0.0
@@ -103,17 +108,15 @@ class RedisSubscription:
         self._reserve.most = most
 
     async def take(self, limit: int) -> list[Delivery]:
+        if self._is_quiet and not self._reserve and not self._reserve.are_more and not self._stopped:
+            await self._wait_for_more(math.inf)
         while not self._stopped:
             if self._reserve:
                 await self._look_for_revocations()
             if deliveries := await self._reserve.take(min(limit, _MOST_AT_ONCE)):
                 self._doorbell.found()
                 return deliveries
-            due_in = min(self._due_in, await self._doorbell.arm(self._watched()))
-            if self._troubled:
-                due_in = max(due_in, _TROUBLED)
-            if due_in > 0:
-                await self._wait(min(due_in, self._leases.lease / 2, _LONGEST_WAIT))
+            await self._wait_for_more(self._due_in)
         return []
 
     def held(self) -> Sequence[Delivery]:
@@ -154,10 +157,17 @@ class RedisSubscription:
     def _plan(self) -> None:
         lists = [self._keys.lists_of(queue) for queue in self._queues]
         self._rounds = [_Round(self._keys, lists[turn:] + lists[:turn]) for turn in range(len(lists))]
+        self._watched = self._rounds[0].keys[4:] if self._rounds else (self._keys.due,)
         self._doorbell.ring()
 
-    def _watched(self) -> Sequence[str]:
-        return self._rounds[0].keys[4:] if self._rounds else (self._keys.due,)
+    async def _wait_for_more(self, due_in: float) -> None:
+        """Return when there may be something to take, or a parked message is due, in so many seconds at the latest."""
+        due_in = min(due_in, await self._doorbell.arm(self._watched))
+        self._is_quiet = due_in > 0 and not self._doorbell.polls
+        if self._troubled:
+            due_in = max(due_in, _TROUBLED)
+        if due_in > 0:
+            await self._wait(min(due_in, self._leases.lease / 2, _LONGEST_WAIT))
 
     async def _wait(self, due_in: float) -> None:
         """Return when there may be something to take; look after dead peers meanwhile."""
@@ -210,7 +220,7 @@ class RedisSubscription:
         due_in, trouble, revision, time, *batches = reply
         self._asked_at = asked
         self.ahead = seconds_ahead(float(time), asked_at, self._clock.now())
-        self._due_in = float(due_in) if due_in else float("inf")
+        self._due_in = float(due_in) if due_in else math.inf
         self.revision = read_revision(revision)
         self._troubled = bool(trouble)
         if trouble:

@@ -78,9 +78,14 @@ class Connection(asyncio.Protocol):
         finally:
             watch.end()
 
-    def write(self, commands: Sequence[Command]) -> None:
-        """Send commands whose answers are read by ``read``. Raises ``LinkDown``."""
+    async def write(self, commands: Sequence[Command]) -> None:
+        """Send commands whose answers are read by ``read``; return when the system has room for more.
+
+        Raises ``LinkDown``.
+        """
         self._write([pack_command(tuple(command)) for command in commands])
+        if self._room is not None:
+            await self.drain()
 
     async def drain(self) -> None:
         """Return when the system has room for more. Raises ``LinkDown``."""

@@ -76,7 +76,7 @@ async def dial(address: Address, login: Login, security: Callable[[], ssl.SSLCon
 
 async def _log_in(connection: Connection, login: Login) -> None:
     needed = _needed(login)
-    connection.write([*needed, *_OPTIONAL])
+    await connection.write([*needed, *_OPTIONAL])
     for number in range(len(needed) + len(_OPTIONAL)):
         (answer,) = await connection.read()
         if isinstance(answer, Refused) and (number < len(needed) or _TURNED_AWAY.search(str(answer))):
