@@ -24,7 +24,7 @@ from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
 from celeriac.worker.pausing import Pausing
-from celeriac.worker.pool import Pool
+from celeriac.worker.pool import PlacingPool, Pool
 from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
@@ -69,13 +69,13 @@ def assemble(
     clock = BrokerClock(app.clock)
     slots = Slots(concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * concurrency))
     calling = Calling(pool)
-    bodies = Bodies(calling, pool, settings)
+    bodies = Bodies(calling, pool, settings, slots)
     errbacks = Errbacks(app.tasks, calling)
     budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
     tasks = Repertoire(app, calling, workflows)
     revocations = RevocationList(connections.revocations, app.clock.monotonic)
-    reserving = Reserving(settings.prefetch)
+    reserving = Reserving(settings.prefetch, slots, bodies.recall)
     rate_limits = RateLimits(tasks, settings.rate_limit)
     judge = Judge(settings, backend, tasks, errbacks.is_inline, clock.now, node)
     admission = Admission(
@@ -93,9 +93,7 @@ def assemble(
         rate_limits,
     )
     runs = run_marks(connections)
-    effects = Effects(
-        backend, connections.settlements, workflows, errbacks, insist, connections.broker.failed, runs
-    )
+    effects = Effects(backend, connections.settlements, workflows, errbacks, insist, connections.broker, runs)
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
         settings,
@@ -123,6 +121,7 @@ def assemble(
         revocations,
         clock,
         reserving,
+        pool if isinstance(pool, PlacingPool) else None,
         pausing,
         stop_times,
         partial(listeners.worker_ready, node),

@@ -19,6 +19,7 @@ from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Decision, Ending, Raised
+from celeriac.worker.pool import Call
 from celeriac.worker.raised import forget_frames
 from celeriac.worker.runnable import Runnable
 
@@ -107,6 +108,7 @@ class Attempt(msgspec.Struct, eq=False):
     :ivar receipt: settles the message; ``SPENT`` once the message was acknowledged before its run.
     :ivar task: the task that runs, ``None`` where none does.
     :ivar context: the context that the body gets.
+    :ivar call: the call of its body, where the pool got it before there was a slot for it.
     :ivar conclusion: what the body itself says of its ending; ``None`` where it only returns or raises.
     :ivar paused: the body, where it waits until its ending is on record; else ``None``.
     :ivar ending: how the body ended.
@@ -125,6 +127,7 @@ class Attempt(msgspec.Struct, eq=False):
     task: Runnable | None = None
     context: Context | None = None
     reports: Reports | None = None
+    call: Call | None = None
     conclusion: Conclusion | None = None
     paused: Paused | None = None
     ending: Ending | None = None

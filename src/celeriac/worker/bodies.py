@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -15,8 +16,9 @@ from celeriac.worker.calling import Calling
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Raised, Returned, Stopped
 from celeriac.worker.forks import FORKS, end_copy
-from celeriac.worker.pool import Pool
+from celeriac.worker.pool import Call, PlacingPool, Pool
 from celeriac.worker.raised import as_exception
+from celeriac.worker.slots import Slots
 
 CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
 
@@ -27,10 +29,12 @@ class Bodies:
     :ivar limits: the soft and hard time limit in seconds of each task whose limits remote control changed, by name.
     """
 
-    def __init__(self, calling: Calling, pool: Pool, settings: Settings) -> None:
+    def __init__(self, calling: Calling, pool: Pool, settings: Settings, slots: Slots) -> None:
         self._calling = calling
         self._pool = pool
         self._settings = settings
+        self._slots = slots
+        self._places = pool if isinstance(pool, PlacingPool) else None
         self.limits: dict[str, tuple[float | None, float | None]] = {}
         self._running: dict[asyncio.Task[Any], Attempt] = {}
         self._forks = FORKS.count
@@ -65,6 +69,45 @@ class Bodies:
         if self._forks != FORKS.count:
             end_copy(attempt.ending.error if isinstance(attempt.ending, Raised) else None)
 
+    def can_place(self, attempt: Attempt) -> bool:
+        """Whether the pool may have the body before there is a slot for it.
+
+        A message that was delivered before may be one that kills its worker, so nothing is to be beside it.
+        """
+        task, places = attempt.task, self._places
+        assert task is not None
+        first = attempt.delivery.deliveries == 1
+        return places is not None and first and places.places(1) > 0 and not task.is_coroutine
+
+    async def place(self, attempt: Attempt) -> bool:
+        """Give the body to the pool; return whether that took it, once it has begun and the attempt has a slot.
+
+        Raises ``NotBegun`` where it was taken back. ``call`` must follow.
+        """
+        assert self._places is not None
+        task, context, message = attempt.task, attempt.context, attempt.message
+        assert task is not None
+        assert context is not None
+        try:
+            args, kwargs = self._calling.bind(task, context, message.args, message.kwargs)
+        except Exception:  # noqa: BLE001 - it is raised again when it is called
+            return False
+        soft, hard = self._limits(attempt)
+        if soft is not None or hard is not None:
+            context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
+        attempt.call = call = Call(task, args, kwargs, context, soft, attempt.conclusion)
+        call.begun = partial(self._slots.take, attempt)
+        call.ended = partial(self._slots.body_done, attempt)
+        if await self._places.place(call):
+            return True
+        attempt.call = None
+        return False
+
+    def recall(self) -> None:
+        """Take back from the pool what has not begun."""
+        if self._places is not None:
+            self._places.recall()
+
     def running(self) -> Sequence[Attempt]:
         """Return the attempts whose bodies run."""
         return list(self._running.values())
@@ -77,6 +120,9 @@ class Bodies:
 
     def stop_revoked(self, revoked: Revoked) -> None:
         """Cancel the bodies whose tasks were revoked meanwhile, as far as the pool can stop them."""
+        for attempt in list(self._slots.waiting):
+            if attempt.call is not None and self._places is not None and revoked.names(attempt.message):
+                self._places.recall(attempt.call)
         for running, attempt in self._running.items():
             message = attempt.message
             if attempt.revoked or not revoked.names(message):
@@ -90,11 +136,18 @@ class Bodies:
         task, context, message = attempt.task, attempt.context, attempt.message
         assert task is not None
         assert context is not None
-        args, kwargs = self._calling.bind(task, context, message.args, message.kwargs)
+        call = attempt.call
+        if call is None:
+            args, kwargs = self._calling.bind(task, context, message.args, message.kwargs)
+        else:
+            args, kwargs = call.args, call.kwargs
         soft, hard = self._limits(attempt)
         if soft is not None or hard is not None:
             context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
-        return self._calling(task, context, args, kwargs, soft, hard, attempt.conclusion)
+        if call is None and self._places is not None and not task.is_coroutine:
+            call = Call(task, args, kwargs, context, soft, attempt.conclusion)
+            call.ended = partial(self._slots.body_done, attempt)
+        return self._calling(task, context, args, kwargs, soft, hard, attempt.conclusion, call)
 
     def _limits(self, attempt: Attempt) -> tuple[float | None, float | None]:
         """Return the soft and the hard time limit in seconds: the message's own, else the task's, else the app's."""

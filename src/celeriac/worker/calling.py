@@ -44,12 +44,14 @@ class Calling:
         soft: float | None = None,
         hard: float | None = None,
         conclusion: Conclusion | None = None,
+        call: Call | None = None,
     ) -> Any:
         """Return what the function returns, or raise what it raises.
 
         :param soft: seconds after which the function is asked to end.
         :param hard: seconds after which the function is abandoned.
         :param conclusion: lets the function hand over its ending; the answer may then be a ``Paused``.
+        :param call: the call of a plain function.
         """
         asked = soft
         if task.is_coroutine:
@@ -58,7 +60,7 @@ class Calling:
                 CONCLUSION.set(conclusion)
             body = task.function(*args, **kwargs)
         else:
-            body = self._pool.call(Call(task, args, kwargs, context, soft, conclusion))
+            body = self._pool.call(call or Call(task, args, kwargs, context, soft, conclusion))
             soft = None
         value = await body if soft is None and hard is None else await bounded(body, soft, hard)
         if type(value) is CoroutineType:

@@ -23,6 +23,7 @@ from celeriac.worker.executor import Executor
 from celeriac.worker.insist import Insist
 from celeriac.worker.intake import Intake
 from celeriac.worker.pausing import Pausing
+from celeriac.worker.pool import PlacingPool
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
@@ -90,6 +91,7 @@ class Consumer:
         revocations: RevocationList,
         clock: BrokerClock,
         reserving: Reserving,
+        placing: PlacingPool | None,
         pausing: Pausing,
         stop_times: StopTimes,
         on_ready: Callable[[], None],
@@ -105,6 +107,8 @@ class Consumer:
         self._clock = clock
         self._bodies = bodies
         self._reserving = reserving
+        self._placing = placing
+        self._places = None if placing is None else self._free_places
         self._pausing = pausing
         self._stop_times = stop_times
         self._on_ready = on_ready
@@ -180,6 +184,7 @@ class Consumer:
         """Stop taking. Messages that were taken run on."""
         self._stopping.set()
         self._slots.close()
+        self._bodies.recall()
         if (subscription := self.intake.subscription) is not None:
             await subscription.stop()
 
@@ -254,7 +259,7 @@ class Consumer:
             self._on_back()
 
     async def _take_and_start(self, subscription: Subscription) -> None:
-        free = await self._slots.wait_free()
+        free = await self._slots.wait_free(self._places)
         if free == 0:
             return
         wanted = min(free, AT_ONCE)
@@ -268,7 +273,7 @@ class Consumer:
         self._on_taken()
         self.intake.note_taken()
         self._revocations.taken.set()
-        if len(deliveries) > self._slots.free:
+        if len(deliveries) > self._slots.free and self._places is None:
             await self._start_as_slots_get_free(deliveries)
         else:
             for delivery in deliveries:
@@ -278,6 +283,11 @@ class Consumer:
         if not deliveries and not self._stopping.is_set():
             # The broker was closed while the worker runs: asking again without a pause would only keep a core busy.
             await set_within(self._stopping, FIRST_WAIT)
+
+    def _free_places(self) -> int:
+        """Return how many attempts may wait for a slot: the pool takes their calls before that."""
+        assert self._placing is not None
+        return self._placing.places(self._slots.running)
 
     async def _start_as_slots_get_free(self, deliveries: Sequence[Delivery]) -> None:
         """Start each delivery once a slot is free: they became fewer after the take; after a stop, requeue it."""
@@ -303,7 +313,10 @@ class Consumer:
 
     def _start(self, delivery: Delivery) -> None:
         attempt = Attempt(delivery, delivery.receipt)
-        self._slots.take(attempt)
+        if self._places is None or self._slots.free:
+            self._slots.take(attempt)
+        else:
+            self._slots.wait(attempt)
         # ``create_task`` and a done callback would cost as much as the rest, so the task is made directly here, and
         # removes itself from the set when it ends.
         attempt.running = asyncio.Task(

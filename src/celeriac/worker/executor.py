@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from celeriac.context import Context
@@ -30,6 +31,7 @@ from celeriac.worker.insist import Insist
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
+from celeriac.worker.pool import NotBegun
 from celeriac.worker.runnable import Runnable
 from celeriac.worker.slots import Slots
 
@@ -80,7 +82,9 @@ class Executor:
             await self._admission.admit(attempt)
             if attempt.decision is None:
                 self._begin(attempt)
-                if self._runs_once_at_most(attempt):
+                if not attempt.has_slot and not await self._gets_slot(attempt):
+                    return
+                if self._runs_once_at_most(attempt) and attempt.receipt is not SPENT:
                     await self._effects.acknowledge(attempt)
                 self._say_started(attempt)
                 await self._bodies.call(attempt)
@@ -119,6 +123,26 @@ class Executor:
                     self._listeners.settled(attempt)
                 else:
                     await self._insist(attempt.receipt.requeue, "giving a message back")
+
+    async def _gets_slot(self, attempt: Attempt) -> bool:
+        """Return whether there is a slot, and the pool may have begun the body; else the message was given back."""
+        try:
+            await self._wait_for_slot(attempt)
+        except NotBegun:
+            await self._effects.put_back(attempt)
+            return False
+        attempt.started = perf_counter()
+        return True
+
+    async def _wait_for_slot(self, attempt: Attempt) -> None:
+        """Raises ``NotBegun`` where it takes too long, and when the worker stops."""
+        if self._slots.may_wait and self._bodies.can_place(attempt):
+            if self._runs_once_at_most(attempt):
+                await self._effects.acknowledge(attempt)
+                self._slots.check_may_wait()
+            if not self._slots.free and await self._bodies.place(attempt):
+                return
+        await self._slots.turn(attempt)
 
     async def _decide(self, attempt: Attempt) -> None:
         task, context, ending = attempt.task, attempt.context, attempt.ending

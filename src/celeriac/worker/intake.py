@@ -38,7 +38,8 @@ class Intake:
 
     def held(self) -> Sequence[Delivery]:
         """Return the messages that were taken from their queues and have no slot yet."""
-        return () if self.subscription is None else self.subscription.held()
+        waiting = [attempt.delivery for attempt in self._slots.waiting if attempt.task is not None]
+        return waiting if self.subscription is None else [*waiting, *self.subscription.held()]
 
     def not_begun(self) -> Sequence[Attempt]:
         """Return the attempts whose tasks were not called: they are being read, or are about to be settled."""

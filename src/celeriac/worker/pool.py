@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from celeriac.context import Context
 from celeriac.worker.concluding import Conclusion
 from celeriac.worker.runnable import Runnable
+
+
+class NotBegun(Exception):
+    """A call that was placed was taken back before its function began."""
+
+
+def _nothing() -> None:
+    """Stand in for a callback that was not given."""
 
 
 class Call:
@@ -15,9 +23,12 @@ class Call:
 
     :param soft: seconds after which the task's ``soft_error`` is raised in the function, ``None`` for never.
     :param conclusion: lets the function hand over its ending; ``None`` where the worker waits for it to return.
+    :ivar begun: called when the function of a call that was placed has begun.
+    :ivar ended: called when the function has ended, if the pool knows that before its ending is dealt with.
+    :ivar placed: what the pool knows of a call that was placed.
     """
 
-    __slots__ = ("args", "conclusion", "context", "kwargs", "soft", "task")
+    __slots__ = ("args", "begun", "conclusion", "context", "ended", "kwargs", "placed", "soft", "task")
 
     def __init__(
         self,
@@ -34,6 +45,9 @@ class Call:
         self.context = context
         self.soft = soft
         self.conclusion = conclusion
+        self.begun: Callable[[], None] = _nothing
+        self.ended: Callable[[], None] = _nothing
+        self.placed: Any = None
 
 
 class Children(Protocol):
@@ -83,4 +97,24 @@ class Pool(Protocol):
 
     async def close(self) -> None:
         """Stop; bodies that still run are abandoned (threads) or killed (processes)."""
+        ...
+
+
+@runtime_checkable
+class PlacingPool(Pool, Protocol):
+    """A pool that can be given calls before there is room for them, so that it goes on without a pause."""
+
+    def places(self, busy: int) -> int:
+        """Return how many calls it may have so while so many run."""
+        ...
+
+    async def place(self, call: Call) -> bool:
+        """Give it a call; return whether it took it, once the function has begun. ``call`` must follow then.
+
+        Raises ``NotBegun`` where the call was taken back before: it waited too long, or by ``recall``.
+        """
+        ...
+
+    def recall(self, call: Call | None = None) -> None:
+        """Take back this call, or all, as far as they have not begun."""
         ...

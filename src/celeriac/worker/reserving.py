@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from celeriac.contracts.broker import Subscription
+from celeriac.worker.slots import Slots
 
 
 class Reserving:
     """Sets the ``prefetch`` of the subscription that the worker has at the time.
 
     :param most: how many messages may be held, except during a pause.
+    :param slots: those of the worker, for which attempts may wait only while messages may be held.
+    :param recall: makes the pool give back what has not begun.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, slots: Slots, recall: Callable[[], None]) -> None:
         self._most = most
+        self._slots = slots
+        self._recall = recall
         self._pauses = 0
         self._subscription: Subscription | None = None
 
@@ -28,6 +35,7 @@ class Reserving:
 
     async def let_go(self) -> None:
         """Requeue the messages that are held now. Raises ``BrokerUnavailable``."""
+        self._recall()
         if self._subscription is not None:
             await self._subscription.let_go()
 
@@ -37,5 +45,7 @@ class Reserving:
         self._set()
 
     def _set(self) -> None:
+        prefetch = 0 if self._pauses else self._most
+        self._slots.may_reserve = prefetch > 0
         if self._subscription is not None:
-            self._subscription.prefetch = 0 if self._pauses else self._most
+            self._subscription.prefetch = prefetch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from contextlib import suppress
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,6 +28,7 @@ class Told(NamedTuple):
 
     :param reference: the task, pickled by itself.
     :param message: the fields of the message.
+    :param left: seconds from its beginning to its deadline.
     :param carried: the fields of its lines in the log, and what its context carries; ``None`` where there are none.
     :param concludes: the tag of the message and whether it is acknowledged, where the child decides the ending itself.
     """
@@ -37,7 +39,7 @@ class Told(NamedTuple):
     message: tuple[Any, ...]
     queue: str
     worker: str
-    deadline: float | None
+    left: float | None
     redelivered: bool
     soft: float | None
     concludes: tuple[str | None, bool] | None
@@ -82,7 +84,7 @@ def written(call: Call, reference: bytes) -> bytes:
         message,
         context.queue,
         context.worker,
-        context.deadline,
+        None if context.deadline is None else context.deadline - monotonic(),
     )
     try:
         conclusion = call.conclusion

@@ -32,6 +32,9 @@ STARTED, FAILED, GONE = range(3)
 CHUNK = 64 * 1024
 """The most bytes that one read gets, and that a pipe holds on Linux."""
 
+PACKET = 4096
+"""The most bytes that a pipe takes as one packet, which one read gets whole (Linux: ``O_DIRECT`` of pipe(2))."""
+
 JOINED = 64 * 1024
 """Bytes up to which a body is copied behind its head, since that costs less than sending two pieces."""
 
@@ -102,6 +105,14 @@ class Line:
                 return None
             self._frames = self._inbox.feed(data)
         return self._frames.pop(0)
+
+    def receive_word(self) -> Frame | None:
+        """Return the next frame that is no call; a call that comes before it is the next one later."""
+        calls = []
+        while (frame := self.receive()) is not None and frame[0] == CALL:
+            calls.append(frame)
+        self._frames = calls + self._frames
+        return frame
 
     def send(self, kind: int, body: bytes) -> None:
         """Send a frame. Raises ``OSError`` when the other side is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pickle
 import signal
@@ -28,6 +29,9 @@ from celeriac.worker.pools.processes.frames import (
 from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
 from celeriac.worker.pools.processes.setup import program
 from celeriac.worker.signals import SIGNALS
+
+PACKETS = os.O_DIRECT if sys.platform == "linux" else 0
+"""Makes a pipe hand out what was written by one call as a whole, where the system has such pipes."""
 
 END_WITHIN = 5.0
 """Seconds that the children and the server have to end after the request."""
@@ -81,14 +85,14 @@ class Launcher:
     def start(self) -> Handle:
         """Order a child; it can be called at once. Raises ``OSError`` where the system has no room for pipes."""
         with ExitStack() as made:
-            theirs, calls = _pipe(made)
+            theirs, calls, unread = _pipe_of_packets(made)
             answers, its = _pipe(made)
             self._last += 1
             socket.send_fds(self._end, [HEAD.pack(START, self._last)], [theirs, its])
             made.pop_all()
         for end in (theirs, its):
             os.close(end)
-        child = Handle(self._last, calls, answers, self.kill)
+        child = Handle(self._last, calls, answers, unread, self.kill)
         self._children[child.number] = child
         self._none_left.clear()
         child.send(SETUP, self._setup)
@@ -162,12 +166,28 @@ class Launcher:
             self._on_gone(child, None)
 
 
-def _pipe(made: ExitStack) -> tuple[int, int]:
+def _pipe(made: ExitStack, flags: int = 0) -> tuple[int, int]:
     """Return the ends for reading and for writing; they are closed with the stack."""
-    ends = os.pipe()
+    ends = os.pipe2(flags | os.O_CLOEXEC) if flags else os.pipe()
     for end in ends:
         made.callback(os.close, end)
     return ends
+
+
+def _pipe_of_packets(made: ExitStack) -> tuple[int, int, int]:
+    """Return the ends, and a second one for reading, which does not block; -1 where the system has no such pipes."""
+    if not PACKETS:
+        return (*_pipe(made), -1)
+    try:
+        source, target = _pipe(made, PACKETS)
+        # A duplicate would block as the child's end does: whether an end blocks is kept with what it is a duplicate of.
+        second = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise
+        return (*_pipe(made), -1)
+    made.callback(os.close, second)
+    return source, target, second
 
 
 def _started(command: list[str], end: socket.socket) -> subprocess.Popen[Any]:

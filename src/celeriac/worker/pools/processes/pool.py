@@ -14,10 +14,11 @@ from typing import Any
 from celeriac.client.task import Task
 from celeriac.clock import set_within
 from celeriac.context import Context
-from celeriac.errors import ConfigError, WorkerLost
+from celeriac.errors import ConfigError, EncodeError, WorkerLost
 from celeriac.worker.concluding import Paused
 from celeriac.worker.listeners import AroundBody
 from celeriac.worker.pool import Call
+from celeriac.worker.pools.processes.ahead import Ahead, Placed
 from celeriac.worker.pools.processes.concluded import read as read_conclusion
 from celeriac.worker.pools.processes.crossing import raised_there, unpickled_value, written
 from celeriac.worker.pools.processes.frames import CALL, CONCLUDED, DONE, PAUSED, READY, RESUME, VALUE, WORN
@@ -102,6 +103,7 @@ class Processes:
         self._starting: set[asyncio.Task[None]] = set()
         self._old: dict[Launcher, asyncio.Task[None]] = {}
         self._at_work: dict[int, Handle] = {}
+        self._ahead = Ahead(max_tasks)
         self._generation = 0
         with suppress(OSError):  # the first call tries again, and logs the error
             self._launch()
@@ -124,6 +126,7 @@ class Processes:
     def restart(self) -> None:
         """Replace each child as soon as it is free; the new ones import the app anew."""
         self._generation += 1
+        self._ahead.recall()
         while self._idle:
             self._retire(self._idle.pop())
         old, self._launcher = self._launcher, None
@@ -134,27 +137,61 @@ class Processes:
 
     async def call(self, call: Call) -> Any:
         """Run the function in a child; on cancellation the child is killed."""
-        body = written(call, self._reference_of(call))
+        placed, body = call.placed, b""
+        if placed is None:
+            body = written(call, self._reference_of(call))
         while True:
-            child = self._idle_child() or await self._new_child()
-            self._at_work[id(call.context)] = child
+            if placed is None:
+                child = self._idle_child() or await self._new_child()
+                self._at_work[id(call.context)] = child
+                asked = child.ask(CALL, body, partial(self._answered, child, call))
+            else:
+                assert placed.child is not None
+                assert placed.answer is not None
+                child, asked = placed.child, placed.answer
             try:
-                kind, answer = await child.ask(CALL, body)
+                kind, answer = await asked
             except NotStarted as error:
                 await self._wait_for_room(error)
             except ChildEnded as error:
                 raise WorkerLost(f"the process that ran {call.task.name} {error}") from error
             except BaseException:
-                self._count_out(child)
-                self._kill(child)
+                if asked.cancelled():  # else it has answered, and may run another call by now
+                    self._end_call(child)
                 raise
             else:
                 if kind == PAUSED and call.conclusion is not None:
                     read_conclusion(answer, call.conclusion)
-                    return _Paused(child, partial(self._free, child))
-                return self._ended(call, child, kind, answer)
+                    return _Paused(child, partial(self._answered, child, call))
+                return self._ended(call, kind, answer)
             finally:
-                del self._at_work[id(call.context)]
+                self._at_work.pop(id(call.context), None)
+
+    def places(self, busy: int) -> int:
+        """Return how many calls may be ahead while so many run."""
+        return self._ahead.places(min(busy, self._count))
+
+    async def place(self, call: Call) -> bool:
+        """Send a call ahead; return whether there was room for it, once the function has begun.
+
+        Raises ``NotBegun`` where it was taken back.
+        """
+        try:
+            body = written(call, self._reference_of(call))
+        except (EncodeError, ConfigError):  # raised again once it is called
+            return False
+        busy = [child for child in self._at_work.values() if child.generation == self._generation]
+        call.placed = placed = self._ahead.place(call, body, busy)
+        try:
+            await placed.began
+        except asyncio.CancelledError:
+            self._give_up(placed)
+            raise
+        return True
+
+    def recall(self, call: Call | None = None) -> None:
+        """Take back this call, or all that are ahead, as far as they have not begun."""
+        self._ahead.recall(call)
 
     async def fill(self) -> None:
         """Start the children that are missing, if the pool is to be full; return when they are ready for calls.
@@ -183,12 +220,14 @@ class Processes:
     def resize(self, limit: int) -> None:
         """Keep at most ``limit`` idle children; a child that is busy ends its call first."""
         self._limit = limit
+        self._ahead.recall()
         while self._idle and self._count > limit:
             self._retire(self._idle.pop(0))
 
     async def close(self) -> None:
         """Kill the children that still run a call, and end the others."""
         self._idle.clear()
+        self._ahead.close()
         for ending in self._old.values():
             ending.cancel()
         current = () if self._launcher is None else (self._launcher,)
@@ -205,11 +244,57 @@ class Processes:
         if worn or self._count > self._limit:
             self._retire(child)
         elif not child.is_lost:
+            if (placed := self._ahead.steal()) is not None:
+                placed.child = child
+                placed.answer = child.ask(CALL, placed.body, partial(self._answered, child, placed.call))
+                self._begun(placed)
+                return
             self._idle.append(child)
             self._freed.set()
 
-    def _ended(self, call: Call, child: Handle, kind: int, answer: Any) -> Any:
-        self._free(child, kind)
+    def _answered(self, child: Handle, call: Call, kind: int) -> None:
+        """Let a child go on as soon as its answer is read, and before that is dealt with."""
+        if kind == PAUSED:
+            self._ahead.end(child)
+            return
+        self._at_work.pop(id(call.context), None)
+        self._ahead.note(child)
+        if kind >= WORN or child.generation != self._generation:
+            self._ahead.drop(child)
+        if (placed := self._ahead.begin(child)) is not None:
+            child.go_on(partial(self._answered, child, placed.call))
+            self._begun(placed)
+            self._ahead.refill(child)
+        else:
+            self._free(child, kind)
+        call.ended()
+
+    def _begun(self, placed: Placed) -> None:
+        if not placed.began.done():
+            assert placed.child is not None
+            self._at_work[id(placed.call.context)] = placed.child
+            placed.call.begun()
+            placed.began.set_result(None)
+
+    def _give_up(self, placed: Placed) -> None:
+        """End a call that was sent ahead, in whatever way."""
+        child, answer = placed.child, placed.answer
+        if placed.began.cancelled():
+            self._ahead.recall(placed.call)
+            if child is not None and self._ahead.holds(placed):
+                self._count_out(child)
+                self._kill(child)
+        elif child is not None and answer is not None and not answer.done():
+            self._end_call(child)
+
+    def _end_call(self, child: Handle) -> None:
+        """Kill a child for the sake of the call that it runs, unless it runs the next one already."""
+        self._ahead.drop(child)
+        if not child.runs_next():
+            self._count_out(child)
+            self._kill(child)
+
+    def _ended(self, call: Call, kind: int, answer: Any) -> Any:
         kind &= ~WORN
         if kind == VALUE:
             return unpickled_value(call.task, answer)
@@ -289,6 +374,7 @@ class Processes:
 
     def _child_gone(self, child: Handle, code: int | None) -> None:
         self._count_out(child)
+        self._ahead.lose(child)
         if child in self._idle:
             self._idle.remove(child)
         if child.pid and self._on_stopped is not None:
@@ -304,12 +390,12 @@ class Processes:
 class _Paused(Paused):
     """A call whose child waits until its ending is on record.
 
-    :param free: called when the child is done, with the kind of its answer.
+    :param done: called when the child is done, with the kind of its answer.
     """
 
-    def __init__(self, child: Handle, free: Callable[[int], None]) -> None:
+    def __init__(self, child: Handle, done: Callable[[int], None]) -> None:
         self._child = child
-        self._free = free
+        self._done = done
 
     async def resume(self, error: Exception | None) -> None:
         """Let the child go on; return when it is done, or has died."""
@@ -318,11 +404,9 @@ class _Paused(Paused):
             logger.warning("a process died after the ending of its task was recorded")
             return
         try:
-            kind, _ = await self._child.ask(RESUME, told)
+            await self._child.ask(RESUME, told, self._done)
         except ChildEnded as ended:
             logger.warning("a process %s after the ending of its task was recorded", ended)
-        else:
-            self._free(kind)
 
 
 def _reference(task: Any) -> bytes:

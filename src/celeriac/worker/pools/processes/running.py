@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from time import monotonic
 from types import CoroutineType, FrameType
 from typing import Any
 
@@ -33,7 +34,6 @@ from celeriac.worker.pools.processes.crossing import (
     read,
 )
 from celeriac.worker.pools.processes.frames import CONCLUDED, DONE, ENDED, PAUSED, VALUE, WORN, Line
-from celeriac.worker.pools.processes.leaving import Leaving, Left
 from celeriac.worker.pools.processes.portable import restored
 from celeriac.worker.pools.processes.setup import Setup
 from celeriac.worker.raised import as_exception, forget_frames
@@ -60,7 +60,7 @@ class _ContextThere(Context):
             queue=told.queue,
             report=report,
             worker=told.worker,
-            deadline=told.deadline,
+            deadline=None if told.left is None else monotonic() + told.left,
             redelivered=told.redelivered,
             state=state,
         )
@@ -87,14 +87,12 @@ class Running:
     :param tasks: the tasks that were imported so far, by reference.
     :param state: the state that the child's lifespans yielded.
     :param line: by which a call hands over its ending before it is done.
-    :param leaving: how a call ends that is not to end by itself.
     """
 
     def __init__(
-        self, setup: Setup, tasks: Mapping[bytes, Any], state: Mapping[str, Any], line: Line, leaving: Leaving
+        self, setup: Setup, tasks: Mapping[bytes, Any], state: Mapping[str, Any], line: Line
     ) -> None:
         self._line = line
-        self._leaving = leaving
         self._places = setup.places
         self._max_memory = setup.max_memory
         self._tasks: dict[bytes, Any] = {}
@@ -104,10 +102,7 @@ class Running:
             self._know(reference, task)
 
     def answer(self, body: bytes | bytearray | memoryview) -> tuple[int, bytes]:
-        """Run a call, with context variables of its own; return the kind and the body of the answer.
-
-        Raises ``Left`` where the process is to end instead.
-        """
+        """Run a call, with context variables of its own; return the kind and the body of the answer."""
         try:
             told = read(body)
             task = self._tasks.get(told.reference)
@@ -117,8 +112,7 @@ class Running:
             ended = Ended()
             note(ended, as_exception(error))
             return ENDED, pickle.dumps(ended)
-        with self._leaving.possible():
-            kind, answer = contextvars.copy_context().run(self._run, task, told)
+        kind, answer = contextvars.copy_context().run(self._run, task, told)
         return kind + WORN if self._is_worn() else kind, answer
 
     def _run(self, task: Any, told: Told) -> tuple[int, bytes]:
@@ -157,8 +151,6 @@ class Running:
         CONCLUSION.set(conclusion)
         try:
             _called(task, told, context)
-        except Left:
-            raise
         except BaseException as error:
             if wait.over:
                 logger.exception("task %s failed after its end", task.name)
@@ -194,7 +186,7 @@ class _Wait:
         signal.setitimer(signal.ITIMER_REAL, 0)  # the soft limit is for the body
         self.over = True
         self._line.send(PAUSED, written(self._conclusion))
-        frame = self._line.receive()
+        frame = self._line.receive_word()
         if frame is None:
             raise Abandoned
         return restored(pickle.loads(frame[1])) if frame[1] else None  # noqa: S301 - our own bytes

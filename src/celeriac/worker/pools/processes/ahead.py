@@ -1,0 +1,169 @@
+"""Calls ahead: calls that are placed before a child is free, so that the child goes on without a pause.
+
+Rules: calls are placed only while those of the pool are short. One waits in the pipe of each child that runs another
+call, further ones wait here. A call in a pipe has not begun before the child has answered the call before it. Until
+then it can be taken back, since the worker can read the child's pipe too: a packet of the pipe goes to one of the two.
+It is taken back when another child is free, when it waits for too long, when its child is to be killed or replaced, and
+when the worker asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from celeriac.worker.pool import Call, NotBegun
+from celeriac.worker.pools.processes.frames import Frame
+from celeriac.worker.pools.processes.handle import Handle
+
+SHORT = 0.02
+"""Seconds up to which a call counts as short."""
+
+SHORT_CALLS = 16
+"""So many calls in a row must have been short before one is sent ahead."""
+
+LONGEST = 0.1
+"""Seconds after which a call ahead is taken back."""
+
+FOR_EACH = 2
+"""Calls that are placed for each child: one in its pipe, and one on its way there."""
+
+
+class Placed:
+    """A call that was placed.
+
+    :ivar began: done when the function has begun; raises ``NotBegun`` where the call was taken back.
+    :ivar child: the child in whose pipe it is; ``None`` while it waits for one.
+    :ivar answer: the child's answer, once it has begun.
+    """
+
+    __slots__ = ("answer", "began", "body", "call", "child", "since")
+
+    def __init__(self, call: Call, body: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        self.call = call
+        self.body = body
+        self.child: Handle | None = None
+        self.answer: asyncio.Future[Frame] | None = None
+        self.since = loop.time()
+        self.began: asyncio.Future[None] = loop.create_future()
+
+
+class Ahead:
+    """The calls ahead of one pool.
+
+    :param max_tasks: calls that a child runs at the most.
+    """
+
+    def __init__(self, max_tasks: int | None) -> None:
+        self._max_tasks = max_tasks
+        self._loop = asyncio.get_running_loop()
+        self._in_pipes: dict[Handle, Placed] = {}
+        self._waiting: deque[Placed] = deque()
+        self._short = 0
+        self._pauses = False
+        self._look: asyncio.TimerHandle | None = None
+
+    def places(self, busy: int) -> int:
+        """Return how many calls may be placed in all while so many children are busy."""
+        return busy * FOR_EACH if self._short >= SHORT_CALLS and not self._pauses else 0
+
+    def note(self, child: Handle) -> None:
+        """Note how long the call took that a child has answered."""
+        self._short = self._short + 1 if self._loop.time() - child.began < SHORT else 0
+
+    def place(self, call: Call, body: bytes, busy: Iterable[Handle]) -> Placed:
+        """Take a call, and send it ahead to one of these children if one has room for it."""
+        placed = Placed(call, body, self._loop)
+        if self._waiting or not any(self._send(placed, child) for child in busy):
+            self._waiting.append(placed)
+        if self._look is None:
+            self._look = self._loop.call_later(LONGEST, self._look_for_late)
+        return placed
+
+    def begin(self, child: Handle) -> Placed | None:
+        """Return the call that a child begins, which has answered the one before; ``None`` where there is none."""
+        return self._in_pipes.pop(child, None)
+
+    def refill(self, child: Handle) -> None:
+        """Send the next call ahead to a child that has just begun one."""
+        if self._waiting and self._send(self._waiting[0], child):
+            self._waiting.popleft()
+
+    def steal(self) -> Placed | None:
+        """Return a call for a child that is free, which nothing holds any more."""
+        if self._waiting:
+            return self._waiting.popleft()
+        for child, placed in self._in_pipes.items():
+            if child.take_back():
+                del self._in_pipes[child]
+                return placed
+        return None
+
+    def drop(self, child: Handle) -> bool:
+        """Take back what is ahead in a child; return whether nothing is ahead there any more."""
+        if child in self._in_pipes:
+            if not child.take_back():
+                return False
+            self.lose(child)
+        return True
+
+    def holds(self, placed: Placed) -> bool:
+        """Whether the call has not begun and was not taken back."""
+        return placed in self._in_pipes.values() or placed in self._waiting
+
+    def recall(self, call: Call | None = None) -> None:
+        """Take back this call, or all of them, as far as they have not begun."""
+        for placed in [*self._in_pipes.values(), *self._waiting]:
+            if call is None or placed.call is call:
+                self._take_back(placed)
+
+    def lose(self, child: Handle) -> None:
+        """Note that what was ahead in a child never begins there: it was taken back, or the child is gone."""
+        placed = self._in_pipes.pop(child, None)
+        if placed is not None:
+            _refuse(placed)
+
+    def end(self, child: Handle) -> None:
+        """Send no calls ahead any more: one of this child waits for a word of the worker, which would come behind."""
+        self._pauses = True
+        if not self.drop(child):
+            child.keeps_ahead = True
+
+    def close(self) -> None:
+        """Look at nothing any more."""
+        if self._look is not None:
+            self._look.cancel()
+
+    def _send(self, placed: Placed, child: Handle) -> bool:
+        fresh = self._max_tasks is None or child.calls < self._max_tasks
+        if not fresh or child in self._in_pipes or self._loop.time() - child.began >= SHORT:
+            return False
+        placed.answer = child.place(placed.body)
+        if placed.answer is None:
+            return False
+        placed.child = child
+        self._in_pipes[child] = placed
+        return True
+
+    def _take_back(self, placed: Placed) -> None:
+        if placed.child is not None:
+            self.drop(placed.child)
+        else:
+            self._waiting.remove(placed)
+            _refuse(placed)
+
+    def _look_for_late(self) -> None:
+        self._look = None
+        now = self._loop.time()
+        for placed in [*self._in_pipes.values(), *self._waiting]:
+            if now - placed.since >= LONGEST:
+                self._take_back(placed)
+        left = [placed.since for placed in (*self._in_pipes.values(), *self._waiting)]
+        if left:
+            self._look = self._loop.call_later(max(min(left) + LONGEST - now, 0.01), self._look_for_late)
+
+
+def _refuse(placed: Placed) -> None:
+    if not placed.began.done():
+        placed.began.set_exception(NotBegun())

@@ -1,0 +1,288 @@
+"""Calls that children are given before they are free: none waits behind a long one, is lost, or runs twice."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celeriac import Result
+from celeriac.errors import TaskRevoked, TimeLimitExceeded, WorkerLost
+from celeriac.worker import slots
+from celeriac.worker.pools.processes import ahead
+from celeriac.worker.pools.processes.frames import CALL, HEAD, RESUME, Line
+from celeriac.worker.pools.processes.handle import Handle
+from celeriac.worker.pools.processes.launcher import PACKETS
+from celeriac.worker.worker import Worker
+from tests.worker import ahead_tasks as tasks
+
+WAIT = 30.0
+LONG = 3600.0
+
+pytestmark = pytest.mark.skipif(not PACKETS, reason="this system's pipes have no packets")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return once it is so."""
+    async with asyncio.timeout(WAIT):
+        while not holds():  # noqa: ASYNC110 - another process tells, by a file
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave calls ahead behind a long one for as long as a test needs."""
+    monkeypatch.setattr(ahead, "LONGEST", LONG)
+    monkeypatch.setattr(ahead, "SHORT", LONG)
+    monkeypatch.setattr(slots, "LONGEST", LONG)
+
+
+@asynccontextmanager
+async def running(concurrency: int = 1, **options: Any) -> AsyncIterator[Worker]:
+    """A worker whose latest calls were short."""
+    async with tasks.app, tasks.app.worker(pool="processes", concurrency=concurrency, **options) as worker:
+        for number in range(ahead.SHORT_CALLS + concurrency):
+            assert (await (await tasks.double.send(number)).wait(WAIT))[0] == 2 * number
+        yield worker
+
+
+async def held(directory: Path) -> Result[int]:
+    """Return the result of a task that runs until the file ``go`` is there."""
+    directory.mkdir()  # noqa: ASYNC240 - it takes no time
+    result = await tasks.holds.send(str(directory))
+    await until((directory / "runs").exists)
+    return result
+
+
+async def placed(worker: Worker, count: int = 1) -> None:
+    """Return once so many calls were placed behind others."""
+    assert worker.slots is not None
+    waiting = worker.slots.waiting
+    await until(lambda: sum(one.call is not None and one.call.placed is not None for one in waiting) == count)
+
+
+def runs(file: Path) -> list[str]:
+    return file.read_text().split() if file.exists() else []
+
+
+async def until_in_queue() -> None:
+    """Return once a message waits in the queue."""
+    broker, queue = tasks.app.connections().broker, tasks.app.settings.default_queue
+    async with asyncio.timeout(WAIT):
+        while not await broker.depth(queue):  # noqa: ASYNC110 - a queue tells only who takes
+            await asyncio.sleep(0.002)
+
+
+def nobody_waits(worker: Worker) -> bool:
+    """Whether no message waits in the worker for a slot."""
+    assert worker.slots is not None
+    return not worker.slots.waiting
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_child_goes_on_with_the_call_that_is_ahead(tmp_path: Path):
+    async with running() as worker:
+        long = await held(tmp_path / "long")
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await placed(worker)
+        assert not runs(tmp_path / "short")
+        (tmp_path / "long" / "go").touch()
+        assert await short.wait(WAIT) == await long.wait(WAIT)
+
+
+async def test_every_call_gets_its_own_answer():
+    async with running(concurrency=3):
+        results = [await tasks.double.send(number) for number in range(1500)]
+        found = await asyncio.gather(*(result.wait(WAIT) for result in results))
+    assert [value for value, _ in found] == [2 * number for number in range(1500)]
+    assert len({child for _, child in found}) <= 3
+
+
+@pytest.mark.parametrize("in_the_pipe", [True, False])
+async def test_what_is_behind_a_long_one_goes_back_to_its_queue_within_half_a_second(
+    in_the_pipe: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    if in_the_pipe:
+        monkeypatch.setattr(ahead, "SHORT", LONG)  # else what runs is known to be long by then
+    async with running() as worker:
+        long = await held(tmp_path / "long")
+        clock = asyncio.get_running_loop().time
+        sent = clock()
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await placed(worker)
+        await until_in_queue()
+        assert clock() - sent < 0.5
+        (tmp_path / "long" / "go").touch()
+        await short.wait(WAIT)
+        await long.wait(WAIT)
+    assert len(runs(tmp_path / "short")) == 1
+
+
+async def test_one_that_was_acknowledged_goes_back_to_its_queue_and_runs_once(tmp_path: Path):
+    async with running(concurrency=2) as worker:
+        first, second = await held(tmp_path / "first"), await held(tmp_path / "second")
+        once = await tasks.once.send(str(tmp_path / "once"))
+        await placed(worker)
+        await until_in_queue()
+        assert not runs(tmp_path / "once")
+        (tmp_path / "first" / "go").touch()
+        await once.wait(WAIT)
+        (tmp_path / "second" / "go").touch()
+        await asyncio.gather(first.wait(WAIT), second.wait(WAIT))
+    assert len(runs(tmp_path / "once")) == 1
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_child_that_is_free_takes_what_is_ahead_in_another(tmp_path: Path):
+    async with running(concurrency=2) as worker:
+        first, second = await held(tmp_path / "first"), await held(tmp_path / "second")
+        short = [await tasks.noted.send(str(tmp_path / "short")) for _ in range(4)]
+        await placed(worker, 4)
+        (tmp_path / "first" / "go").touch()
+        assert {await one.wait(WAIT) for one in short} == {await first.wait(WAIT)}
+        (tmp_path / "second" / "go").touch()
+        await second.wait(WAIT)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_what_is_placed_counts_as_reserved_and_not_as_running(tmp_path: Path):
+    async with running() as worker:
+        long = await held(tmp_path / "long")
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await placed(worker)
+        [reserved] = (await tasks.app.control.ask("reserved", destination=[worker.name])).by_node[worker.name]
+        [active] = (await tasks.app.control.ask("active", destination=[worker.name])).by_node[worker.name]
+        assert (reserved["id"], active["id"]) == (short.id, long.id)
+        (tmp_path / "long" / "go").touch()
+        await short.wait(WAIT)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_what_is_placed_and_revoked_never_runs(tmp_path: Path):
+    async with running() as worker:
+        long = await held(tmp_path / "long")
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await placed(worker)
+        await short.cancel()
+        await until(lambda: nobody_waits(worker))
+        (tmp_path / "long" / "go").touch()
+        await long.wait(WAIT)
+        with pytest.raises(TaskRevoked):
+            await short.wait(WAIT)
+    assert not runs(tmp_path / "short")
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("task", [tasks.noted, tasks.once])
+async def test_a_worker_that_stops_gives_back_what_is_placed(task: Any, tmp_path: Path):
+    async with running() as worker:
+        long = await held(tmp_path / "long")
+        await task.send(str(tmp_path / "short"))
+        await placed(worker)
+        stopping = asyncio.create_task(worker.__aexit__(None, None, None))
+        await until_in_queue()
+        (tmp_path / "long" / "go").touch()
+        await long.wait(WAIT)
+        await stopping
+        assert not runs(tmp_path / "short")
+        await tasks.app.connections().broker.purge(tasks.app.settings.default_queue)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_the_death_of_a_child_costs_nothing_that_was_ahead(tmp_path: Path):
+    async with running() as worker:
+        (tmp_path / "dies").mkdir()
+        dying = await tasks.dies.send(str(tmp_path / "dies"))
+        await until((tmp_path / "dies" / "runs").exists)
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await placed(worker)
+        (tmp_path / "dies" / "go").touch()
+        with pytest.raises(WorkerLost):
+            await dying.wait(WAIT)
+        await short.wait(WAIT)
+    assert len(runs(tmp_path / "short")) == 1
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_kill_for_a_time_limit_costs_nothing_that_was_ahead(tmp_path: Path):
+    async with running() as worker:
+        (tmp_path / "long").mkdir()
+        long = await tasks.holds.using(time_limit=1.0).send(str(tmp_path / "long"))
+        await until((tmp_path / "long" / "runs").exists)
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await placed(worker)
+        with pytest.raises(TimeLimitExceeded):
+            await long.wait(WAIT)
+        await short.wait(WAIT)
+    assert len(runs(tmp_path / "short")) == 1
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_smaller_pool_gives_back_what_is_placed(tmp_path: Path):
+    async with running(concurrency=2) as worker:
+        first, second = await held(tmp_path / "first"), await held(tmp_path / "second")
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await placed(worker)
+        assert await worker.shrink() == 1
+        await until(lambda: nobody_waits(worker))
+        (tmp_path / "first" / "go").touch()
+        (tmp_path / "second" / "go").touch()
+        await asyncio.gather(first.wait(WAIT), second.wait(WAIT), short.wait(WAIT))
+        assert len({(await (await tasks.double.send(1)).wait(WAIT))[1] for _ in range(5)}) == 1
+    assert len(runs(tmp_path / "short")) == 1
+
+
+async def test_no_child_runs_more_calls_than_it_may(tmp_path: Path):
+    async with running(concurrency=2, max_tasks_per_child=5):
+        results = [await tasks.double.send(number) for number in range(200)]
+        found = await asyncio.gather(*(result.wait(WAIT) for result in results))
+    assert [value for value, _ in found] == [2 * number for number in range(200)]
+    children = [child for _, child in found]
+    assert max(children.count(child) for child in children) <= 5
+
+
+async def test_coroutines_wait_for_slots_beside_what_is_placed(tmp_path: Path):
+    async with running(concurrency=2):
+        results = [
+            await (tasks.on_loop.send(number) if number % 2 else tasks.double.send(number))
+            for number in range(300)
+        ]
+        found = await asyncio.gather(*(result.wait(WAIT) for result in results))
+    assert [one if isinstance(one, int) else one[0] // 2 for one in found] == list(range(300))
+
+
+async def test_a_call_whose_predecessor_is_unread_is_not_taken_back():
+    source, target = os.pipe2(PACKETS)
+    answers, answering = os.pipe()
+    unread = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK)
+    child = Handle(1, target, answers, unread, lambda _: None)
+    line = Line(source, answering)
+    child.ask(CALL, b"first")
+    assert child.place(b"second") is not None
+    assert not child.take_back()
+    assert not child.runs_next()
+    assert line.receive() == (CALL, b"first")
+    assert child.take_back()
+    assert child.place(b"third") is not None
+    assert line.receive() == (CALL, b"third")
+    assert not child.take_back()
+    assert child.runs_next()
+    for end in (target, answering):
+        os.close(end)
+    os.close(source)
+    child._calls = -1
+    child.close(Exception())
+
+
+def test_a_call_that_comes_before_the_awaited_word_is_the_next_one():
+    source, target = os.pipe()
+    line = Line(source, -1)
+    os.write(target, HEAD.pack(CALL, 1) + b"c" + HEAD.pack(RESUME, 0))
+    assert line.receive_word() == (RESUME, b"")
+    assert line.receive() == (CALL, b"c")
+    os.close(target)
+    assert line.receive() is None
+    os.close(source)
