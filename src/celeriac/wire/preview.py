@@ -18,11 +18,20 @@ _BRACKETS: dict[type, tuple[str, str]] = {
     set: ("{", "}"),
     dict: ("{", "}"),
 }
+_LISTS = frozenset({tuple, list})
+_NUMBERS = frozenset({int, float, bool, type(None)})
+_FEW = 8
 
 
 def preview(value: Any, limit: int = LIMIT) -> str:
     """Return ``repr(value)``, cut to ``limit`` characters where it is longer; cut text ends in ``...``."""
-    text = _text(value, limit, 0)
+    kind = type(value)
+    if kind is dict and not value:
+        return "{}"
+    if kind in _LISTS and len(value) <= _FEW and _NUMBERS.issuperset(map(type, value)):
+        text = _own_repr(value)  # as most calls have it
+    else:
+        text = _text(value, limit, 0)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

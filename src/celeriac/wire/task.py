@@ -399,7 +399,7 @@ def _encode_v2(message: TaskMessage, codecs: Codecs, serializer: str) -> tuple[C
     nothing = not (message.callbacks or message.errbacks or message.chain or message.chord)
     parts = (
         encode_json(message.args, "args"),
-        encode_json(message.kwargs, "kwargs"),
+        encode_json(message.kwargs, "kwargs") if message.kwargs else b"{}",
         _EMPTY_EMBED if nothing else _encode_embed(message),
     )
     return Content(b"[" + b", ".join(parts) + b"]", JSON, "utf-8"), headers
