@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from celeriac.servers.coalesce import CROWD, Coalescer, by_size
 
 
@@ -105,3 +107,47 @@ def test_batches_end_before_they_are_too_large_or_too_many_and_have_one_item_at_
     assert list(by_size(sizes, int, 10)) == [[5, 5], [1], [20], [3, 3, 3]]
     assert list(by_size(sizes, int, 10, count=2)) == [[5, 5], [1], [20], [3, 3], [3]]
     assert list(by_size([], int, 10)) == []
+
+
+async def test_who_comes_alone_again_flushes_itself_and_others_follow_it():
+    trips = Trips()
+    call = Coalescer(trips.flush, 100)
+    trips.answered.set()
+    assert await call.lead(1) == 1
+    trips.answered.clear()
+    leader = asyncio.create_task(call.lead(2))
+    await asyncio.sleep(0)
+    assert trips.batches == [[1], [2]]
+    others = [asyncio.ensure_future(call.lead(3)), asyncio.ensure_future(call.lead(4)), call(5)]
+    drained = asyncio.create_task(call.drain())
+    await asyncio.sleep(0)
+    trips.answered.set()
+    assert await asyncio.gather(leader, *others) == [2, 3, 4, 5]
+    await drained
+    assert trips.batches[2:] == [[5, 3, 4]]
+
+
+async def test_a_leader_that_is_cancelled_leaves_the_others_their_flush():
+    trips = Trips()
+    call = Coalescer(trips.flush, 100)
+    trips.answered.set()
+    await call.lead(1)
+    trips.answered.clear()
+    leader = asyncio.create_task(call.lead(2))
+    await asyncio.sleep(0)
+    other = call(3)
+    leader.cancel()
+    trips.answered.set()
+    assert await other == 3
+    assert leader.cancelled()
+
+
+async def test_a_leader_is_told_the_error_of_its_own_item():
+    async def refuse(items: Sequence[int]) -> list[int | BaseException]:
+        return [item if item < 2 else KeyError(item) for item in items]
+
+    call = Coalescer(refuse, 100)
+    assert await call.lead(1) == 1
+    with pytest.raises(KeyError):
+        await call.lead(2)
+    assert await call.lead(1) == 1

@@ -66,7 +66,8 @@ class Coalescer(Generic[T, R]):
         self._while_behind = False
         self._pause: asyncio.Future[None] | None = None
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._runner: asyncio.Task[None] | None = None
+        self._runner: asyncio.Future[None] | None = None
+        self._was_alone = False
         self._loop: asyncio.AbstractEventLoop
 
     def __call__(self, item: T, *, hurry: bool = False) -> asyncio.Future[R]:
@@ -85,10 +86,28 @@ class Coalescer(Generic[T, R]):
             _end(self._pause)
         return future
 
+    async def lead(self, item: T) -> R:
+        """Return the item's answer, flushed by the caller itself if it comes alone, as the one before it did.
+
+        That spares turns of the loop, which one that sends or asks one after the other would wait for. To cancel the
+        caller then cancels the flush.
+        """
+        if self._runner is not None or not self._was_alone:
+            return await self(item)
+        self._loop = asyncio.get_running_loop()
+        self._runner = done = self._loop.create_future()
+        try:
+            (answer,) = await self._flush([item])
+        finally:
+            done.set_result(None)
+            self._runner = self._loop.create_task(self._run()) if self._waiting else None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
     async def drain(self) -> None:
         """Return when everything queued so far was answered."""
-        runner = self._runner
-        if runner is not None:
+        while (runner := self._runner) is not None:
             await asyncio.wait([runner])
 
     async def _run(self) -> None:
@@ -100,6 +119,7 @@ class Coalescer(Generic[T, R]):
                 count = self._count()
                 batch = [waiting.popleft() for _ in range(count)]
                 self._hurry = False
+                self._was_alone = count == 1
                 await self._answer(batch)
                 linger = self._linger
         finally:
