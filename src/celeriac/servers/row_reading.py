@@ -41,8 +41,12 @@ class RowReading:
 
     async def begin(self, follower: Follower) -> None:
         """Give a new follower what there is."""
-        for row in (await self._read(list(follower.pending))).values():
-            if row.task_id in follower.pending:  # the rows of others were read with it
+        self.give(follower, await self._read(list(follower.pending)))
+
+    def give(self, follower: Follower, rows: Mapping[str, Row]) -> None:
+        """Give a new follower what was read, which may be rows of others, too."""
+        for row in rows.values():
+            if row.task_id in follower.pending:
                 self._give(follower, row)
 
     async def look(self, task_ids: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import msgspec
@@ -38,6 +38,7 @@ from celeriac.servers.postgres.result_rows import (
     storable_ids,
 )
 from celeriac.servers.postgres.tables import as_text
+from celeriac.servers.postgres.waits import Waits
 from celeriac.servers.result_rows import MOST_COUNTED, EncodedRow, Row, RowCodec, results_there
 from celeriac.servers.row_reading import RowReading
 from celeriac.wire.content import Codecs
@@ -58,11 +59,6 @@ _LONGEST_POLL = 15.0
 
 _BLIND_POLL = 0.1
 """The same where nothing can be listened to, at first; it grows to ``_POLL``."""
-
-_WAIT = """
-    INSERT INTO celeriac_waiting (task_id, channel) SELECT unnest($1::text[]), $2
-    ON CONFLICT (task_id, channel) DO UPDATE SET since = now()"""
-_WAIT_NO_MORE = "DELETE FROM celeriac_waiting WHERE channel = $2 AND task_id = ANY($1::text[])"
 
 _MOST_TOLD = 10_000
 """The most tasks with news that are kept by id until the next look: any client of the database may notify."""
@@ -118,9 +114,8 @@ class PostgresBackend:
         self._hears = False
         self._storing: Coalescer[EncodedRow, None] = Coalescer(self._store, _BATCH, lambda row: row.size)
         self._loading: Coalescer[Sequence[str], dict[str, Row]] = Coalescer(self._load, _BATCH)
-        self._wait_no_more: Coalescer[Sequence[str], None] = Coalescer(self._delete_waiting, _BATCH)
-        self._leaving: dict[str, asyncio.Future[None]] = {}
-        self._reading = RowReading(self._codec, codecs, self._loading, self._following)
+        self._waits = Waits(self._link, self._channel, self._following)
+        self._reading = RowReading(self._codec, codecs, self._loading.lead, self._following)
 
     @property
     def chords(self) -> PostgresChords:
@@ -167,19 +162,16 @@ class PostgresBackend:
         with self._following.register(task_ids) as follower:
             ids = storable_ids(task_ids)
             await self._keep_watch()
-            if leaving := {self._leaving[task_id] for task_id in ids if task_id in self._leaving}:
-                await asyncio.wait(leaving)  # else it would be taken for the end of this wait, too
-            if ids:
-                await self._link.fetch(_WAIT, ids, self._channel, keeps_plan=True)
-            loop = asyncio.get_running_loop()
-            again = [loop.call_later(seconds, self._look_at, ids) for seconds in _AGAIN]
+            again: list[asyncio.TimerHandle] = []
             try:
-                await self._reading.begin(follower)
+                self._reading.give(follower, await self._waits.begin(ids))
+                loop = asyncio.get_running_loop()
+                again = [loop.call_later(seconds, self._look_at, ids) for seconds in _AGAIN]
                 yield follower.records()
             finally:
                 for handle in again:
                     handle.cancel()
-                self._leave(ids)
+                self._waits.end(ids)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         await self._link.fetch(FORGET, storable_ids(task_ids))
@@ -211,7 +203,7 @@ class PostgresBackend:
     async def close(self) -> None:
         await self._storing.drain()
         await self._loading.drain()
-        await self._wait_no_more.drain()
+        await self._waits.close()
         await self._chords.drain()
         await self._board.drain()
         await self._cleanup.close()
@@ -304,24 +296,3 @@ class PostgresBackend:
             self._following.pending if look_at_all else [name for name in told if name in self._following]
         )
         await self._reading.look(wanted)
-
-    def _leave(self, ids: Sequence[str]) -> None:
-        """Have nothing told of these tasks any more, soon: whoever has the result does not wait for that."""
-        left = [task_id for task_id in ids if not self._following.followed_by_others(task_id)]
-        if not left:
-            return
-        done = self._wait_no_more(left)
-        self._leaving.update(dict.fromkeys(left, done))
-        done.add_done_callback(lambda _: self._left(left))
-
-    def _left(self, ids: Sequence[str]) -> None:
-        for task_id in ids:
-            done = self._leaving.get(task_id)
-            if done is not None and done.done():
-                del self._leaving[task_id]
-
-    async def _delete_waiting(self, ended: Sequence[Sequence[str]]) -> list[None]:
-        left = [task_id for ids in ended for task_id in ids]
-        with suppress(BackendError):  # the rows are deleted with the next cleanup
-            await self._link.fetch(_WAIT_NO_MORE, left, self._channel, keeps_plan=True)
-        return [None] * len(ended)
