@@ -11,19 +11,22 @@ import time
 
 import asyncpg
 
-from celeriac.servers.postgres.messages import ADD
+from celeriac.servers.postgres.board import NOW
+from celeriac.servers.postgres.messages import ADD_ONE
+from celeriac.servers.postgres.sleeping import channel_of
 
 WRITERS = 32
 FRAME = b"x" * 900
-PLAIN = """
+PLAIN = f"""
     INSERT INTO celeriac_message (queue, priority, due_at, frame)
-    SELECT * FROM unnest($1::text[], $2::smallint[], $3::float8[], $4::bytea[])"""
-ROW = (["writers"], [0], [None], [FRAME])
+    VALUES ($1::text, $2::smallint, CASE WHEN $3::float8 > {NOW} THEN $3::float8 END, $4)"""
+ROW = ("writers", 0, None, FRAME)
 
 
 async def main(how: str, seconds: float) -> None:
     """Tell how many messages a second were published."""
-    statement, values = (ADD, (*ROW, [], ["writers"], [None])) if how == "wake" else (PLAIN, ROW)
+    channel = channel_of("public", "writers")
+    statement, values = (ADD_ONE, (*ROW, channel)) if how == "wake" else (PLAIN, ROW)
     until = 0.0
 
     async def write(connection: asyncpg.Connection) -> int:

@@ -166,7 +166,7 @@ class TestLoad:
             async with broker.subscribe([queue]):
                 places = [(queue, priority, 0) for priority in range(10)]
                 for _ in range(20):
-                    assert await broker._queues.take(places, 100, 100) == (Taken(), {})
+                    assert await broker._queues.take(places, 100, 100) == (Taken(drained=True), {})
                 connection.execute(
                     "INSERT INTO celeriac_message (queue, priority, frame) SELECT %s, 0, ''"
                     " FROM generate_series(1, 50000)",
@@ -197,7 +197,7 @@ class TestLoad:
         seconds: list[float] = []
         for _ in range(10):
             begun = time.perf_counter()
-            assert await broker._queues.take(places, 100, 100) == (Taken(), {})
+            assert await broker._queues.take(places, 100, 100) == (Taken(drained=True), {})
             assert not (await broker._queues.look([queue])).found
             seconds.append(time.perf_counter() - begun)
         assert sorted(seconds)[len(seconds) // 2] < 0.04, seconds

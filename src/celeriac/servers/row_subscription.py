@@ -28,11 +28,13 @@ class Taken(msgspec.Struct, frozen=True):
 
     :param revision: of the revocations, where messages were found.
     :param ahead: seconds by which the database's clock is ahead of this process's, where messages were found.
+    :param drained: whether it is known that nothing else was there to take.
     """
 
     messages: Sequence[TakenMessage] = ()
     revision: int = 0
     ahead: float = 0.0
+    drained: bool = False
 
 
 class Source(Keeper, Protocol):

@@ -18,6 +18,7 @@ from celeriac.quantities import SECONDS, require
 from celeriac.servers.postgres import messages as sql
 from celeriac.servers.postgres.beat import PostgresBeat
 from celeriac.servers.postgres.board import PostgresBoard
+from celeriac.servers.postgres.bulk import SLICE, add_all
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.dead import PostgresDeadLetters
 from celeriac.servers.postgres.failed import PostgresFailed
@@ -38,9 +39,6 @@ from celeriac.servers.row_subscription import RowSubscription
 from celeriac.servers.subscriptions import Subscriptions
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.preview import counted
-
-_BULK = 5000
-"""The most messages of ``publish_many`` in one statement."""
 
 
 class PostgresBroker:
@@ -74,12 +72,13 @@ class PostgresBroker:
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         (new,) = new_messages([(envelope, route)])
-        await self._queues.publish(new)
+        await self._queues.publish.lead(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
-        new = new_messages(messages)
-        for start in range(0, len(new), _BULK):
-            await self._queues.add(new[start : start + _BULK])
+        if len(messages) <= SLICE:
+            await self._queues.add(new_messages(messages))
+        else:
+            await add_all(self._queues, messages)
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
         return await self._queues.publish_once((key, new_messages(messages)))

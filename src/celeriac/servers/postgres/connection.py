@@ -8,8 +8,7 @@ statement that has one leaves the planner no choice that is bad for a full table
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from typing import Any
 
 import asyncpg
@@ -42,20 +41,16 @@ class PatientConnection(asyncpg.Connection):  # type: ignore[misc]  # the driver
     keeps_plans: bool | None = False
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
-        async with self._deadline(timeout):
-            return await super().fetch(query, *args, **options)
+        return await self._patiently(super().fetch(query, *args, **options), timeout)
 
     async def fetchrow(self, query: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
-        async with self._deadline(timeout):
-            return await super().fetchrow(query, *args, **options)
+        return await self._patiently(super().fetchrow(query, *args, **options), timeout)
 
     async def fetchval(self, query: str, *args: Any, timeout: float | None = None, **options: Any) -> Any:
-        async with self._deadline(timeout):
-            return await super().fetchval(query, *args, **options)
+        return await self._patiently(super().fetchval(query, *args, **options), timeout)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
-        async with self._deadline(timeout):
-            return await super().execute(query, *args)
+        return await self._patiently(super().execute(query, *args), timeout)
 
     async def keep_plans(self, wanted: bool) -> None:
         """See to it that plans are kept from now on, or are not."""
@@ -65,18 +60,16 @@ class PatientConnection(asyncpg.Connection):  # type: ignore[misc]  # the driver
             await self.execute("; ".join(f"SET {name} = {value}" for name, value in settings.items()))
             self.keeps_plans = wanted
 
-    @asynccontextmanager
-    async def _deadline(self, seconds: float | None) -> AsyncIterator[None]:
-        """End the block with ``TimeoutError``: after so many seconds, or when nothing moves any more."""
+    async def _patiently(self, exchange: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
+        """End it with ``TimeoutError``: after so many seconds, or when nothing moves any more."""
         if seconds is not None:
             async with asyncio.timeout(seconds):
-                yield
-            return
+                return await exchange
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(None) as deadline:
             watch = Patience(loop, self._moved, self.patience, lambda: deadline.reschedule(loop.time()))
             try:
-                yield
+                return await exchange
             finally:
                 watch.end()
 

@@ -122,9 +122,11 @@ class Connections:
             try:
                 if not self._ready.issuperset(parts):
                     await self._prepare(connection, parts)
-                if not self._pooled:
+                if self._pooled:
+                    async with self._set_up(connection):
+                        yield connection
+                else:
                     await connection.keep_plans(keeps_plans)
-                async with self._set_up(connection):
                     yield connection
             except (asyncpg.PostgresError, asyncpg.DataError, asyncio.CancelledError) as error:
                 # After a cancellation the driver asks the server to give up, and waits for that before the next use.

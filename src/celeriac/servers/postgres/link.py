@@ -26,6 +26,16 @@ _NO_TLS = "rejected SSL upgrade"
 _PASSING = ("08", "40", "53", "57", "58", "55P03", "25006", "XX")
 """Codes, or classes of codes, of what may be over soon: no connection, no room, a server that ends or is a replica."""
 
+_UNFIT = (UnfitServer, TablesMissing)
+_TRANSLATED = (
+    *_UNFIT,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
 
 class PostgresLink:
     """Calls to one database.
@@ -77,17 +87,19 @@ class PostgresLink:
             async with self.connections.session(*self._parts, keeps_plans=keeps_plans) as connection:
                 return await work(connection)
 
-        async with self.translated():
+        try:
             return await retried(whole)
+        except _TRANSLATED as error:
+            raise self._translate(error) from _cause(error)
 
-    async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def transact(self, work: Callable[[Connection], Awaitable[T]], *, keeps_plans: bool = False) -> T:
         """Do work in one transaction."""
 
         async def whole(connection: Connection) -> T:
             async with connection.transaction():
                 return await work(connection)
 
-        return await self.run(whole)
+        return await self.run(whole, keeps_plans=keeps_plans)
 
     async def migrate(self) -> list[str]:
         """Bring the tables up to date; return the steps that were done."""
@@ -124,20 +136,16 @@ class PostgresLink:
         """Raise our errors in place of the driver's."""
         try:
             yield
-        except (UnfitServer, TablesMissing) as error:
-            raise self._refused(str(error)) from error.__cause__
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-            raise self._translate(error) from as_cause(error)
-        except TimeoutError as error:
-            raise self._unavailable(f"PostgreSQL at {self._place} did not answer in time") from as_cause(
-                error
-            )
+        except _TRANSLATED as error:
+            raise self._translate(error) from _cause(error)
 
     @property
     def _place(self) -> str:
         return self.connections.target.place
 
     def _translate(self, error: Exception) -> CeleriacError:
+        if isinstance(error, _UNFIT):
+            return self._refused(str(error))
         if isinstance(error, TimeoutError):
             return self._unavailable(f"PostgreSQL at {self._place} did not answer in time")
         if reason := tls_refusal(error):
@@ -156,3 +164,7 @@ class PostgresLink:
             return self._refused(f"PostgreSQL at {self._place} cannot be connected to as configured: {error}")
         text = f"{str(error) or type(error).__name__}{next_step(error)}"
         return self._unavailable(f"PostgreSQL at {self._place} cannot be reached: {text}")
+
+
+def _cause(error: Exception) -> BaseException | None:
+    return error.__cause__ if isinstance(error, _UNFIT) else as_cause(error)

@@ -22,6 +22,9 @@ from celeriac.servers.queue_rows import AHEAD_BYTES, BATCH_BYTES, NewMessage, Se
 from celeriac.wire.frame import MOST_DELIVERIES
 from celeriac.wire.names import HIGHEST_PRIORITY
 
+Due = tuple[str, float | None]
+"""A queue, and when a message for it is due, ``None`` where that is now."""
+
 SOON = 2.0
 """Seconds ahead of which a message is due so soon that sleepers must be told."""
 
@@ -55,6 +58,15 @@ ADD = f"""
     )
 }"""
 
+# One message, of a queue that is known: arrays of one value each cost about half as much again.
+ADD_ONE = f"""
+    WITH added AS (
+        INSERT INTO celeriac_message (queue, priority, due_at, frame)
+        VALUES ($1::text, $2::smallint, CASE WHEN $3::float8 > {NOW} THEN $3::float8 END, $4::bytea))
+    SELECT pg_notify($5, '') FROM (
+        SELECT FROM celeriac_sleeper WHERE queue = $1 AND until > {NOW} LIMIT 1) AS sleeping
+    WHERE $3 IS NULL OR $3 < {NOW} + {SOON}"""
+
 DECLARE = "INSERT INTO celeriac_queue (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
 QUEUES = "SELECT name FROM celeriac_queue UNION SELECT DISTINCT queue FROM celeriac_message"
 
@@ -80,7 +92,8 @@ TAKE = f"""
         WHERE bytes - (SELECT bytes FROM started) <= {AHEAD_BYTES} AND (number = 1 OR bytes <= {BATCH_BYTES}))
     UPDATE celeriac_message SET owner = $1 WHERE id = ANY(ARRAY(SELECT id FROM chosen))
     RETURNING id, queue, priority, redelivered, {_COUNTED} AS deliveries, frame, (SELECT {NOW}) AS now,
-              (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision"""
+              (SELECT number FROM celeriac_revision WHERE name = '{REVOKED}') AS revision,
+              (SELECT count(*) FROM counted) AS found"""
 
 # What there is to do besides taking: parked messages that are due, owners that may have died, messages that wait.
 # A subscription that goes on sleeping renews its row in the same statement. The plan is kept: what is looked for is
@@ -256,28 +269,37 @@ def check_queue(queue: str, refused: type[CeleriacError]) -> None:
 
 def columns_of(messages: Sequence[NewMessage], unknown: Collection[str]) -> list[list[Any]]:
     """Return the arrays of ``ADD``: of the messages, the queues to make known, and the queues to wake."""
-    return [
-        [message.queue for message in messages],
-        [message.priority for message in messages],
-        [message.due for message in messages],
-        [message.frame for message in messages],
-        sorted(unknown),
-        *_first_due(messages),
-    ]
+    first = first_due((message.queue, message.due) for message in messages)
+    return [*message_columns(messages), *queue_columns(first, unknown)]
 
 
 WITH_QUEUES = 5
 """How many of these arrays have the messages and the queues to make known."""
 
 
-def _first_due(messages: Sequence[NewMessage]) -> list[list[Any]]:
-    """Return the queues, and when the first message of each is due, ``None`` where that is now."""
+def message_columns(messages: Sequence[NewMessage]) -> list[list[Any]]:
+    """Return those arrays of ``ADD`` that have the messages."""
+    return [
+        [message.queue for message in messages],
+        [message.priority for message in messages],
+        [message.due for message in messages],
+        [message.frame for message in messages],
+    ]
+
+
+def queue_columns(first: Sequence[Due], unknown: Collection[str]) -> list[list[Any]]:
+    """Return those arrays of ``ADD`` that have the queues."""
+    return [sorted(unknown), [queue for queue, _ in first], [due for _, due in first]]
+
+
+def first_due(dues: Iterable[Due]) -> list[Due]:
+    """Return of each queue what is due first."""
     first: dict[str, float | None] = {}
-    for message in messages:
-        before = first.get(message.queue, inf)
+    for queue, due in dues:
+        before = first.get(queue, inf)
         if before is not None:
-            first[message.queue] = None if message.due is None else min(before, message.due)
-    return [list(first), list(first.values())]
+            first[queue] = None if due is None else min(before, due)
+    return list(first.items())
 
 
 def held_columns(settlements: Sequence[Settlement], cap: Cap) -> list[Any]:

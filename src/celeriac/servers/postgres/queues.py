@@ -70,6 +70,7 @@ class Queues:
 
     :ivar cap: how much the failed list keeps.
     :ivar strays: what this process holds; each settlement takes its message off.
+    :ivar rings: how often there may have been something new to take.
     :ivar returns: how often messages were put back by this process, which may now come before those that it took last.
     """
 
@@ -95,6 +96,7 @@ class Queues:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._wakes: dict[str, _Wake] = {}
         self.returns = 0
+        self.rings = 0
 
     # --- subscriptions
 
@@ -129,6 +131,7 @@ class Queues:
 
     def ring(self, queues: Collection[str]) -> None:
         """Set the events of this process that wait for one of the queues."""
+        self.rings += 1
         for queue in queues:
             for event in self._waiting.get(queue, ()):
                 event.set()
@@ -152,7 +155,13 @@ class Queues:
         self.connections.join(self)
         for batch in split_by_size(messages):
             queues = {message.queue for message in batch}
-            await self.link.fetch(sql.ADD, *sql.columns_of(batch, queues - self._known), keeps_plan=True)
+            unknown = queues - self._known
+            if len(batch) == 1 and not unknown:
+                (one,) = batch
+                values = one.queue, one.priority, one.due, one.frame, await self._channel(one.queue)
+                await self.link.fetch(sql.ADD_ONE, *values, keeps_plan=True)
+            else:
+                await self.link.fetch(sql.ADD, *sql.columns_of(batch, unknown), keeps_plan=True)
             self.published(queues)
         return [None] * len(messages)
 
@@ -236,7 +245,7 @@ class Queues:
                 raise
             number = self.strays.took([row["id"] for row in rows])
         if not rows:
-            return Taken(), {}
+            return Taken(drained=True), {}
         order = {(queue, priority): number for number, (queue, priority, _) in enumerate(places)}
         rows.sort(key=lambda row: (order[row["queue"], row["priority"]], row["id"]))
         lowest: Floors = {}
@@ -244,7 +253,8 @@ class Queues:
             lowest.setdefault((row["queue"], row["priority"]), row["id"])
         messages = [sql.taken_message(row, owner, number) for row in rows]
         ahead_by = seconds_ahead(rows[0]["now"], asked, self.clock.now())
-        return Taken(messages, rows[0]["revision"] or 0, ahead_by), lowest
+        drained = len(rows) == rows[0]["found"] < now + ahead
+        return Taken(messages, rows[0]["revision"] or 0, ahead_by, drained), lowest
 
     async def revision(self) -> int:
         return int(await self.link.value(REVISION, REVOKED))

@@ -2,8 +2,8 @@
 
 Rules: a take begins at the floors, and now and then, as after every sleep, at the beginning, for what was given back or
 committed late. While an old transaction keeps what is dead from being vacuumed, a take from the beginning walks over
-all of it, so the longer that takes, the rarer it is. Who counts as asleep and found nothing, from the beginning, need
-not look once more before it waits: whoever sends from then on tells it.
+all of it, so the longer that takes, the rarer it is. Who counts as asleep and left nothing, from the beginning, need
+neither take nor look once more before it waits: whoever sends from then on tells it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class PostgresTaker:
         self._saw_all = False
         self._looked_at = float("-inf")
         self._returns = queues.returns
+        self._rings = queues.rings
         self._asleep_until = float("-inf")
         self._look_at = float("-inf")
         self._looks: deque[float] = deque()
@@ -53,17 +54,21 @@ class PostgresTaker:
     async def take(self, queues: Sequence[str], now: int, ahead: int) -> Taken:
         clock = self._queues.clock
         asked = clock.monotonic()
+        if self._has_nothing_new(asked):
+            return Taken(drained=True)
         if asked >= self._looked_at + _FROM_THE_BEGINNING:
             self._looked_at = asked
             if ahead or not now:  # a subscription that sleeps looks by itself
                 await self._queues.look(())
+        self._saw_all = False  # nor is it known, where the take has no answer
+        self._rings = self._queues.rings
         if self._is_time(asked):
             self._begun_at = clock.monotonic()
             self._returns = self._queues.returns
             self._floors.clear()
             taken, floors = await self._queues.take(self._places(queues), now, ahead)
             self._lasted = clock.monotonic() - self._begun_at
-            if not taken.messages:  # then there was no commit to wait for
+            if not taken.messages or self._lasted < self._lasted_empty:  # else it waited for a commit, too
                 self._lasted_empty = self._lasted
             self._floors.update(floors)
             self._note(taken, now + ahead, saw_all=True)
@@ -77,7 +82,12 @@ class PostgresTaker:
 
     def _note(self, taken: Taken, wanted: int, *, saw_all: bool) -> None:
         self._drained = len(taken.messages) < wanted
-        self._saw_all = saw_all and not taken.messages
+        self._saw_all = saw_all and taken.drained
+
+    def _has_nothing_new(self, now: float) -> bool:
+        """Whether the last take left nothing, and any sender since would have told: this one counts as asleep."""
+        told = now < self._asleep_until and not self._queues.polls
+        return self._saw_all and told and self._rings == self._queues.rings
 
     def _is_time(self, now: float) -> bool:
         """Whether to begin at the beginning."""
@@ -128,6 +138,7 @@ class PostgresTaker:
                 self._asleep_until = now + SLEEP
             self._look_at = self._next_look(look.again)
             if look.found:
+                self._saw_all = False
                 return
 
     def _next_look(self, again: float | None) -> float:
