@@ -16,6 +16,7 @@ from celeriac.contracts.board import REVOKED
 from celeriac.contracts.set_aside import Cap, Failed
 from celeriac.errors import CeleriacError
 from celeriac.quantities import LONGEST
+from celeriac.servers.postgres.arrays import without_nulls
 from celeriac.servers.postgres.board import NOW
 from celeriac.servers.postgres.sleeping import FALL_ASLEEP, WAKE
 from celeriac.servers.queue_rows import AHEAD_BYTES, BATCH_BYTES, NewMessage, Settlement, TakenMessage
@@ -282,7 +283,7 @@ def message_columns(messages: Sequence[NewMessage]) -> list[list[Any]]:
     return [
         [message.queue for message in messages],
         [message.priority for message in messages],
-        [message.due for message in messages],
+        without_nulls([message.due for message in messages]),
         [message.frame for message in messages],
     ]
 

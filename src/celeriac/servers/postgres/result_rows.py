@@ -12,6 +12,7 @@ from typing import Any
 
 from celeriac.contracts.backend import check_text
 from celeriac.errors import BackendError, EncodeError
+from celeriac.servers.postgres.arrays import without_nulls
 from celeriac.servers.postgres.sleeping import IS_CHANNEL
 from celeriac.servers.result_rows import EncodedRow, Row
 from celeriac.wire.names import is_text
@@ -81,7 +82,7 @@ def one_for_each(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
 
 
 def columns_of(rows: Sequence[EncodedRow]) -> list[list[Any]]:
-    """Return the rows as the arrays of a statement."""
+    """Return the rows as the arrays of a statement; one that would have nothing but NULL is empty."""
     columns: list[list[Any]] = [[] for _ in range(14)]
     for row in rows:
         record = row.record
@@ -104,7 +105,7 @@ def columns_of(rows: Sequence[EncodedRow]) -> list[list[Any]]:
         )
         for column, value in zip(columns, values, strict=True):
             column.append(value)
-    return columns
+    return [without_nulls(column) for column in columns]
 
 
 def check(row: EncodedRow) -> None:
