@@ -4,6 +4,7 @@ from collections.abc import Coroutine
 from typing import Any, assert_type
 
 from celeriac import Call, Celeriac, Context, GroupResult, Result, Retry, as_completed, crontab
+from celeriac.celery_app.async_task import AsyncTask
 from celeriac.client.task import FunctionTask
 
 app = Celeriac("shop", broker="redis://localhost", backend="redis://localhost", lease=10.0)
@@ -140,3 +141,9 @@ async def their_arguments_are_all_there() -> None:
 
 assert_type(app.task(plain).function(1), Any)
 spelt_out: FunctionTask[[int], list[int]] = made
+
+
+async def a_task_of_a_celery_app(task: AsyncTask) -> None:
+    await task.asend(1, y=2)
+    result = await task.aapply_async([1], {"y": 2}, queue="slow")
+    result.forget()

@@ -6,6 +6,7 @@ A complaint that does not come is an unnecessary ignore, and that fails too.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from celeriac import Celeriac, Context, Retry
+from celeriac.celery_app.async_task import AsyncTask
 
 app = Celeriac("shop", broker="redis://localhost")
 
@@ -58,3 +59,8 @@ async def wrong_values() -> None:
 
 async def forgotten_await() -> None:
     add.send(1, 2)  # type: ignore[unused-coroutine]
+
+
+async def forgotten_await_of_a_celery_apps_task(task: AsyncTask) -> None:
+    task.asend(1, 2)  # type: ignore[unused-coroutine]
+    await task.aapply_async(1)  # type: ignore[arg-type]
