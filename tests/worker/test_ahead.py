@@ -32,6 +32,12 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.fixture(autouse=True)
+def many_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls go ahead however few processors this machine has."""
+    monkeypatch.setattr(ahead, "MOST_CHILDREN", 8)
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave calls ahead behind a long one for as long as a test needs."""
@@ -115,6 +121,8 @@ async def test_what_is_behind_a_long_one_goes_back_to_its_queue_within_half_a_se
         await placed(worker)
         await until_in_queue()
         assert clock() - sent < 0.5
+        await asyncio.sleep(3 * ahead.LONGEST)
+        assert nobody_waits(worker), "the worker took again what it gave back"
         (tmp_path / "long" / "go").touch()
         await short.wait(WAIT)
         await long.wait(WAIT)

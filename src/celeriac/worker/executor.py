@@ -129,6 +129,7 @@ class Executor:
         try:
             await self._wait_for_slot(attempt)
         except NotBegun:
+            self._slots.is_stuck = True
             await self._effects.put_back(attempt)
             return False
         attempt.started = perf_counter()

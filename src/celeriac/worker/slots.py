@@ -19,6 +19,8 @@ class Slots:
     :param settling: how many further attempts may be landing. Without this limit, memory would grow for as long as the
         result store is away.
     :ivar may_reserve: whether attempts may wait for a slot at all.
+    :ivar is_stuck: whether an attempt waited for too long since a body ended last. Without it, a worker would take the
+        message that it gave back again and again.
     :ivar waiting: the attempts that wait for one, in their order, with their turns where they wait for nothing else.
     """
 
@@ -31,6 +33,7 @@ class Slots:
         self._awaited = False
         self._closed = False
         self.may_reserve = True
+        self.is_stuck = False
         self.waiting: dict[Attempt, asyncio.Future[None] | None] = {}
 
     @property
@@ -43,7 +46,7 @@ class Slots:
     def may_wait(self) -> bool:
         """Whether attempts may wait for a slot: not after ``close``, nor while they can have none soon."""
         soon = self.running <= self.total and self.settling < self._settling_limit
-        return soon and self.may_reserve and not self._closed
+        return soon and self.may_reserve and not self.is_stuck and not self._closed
 
     async def wait_free(self, places: Callable[[], int] | None = None) -> int:
         """Wait until a slot is free; return how many are. After ``close``, return 0 at once.
@@ -113,6 +116,7 @@ class Slots:
             attempt.has_slot = False
             self.running -= 1
             self.settling += 1
+            self.is_stuck = False
             if self.waiting:
                 self._pass_on()
             if self._awaited:

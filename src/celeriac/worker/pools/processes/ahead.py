@@ -10,6 +10,7 @@ when the worker asks for it.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Iterable
 
@@ -25,6 +26,10 @@ SHORT_CALLS = 16
 
 LONGEST = 0.1
 """Seconds after which a call ahead is taken back."""
+
+MOST_CHILDREN = min(os.cpu_count() or 1, 8)
+"""Children of a pool that places calls: of more, or of more than processors, another works while one pauses, and the
+worker has no time left to place calls."""
 
 FOR_EACH = 2
 """Calls that are placed for each child: one in its pipe, and one on its way there."""
@@ -64,9 +69,11 @@ class Ahead:
         self._pauses = False
         self._look: asyncio.TimerHandle | None = None
 
-    def places(self, busy: int) -> int:
-        """Return how many calls may be placed in all while so many children are busy."""
-        return busy * FOR_EACH if self._short >= SHORT_CALLS and not self._pauses else 0
+    def places(self, busy: int, children: int) -> int:
+        """Return how many calls may be placed in all while so many of the children are busy."""
+        if children > MOST_CHILDREN or self._short < SHORT_CALLS or self._pauses:
+            return 0
+        return busy * FOR_EACH
 
     def note(self, child: Handle) -> None:
         """Note how long the call took that a child has answered."""

@@ -169,7 +169,7 @@ class Processes:
 
     def places(self, busy: int) -> int:
         """Return how many calls may be ahead while so many run."""
-        return self._ahead.places(min(busy, self._count))
+        return self._ahead.places(min(busy, self._count), self._limit)
 
     async def place(self, call: Call) -> bool:
         """Send a call ahead; return whether there was room for it, once the function has begun.
