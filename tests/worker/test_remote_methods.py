@@ -12,6 +12,7 @@ import pytest
 from celeriac import Celeriac
 from celeriac.errors import TaskRevoked
 from celeriac.wire.result import REVOKED
+from celeriac.worker import worker as worker_module
 from celeriac.worker.panel import ALIASES, CONTROL, INSPECT
 from tests.servers import RedisServer
 from tests.worker import process_tasks
@@ -241,3 +242,26 @@ async def test_a_parked_message_is_declined_when_it_is_revoked(app: Celeriac) ->
                 pass
         assert (await parked.info()).status == REVOKED
         assert await app.connections().broker.schedule.count() == 0
+
+
+async def test_it_answers_from_when_it_takes_messages(app: Celeriac, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's answers once its children are up, so that ``inspect ping`` serves as a probe."""
+    take_in, begins, may_begin = worker_module._take_in, asyncio.Event(), asyncio.Event()
+
+    async def take_in_later(*given: Any) -> None:
+        begins.set()
+        await may_begin.wait()
+        await take_in(*given)
+
+    monkeypatch.setattr(worker_module, "_take_in", take_in_later)
+    worker = app.worker()
+    async with asyncio.TaskGroup() as group:
+        starting = group.create_task(worker.__aenter__())
+        await begins.wait()
+        asked = await app.control.ask("ping", destination=[worker.name], timeout=0.3)
+        assert asked.by_node == {}
+        may_begin.set()
+        await starting
+        asked = await app.control.ask("ping", destination=[worker.name], timeout=PATIENCE)
+        assert asked.by_node == {worker.name: {"ok": "pong"}}
+        await worker.__aexit__(None, None, None)

@@ -400,7 +400,9 @@ class Worker:
                 clock,
                 self.events,
             )
-            self._answering = asyncio.create_task(self._remote.run(), name="celeriac-remote")
+            self._answering = asyncio.create_task(
+                _answer_once_ready(consumer, self._remote), name="celeriac-remote"
+            )
 
     async def _close(self) -> None:
         if self._consumer is None or self._running is None or self._watching is None or self._pool is None:
@@ -460,6 +462,12 @@ async def _announce(worker: Worker, on_ready: Callable[[], None]) -> None:
     with suppress(BrokerError, BackendError):  # ``serve`` raises it
         await worker.ready()
         on_ready()
+
+
+async def _answer_once_ready(consumer: Consumer, remote: Remote) -> None:
+    """Answer from when messages are taken: whoever asks by ``ping`` whether a worker is up may send it work then."""
+    await consumer.ready.wait()
+    await remote.run()
 
 
 async def _take_in(consumer: Consumer, backend: Backend, pool: Pool) -> None:
