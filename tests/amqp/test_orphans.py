@@ -134,6 +134,31 @@ async def test_who_held_it_and_stops_lets_another_run_it(crew: Crew, queue: str)
     assert crew.started == ["first", "second"]
 
 
+@pytest.mark.parametrize("times", [NoticeTimes(term=3.0, grace=1.0, news=2.0)], indirect=True, ids=["news"])
+async def test_a_worker_that_alone_was_cut_off_has_a_moment_to_give_notice(
+    crew: Crew, queue: str, redis_url: str, make_broker: MakeBroker, times: NoticeTimes
+) -> None:
+    """The message is handed to the other one at once, whose own line stands: it has seen no outage."""
+    first, _ = crew.apps
+    second = Celeriac("near", broker=make_broker(notices=times), backend=redis_url, default_queue=queue)
+
+    async def wait() -> str:
+        crew.started.append("near")
+        return "near"
+
+    second.register("wait", wait)
+    async with first.worker(concurrency=1), second:
+        result = await first.send_task("wait")
+        await soon(crew.has_started.wait())
+        async with second.worker(concurrency=1), asyncio.timeout(PATIENCE):
+            crew.proxy.cut()
+            await crew.is_set_by(queue)
+            crew.hold.set()
+            assert await result.wait() == "first"
+            await crew.is_over(queue)
+    assert crew.started == ["first"]
+
+
 async def test_it_goes_on_in_the_same_worker_under_the_new_delivery(crew: Crew, queue: str) -> None:
     first, _ = crew.apps
     async with first.worker(concurrency=2):

@@ -5,7 +5,9 @@ on under the new delivery. Other workers learn from notices that the publication
 that the work has ended. A worker that gets such a message puts it off while the work lasts, and drops it once the work
 has ended. After our own disconnect, assume that other workers were disconnected too, and delay redelivered messages by
 the grace: they need time to reconnect and to give notice, or their tasks would run twice. The same holds if we could
-not connect, or lost the connection before we took anything.
+not connect, or lost the connection before we took anything. RabbitMQ closes connections one after another, and hands
+the messages of the first to those that are still open: so the first redelivered message waits a moment, in which our
+own disconnect is noticed, or a worker that alone was disconnected gives notice.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ _log = logging.getLogger("celeriac.broker.amqp")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _AT_ONCE = 1000
 
+_SERIES = 5.0
+"""Seconds without a redelivered message after which the next one waits for news again; those that follow it do not."""
+
 
 class NoticeTimes(msgspec.Struct, frozen=True):
     """For how long notices count.
@@ -37,10 +42,12 @@ class NoticeTimes(msgspec.Struct, frozen=True):
     :param term: seconds that a notice of work lasts; it is renewed after a third of that.
     :param grace: seconds that other workers have to give notice, from the first redelivered message after our own
         disconnect.
+    :param news: seconds that the first of several redelivered messages waits for our own disconnect or for notice.
     """
 
     term: float = 30.0
     grace: float = 10.0
+    news: float = 0.3
 
 
 class Orphans:
@@ -57,6 +64,8 @@ class Orphans:
         self._turn = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
         self._outage = float("-inf")
+        self._last_redelivered = float("-inf")
+        self._news_until = float("-inf")
         self._outages = link.outages
         self.is_closed = False
 
@@ -154,16 +163,35 @@ class Orphans:
 
     async def _judge(self, receipt: AmqpReceipt) -> None:
         publication = receipt.publication
-        if publication is None:
-            receipt.go("clear")
-        elif self._notices.has_ended(publication):
+        if publication is not None:
+            if await self._is_worked_on(receipt, publication):
+                return
+            if receipt.message.redelivered and publication not in self._idle:
+                await self._wait_for_news()
+                if receipt.state != "checking" or await self._is_worked_on(receipt, publication):
+                    return
+        receipt.go("clear")
+
+    async def _is_worked_on(self, receipt: AmqpReceipt, publication: str) -> bool:
+        """Drop the message of a delivery, put it off, or let an orphan take it over; return whether that was done."""
+        if self._notices.has_ended(publication):
             await receipt.ack()
         elif (orphan := self._orphans.pop(publication, None)) is not None:
             orphan.resume_as(receipt)
         elif (until := self._busy_until(publication, redelivered=receipt.message.redelivered)) is not None:
             await receipt.put_off(until)
         else:
-            receipt.go("clear")
+            return False
+        return True
+
+    async def _wait_for_news(self) -> None:
+        """Return at the end of the moment for news that the first redelivered message of a series began."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._last_redelivered + _SERIES:
+            self._news_until = now + self._times.news
+        self._last_redelivered = now
+        if now < self._news_until:
+            await asyncio.sleep(self._news_until - now)
 
     def _busy_until(self, publication: str, *, redelivered: bool) -> float | None:
         """Return until when a worker works, or may work, on a publication; ``None`` if none does."""
