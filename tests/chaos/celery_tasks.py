@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 from celery import Celery, Task
 from celery.signals import task_received
@@ -25,12 +24,15 @@ def make_app(url: str | None) -> Celery:
 
 
 app = make_app(os.environ.get("CHAOS_URL"))
-ledger = Ledger(Path(os.environ.get("CHAOS_LEDGER", ".")))
+ledger = Ledger.of_environment()
 
 
-@task_received.connect
 def receive(request: Request, **_: object) -> None:
     ledger.received(request.id, request.request_dict["retries"])
+
+
+if ledger.is_kept:  # else this would hear of the tasks of every other Celery app in this process
+    task_received.connect(receive)
 
 
 def begin(task: Task) -> None:

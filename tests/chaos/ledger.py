@@ -12,11 +12,25 @@ from pathlib import Path
 
 
 class Ledger:
-    """One process's record, opened by its first line: prefork workers import before they fork."""
+    """One process's record, opened by its first line: prefork workers import before they fork.
 
-    def __init__(self, folder: Path) -> None:
+    :param folder: ``None`` in a process that runs none of the tasks, such as the sender's.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._file: tuple[int, int] | None = None
+
+    @classmethod
+    def of_environment(cls) -> "Ledger":
+        """Return the record of a worker, whose environment says where: CHAOS_LEDGER."""
+        folder = os.environ.get("CHAOS_LEDGER")
+        return cls(None if folder is None else Path(folder))
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether this process is a worker that records."""
+        return self._folder is not None
 
     def received(self, task_id: str, retries: int) -> None:
         """A Celery worker has the message, and will run it when it can."""
@@ -31,6 +45,10 @@ class Ledger:
         self._write("end", task_id, retries)
 
     def _write(self, what: str, task_id: str, retries: int) -> None:
+        if self._folder is None:
+            raise RuntimeError(
+                "a task of a chaos run ran in a process that records nothing: set CHAOS_LEDGER"
+            )
         pid = os.getpid()
         if self._file is None or self._file[0] != pid:
             path = self._folder / f"{pid}.log"

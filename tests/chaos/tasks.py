@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from pathlib import Path
 
 from celeriac import Celeriac, Context
 from tests.chaos.ledger import Ledger
@@ -25,7 +24,7 @@ def make_app(url: str) -> Celeriac:
 
 
 app = make_app(os.environ.get("CHAOS_URL", "redis://localhost"))
-ledger = Ledger(Path(os.environ.get("CHAOS_LEDGER", ".")))
+ledger = Ledger.of_environment()
 
 
 @app.task(name="chaos.quick")

@@ -1,7 +1,11 @@
 """A short chaos run, and the verdict's own judgement."""
 
 from dataclasses import replace
+from weakref import ReferenceType
 
+from celery.signals import task_received
+
+from tests.chaos import celery_tasks, tasks
 from tests.chaos.ledger import Run
 from tests.chaos.places import RedisPlace
 from tests.chaos.plan import Plan, PlannedCall
@@ -10,6 +14,13 @@ from tests.chaos.trials import SMALL, TRIALS
 from tests.chaos.verdict import Trouble, Verdict, judge
 
 QUICK, RETRY = PlannedCall("a", "chaos.quick", None), PlannedCall("b", "chaos.retry", None)
+
+
+def test_the_sender_records_nothing():
+    """It imports the tasks, as does every process that collects these tests; all of them hear Celery's signals."""
+    assert not tasks.ledger.is_kept
+    heard_by = [found() for _, found in task_received.receivers or () if isinstance(found, ReferenceType)]
+    assert celery_tasks.receive not in heard_by
 
 
 async def test_no_task_is_lost_and_none_runs_twice_without_excuse():
