@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 
 from celeriac import Celeriac
 from celeriac.contracts.broker import Broker
+from celeriac.errors import BrokerUnavailable
 from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.servers.rabbitmq.orphans import NoticeTimes
+from celeriac.servers.rabbitmq.rerouting import Rerouting
 from celeriac.testing.steps import soon
 from tests.amqp.conftest import MakeBroker
 from tests.amqp.proxy import Proxy
@@ -118,6 +121,34 @@ async def test_another_worker_runs_it_when_who_held_it_has_died(crew: Crew, queu
             assert await result.wait() in {"first", "second"}
             await crew.is_over(queue)
     assert len(set(crew.started)) == 2
+
+
+@QUICK
+async def test_what_cannot_be_put_off_at_once_is_not_run_for_that(
+    crew: Crew, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart RabbitMQ may be too busy to make the queues of delays in time."""
+    delay, refused = Rerouting.delay, asyncio.Event()
+
+    async def delay_later(self: Rerouting, *given: Any, **named: Any) -> bool:
+        if not refused.is_set():
+            refused.set()
+            raise BrokerUnavailable("no answer within 5 s")
+        return await delay(self, *given, **named)
+
+    monkeypatch.setattr(Rerouting, "delay", delay_later)
+    first, second = crew.apps
+    async with first.worker(concurrency=1):
+        result = await first.send_task("wait")
+        await soon(crew.has_started.wait())
+        async with second.worker(concurrency=1), asyncio.timeout(PATIENCE):
+            await crew.lose_the_line()
+            await refused.wait()
+            await crew.is_set_by(queue)
+            crew.hold.set()
+            assert await result.wait() == "first"
+            await crew.is_over(queue)
+    assert crew.started == ["first"]
 
 
 @QUICK

@@ -32,6 +32,9 @@ _log = logging.getLogger("celeriac.broker.amqp")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _AT_ONCE = 1000
 
+_AGAIN = 1.0
+"""Seconds for which a message that cannot be put off now is kept here, until it is judged again."""
+
 _SERIES = 5.0
 """Seconds without a redelivered message after which the next one waits for news again; those that follow it do not."""
 
@@ -91,10 +94,14 @@ class Orphans:
     async def judge(self, receipt: AmqpReceipt) -> None:
         """Find out whether a worker works on the message of a delivery in the state "checking".
 
-        If none does, the delivery is "working" on return. Else it was put off, dropped or taken over by an orphan.
+        If none does, the delivery is "working" on return. Else it was put off, dropped, taken over by an orphan, or
+        kept here for a moment.
         """
         try:
             await self._judge(receipt)
+        except BrokerUnavailable:
+            if receipt.state == "checking":
+                receipt.unsettled.keep(receipt, _AGAIN)
         except (DeliveryLost, BrokerError) as error:
             if receipt.state == "checking":
                 _log.warning(
