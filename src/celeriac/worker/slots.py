@@ -21,7 +21,7 @@ class Slots:
     :ivar may_reserve: whether attempts may wait for a slot at all.
     :ivar is_stuck: whether an attempt waited for too long since a body ended last. Without it, a worker would take the
         message that it gave back again and again.
-    :ivar waiting: the attempts that wait for one, in their order, with their turns where they wait for nothing else.
+    :ivar waiting: the attempts that wait for one, in their order.
     """
 
     def __init__(self, total: int, settling: int) -> None:
@@ -34,7 +34,8 @@ class Slots:
         self._closed = False
         self.may_reserve = True
         self.is_stuck = False
-        self.waiting: dict[Attempt, asyncio.Future[None] | None] = {}
+        self.waiting: dict[Attempt, None] = {}
+        self._turns: dict[Attempt, asyncio.Future[None]] = {}
 
     @property
     def free(self) -> int:
@@ -51,13 +52,13 @@ class Slots:
     async def wait_free(self, places: Callable[[], int] | None = None) -> int:
         """Wait until a slot is free; return how many are. After ``close``, return 0 at once.
 
-        :param places: returns how many attempts may wait for a slot, which count too.
+        :param places: returns how many attempts may wait for a slot; so many count while none is free.
         """
         free = 0
         while not self._closed:
             free = self.free
-            if places is not None and self.may_wait:
-                free += max(0, places() - len(self.waiting))
+            if not free and places is not None and self.may_wait:
+                free = max(0, places() - len(self.waiting))
             if free:
                 break
             self._changed.clear()
@@ -72,11 +73,12 @@ class Slots:
             return
         self.check_may_wait()
         loop = asyncio.get_running_loop()
-        turn = self.waiting[attempt] = loop.create_future()
+        turn = self._turns[attempt] = loop.create_future()
         timer = loop.call_later(LONGEST, _too_late, turn)
         try:
             await turn
         finally:
+            del self._turns[attempt]
             timer.cancel()
 
     def check_may_wait(self) -> None:
@@ -88,9 +90,8 @@ class Slots:
         """End every wait for a free slot."""
         self._closed = True
         self._wake()
-        for turn in self.waiting.values():
-            if turn is not None:
-                _too_late(turn)
+        for turn in self._turns.values():
+            _too_late(turn)
 
     def wait(self, attempt: Attempt) -> None:
         """Count an attempt that has no slot yet."""
@@ -117,7 +118,7 @@ class Slots:
             self.running -= 1
             self.settling += 1
             self.is_stuck = False
-            if self.waiting:
+            if self._turns:
                 self._pass_on()
             if self._awaited:
                 self._wake()
@@ -130,15 +131,15 @@ class Slots:
             del self.waiting[attempt]
         else:
             self.settling -= 1
-        if self.waiting:
+        if self._turns:
             self._pass_on()
         if self._awaited:
             self._wake()
 
     def _pass_on(self) -> None:
         """Give free slots to attempts that wait for nothing else."""
-        for attempt, turn in list(self.waiting.items()):
-            if self.free and turn is not None and not turn.done():
+        for attempt, turn in self._turns.items():
+            if self.free and not turn.done():
                 turn.set_result(None)
                 self.take(attempt)
 

@@ -101,10 +101,10 @@ class Ahead:
         """Return a call for a child that is free, which nothing holds any more."""
         if self._waiting:
             return self._waiting.popleft()
-        for child, placed in self._in_pipes.items():
-            if child.take_back():
-                del self._in_pipes[child]
-                return placed
+        for (
+            child
+        ) in self._in_pipes:  # the oldest; to ask the kernel about all of them costs more than it saves
+            return self._in_pipes.pop(child) if child.take_back() else None
         return None
 
     def drop(self, child: Handle) -> bool:
