@@ -83,13 +83,22 @@ async def suspension(sizes: Sizes) -> Report:
 
 async def restarts(sizes: Sizes) -> Report:
     """The server is restarted under load: workers go on soon after it is back."""
+    return await _restarted(sizes, PostgresServer.restart)
+
+
+async def crashes(sizes: Sizes) -> Report:
+    """The same, with a server that ends at once, as in a crash, and recovers from its log."""
+    return await _restarted(sizes, PostgresServer.crash)
+
+
+async def _restarted(sizes: Sizes, restart: Callable[[PostgresServer], None]) -> Report:
     with scene(sizes) as it:
         back: list[float] = []
 
         async def trouble() -> None:
             for _ in range(sizes.restarts):
                 await asyncio.sleep(sizes.seconds / (sizes.restarts + 1))
-                await asyncio.to_thread(_place_of(it).server.restart)
+                await asyncio.to_thread(restart, _place_of(it).server)
                 back.append(time.monotonic())
 
         report = await it.play(trouble())
@@ -171,6 +180,7 @@ TRIALS: Mapping[str, Callable[[Sizes], Awaitable[Report]]] = {
     "kills": kills,
     "suspension": suspension,
     "restarts": restarts,
+    "crashes": crashes,
     "terminations": terminations,
     "full-disk": full_disk,
     "old-transaction": old_transaction,

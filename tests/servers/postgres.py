@@ -137,6 +137,12 @@ class PostgresServer:
         self.stop()
         self.start()
 
+    def crash(self) -> None:
+        """End it at once, without writing what it has in memory, and start it again: it recovers from its log."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+        self.start()
+
     def close(self) -> None:
         """End it and remove its files."""
         if self._process is not None and self._process.running:
