@@ -2,17 +2,20 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from celeriac import Result
 from celeriac.errors import TaskRevoked, TimeLimitExceeded, WorkerLost
 from celeriac.worker import slots
+from celeriac.worker.pool import NotBegun
 from celeriac.worker.pools.processes import ahead
+from celeriac.worker.pools.processes.ahead import Ahead
 from celeriac.worker.pools.processes.frames import CALL, HEAD, RESUME, Line
 from celeriac.worker.pools.processes.handle import Handle
 from celeriac.worker.pools.processes.launcher import PACKETS
@@ -262,27 +265,74 @@ async def test_coroutines_wait_for_slots_beside_what_is_placed(tmp_path: Path):
     assert [one if isinstance(one, int) else one[0] // 2 for one in found] == list(range(300))
 
 
-async def test_a_call_whose_predecessor_is_unread_is_not_taken_back():
+@pytest.mark.usefixtures("patient")
+async def test_nothing_is_placed_without_prefetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tasks.app, "settings", replace(tasks.app.settings, prefetch=0))
+    async with running() as worker:
+        long = await held(tmp_path / "long")
+        short = await tasks.noted.send(str(tmp_path / "short"))
+        await asyncio.sleep(0.05)
+        assert nobody_waits(worker)
+        assert await tasks.app.connections().broker.depth(tasks.app.settings.default_queue) == 1
+        (tmp_path / "long" / "go").touch()
+        await asyncio.gather(long.wait(WAIT), short.wait(WAIT))
+
+
+@contextmanager
+def child_and_line() -> Iterator[tuple[Handle, Line]]:
+    """A child as its worker sees it, and what the child would read from."""
     source, target = os.pipe2(PACKETS)
     answers, answering = os.pipe()
     unread = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK)
     child = Handle(1, target, answers, unread, lambda _: None)
-    line = Line(source, answering)
-    child.ask(CALL, b"first")
-    assert child.place(b"second") is not None
-    assert not child.take_back()
-    assert not child.runs_next()
-    assert line.receive() == (CALL, b"first")
-    assert child.take_back()
-    assert child.place(b"third") is not None
-    assert line.receive() == (CALL, b"third")
-    assert not child.take_back()
-    assert child.runs_next()
-    for end in (target, answering):
-        os.close(end)
-    os.close(source)
-    child._calls = -1
-    child.close(Exception())
+    try:
+        yield child, Line(source, answering)
+    finally:
+        os.close(answering)
+        child.close(Exception())
+        os.close(source)
+
+
+async def test_a_call_whose_predecessor_is_unread_is_not_taken_back():
+    with child_and_line() as (child, line):
+        asked = child.ask(CALL, b"first")
+        assert child.place(b"second") is not None
+        assert not child.take_back()
+        assert not child.runs_next()
+        assert line.receive() == (CALL, b"first")
+        assert child.take_back()
+        assert child.place(b"third") is not None
+        assert line.receive() == (CALL, b"third")
+        assert not child.take_back()
+        assert child.runs_next()
+        asked.cancel()
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_once_a_call_waits_for_a_word_none_goes_ahead_and_the_one_there_is_keeps_its_place(
+    is_read: bool,
+):
+    calls: Any = Ahead(None)
+    calls._short = ahead.SHORT_CALLS
+    with child_and_line() as (child, line):
+        asked = child.ask(CALL, b"first")
+        assert line.receive() == (CALL, b"first")
+        placed = calls.place(object(), b"second", [child])
+        assert placed.child is child
+        if is_read:
+            assert line.receive() == (CALL, b"second")
+        calls.end(child)
+        assert calls.places(1, 1) == 0
+        if is_read:
+            assert not child.take_back()
+            assert not child.runs_next(), "a kill now is one of the first call"
+            assert calls.begin(child) is placed
+        else:
+            with pytest.raises(NotBegun):
+                await placed.began
+            assert calls.begin(child) is None
+        calls.close()
+        asked.cancel()
 
 
 def test_a_call_that_comes_before_the_awaited_word_is_the_next_one():
