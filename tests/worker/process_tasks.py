@@ -11,6 +11,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,23 @@ def grows(mebibytes: int) -> int:
 def hangs() -> None:
     while True:
         pass
+
+
+@app.task(timeout=0.3)
+def holds(place: str) -> None:
+    Path(place).touch()
+    try:
+        time.sleep(60)
+    finally:
+        Path(place).unlink()
+
+
+@app.task(timeout=0.3)
+def stays(place: str) -> None:
+    Path(place).touch()
+    while True:
+        with suppress(BaseException):
+            time.sleep(60)
 
 
 @app.task

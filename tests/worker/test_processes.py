@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac, Context, Listener, RemoteError
+from celeriac.client.task import Task
 from celeriac.errors import ConfigError, EncodeError, TaskAborted, TaskRevoked, TimeLimitExceeded, WorkerLost
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attachments import Attachments
@@ -127,6 +128,27 @@ async def test_revoking_with_terminate_kills_the_running_process(app: Celeriac):
         if record.status == "STARTED":
             await app.connections().revocations.add([result.id], terminate=True)
     assert record.status == "REVOKED"
+
+
+@pytest.mark.parametrize("task", [tasks.holds, tasks.stays], ids=["cleans up", "does not leave"])
+async def test_a_task_past_its_limit_may_clean_up_but_not_stay(task: Task[..., None], tmp_path: Path):
+    gone = asyncio.Event()
+
+    class Watching(Listener):
+        def child_stopped(self, node: str, pid: int) -> None:
+            gone.set()
+
+    attachments = Attachments()
+    attachments.listen(Watching())
+    place = tmp_path / "place"
+    async with tasks.app, Worker(tasks.app, pool="processes", concurrency=1, attachments=attachments):
+        await (await tasks.square.send(1)).wait(WAIT)  # the child is there; the limit is for the task
+        with pytest.raises(TimeLimitExceeded):
+            await (await task.send(str(place))).wait(WAIT)
+        async with asyncio.timeout(WAIT):
+            await gone.wait()
+        assert place.exists() is (task is tasks.stays)
+        assert (await (await tasks.square.send(3)).wait(WAIT))[0] == 9
 
 
 async def test_arguments_and_values_of_any_size_go_both_ways(app: Celeriac):

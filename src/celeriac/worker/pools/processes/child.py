@@ -19,6 +19,7 @@ from celeriac.worker.attachments import checked
 from celeriac.worker.garbage import Collecting
 from celeriac.worker.pools.processes.death import die_with
 from celeriac.worker.pools.processes.frames import DONE, READY, Line
+from celeriac.worker.pools.processes.leaving import Leaving, Left
 from celeriac.worker.pools.processes.running import Running
 from celeriac.worker.pools.processes.setup import Setup, entered
 from celeriac.worker.signals import SIGNALS, Inheritance
@@ -36,6 +37,7 @@ def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[byt
     """
     Inheritance({signal.SIGTERM: signal.SIG_DFL})
     die_with(server)
+    leaving = Leaving()
     line = Line(calls, answers)
     told = line.receive()
     if told is None:
@@ -44,8 +46,9 @@ def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[byt
     code = 0
     try:
         with _lifespans(setup) as state:
-            _answer(line, Running(setup, tasks, state, line), Collecting() if setup.collects else None)
-    except OSError:  # the worker is gone
+            running = Running(setup, tasks, state, line, leaving)
+            _answer(line, running, Collecting() if setup.collects else None)
+    except (OSError, Left):  # the worker is gone, or wants this process to go
         code = 1
     except BaseException:
         code = 1

@@ -34,6 +34,7 @@ from celeriac.worker.pools.processes.crossing import (
     read,
 )
 from celeriac.worker.pools.processes.frames import CONCLUDED, DONE, ENDED, PAUSED, VALUE, WORN, Line
+from celeriac.worker.pools.processes.leaving import Leaving, Left
 from celeriac.worker.pools.processes.portable import restored
 from celeriac.worker.pools.processes.setup import Setup
 from celeriac.worker.raised import as_exception, forget_frames
@@ -87,12 +88,14 @@ class Running:
     :param tasks: the tasks that were imported so far, by reference.
     :param state: the state that the child's lifespans yielded.
     :param line: by which a call hands over its ending before it is done.
+    :param leaving: how a call ends that is not to end by itself.
     """
 
     def __init__(
-        self, setup: Setup, tasks: Mapping[bytes, Any], state: Mapping[str, Any], line: Line
+        self, setup: Setup, tasks: Mapping[bytes, Any], state: Mapping[str, Any], line: Line, leaving: Leaving
     ) -> None:
         self._line = line
+        self._leaving = leaving
         self._places = setup.places
         self._max_memory = setup.max_memory
         self._tasks: dict[bytes, Any] = {}
@@ -102,7 +105,10 @@ class Running:
             self._know(reference, task)
 
     def answer(self, body: bytes | bytearray | memoryview) -> tuple[int, bytes]:
-        """Run a call, with context variables of its own; return the kind and the body of the answer."""
+        """Run a call, with context variables of its own; return the kind and the body of the answer.
+
+        Raises ``Left`` where the process is to end instead.
+        """
         try:
             told = read(body)
             task = self._tasks.get(told.reference)
@@ -112,7 +118,8 @@ class Running:
             ended = Ended()
             note(ended, as_exception(error))
             return ENDED, pickle.dumps(ended)
-        kind, answer = contextvars.copy_context().run(self._run, task, told)
+        with self._leaving.possible():
+            kind, answer = contextvars.copy_context().run(self._run, task, told)
         return kind + WORN if self._is_worn() else kind, answer
 
     def _run(self, task: Any, told: Told) -> tuple[int, bytes]:
@@ -151,6 +158,8 @@ class Running:
         CONCLUSION.set(conclusion)
         try:
             _called(task, told, context)
+        except Left:
+            raise
         except BaseException as error:
             if wait.over:
                 logger.exception("task %s failed after its end", task.name)

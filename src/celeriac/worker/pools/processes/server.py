@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -33,12 +34,16 @@ from celeriac.worker.pools.processes.frames import (
     Line,
     read_exactly,
 )
+from celeriac.worker.pools.processes.leaving import LEAVE
 from celeriac.worker.pools.processes.setup import Setup, entered, program
 from celeriac.worker.signals import SIGNALS
 
 logger = logging.getLogger("celeriac.worker")
 
 FORKSERVER, SPAWN = "forkserver", "spawn"
+
+CLEANING_UP = 0.5
+"""Seconds that a child which is to end at once has for the ``finally`` blocks of its task."""
 
 
 class Server:
@@ -53,6 +58,7 @@ class Server:
         self._line = Line(worker.fileno(), worker.fileno())
         self._forked = forked
         self._children: dict[int, int] = {}
+        self._doomed: dict[int, float] = {}
         self._wake, woken = socket.socketpair()
         woken.setblocking(False)
         self._woken = woken
@@ -62,7 +68,7 @@ class Server:
         signal.signal(signal.SIGCHLD, _hear)
         signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         while True:
-            ready, _, _ = select.select([self._worker, self._wake], [], [])
+            ready, _, _ = select.select([self._worker, self._wake], [], [], self._until_the_next_dies())
             if self._wake in ready:
                 self._wake.recv(4096)
                 self._reap()
@@ -79,7 +85,7 @@ class Server:
             self._end()
         kind, number = HEAD.unpack(order)
         if kind == KILL:
-            self._kill(number)
+            self._doom(number)
         else:
             self._start(number, fds)
 
@@ -120,6 +126,20 @@ class Server:
         finally:
             os._exit(1)
 
+    def _doom(self, number: int) -> None:
+        """Ask a child to end, so that its task cleans up after itself, and kill it soon."""
+        if number in self._children and number not in self._doomed:
+            self._doomed[number] = monotonic() + CLEANING_UP
+            os.kill(self._children[number], LEAVE)
+
+    def _until_the_next_dies(self) -> float | None:
+        """Kill the children whose time is over; return the seconds until that of the next is."""
+        now = monotonic()
+        for number in [number for number, end in self._doomed.items() if end <= now]:
+            del self._doomed[number]
+            self._kill(number)
+        return min(self._doomed.values()) - now if self._doomed else None
+
     def _kill(self, number: int) -> None:
         if number in self._children:  # a reaped child's process id may belong to another process by now
             os.kill(self._children[number], signal.SIGKILL)
@@ -129,6 +149,7 @@ class Server:
             gone, status = os.waitpid(pid, os.WNOHANG)
             if gone:
                 del self._children[number]
+                self._doomed.pop(number, None)
                 self._tell(GONE, number, os.waitstatus_to_exitcode(status))
 
     def _tell(self, kind: int, number: int, value: int, text: str = "") -> None:
