@@ -23,7 +23,7 @@ R = TypeVar("R")
 TRIP_BYTES = 8 * 1024 * 1024
 """Bytes that go in one round trip, if there is more than one item."""
 
-CROWD = 16
+CROWD = 32
 """So many items are worth a round trip of their own: then no flush lingers for more."""
 
 PATIENCE = 0.005
