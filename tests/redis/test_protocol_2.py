@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.redis.conftest import MakeBroker
+from celeriac.errors import BackendError
+from celeriac.wire.result import ResultRecord
+from tests.redis.conftest import MakeBackend, MakeBroker
 from tests.redis.messages import message, number_of, route
 from tests.servers import RedisServer
 
@@ -82,3 +84,28 @@ async def test_a_look_whose_idle_connection_was_closed_goes_on_over_another(
                 await delivery.receipt.ack()
                 await subscription.drop_queue(f"{queue}-2")
     assert caplog.text == ""
+
+
+async def test_a_result_is_waited_for_whether_it_is_there_or_not(
+    old_redis: RedisServer, make_backend: MakeBackend
+) -> None:
+    backend, writer = make_backend(old_redis.url()), make_backend(old_redis.url())
+    for task_id in ("a", "b"):
+        record = ResultRecord(task_id=task_id, status="SUCCESS", result=None)
+        async with asyncio.timeout(5), backend.follow([task_id]) as records:
+            await writer.store(writer.encode(record))
+            assert [found.task_id async for found in records] == [task_id]
+        async with asyncio.timeout(5), backend.follow([task_id]) as records:
+            assert [found.task_id async for found in records] == [task_id]
+    assert len(idle(old_redis, "unsubscribe") + idle(old_redis, "subscribe")) == 1
+
+
+async def test_who_may_not_subscribe_to_results_is_told(
+    old_redis: RedisServer, make_backend: MakeBackend
+) -> None:
+    with old_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "resetchannels", "+@all")
+    backend = make_backend(old_redis.url().replace("//", "//deaf:pw@"))
+    with pytest.raises(BackendError, match="NOPERM"):
+        async with asyncio.timeout(5), backend.follow(["a"]):
+            pass
