@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from celeriac import Result
 from celeriac.errors import TaskRevoked, TimeLimitExceeded, WorkerLost
 from celeriac.worker import slots
+from celeriac.worker.attempt import SPENT
 from celeriac.worker.pool import NotBegun
 from celeriac.worker.pools.processes import ahead
 from celeriac.worker.pools.processes.ahead import Ahead
@@ -132,17 +133,19 @@ async def test_what_is_behind_a_long_one_goes_back_to_its_queue_within_half_a_se
     assert len(runs(tmp_path / "short")) == 1
 
 
-async def test_one_that_was_acknowledged_goes_back_to_its_queue_and_runs_once(tmp_path: Path):
-    async with running(concurrency=2) as worker:
-        first, second = await held(tmp_path / "first"), await held(tmp_path / "second")
+@pytest.mark.usefixtures("patient")
+async def test_a_message_is_not_acknowledged_early_before_a_child_is_free(tmp_path: Path):
+    async with running() as worker:
+        assert worker.slots is not None
+        waiting = worker.slots.waiting
+        long = await held(tmp_path / "long")
         once = await tasks.once.send(str(tmp_path / "once"))
-        await placed(worker)
-        await until_in_queue()
-        assert not runs(tmp_path / "once")
-        (tmp_path / "first" / "go").touch()
+        await until(lambda: any(attempt.task is not None for attempt in waiting))
+        (attempt,) = waiting
+        assert (attempt.call, attempt.receipt is SPENT) == (None, False)
+        (tmp_path / "long" / "go").touch()
         await once.wait(WAIT)
-        (tmp_path / "second" / "go").touch()
-        await asyncio.gather(first.wait(WAIT), second.wait(WAIT))
+        await long.wait(WAIT)
     assert len(runs(tmp_path / "once")) == 1
 
 
@@ -187,11 +190,10 @@ async def test_what_is_placed_and_revoked_never_runs(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("task", [tasks.noted, tasks.once])
-async def test_a_worker_that_stops_gives_back_what_is_placed(task: Any, tmp_path: Path):
+async def test_a_worker_that_stops_gives_back_what_is_placed(tmp_path: Path):
     async with running() as worker:
         long = await held(tmp_path / "long")
-        await task.send(str(tmp_path / "short"))
+        await tasks.noted.send(str(tmp_path / "short"))
         await placed(worker)
         stopping = asyncio.create_task(worker.__aexit__(None, None, None))
         await until_in_queue()

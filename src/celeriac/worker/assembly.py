@@ -93,7 +93,9 @@ def assemble(
         rate_limits,
     )
     runs = run_marks(connections)
-    effects = Effects(backend, connections.settlements, workflows, errbacks, insist, connections.broker, runs)
+    effects = Effects(
+        backend, connections.settlements, workflows, errbacks, insist, connections.broker.failed, runs
+    )
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
         settings,

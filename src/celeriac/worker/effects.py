@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from uuid import uuid4
 
 from celeriac.client.periodic import RunMarks, entry_alone, run_mark
 from celeriac.contracts.backend import Backend, EncodedResult, UnmarkingBackend
 from celeriac.contracts.board import Mark
-from celeriac.contracts.broker import Broker, Delivery, UnmarkingReceipt
+from celeriac.contracts.broker import Delivery, UnmarkingReceipt
 from celeriac.contracts.server import EarlySettlements, Landing, Settlements
-from celeriac.contracts.set_aside import Failed
+from celeriac.contracts.set_aside import Failed, FailedTasks
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
-from celeriac.wire.envelope import Envelope, Route
+from celeriac.wire.envelope import Envelope
 from celeriac.wire.result import FAILURE, RETRY, SUCCESS
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.decision import Decision, Kind, Settle
@@ -42,7 +41,7 @@ class Effects:
 
     :param runs: the marks of periodic tasks whose runs must not overlap.
     :param settlements: lands a decision in one step; ``None`` where queue and results are on two servers.
-    :param broker: keeps the messages of tasks that failed for good, and takes back what did not run.
+    :param failed: keeps the messages of tasks that failed for good.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Effects:
         workflows: Workflows,
         errbacks: Errbacks,
         insist: Insist,
-        broker: Broker,
+        failed: FailedTasks,
         runs: RunMarks | None = None,
     ) -> None:
         self._backend = backend
@@ -63,7 +62,7 @@ class Effects:
         self._workflows = workflows
         self._errbacks = errbacks
         self._insist = insist
-        self._broker = broker
+        self._failed = failed
         self._runs = runs
 
     async def land(self, attempt: Attempt) -> None:
@@ -140,24 +139,6 @@ class Effects:
                 "queue %s: a message could not be given back; its lease will end: %s", delivery.queue, error
             )
 
-    async def put_back(self, attempt: Attempt) -> None:
-        """Give a message back whose body has not begun; one that is acknowledged already is queued again, once."""
-        envelope, queue = attempt.delivery.envelope, attempt.delivery.queue
-        if attempt.receipt is not SPENT:
-            await self.give_back(attempt.delivery)
-            return
-        assert isinstance(envelope, Envelope), "what was acknowledged was read"
-        # The key keeps a second try from queueing it twice where only the answer to the first was lost.
-        once = partial(self._broker.publish_once, f"unbegun.{uuid4()}", [(envelope, Route(queue))])
-        try:
-            await self._insist(once, "queueing a message again that did not begin")
-        except (CeleriacError, asyncio.CancelledError) as error:
-            logger.error(
-                "%s[%s] was acknowledged and did not begin, and could not be queued again: %s",
-                *_named(attempt),
-                error,
-            )
-
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Move a message to the dead letters, whatever the worker failed on."""
         try:
@@ -232,7 +213,7 @@ class Effects:
             await attempt.receipt.fail(failed)
         elif isinstance(envelope, Envelope):
             try:
-                await self._broker.failed.add(envelope, attempt.delivery.queue, failed)
+                await self._failed.add(envelope, attempt.delivery.queue, failed)
             except BrokerUnavailable:
                 raise
             except (BrokerError, EncodeError) as error:

@@ -84,7 +84,7 @@ class Executor:
                 self._begin(attempt)
                 if not attempt.has_slot and not await self._gets_slot(attempt):
                     return
-                if self._runs_once_at_most(attempt) and attempt.receipt is not SPENT:
+                if self._runs_once_at_most(attempt):
                     await self._effects.acknowledge(attempt)
                 self._say_started(attempt)
                 await self._bodies.call(attempt)
@@ -130,19 +130,17 @@ class Executor:
             await self._wait_for_slot(attempt)
         except NotBegun:
             self._slots.is_stuck = True
-            await self._effects.put_back(attempt)
+            await self._effects.give_back(attempt.delivery)
             return False
         attempt.started = perf_counter()
         return True
 
     async def _wait_for_slot(self, attempt: Attempt) -> None:
         """Raises ``NotBegun`` where it takes too long, and when the worker stops."""
-        if self._slots.may_wait and self._bodies.can_place(attempt):
-            if self._runs_once_at_most(attempt):
-                await self._effects.acknowledge(attempt)
-                self._slots.check_may_wait()
-            if not self._slots.free and await self._bodies.place(attempt):
-                return
+        # What is acknowledged early would be lost if the worker were killed before the child comes to it.
+        may_place = self._slots.may_wait and not self._slots.free and not self._runs_once_at_most(attempt)
+        if may_place and self._bodies.can_place(attempt) and await self._bodies.place(attempt):
+            return
         await self._slots.turn(attempt)
 
     async def _decide(self, attempt: Attempt) -> None:
