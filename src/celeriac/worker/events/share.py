@@ -11,7 +11,7 @@ from collections.abc import Callable
 from math import inf
 from time import monotonic
 
-WINDOW = 0.5
+WINDOW = 0.1
 """Seconds over which tasks are counted."""
 
 BURST = 0.2
