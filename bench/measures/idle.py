@@ -66,13 +66,13 @@ def measure(plan: Plan) -> list[Row]:
         time.sleep(plan.sizes.idle)
         (celery, _), (ours, seconds) = (stretch.end() for stretch in stretches)
     return [
-        Row("idle: CPU", "% of a core", [ours.cpu], [celery.cpu], at_most(0.2), less_is_better=True),
+        Row("idle: CPU", "% of a core", [ours.cpu], [celery.cpu], at_most(0.1), less_is_better=True),
         Row(
             "idle: commands, one queue",
             "commands/s",
             [ours.commands.total() / seconds],
             [celery.commands.total() / seconds],
-            at_most(1),
+            at_most(1.5),
             less_is_better=True,
             details={"seconds": seconds, "commands": ours.commands, "celery_commands": celery.commands},
         ),

@@ -82,6 +82,11 @@ return {1, aside}
 
 _LOAD = r"""
 -- KEYS: revision, then sets. Returns the time, the revision, and names and times of each.
+if redis.call('EXISTS', unpack(KEYS)) == 0 then  -- as most often: each idle worker asks for the paused queues
+  local nothing = {clock, '0'}
+  for i = 2, #KEYS do nothing[i + 1] = {} end
+  return {nothing, aside}
+end
 own(KEYS[1], 'string')
 local reply = {clock, redis.call('GET', KEYS[1]) or '0'}
 for i = 2, #KEYS do

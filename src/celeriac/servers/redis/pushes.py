@@ -22,7 +22,7 @@ from celeriac.servers.redis.tracking import TrackingLine
 CHANGES = "__redis__:invalidate"
 """The channel on which the server names changed keys in protocol 2."""
 
-_SILENCE = 10.0
+_SILENCE = 20.0
 """Seconds without a word after which the connection is asked whether it stands."""
 
 

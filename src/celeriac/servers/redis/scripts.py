@@ -405,7 +405,8 @@ end
 )
 
 LAPSED = Script(
-    TYPES
+    "if redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3]) == 0 then return {} end  -- nobody holds anything"
+    + TYPES
     + NOW
     + r"""
 -- KEYS: unacked, index, leases, due. ARGV: visibility timeout, limit.

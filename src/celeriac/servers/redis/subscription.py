@@ -162,20 +162,24 @@ class RedisSubscription:
 
     async def _wait_for_more(self, due_in: float) -> None:
         """Return when there may be something to take, or a parked message is due, in so many seconds at the latest."""
-        due_in = min(due_in, await self._doorbell.arm(self._watched))
-        self._is_quiet = due_in > 0 and not self._doorbell.polls
-        if self._troubled:
-            due_in = max(due_in, _TROUBLED)
-        if due_in > 0:
-            await self._wait(min(due_in, self._leases.lease / 2, _LONGEST_WAIT))
+        longest = min(self._leases.lease / 2, _LONGEST_WAIT)
+        while not self._stopped:
+            due_in = min(due_in, await self._doorbell.arm(self._watched))
+            self._is_quiet = due_in > 0 and not self._doorbell.polls
+            if self._troubled:
+                due_in = max(due_in, _TROUBLED)
+            if due_in <= 0 or await self._wait(min(due_in, longest)) or due_in <= longest:
+                break
+            due_in = math.inf  # nothing rang: it is enough to look again
 
-    async def _wait(self, due_in: float) -> None:
-        """Return when there may be something to take; look after dead peers meanwhile."""
+    async def _wait(self, due_in: float) -> bool:
+        """Wait for so many seconds; return whether it rang. Look after dead peers meanwhile."""
         due_at = self._clock.monotonic() + due_in
         rung = False
         while not rung and not self._stopped and self._clock.monotonic() < due_at:
             pause = min(due_at, self._look_at) - self._clock.monotonic()
             rung = await self._doorbell.wait(max(0.0, pause)) or await self._recover_in_time() > 0
+        return rung
 
     async def _recover_in_time(self) -> int:
         """Give back what dead peers held, when it is time to look; return how many messages."""
