@@ -15,6 +15,7 @@ import asyncpg
 from celeriac.servers.postgres.broker import PostgresBroker
 from celeriac.servers.postgres.connections import Connections
 from celeriac.servers.postgres.url import parse_postgres_url
+from celeriac.wire.envelope import Envelope, Route
 
 IDLE = 20
 TAKES = 100
@@ -28,10 +29,10 @@ FILL = """
 async def main(count: int) -> None:
     """Tell how many seconds each take needed."""
     url = os.environ["BENCH_POSTGRES"]
-    broker, other = (
-        PostgresBroker(Connections(parse_postgres_url(url), "bench", 20.0)),
-        await asyncpg.connect(url),
+    broker, sender = (
+        PostgresBroker(Connections(parse_postgres_url(url), name, 20.0)) for name in ("bench", "sender")
     )
+    other = await asyncpg.connect(url)
     await broker.ping()
     await other.execute("ALTER TABLE celeriac_message SET (autovacuum_enabled = false)")
     await other.execute("VACUUM celeriac_message")
@@ -39,6 +40,7 @@ async def main(count: int) -> None:
         for _ in range(IDLE):
             await _waits_in_vain(subscription)
         await other.execute(FILL, QUEUE, count)
+        await sender.publish(Envelope(b""), Route(routing_key=QUEUE, queue=QUEUE))  # it tells who sleeps
         seconds: list[float] = []
         for _ in range(TAKES):
             began = time.perf_counter()
@@ -47,6 +49,7 @@ async def main(count: int) -> None:
             await asyncio.gather(*[delivery.receipt.ack() for delivery in deliveries])
     await other.close()
     await broker.close()
+    await sender.close()
     print(json.dumps({"seconds": seconds}))
 
 
