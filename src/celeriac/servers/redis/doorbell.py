@@ -103,8 +103,7 @@ class Doorbell:
 
     def found(self) -> None:
         """Note that messages were found, so that polling starts again with short pauses."""
-        if self.polls:
-            self._pauses.reset()
+        self._pauses.reset()
 
     async def check(self) -> None:
         """Ask whether the notes still arrive; called now and then. Raises ``BrokerUnavailable`` when they do not."""

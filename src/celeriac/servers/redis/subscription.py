@@ -114,7 +114,8 @@ class RedisSubscription:
             if self._reserve:
                 await self._look_for_revocations()
             if deliveries := await self._reserve.take(min(limit, _MOST_AT_ONCE)):
-                self._doorbell.found()
+                if self._doorbell.polls:
+                    self._doorbell.found()
                 return deliveries
             await self._wait_for_more(self._due_in)
         return []
