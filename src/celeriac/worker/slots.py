@@ -67,11 +67,15 @@ class Slots:
         return 0 if self._closed else free
 
     async def turn(self, attempt: Attempt) -> None:
-        """Give a waiting attempt the next slot that is free. Raises ``NotBegun`` after ``LONGEST``, and at the end."""
+        """Give a waiting attempt the next slot that is free.
+
+        Raises ``NotBegun`` after ``LONGEST``, and where attempts may not wait now.
+        """
         if self.free and not self._closed:
             self.take(attempt)
             return
-        self.check_may_wait()
+        if not self.may_wait:
+            raise NotBegun
         loop = asyncio.get_running_loop()
         turn = self._turns[attempt] = loop.create_future()
         timer = loop.call_later(LONGEST, _too_late, turn)
@@ -80,11 +84,6 @@ class Slots:
         finally:
             del self._turns[attempt]
             timer.cancel()
-
-    def check_may_wait(self) -> None:
-        """Raise ``NotBegun`` where attempts may not wait for a slot now."""
-        if not self.may_wait:
-            raise NotBegun
 
     def close(self) -> None:
         """End every wait for a free slot."""

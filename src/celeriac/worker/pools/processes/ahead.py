@@ -101,11 +101,9 @@ class Ahead:
         """Return a call for a child that is free, which nothing holds any more."""
         if self._waiting:
             return self._waiting.popleft()
-        for (
-            child
-        ) in self._in_pipes:  # the oldest; to ask the kernel about all of them costs more than it saves
-            return self._in_pipes.pop(child) if child.take_back() else None
-        return None
+        # Only the oldest: to ask the kernel about all of them costs more than it saves.
+        child = next(iter(self._in_pipes), None)
+        return self._in_pipes.pop(child) if child is not None and child.take_back() else None
 
     def drop(self, child: Handle) -> bool:
         """Take back what is ahead in a child; return whether nothing is ahead there any more."""
