@@ -245,6 +245,8 @@ async def test_a_killed_worker_is_offline_and_one_that_computes_is_not(
 
 async def test_it_ends_a_worker(flower: Flower, worker: LoggedProcess) -> None:
     await flower.until("/api/workers?status=true", lambda text: json.loads(text).get(NODE))
+    # Flower steers the workers that it has asked about themselves.
+    await flower.until("/api/workers?refresh=1", lambda text: NODE in json.loads(text))
     assert await flower.post(f"/api/worker/shutdown/{NODE}") == "Shutting down!"
     assert worker.wait(timeout=PATIENCE) == 0
     await flower.until("/api/workers?status=true", lambda text: not json.loads(text)[NODE])
