@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import msgspec
 
@@ -36,15 +37,7 @@ class Following:
         """Keep what the source holds now. Raises ``SourceTaken`` where another program ticks its entries."""
         reading = await self._source.read()
         known = (await kept.load()).entries
-        moved = {
-            name: at for name, at in reading.ran.items() if name in known and self._ran.get(name, at) != at
-        }
-        last = await beat.last([slot_key(app, name) for name in moved])
-        for name, at in moved.items():
-            if not _is_ours(known[name], at, last.get(slot_key(app, name))):
-                raise SourceTaken(
-                    f"{name} was sent by another scheduler: stop celery beat, which sends each task a second time"
-                )
+        await self._see_no_other(reading.ran, known, beat, app)
         self._ran = dict(reading.ran)
         self.names = reading.names | reading.entries.keys()
         origin = self._source.name
@@ -57,16 +50,37 @@ class Following:
         await kept.declare(entries, started)
         self.again = now + self._source.every
 
-    async def tell(self) -> None:
-        """Write to the source what was ticked; what it cannot take now is written the next time."""
+    async def tell(self, kept: Kept, beat: Beat, app: str) -> None:
+        """Write to the source what was ticked; what it cannot take now is written the next time.
+
+        Raises ``SourceTaken`` as ``follow`` does: what is written here takes the place of what that would see.
+        """
         if not self.done:
             return
         try:
-            await self._source.ticked(self.done)
+            before = await self._source.ticked(self.done)
         except Exception as error:  # noqa: BLE001 - whatever it is, the slots are ticked
             logger.warning("what was sent could not be written to the source of periodic tasks: %s", error)
             return
-        self.done = {}
+        done, self.done = self.done, {}
+        if self._moved(before):
+            await self._see_no_other(before, (await kept.load()).entries, beat, app)
+        self._ran |= done
+
+    async def _see_no_other(
+        self, ran: Mapping[str, float], known: Mapping[str, Entry], beat: Beat, app: str
+    ) -> None:
+        """Raise ``SourceTaken`` where one of these ran at a moment that is no slot of this app's."""
+        moved = {name: at for name, at in self._moved(ran).items() if name in known}
+        last = await beat.last([slot_key(app, name) for name in moved])
+        for name, at in moved.items():
+            if not _is_ours(known[name], at, last.get(slot_key(app, name))):
+                raise SourceTaken(
+                    f"{name} was sent by another scheduler: stop celery beat, which sends each task a second time"
+                )
+
+    def _moved(self, ran: Mapping[str, float]) -> dict[str, float]:
+        return {name: at for name, at in ran.items() if abs(self._ran.get(name, at) - at) > _CLOSE}
 
 
 def _is_ours(entry: Entry, at: float, last: float | None) -> bool:

@@ -46,6 +46,6 @@ class Source(Protocol):
         """Return what it holds now. Raises ``SourceTaken`` where its own scheduler is seen to run."""
         ...
 
-    async def ticked(self, slots: Mapping[str, float]) -> None:
-        """Note of some entries which slot was ticked."""
+    async def ticked(self, slots: Mapping[str, float]) -> Mapping[str, float]:
+        """Note of some entries which slot was ticked; return what was noted of them before."""
         ...

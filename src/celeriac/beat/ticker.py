@@ -241,7 +241,7 @@ class Ticker:
             for line in due:
                 self._agenda.put(line)
             if self._following is not None:
-                await self._following.tell()
+                await self._following.tell(self._kept, self._places.beat, self._app.name)
             for outcome in outcomes:
                 if isinstance(outcome, BaseException):
                     raise outcome

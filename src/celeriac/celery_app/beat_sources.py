@@ -67,9 +67,9 @@ class DjangoTables:
         """See ``celeriac.beat.source.Source``."""
         return await in_thread(self._read)
 
-    async def ticked(self, slots: Mapping[str, float]) -> None:
+    async def ticked(self, slots: Mapping[str, float]) -> Mapping[str, float]:
         """See ``celeriac.beat.source.Source``."""
-        await in_thread(lambda: self._write(dict(slots)))
+        return await in_thread(lambda: self._write(dict(slots)))
 
     def _read(self) -> Reading:
         from django.db import close_old_connections
@@ -121,12 +121,14 @@ class DjangoTables:
             entry = msgspec.structs.replace(entry, end=entry.next(since))
         return entry
 
-    def _write(self, slots: dict[str, float]) -> None:
+    def _write(self, slots: dict[str, float]) -> dict[str, float]:
         from django.db import close_old_connections
         from django.db.models import F
         from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
         try:
+            ran = PeriodicTask.objects.filter(name__in=list(slots), last_run_at__isnull=False)
+            before = {name: at.timestamp() for name, at in ran.values_list("name", "last_run_at")}
             for name, slot in slots.items():
                 row = PeriodicTask.objects.filter(name=name)
                 moment = datetime.fromtimestamp(slot, UTC)
@@ -135,6 +137,7 @@ class DjangoTables:
                     PeriodicTasks.update_changed()
         finally:
             close_old_connections()
+        return before
 
 
 def _options(row: Any) -> dict[str, Any]:
@@ -164,9 +167,9 @@ class RedBeatKeys:
         """See ``celeriac.beat.source.Source``."""
         return await in_thread(self._read)
 
-    async def ticked(self, slots: Mapping[str, float]) -> None:
+    async def ticked(self, slots: Mapping[str, float]) -> Mapping[str, float]:
         """See ``celeriac.beat.source.Source``."""
-        await in_thread(lambda: self._write(dict(slots)))
+        return await in_thread(lambda: self._write(dict(slots)))
 
     def _read(self) -> Reading:
         from redbeat.schedulers import RedBeatSchedulerEntry, ensure_conf, get_redis
@@ -193,10 +196,13 @@ class RedBeatKeys:
             entries[kept.name] = entry
         return Reading(entries, ran)
 
-    def _write(self, slots: dict[str, float]) -> None:
+    def _write(self, slots: dict[str, float]) -> dict[str, float]:
         from redbeat.schedulers import RedBeatSchedulerEntry, ensure_conf
 
-        prefix = ensure_conf(self._celery).key_prefix
+        prefix, before = ensure_conf(self._celery).key_prefix, {}
         for name, slot in slots.items():
             kept = RedBeatSchedulerEntry.from_key(prefix + name, app=self._celery)
+            if kept.last_run_at is not None:
+                before[name] = kept.last_run_at.timestamp()
             kept._next_instance(last_run_at=datetime.fromtimestamp(slot, UTC))  # noqa: SLF001 - what its beat calls
+        return before
