@@ -129,7 +129,7 @@ async def test_ten_thousand_waits_share_one_connection(own_redis, make_backend):
         assert len(client.client_list(_type="pubsub")) == 1
         await asyncio.gather(*(store(writer, record(f"t{n}")) for n in range(10_000)))
         assert await asyncio.gather(*waits) == [[(f"t{n}", "SUCCESS")] for n in range(10_000)]
-        async with asyncio.timeout(10):  # a subscription waits a moment for a command that it can end with
+        async with asyncio.timeout(60):  # a subscription waits a moment for a command that it can end with
             while client.pubsub_channels():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     assert not backend._listener._waits
@@ -334,3 +334,30 @@ async def test_a_chord_whose_parts_take_longer_than_results_live_ends(make_backe
     keys = client.keys(f"{prefix}celery-taskset-meta-{chord_id}*")
     assert all(client.ttl(key) > 0 for key in keys), "every key has an end"
     await chords.finish(claim)
+
+
+@pytest.mark.parametrize("expires", [0.0, 60.0])
+async def test_a_part_that_ends_before_celerys_client_has_said_that_the_chord_runs_again(
+    make_backend, client, prefix, unique, expires
+):
+    """It writes the size, and deletes the mark of a chord that is done, before the last part alone."""
+    chord_id = unique("chord")
+    chords = make_backend(expires=expires).chords
+    base = f"{prefix}celery-taskset-meta-{chord_id}"
+    parts = [
+        Part(chord_id, unique("task"), index, "SUCCESS", index, {"task": "body"}, root_id="root")
+        for index in range(2)
+    ]
+    for run in ("first", "second"):
+        if run == "second":
+            assert (await chords.count(chords.encode(parts[0]))).claim is None
+            assert 0 < client.ttl(f"{base}.j") <= 300, "a late copy is forgotten"
+        client.delete(f"{base}.c")
+        client.set(f"{base}.s", 2)
+        if run == "first":
+            assert (await chords.count(chords.encode(parts[0]))).claim is None
+        claim = (await chords.count(chords.encode(parts[1]))).claim
+        assert claim is not None, run
+        assert [part.value for part in await chords.collect(claim)] == [0, 1]
+        assert (client.ttl(f"{base}.j") > 300) == (expires > 0), "a chord that runs is kept as long as ever"
+        await chords.finish(claim)

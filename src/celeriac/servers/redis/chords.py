@@ -57,15 +57,31 @@ end
 
 -- Returns 'claimed' and the name of the run, 'open', or the milliseconds for which another worker has the claim.
 local function count(seconds, claim, base, id, score, part, told, token)
+  local parts, seen = base .. '.j', base .. '.d'
+  local function keep()
+    if redis.call('SADD', seen, id .. ':' .. score) == 1 then redis.call('ZADD', parts, score, part) end
+  end
   if redis.call('GET', base .. '.c') == 'done' then
-    -- Celery 5.3's client, sending the chord again, leaves this, and writes the size that was deleted with it.
-    if redis.call('EXISTS', base .. '.s') == 0 then return 'open' end
+    if redis.call('EXISTS', base .. '.s') == 0 then
+      -- Celery's client, sending the chord again, says so by the size alone, which it writes before the last part:
+      -- those before it, when they end sooner, would be missed for ever. What is late itself goes with the mark.
+      if told == '' then
+        keep()
+        local left = redis.call('PTTL', base .. '.c')
+        redis.call('PEXPIRE', parts, left)
+        redis.call('PEXPIRE', seen, left)
+      end
+      return 'open'
+    end
+    -- Celery 5.3's client leaves the mark.
     redis.call('DEL', base .. '.c')
   end
-  local parts, seen = base .. '.j', base .. '.d'
-  if redis.call('SADD', seen, id .. ':' .. score) == 1 then redis.call('ZADD', parts, score, part) end
+  keep()
   local ready = redis.call('ZCARD', parts)
-  if seconds ~= '0' then
+  if seconds == '0' then
+    redis.call('PERSIST', parts)
+    redis.call('PERSIST', seen)
+  else
     redis.call('EXPIRE', parts, seconds)
     redis.call('EXPIRE', seen, seconds)
     redis.call('EXPIRE', base .. '.s', seconds)
