@@ -21,7 +21,7 @@ from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer
 from tests.wire.captures import FIXTURES
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Shop:

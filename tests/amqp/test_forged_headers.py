@@ -106,8 +106,8 @@ async def test_entries_of_the_ledger_end_no_worker(
 
     task = app.register("one", one)
     async with app, app.worker():
-        assert await (await task.send()).wait(timeout=30) == 1
+        assert await (await task.send()).wait(timeout=60) == 1
         channel.basic_publish(amqp.Message(entry), f"{queue}.ledger", "")
-        assert await (await task.send()).wait(timeout=30) == 1
+        assert await (await task.send()).wait(timeout=60) == 1
     async with app, app.worker():  # which reads the history
-        assert await (await task.send()).wait(timeout=30) == 1
+        assert await (await task.send()).wait(timeout=60) == 1

@@ -21,7 +21,7 @@ from tests.amqp.forging import Forger
 from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

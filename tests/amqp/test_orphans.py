@@ -18,7 +18,7 @@ from celeriac.testing.steps import soon
 from tests.amqp.conftest import MakeBroker
 from tests.amqp.proxy import Proxy
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 QUICK = pytest.mark.parametrize("times", [NoticeTimes(term=1.5, grace=1.0)], indirect=True, ids=["quick"])
 
 

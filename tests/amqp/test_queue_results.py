@@ -52,10 +52,10 @@ def app(rabbit_url: str, queue: str) -> Celeriac:
 async def test_a_result_of_a_gocelery_worker_is_read(app: Celeriac, channel: amqp.Channel) -> None:
     async with app:
         task = await app.send_task("tasks.add", args=[2, 3])
-        waiting = asyncio.create_task(task.wait(timeout=10))
+        waiting = asyncio.create_task(task.wait(timeout=60))
         channel.basic_publish(gocelery_result(task.id, 5.0), routing_key=declare(channel, task.id))
         assert await waiting == 5.0
-        assert await task.wait(timeout=10) == 5.0
+        assert await task.wait(timeout=60) == 5.0
 
 
 async def test_a_task_of_a_gocelery_client_runs_and_the_client_reads_its_result(

@@ -49,10 +49,10 @@ async def test_the_documented_user_can_do_all(url: str):
     async with app:
         async with app.worker() as worker:
             await worker.ready()
-            assert await (await add.send(1, 2)).wait(timeout=20) == 3
-            assert await (await add.using(countdown=1.1).send(2, 2)).wait(timeout=20) == 4
+            assert await (await add.send(1, 2)).wait(timeout=60) == 3
+            assert await (await add.using(countdown=1.1).send(2, 2)).wait(timeout=60) == 4
             with pytest.raises(TaskNotFound):
-                await (await app.send_task("shop.unknown", [1])).wait(timeout=20)
+                await (await app.send_task("shop.unknown", [1])).wait(timeout=60)
             await app.cancel("an id")
             assert await app.connections().broker.examine(["celery"]) == []
             assert await app.connections().backend.examine() == []

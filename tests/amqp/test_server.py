@@ -20,7 +20,7 @@ async def run_two_tasks(app: Celeriac) -> None:
 
     async with app.worker():
         results = [await double.send(number) for number in (1, 2)]
-        assert [await result.wait(20) for result in results] == [2, 4]
+        assert [await result.wait(60) for result in results] == [2, 4]
 
 
 @pytest.mark.parametrize("results", ["rpc://", "the broker's URL"])
@@ -29,7 +29,7 @@ async def test_queues_and_results_share_a_connection(proxy: Proxy, queue: str, r
     async with Celeriac("pair", url, url if results != "rpc://" else results, default_queue=queue) as app:
         await run_two_tasks(app)
         assert proxy.accepted == 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while proxy.open_lines:  # noqa: ASYNC110 - a proxy tells nobody
             await asyncio.sleep(0.01)
 

@@ -18,7 +18,7 @@ from celeriac.errors import TaskRevoked
 from tests.interop.celery_worker import CeleryWorker
 from tests.servers import RabbitServer
 
-PATIENCE = 50.0
+PATIENCE = 60.0
 
 ENDED = {"task-received", "task-started", "task-succeeded"}
 

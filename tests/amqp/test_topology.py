@@ -301,10 +301,10 @@ async def test_nothing_is_declared_that_rabbitmq_gives_up(
         asked = await app.control.ask("ping", destination=["modern@here"], timeout=10)
         assert list(asked.by_node) == ["modern@here"]
         later = await add.using(countdown=0.2).send(40, 2)
-        assert await (await add.send(1, 2)).wait(timeout=10) == 3
-        assert await later.wait(timeout=10) == 42
+        assert await (await add.send(1, 2)).wait(timeout=60) == 3
+        assert await later.wait(timeout=60) == 42
         with pytest.raises(CeleriacError):
-            await (await app.send_task("nobody.knows")).wait(timeout=10)
+            await (await app.send_task("nobody.knows")).wait(timeout=60)
         # prefetch of the whole channel; durable and exclusive of each queue
         channels = await asyncio.to_thread(
             rabbit_server.control, "list_channels", "vhost", "global_prefetch_count"

@@ -73,7 +73,7 @@ async def test_it_runs_from_each(
     async with app, app.worker(queues=names) as worker:
         await worker.ready()
         await task.using(exchange=f"{queue}.x", routing_key="feed.new", **WHEN[when]()).send()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await done.wait()
         assert [await broker.depth(name) for name in names] == [0, 0]
     assert sorted(ran) == expected

@@ -16,7 +16,7 @@ from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.testing.steps import numbered
 from celeriac.wire.envelope import Envelope, Route
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 endless: list[Any] = []
 endless.append(endless)

@@ -99,9 +99,9 @@ async def test_chords_are_counted_where_the_results_are(rabbit_url: str, queue: 
     add_task, total_task = app.register("mixed.add", add), app.register("mixed.total", total)
     async with app, app.worker():
         result = await chord([add_task.s(n, n) for n in range(5)], total_task.s()).send()
-        assert await result.wait(timeout=20) == 20
+        assert await result.wait(timeout=60) == 20
         results = await group(add_task.s(n, 1) for n in range(3)).send()
-        assert await results.wait(timeout=20) == [1, 2, 3]
+        assert await results.wait(timeout=60) == [1, 2, 3]
 
 
 async def test_a_result_sent_to_a_queue_of_tasks_is_set_aside_and_never_run(
@@ -151,11 +151,11 @@ async def test_what_is_too_large_for_rabbitmq_fails_its_task_alone(
 
         async with app.worker():
             large, small = await make.send(3_000_000), await make.send(10)
-            assert await small.wait(20) == "x" * 10
+            assert await small.wait(60) == "x" * 10
             with pytest.raises(
                 EncodeError, match=r"result of make.*too large.* 3000\d+ is larger than .* \d+"
             ):
-                await large.wait(20)
+                await large.wait(60)
             with pytest.raises(EncodeError, match=r"message of take\[.*too large"):
                 await app.send_task("take", ["x" * 3_000_000])
         letters = await app.connections().broker.dead.list(1000)

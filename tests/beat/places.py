@@ -12,7 +12,7 @@ from celeriac.client.periodic import SLOT_HEADER
 from celeriac.clock import SystemClock
 from celeriac.contracts.board import Tenure
 
-PATIENCE = 45.0
+PATIENCE = 60.0
 
 KINDS = ("memory", "sqlite", "redis", "postgres", "rabbitmq+redis", "rabbitmq+rpc")
 SHARED = ("sqlite", "redis", "rabbitmq+redis")

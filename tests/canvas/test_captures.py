@@ -75,5 +75,5 @@ async def open_as_the_client_did(app: Celeriac, messages: list[TaskMessage]) -> 
 
 async def value(app: Celeriac, end: Node[Any]) -> Any:
     if isinstance(end, Group):
-        return [await app.result(str(last_id(member))).wait(10) for member in end.members]
-    return await app.result(str(last_id(end))).wait(10)
+        return [await app.result(str(last_id(member))).wait(60) for member in end.members]
+    return await app.result(str(last_id(end))).wait(60)

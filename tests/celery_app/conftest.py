@@ -13,27 +13,35 @@ import pytest
 
 from tests.celery_app import shop
 from tests.celery_connections import disconnect
+from tests.lines import whole_lines
 from tests.servers import LoggedProcess, RedisServer
 
 WITH_PYDANTIC = pytest.mark.skipif(celery.VERSION < (5, 5), reason="Celery has models from 5.5 on")
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 45
+TIMEOUT = 60
 START = 90
 """Seconds until a worker is ready: its app is imported twice, once for its child processes."""
 
 
 class Shop:
-    """A worker of the shop app, and what its tasks noted."""
+    """A worker of the shop app, and what its tasks noted.
 
-    def __init__(self, process: LoggedProcess, notes: Path) -> None:
+    :param before: how many of the notes are of no concern.
+    """
+
+    def __init__(self, process: LoggedProcess, notes: Path, before: int = 0) -> None:
         self.process = process
         self._notes = notes
+        self._before = before
+
+    def anew(self) -> "Shop":
+        """The same worker without what was noted so far: a test counts its own notes, also when it runs again."""
+        return Shop(self.process, self._notes, self._before + len(self.notes()))
 
     def notes(self) -> list[list[Any]]:
         """Everything that was noted so far."""
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in whole_lines(self._notes)[self._before :]]
 
     def noted(self, *start: Any, count: int = 1) -> list[list[Any]]:
         """The notes that begin so, as soon as there are that many."""

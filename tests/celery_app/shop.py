@@ -106,7 +106,7 @@ def retried_twice_over(self):
 @app.task(bind=True)
 def progress(self, go_on: str):
     self.update_state(state="PROGRESS", meta={"done": 1})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not Path(go_on).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     return "done"

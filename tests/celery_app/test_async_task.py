@@ -24,7 +24,7 @@ def app_at(url: str, queue: str) -> tuple[Celery, Any]:
     app = Celery("web", broker=url, set_as_current=False, task_cls=ASYNC)
     app.conf.task_default_queue = queue
 
-    @app.task(name=f"add-{queue}")
+    @app.task(shared=False, name=f"add-{queue}")
     def add(x: int, y: int) -> int:
         return x + y
 
@@ -68,7 +68,7 @@ def test_a_coroutine_that_is_applied_gives_its_value():
     app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
     app.conf.task_always_eager = True
 
-    @app.task(bind=True, autoretry_for=(LookupError,), max_retries=1, default_retry_delay=0)
+    @app.task(shared=False, bind=True, autoretry_for=(LookupError,), max_retries=1, default_retry_delay=0)
     async def double(self: Any, x: int) -> list[Any]:
         await asyncio.sleep(0)
         if not self.request.retries:
@@ -86,7 +86,7 @@ def test_a_coroutine_that_is_applied_gives_its_value():
 def test_a_coroutine_with_models_that_is_applied():
     app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
 
-    @app.task(pydantic=True)
+    @app.task(shared=False, pydantic=True)
     async def model(x: Model) -> Model:
         return Model(x=x.x + 1)
 
@@ -97,7 +97,7 @@ async def test_a_coroutine_that_is_applied_where_a_loop_runs():
     app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
     app.conf.task_always_eager = True
 
-    @app.task(name="looped")
+    @app.task(shared=False, name="looped")
     async def double(x: int) -> int:
         return x * 2
 
@@ -108,7 +108,7 @@ async def test_a_coroutine_that_is_applied_where_a_loop_runs():
 def test_coroutines_that_apply_coroutines():
     app = Celery("web", broker="memory://", set_as_current=False, task_cls=ASYNC)
 
-    @app.task(name="nested")
+    @app.task(shared=False, name="nested")
     async def nested(depth: int) -> int:
         await asyncio.sleep(0)
         return nested.apply((depth - 1,)).get(disable_sync_subtasks=False) + 1 if depth else 0

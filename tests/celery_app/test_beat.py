@@ -15,10 +15,11 @@ from celeriac.celery_app.beat import read_schedule
 from celeriac.errors import ConfigError
 from celeriac.schedule.crontab import crontab
 from celeriac.schedule.interval import interval
+from tests.lines import whole_lines
 from tests.servers import LoggedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 45.0
+PATIENCE = 60.0
 
 
 def app_with(beat_schedule, **conf):
@@ -114,9 +115,8 @@ async def test_celerys_worker_runs_what_celeriac_ticks(redis_url, unique, tmp_pa
     try:
         notes = tmp_path / "notes"
         async with asyncio.timeout(PATIENCE):
-            while not notes.exists() or len(notes.read_text().splitlines()) < 6:  # noqa: ASYNC110 - a file tells nobody
+            while len(lines := [line.split() for line in whole_lines(notes)]) < 6:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
-        lines = [line.split() for line in notes.read_text().splitlines()]
         ids = [line[1] for line in lines]
         assert len(ids) == len(set(ids))  # each slot once
         assert {line[0] for line in lines} == {"often", "lazy"}

@@ -29,21 +29,21 @@ from shop.models import Order
 from shop.tasks import break_connection, buy, look, pay, total
 
 order = Order.objects.create(name="tea")
-found = {"paid": pay.delay(order.pk).get(timeout=45)}
+found = {"paid": pay.delay(order.pk).get(timeout=60)}
 order.refresh_from_db()
 found["stored"] = order.paid
-found["looks"] = [look.delay().get(timeout=45) for _ in range(2)]
-break_connection.delay().get(timeout=45)
-found["after_break"] = look.delay().get(timeout=45)
-found["not_bought"] = buy.delay("nothing", False).get(timeout=45)
-bought = buy.delay("cake", True).get(timeout=45)
-deadline = time.monotonic() + 45
+found["looks"] = [look.delay().get(timeout=60) for _ in range(2)]
+break_connection.delay().get(timeout=60)
+found["after_break"] = look.delay().get(timeout=60)
+found["not_bought"] = buy.delay("nothing", False).get(timeout=60)
+bought = buy.delay("cake", True).get(timeout=60)
+deadline = time.monotonic() + 60
 while not Order.objects.filter(pk=bought, paid=True).exists() and time.monotonic() < deadline:
     time.sleep(0.05)
 found["bought"] = list(Order.objects.filter(pk=bought).values_list("paid", flat=True))
-found["total"] = chord([pay.s(order.pk) for _ in range(3)])(total.s()).get(timeout=45)
+found["total"] = chord([pay.s(order.pk) for _ in range(3)])(total.s()).get(timeout=60)
 try:
-    pay.delay(-1).get(timeout=45)
+    pay.delay(-1).get(timeout=60)
 except Order.DoesNotExist:
     found["missing"] = "Order.DoesNotExist"
 row = TaskResult.objects.filter(task_name="shop.tasks.pay", status="SUCCESS").first()

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.celery_app import traced_app
 from tests.celery_app.conftest import ROOT, START, TIMEOUT
 from tests.celery_connections import disconnect
+from tests.lines import whole_lines
 from tests.servers import LoggedProcess, RedisServer
 
 pytestmark = pytest.mark.timeout(180)  # a worker, and its processes, start within the first test
@@ -55,8 +56,7 @@ class Traced:
         return [traced_app.facts_of(span) for span in self._sent.get_finished_spans()]
 
     def _there(self) -> list[Span]:
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in whole_lines(self._file)]
 
 
 @pytest.fixture(scope="module", params=sorted(WORKERS))

@@ -53,7 +53,7 @@ async def store(results: CeleryResults, task_id: str, status: str, result: Any, 
 async def test_what_celeriac_stores_celery_reads(results: CeleryResults, app: Celery, task_id: str) -> None:
     children = [[["child", None], None]]
     await store(results, task_id, SUCCESS, {"a": [1, "grüße"]}, children=children)
-    assert app.AsyncResult(task_id).get(timeout=30) == {"a": [1, "grüße"]}
+    assert app.AsyncResult(task_id).get(timeout=60) == {"a": [1, "grüße"]}
     [record, missing] = await results.load([task_id, "missing"])
     assert missing is None
     assert record is not None
@@ -71,7 +71,7 @@ async def test_failures(results: CeleryResults, app: Celery, task_id: str) -> No
     failure = Failure("ValueError", ["boom", 2], "builtins")
     await store(results, task_id, FAILURE, failure, traceback="Traceback …")
     with pytest.raises(ValueError, match="boom"):
-        app.AsyncResult(task_id).get(timeout=30)
+        app.AsyncResult(task_id).get(timeout=60)
     [record] = await results.load([task_id])
     assert record is not None
     assert (record.result, record.traceback) == (failure, "Traceback …")
@@ -82,7 +82,7 @@ async def test_states_are_followed_to_the_end(results: CeleryResults, app: Celer
     seen: list[tuple[str, str]] = []
     async with results.follow(ids) as records:
         app.backend.store_result(task_id, {"at": 1}, "PROGRESS")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for record in records:
                 seen.append((record.task_id, record.status))
                 if record.status == "PROGRESS":

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from tests.celery_app import sentry_app
 from tests.celery_app.conftest import ROOT, TIMEOUT
 from tests.celery_connections import disconnect
+from tests.lines import whole_lines
 from tests.servers import LoggedProcess, RedisServer
 
 pytestmark = pytest.mark.timeout(180)  # a worker, and its processes, start within the first test
@@ -36,25 +38,35 @@ WORKERS: Mapping[str, tuple[str, ...]] = {
 
 
 class Watched:
-    """What a worker would have sent to Sentry."""
+    """What a worker would have sent to Sentry.
 
-    def __init__(self, file: Path) -> None:
+    :param before: how many of the lines are of no concern.
+    """
+
+    def __init__(self, file: Path, before: int = 0) -> None:
         self._file = file
+        self._before = before
+
+    def anew(self) -> "Watched":
+        """The same without what was sent so far: a test counts its own, also when it runs again."""
+        return Watched(self._file, self._before + len(self._lines()))
 
     def until(self, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """Everything, as soon as that holds."""
         deadline = time.monotonic() + TIMEOUT
         while True:
-            lines = self._file.read_text().splitlines() if self._file.exists() else []
-            items = [json.loads(line) for line in lines]
+            items = [json.loads(line) for line in self._lines()]
             if holds(items):
                 return items
             assert time.monotonic() < deadline, items
             time.sleep(0.02)
 
+    def _lines(self) -> list[str]:
+        return whole_lines(self._file)[self._before :]
+
 
 @pytest.fixture(scope="module", params=sorted(WORKERS))
-def watched(
+def started(
     request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Watched]:
     url, queue = redis_server.url(), f"watched-{os.getpid()}-{time.monotonic_ns()}"
@@ -75,18 +87,25 @@ def watched(
     disconnect(sentry_app.app)
 
 
+@pytest.fixture
+def watched(started: Watched) -> Watched:
+    """The module's worker, with what it sends to Sentry from here on."""
+    return started.anew()
+
+
 def transactions(items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     name = f"tests.celery_app.sentry_app.{name}"
     return [one for one in items if one["kind"] == "transaction" and one["transaction"] == name]
 
 
 def test_a_run_is_a_transaction_that_continues_the_senders_trace(watched: Watched):
-    headers = {"sentry-trace": f"{'a' * 32}-{'b' * 16}-1"}
+    trace_id = uuid.uuid4().hex
+    headers = {"sentry-trace": f"{trace_id}-{'b' * 16}-1"}
     sent = sentry_app.add.apply_async((1, 2), headers={**headers, "headers": headers})
     assert sent.get(timeout=TIMEOUT) == 3
 
     def mine(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [one for one in transactions(items, "add") if one["contexts"]["trace"]["trace_id"] == "a" * 32]
+        return [one for one in transactions(items, "add") if one["contexts"]["trace"]["trace_id"] == trace_id]
 
     (run,) = mine(watched.until(lambda items: bool(mine(items))))
     trace = run["contexts"]["trace"]

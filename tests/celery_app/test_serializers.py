@@ -19,7 +19,7 @@ from celeriac.errors import ConfigError
 from tests.celery_connections import disconnect
 from tests.servers import RedisServer
 
-TIMEOUT = 45
+TIMEOUT = 60
 
 
 def encoded(value: Any) -> str:

@@ -13,18 +13,33 @@ from tests.celery_app.conftest import TIMEOUT, Shop, StartShop
 
 
 @pytest.fixture(scope="module", params=["threads", "processes", "observed processes"])
+def kept(request: pytest.FixtureRequest) -> Iterator[tuple[str, list[Shop]]]:
+    """Which worker, and those that were started."""
+    shops: list[Shop] = []
+    yield request.param, shops
+    for shop in shops:
+        shop.process.stop()
+
+
+@pytest.fixture
 def watched(
     client: Any,
     start_shop: StartShop,
-    request: pytest.FixtureRequest,
+    kept: tuple[str, list[Shop]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[str, Shop]]:
-    """Workers of both pools; what observes a worker, and what ticks in it, changes nothing of its signals."""
-    *observed, pool = request.param.split()
-    options = ["-B", "--heartbeat-file", str(tmp_path_factory.mktemp("alive") / "file")] if observed else []
-    shop = start_shop("-P", pool, "-c", "2", *options, SHOP_SIGNALS="yes")
-    yield pool, shop
-    shop.process.stop()
+) -> tuple[str, Shop]:
+    """Workers of both pools; what observes a worker, and what ticks in it, changes nothing of its signals.
+
+    A test that ends the module's worker and runs again gets another.
+    """
+    which, shops = kept
+    *observed, pool = which.split()
+    if not shops or not shops[-1].process.running:
+        options = (
+            ["-B", "--heartbeat-file", str(tmp_path_factory.mktemp("alive") / "file")] if observed else []
+        )
+        shops.append(start_shop("-P", pool, "-c", "2", *options, SHOP_SIGNALS="yes"))
+    return pool, shops[-1]
 
 
 def about(shop: Shop, task_id: str, last: str) -> list[list[Any]]:

@@ -15,6 +15,7 @@ from celery import Celery, chain
 
 from tests.celery_app.conftest import ROOT, TIMEOUT
 from tests.celery_connections import disconnect
+from tests.lines import whole_lines
 from tests.servers import LoggedProcess, RabbitServer, RedisServer
 
 pytestmark = pytest.mark.timeout(300)  # workers, their processes and a broker start within each
@@ -71,14 +72,14 @@ class Stage:
 
     def noted(self, task_id: str) -> list[str]:
         """What was noted of a task, and by the test itself."""
-        notes = [json.loads(line) for line in self._notes.read_text().splitlines()]
+        notes = [json.loads(line) for line in whole_lines(self._notes)]
         return [what for what, *facts in notes if not facts or facts[0] == task_id]
 
     def wait_for(self, what: str, task_id: str, count: int = 1) -> list[Any]:
         """The note, as soon as it is there so often."""
         deadline = time.monotonic() + TIMEOUT
         while True:
-            lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+            lines = whole_lines(self._notes)
             found = [note for line in lines if (note := json.loads(line))[:2] == [what, task_id]]
             if len(found) >= count:
                 return found[count - 1]

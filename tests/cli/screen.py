@@ -9,7 +9,7 @@ from textual.widgets import DataTable, Static
 from celeriac import Celeriac
 from celeriac.cli.top_app import Ask, TopApp
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class Shop:

@@ -30,7 +30,7 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Return when this was written."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while text not in b"".join(self._parts).decode(errors="replace"):
             assert time.monotonic() < end, self._parts
             time.sleep(0.02)

@@ -27,7 +27,9 @@ def test_call_waits_for_the_value(shop: Project):
     ended = shop.run("call", "-A", shop.module, "shop.greet", "Ada", "-k", '{"lang": "fr"}', "--wait")
     assert ended.exit_code == 0
     assert json.loads(ended.stdout) == {"hello": "Ada", "lang": "fr"}
-    assert ended.stderr == f"sent to {shop.file}\n"
+    sent, *waits = ended.stderr.splitlines()
+    assert sent == f"sent to {shop.file}"
+    assert all(" waits" in line for line in waits)  # told where it takes long
 
 
 def test_call_without_code(shop: Project):

@@ -170,7 +170,7 @@ def test_no_process_says_at_its_start_what_acts(hostile: Project, command: list[
     process = start_on_a_terminal(terminal, [*command, "-A", hostile.module], hostile.env, hostile.directory)
     terminal.wait_for(last)
     process.terminate()
-    process.wait(20)
+    process.wait(60)
     assert last in check(terminal.close())
 
 
@@ -188,7 +188,7 @@ def test_no_log_lets_a_field_act_or_loses_a_record(project: Project, form: str):
     )
     assert ended.exit_code == 1, ended.output
     worker.terminate()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
     plain = check(terminal.close())
     lines = plain.strip().split("\n")
     if form == "json":

@@ -31,7 +31,7 @@ def test_on_a_file(project: Project, monkeypatch: pytest.MonkeyPatch):
     scratch.mkdir()
     project.env = {"TMPDIR": str(scratch)}
     process = project.start("demo")
-    assert process.wait(timeout=50) == 0, process.output
+    assert process.wait(timeout=60) == 0, process.output
     check(process.output)
     assert list(scratch.iterdir()) == []
     assert {path.name for path in project.directory.iterdir()} <= {
@@ -43,7 +43,7 @@ def test_on_a_file(project: Project, monkeypatch: pytest.MonkeyPatch):
 
 def test_on_redis(project: Project, redis_server: RedisServer):
     process = project.start("demo", "--broker", redis_server.url(9))
-    assert process.wait(timeout=50) == 0, process.output
+    assert process.wait(timeout=60) == 0, process.output
     check(process.output)
     with redis_server.client(9) as client:
         left = set(client.keys("*"))

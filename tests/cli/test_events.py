@@ -166,13 +166,13 @@ def test_it_shows_a_worker_and_its_tasks(project: Project) -> None:
             watching.wait_for("starting capture")
             reading.wait_for("worker-heartbeat")
             called = project.start("call", "-A", project.module, "shop.boom")
-            called.wait(timeout=30)
+            called.wait(timeout=60)
             watching.wait_for(": no such thing")
             reading.wait_for("task-failed")
         finally:
             for process in (watching, reading):
                 process.send_signal(signal.SIGINT)
-    assert [process.wait(timeout=30) for process in (watching, reading)] == [0, 0]
+    assert [process.wait(timeout=60) for process in (watching, reading)] == [0, 0]
     assert watching.lines[0] == "-> evdump: starting capture..."
     assert watching.lines[1].startswith("ours@here [")
     assert "] task failed: shop.boom(" in watching.lines[1]

@@ -34,9 +34,9 @@ def killed(number: int) -> int | None:
     begun = fork.Event()
     child = fork.Process(target=stay, args=(begun,))
     child.start()
-    begun.wait(30)
+    begun.wait(60)
     os.kill(child.pid, number)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     # Not `join`: another task's thread that starts a process may reap this one, and tell its code a moment later.
     while child.exitcode is None and time.monotonic() < until:
         time.sleep(0.01)

@@ -57,7 +57,7 @@ class Liar(threading.Thread):
 
     def __enter__(self) -> Self:
         self.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -47,7 +47,7 @@ def test_a_connection_over_tls(secured_redis: RedisServer, name: str):
         context = ssl.create_default_context(cafile=str(secured_redis.certificate))
         reader, writer = await asyncio.open_connection("127.0.0.1", secured_redis.tls_port, ssl=context)
         writer.write(b"PING\r\n")
-        answer = await asyncio.wait_for(reader.readline(), 10)
+        answer = await asyncio.wait_for(reader.readline(), 60)
         writer.close()
         with suppress(ssl.SSLError):
             await writer.wait_closed()

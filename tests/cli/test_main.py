@@ -141,7 +141,7 @@ def test_variables_meant_for_others_stop_no_command_that_can_do_without(project:
     project.env = FOREIGN
     for arguments in (["--version"], ["-h"], ["worker", "-h"]):
         process = project.start(*arguments)
-        assert process.wait(timeout=30) == 0, process.output
+        assert process.wait(timeout=60) == 0, process.output
     project.bury("shop.add")
     for arguments in (
         ["queues"],
@@ -180,7 +180,7 @@ def test_a_variable_that_cannot_be_used_is_named_by_who_needs_it(project: Projec
         (["worker", "-A", project.module, "-b", project.url], "CELERY_RESULT_BACKEND"),
     ):
         process = project.start(*arguments)
-        assert process.wait(timeout=30) == 2, process.output
+        assert process.wait(timeout=60) == 2, process.output
         assert process.lines[-1].startswith(f"error: {name} in the environment cannot be used: "), arguments
         assert "Traceback" not in process.output
     checked = project.run("doctor", "-b", project.url)

@@ -72,8 +72,8 @@ class TestRights:
             findings = await connections.broker.examine(["celery"])
             assert bool(findings) is not more
             async with app.worker(concurrency=1):
-                assert await (await app.tasks["add"].send(40, 2)).wait(timeout=30) == 42
-                assert await (await app.tasks["add"].send(1, 2)).wait(timeout=30) == 3
+                assert await (await app.tasks["add"].send(40, 2)).wait(timeout=60) == 42
+                assert await (await app.tasks["add"].send(1, 2)).wait(timeout=60) == 3
         with postgres_server.client(postgres_schema) as client:
             assert client.execute("SELECT count(*) FROM celeriac_waiting").fetchone() == (0,)
 
@@ -92,5 +92,5 @@ class TestRights:
         told = project.run("doctor", "-b", url, "--backend", "disabled://")
         assert (told.exit_code, "lacks DELETE on celeriac_message" in told.output) == (1, True)
         process = project.start("worker", "-A", project.module, "-b", url, "--backend", "disabled://")
-        assert process.wait(timeout=30) == 3
+        assert process.wait(timeout=60) == 3
         assert "lacks DELETE on celeriac_message" in process.lines[-1]

@@ -83,6 +83,6 @@ async def test_what_is_not_checked_is_said(url: Url, server: PostgresServer):
 def test_a_starting_worker_ends(project: Project, url: Url):
     missing = url("?sslmode=verify-full&sslrootcert=/none/missing.pem")
     process = project.start("worker", "-A", project.module, "-b", missing, "--backend", "disabled://")
-    assert process.wait(timeout=30) == 3
+    assert process.wait(timeout=60) == 3
     assert "missing.pem: No such file" in process.lines[-1]
     assert "Traceback" not in process.output

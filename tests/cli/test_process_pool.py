@@ -47,8 +47,8 @@ async def test_a_signal_to_all_its_processes_leaves_running_tasks_their_grace(pr
             parent = psutil.Process(worker.pid)
             for process in (*parent.children(recursive=True), parent):
                 process.send_signal(signal.SIGTERM)
-            assert worker.wait(timeout=30) == 0
-            assert await result.wait(30) == "slept"
+            assert worker.wait(timeout=60) == 0
+            assert await result.wait(60) == "slept"
 
 
 async def test_a_child_imports_the_module_of_the_worker_before_that_of_the_task(project: Project):
@@ -59,7 +59,7 @@ async def test_a_child_imports_the_module_of_the_worker_before_that_of_the_task(
     try:
         process.wait_for(" ready")
         async with Celeriac("client", project.url) as app:
-            assert await (await app.send_task("nap")).wait(30) == "slept"
+            assert await (await app.send_task("nap")).wait(60) == "slept"
     finally:
         process.kill()
 
@@ -75,7 +75,7 @@ async def test_where_the_apps_module_starts_threads_children_are_spawned(project
     project.write(THREADS + TASKS)
     with project.worker("-P", "processes", "-c", "1") as worker:
         async with Celeriac("client", project.url) as app:
-            assert await (await app.send_task("nap")).wait(30) == "slept"
+            assert await (await app.send_task("nap")).wait(60) == "slept"
         worker.wait_for("start threads when they are imported (of-a-library)")
 
 

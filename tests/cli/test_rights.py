@@ -69,13 +69,13 @@ async def test_the_documented_user_can_do_all(make_user: MakeUser, redis_server:
     async with app, app.worker() as worker:
         await worker.ready()
         broker = app.connections().broker
-        assert await (await add.send(1, 2)).wait(timeout=20) == 3
-        assert await (await add.using(countdown=0.1, priority=9).send(2, 2)).wait(timeout=20) == 4
-        assert await (await chord(group(add.s(1, 1), add.s(2, 2)), total.s()).send()).wait(timeout=20) == 6
+        assert await (await add.send(1, 2)).wait(timeout=60) == 3
+        assert await (await add.using(countdown=0.1, priority=9).send(2, 2)).wait(timeout=60) == 4
+        assert await (await chord(group(add.s(1, 1), add.s(2, 2)), total.s()).send()).wait(timeout=60) == 6
         await app.cancel((await add.using(countdown=3600).send(0, 0)).id)
         await app.send_task("shop.unknown", [1])
         for result in await app.send_many([add.call(n, n) for n in range(20)]):
-            await result.wait(timeout=20)
+            await result.wait(timeout=60)
         assert await broker.examine(["celery"]) == []
         assert await app.connections().backend.examine() == []
         await broker.purge("celery")
@@ -135,7 +135,7 @@ def test_doctor_and_worker_try_the_rights(project: Project, make_user: MakeUser)
     assert (told.exit_code, "ZADD" in told.output) == (1, True)
     for options in (("-b", lacking, "--backend", "disabled://"), ("-b", "memory://", "--backend", lacking)):
         process = project.start("worker", "-A", project.module, *options)
-        assert process.wait(timeout=30) == 3
+        assert process.wait(timeout=60) == 3
         assert "ZADD" in process.lines[-1]
         assert "Traceback" not in process.output
 

@@ -7,7 +7,7 @@ from tests.cli.project import TASKS, Project
 from tests.metrics.scraping import Scrape
 from tests.servers.redis import free_port
 
-WAIT = 30.0
+WAIT = 60.0
 
 PERIODIC = """
 from celeriac import crontab

@@ -74,5 +74,5 @@ async def test_all_well(guarded: str):
 def test_a_starting_worker_ends(project: Project, guarded: str):
     url = f"{guarded}?master_name=yours&sentinel_password=secret"
     process = project.start("worker", "-A", project.module, "-b", url, "--backend", "disabled://")
-    assert process.wait(timeout=30) == 3
+    assert process.wait(timeout=60) == 3
     assert "check master_name" in process.lines[-1]

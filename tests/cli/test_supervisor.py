@@ -23,7 +23,7 @@ here.connect({path!r})
 WAIT = "signal.sigwait({{signal.SIGTERM}})\n"
 
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Meeting:

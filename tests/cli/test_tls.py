@@ -135,6 +135,6 @@ def test_doctor_says_what_is_not_checked(project: Project, url: Url):
 @pytest.mark.parametrize("query", ["", "?ssl_ca_certs=/none/missing.pem"])
 def test_a_starting_worker_ends(project: Project, url: Url, query: str):
     process = project.start("worker", "-A", project.module, "-b", url(query), "--backend", "disabled://")
-    assert process.wait(timeout=30) == 3
+    assert process.wait(timeout=60) == 3
     assert "certificate" in process.lines[-1] or "missing.pem: No such file" in process.lines[-1]
     assert "Traceback" not in process.output

@@ -63,12 +63,12 @@ def test_send_run_get(app):
     worker.start()
     try:
         result = task.delay(2, 3)
-        assert result.get(timeout=20) == 5
+        assert result.get(timeout=60) == 5
         assert (result.ready(), result.state, result.successful()) == (True, "SUCCESS", True)
-        assert task.apply_async((2,), {"y": 4}, priority=3).get(timeout=20) == 6
-        assert task.using(priority=1).delay(1, y=1).get(timeout=20) == 2
-        assert app.delay(task.name, 5, y=5).get(timeout=20) == 10
-        assert [r.get(timeout=20) for r in app.delay_many([task.call(n, n) for n in range(5)])] == [
+        assert task.apply_async((2,), {"y": 4}, priority=3).get(timeout=60) == 6
+        assert task.using(priority=1).delay(1, y=1).get(timeout=60) == 2
+        assert app.delay(task.name, 5, y=5).get(timeout=60) == 10
+        assert [r.get(timeout=60) for r in app.delay_many([task.call(n, n) for n in range(5)])] == [
             0,
             2,
             4,
@@ -77,10 +77,10 @@ def test_send_run_get(app):
         ]
         failed = failing.delay()
         with pytest.raises(LookupError, match="no such thing"):
-            failed.get(timeout=20)
+            failed.get(timeout=60)
         assert (failed.failed(), "fail" in failed.traceback) == (True, True)
         again = app.result(result.id)
-        assert again.get(timeout=20) == 5
+        assert again.get(timeout=60) == 5
         again.forget()
         assert app.result(result.id).state == "PENDING"
     finally:
@@ -222,7 +222,7 @@ result = app.delay("nobody.runs.this")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with SIGINT ignored
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    result.get(timeout=40)
+    result.get(timeout=60)
 except KeyboardInterrupt:
     print("interrupted")
 """

@@ -94,7 +94,7 @@ async def test_a_table_that_nobody_holds_closes_what_it_opened(opened):
     done = asyncio.Event()
     use()
     gc.collect()
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), 60)
 
 
 def test_without_a_loop_there_is_nothing_to_connect_in(table):
@@ -131,8 +131,8 @@ def test_a_loop_that_is_closed_by_hand_leaves_nothing_open(tmp_path, redis_url, 
             loop = asyncio.new_event_loop()
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ResourceWarning)
-                loop.run_until_complete(asyncio.wait_for(use(app), 30))
-                loop.run_until_complete(asyncio.wait_for(use(other), 30))
+                loop.run_until_complete(asyncio.wait_for(use(app), 60))
+                loop.run_until_complete(asyncio.wait_for(use(other), 60))
                 loop.close()
                 del loop
                 gc.collect()

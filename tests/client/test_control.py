@@ -15,7 +15,7 @@ from celeriac.worker.worker import Worker
 from tests.servers import RabbitServer, RedisServer
 
 NODES = ["one@here", "two@there"]
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds to wait for an answer, which a test that passes never waits."""
 
 

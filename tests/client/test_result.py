@@ -45,7 +45,7 @@ async def test_none_is_a_value(app, store):
 
 
 async def test_a_value_that_comes_later(app, store):
-    waiting = [asyncio.ensure_future(app.result("i").wait(10)) for _ in range(3)]
+    waiting = [asyncio.ensure_future(app.result("i").wait(60)) for _ in range(3)]
     await asyncio.sleep(0)
     await store("i", result=5)
     assert await asyncio.gather(*waiting) == [5, 5, 5]

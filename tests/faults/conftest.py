@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from celeriac import Celeriac
+from tests.lines import whole_lines
 from tests.servers import LoggedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,10 +27,9 @@ class Record:
 
     def times(self, what: str) -> list[float]:
         """When it happened, in seconds since the epoch."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return [float(line.split()[2]) for line in lines if line.split()[0] == what]
+        return [float(line.split()[2]) for line in whole_lines(self.path) if line.split()[0] == what]
 
-    async def until(self, what: str, count: int = 1, timeout: float = 20.0) -> list[float]:
+    async def until(self, what: str, count: int = 1, timeout: float = 60.0) -> list[float]:
         """Wait until it happened so often."""
         async with asyncio.timeout(timeout):
             while len(self.times(what)) < count:  # noqa: ASYNC110 - a file tells nobody
@@ -69,16 +69,19 @@ def start_worker(queue: str) -> Iterator[StartWorker]:
         if process.running:
             children += psutil.Process(process.pid).children(recursive=True)
             process.kill()
-    assert all(ends_within(1.0, child) for child in children), "a killed worker left a process behind"
+    assert all(ends_within(30.0, child) for child in children), "a killed worker left a process behind"
 
 
 def ends_within(seconds: float, process: psutil.Process) -> bool:
     """Whether the process ends in that time; one that nobody has reaped yet has ended too."""
     deadline = time.monotonic() + seconds
-    while psutil.pid_exists(process.pid) and process.status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
+    try:
+        while process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+    except psutil.NoSuchProcess:
+        pass
     return True
 
 

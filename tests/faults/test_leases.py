@@ -52,7 +52,7 @@ async def test_a_killed_workers_task_runs_elsewhere_within_the_lease_and_no_proc
     assert len(children) == (1 if broker_url.startswith("redis") else 0), "one renews on Redis"
     killed = time.time()
     worker.kill()
-    assert all(ends_within(1.0, child) for child in children)
+    assert all(ends_within(30.0, child) for child in children)
     _, again = await record.until("began", 2)
     assert again - killed < lease
 
@@ -65,7 +65,7 @@ async def test_the_leases_of_a_killed_worker_end_at_once(own_redis, queue, recor
         ((_, ends),) = client.zrange("celeriac.leases", 0, -1, withscores=True)
         assert ends > time.time() + 60
         worker.kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while client.zrange("celeriac.leases", 0, -1, withscores=True)[0][1]:  # noqa: ASYNC110 - Redis tells nobody
                 await asyncio.sleep(0.05)
 
@@ -112,7 +112,7 @@ async def sweep(client: redis.Redis, bait: str, at_least: float) -> None:
         message = {"body": "", "headers": {}, "properties": {"delivery_info": {}}}
         client.hset("unacked", lost, json.dumps([message, bait, bait]))
         client.zadd("unacked_index", {lost: time.time() - 60})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while client.zscore("unacked_index", lost) is not None:  # noqa: ASYNC110 - Redis tells nobody
                 await asyncio.sleep(0.02)
         await asyncio.sleep(pause)

@@ -16,7 +16,7 @@ from tests.faults.conftest import ROOT
 from tests.faults.published_once import Places, opened
 from tests.servers import LoggedProcess
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 DEATHS = [("same", "count", "after"), ("same", "publish", "after"), ("fail", "publish", "after")]
 """The member of the header, and where the worker dies."""

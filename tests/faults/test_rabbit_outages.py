@@ -36,9 +36,9 @@ async def test_no_task_of_a_living_worker_runs_twice(
     async with Celeriac("sender", url, "disabled://") as app:
         for number, record in enumerate(records):
             await app.send_task("wait", [str(record.path), 0.3 + number % 4], queue=queue)
-    await records[12].until("began", timeout=30)
+    await records[12].until("began", timeout=60)
     await asyncio.to_thread(own_rabbit.control, "close_all_connections", "a test")
-    await records[22].until("began", timeout=30)
+    await records[22].until("began", timeout=60)
     for command in ("stop_app", "start_app"):
         await asyncio.to_thread(own_rabbit.control, command)
     for record in records:

@@ -26,7 +26,7 @@ from celeriac.wire.content import Codecs
 from tests.servers import RedisSentinel, RedisServer
 from tests.servers.proxy import Proxy
 
-WAIT = 20.0
+WAIT = 60.0
 SETTINGS = Settings(publish_timeout=0.5, lease=3.0)
 
 

@@ -30,7 +30,7 @@ async def held(broker: RedisBroker, queue: str) -> int:
     return pid
 
 
-async def renewed(client: redis.Redis, broker: RedisBroker, times: int = 2, timeout: float = 10) -> None:
+async def renewed(client: redis.Redis, broker: RedisBroker, times: int = 2, timeout: float = 60) -> None:
     """Wait until the lease was renewed so often."""
     seen: set[float] = set()
     async with asyncio.timeout(timeout):
@@ -53,7 +53,7 @@ async def test_it_renews_over_every_kind_of_connection(secured_redis: RedisServe
         await renewed(client, broker)
         assert secured_redis.password not in " ".join(process.cmdline())
         await broker.close()
-    assert ends_within(1, process)
+    assert ends_within(30, process)
 
 
 async def test_it_finds_the_new_master_by_itself(make_broker, queue):
@@ -173,7 +173,7 @@ async def test_10_000_held_messages_are_renewed(redis_server: RedisServer, make_
             count += len(await subscription.take(1000))
         with redis_server.client() as client:
             ends = ends_of_all(client, broker)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while min(ends_of_all(client, broker)) <= max(ends):  # noqa: ASYNC110 - Redis tells nobody
                     await asyncio.sleep(0.02)
             assert len(ends_of_all(client, broker)) == 10_000

@@ -14,7 +14,7 @@ async def test_a_kill_loses_nothing_and_repeats_no_task_of_who_lives(broker_url,
     async with Celeriac("sender", broker_url, "disabled://") as app:
         sends = (app.send_task("note", [str(record.path), number], queue=queue) for number in range(MANY))
         await asyncio.gather(*sends)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while len(lines(record)) < 300:  # noqa: ASYNC110 - a file tells nobody
             await asyncio.sleep(0.01)
         killed.kill()

@@ -19,7 +19,7 @@ from celeriac.wire.result import SUCCESS, ResultRecord
 from celeriac.worker.insist import Insist
 from tests.servers import RedisServer
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 @asynccontextmanager

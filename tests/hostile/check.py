@@ -35,7 +35,7 @@ async def until(holds: Callable[[], Awaitable[object]], seconds: float = 30.0) -
 
 async def runs(app: Celeriac, number: int = 7) -> bool:
     """Whether a task that is sent now is run."""
-    return bool(await (await app.send_task("ok", [number])).wait(timeout=30) == number)
+    return bool(await (await app.send_task("ok", [number])).wait(timeout=60) == number)
 
 
 async def count_dead(app: Celeriac, queue: str) -> int:

@@ -21,7 +21,7 @@ from tests.hostile.values import VALUES
 from tests.servers import PostgresServer, RabbitServer, RedisServer
 
 NODE = "hostile@here"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 Say = Callable[[str, bool, Sequence[bytes]], None]
 """Says texts that need not be messages to an exchange; also to one that goes by keys."""

@@ -154,7 +154,7 @@ async def test_who_waits_for_a_result_holds_up_no_worker(app: Celeriac, rows: ps
         insert(rows, "celeriac_waiting", task_id="known", channel=name)
     async with app.worker():
         task = await app.send_task("ok", [7], task_id="known")
-        assert await task.wait(timeout=30) == 7
+        assert await task.wait(timeout=60) == 7
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_a_chord_of_forged_numbers_holds_up_nobody_else(
     async with app.worker():
         assert await runs(app)
         if "claimed" in forged:
-            assert await task.wait(timeout=30) == 6
+            assert await task.wait(timeout=60) == 6
 
 
 async def test_rows_of_results(app: Celeriac, rows: psycopg.Connection[Any]):

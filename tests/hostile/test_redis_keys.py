@@ -101,7 +101,7 @@ async def test_keys_of_the_wrong_type_are_set_aside(place: Place, caplog: pytest
         revoked = await place.app.send_task("ok", [1], countdown=1)
         await revoked.cancel()
         later = await place.app.send_task("ok", [2], countdown=0.2)
-        assert await later.wait(timeout=30) == 2
+        assert await later.wait(timeout=60) == 2
         await until(place.is_settled)
         assert await place.dead() == 1
     for name in ("leases", "due", "dead", "revoked.ids", "revoked.revision"):
@@ -125,7 +125,7 @@ async def test_a_foreign_key_at_a_name_of_celerys_is_named_and_waited_for(
 
         await until(is_said)
         place.client.delete(place.key("unacked"))
-        assert await waiting.wait(timeout=30) == 3
+        assert await waiting.wait(timeout=60) == 3
     assert caplog.text.count("rename or delete it") == 1
 
 
@@ -147,7 +147,7 @@ async def test_forged_terms_keep_no_message(place: Place):
         place.client.zadd(place.key("celeriac.due"), {tag: due})
     place.forge("parked:0", '["\\x", "", "q"]')
     async with place.app, place.app.worker():
-        assert await place.app.result("forged").wait(timeout=30) == 1
+        assert await place.app.result("forged").wait(timeout=60) == 1
         await until(place.is_settled)
         assert await place.dead() == 1
 

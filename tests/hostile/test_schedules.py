@@ -98,7 +98,7 @@ async def test_what_is_sound_is_ticked(
         await board.sets.add(f"beat-alive.{app.name}", {"since": ["x", "-1", "nan", "1e300", "0"]}, 3600)
         forge(url, request, f"{app.name}:sound", f"beat.{app.name}")
         async with app.worker():
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await ran.wait()
             listed = {one.name: one for one in await app.schedules.list()}
             assert "sound" in listed

@@ -8,7 +8,7 @@ from typing import Any
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport as Base
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 class Transport(Base):

@@ -23,7 +23,7 @@ from celeriac.integrations.opentelemetry import OPT_IN, instrument
 from tests.integrations import pool_tasks
 from tests.servers import LoggedProcess, RedisServer
 
-WAIT = 30.0
+WAIT = 60.0
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"
 
 

@@ -51,7 +51,7 @@ def app() -> Celeriac:
 
 
 async def until(found: list[dict[str, Any]], count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(found) < count:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0.02)
 

@@ -17,7 +17,7 @@ from celeriac.schedule.slots import Schedule
 from celeriac.schedule.solar import Solar
 from tests.integrations.sentry_transport import Transport
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 OnState = Callable[[str, Any], None]
 Linked = tuple[str, dict[str, Any]]
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 class Kit(Protocol):

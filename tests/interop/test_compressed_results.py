@@ -15,4 +15,4 @@ async def test_the_parts_of_a_chord_are_read_though_celery_compressed_some(
             # It ends last, and whoever ends last reads all parts and sends the body.
             last = app.signature("interop.add", 2, 2).set(queue=queue, countdown=1)
             body = app.signature("interop.echo").set(queue=queue)
-            assert await (await chord([first, last], body).send()).wait(timeout=30) == [[[2, 4]], {}]
+            assert await (await chord([first, last], body).send()).wait(timeout=60) == [[[2, 4]], {}]

@@ -46,9 +46,9 @@ async def test_many_at_once(add: Add, celeriac_client: CeleriacClient) -> None:
 
 
 def test_blocking_code(add: Add, closing_background: None) -> None:
-    assert add.delay(2, 3).get(timeout=10) == 5
-    assert add.using(countdown=0.1).delay(2, 3).get(timeout=10) == 5
-    assert add.apply_async((2, 3)).get(timeout=10) == 5
+    assert add.delay(2, 3).get(timeout=60) == 5
+    assert add.using(countdown=0.1).delay(2, 3).get(timeout=60) == 5
+    assert add.apply_async((2, 3)).get(timeout=60) == 5
 
 
 async def test_a_timeout_says_what_was_waited_for(add: Add, unique: Callable[[str], str]) -> None:

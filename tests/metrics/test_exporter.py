@@ -14,7 +14,7 @@ from tests.metrics.scraping import Scrape
 from tests.servers import LoggedProcess, RedisServer
 from tests.servers.redis import free_port
 
-WAIT = 30.0
+WAIT = 60.0
 NODE = "celery@host"
 
 

@@ -13,7 +13,7 @@ from celeriac.servers.memory.board import MemoryBoard
 from tests.metrics.scraping import Scrape, scrape
 from tests.servers import RedisServer
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 async def until(metrics: AppMetrics, holds: Callable[[Scrape], bool]) -> Scrape:

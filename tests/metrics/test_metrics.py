@@ -22,7 +22,7 @@ from tests.metrics.scraping import Scrape, scrape
 from tests.servers import RedisServer
 from tests.servers.redis import free_port
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 def make(url: str, queue: str) -> Celeriac:

@@ -37,7 +37,7 @@ async def test_a_worker_is_asked_when_it_is_heard_and_not_at_each_heartbeat():
     async with Celeriac("asking", "memory://") as app, app.worker(queues=["pay"]) as worker:
         asking = asyncio.create_task(served.follow(app))
         served.meet(worker.name)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not served.names:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
         assert served.of(worker.name) == ("pay",)

@@ -86,9 +86,9 @@ async def test_none_is_taken_where_it_is_the_default():
         return [name, ids, size]
 
     async with app.worker():
-        assert await (await greet.send(None, ids=None, size=None)).wait(20) == [None, None, None]
+        assert await (await greet.send(None, ids=None, size=None)).wait(60) == [None, None, None]
         one = UUID(int=1)
-        assert await (await greet.send("ada", ids=[one], size=1)).wait(20) == ["ada", [one], 1]
+        assert await (await greet.send("ada", ids=[one], size=1)).wait(60) == ["ada", [one], 1]
     for wrong in ({"name": 5}, {"ids": ["x"]}, {"size": 0}, {"title": None}):
         with pytest.raises(ArgumentError, match=next(iter(wrong))):
             greet.call(**wrong)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from celeriac.testing.steps import number_of, numbered, publish_numbers, take_al
 from celeriac.wire.envelope import Envelope, Route
 from tests.servers import LoggedProcess, PostgresServer
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

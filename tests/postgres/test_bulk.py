@@ -50,7 +50,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 async def until(holds: Callable[[], object]) -> None:
     """Return once it holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
 
@@ -95,7 +95,7 @@ class TestBulk:
 
     async def test_a_sleeper_is_woken(self, open_broker, postgres_server, postgres_schema, queue):
         sleeper, sender = open_broker(), open_broker()
-        async with sleeper.subscribe([queue]) as subscription, asyncio.timeout(20):
+        async with sleeper.subscribe([queue]) as subscription, asyncio.timeout(60):
             waiting = asyncio.create_task(subscription.take(1))
             with postgres_server.client(postgres_schema) as connection:
                 await until(lambda: connection.execute("SELECT * FROM celeriac_sleeper").fetchall())
@@ -109,7 +109,7 @@ class TestTakes:
     ):
         monkeypatch.setattr("celeriac.servers.postgres.subscription._SHORT", 3600.0)  # on a busy machine, too
         broker, sender = open_broker(), open_broker()
-        async with broker.subscribe([queue]) as subscription, asyncio.timeout(20):
+        async with broker.subscribe([queue]) as subscription, asyncio.timeout(60):
             waiting = asyncio.create_task(subscription.take(5))
             await until(lambda: len(asked) >= 1)
             await asyncio.sleep(1.0)  # all looks of one that just fell asleep are over
@@ -153,7 +153,7 @@ class TestWaits:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.04), waiting.follow(["one"]) as records:
                     await anext(records)
-        async with waiting.follow(["one"]) as records, asyncio.timeout(20):
+        async with waiting.follow(["one"]) as records, asyncio.timeout(60):
             await asyncio.sleep(0.3)  # the notes of ended waits are deleted
             await storing.store(storing.encode(ResultRecord("one", SUCCESS, 1)))
             assert [record.result async for record in records] == [1]

@@ -73,7 +73,7 @@ async def test_a_message_that_has_one_does_not_run_and_is_a_dead_letter_that_say
         broker = app.connections().broker
         with caplog.at_level(logging.INFO, "celeriac"):
             async with app.worker(concurrency=1):
-                assert await sound.wait(timeout=30) == 42
+                assert await sound.wait(timeout=60) == 42
                 while await broker.depth("celery"):
                     pass
         assert ran == [7, 42]
@@ -108,7 +108,7 @@ async def test_a_later_step_that_has_one_costs_nobody_else_the_news(postgres_url
         async with app.worker(concurrency=1):
             for task_id in ("first", "last"):
                 with pytest.raises(ZeroDivisionError):
-                    await app.result(task_id).wait(timeout=30)
+                    await app.result(task_id).wait(timeout=60)
             broker = app.connections().broker
             while await broker.depth("celery"):
                 pass
@@ -124,7 +124,7 @@ async def test_a_part_of_a_chord_that_has_one_is_counted(postgres_url, make_app,
         parts[1] = parts[1].set(task_id=task_id)
         sent = await app.send(group(parts) | app.tasks["sum"].s())
         async with app.worker(concurrency=1):
-            assert await sent.wait(timeout=30) == 42
+            assert await sent.wait(timeout=60) == 42
 
 
 @pytest.mark.parametrize("task_id", [random_text(4000), NUL])
@@ -134,7 +134,7 @@ async def test_what_follows_a_task_that_has_one_is_sent_once(postgres_url, make_
         note = app.tasks["note"]
         sent = await app.send(chain(note.si(1).set(task_id=task_id), note.si(2)))
         async with app.worker(concurrency=1):
-            assert await sent.wait(timeout=30) == 2
+            assert await sent.wait(timeout=60) == 2
         assert ran == [1, 2]
         broker = app.connections().broker
         message = (Envelope(body=b""), Route("celery", queue="celery"))

@@ -58,8 +58,8 @@ async def test_a_take_whose_answer_was_lost_holds_nothing_back(
             line.swallows = True
             await publish_numbers(broker, queue, [2])
             with pytest.raises(BrokerUnavailable):
-                await asyncio.wait_for(subscription.take(1), 20)
-            async with asyncio.timeout(20):
+                await asyncio.wait_for(subscription.take(1), 60)
+            async with asyncio.timeout(60):
                 (again,) = await insist_taking(subscription)
             assert (number_of(again), again.redelivered, again.deliveries) == (2, False, 1)
             # What it held before is its own still.
@@ -77,7 +77,7 @@ async def test_what_was_given_back_without_an_answer_and_taken_again_is_not_give
     async with Cutting(postgres_server.port) as line:
         url = f"postgresql://postgres@127.0.0.1:{line.port}/postgres?schema={postgres_schema}"
         broker = PostgresBroker(Connections(parse_postgres_url(url), "test", 20.0))
-        async with broker.subscribe([queue]) as subscription, asyncio.timeout(40):
+        async with broker.subscribe([queue]) as subscription, asyncio.timeout(60):
             await publish_numbers(broker, queue, [1])
             (first,) = await take_all(subscription, 1)
             line.cuts = True

@@ -113,7 +113,7 @@ class TestOwnersThatExpire:
         await publish_numbers(broker, queue, range(5))
         holder: LoggedProcess = start(pooler.url(postgres_schema), "hold", queue)
         await asyncio.to_thread(holder.wait_for, "held 5", timeout=40)
-        async with broker.subscribe([queue]) as subscription, asyncio.timeout(40):
+        async with broker.subscribe([queue]) as subscription, asyncio.timeout(60):
             waiting = asyncio.create_task(subscription.take(10))
             await asyncio.sleep(1.5 * LEASE)
             assert not waiting.done(), "it lives, and its row is renewed"
@@ -159,7 +159,7 @@ async def test_a_worker_runs_what_is_sent_and_says_once_that_it_polls(pooler, po
     app = Celeriac("shop", pooler.url(postgres_schema))
     app.register("add", lambda a, b: a + b)
     with caplog.at_level(logging.WARNING, "celeriac.postgres"):
-        async with app, app.worker() as worker, asyncio.timeout(30):
+        async with app, app.worker() as worker, asyncio.timeout(60):
             await worker.ready()
             results = [await app.tasks["add"].send(n, 1) for n in range(5)]
             assert [await result for result in results] == [1, 2, 3, 4, 5]
@@ -171,7 +171,7 @@ async def test_with_a_direct_address_beside_it_nothing_is_polled_for(
 ):
     url = pooler.url(postgres_schema, listen_url=quote(postgres_url, safe=""))
     broker = PostgresBroker(Connections(parse_postgres_url(url), "test", 20.0))
-    async with broker.subscribe([queue]) as subscription, asyncio.timeout(30):
+    async with broker.subscribe([queue]) as subscription, asyncio.timeout(60):
         waiting = asyncio.create_task(subscription.take(1))
         await asyncio.sleep(0.7)
         await publish_numbers(broker, queue, [1])

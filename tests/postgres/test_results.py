@@ -202,7 +202,7 @@ class TestWithCelery:
             ):
                 results = [task.delay() for task in (ok, fail, parent)]
                 for result in results:
-                    result.get(timeout=30, propagate=False, interval=0.02)
+                    result.get(timeout=60, propagate=False, interval=0.02)
                 retried = again.delay()
                 while AsyncResult(retried.id, app=app).state != RETRY:
                     pass
@@ -219,7 +219,7 @@ class TestWithCelery:
         assert timedelta(minutes=-1) < age < timedelta(minutes=1)
 
     async def test_what_celery_stores_ends_a_wait(self, app, backend):
-        async with backend.follow(["one"]) as records, asyncio.timeout(20):
+        async with backend.follow(["one"]) as records, asyncio.timeout(60):
             await asyncio.to_thread(app.backend.store_result, "one", {"done": 1}, "PROGRESS")
             assert (await anext(records)).result == {"done": 1}
             await asyncio.to_thread(app.backend.store_result, "one", 42, SUCCESS)
@@ -259,7 +259,7 @@ class TestWithCelery:
         await store(keeper, "old", SUCCESS, date_done=now - timedelta(minutes=90))
         cleaner = open_results(expires=3600.0)
         await store(cleaner, "new", SUCCESS)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await cleaner._cleanup._running
         assert await load(keeper, "half") is not None
 
@@ -369,7 +369,7 @@ class TestOutages:
         self, open_results, postgres_server, postgres_schema
     ):
         waiting, storing = open_results(), open_results()
-        async with waiting.follow(["one"]) as records, asyncio.timeout(20):
+        async with waiting.follow(["one"]) as records, asyncio.timeout(60):
             end_connections(postgres_server)
             await asyncio.sleep(0)
             while True:
@@ -396,7 +396,7 @@ class TestOutages:
                     " WHERE task_id = 'other'",
                     (task_id,),
                 )
-                async with open_results().follow([task_id]) as records, asyncio.timeout(20):
+                async with open_results().follow([task_id]) as records, asyncio.timeout(60):
                     began = time.perf_counter()
                     connection.execute("COMMIT")
                     assert [record.result async for record in records] == [1]
@@ -409,7 +409,7 @@ class TestOutages:
         """As where a connection hangs: the look fails after half a minute, and nobody tells of the result."""
         clock = Jumping()
         backend = open_results(clock=clock)
-        async with backend.follow(["one"]) as records, asyncio.timeout(20):
+        async with backend.follow(["one"]) as records, asyncio.timeout(60):
             with postgres_server.client(postgres_schema) as connection, connection.transaction():
                 connection.execute("LOCK TABLE celery_taskmeta IN ACCESS EXCLUSIVE MODE")
                 while not (blocked := blocked_by(connection)):  # noqa: ASYNC110 - nothing tells

@@ -121,13 +121,13 @@ async def test_rolled_back_leaves_nothing_and_committed_wakes_a_worker(
             await asyncio.sleep(0)
             assert (await single.info()).status == "PENDING"
             await end(commit)
-            assert await single.wait(timeout=30) == 42
-            assert await named.wait(timeout=30) == 5
-            assert await asyncio.gather(*[one.wait(timeout=30) for one in many]) == [
+            assert await single.wait(timeout=60) == 42
+            assert await named.wait(timeout=60) == 5
+            assert await asyncio.gather(*[one.wait(timeout=60) for one in many]) == [
                 n + 1 for n in range(150)
             ]
-            assert await chained.wait(timeout=30) == 13
-            assert await counted.wait(timeout=30) == 6
+            assert await chained.wait(timeout=60) == 13
+            assert await counted.wait(timeout=60) == 6
 
 
 async def test_code_without_a_loop(postgres_server: PostgresServer, postgres_url: str):
@@ -142,7 +142,7 @@ async def test_code_without_a_loop(postgres_server: PostgresServer, postgres_url
 
     ids = await asyncio.to_thread(send)
     async with make_app(postgres_url) as app, app.worker(concurrency=4):
-        assert [await app.result(id).wait(timeout=30) for id in ids] == [3, 7, 11, 3]
+        assert [await app.result(id).wait(timeout=60) for id in ids] == [3, 7, 11, 3]
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ async def test_djangos_connection(postgres_server: PostgresServer, postgres_url:
     async with make_app(postgres_url) as app:
         assert await app.connections().broker.depth("celery") == 1
         async with app.worker(concurrency=1):
-            assert await app.result(id).wait(timeout=30) == 7
+            assert await app.result(id).wait(timeout=60) == 7
 
 
 async def test_a_new_queue_keeps_nobody_waiting(postgres_server: PostgresServer, postgres_url: str):
@@ -185,7 +185,7 @@ async def test_a_new_queue_keeps_nobody_waiting(postgres_server: PostgresServer,
         add = app.tasks["add"].using(queue="new")
         with psycopg.connect(postgres_server.url()) as connection:
             await add.using(connection=connection).send(1, 2)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await other.tasks["add"].using(queue="new").send(3, 4)
             assert await other.connections().broker.depth("new") == 1
         assert await other.connections().broker.depth("new") == 2
@@ -219,8 +219,8 @@ async def test_the_same_for_a_sqlite_file(tmp_path):
             session.commit()
         engine.dispose()
         async with app.worker(concurrency=2):
-            assert await first.wait(timeout=30) == 6
-            assert await second.wait(timeout=30) == 7
+            assert await first.wait(timeout=60) == 6
+            assert await second.wait(timeout=60) == 7
 
 
 async def test_other_brokers_say_what_to_do(postgres_server: PostgresServer):

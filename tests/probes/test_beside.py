@@ -21,7 +21,7 @@ from celeriac.probes.serving import Page
 from celeriac_probe import fetch
 from tests.cli.project import Project
 
-WAIT = 30.0
+WAIT = 60.0
 
 ASKER = """
 import sys, time

@@ -12,7 +12,7 @@ from celeriac_probe import fetch, main
 from tests.cli.project import TASKS, Project
 from tests.servers import LoggedProcess, RedisServer
 
-WAIT = 30.0
+WAIT = 60.0
 
 BLOCK = """
 

@@ -35,7 +35,7 @@ def connections(server: RedisServer) -> list[str]:
 async def settle_at(server: RedisServer, most: int) -> None:
     """Return once there are no more than so many connections."""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(connections(server)) > most:  # noqa: ASYNC110 - Redis tells nobody
                 await asyncio.sleep(0.1)
     except TimeoutError:
@@ -44,7 +44,7 @@ async def settle_at(server: RedisServer, most: int) -> None:
 
 async def run_twenty(app: Celeriac) -> None:
     results = [await app.send_task("double", [number]) for number in range(20)]
-    assert [await result.wait(30) for result in results] == [2 * number for number in range(20)]
+    assert [await result.wait(60) for result in results] == [2 * number for number in range(20)]
 
 
 async def test_an_idle_worker_has_three_connections(own_redis: RedisServer, tmp_path: Path):

@@ -284,6 +284,6 @@ async def test_a_queue_that_cannot_be_read_is_looked_at_now_and_then(broker, cli
         assert 0 < looks(client) - before < 10
         client.delete(prefix + queue)
         await broker.publish(message(), route(queue))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             (delivery,) = await taking
         await delivery.receipt.ack()

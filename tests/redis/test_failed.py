@@ -70,7 +70,7 @@ async def test_a_key_of_another_type_is_set_aside(
             client.set(f"{prefix}celeriac.failed", "a text")
         async with app.worker():
             results = [await fail_once.send() for _ in range(3)]
-            answers = await asyncio.gather(*(one.wait(20) for one in results), return_exceptions=True)
+            answers = await asyncio.gather(*(one.wait(60) for one in results), return_exceptions=True)
         assert [str(answer) for answer in answers] == ["no"] * 3
         found = await app.connections().broker.failed.find([one.id for one in results])
         assert len(found) == 3

@@ -32,7 +32,7 @@ def cut(server: RedisServer, command: str) -> None:
 
 
 async def until_waiting(server: RedisServer) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not idle(server, "time"):  # noqa: ASYNC110 - Redis tells nobody
             await asyncio.sleep(0.01)
 

@@ -96,7 +96,7 @@ async def test_a_worker_lets_go_of_the_keys_of_a_chain(own_redis, redis_url, que
     with own_redis.client() as client:
         async with app:
             async with app.worker():
-                assert await (await chain(add.s(0, 1), add.s(2), add.s(3)).send()).wait(timeout=10) == 6
+                assert await (await chain(add.s(0, 1), add.s(2), add.s(3)).send()).wait(timeout=60) == 6
             keys = client.keys("celeriac.once.*")
             assert len(keys) == expected
             assert all(0 < client.ttl(key) <= ONCE_SETTLED for key in keys)

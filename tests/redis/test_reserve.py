@@ -31,7 +31,7 @@ async def take_until_more_are_held(broker: RedisBroker, subscription: RedisSubsc
 
 
 async def until_waiting(broker: RedisBroker, queue: str, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await broker.depth(queue) != count:  # noqa: ASYNC110 - Redis tells nobody
             await asyncio.sleep(0.01)
 
@@ -136,5 +136,5 @@ async def test_a_message_on_its_last_delivery_runs_with_nothing_held_beside_it(
         await broker.publish(message(body=b"[[], {}, {}]", headers=headers), Route(queue, queue=queue))
         results = await app.send_many([short.call() for _ in range(300)])
         async with app.worker(concurrency=1):
-            await asyncio.gather(*(result.wait(timeout=30) for result in results))
+            await asyncio.gather(*(result.wait(timeout=60) for result in results))
         assert held == [1]

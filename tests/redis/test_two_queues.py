@@ -28,6 +28,6 @@ async def test_a_retry_comes_back_to_each_queue(
     task = app.register("topic.note", note)
     async with app, app.worker(queues=names):
         await task.using(exchange=exchange, routing_key="key").send()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await done.wait()
     assert sorted(ran) == [(name, attempt) for name in names for attempt in (1, 2)]

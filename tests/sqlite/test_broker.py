@@ -29,7 +29,7 @@ def to(queue):
 
 
 async def soon(awaitable):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await awaitable
 
 

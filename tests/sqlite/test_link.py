@@ -31,11 +31,11 @@ async def busy(link: SqliteLink) -> AsyncIterator[None]:
 
     def work(connection: sqlite3.Connection) -> None:
         loop.call_soon_threadsafe(begun.set)
-        ends.wait(30)
+        ends.wait(60)
 
     working = asyncio.create_task(link.read(work))
     try:
-        await asyncio.wait_for(begun.wait(), 30)
+        await asyncio.wait_for(begun.wait(), 60)
         yield
         await asyncio.sleep(0)  # what was asked for is on its way
     finally:

@@ -68,11 +68,11 @@ async def test_result_and_acknowledgement_are_one_transaction(tmp_path: Path):
     async with Celeriac("shop", url, url) as app:
         app.register("double", double)
         async with app.worker(concurrency=1):
-            await (await app.send_task("double", [1])).wait(30)
+            await (await app.send_task("double", [1])).wait(60)
             said: list[str] = []
             link = app.connections().broker._file.link
             await link.read(lambda connection: connection.set_trace_callback(said.append))
-            assert await (await app.send_task("double", [2])).wait(30) == 4
+            assert await (await app.send_task("double", [2])).wait(60) == 4
     transactions = "\n".join(said).split("BEGIN IMMEDIATE")
     ends = [text for text in transactions if "INTO celery_taskmeta" in text]
     assert len(ends) == 1

@@ -28,7 +28,7 @@ CREATE TABLE celeriac_dead (
 
 
 async def soon(awaitable):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await awaitable
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from celeriac import Celeriac
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["idle", "at work"])

@@ -56,7 +56,7 @@ async def test_what_cannot_start_goes_back_to_the_head_of_its_queue_unmarked(bro
     async with broker.subscribe(["q"]) as subscription:
         subscription.prefetch = 64
         done = await take_until_more_are_held(broker, subscription)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await broker.depth("q") != MANY - done:  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
         async with other.subscribe(["q"]) as second:

@@ -134,7 +134,7 @@ class TestWithCelery:
         assert (fail.result, fail.traceback) == (Failure("KeyError", ["k"], "builtins"), "Traceback")
 
     async def test_what_celery_stores_ends_a_wait(self, app, backend):
-        async with backend.follow(["one"]) as records, asyncio.timeout(20):
+        async with backend.follow(["one"]) as records, asyncio.timeout(60):
             await asyncio.to_thread(app.backend.store_result, "one", {"done": 1}, "PROGRESS")
             assert (await anext(records)).result == {"done": 1}
             await asyncio.to_thread(app.backend.store_result, "one", 42, SUCCESS)
@@ -201,7 +201,7 @@ class TestOldTables:
         assert not file.with_name("exploded").exists()
 
     async def test_what_cannot_be_read_fails_its_own_follower_alone(self, file, backend):
-        async with backend.follow(["bad"]) as bad, backend.follow(["good"]) as good, asyncio.timeout(20):
+        async with backend.follow(["bad"]) as bad, backend.follow(["good"]) as good, asyncio.timeout(60):
             await self.insert(file, backend, "bad", SUCCESS, b"{")
             await store(backend, "good", SUCCESS, 1)
             assert [record.result async for record in good] == [1]
@@ -241,11 +241,11 @@ class TestKeeping:
     async def test_nobody_is_poked_once_nobody_follows(self, file, backend):
         other = SqlBackend(f"sqlite:///{file}", Codecs())
         for _ in range(2):
-            async with backend.follow(["one"]) as records, asyncio.timeout(20):
+            async with backend.follow(["one"]) as records, asyncio.timeout(60):
                 await store(other, "one", SUCCESS, 1)
                 assert [record.result async for record in records] == [1]
             watch = backend._watch
-            await asyncio.wait([watch], timeout=20)
+            await asyncio.wait([watch], timeout=60)
             assert watch.done()
             connection = sqlite3.connect(file)
             assert connection.execute("SELECT * FROM celeriac_listener").fetchall() == []

@@ -41,7 +41,7 @@ def total(values: list[int]) -> int:
 @app.task
 def deep(level: int) -> int:
     """Send the next level from inside the task, and wait for it."""
-    return 0 if level == 0 else 1 + deep.delay(level - 1).get(timeout=30)
+    return 0 if level == 0 else 1 + deep.delay(level - 1).get(timeout=60)
 
 
 @app.task
@@ -73,23 +73,23 @@ def test_delay_returns_when_the_task_has_run_in_this_very_thread() -> None:
     with app.testing() as tasks:
         result = add.delay(1, 2)
         assert ran == [("add", threading.get_ident())]
-        assert result.get(timeout=30) == 3
+        assert result.get(timeout=60) == 3
         assert [(sent.task, sent.args) for sent in tasks.sent] == [(add.name, [1, 2])]
-        assert double.delay(4).get(timeout=30) == 8
-        assert add.apply_async((1, 1), queue="elsewhere").get(timeout=30) == 2
-        assert app.delay(add.name, 5, 5).get(timeout=30) == 10
+        assert double.delay(4).get(timeout=60) == 8
+        assert add.apply_async((1, 1), queue="elsewhere").get(timeout=60) == 2
+        assert app.delay(add.name, 5, 5).get(timeout=60) == 10
 
 
 def test_workflows() -> None:
     with app.testing():
-        assert chain(add.s(1, 2), double.s(), add.s(1)).delay().get(timeout=30) == 7
-        assert chord(group(add.s(n, n) for n in range(3)), total.s()).delay().get(timeout=30) == 6
-        assert group(add.s(n, 1) for n in range(3)).delay().get(timeout=30) == [1, 2, 3]
+        assert chain(add.s(1, 2), double.s(), add.s(1)).delay().get(timeout=60) == 7
+        assert chord(group(add.s(n, n) for n in range(3)), total.s()).delay().get(timeout=60) == 6
+        assert group(add.s(n, 1) for n in range(3)).delay().get(timeout=60) == [1, 2, 3]
 
 
 def test_tasks_inside_of_tasks() -> None:
     with app.testing():
-        assert deep.delay(12).get(timeout=30) == 12
+        assert deep.delay(12).get(timeout=60) == 12
         fire_and_forget.delay(3)
         # As with Celery's eager tasks: the inner ones have ended when the outer one goes on.
         assert ran == [("forget", level) for level in range(4)]
@@ -100,7 +100,7 @@ def test_failures_reach_the_caller() -> None:
         result = boom.delay()
         assert result.failed()
         with pytest.raises(ValueError, match="no such thing"):
-            result.get(timeout=30)
+            result.get(timeout=60)
 
 
 def test_what_waits_is_run_when_it_is_asked_for() -> None:
@@ -109,7 +109,7 @@ def test_what_waits_is_run_when_it_is_asked_for() -> None:
         later = add.apply_async((1, 2), countdown=3600)
         assert (result.state, later.state) == ("RETRY", "PENDING")
         assert tasks.skip_waits() == 2
-        assert (result.get(timeout=30), later.get(timeout=30)) == (1, 3)
+        assert (result.get(timeout=60), later.get(timeout=60)) == (1, 3)
 
 
 def test_without_eager_tasks_run_when_the_test_waits() -> None:
@@ -117,7 +117,7 @@ def test_without_eager_tasks_run_when_the_test_waits() -> None:
         first = add.delay(1, 2)
         assert ran == []
         second = add.delay(3, 4)
-        assert first.get(timeout=30) == 3
+        assert first.get(timeout=60) == 3
         tasks.drain()
         assert len(ran) == 2
         assert second.ready()
@@ -136,7 +136,7 @@ def test_without_eager_nothing_runs_until_the_test_asks(task: Signature[int]) ->
         assert not any(result.ready() for result in (first, second, later))
         second.revoke()
         assert ran == []
-        assert first.get(timeout=30) == 3
+        assert first.get(timeout=60) == 3
         tasks.drain()
         assert len(ran) == 2
         assert second.state == "REVOKED"
@@ -148,14 +148,14 @@ def test_without_eager_nothing_runs_until_the_test_asks(task: Signature[int]) ->
 
 def test_without_eager_a_task_waits_for_what_it_sends() -> None:
     with app.testing(eager=False):
-        assert deep.delay(3).get(timeout=30) == 3
+        assert deep.delay(3).get(timeout=60) == 3
 
 
 def test_from_several_threads() -> None:
     values: list[int] = []
     with app.testing():
         threads = [
-            threading.Thread(target=lambda n=n: values.append(add.delay(n, 1).get(timeout=30)))
+            threading.Thread(target=lambda n=n: values.append(add.delay(n, 1).get(timeout=60)))
             for n in range(4)
         ]
         for thread in threads:
@@ -168,7 +168,7 @@ def test_from_several_threads() -> None:
 def test_faults() -> None:
     faults = Faults().fail("store", times=2).fail("ack", "after")
     with app.testing(faults=faults):
-        assert add.delay(1, 2).get(timeout=30) == 3
+        assert add.delay(1, 2).get(timeout=60) == 3
     assert len(ran) == 1
     assert faults.passed["store", "before"] == 3
 
@@ -178,7 +178,7 @@ def test_the_app_is_as_before_afterwards() -> None:
         raise KeyError("the test's own")
     assert app.broker_url == "redis://nobody.invalid"
     with app.testing():
-        assert add.delay(1, 2).get(timeout=30) == 3
+        assert add.delay(1, 2).get(timeout=60) == 3
 
 
 async def test_a_coroutine_is_told_what_to_use() -> None:
@@ -196,4 +196,4 @@ def test_the_fixture(celeriac_testing: Callable[..., BlockingWorker], celeriac_a
         return "own"
 
     celeriac_testing(celeriac_app, eager=False)
-    assert own.delay().get(timeout=30) == "own"
+    assert own.delay().get(timeout=60) == "own"

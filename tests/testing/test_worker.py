@@ -154,6 +154,6 @@ def test_a_file_serves_blocking_code(celeriac_file_app: Celeriac):
     worker = celeriac_file_app.worker(concurrency=2)
     worker.start()
     try:
-        assert add.delay(2, 3).get(timeout=10) == 5
+        assert add.delay(2, 3).get(timeout=60) == 5
     finally:
         worker.stop()

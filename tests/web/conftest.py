@@ -61,7 +61,7 @@ def chromium() -> Iterator[Browser]:
 
 def wait_until(page: Page, holds: str) -> None:
     """Wait for what a script tells; Playwright's own wait is refused by the page's content security policy."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not page.evaluate(holds):
         assert time.monotonic() < deadline, holds
         page.wait_for_timeout(20)

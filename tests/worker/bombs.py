@@ -150,15 +150,15 @@ async def main(place: str, queue: str) -> None:
     async with app, app.worker() as worker:
         await worker.ready()
         beating = asyncio.create_task(beat())
-        assert await (await ok.send()).wait(timeout=30) == "alive"
+        assert await (await ok.send()).wait(timeout=60) == "alive"
         for name, envelope in sent.items():
             await app.connections().broker.publish(envelope, Route(queue, queue=queue))
-            said["message: " + name] = await told(app.result(envelope.headers["id"]).wait(timeout=30))
+            said["message: " + name] = await told(app.result(envelope.headers["id"]).wait(timeout=60))
         for name, record in stored.items():
             task_id = str(uuid.uuid4())
             put(place, task_id, record)
-            said["result: " + name] = await told(app.result(task_id).wait(timeout=30))
-        alive = await told((await ok.send()).wait(timeout=30))
+            said["result: " + name] = await told(app.result(task_id).wait(timeout=60))
+        alive = await told((await ok.send()).wait(timeout=60))
         beating.cancel()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(json.dumps({"said": said, "alive": alive, "gap": gap, "peak": peak}))

@@ -164,4 +164,4 @@ def ends_a_program() -> int:
         assert program.stdout is not None
         program.stdout.readline()
         program.terminate()
-        return program.wait(20)
+        return program.wait(60)

@@ -38,7 +38,7 @@ def meet(directory: str, count: int) -> int:
     """Return the process, once so many have come to the directory."""
     place = Path(directory)
     (place / str(os.getpid())).touch()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while len(list(place.iterdir())) < count and time.monotonic() < until:
         time.sleep(0.01)
     return os.getpid()

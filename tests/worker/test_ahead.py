@@ -23,7 +23,7 @@ from celeriac.worker.pools.processes.launcher import PACKETS
 from celeriac.worker.worker import Worker
 from tests.worker import ahead_tasks as tasks
 
-WAIT = 30.0
+WAIT = 60.0
 LONG = 3600.0
 
 pytestmark = pytest.mark.skipif(not PACKETS, reason="this system's pipes have no packets")

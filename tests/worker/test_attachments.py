@@ -63,15 +63,15 @@ async def test_a_listener_hears_what_happens_in_order(app: Celeriac):
     app.listen(recorder)
     async with app.worker(name="w@host") as worker:
         await worker.ready()
-        assert await (await app.send_task("double", [2])).wait(timeout=10) == 4
+        assert await (await app.send_task("double", [2])).wait(timeout=60) == 4
         with pytest.raises(ValueError, match="no"):
-            await (await app.send_task("fail")).wait(timeout=10)
+            await (await app.send_task("fail")).wait(timeout=60)
         expired = await app.send_task("double", [2], expires=-1)
         with pytest.raises(Exception, match="expired"):
-            await expired.wait(timeout=10)
+            await expired.wait(timeout=60)
         unknown = await app.send_task("nobody")
         with pytest.raises(Exception, match="nobody"):
-            await unknown.wait(timeout=10)
+            await unknown.wait(timeout=60)
     assert recorder.heard == [
         ("starting", "w@host"),
         ("ready", "w@host"),
@@ -97,7 +97,7 @@ async def test_a_listener_that_raises_is_logged_once_and_hurts_nothing(
     caplog.set_level(logging.ERROR, "celeriac.worker")
     async with app.worker():
         results = [await app.send_task("double", [n]) for n in range(3)]
-        assert [await result.wait(timeout=10) for result in results] == [0, 2, 4]
+        assert [await result.wait(timeout=60) for result in results] == [0, 2, 4]
     assert [heard for heard in recorder.heard if heard[0] == "ended"] == [("ended", "SUCCESS")] * 3
     assert len([record for record in caplog.records if "listener" in record.message]) == 1
 
@@ -132,7 +132,7 @@ async def test_tasks_use_what_lifespans_opened_and_all_is_closed_in_reverse(app:
 
     async with app.worker():
         for name in ("ask", "ask.plainly"):
-            assert await (await app.send_task(name)).wait(timeout=10) == "a pool"
+            assert await (await app.send_task(name)).wait(timeout=60) == "a pool"
     assert order == ["open first", "open second", "close second", "close first"]
 
 
@@ -154,7 +154,7 @@ async def test_a_lifespan_ends_after_the_tasks_that_use_it(app: Celeriac):
         result = await app.send_task("slow")
         await begun.wait()
     assert closed.is_set()
-    assert await result.wait(timeout=10) is False
+    assert await result.wait(timeout=60) is False
 
 
 async def test_a_worker_whose_lifespan_raises_does_not_start_and_closes_what_had_opened(app: Celeriac):

@@ -11,7 +11,7 @@ from celeriac.canvas.budget import Budget
 from celeriac.errors import ChordError, ConfigError, EncodeError, MalformedMessage
 from celeriac.wire.task import TaskMessage, encode
 
-WAIT = 30.0
+WAIT = 60.0
 SIGNATURE = {"task": "echo", "args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": True}
 STEP = from_dict(SIGNATURE)
 

@@ -31,7 +31,7 @@ async def app(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is looked at tells nobody
             await asyncio.sleep(0.01)
 
@@ -59,12 +59,12 @@ async def test_a_queue_that_is_added_is_taken_from(app: Celeriac, queue: str) ->
 
     async with app.worker() as worker:
         early = await double.using(queue=queue).send(1)
-        assert await (await double.send(2)).wait(20) == 4
+        assert await (await double.send(2)).wait(60) == 4
         assert not (await early.info()).ready
         await worker.add_queue(queue)
         await worker.add_queue(queue)
-        assert await early.wait(20) == 2
-        assert await (await double.using(queue=queue).send(3)).wait(20) == 6
+        assert await early.wait(60) == 2
+        assert await (await double.using(queue=queue).send(3)).wait(60) == 6
         assert worker.queues == (app.settings.default_queue, queue)
 
 
@@ -74,18 +74,18 @@ async def test_a_queue_that_is_dropped_keeps_its_messages(app: Celeriac, queue: 
         return 2 * number
 
     async with app.worker(queues=[app.settings.default_queue, queue]) as worker:
-        assert await (await double.using(queue=queue).send(1)).wait(20) == 2
+        assert await (await double.using(queue=queue).send(1)).wait(60) == 2
         await worker.drop_queue(queue)
         await worker.drop_queue(f"{queue}.never")
         left = await double.using(queue=queue).send(2)
         for number in range(20):
-            assert await (await double.send(number)).wait(20) == 2 * number
+            assert await (await double.send(number)).wait(60) == 2 * number
         assert not (await left.info()).ready
         assert await app.connections().broker.depth(queue) == 1
         await worker.drop_queue(app.settings.default_queue)
         assert worker.queues == ()
         await worker.add_queue(queue)
-        assert await left.wait(20) == 4
+        assert await left.wait(60) == 4
 
 
 async def test_slots_that_are_added_are_filled_at_once(app: Celeriac) -> None:
@@ -150,7 +150,7 @@ async def test_threads_follow_the_slots(tmp_path: Path, queue: str) -> None:
 
         @app.task
         def meet() -> int:
-            return together.wait(20)
+            return together.wait(60)
 
         @app.task
         def count() -> None:
@@ -162,11 +162,11 @@ async def test_threads_follow_the_slots(tmp_path: Path, queue: str) -> None:
         async with app.worker(concurrency=1) as worker:
             meeting = [await meet.send() for _ in range(3)]
             await worker.grow(2)
-            assert sorted([await result.wait(20) for result in meeting]) == [0, 1, 2]
+            assert sorted([await result.wait(60) for result in meeting]) == [0, 1, 2]
             await worker.shrink(2)
             counting = [await count.send() for _ in range(10)]
             for result in counting:
-                await result.wait(20)
+                await result.wait(60)
             await until(lambda: len(threads()) - before == 1)
 
 
@@ -179,7 +179,7 @@ async def test_processes_follow_the_slots(tmp_path: Path) -> None:
 
         async def meet(place: Path, count: int) -> set[int]:
             met = [await tasks.meet.send(str(place), count) for _ in range(count)]
-            return {await result.wait(40) for result in met}
+            return {await result.wait(60) for result in met}
 
         meeting = asyncio.create_task(meet(places[0], 2))
         await until(lambda: list(places[0].iterdir()))
@@ -213,7 +213,7 @@ async def test_a_worker_in_a_thread_of_its_own_is_changed_from_any_loop(redis_ur
         asyncio.run(worker.add_queue(f"{queue}.more"))
         assert asyncio.run(worker.grow()) == 2
         asyncio.run(worker.drop_queue(queue))
-        value = double.using(queue=f"{queue}.more").delay(4).get(timeout=20)
+        value = double.using(queue=f"{queue}.more").delay(4).get(timeout=60)
         worker.stop()
         return value
 
@@ -254,7 +254,7 @@ async def test_what_was_reserved_of_a_dropped_queue_goes_back(app: Celeriac, que
         await worker.drop_queue(queue)
         crowd.gate.set()
         await until(lambda: crowd.ended == 1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await app.connections().broker.depth(queue) < 5:  # noqa: ASYNC110 - a broker tells nobody
                 await asyncio.sleep(0.05)
         assert crowd.ended == 1

@@ -14,7 +14,7 @@ from tests.worker import process_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 USUAL = (700, 10, 10)
-WAIT = 30.0
+WAIT = 60.0
 
 
 @pytest.fixture(autouse=True)

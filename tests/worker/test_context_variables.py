@@ -7,7 +7,7 @@ import pytest
 from celeriac import Celeriac
 from tests.worker import process_tasks
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])

@@ -11,7 +11,7 @@ from celeriac.errors import EncodeError
 from celeriac.wire.result import ResultRecord
 from tests.worker import crossing_tasks as tasks
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 @pytest.fixture(params=["threads", "processes"])

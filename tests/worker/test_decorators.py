@@ -11,7 +11,7 @@ import pytest
 
 from celeriac import ArgumentError, Celeriac, Context, SoftTimeLimitExceeded
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 @dataclass

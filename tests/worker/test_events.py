@@ -39,7 +39,7 @@ class Heard:
         return [event.type for event in self.events if event.node == NODE and event.task_id is None]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():
                 self.came.clear()
                 await self.came.wait()
@@ -114,7 +114,7 @@ async def test_every_event_of_a_worker_and_its_tasks(app: Celeriac) -> None:
             expired = await app.send_task("tasks.add", [0, 0], expires=0.001, countdown=0.2)
             await heard.until(lambda: "task-revoked" in heard.types(expired.id))
             await heard.until(lambda: heard.types(again.id).count("task-failed"))
-            await quiet.wait(30)
+            await quiet.wait(60)
             await heard.until(lambda: "task-succeeded" in heard.types(progress.id))
             await heard.until(lambda: "worker-heartbeat" in heard.workers())
         await heard.until(lambda: "worker-offline" in heard.workers())
@@ -141,7 +141,7 @@ async def test_a_revocation_is_told_within_a_second(app: Celeriac) -> None:
 
     async with listening(app) as heard, app.worker(name=NODE, send_events=True, concurrency=1):
         running, parked = await stay.send(), await stay.using(countdown=3600).send()
-        await asyncio.wait_for(began.wait(), 30)
+        await asyncio.wait_for(began.wait(), 60)
         waiting = await stay.send()
         for result in (parked, waiting):
             await result.cancel()

@@ -13,7 +13,7 @@ from celeriac.monitor.again import RETRY_OF, Arguments, Refused, send_again
 from celeriac.wire.envelope import Envelope
 from celeriac.wire.task import TaskMessage, decode
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 async def kept(app: Celeriac, id: str) -> DeadLetter:

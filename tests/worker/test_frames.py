@@ -15,7 +15,7 @@ from celeriac.client.task import Task
 from celeriac.errors import TimeLimitExceeded
 from tests.worker import process_tasks
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 class Ballast(bytearray):

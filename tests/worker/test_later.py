@@ -57,14 +57,14 @@ def app(place: str, prefix: str) -> Celeriac:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Ask again and again: brokers do not tell who only looks."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.02)
 
 
 async def answer(app: Celeriac) -> int:
     """Have a worker run a task at once; return the worker's process id."""
-    process_id: int = await (await app.send_task("later.pid")).wait(20)
+    process_id: int = await (await app.send_task("later.pid")).wait(60)
     return process_id
 
 

@@ -13,7 +13,7 @@ from celeriac import Celeriac
 from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer, RedisServer
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from celery import Celery
 from celeriac import Celeriac
 from tests.interop.celery_worker import CeleryWorker
 
-PATIENCE = 30
+PATIENCE = 60
 
 
 async def test_a_running_worker_leaves_a_paused_queue_and_comes_back(app: Celeriac):

@@ -21,7 +21,7 @@ from celeriac.worker.pools.processes.portable import portable, restored
 from celeriac.worker.worker import Worker
 from tests.worker import process_tasks as tasks
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 @pytest.fixture

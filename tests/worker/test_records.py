@@ -22,7 +22,7 @@ from pydantic import (
 from celeriac import Celeriac, chain
 from celeriac.errors import EncodeError
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 class Plain(BaseModel):

@@ -40,6 +40,6 @@ async def test_a_message_that_is_rejected_again_comes_back_later_each_time(
     async with app:
         await refuse.send()
         async with app.worker():
-            await asyncio.wait_for(enough.wait(), 20)
+            await asyncio.wait_for(enough.wait(), 60)
     assert times[-1] - times[0] > LEAST - 0.1
     assert "put back on the queue: rejected again, so that it waits for 0.1 s: not yet" in caplog.text

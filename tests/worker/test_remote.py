@@ -84,14 +84,15 @@ async def ask(client: celery.Celery, method: str, **arguments: Any) -> Any:
 
 
 async def run_celery(place: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "celery", "-b", place, *arguments]
+    # It waits a second for answers unless it is told otherwise, and no longer than until all have come.
+    command = [sys.executable, "-m", "celery", "-b", place, *arguments, "-t", "30"]
     return await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=60, check=False
     )
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is looked at tells nobody
             await asyncio.sleep(0.01)
 
@@ -100,14 +101,14 @@ async def test_celerys_command_line_sees_it(app: Celeriac, place: str) -> None:
     sleeper = Sleeper(app)
     async with app.worker(name=NODE, concurrency=3):
         result = await sleeper.task.send(6)
-        await asyncio.wait_for(sleeper.began.wait(), 20)
+        await asyncio.wait_for(sleeper.began.wait(), 60)
         status, ping, active = await asyncio.gather(
             run_celery(place, "status", "-d", NODE),
             run_celery(place, "inspect", "ping", "-d", NODE, "-j"),
             run_celery(place, "inspect", "active", "-d", NODE, "-j"),
         )
         sleeper.go.set()
-        assert await result.wait(20) == 6
+        assert await result.wait(60) == 6
     assert status.returncode == 0, status.stderr
     assert f"{NODE}: OK" in status.stdout
     assert "1 node online." in status.stdout
@@ -120,9 +121,9 @@ async def test_celerys_command_line_ends_it(app: Celeriac, place: str) -> None:
     worker = app.worker(name=NODE)
     ready = asyncio.Event()
     serving = asyncio.create_task(worker.serve(on_ready=ready.set))
-    await asyncio.wait_for(ready.wait(), 20)
+    await asyncio.wait_for(ready.wait(), 60)
     ended = await run_celery(place, "control", "shutdown", "-d", NODE)
-    await asyncio.wait_for(serving, 20)
+    await asyncio.wait_for(serving, 60)
     assert ended.returncode == 0, ended.stderr
     assert "shutting down" in ended.stdout
 
@@ -131,12 +132,12 @@ async def test_what_runs_is_told_as_celery_tells_it(app: Celeriac, client: celer
     sleeper = Sleeper(app)
     async with app.worker(name=NODE):
         result = await sleeper.task.send(6)
-        await asyncio.wait_for(sleeper.began.wait(), 20)
+        await asyncio.wait_for(sleeper.began.wait(), 60)
         (running,) = await ask(client, "active")
         (safe,) = await ask(client, "dump_active", safe=True)
         known = await ask(client, "query_task", ids=[result.id, "unknown"])
         sleeper.go.set()
-        await result.wait(20)
+        await result.wait(60)
         assert await ask(client, "active") == []
     assert (safe["args"], safe["kwargs"]) == ("(6,)", "{}")
     assert abs(running.pop("time_start") - time.time()) < 60
@@ -164,7 +165,7 @@ async def test_what_is_for_later_is_told(app: Celeriac, client: celery.Celery) -
     sleeper = Sleeper(app)
     async with app.worker(name=NODE):
         result = await sleeper.task.using(countdown=600).send(1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (scheduled := await ask(client, "scheduled")):
                 pass
         (entry,) = scheduled
@@ -174,8 +175,8 @@ async def test_what_is_for_later_is_told(app: Celeriac, client: celery.Celery) -
         await ask(client, "revoke", task_id=result.id)
         # It is not parked any more: a worker has declined it, who also ends what waits for it.
         with pytest.raises(TaskRevoked):
-            await result.wait(20)
-        async with asyncio.timeout(20):
+            await result.wait(60)
+        async with asyncio.timeout(60):
             while await ask(client, "scheduled"):
                 pass
 
@@ -185,7 +186,7 @@ async def test_the_worker_itself_is_described(app: Celeriac, client: celery.Cele
     app.task(name="tasks.limited", timeout=30)(sleeper.run)
     async with app.worker(name=NODE, concurrency=7):
         sleeper.go.set()
-        await (await sleeper.task.send(1)).wait(20)
+        await (await sleeper.task.send(1)).wait(60)
         stats = await ask(client, "stats")
         assert stats["total"] == {"tasks.sleep": 1}
         assert stats["pool"]["max-concurrency"] == 7
@@ -214,7 +215,7 @@ async def test_revoking_reaches_what_waits_and_what_runs(app: Celeriac, client: 
     sleeper = Sleeper(app)
     async with app.worker(name=NODE, concurrency=1):
         running = await sleeper.task.send(1)
-        await asyncio.wait_for(sleeper.began.wait(), 20)
+        await asyncio.wait_for(sleeper.began.wait(), 60)
         waiting = await sleeper.task.send(2)
         assert await ask(client, "revoke", task_id=waiting.id, terminate=False, signal="SIGTERM") == {
             "ok": f"tasks {{'{waiting.id}'}} flagged as revoked"
@@ -226,7 +227,7 @@ async def test_revoking_reaches_what_waits_and_what_runs(app: Celeriac, client: 
         assert ended == {"ok": f"terminate: {running.id}"}
         for result in (running, waiting):
             with pytest.raises(TaskRevoked):
-                await result.wait(20)
+                await result.wait(60)
 
 
 async def test_queues_slots_and_limits_are_changed(app: Celeriac, client: celery.Celery, queue: str) -> None:
@@ -241,20 +242,20 @@ async def test_queues_slots_and_limits_are_changed(app: Celeriac, client: celery
         assert await ask(client, "pool_shrink", n=1) == {"ok": "pool will shrink"}
         assert worker.concurrency == 2
         elsewhere = await sleeper.task.using(queue=queue).send(4)
-        await asyncio.wait_for(sleeper.began.wait(), 20)
+        await asyncio.wait_for(sleeper.began.wait(), 60)
         assert await ask(client, "cancel_consumer", queue=queue) == {
             "ok": f"no longer consuming from {queue}"
         }
         assert worker.queues == (app.settings.default_queue,)
         sleeper.go.set()
-        assert await elsewhere.wait(20) == 4
+        assert await elsewhere.wait(60) == 4
         sleeper.go.clear()
         limited = {"ok": "time limits set successfully"}
         assert await ask(client, "time_limit", task_name="tasks.sleep", soft=None, hard=0.2) == limited
         told = await ask(client, "registered", taskinfoitems=["time_limit", "soft_time_limit"])
         assert "tasks.sleep [time_limit=0.2]" in told
         with pytest.raises(Exception, match=r"(?i)time ?limit"):
-            await (await sleeper.task.send(5)).wait(20)
+            await (await sleeper.task.send(5)).wait(60)
         assert await ask(client, "time_limit", task_name="nope", hard=1) == {"error": "unknown task"}
 
 
@@ -376,7 +377,7 @@ async def test_large_arguments_are_told_as_text(app: Celeriac, client: celery.Ce
 
     async with app.worker(name=NODE):
         await large.send("x" * 200_000)
-        await asyncio.wait_for(app_began.wait(), 20)
+        await asyncio.wait_for(app_began.wait(), 60)
         (running,) = await ask(client, "active")
         go.set()
     assert isinstance(running["args"], str)
@@ -400,11 +401,11 @@ async def test_a_name_in_use_costs_remote_control_alone(
         async with one.worker(name=node):
             fanout = one.connections().broker.fanout
             assert fanout is not None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await fanout.publish(Exchange("celery.pidbox"), Envelope(body=b"")) == 0:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             async with two.worker(name=node):
-                assert await (await double.send(4)).wait(20) == 8
+                assert await (await double.send(4)).wait(60) == 8
                 await until(lambda: f"{node} cannot be asked or steered" in caplog.text)
 
 
@@ -426,7 +427,7 @@ async def test_the_same_methods_answer_where_celery_does_not_come(
             }
             envelope = Envelope(body=json.dumps(question).encode(), content_type="application/json")
             async with (
-                asyncio.timeout(20),
+                asyncio.timeout(60),
                 fanout.ask(Exchange("celery.pidbox"), envelope, reply_to, expect=1) as answers,
             ):
                 (answer,) = [answer async for answer in answers]

@@ -30,7 +30,7 @@ def make(place: str, unique: Callable[[str], str]) -> Callable[..., Celeriac]:
 
 async def said(sent: Any) -> Any:
     """What whoever waits is told: the value, or the exception."""
-    [told] = await asyncio.gather((await sent).wait(timeout=20), return_exceptions=True)
+    [told] = await asyncio.gather((await sent).wait(timeout=60), return_exceptions=True)
     return told
 
 
@@ -51,7 +51,7 @@ async def test_arguments_that_an_extended_record_cannot_hold(make: Callable[...,
 
     async with app, app.worker():
         sent = await good.send(1j, by={(1, 2): 3})
-        assert await sent.wait(timeout=20) == "1j"
+        assert await sent.wait(timeout=60) == "1j"
         [record] = await app.connections().backend.load([sent.id])
         assert record is not None
         assert (record.args, record.kwargs) == (["1j"], {"by": "{(1, 2): 3}"})
@@ -106,14 +106,14 @@ async def test_a_reader_tells_a_result_by_its_bytes(written: str, place: str, ma
     every = range(len(values))
     async with writer, writer.worker():
         sent = [await give.send(index) for index in every]
-        assert [await each.wait(timeout=20) for each in sent] == values
+        assert [await each.wait(timeout=60) for each in sent] == values
         assert await said(chord([give.s(index) for index in every], total.s()).send()) == values
         for read in EVERY if place != "memory://" else ():
             async with make(result_serializer=read) as reader:
                 # A lone digit of JSON is a number of msgpack too: whoever reads it goes by their own setting.
                 for each, value in zip(sent, values, strict=True):
                     if type(value) is not int or "msgpack" not in (read, written) or read == written:
-                        assert await reader.result(each.id).wait(timeout=20) == value
+                        assert await reader.result(each.id).wait(timeout=60) == value
 
 
 async def test_every_run_of_a_retried_task_gets_the_arguments_that_were_sent(make: Callable[..., Celeriac]):

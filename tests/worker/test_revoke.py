@@ -12,7 +12,7 @@ from celeriac.client.revocations import Revocations, stamp
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.revocations import RevocationList
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 async def test_a_queued_task_that_was_revoked_before_any_worker_ran_never_runs(app: Celeriac):

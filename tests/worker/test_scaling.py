@@ -61,7 +61,7 @@ async def test_a_worker_grows_under_load() -> None:
         assert worker.concurrency == 1
         results = [await hold.send(number) for number in range(3)]
         for result in results:
-            await result.wait(timeout=30)
+            await result.wait(timeout=60)
         assert worker.concurrency == 3
 
 

@@ -9,7 +9,7 @@ from celeriac import Celeriac
 from celeriac.errors import BrokerError, BrokerUnavailable, ConfigError
 from tests.servers import RedisServer
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 async def test_within_the_block_it_holds_its_queues(app: Celeriac):

@@ -21,7 +21,7 @@ from celeriac.worker.consumer import StopTimes
 from celeriac.worker.worker import Worker
 from tests.servers import RedisServer
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 async def test_a_declared_policy_runs_the_task_again_under_the_same_id(app: Celeriac):

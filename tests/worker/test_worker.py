@@ -24,7 +24,7 @@ from celeriac.testing.worker import running
 from celeriac.wire.envelope import Envelope, Route
 from tests.worker.letters import letters_of
 
-WAIT = 20.0
+WAIT = 60.0
 
 
 async def test_coroutines_run_on_the_loop_and_functions_in_threads(app: Celeriac):

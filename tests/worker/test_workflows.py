@@ -27,7 +27,7 @@ from celeriac.wire.signature import write
 from tests.servers import RedisServer
 from tests.worker.letters import letters_of
 
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 
 class Kitchen:

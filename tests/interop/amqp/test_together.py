@@ -160,9 +160,9 @@ async def test_a_delay_of_celery_is_kept_by_rabbitmq_and_runs_on_celeriac(
         def send() -> tuple[object, object]:
             later = delaying_celery.send_task("interop.seen", queue=queue, countdown=2.5)
             kept = delayed_count(rabbit_server)
-            now = delaying_celery.send_task("interop.add", [1, 2], queue=queue).get(timeout=10)
+            now = delaying_celery.send_task("interop.add", [1, 2], queue=queue).get(timeout=60)
             assert not later.ready()
-            seen = later.get(timeout=10)
+            seen = later.get(timeout=60)
             delaying_celery.backend.result_consumer.stop()
             return kept, (now, seen)
 

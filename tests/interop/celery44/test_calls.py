@@ -77,7 +77,7 @@ async def test_a_failure_in_a_chain_on_its_worker_is_seen_at_the_step_that_faile
     kit = CeleriacKit(celeriac_client.app, [celery_worker.queue])
     result = await kit.chain(kit.s("fail", "spoiled"), kit.s("add", 1)).send()
     with pytest.raises(ValueError, match="spoiled"):
-        await result.parent.wait(timeout=20)
+        await result.parent.wait(timeout=60)
     assert (await result.info()).status == "PENDING"
 
 

@@ -32,10 +32,10 @@ class Database:
     columns: Callable[[], set[str]]
 
 
-@pytest.fixture(scope="module", params=["postgres", "sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+@pytest.fixture(params=["postgres", "sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     if request.param == "sqlite":
-        yield _file(tmp_path_factory.mktemp("old") / "results.db")
+        yield _file(tmp_path / "results.db")
         return
     server: PostgresServer = request.getfixturevalue("postgres_server")
     schema = f"old_{uuid4().hex}"
@@ -66,13 +66,13 @@ def _schema(server: PostgresServer, schema: str) -> Database:
     return Database(theirs, server.url(schema), columns)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def worker_of_celery(interop_url: str, old_python: Path, database: Database) -> Iterator[CeleryWorker]:
     with old_worker(old_python, interop_url, database.theirs) as worker:
         yield worker
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client_of_celery(interop_url: str, old_python: Path, database: Database) -> Iterator[OldCeleryClient]:
     client = OldCeleryClient(old_python, interop_url, database.theirs)
     yield client
@@ -105,7 +105,7 @@ async def test_its_tables_are_used_and_it_goes_on_using_them(
     # Whoever ran a task, our client has its result.
     app = make_app(interop_url, database.ours)
     async with app, app.worker(queues=[queue], concurrency=1):
-        assert await app.result(by_celery.id).wait(timeout=30) == 5
+        assert await app.result(by_celery.id).wait(timeout=60) == 5
         for place in (queue, worker_of_celery.queue):
             sent = await client.send("interop.add", [2, 3], queue=place)
             assert await sent.value() == 5

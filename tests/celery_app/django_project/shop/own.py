@@ -43,9 +43,9 @@ def pay(order_id: int) -> str:
 async def looks(pool: str) -> list:
     """What the tasks see in a worker of that pool."""
     async with app, app.worker(pool=pool, concurrency=1):
-        found = [await (await look.send()).wait(timeout=45) for _ in range(2)]
-        await (await break_connection.send()).wait(timeout=45)
-        return [*found, await (await look.send()).wait(timeout=45)]
+        found = [await (await look.send()).wait(timeout=60) for _ in range(2)]
+        await (await break_connection.send()).wait(timeout=60)
+        return [*found, await (await look.send()).wait(timeout=60)]
 
 
 def main() -> list:

@@ -17,7 +17,7 @@ from django.utils.module_loading import import_string  # noqa: E402
 
 from post import tasks  # noqa: E402
 
-TIMEOUT = 45
+TIMEOUT = 60
 missing = import_string(f"{settings.PACKAGE}.exceptions.TaskResultDoesNotExist")
 mismatch = import_string(f"{settings.PACKAGE}.exceptions.TaskResultMismatch")
 
