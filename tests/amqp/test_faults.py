@@ -165,9 +165,15 @@ async def test_no_cpu_is_burnt_while_the_broker_is_away(shop: Shop, proxy: Proxy
 
 
 @pytest.fixture(scope="module")
-def own_rabbit() -> Iterator[RabbitServer]:
+def kept_rabbit() -> Iterator[RabbitServer]:
     with RabbitServer() as server:
         yield server
+
+
+@pytest.fixture
+def own_rabbit(kept_rabbit: RabbitServer) -> Iterator[RabbitServer]:
+    yield kept_rabbit
+    kept_rabbit.recover()
 
 
 @pytest.fixture(scope="module")

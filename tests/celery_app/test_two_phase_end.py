@@ -179,7 +179,9 @@ def test_a_task_that_succeeded_before_its_worker_died_does_not_run_again_where_t
 
 
 @pytest.fixture(scope="module")
-def own_rabbit(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[RabbitServer]:
+def kept_rabbit(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer
+) -> Iterator[RabbitServer]:
     """A node of this module's own, which its tests end and start again."""
     with RabbitServer() as rabbit:
         first = Stage(rabbit.url(), redis_server.url(), tmp_path_factory.mktemp("first"))
@@ -189,6 +191,12 @@ def own_rabbit(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServ
         for command in ("stop_app", "start_app"):
             rabbit.control(command)
         yield rabbit
+
+
+@pytest.fixture
+def own_rabbit(kept_rabbit: RabbitServer) -> Iterator[RabbitServer]:
+    yield kept_rabbit
+    kept_rabbit.recover()
 
 
 Outage = tuple[dict[str, Stage], Callable[[], None], Callable[[], None]]

@@ -104,11 +104,10 @@ def test_argument(text: str, value: object):
 
 def test_after_two_dashes_nothing_is_an_option(shop: Project):
     for text, value in (("-5", -5), ("-x", "-x"), ("--wait", "--wait"), ("--", "--")):
-        sent = shop.run("call", "-A", shop.module, "shop.any", "-Q", f"dashes{text}", "--", text)
+        queue = f"dashes-{uuid.uuid4().hex}"
+        sent = shop.run("call", "-A", shop.module, "shop.any", "-Q", queue, "--", text)
         assert sent.exit_code == 0, sent.output
-        [waiting] = json.loads(
-            shop.run("queues", "peek", f"dashes{text}", "--json", "-A", shop.module).stdout
-        )
+        [waiting] = json.loads(shop.run("queues", "peek", queue, "--json", "-A", shop.module).stdout)
         assert waiting["arguments"] == f"({value!r})"
         assert ("--wait stands after --, so the task gets it" in sent.stderr) == (text == "--wait")
     one_before = shop.run("call", "-A", shop.module, "shop.greet", "-x", "--", "-5")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 
 import pytest
 
@@ -131,8 +132,9 @@ def test_what_will_go_is_shown(project: Project, arguments: list[str]):
 
 
 def test_what_a_worker_refused_is_there(shop: Project):
-    task_id = shop.run("call", "-A", shop.module, "shop.unknown_to_all", "1").stdout.strip()
+    name = f"shop.unknown-{uuid.uuid4().hex}"
+    task_id = shop.run("call", "-A", shop.module, name, "1").stdout.strip()
     assert shop.run("result", "-A", shop.module, task_id, "--wait").exit_code == 1
-    told = json.loads(shop.run("dead", "list", "--task", "shop.unknown*", "--json", "-A", shop.module).output)
+    told = json.loads(shop.run("dead", "list", "--task", f"{name}*", "--json", "-A", shop.module).output)
     assert [letter["task id"] for letter in told] == [task_id]
     assert "TaskNotFound" in told[0]["reason"]

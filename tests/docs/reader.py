@@ -16,6 +16,9 @@ REDIS = "redis://localhost"
 RABBIT = "amqp://localhost"
 """How the pages call the reader's servers."""
 
+_SLOW = re.compile(r"^\S+\[[0-9a-f-]{36}\] waits\b.*\n", re.MULTILINE)
+"""What a command tells of a task that takes longer than a moment, as any does on a busy machine."""
+
 
 class Reader:
     """``with Reader(directory, REDIS, url) as reader`` stops at the end what the page had started.
@@ -95,7 +98,7 @@ class Reader:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if terminal else subprocess.PIPE,
-            timeout=40,
+            timeout=120,
             check=False,
         )
         printed = self._theirs(done.stdout)
@@ -118,7 +121,8 @@ class Reader:
 
     def _theirs(self, output: bytes) -> str:
         """What a terminal shows in the end, in the words of the page."""
-        return re.sub(r"[^\n]*\r", "", output.decode()).replace(self._url, self._server)
+        shown = re.sub(r"[^\n]*\r", "", output.decode())
+        return _SLOW.sub("", shown).replace(self._url, self._server)
 
 
 def _said(where: str, what: str, promised: str, printed: str) -> str:

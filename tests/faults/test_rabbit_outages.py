@@ -20,9 +20,15 @@ PUBLISH_TIMEOUT = 3.0
 
 
 @pytest.fixture(scope="module")
-def own_rabbit() -> Iterator[RabbitServer]:
+def kept_rabbit() -> Iterator[RabbitServer]:
     with RabbitServer() as server:
         yield server
+
+
+@pytest.fixture
+def own_rabbit(kept_rabbit: RabbitServer) -> Iterator[RabbitServer]:
+    yield kept_rabbit
+    kept_rabbit.recover()
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])

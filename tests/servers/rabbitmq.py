@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -117,6 +118,16 @@ class RabbitServer:
     def resume(self) -> None:
         """End a `pause`."""
         self.process.send_signal(signal.SIGCONT)
+
+    def recover(self) -> None:
+        """Undo what a test that failed halfway has left: it hangs, has ended, or its application is stopped."""
+        self.resume()
+        if not self.process.running:
+            self.start()
+            return
+        with socket.socket() as probe:
+            if probe.connect_ex((HOST, self.port)):
+                self.control("start_app")
 
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl, which takes a second or two; its output.

@@ -3,7 +3,6 @@
 import http.client
 import os
 import re
-import socket
 import sys
 import uuid
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from celery import Celery
 
 from tests.servers import LoggedProcess
+from tests.servers.redis import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ANN = {"X-User": "ann"}
@@ -26,8 +26,7 @@ def port(
     """The port of an application that holds the dashboard."""
     history = tmp_path_factory.mktemp("mounted") / "history.db"
     environment = {**os.environ, "WEB_TESTS_REDIS": fleet, "WEB_TESTS_HISTORY": str(history)}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
+    number = free_port()
     command = [sys.executable, "-m", "uvicorn", f"tests.web.mounted:{request.param}", "--port", str(number)]
     process = LoggedProcess([*command, "--timeout-graceful-shutdown", "1"], env=environment, cwd=ROOT)
     process.wait_for("Uvicorn running", timeout=60)

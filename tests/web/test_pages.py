@@ -267,11 +267,14 @@ def test_a_failed_task_whose_message_is_kept_runs_again_as_it_was(site: Site, fl
     assert not {*ids} & {*re.findall(r"[0-9a-f-]{36}", site.page("dead"))}
 
 
-def test_a_worker_is_asked_only_on_its_own_page(site: Site):
+def test_a_worker_is_asked_only_on_its_own_page(site: Site, shop: Celery):
+    task = "tests.web.shop.total"
+    # Those of an earlier try.
+    assert shop.control.time_limit(task, destination=["shop@test"], reply=True, timeout=60)
     page = site.shows("workers/shop@test", "Its own figures")
     assert "prefetch_count" in page
     assert "None of its tasks has limits" in page
-    limit = {"action": "time_limit", "node": "shop@test", "task": "tests.web.shop.total", "back": "workers"}
+    limit = {"action": "time_limit", "node": "shop@test", "task": task, "back": "workers"}
     assert "time%20limits%20set%20successfully" in site.post("do/workers", hard="90", **limit)
     assert '<td data-label="Hard limit">90' in site.page("workers/shop@test")
     assert "no%20number%20of%20seconds" in site.post("do/workers", hard="soon", **limit)
