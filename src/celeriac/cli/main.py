@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from celeriac.cli.again import Beginning, StartAgain
 from celeriac.cli.celery_flags import COMMANDS, takes_environment_flags
 from celeriac.cli.command_line import hide_passwords
 from celeriac.cli.commands import Commands, commands
@@ -97,8 +98,11 @@ def celeriac(source: Source) -> None:
 def main() -> NoReturn:
     """Run ``celeriac`` with the arguments of this process."""
     hide_passwords()
+    beginning = Beginning()
     try:
         celeriac.main()
+    except StartAgain:
+        beginning.start_again()
     finally:
         # The process ends: without this Python would look through all that was imported, for what nobody refers to.
         gc.freeze()

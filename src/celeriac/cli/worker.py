@@ -19,6 +19,7 @@ import msgspec
 
 from celeriac.beat.lifespan import with_ticking
 from celeriac.celeriac import Celeriac
+from celeriac.cli.again import StartAgain, show_stacks_on_signal
 from celeriac.cli.beat import DOUBLES, heed_scheduler, schedules_of
 from celeriac.cli.celery_flags import (
     HARMLESS,
@@ -49,6 +50,7 @@ from celeriac.client.app import App
 from celeriac.wire.preview import counted
 from celeriac.worker.attachments import Attachments
 from celeriac.worker.pools.choice import POOLS, START_METHODS
+from celeriac.worker.signals import HANGUP, Stop
 from celeriac.worker.supervisor import Child, Supervisor
 from celeriac.worker.worker import Worker
 
@@ -178,6 +180,8 @@ def worker(
     """
     if source.target is None:
         raise click.UsageError("name the app whose tasks to run: celeriac worker -A module")
+    at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    show_stacks_on_signal()
     shown, celerys = split_shown(options), split_celery(options)
     chosen = msgspec.convert(options, WorkerOptions)
     if processes > 1:
@@ -187,7 +191,9 @@ def worker(
             children = _children(source, chosen, celerys, family.options, scheduler)
             supervisor = Supervisor(children, hopeless=[Exit.USAGE, Exit.UNREACHABLE])
             with pidfile(celerys.pidfile, made.name):
-                return asyncio.run(family.around(app, supervisor.run()))
+                code = asyncio.run(family.around(app, supervisor.run()))
+        _start_again_after(supervisor.stopped_by, at_terminal)
+        return code
     with Observation(shown) as observation:
         if supervised:
             source = _handed_down(source)
@@ -205,7 +211,15 @@ def worker(
             _end_with_standard_input()
         with pidfile(None if supervised else celerys.pidfile, made.name):
             _serve(app, made, chosen, supervised=supervised)
+    _start_again_after(made.stopped_by, at_terminal)
     return Exit.OK
+
+
+def _start_again_after(stop: Stop | None, at_terminal: bool) -> None:
+    """Have the command run again where SIGHUP asked for it, as Celery's worker does: not when its terminal has gone."""
+    if stop is not None and stop.number == HANGUP and not at_terminal:
+        logger.info("starting again, after SIGHUP")
+        raise StartAgain
 
 
 def _load(

@@ -1,4 +1,4 @@
-"""Handles SIGTERM and SIGINT: the first one stops the worker gracefully, the second makes it give back its messages.
+"""Handles SIGTERM, SIGINT and SIGHUP: the first stops a worker gracefully, the second has it give its messages back.
 
 Rules: the handlers are for this process alone. A process that a task forks would inherit the handlers and the pipe that
 wakes the worker's event loop, so that a signal to it would stop the worker instead; so the child gets other handlers.
@@ -20,7 +20,14 @@ from typing import Any, Self
 
 import msgspec
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""What a terminal sends when it goes, and a script that wants a worker to start again; Windows has none."""
+
+SIGNALS = tuple(number for number in (signal.SIGTERM, signal.SIGINT, HANGUP) if number is not None)
+
+HEARD_IN_VAIN = tuple(number for number in SIGNALS if number != signal.SIGINT)
+"""Those for which child processes of the worker have a handler that does nothing. With SIG_IGN the programs that a task
+starts would ignore them too."""
 
 APART = 0.3
 """Seconds that lie at least between two signals that a person sends on purpose."""
@@ -94,8 +101,10 @@ class Signals:
         self.second = asyncio.Event()
         self.stop: Stop | None = None
         self._inheritance: Inheritance | None = None
+        self._numbers: Sequence[signal.Signals] = ()
 
     async def __aenter__(self) -> Self:
+        self._numbers = self._to_handle()
         self._inheritance = Inheritance({number: _default(number) for number in self._numbers})
         loop = asyncio.get_running_loop()
         for number in self._numbers:
@@ -111,9 +120,12 @@ class Signals:
         for number in self._numbers:
             loop.remove_signal_handler(number)
 
-    @property
-    def _numbers(self) -> Sequence[signal.Signals]:
-        return (*SIGNALS, *(number for number in self._quick if number not in SIGNALS))
+    def _to_handle(self) -> Sequence[signal.Signals]:
+        """Return the signals to handle; what ``nohup`` has started outlives its terminal."""
+        usual = [
+            number for number in SIGNALS if number != HANGUP or signal.getsignal(number) is not signal.SIG_IGN
+        ]
+        return (*usual, *(number for number in self._quick if number not in SIGNALS))
 
     def _received(self, number: signal.Signals, *, quick: bool) -> None:
         now = monotonic()

@@ -19,7 +19,7 @@ import msgspec
 
 from celeriac.clock import Clock, SystemClock, set_within
 from celeriac.retry import Backoff
-from celeriac.worker.signals import APART, Signals
+from celeriac.worker.signals import APART, Signals, Stop
 
 logger = logging.getLogger("celeriac.supervisor")
 
@@ -53,6 +53,7 @@ class Supervisor:
     A child that ends with 0 was asked to and is not started again.
 
     :param hopeless: exit codes after which a child is not started again; the others are then stopped too.
+    :ivar stopped_by: the first signal that came, once it has run.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Supervisor:
         self._clock = clock
         self._running: set[Process] = set()
         self._stopping = asyncio.Event()
+        self.stopped_by: Stop | None = None
 
     async def run(self) -> int:
         """Run until a signal comes, a child cannot be started, or all ended; return 0 if all did as they were asked."""
@@ -79,6 +81,7 @@ class Supervisor:
             codes = await asyncio.gather(*(self._keep(child) for child in self._children))
             for task in passing_on:
                 task.cancel()
+            self.stopped_by = signals.stop
         return next((code for code in codes if code != 0), 0)
 
     async def _keep(self, child: Child) -> int:

@@ -1,7 +1,7 @@
 """A child of the pool: it runs one call after the other until the worker ends it.
 
-Rules: a child ignores SIGINT and SIGTERM, which a terminal sends to all processes of a group, since the worker decides
-when it ends. When the worker ends, in whatever way, so do its children; another worker runs their calls again.
+Rules: a child ignores SIGINT, SIGTERM and SIGHUP, which a terminal sends to all processes of a group, since the worker
+decides when it ends. When the worker ends, in whatever way, so do its children; another worker runs their calls again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from celeriac.worker.pools.processes.frames import DONE, READY, Line
 from celeriac.worker.pools.processes.leaving import Leaving, Left
 from celeriac.worker.pools.processes.running import Running
 from celeriac.worker.pools.processes.setup import Setup, entered
-from celeriac.worker.signals import SIGNALS, Inheritance
+from celeriac.worker.signals import HEARD_IN_VAIN, SIGNALS, Inheritance
 
 logger = logging.getLogger("celeriac.worker")
+
+INDEX = "CELERIAC_CHILD_INDEX"
+"""The variable in which a child finds its number: the lowest, from 0, that no other child of its pool has."""
 
 
 def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
@@ -35,7 +38,7 @@ def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[byt
     :param server: the process that started this one.
     :param forked: the setup and the tasks that the server has loaded already; ``None`` in a program of its own.
     """
-    Inheritance({signal.SIGTERM: signal.SIG_DFL})
+    Inheritance(dict.fromkeys(HEARD_IN_VAIN, signal.SIG_DFL))
     die_with(server)
     leaving = Leaving()
     line = Line(calls, answers)
@@ -80,7 +83,8 @@ def _lifespans(setup: Setup) -> Iterator[Mapping[str, Any]]:
 
 def main() -> NoReturn:
     """Run as a program of its own, which the server starts for ``spawn``."""
-    signal.signal(signal.SIGTERM, _hear)
+    for number in HEARD_IN_VAIN:
+        signal.signal(number, _hear)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     calls, answers, server = map(int, sys.argv[1:])
     for end in (calls, answers):

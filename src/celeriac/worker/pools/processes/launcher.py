@@ -191,7 +191,7 @@ def _pipe_of_packets(made: ExitStack) -> tuple[int, int, int]:
 
 
 def _started(command: list[str], end: socket.socket) -> subprocess.Popen[Any]:
-    """Start the server with SIGINT and SIGTERM blocked, until its own handlers ignore those signals."""
+    """Start the server with the worker's signals blocked, until its own handlers ignore them."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[end.fileno()])  # noqa: S603

@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import count
 from time import monotonic
 from types import FrameType
 from typing import Any, NoReturn
@@ -36,7 +37,7 @@ from celeriac.worker.pools.processes.frames import (
 )
 from celeriac.worker.pools.processes.leaving import LEAVE
 from celeriac.worker.pools.processes.setup import Setup, entered, program
-from celeriac.worker.signals import SIGNALS
+from celeriac.worker.signals import HEARD_IN_VAIN, SIGNALS
 
 logger = logging.getLogger("celeriac.worker")
 
@@ -58,6 +59,7 @@ class Server:
         self._line = Line(worker.fileno(), worker.fileno())
         self._forked = forked
         self._children: dict[int, int] = {}
+        self._indexes: dict[int, int] = {}
         self._doomed: dict[int, float] = {}
         self._wake, woken = socket.socketpair()
         woken.setblocking(False)
@@ -93,25 +95,29 @@ class Server:
         try:
             if len(fds) < 2:
                 raise OSError("too many open files")
-            pid = self._begin(*fds)
+            index = next(index for index in count() if index not in self._indexes.values())
+            pid = self._begin((fds[0], fds[1]), index)
         except OSError as error:
             self._tell(FAILED, number, 0, str(error))
         else:
-            self._children[number] = pid
+            self._children[number], self._indexes[number] = pid, index
             self._tell(STARTED, number, pid)
         finally:
             for fd in fds:
                 os.close(fd)
 
-    def _begin(self, calls: int, answers: int) -> int:
+    def _begin(self, ends: tuple[int, int], index: int) -> int:
+        calls, answers = ends
         if self._forked is None:
             for end in (calls, answers):
                 os.set_inheritable(end, True)
             command = [*program("child"), str(calls), str(answers), str(os.getpid())]
-            return os.posix_spawn(command[0], command, os.environ, setsigmask=SIGNALS)
+            environment = {**os.environ, child.INDEX: str(index)}
+            return os.posix_spawn(command[0], command, environment, setsigmask=SIGNALS)
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
+            os.environ[child.INDEX] = str(index)
             self._become_child(calls, answers, server)
         return pid
 
@@ -148,7 +154,7 @@ class Server:
         for number, pid in list(self._children.items()):
             gone, status = os.waitpid(pid, os.WNOHANG)
             if gone:
-                del self._children[number]
+                del self._children[number], self._indexes[number]
                 self._doomed.pop(number, None)
                 self._tell(GONE, number, os.waitstatus_to_exitcode(status))
 
@@ -193,10 +199,10 @@ def main() -> NoReturn:
 
 
 def be_deaf() -> None:
-    """Ignore SIGINT and SIGTERM, which reach a whole group of processes: the worker decides when this process ends."""
+    """Ignore the signals that reach a whole group of processes: the worker decides when this process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The handler is a function and not SIG_IGN, because programs that a task starts would inherit SIG_IGN.
-    signal.signal(signal.SIGTERM, _hear)
+    for number in HEARD_IN_VAIN:
+        signal.signal(number, _hear)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
