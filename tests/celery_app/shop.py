@@ -311,6 +311,19 @@ def applied_inside(self):
     return [add.apply((1, 2)).result, add(3, 4), self.request.id]
 
 
+@app.task
+def numbered(directory, children):
+    """Return the number and the id of this process once so many processes are here."""
+    number, here = billiard.current_process().index, Path(directory)
+    here.mkdir(exist_ok=True)
+    (here / str(os.getpid())).touch()
+    deadline = time.monotonic() + 30
+    while len(list(here.iterdir())) < children and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print(f"printed by {number}")
+    return [number, os.getpid()]
+
+
 @app.task(base=Hooked, bind=True)
 def sleep(self, seconds):
     """Sleep in small steps, so that a soft time limit finds it in threads too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from celery.app.utils import find_app
 from celery.fixups.django import DjangoFixup
 
 from celeriac.servers.urls import import_driver
+from celeriac.worker.pools.processes.child import INDEX
 
 if TYPE_CHECKING:
     from celeriac.celery_app.app import CeleryApp
@@ -74,6 +76,7 @@ def live_in_child(target: str, node: str) -> Iterator[None]:
     ours.node = node
     app = ours.celery
     _name_process()
+    _open_own_log(ours, node)
     setup_worker_optimizations(app, node)
     _set_task_join_will_block(True)
     _let_fixups_close_connections(app)
@@ -86,7 +89,20 @@ def _name_process() -> None:
     """Give this process the name that Celery's children have: lines of a log tell by it where a task ran."""
     name = f"ForkPoolWorker-{os.getpid()}"
     multiprocessing.current_process().name = name
-    billiard.current_process()._name = name  # noqa: SLF001 - Celery's own code and its users' look at this one
+    process = billiard.current_process()
+    process._name = name  # noqa: SLF001 - Celery's own code and its users' look at this one
+    process.index = int(os.environ[INDEX])
+
+
+def _open_own_log(ours: CeleryApp, node: str) -> None:
+    """Write to a file of this process's own, where the name of the log has the number of the process in it.
+
+    Celery keeps the name and the level in variables, for its children.
+    """
+    file = os.environ.get("CELERY_LOG_FILE", "")
+    if "%i" in file.lower():
+        ours.celery.log.already_setup = False
+        ours.set_up_logging(logging.getLevelName(int(os.environ["CELERY_LOG_LEVEL"])), file, node)
 
 
 def _let_fixups_close_connections(app: Celery) -> None:

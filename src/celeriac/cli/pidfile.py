@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from celeriac.cli.file_names import file_named
 from celeriac.errors import ConfigError
 
 
@@ -18,15 +19,14 @@ from celeriac.errors import ConfigError
 def pidfile(path: str | None, node: str) -> Iterator[None]:
     """Keep the file within the block.
 
-    :param path: ``None`` keeps none; %h, %n and %d stand for the node name and its parts, as in Celery.
+    :param path: see ``file_named``; ``None`` keeps none.
 
     Raises ``ConfigError`` where another process has it, or where it cannot be written.
     """
     if path is None:
         yield
         return
-    name, _, host = node.partition("@")
-    file = Path(path.replace("%h", node).replace("%n", name).replace("%d", host)).absolute()
+    file = file_named(path, node)
     _take(file)
     try:
         yield

@@ -15,12 +15,12 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
-from pathlib import Path
 from typing import Any, Literal
 
 import click
 import msgspec
 
+from celeriac.cli.file_names import file_named
 from celeriac.cli.visible import visible, visible_halves, visible_json, visible_lines
 from celeriac.context import current_context
 from celeriac.errors import ConfigError
@@ -37,7 +37,7 @@ class LogStyle(msgspec.Struct, frozen=True, kw_only=True):
 
     :param level: the least level to write, in any case.
     :param form: ``None`` is text, where the user's module has not made arrangements of its own.
-    :param file: write there in place of stderr; %h, %n, %d stand for the node name and its parts, as in Celery.
+    :param file: write there in place of stderr; see ``file_named``.
     :param one_of_many: text lines carry the node name too.
     """
 
@@ -104,8 +104,7 @@ def _handler(style: LogStyle, node: str) -> logging.Handler:
 def _open(style: LogStyle, node: str) -> logging.Handler:
     if style.file is None:
         return WorkerHandler(sys.stderr)
-    name, _, host = node.partition("@")
-    path = Path(style.file.replace("%h", node).replace("%n", name).replace("%d", host)).absolute()
+    path = file_named(style.file, node)
     try:
         # Watched: what rotates logs moves the file away.
         return WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
