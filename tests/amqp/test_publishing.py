@@ -89,7 +89,7 @@ async def test_a_broker_that_does_not_answer_raises_in_time_and_again(
             return_exceptions=True,
         )
         assert {type(outcome) for outcome in outcomes} == {BrokerUnavailable}
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 8, "one after the other they take 20 seconds"
     with pytest.raises(BrokerUnavailable, match="no answer"):
         await broker.ping()
     proxy.thaw()

@@ -115,7 +115,7 @@ def test_grace_is_an_end(project: Project):
         worker.wait_for("sleeps")
         begun = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 25
     assert json.loads(project.run("queues", "--json", "-b", project.url).output) == {"celery": 1}
 
 

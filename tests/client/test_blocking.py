@@ -237,13 +237,13 @@ def test_an_interrupt_ends_a_wait_at_once(tmp_path):
 
 def test_publishing_to_a_dead_broker_raises_in_time_the_first_and_the_second_time(own_redis):
     """A closed port, and a server that hangs."""
-    app = Celeriac("shop", broker=own_redis.url(), backend="disabled://", publish_timeout=1.0)
+    app = Celeriac("shop", broker=own_redis.url(), backend="disabled://", publish_timeout=0.5)
     own_redis.kill()
     for _ in range(2):
         before = time.monotonic()
         with pytest.raises(BrokerUnavailable):
             app.delay("x")
-        assert time.monotonic() - before < 3
+        assert time.monotonic() - before < 4.5  # the usual limit is 5 s
     own_redis.start()
     app.delay("x")
     own_redis.pause()
@@ -252,7 +252,7 @@ def test_publishing_to_a_dead_broker_raises_in_time_the_first_and_the_second_tim
             before = time.monotonic()
             with pytest.raises(BrokerUnavailable):
                 app.delay("x")
-            assert time.monotonic() - before < 4
+            assert time.monotonic() - before < 4.5  # the usual limit is 5 s
     finally:
         own_redis.resume()
     app.delay("x")

@@ -34,7 +34,7 @@ async def test_what_queues_up_during_a_trip_goes_in_the_next():
 
 async def test_a_trip_lingers_for_others_where_some_queued_up_and_a_lone_call_does_not():
     trips = Trips()
-    call = Coalescer(trips.flush, 100, linger=0.2)
+    call = Coalescer(trips.flush, 100, linger=1.0)
     first = call(1)
     await asyncio.sleep(0)
     second = call(2)
@@ -45,7 +45,7 @@ async def test_a_trip_lingers_for_others_where_some_queued_up_and_a_lone_call_do
     assert trips.batches == [[1], [2, 3]]
     began = asyncio.get_running_loop().time()
     assert await call(4) == 4
-    assert asyncio.get_running_loop().time() - began < 0.2
+    assert asyncio.get_running_loop().time() - began < 1.0
 
 
 async def test_a_crowd_does_not_linger():

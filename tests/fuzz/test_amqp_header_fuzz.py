@@ -28,6 +28,6 @@ def test_a_table_that_claims_what_follows_it_is_not_read_again_and_again(kind: b
         rest = (levels - level) * 2 * head
         table += name + kind + struct.pack(">I", head) + name + kind + struct.pack(">I", rest)
     header = struct.pack(">HHQH", 60, 0, 0, 0x2000) + struct.pack(">I", len(table)) + table
-    started = time.monotonic()
+    started = time.process_time()
     check(header)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5

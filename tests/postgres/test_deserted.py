@@ -121,4 +121,4 @@ async def test_a_worker_that_nobody_hears_asks_for_listeners_no_more(
         async with other.fanout.listen(HEARS_BEATS) as heard:
             async with asyncio.timeout(60):
                 await anext(heard)
-        assert time.monotonic() - began < 1.5  # far less than a worker's time between two questions
+        assert time.monotonic() - began < 10  # far less than a worker's time between two questions

@@ -128,11 +128,11 @@ async def test_listening_shares_the_connection_that_waiting_is_subscribed_on(
         with own_redis.client() as client:
             assert len(client.client_list(_type="pubsub")) == 1
         await broker.fanout.publish(events, message(1), "task.multi")
-        assert number_of(await asyncio.wait_for(anext(everything), 5)) == 1
+        assert number_of(await asyncio.wait_for(anext(everything), 30)) == 1
         await broker.fanout.publish(Exchange("celery.pidbox"), message(2))
-        assert number_of(await asyncio.wait_for(anext(heard), 5)) == 2
+        assert number_of(await asyncio.wait_for(anext(heard), 30)) == 2
         await broker.publish(message(3), route(queue))
-        (delivery,) = await asyncio.wait_for(taking, 5)
+        (delivery,) = await asyncio.wait_for(taking, 7)
         await delivery.receipt.ack()
 
 
@@ -182,7 +182,7 @@ async def test_asking_leaves_no_key(own_redis: RedisServer, make_broker: MakeBro
             assert 3500 < hour / 1000 - float(client.time()[0]) < 3700
             await broker.fanout.answer(reply_to, message(2))
             await broker.fanout.answer(reply_to, message(3))
-            assert number_of(await asyncio.wait_for(anext(answers), 5)) == 2
+            assert number_of(await asyncio.wait_for(anext(answers), 30)) == 2
         assert client.keys(f"{prefix}*") == []
 
 

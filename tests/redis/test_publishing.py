@@ -174,13 +174,13 @@ async def test_a_name_that_is_no_text_is_refused_alone(broker, queue):
 async def test_a_dead_broker_is_said_twice_within_the_timeout(make_broker, queue):
     broker = make_broker(f"redis://127.0.0.1:{free_port()}", timeout=0.5)
     for _ in range(2):
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(5.0):
             with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1"):
                 await broker.publish(message(), route(queue))
 
 
 async def test_a_hung_broker_is_said_within_the_timeout_of_each_call(own_redis, make_broker, queue):
-    broker = make_broker(own_redis.url(), timeout=0.4)
+    broker = make_broker(own_redis.url(), timeout=1.5)
     await broker.publish(message(), route(queue))
     own_redis.pause()
     try:
@@ -189,14 +189,14 @@ async def test_a_hung_broker_is_said_within_the_timeout_of_each_call(own_redis, 
         async def publish_later(delay: float) -> float:
             await asyncio.sleep(delay)
             began = loop.time()
-            with pytest.raises(BrokerUnavailable, match=r"0\.4 s"):
+            with pytest.raises(BrokerUnavailable, match=r"1\.5 s"):
                 await broker.publish(message(), route(queue))
             return loop.time() - began
 
-        waits = await asyncio.gather(*(publish_later(delay) for delay in (0, 0.1, 0.3)))
+        waits = await asyncio.gather(*(publish_later(delay) for delay in (0, 0.4, 1.0)))
     finally:
         own_redis.resume()
-    assert max(waits) < 0.8
+    assert max(waits) < 2.8, "one after the other they take 1.5, 2.6 and 3.5 seconds"
 
 
 async def test_a_broker_that_came_back_empty_is_declared_to_anew(own_redis, make_broker, queue):

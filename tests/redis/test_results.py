@@ -226,7 +226,7 @@ async def test_a_dead_server_is_said_within_the_timeout(make_backend):
         lambda ids: statuses(backend, *ids),
         lambda ids: store(backend, record(ids[0])),
     ):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             with pytest.raises(BackendUnavailable):
                 await call(["id"])
 
@@ -238,7 +238,7 @@ async def test_a_hung_server_is_said_to_who_begins_to_wait(own_redis, make_backe
     try:
         for _ in range(2):
             with pytest.raises(BackendUnavailable, match=r"0\.3 s"):
-                await asyncio.wait_for(statuses(backend, "id"), 1)
+                await asyncio.wait_for(statuses(backend, "id"), 5)
     finally:
         own_redis.resume()
     await store(backend, record("id"))

@@ -9,7 +9,7 @@ from tests.redis.messages import message, number_of, route
 
 async def until_idle(client, prefix):
     """Wait until nobody looks at this prefix's queues any more."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         before = -1
         while (now := client.info("stats")["total_commands_processed"]) - before > 1:
             before = now
@@ -25,11 +25,17 @@ async def test_an_idle_worker_asks_next_to_nothing(own_redis, make_broker, prefi
             before, cpu = client.info("stats")["total_commands_processed"], time.process_time()
             await asyncio.sleep(1.5)
             assert client.info("stats")["total_commands_processed"] - before <= 2
-            assert time.process_time() - cpu < 0.05
-            client.lpush(prefix + queue, b"{}")
-            began = time.monotonic()
-            assert len(await taking) == 1
-            assert time.monotonic() - began < 0.25
+            assert time.process_time() - cpu < 0.2
+            waits = []
+            for _ in range(5):
+                client.lpush(prefix + queue, b"{}")
+                began = time.monotonic()
+                assert len(await taking) == 1
+                waits.append(time.monotonic() - began)
+                taking = asyncio.create_task(subscription.take(1))
+                await until_idle(client, prefix)
+            taking.cancel()
+            assert min(waits) < 0.25, "a busy machine holds up some of them"
 
 
 async def test_any_of_many_lists_wakes(broker, prefix, client, unique):
@@ -40,7 +46,7 @@ async def test_any_of_many_lists_wakes(broker, prefix, client, unique):
                 taking = asyncio.create_task(subscription.take(1))
                 await asyncio.sleep(0.005)
                 await broker.publish(message(priority=priority), route(queue))
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(7):
                     (delivery,) = await taking
                 assert (delivery.queue, delivery.envelope.priority) == (queue, priority)
                 await delivery.receipt.ack()
@@ -52,7 +58,7 @@ async def test_nothing_is_missed_at_any_moment_of_arming(broker, make_broker, qu
     async with broker.subscribe([queue]) as subscription:
         for number in range(200):
             publishing = asyncio.create_task(publisher.publish(message(number), route(queue)))
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(7):
                 (delivery,) = await subscription.take(1)
             assert number_of(delivery.envelope) == number
             await asyncio.gather(publishing, delivery.receipt.ack())
@@ -67,7 +73,7 @@ async def test_a_message_that_comes_alone_costs_one_fetch_and_one_look(own_redis
             before = calls_of(client, "evalsha")
             for number in range(10):
                 await publisher.publish(message(), route(queue))
-                (delivery,) = await asyncio.wait_for(taking, 5)
+                (delivery,) = await asyncio.wait_for(taking, 7)
                 await delivery.receipt.ack()
                 taking = asyncio.create_task(subscription.take(2))
                 await until_looks(client, number + 2)
@@ -80,7 +86,7 @@ def calls_of(client, command):
 
 
 async def until_looks(client, count):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while calls_of(client, "exists") < count:  # noqa: ASYNC110 - Redis tells nobody
             await asyncio.sleep(0.005)
 
@@ -90,7 +96,7 @@ async def test_stop_ends_a_wait_and_takes_nothing_more(broker, queue):
         taking = asyncio.create_task(subscription.take(1))
         await asyncio.sleep(0.05)
         await subscription.stop()
-        assert await asyncio.wait_for(taking, 1) == []
+        assert await asyncio.wait_for(taking, 5) == []
         await broker.publish(message(), route(queue))
         assert await subscription.take(1) == []
     assert await broker.depth(queue) == 1
@@ -103,7 +109,7 @@ async def test_a_queue_added_while_waiting_is_waited_for(broker, unique):
         await asyncio.sleep(0.02)
         await subscription.add_queue(second)
         await broker.publish(message(), route(second))
-        (delivery,) = await asyncio.wait_for(taking, 2)
+        (delivery,) = await asyncio.wait_for(taking, 7)
         await delivery.receipt.ack()
         await subscription.drop_queue(second)
         await broker.publish_many([(message(), route(second)), (message(), route(first))])
@@ -117,17 +123,17 @@ async def test_a_lost_server_is_said_and_found_again(own_redis, make_broker, que
         await asyncio.sleep(0.05)
         own_redis.kill()
         with pytest.raises(BrokerUnavailable):
-            await asyncio.wait_for(taking, 2)
+            await asyncio.wait_for(taking, 7)
         with pytest.raises(BrokerUnavailable):
             await subscription.take(1)
         own_redis.start()
         await broker.publish(message(), route(queue))
-        (delivery,) = await asyncio.wait_for(subscription.take(1), 2)
+        (delivery,) = await asyncio.wait_for(subscription.take(1), 7)
         taking = asyncio.create_task(subscription.take(1))
         await delivery.receipt.ack()
         await asyncio.sleep(0.05)
         await broker.publish(message(), route(queue))
-        await asyncio.wait_for(taking, 2)
+        await asyncio.wait_for(taking, 7)
 
 
 async def test_a_cut_line_is_said_and_made_anew(own_redis, make_broker, queue):
@@ -140,11 +146,11 @@ async def test_a_cut_line_is_said_and_made_anew(own_redis, make_broker, queue):
                 if found["resp"] == "3":
                     client.client_kill_filter(_id=found["id"])
             with pytest.raises(BrokerUnavailable):
-                await asyncio.wait_for(taking, 2)
+                await asyncio.wait_for(taking, 7)
             taking = asyncio.create_task(subscription.take(1))
             await asyncio.sleep(0.05)
             await broker.publish(message(), route(queue))
-            await asyncio.wait_for(taking, 2)
+            await asyncio.wait_for(taking, 7)
 
 
 async def test_a_server_that_refuses_to_push_is_polled_and_the_log_says_so_once(
@@ -160,7 +166,7 @@ async def test_a_server_that_refuses_to_push_is_polled_and_the_log_says_so_once(
             taking = asyncio.create_task(subscription.take(1))
             await asyncio.sleep(0.1)
             await broker.publish(message(), route(queue))
-            (delivery,) = await asyncio.wait_for(taking, 2)
+            (delivery,) = await asyncio.wait_for(taking, 7)
             await delivery.receipt.ack()
     assert caplog.text.count("polled") == 1
 
@@ -175,6 +181,6 @@ async def test_leaving_and_closing_leave_no_connection(own_redis, make_broker, q
     await broker.close()
     await broker.close()
     with own_redis.client() as client:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(7):
             while client.info("clients")["connected_clients"] > 1:  # noqa: ASYNC110 - Redis tells nobody
                 await asyncio.sleep(0.01)

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-STOP_TIMEOUT = 30.0
+STOP_TIMEOUT = 60.0
 START_TIMEOUT = 90.0
 
 

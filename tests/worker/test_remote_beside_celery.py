@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 
@@ -80,10 +81,11 @@ async def test_a_fleet_of_both(alone: RedisServer, ours: list[Celeriac]) -> None
 
         # An election ends though most of the nodes that beat are ours. First each must have heard of all.
         await hear_all_beat(app, set(names))
-        options = {"task_id": "elected", "queue": theirs[0].queue}
+        elected = f"elected-{uuid.uuid4()}"
+        options = {"task_id": elected, "queue": theirs[0].queue}
         action = {"task": "interop.add", "args": [1, 2], "kwargs": {}, "options": options}
-        await asyncio.to_thread(client.control.election, "the-election", "task", action)
-        assert await app.result("elected").wait(PATIENCE) == 3
+        await asyncio.to_thread(client.control.election, f"for-{elected}", "task", action)
+        assert await app.result(elected).wait(PATIENCE) == 3
         won = [line for worker in theirs for line in worker.process.lines if "I won the election" in line]
         assert len(won) == 1
 
