@@ -298,7 +298,7 @@ async def test_nothing_is_declared_that_rabbitmq_gives_up(
     app = Celeriac("modern", broker=url, backend="rpc://", default_queue=queue, **options)
     add = app.register("modern.add", operator.add)
     async with app, app.worker(name="modern@here"), app.events.listen(enable=True):
-        asked = await app.control.ask("ping", destination=["modern@here"], timeout=10)
+        asked = await app.control.ask("ping", destination=["modern@here"], timeout=60)
         assert list(asked.by_node) == ["modern@here"]
         later = await add.using(countdown=0.2).send(40, 2)
         assert await (await add.send(1, 2)).wait(timeout=60) == 3

@@ -44,7 +44,7 @@ async def test_a_message_is_acknowledged_after_its_result_is_stored():
         await backend.storing.wait()
         assert broker._lines._held
         backend.go_on.set()
-        assert await result.wait(timeout=5) == "hello"
+        assert await result.wait(timeout=60) == "hello"
     assert not broker._lines._held
 
 

@@ -83,7 +83,7 @@ def note_error(request: Any, error: Any, traceback: Any, *, url: str, key: str) 
 
 def report(ctx: Context, url: str, key: str) -> str:
     ctx.progress(1, 2)
-    wait_for_record(url, key, timeout=10)
+    wait_for_record(url, key, timeout=60)
     return "done"
 
 

@@ -139,7 +139,7 @@ def note_error(request, error, traceback, *, url, key):
 @app.task(name="interop.report", bind=True)
 def report(self: Task, url, key):
     self.update_state(state="PROGRESS", meta={"current": 1, "total": 2, "message": None})
-    wait_for_record(url, key, timeout=10)
+    wait_for_record(url, key, timeout=60)
     return "done"
 
 

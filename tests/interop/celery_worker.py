@@ -85,5 +85,5 @@ class CeleryWorker:
     def _tell(self, command: str, queue: str) -> None:
         tell = getattr(self._control.control, command)
         # kombu's client can miss a reply when the timeout is under a second.
-        [reply] = tell(queue, destination=[self.name], reply=True, timeout=10, limit=1)
+        [reply] = tell(queue, destination=[self.name], reply=True, timeout=60, limit=1)
         assert "ok" in reply[self.name], reply

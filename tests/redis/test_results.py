@@ -307,7 +307,7 @@ async def test_celery_reads_ours_and_we_read_celerys(backend, prefix, redis_url,
 
     def read_and_write() -> object:
         try:
-            found: object = app.AsyncResult(ours).get(timeout=5)
+            found: object = app.AsyncResult(ours).get(timeout=60)
             app.backend.store_result(theirs, [2], "SUCCESS")
             return found
         finally:

@@ -113,11 +113,11 @@ class TestWithCelery:
         await store(backend, "step", "PROGRESS", {"current": 3})
 
         def read():
-            assert AsyncResult("ok", app=app).get(timeout=5) == {"a": [1, None, "hé"]}
+            assert AsyncResult("ok", app=app).get(timeout=60) == {"a": [1, None, "hé"]}
             assert AsyncResult("step", app=app).info == {"current": 3}
             failed = AsyncResult("fail", app=app)
             with pytest.raises(ValueError, match="boom"):
-                failed.get(timeout=5)
+                failed.get(timeout=60)
             assert failed.traceback == "Traceback"
             age = datetime.now(UTC) - failed.date_done.replace(tzinfo=UTC)
             assert timedelta(0) <= age < timedelta(minutes=1)
