@@ -82,7 +82,11 @@ class Arguments:
             if shape is None and not others:
                 return list(args), {}
             try:
-                converted = list(args) if shape is None else _fill(shape, args)
+                if shape is None:
+                    converted = list(args)
+                else:
+                    record = msgspec.convert(args, shape, dec_hook=foreign, str_keys=True)
+                    converted = list(msgspec.structs.astuple(record))
                 for index, hint in others:
                     converted[index] = hint.convert(converted[index])
                 return converted, {}
@@ -231,10 +235,6 @@ class Returns:
             return self._hint.convert(value)
         except Mismatch:
             return value
-
-
-def _fill(shape: type[msgspec.Struct], args: Sequence[Any]) -> list[Any]:
-    return list(msgspec.structs.astuple(msgspec.convert(args, shape, dec_hook=foreign, str_keys=True)))
 
 
 def _parameters(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:

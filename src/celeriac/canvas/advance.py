@@ -76,8 +76,6 @@ class Casualty(msgspec.Struct, frozen=True):
 
 def obstacle(message: TaskMessage, budget: Budget = Budget()) -> str | None:  # noqa: B008 - it is frozen
     """Return the reason why the follow-ups of this message cannot be sent; ``None`` if they can."""
-    if not (message.callbacks or message.errbacks or message.chain or message.chord):
-        return None
     if message.chord is not None and message.group is None:
         return "it is part of a chord, but of no group"
     body = [] if message.chord is None else [message.chord]

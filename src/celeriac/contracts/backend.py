@@ -211,7 +211,7 @@ def keeper(backend: Backend) -> Callable[[str], bool]:
 
 def check_text(task_id: str) -> None:
     """Raise ``EncodeError`` for an id that has no UTF-8 form, which no server keeps."""
-    if not is_text(task_id):
+    if not (task_id.isascii() or is_text(task_id)):
         raise EncodeError(
             f"task id {task_id!r} is no text that can be stored; send the task under another id"
         )

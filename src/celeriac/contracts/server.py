@@ -75,14 +75,15 @@ class OnServer(Protocol):
 class Landing(msgspec.Struct, frozen=True):
     """The changes that one decision makes on a server.
 
-    :param receipt: the receipt of the message, which is settled in the same step.
+    :param receipt: the receipt of the message, which is settled in the same step; ``None`` where it was settled before.
     :param buried: why the message goes to the dead-letter list; ``None`` acknowledges it.
     :param failed: with it, the message goes to the failed list.
     :param held: whether to store and count only; the caller then publishes and settles with a second landing.
     :param mark: a mark of the broker's board, which goes with the message.
+    :ivar weight: bytes of its results, parts and messages.
     """
 
-    receipt: Receipt
+    receipt: Receipt | None
     results: Sequence[EncodedResult] = ()
     parts: Sequence[EncodedPart] = ()
     messages: Sequence[tuple[Envelope, Route]] = ()
@@ -90,9 +91,9 @@ class Landing(msgspec.Struct, frozen=True):
     held: bool = False
     failed: Failed | None = None
     mark: Mark | None = None
+    weight: int = 0
 
-    def weight(self) -> int:
-        """Return the bytes of its results, parts and messages."""
+    def __post_init__(self) -> None:
         weight = 0
         for result in self.results:
             weight += len(result.payload)
@@ -100,7 +101,7 @@ class Landing(msgspec.Struct, frozen=True):
             weight += len(part.payload)
         for envelope, _ in self.messages:
             weight += len(envelope.body)
-        return weight
+        msgspec.structs.force_setattr(self, "weight", weight)
 
 
 class Settlements(Protocol):

@@ -59,3 +59,4 @@ class Unreadable(msgspec.Struct, frozen=True):
 
     raw: bytes
     reason: str
+    delivery_tag: None = None

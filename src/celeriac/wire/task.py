@@ -132,9 +132,10 @@ def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
 
 
 def takes_long(envelope: Envelope, codecs: Codecs) -> bool:
-    """Whether decoding may take so long that an event loop should leave it to a thread."""
-    if len(envelope.body) <= codecs.quick:
-        return False
+    """Whether decoding may take so long that an event loop should leave it to a thread.
+
+    It never does up to ``codecs.quick`` bytes, which a caller may look at first.
+    """
     compression = envelope.headers.get("compression")
     return codecs.takes_long(
         envelope.body, envelope.content_type, compression if isinstance(compression, str) else None

@@ -70,7 +70,7 @@ class Admission:
         content: TaskMessage | Malformed | Unreadable
         if isinstance(envelope, Unreadable):
             content = envelope
-        elif takes_long(envelope, self._codecs):
+        elif len(envelope.body) > self._codecs.quick and takes_long(envelope, self._codecs):
             content = await in_thread(partial(decode, envelope, self._codecs))
         else:
             content = decode(envelope, self._codecs)
@@ -98,6 +98,7 @@ class Admission:
             if until is not None:
                 verdict = Hold(verdict.message, until)
         if type(verdict) is RunApart:
+            attempt.is_last_chance = True
             verdict = await self._last_chances.enter(verdict.message, attempt.delivery)
         if type(verdict) is not Run:
             assert not isinstance(verdict, Run | RunApart)
@@ -107,9 +108,8 @@ class Admission:
                 await in_thread(partial(self._judge.decline, attempt, verdict))
 
     def leave(self, attempt: Attempt) -> None:
-        """Note that the attempt is over."""
-        if attempt.delivery.deliveries > 1:
-            self._last_chances.leave(attempt.delivery)
+        """Note that an attempt on its last chance is over."""
+        self._last_chances.leave(attempt.delivery)
 
     def read_again(self, attempt: Attempt) -> None:
         """Read a message on which the worker failed before it was read."""

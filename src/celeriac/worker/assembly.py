@@ -94,7 +94,7 @@ def assemble(
     )
     runs = run_marks(connections)
     effects = Effects(
-        backend, connections.settlements, workflows, errbacks, insist, connections.broker.failed, runs
+        backend, connections.settlements, workflows, errbacks, insist, connections.broker.failed, runs, node
     )
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
@@ -108,7 +108,6 @@ def assemble(
         effects,
         listeners,
         mending,
-        insist,
         node,
         state,
     )

@@ -14,7 +14,6 @@ from celeriac.contracts.backend import Backend, EncodedResult
 from celeriac.contracts.broker import Delivery, Receipt
 from celeriac.contracts.set_aside import Failed
 from celeriac.errors import CeleriacError
-from celeriac.wire.envelope import Unreadable
 from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.concluding import Conclusion, Paused
@@ -115,6 +114,9 @@ class Attempt(msgspec.Struct, eq=False):
     :ivar decision: what follows from the ending, or from a verdict against running.
     :ivar revoked: whether the body was stopped because its task was revoked.
     :ivar left_out: whether events tell of it only if it fails, because there are too many tasks.
+    :ivar is_early: whether the message is acknowledged before the body runs.
+    :ivar is_tracked: whether the state STARTED is stored.
+    :ivar is_last_chance: whether the message is on its last delivery.
     :ivar is_light: whether what its message is to send on is read so quickly that no thread is needed for it.
     :ivar started: when the attempt began, in seconds of ``time.perf_counter``.
     :ivar running: the asyncio task in which the attempt runs.
@@ -134,6 +136,9 @@ class Attempt(msgspec.Struct, eq=False):
     decision: Decision | None = None
     revoked: bool = False
     left_out: bool = False
+    is_early: bool = False
+    is_tracked: bool = False
+    is_last_chance: bool = False
     is_light: bool = True
     started: float = msgspec.field(default_factory=perf_counter)
     running: asyncio.Task[None] | None = None
@@ -142,12 +147,6 @@ class Attempt(msgspec.Struct, eq=False):
     def queue(self) -> str:
         """The queue that the message came from."""
         return self.delivery.queue
-
-    @property
-    def tag(self) -> str | None:
-        """Names the message's publication; the same for every delivery of it."""
-        envelope = self.delivery.envelope
-        return None if isinstance(envelope, Unreadable) else envelope.delivery_tag
 
     @property
     def is_concluded(self) -> bool:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from time import monotonic
+from time import perf_counter
 from typing import Any
 
 from celeriac.client.revocations import Revoked
 from celeriac.errors import WorkerLost
 from celeriac.settings import Settings
 from celeriac.worker.attempt import SPENT, Attempt
-from celeriac.worker.calling import Calling
+from celeriac.worker.calling import Calling, bind
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Raised, Returned, Stopped
 from celeriac.worker.forks import FORKS, end_copy
-from celeriac.worker.pool import Call, PlacingPool, Pool
+from celeriac.worker.pool import Call, NotBegun, PlacingPool, Pool
 from celeriac.worker.raised import as_exception
 from celeriac.worker.slots import Slots
 
@@ -40,12 +40,15 @@ class Bodies:
         self._forks = FORKS.count
 
     async def call(self, attempt: Attempt) -> None:
-        """Run the body to its end. Raises ``CancelledError`` where the message is to be given back instead."""
+        """Run the body to its end, and free its slot unless it is paused.
+
+        Raises ``CancelledError`` where the message is to be given back instead.
+        """
         running = attempt.running
         assert running is not None
         self._running[running] = attempt
         try:
-            value = await self._body(attempt)
+            value = await self._calling(attempt.call or self._call_of(attempt))
             if attempt.conclusion is None:
                 attempt.ending = Returned(value)
             else:
@@ -68,8 +71,25 @@ class Bodies:
             del self._running[running]
         if self._forks != FORKS.count:
             end_copy(attempt.ending.error if isinstance(attempt.ending, Raised) else None)
+        if attempt.paused is None:
+            self._slots.body_done(attempt)
 
-    def can_place(self, attempt: Attempt) -> bool:
+    async def wait_for_slot(self, attempt: Attempt) -> None:
+        """Return once there is a slot; the pool may have begun the body by then, and ``call`` must follow.
+
+        Raises ``NotBegun`` where that takes too long, and when the worker stops.
+        """
+        # What is acknowledged early would be lost if the worker were killed before the child comes to it.
+        may_place = self._slots.may_wait and not self._slots.free and not attempt.is_early
+        try:
+            if not (may_place and self._can_place(attempt) and await self._place(attempt)):
+                await self._slots.turn(attempt)
+        except NotBegun:
+            self._slots.is_stuck = True
+            raise
+        attempt.started = perf_counter()
+
+    def _can_place(self, attempt: Attempt) -> bool:
         """Whether the pool may have the body before there is a slot for it.
 
         A message that was delivered before may be one that kills its worker, so nothing is to be beside it.
@@ -79,26 +99,19 @@ class Bodies:
         first = attempt.delivery.deliveries == 1
         return places is not None and first and places.places(1) > 0 and not task.is_coroutine
 
-    async def place(self, attempt: Attempt) -> bool:
+    async def _place(self, attempt: Attempt) -> bool:
         """Give the body to the pool; return whether that took it, once it has begun and the attempt has a slot.
 
-        Raises ``NotBegun`` where it was taken back. ``call`` must follow.
+        Raises ``NotBegun`` where it was taken back.
         """
         assert self._places is not None
-        task, context, message = attempt.task, attempt.context, attempt.message
-        assert task is not None
-        assert context is not None
         try:
-            args, kwargs = self._calling.bind(task, context, message.args, message.kwargs)
+            attempt.call = call = self._call_of(attempt)
         except Exception:  # noqa: BLE001 - it is raised again when it is called
             return False
-        soft, hard = self._limits(attempt)
-        if soft is not None or hard is not None:
-            context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
-        attempt.call = call = Call(task, args, kwargs, context, soft, attempt.conclusion)
         call.begun = partial(self._slots.take, attempt)
-        call.ended = partial(self._slots.body_done, attempt)
         if await self._places.place(call):
+            call.limit()
             return True
         attempt.call = None
         return False
@@ -132,36 +145,29 @@ class Bodies:
                 attempt.revoked = True
                 running.cancel()
 
-    def _body(self, attempt: Attempt) -> Awaitable[Any]:
+    def _call_of(self, attempt: Attempt) -> Call:
+        """Return the call that the attempt's message asks for. Raises ``ArgumentError``.
+
+        A limit in seconds is the message's own, else the one that remote control set, else the task's, else the app's.
+        """
         task, context, message = attempt.task, attempt.context, attempt.message
         assert task is not None
         assert context is not None
-        call = attempt.call
-        if call is None:
-            args, kwargs = self._calling.bind(task, context, message.args, message.kwargs)
+        call = bind(task, context, message.args, message.kwargs)
+        call.conclusion = attempt.conclusion
+        if task.name in self.limits:
+            soft, hard = self.limits[task.name]
         else:
-            args, kwargs = call.args, call.kwargs
-        soft, hard = self._limits(attempt)
-        if soft is not None or hard is not None:
-            context.deadline = monotonic() + min(limit for limit in (soft, hard) if limit is not None)
-        if call is None and self._places is not None and not task.is_coroutine:
-            call = Call(task, args, kwargs, context, soft, attempt.conclusion)
+            options, settings = task.options, self._settings
+            soft = settings.soft_time_limit if options.soft_timeout is None else options.soft_timeout
+            hard = settings.time_limit if options.timeout is None else options.timeout
+        call.soft = soft if message.soft_time_limit is None else message.soft_time_limit
+        call.hard = hard if message.time_limit is None else message.time_limit
+        if call.soft is not None or call.hard is not None:
+            call.limit()
+        if self._places is not None and not task.is_coroutine:
             call.ended = partial(self._slots.body_done, attempt)
-        return self._calling(task, context, args, kwargs, soft, hard, attempt.conclusion, call)
-
-    def _limits(self, attempt: Attempt) -> tuple[float | None, float | None]:
-        """Return the soft and the hard time limit in seconds: the message's own, else the task's, else the app's."""
-        assert attempt.task is not None
-        message, options, settings = attempt.message, attempt.task.options, self._settings
-        soft, hard = message.soft_time_limit, message.time_limit
-        if attempt.task.name in self.limits:
-            changed = self.limits[attempt.task.name]
-            return (changed[0] if soft is None else soft), (changed[1] if hard is None else hard)
-        if soft is None:
-            soft = options.soft_timeout if options.soft_timeout is not None else settings.soft_time_limit
-        if hard is None:
-            hard = options.timeout if options.timeout is not None else settings.time_limit
-        return soft, hard
+        return call
 
 
 def _conclude(attempt: Attempt, conclusion: Conclusion, value: Any) -> None:

@@ -7,7 +7,7 @@ from types import CoroutineType
 from typing import Any
 
 from celeriac.context import CURRENT, Context
-from celeriac.worker.concluding import CONCLUSION, Conclusion
+from celeriac.worker.concluding import CONCLUSION
 from celeriac.worker.deadline import bounded
 from celeriac.worker.pool import Call, Pool
 from celeriac.worker.runnable import Runnable
@@ -23,48 +23,33 @@ class Calling:
         self, task: Runnable, context: Context, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Check and convert the arguments of a call, then make it without limits. Raises ``ArgumentError``."""
-        positional, named = self.bind(task, context, args, kwargs)
-        return await self(task, context, positional, named)
+        return await self(bind(task, context, args, kwargs))
 
-    def bind(
-        self, task: Runnable, context: Context, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments as the function takes them. Raises ``ArgumentError``."""
-        positional, named = task.arguments.bind(args, kwargs)
-        if task.arguments.context_parameter is not None:
-            task.arguments.inject(context, positional, named)
-        return positional, named
-
-    async def __call__(
-        self,
-        task: Runnable,
-        context: Context,
-        args: list[Any],
-        kwargs: dict[str, Any],
-        soft: float | None = None,
-        hard: float | None = None,
-        conclusion: Conclusion | None = None,
-        call: Call | None = None,
-    ) -> Any:
+    async def __call__(self, call: Call) -> Any:
         """Return what the function returns, or raise what it raises.
 
-        :param soft: seconds after which the function is asked to end.
-        :param hard: seconds after which the function is abandoned.
-        :param conclusion: lets the function hand over its ending; the answer may then be a ``Paused``.
-        :param call: the call of a plain function.
+        Where the call lets the function hand over its ending, the answer may be a ``Paused``.
         """
-        asked = soft
-        if task.is_coroutine:
-            CURRENT.set(context)
-            if conclusion is not None:
-                CONCLUSION.set(conclusion)
-            body = task.function(*args, **kwargs)
+        soft, hard = call.soft, call.hard
+        if call.task.is_coroutine:
+            CURRENT.set(call.context)
+            if call.conclusion is not None:
+                CONCLUSION.set(call.conclusion)
+            body = call.task.function(*call.args, **call.kwargs)
         else:
-            body = self._pool.call(call or Call(task, args, kwargs, context, soft, conclusion))
-            soft = None
+            body, soft = self._pool.call(call), None
         value = await body if soft is None and hard is None else await bounded(body, soft, hard)
         if type(value) is CoroutineType:
             # A plain function wraps a coroutine function: the coroutine that it returned has yet to run.
-            CURRENT.set(context)
-            return await value if asked is None and hard is None else await bounded(value, asked, hard)
+            CURRENT.set(call.context)
+            soft = call.soft
+            return await value if soft is None and hard is None else await bounded(value, soft, hard)
         return value
+
+
+def bind(task: Runnable, context: Context, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """Return a call with the arguments as the function takes them. Raises ``ArgumentError``."""
+    positional, named = task.arguments.bind(args, kwargs)
+    if task.arguments.context_parameter is not None:
+        task.arguments.inject(context, positional, named)
+    return Call(task, positional, named, context)

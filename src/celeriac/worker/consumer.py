@@ -271,7 +271,7 @@ class Consumer:
                 partial(self._revocations.refresh, subscription.revision), "loading revocations"
             )
         self._on_taken()
-        self.intake.note_taken()
+        self.intake.taken.set()
         self._revocations.taken.set()
         if len(deliveries) > self._slots.free and self._places is None:
             await self._start_as_slots_get_free(deliveries)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from functools import partial
 
 from celeriac.client.periodic import RunMarks, entry_alone, run_mark
@@ -20,7 +21,7 @@ from celeriac.contracts.server import EarlySettlements, Landing, Settlements
 from celeriac.contracts.set_aside import Failed, FailedTasks
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.wire.envelope import Envelope
-from celeriac.wire.result import FAILURE, RETRY, SUCCESS
+from celeriac.wire.result import FAILURE, RETRY, STARTED, SUCCESS, ResultRecord
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.decision import Decision, Kind, Settle
 from celeriac.worker.errbacks import Errbacks
@@ -42,6 +43,7 @@ class Effects:
     :param runs: the marks of periodic tasks whose runs must not overlap.
     :param settlements: lands a decision in one step; ``None`` where queue and results are on two servers.
     :param failed: keeps the messages of tasks that failed for good.
+    :param node: the worker's name.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class Effects:
         errbacks: Errbacks,
         insist: Insist,
         failed: FailedTasks,
-        runs: RunMarks | None = None,
+        runs: RunMarks | None,
+        node: str,
     ) -> None:
         self._backend = backend
         self._settlements = settlements
@@ -64,6 +67,7 @@ class Effects:
         self._insist = insist
         self._failed = failed
         self._runs = runs
+        self._identity = {"pid": os.getpid(), "hostname": node}
 
     async def land(self, attempt: Attempt) -> None:
         """Perform the attempt's decision, in one step where the servers allow that.
@@ -76,17 +80,20 @@ class Effects:
         if attempt.reports is not None and attempt.reports.used:
             await attempt.reports.done()
         settlements = self._settlements
-        if settlements is None or attempt.receipt is SPENT or not _is_more_than_a_verb(decision):
+        leads_on = decision.leads_on
+        is_verb_alone = not (leads_on or decision.results or decision.parts)
+        is_over = decision.settle in _FOR_GOOD and attempt.receipt is not SPENT
+        if settlements is None or is_verb_alone or not is_over:
             await self._land_in_order(attempt, decision, mark)
             return
-        messages = await self._workflows.prepare(decision) if decision.leads_on else ()
+        messages = await self._workflows.prepare(decision) if leads_on else ()
         buried = decision.reason if decision.settle is Settle.BURY else None
         failed = _failed(attempt, decision) if decision.settle is Settle.FAIL else None
         held = decision.state == FAILURE and self._errbacks.concern(attempt.message, decision)
         landing = Landing(
             attempt.receipt, decision.results, decision.parts, messages, buried, held, failed, mark
         )
-        if landing.weight() > settlements.limit:
+        if landing.weight > settlements.limit:
             await self._land_in_order(attempt, decision, mark)
             return
         standings = await self._insist(partial(settlements.land, landing), partial(_landing, decision))
@@ -96,8 +103,19 @@ class Effects:
             rest = Landing(attempt.receipt, messages=messages, buried=buried, failed=failed, mark=mark)
             await self._insist(partial(settlements.land, rest), partial(_landing, decision))
 
-    async def acknowledge(self, attempt: Attempt) -> None:
-        """Acknowledge a message before its task runs."""
+    async def begin(self, attempt: Attempt) -> None:
+        """Acknowledge the message, and store STARTED, before the task runs, where its options ask for that."""
+        if attempt.is_early:
+            await self._acknowledge(attempt)
+        if attempt.is_tracked and attempt.reports is not None:
+            message = attempt.message
+            attempt.reports(
+                ResultRecord(
+                    task_id=message.id, status=STARTED, result=self._identity, reply_to=message.reply_to
+                )
+            )
+
+    async def _acknowledge(self, attempt: Attempt) -> None:
         acknowledge = partial(attempt.receipt.ack, surely=True)
         if self._early is not None:
             acknowledge = partial(self._early.acknowledge, attempt.receipt)
@@ -246,12 +264,6 @@ def _is_final(decision: Decision) -> bool:
     if decision.state is None and (decision.leads_on or decision.kind is Kind.DECLINED):
         return False
     return decision.settle in _FOR_GOOD and decision.state != RETRY
-
-
-def _is_more_than_a_verb(decision: Decision) -> bool:
-    """Whether a decision does more than settle the message, and settles it for good."""
-    more = decision.results or decision.parts or decision.follow_ups or decision.written
-    return bool(more) and decision.settle in _FOR_GOOD
 
 
 def _goes_on_first(decision: Decision) -> bool:

@@ -26,6 +26,7 @@ from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.calling import Calling
 from celeriac.worker.decision import Decision
+from celeriac.worker.pool import Call
 from celeriac.worker.raised import forget_frames
 from celeriac.worker.runnable import Runnable
 
@@ -87,7 +88,7 @@ class Errbacks:
             args = [context, error, format_traceback(error), *args]
         kwargs = dict(signature.get("kwargs") or {})
         try:
-            await self._calling(task, context, args, kwargs)
+            await self._calling(Call(task, args, kwargs, context))
         except Exception as failure:
             logger.exception("errback %s of %s[%s] failed", task.name, context.task, context.id)
             forget_frames(failure)

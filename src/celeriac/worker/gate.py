@@ -104,7 +104,8 @@ def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdic
         return Discard(content, "revoked")
     if content.task not in facts.known:
         return Refuse(TaskNotFound(content.task), content)
-    if (reason := obstacle(content, facts.budget)) is not None:
+    leads_on = content.callbacks or content.errbacks or content.chain or content.chord
+    if leads_on and (reason := obstacle(content, facts.budget)) is not None:
         text = f"task {content.task}[{content.id}] cannot be taken here: {reason}"
         return Refuse(MalformedMessage(text), content)
     if (error := facts.unkept(content)) is not None:

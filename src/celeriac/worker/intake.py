@@ -25,6 +25,7 @@ class Intake:
 
     :param queues: those that the worker takes from now.
     :ivar attempts: those that are under way.
+    :ivar taken: set when messages are taken.
     :ivar subscription: the hold on the queues; ``None`` before the first.
     """
 
@@ -34,7 +35,7 @@ class Intake:
         self._broker = broker
         self._queues = queues
         self._slots = slots
-        self._taken = asyncio.Event()
+        self.taken = asyncio.Event()
 
     def held(self) -> Sequence[Delivery]:
         """Return the messages that were taken from their queues and have no slot yet."""
@@ -45,10 +46,6 @@ class Intake:
         """Return the attempts whose tasks were not called: they are being read, or are about to be settled."""
         return [attempt for attempt in self.attempts if attempt.task is None]
 
-    def note_taken(self) -> None:
-        """Note that messages were taken."""
-        self._taken.set()
-
     async def catch_up(self) -> None:
         """Return once nothing waits in the queues, or no slot is free, or after ``CATCH_UP`` seconds.
 
@@ -58,11 +55,11 @@ class Intake:
         with suppress(BrokerError):  # what cannot be counted is not waited for
             while await self._is_behind():
                 left = deadline - asyncio.get_running_loop().time()
-                if left <= 0 or not await set_within(self._taken, left):
+                if left <= 0 or not await set_within(self.taken, left):
                     return
 
     async def _is_behind(self) -> bool:
-        self._taken.clear()
+        self.taken.clear()
         for queue in tuple(self._queues):
             if self._slots.free and await self._broker.depth(queue):
                 return True

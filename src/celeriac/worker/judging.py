@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from celeriac.canvas.nodes import Signature
@@ -12,17 +14,21 @@ from celeriac.client.conduct import USUAL, Conduct
 from celeriac.client.task import AS_JSON
 from celeriac.context import Context
 from celeriac.contracts.backend import Backend, SelectiveBackend, keeper
-from celeriac.errors import EncodeError, TimeLimitExceeded, WorkerLost
+from celeriac.errors import EncodeError, ReplaceRequested, TimeLimitExceeded, WorkerLost
 from celeriac.retry import Retry
+from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.bodies import CUT_SHORT
+from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Decision, Ending, Raised, Settle, Terms
 from celeriac.worker.gate import Decline
 from celeriac.worker.outcome import declined, failed, judge
 from celeriac.worker.rejections import Rejections
 from celeriac.worker.runnable import Runnable
+
+logger = logging.getLogger("celeriac.worker")
 
 
 class Judge:
@@ -54,12 +60,32 @@ class Judge:
         self._node = node
         self._put_off = Rejections().note
 
+    async def judge(self, attempt: Attempt) -> None:
+        """Decide what the ending of the attempt's body means; in a thread where that may take long."""
+        task, context, ending = attempt.task, attempt.context, attempt.ending
+        assert task is not None
+        assert context is not None
+        outside = task.conduct.outside
+        if outside is not None and isinstance(ending, Raised):
+            conclusion = Conclusion(partial(self.decide, attempt))
+            rest = await in_thread(partial(outside, context, ending.error, conclusion))
+            attempt.decision, attempt.paused = conclusion.decision, _Rest(rest)
+            return
+        assert ending is not None
+        replaces = type(ending) is Raised and isinstance(ending.error, ReplaceRequested)
+        if replaces or context.joiners or not attempt.is_light:  # judging may take long
+            attempt.decision = await in_thread(partial(self.decide, attempt, ending))
+        else:
+            attempt.decision = self.decide(attempt, ending)
+
     def decide(self, attempt: Attempt, ending: Ending) -> Decision:
         """Return what an ending of the body means; it changes nothing, so any thread may call it."""
         task, context = attempt.task, attempt.context
         assert task is not None
         assert context is not None
-        return self.decide_for(task, context, ending, attempt.tag, gone=attempt.receipt is SPENT)
+        return self.decide_for(
+            task, context, ending, attempt.delivery.envelope.delivery_tag, gone=attempt.receipt is SPENT
+        )
 
     def decide_for(
         self, task: Runnable, context: Context, ending: Ending, tag: str | None, *, gone: bool
@@ -82,12 +108,12 @@ class Judge:
 
     def unkept(self, message: TaskMessage) -> EncodeError | None:
         """Return why the result of a message could not be kept, ``None`` where it can, or nobody wants it."""
-        if self._check_id is None or not message.id or not self._keeps_result(message, None, failed=True):
+        if self._check_id is None or not message.id:
             return None
         try:
             self._check_id(message.id)
         except EncodeError as error:
-            return error
+            return error if self._keeps_result(message, None, failed=True) else None
         return None
 
     def fail(self, attempt: Attempt, error: Exception) -> None:
@@ -108,7 +134,7 @@ class Judge:
         return self._terms(
             attempt.task,
             attempt.delivery.queue,
-            attempt.tag if attempt.task is not None else None,
+            attempt.delivery.envelope.delivery_tag if attempt.task is not None else None,
             attempt.delivery.redelivered,
             attempt.receipt is SPENT,
             bool(message.id)
@@ -163,3 +189,17 @@ class Judge:
 def _back(conduct: Conduct) -> tuple[type[BaseException], ...]:
     lost = (WorkerLost,) if conduct.requeue_lost else ()
     return (*lost, TimeLimitExceeded) if conduct.requeue_late else lost
+
+
+class _Rest(Paused):
+    """Work that follows an ending, done in a thread once the ending is on record."""
+
+    def __init__(self, rest: Callable[[], None]) -> None:
+        self._rest = rest
+
+    async def resume(self, error: Exception | None) -> None:
+        """Do the work; an error is logged, since the ending stands."""
+        try:
+            await in_thread(self._rest)
+        except Exception:
+            logger.exception("what follows the end of a task failed")

@@ -63,7 +63,7 @@ class LastChances:
         return Run(message)
 
     def leave(self, delivery: Delivery) -> None:
-        """Note that a message is done with here; it need not have entered."""
+        """Note that a message which entered is done with here."""
         if self._running is delivery:
             self._running = None
             self._reserving.resume()

@@ -6,17 +6,20 @@ again without end.
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 
 import msgspec
 
-from celeriac.errors import EncodeError
+from celeriac.errors import CeleriacError, EncodeError
 from celeriac.wire.preview import preview
 from celeriac.worker.admission import Admission
-from celeriac.worker.attempt import Attempt
+from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.effects import Effects
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
+
+logger = logging.getLogger("celeriac.worker")
 
 
 class Mending:
@@ -58,6 +61,18 @@ class Mending:
         await self._effects.bury(attempt.delivery, f"the worker failed: {preview(error)}")
         if not told:
             await self._tell_of(attempt, error)
+
+    async def abandon(self, attempt: Attempt) -> None:
+        """Settle the message of a body that does not let itself be cancelled."""
+        message = attempt.message
+        logger.error("%s[%s] does not let itself be cancelled and was abandoned", message.task, message.id)
+        if attempt.receipt is not SPENT:
+            await self._effects.give_back(attempt.delivery)
+            return
+        with suppress(CeleriacError):
+            self._judge.abandon(attempt)
+            await self._effects.land(attempt)
+            self._listeners.settled(attempt)
 
     async def _tell_of(self, attempt: Attempt, error: Exception) -> bool:
         """Store a failure for the caller; return ``False`` where that fails, too."""

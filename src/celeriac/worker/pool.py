@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Protocol, runtime_checkable
+
+import msgspec
 
 from celeriac.context import Context
 from celeriac.worker.concluding import Conclusion
@@ -18,36 +21,33 @@ def _nothing() -> None:
     """Stand in for a callback that was not given."""
 
 
-class Call:
-    """One call of a plain function.
+class Call(msgspec.Struct, eq=False):
+    """One call of a task's function, with its arguments as that takes them.
 
     :param soft: seconds after which the task's ``soft_error`` is raised in the function, ``None`` for never.
     :param conclusion: lets the function hand over its ending; ``None`` where the worker waits for it to return.
+    :param hard: seconds after which the function is abandoned, ``None`` for never.
     :ivar begun: called when the function of a call that was placed has begun.
     :ivar ended: called when the function has ended, if the pool knows that before its ending is dealt with.
     :ivar placed: what the pool knows of a call that was placed.
     """
 
-    __slots__ = ("args", "begun", "conclusion", "context", "ended", "kwargs", "placed", "soft", "task")
+    task: Runnable
+    args: list[Any]
+    kwargs: dict[str, Any]
+    context: Context
+    soft: float | None = None
+    conclusion: Conclusion | None = None
+    hard: float | None = None
+    begun: Callable[[], None] = _nothing
+    ended: Callable[[], None] = _nothing
+    placed: Any = None
 
-    def __init__(
-        self,
-        task: Runnable,
-        args: list[Any],
-        kwargs: dict[str, Any],
-        context: Context,
-        soft: float | None = None,
-        conclusion: Conclusion | None = None,
-    ) -> None:
-        self.task = task
-        self.args = args
-        self.kwargs = kwargs
-        self.context = context
-        self.soft = soft
-        self.conclusion = conclusion
-        self.begun: Callable[[], None] = _nothing
-        self.ended: Callable[[], None] = _nothing
-        self.placed: Any = None
+    def limit(self) -> None:
+        """Count the limits from now on: tell the function's context when the nearer one ends."""
+        limits = [limit for limit in (self.soft, self.hard) if limit is not None]
+        if limits:
+            self.context.deadline = monotonic() + min(limits)
 
 
 class Children(Protocol):

@@ -77,11 +77,14 @@ class ConnectionPool:
 
     def take(self, database: int) -> Connection | None:
         """Return an open connection to a database that nobody uses, ``None`` where there is none."""
-        idle = self._idle
+        assert self._loop is not None, "join comes first"
+        idle, sentinels = self._idle, self.sentinels
         for place in range(len(idle) - 1, -1, -1):
             if idle[place][1] == database:
                 connection, _, since = idle.pop(place)
-                if self._is_usable(connection, since):
+                # What a former master takes is lost.
+                leads_there = sentinels is None or connection.where == sentinels.named
+                if leads_there and connection.is_idle(surely=self._loop.time() - since >= _FRESH):
                     return connection
                 connection.cut()
         return None
@@ -111,13 +114,6 @@ class ConnectionPool:
         else:
             address = target.addresses[0] if target.path is None else target.path
         return await dial(address, login, self._security if target.tls is not None else None)
-
-    def _is_usable(self, connection: Connection, since: float) -> bool:
-        """Whether an idle connection stands, and leads to the master: what a former one takes is lost."""
-        assert self._loop is not None, "join comes first"
-        if self.sentinels is not None and connection.where != self.sentinels.named:
-            return False
-        return connection.is_idle(surely=self._loop.time() - since >= _FRESH)
 
     def _tidy(self) -> None:
         """Close connections that were not needed for long; the list is in the order in which they became idle."""

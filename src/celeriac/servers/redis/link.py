@@ -229,6 +229,12 @@ class Link:
             )
         return self.translate(error)
 
+    def check_names(self, names: Sequence[str]) -> None:
+        """Do as ``check_name`` for each of them."""
+        if not all(map(str.isascii, names)):
+            for name in names:
+                self.check_name(name)
+
     def check_name(self, name: str) -> None:
         """Raise the owner's error for a name that no key can have, before it spoils a batch."""
         if name.isascii():

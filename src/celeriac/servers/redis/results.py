@@ -6,7 +6,7 @@ SUCCESS stays. A record that another writer compressed cannot be recognised as a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -103,6 +103,7 @@ class RedisBackend:
     :param key_prefix: Celery's ``global_keyprefix`` of results. Overrides the URL's.
     :param timeout: seconds for any one call.
     :param connections: those to this server, where there are some already; their timeout holds.
+    :ivar key: returns the key and the channel of a task's result.
     """
 
     replies: Replies | None = None
@@ -128,7 +129,7 @@ class RedisBackend:
         self._extended = extended
         self.expires_ms = 0 if not expires else max(1, round(expires * 1000))
         self._prefix = backend_prefix(key_prefix or self._link.target.key_prefix)
-        self._key_prefix = self._prefix + result_key("")
+        self.key: Callable[[str], str] = (self._prefix + result_key("")).__add__
         self._chords = RedisChords(self._link, codecs, serializer, self._prefix, -(-self.expires_ms // 1000))
         self._board = RedisBoard(self._link, self._prefix)
         self._large = LargeValues(self._link)
@@ -161,9 +162,7 @@ class RedisBackend:
         payload = encode(record, self._codecs, serializer=self._serializer, extended=self._extended)
         return EncodedResult(record, payload)
 
-    def check_id(self, task_id: str) -> None:
-        """See ``celeriac.contracts.backend.SelectiveBackend``."""
-        check_text(task_id)
+    check_id = staticmethod(check_text)
 
     async def store(self, encoded: EncodedResult) -> None:
         self._link.check_name(encoded.record.task_id)
@@ -258,10 +257,6 @@ class RedisBackend:
     def _check(self, task_ids: Collection[str]) -> None:
         for task_id in task_ids:
             self._link.check_name(task_id)
-
-    def key(self, task_id: str) -> str:
-        """Return the key and the channel of a result."""
-        return self._key_prefix + task_id
 
     def _decode(self, task_id: str, raw: bytes) -> ResultRecord:
         return decode(raw, self._codecs, task_id, self._serializer)

@@ -8,12 +8,12 @@ of one server: a user who may use both can switch between them in a script.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from celeriac.contracts.backend import EncodedResult, Standing
+from celeriac.contracts.board import Mark
 from celeriac.contracts.broker import Receipt
 from celeriac.contracts.server import Landing
 from celeriac.contracts.set_aside import Cap
@@ -180,106 +180,80 @@ class RedisSettlements:
             cap.seconds,
         )
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
-            self._land_all, _BATCH, attrgetter("weight"), _LINGER, is_behind
+            self._land_all, _BATCH, _weigh, _LINGER, is_behind
         )
 
     def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
-        if landing.messages:
-            return self._land_with_messages(landing)
-        return self._land(self._ending(landing, ()))
+        return self._land_with_messages(landing) if landing.messages else self._land(_Ending(landing))
 
     async def acknowledge(self, receipt: Receipt) -> None:
         """See ``celeriac.contracts.server.EarlySettlements``."""
-        await self._land(self._ending(Landing(receipt), ()), hurry=True)
+        await self._land(_Ending(Landing(receipt)), hurry=True)
 
     async def store(self, result: EncodedResult) -> None:
         """See ``celeriac.contracts.server.EarlySettlements``."""
         self._results.check_id(result.record.task_id)
-        key = self._results.key(result.record.task_id)
-        success = "1" if result.record.status == SUCCESS else "0"
-        arguments = ["", "hold", "", 1, 0, 0, success, result.payload]
-        await self._land(_Ending("", None, [key], arguments, len(result.payload)))
+        await self._land(_Ending(Landing(None, [result], held=True)))
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
         await self._land.drain()
 
     async def _land_with_messages(self, landing: Landing) -> Sequence[Standing]:
-        later = await self._publishing.prepare(landing.messages)
-        return await self._land(self._ending(landing, later))
-
-    def _ending(self, landing: Landing, later: Sequence[Later]) -> _Ending:
-        receipt = landing.receipt
-        assert isinstance(receipt, RedisReceipt), "this receipt is another broker's"
-        verb: str | bytes = "hold"
-        task = ""
-        if not landing.held:
-            verb, task = receipt.verb(landing.buried if landing.failed is None else landing.failed)
-        keys: list[str] = []
-        arguments: list[Any] = [
-            receipt.tag,
-            verb,
-            task,
-            len(landing.results),
-            len(landing.parts),
-            len(later),
-        ]
-        for result in landing.results:
-            keys.append(self._results.key(result.record.task_id))
-            arguments += "1" if result.record.status == SUCCESS else "0", result.payload
-        if landing.parts:
-            chords = self._results.chords
-            for part in landing.parts:
-                keys.append(chords.key(part.part.chord_id))
-                arguments += chords.arguments(part)
-        for message in later:
-            keys.append(message.key)
-            arguments += self._parking.arguments(message)
-        for key in keys:
-            if not key.isascii():
-                self._link.check_name(key)
-        if landing.mark is not None:
-            self._link.check_name(landing.mark.key)
-        weight = landing.weight() + (0 if landing.buried is None else len(receipt.raw))
-        return _Ending(receipt.tag, landing, keys, arguments, weight)
+        return await self._land(_Ending(landing, await self._publishing.prepare(landing.messages)))
 
     async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
+        results = self._results
         keys = [*self._heads]
-        arguments = [*self._terms]
-        marked = [
-            (number, ending.landing.mark)
-            for number, ending in enumerate(endings, 1)
-            if ending.landing is not None and ending.landing.mark is not None
-        ]
-        arguments.append(len(marked))
+        arguments = [*self._terms, 0]
+        marks: list[tuple[int, Mark]] = []
+        settled: list[str | None] = []
         for ending in endings:
-            keys += ending.keys
-            arguments += ending.arguments
-        for number, mark in marked:
+            landing = ending.landing
+            receipt = landing.receipt
+            assert receipt is None or isinstance(receipt, RedisReceipt), "this receipt is another broker's"
+            tag = "" if receipt is None else receipt.tag
+            verb: str | bytes = "hold" if landing.held else "ack"
+            task = ""
+            if receipt is not None and not landing.held and (landing.buried or landing.failed) is not None:
+                verb, task = receipt.verb(landing.buried if landing.failed is None else landing.failed)
+            settled.append(None if landing.held else tag)
+            arguments += (tag, verb, task, len(landing.results), len(landing.parts), len(ending.later))
+            for result in landing.results:
+                keys.append(results.key(result.record.task_id))
+                arguments += "1" if result.record.status == SUCCESS else "0", result.payload
+            for part in landing.parts:
+                keys.append(results.chords.key(part.part.chord_id))
+                arguments += results.chords.arguments(part)
+            for message in ending.later:
+                keys.append(message.key)
+                arguments += self._parking.arguments(message)
+            if landing.mark is not None:
+                marks.append((len(settled), landing.mark))
+        arguments[len(self._terms)] = len(marks)
+        for number, mark in marks:
             keys.append(mark_key(self._keys.prefix, mark.key))
             arguments += number, mark.name, mark.value
-        reply = await self._link.run(_LAND, keys, arguments)
-        told = list(zip(endings, reply, strict=True))
-        ended = [
-            ending.tag
-            for ending, answer in told
-            if answer == 1 and ending.landing is not None and not ending.landing.held
-        ]
-        if ended:
+        self._link.check_names(keys)
+        answers = await self._link.run(_LAND, keys, arguments)
+        if ended := [tag for tag, answer in zip(settled, answers, strict=True) if tag and answer == 1]:
             self._leases.release(ended)
-        return [() if answer == 1 else self._answer(ending, answer) for ending, answer in told]
+        return [
+            () if answer == 1 else self._answer(ending.landing, answer)
+            for ending, answer in zip(endings, answers, strict=True)
+        ]
 
-    def _answer(self, ending: _Ending, answer: Any) -> Sequence[Standing] | BaseException:
+    def _answer(self, landing: Landing, answer: Any) -> Sequence[Standing] | BaseException:
         """Return what is told of an ending that did not just land."""
         if answer == 0:
-            return lost_delivery(ending.tag)
+            assert isinstance(landing.receipt, RedisReceipt), "what has no receipt cannot lose it"
+            return lost_delivery(landing.receipt.tag)
         if isinstance(answer, bytes):
             text = answer[1:].decode(errors="replace")
             return self._results.refusal(text) if answer[:1] == b"R" else self._link.refusal(text)
-        assert ending.landing is not None, "only a chord's part has another answer"
         chords = self._results.chords
         standings: list[Standing] = []
-        for part, stands in zip(ending.landing.parts, answer, strict=True):
+        for part, stands in zip(landing.parts, answer, strict=True):
             standing = chords.standing(stands, part)
             if isinstance(standing, BaseException):
                 return standing
@@ -288,13 +262,15 @@ class RedisSettlements:
 
 
 class _Ending(msgspec.Struct, frozen=True, gc=False):
-    """A landing as the script takes it.
+    """A landing, and its messages as the script takes them."""
 
-    :param landing: ``None`` for a result whose message was settled before.
-    """
+    landing: Landing
+    later: Sequence[Later] = ()
 
-    tag: str
-    landing: Landing | None
-    keys: list[str]
-    arguments: list[Any]
-    weight: int
+
+def _weigh(ending: _Ending) -> int:
+    """Return the bytes that go to the script; a buried message is sent whole."""
+    landing = ending.landing
+    if landing.buried is not None and isinstance(landing.receipt, RedisReceipt):
+        return landing.weight + len(landing.receipt.raw)
+    return landing.weight
