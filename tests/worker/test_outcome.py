@@ -11,7 +11,7 @@ from celeriac.errors import EncodeError, Ignore, Reject, RetryRequested
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, RETRY, SUCCESS, ResultRecord
 from celeriac.wire.task import TaskMessage
-from celeriac.worker.decision import Raised, Returned, Settle, Terms
+from celeriac.worker.decision import Raised, Returned, Settle, Terms, WorkerTerms
 from celeriac.worker.outcome import judge
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,12 +25,16 @@ def terms(**changes: Any) -> Terms:
         "keep_result": True,
         "queue": "q",
         "now": NOW,
+    }
+    of_worker: dict[str, Any] = {
         "encode": lambda record: EncodedResult(record, b""),
         "random": lambda: 0.0,
         "inline": lambda name: False,
-        "worker": "w@h",
+        "node": "w@h",
     }
-    return Terms(**{**given, **changes})
+    for name in of_worker.keys() & changes.keys():
+        of_worker[name] = changes.pop(name)
+    return Terms(WorkerTerms(**of_worker), **{**given, **changes})
 
 
 def only(results: Any) -> ResultRecord:

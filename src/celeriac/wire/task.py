@@ -271,9 +271,11 @@ def _assemble(
         chain = _read_chain(embed.chain) if embed.chain else ()
     except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, f"body [args, kwargs, embed]: {error}")
-    for name in (known.id, known.task, known.group):
-        if name == "" or (name is not None and not name.isascii() and not is_text(name)):
-            return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
+    names = (known.id, known.task, known.task if known.group is None else known.group)
+    if "" in names or not "".join(names).isascii():
+        for name in names:
+            if not name or not is_text(name):
+                return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
     headers = envelope.headers
     time_limit, soft_time_limit = known.timelimit or (None, None)
     # In the order of the fields: looking 34 names up costs more than all the rest of a message's reading.

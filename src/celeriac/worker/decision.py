@@ -132,42 +132,50 @@ class Decision(msgspec.Struct, frozen=True):
         return bool(self.follow_ups or self.written or self.openings or self.joined)
 
 
+class WorkerTerms(msgspec.Struct, frozen=True):
+    """The facts that all decisions of one worker depend on.
+
+    :param encode: makes the bytes of a record; raises ``EncodeError``.
+    :param random: gives the jitter, a float in [0, 1).
+    :param inline: tells whether an errback with that signature is called in this worker.
+    :param node: the worker's name.
+    :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
+    :param keep_failed: whether the message of a failed task goes to the failed list, unless it is buried.
+    :param put_off: counts a rejection of the message with this id; returns the seconds until it is queued again.
+    :param keeps: tells whether a result can be kept under the id of a later step, which its sender chose.
+    """
+
+    encode: Callable[[ResultRecord], EncodedResult]
+    random: Callable[[], float]
+    inline: Callable[[Signature[Any]], bool]
+    node: str
+    encode_part: Callable[[Part], EncodedPart] | None = None
+    keep_failed: bool = False
+    put_off: Callable[[str], float] = lambda message_id: 0.0
+    keeps: Callable[[str], bool] = lambda task_id: True
+
+
 class Terms(msgspec.Struct, frozen=True):
     """The facts that a decision depends on besides the ending.
 
     :param keep_result: whether results of this message are stored.
     :param queue: where the message came from; a retry goes back there.
-    :param inline: tells whether an errback with that signature is called in this worker.
-    :param encode: makes the bytes of a record; raises ``EncodeError``.
-    :param random: gives the jitter, a float in [0, 1).
-    :param worker: the node's name.
-    :param encode_part: makes the bytes of a chord's part; ``None`` where chords cannot be counted.
     :param tag: names the message's publication; the same for every delivery of it.
     :param redelivered: whether the message was delivered before, so that the earlier delivery may have done all this.
+    :param gone: whether the message was acknowledged before the run, so that only a new message can repeat it.
     :param require_same: raises ``EncodeError`` for a value that JSON would change; ``None`` where it changes none.
     :param back: errors after which the message goes back to its queue.
     :param bury: whether the message of a failed task goes to the dead letters.
-    :param keep_failed: whether it goes to the failed list otherwise.
-    :param put_off: counts a rejection of the message with this id; returns the seconds until it is queued again.
-    :param gone: whether the message was acknowledged before the run, so that only a new message can repeat it.
-    :param keeps: tells whether a result can be kept under the id of a later step, which its sender chose.
     """
 
+    worker: WorkerTerms
     retry: Retry | None
     keep_result: bool
     queue: str
     now: datetime
-    encode: Callable[[ResultRecord], EncodedResult]
-    random: Callable[[], float]
-    inline: Callable[[Signature[Any]], bool]
-    worker: str
-    encode_part: Callable[[Part], EncodedPart] | None = None
     tag: str | None = None
     redelivered: bool = False
     gone: bool = False
     require_same: Callable[[Any], None] | None = None
     back: tuple[type[BaseException], ...] = ()
     bury: bool = False
-    keep_failed: bool = False
-    put_off: Callable[[str], float] = lambda message_id: 0.0
-    keeps: Callable[[str], bool] = lambda task_id: True

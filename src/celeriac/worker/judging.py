@@ -15,14 +15,13 @@ from celeriac.client.task import AS_JSON
 from celeriac.context import Context
 from celeriac.contracts.backend import Backend, SelectiveBackend, keeper
 from celeriac.errors import EncodeError, ReplaceRequested, TimeLimitExceeded, WorkerLost
-from celeriac.retry import Retry
 from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.bodies import CUT_SHORT
 from celeriac.worker.concluding import Conclusion, Paused
-from celeriac.worker.decision import Decision, Ending, Raised, Settle, Terms
+from celeriac.worker.decision import Decision, Ending, Raised, Settle, Terms, WorkerTerms
 from celeriac.worker.gate import Decline
 from celeriac.worker.outcome import declined, failed, judge
 from celeriac.worker.rejections import Rejections
@@ -51,14 +50,18 @@ class Judge:
         self._settings = settings
         self._as_json = settings.result_serializer in AS_JSON
         self._tasks = tasks
-        self._encode = backend.encode
         self._check_id = backend.check_id if isinstance(backend, SelectiveBackend) else None
-        self._keeps = keeper(backend)
-        self._encode_part = backend.chords.encode if backend.chords else None
-        self._inline = inline
         self._now = now
-        self._node = node
-        self._put_off = Rejections().note
+        self._worker = WorkerTerms(
+            backend.encode,
+            random.random,
+            inline,
+            node,
+            backend.chords.encode if backend.chords else None,
+            settings.keep_failed > 0,
+            Rejections().note,
+            keeper(backend),
+        )
 
     async def judge(self, attempt: Attempt) -> None:
         """Decide what the ending of the attempt's body means; in a thread where that may take long."""
@@ -91,10 +94,21 @@ class Judge:
         self, task: Runnable, context: Context, ending: Ending, tag: str | None, *, gone: bool
     ) -> Decision:
         """Do as ``decide`` where there is no attempt, as in a child process."""
-        message = context.message
-        policy = task.options.retry or self._settings.default_retry
-        keeps = self._keeps_result(message, task, failed=isinstance(ending, Raised))
-        terms = self._terms(task, context.queue, tag, context.redelivered, gone, keeps, policy)
+        message, conduct = context.message, task.conduct
+        # In the order of the fields: looking the names up would cost as much again.
+        terms = Terms(
+            self._worker,
+            task.options.retry or self._settings.default_retry,
+            self._keeps_result(message, task, failed=isinstance(ending, Raised)),
+            context.queue,
+            datetime.fromtimestamp(self._now(), UTC),
+            tag,
+            context.redelivered,
+            gone,
+            task.require_same if self._as_json and task.returns.names_records else None,
+            () if conduct is USUAL else _back(conduct),
+            conduct.bury_failed,
+        )
         return judge(message, ending, context.children, terms, context.joiners)
 
     def abandon(self, attempt: Attempt) -> None:
@@ -130,49 +144,17 @@ class Judge:
 
     def _terms_of(self, attempt: Attempt) -> Terms:
         """Return the terms for an attempt that did not run, or on which the worker itself failed."""
-        message = attempt.message
-        return self._terms(
-            attempt.task,
-            attempt.delivery.queue,
-            attempt.delivery.envelope.delivery_tag if attempt.task is not None else None,
-            attempt.delivery.redelivered,
-            attempt.receipt is SPENT,
-            bool(message.id)
-            and self._keeps_result(message, attempt.task, failed=True)
-            and self.unkept(message) is None,
-            None,
-        )
-
-    def _terms(
-        self,
-        task: Runnable | None,
-        queue: str,
-        tag: str | None,
-        redelivered: bool,
-        gone: bool,
-        keeps_result: bool,
-        policy: Retry | None,
-    ) -> Terms:
-        # In the order of the fields: looking the names up would cost as much again.
+        message, task = attempt.message, attempt.task
+        keeps = bool(message.id) and self._keeps_result(message, task, failed=True)
         return Terms(
-            policy,
-            keeps_result,
-            queue,
-            datetime.fromtimestamp(self._now(), UTC),
-            self._encode,
-            random.random,
-            self._inline,
-            self._node,
-            self._encode_part,
-            tag,
-            redelivered,
-            gone,
-            task.require_same if self._as_json and task is not None and task.returns.names_records else None,
-            () if task is None or task.conduct is USUAL else _back(task.conduct),
-            task is not None and task.conduct.bury_failed,
-            self._settings.keep_failed > 0,
-            self._put_off,
-            self._keeps,
+            self._worker,
+            retry=None,
+            keep_result=keeps and self.unkept(message) is None,
+            queue=attempt.delivery.queue,
+            now=datetime.fromtimestamp(self._now(), UTC),
+            tag=None if task is None else attempt.delivery.envelope.delivery_tag,
+            redelivered=attempt.delivery.redelivered,
+            gone=attempt.receipt is SPENT,
         )
 
     def _keeps_result(self, message: TaskMessage, task: Runnable | None, *, failed: bool) -> bool:

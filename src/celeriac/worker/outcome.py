@@ -100,7 +100,7 @@ def judge(
     if isinstance(error, Reject):
         return _rejected(message, error, terms)
     if terms.retry is not None and terms.retry.wants(error, message.retries + 1):
-        return _retry(message, error, terms.retry.delay(message.retries + 1, terms.random), terms)
+        return _retry(message, error, terms.retry.delay(message.retries + 1, terms.worker.random), terms)
     return failed(message, error, terms, children=children)
 
 
@@ -146,7 +146,7 @@ def failed(
     """
     traceback = format_traceback(shorten(error))
     records, parts = _lost_with(message, FAILURE, describe(error), terms, traceback, children)
-    advance = after_failure(message, terms.inline)
+    advance = after_failure(message, terms.worker.inline)
     # A dead letter may be retried by hand, and its errbacks must then go out again: under a key they would be dropped.
     return Decision(
         FAILURE,
@@ -163,7 +163,7 @@ def failed(
 
 
 def _end_of_failed(terms: Terms) -> Settle:
-    return Settle.FAIL if terms.keep_failed else Settle.ACK
+    return Settle.FAIL if terms.worker.keep_failed else Settle.ACK
 
 
 def revoked(message: TaskMessage, reason: str, terms: Terms, kind: Kind = Kind.ENDED) -> Decision:
@@ -198,12 +198,12 @@ def _lost_with(
     """Return the records and the parts of a failed task and of the later steps that now never run."""
     lost = casualties(message)
     own = _record(message, state, failure, terms, traceback=traceback, children=children)
-    records = [terms.encode(own)] if terms.keep_result else []
+    records = [terms.worker.encode(own)] if terms.keep_result else []
     if len(lost) > MANY_LOST:
         # Each of them stores this failure, so a large one would make the sum of all too large.
         traceback, failure = None, _shortened(failure)
     records += [
-        terms.encode(
+        terms.worker.encode(
             ResultRecord(
                 task_id=step.task_id,
                 status=state,
@@ -218,7 +218,7 @@ def _lost_with(
             )
         )
         for step in lost
-        if terms.keeps(step.task_id)
+        if terms.worker.keeps(step.task_id)
     ]
     return records, _encoded(_parts_lost_with(message, lost, state, failure), terms)
 
@@ -243,7 +243,7 @@ def _parts_lost_with(
 
 
 def _encoded(parts: Sequence[Part], terms: Terms) -> list[EncodedPart]:
-    return [] if terms.encode_part is None else [terms.encode_part(part) for part in parts]
+    return [] if terms.worker.encode_part is None else [terms.worker.encode_part(part) for part in parts]
 
 
 def _succeeded(
@@ -269,7 +269,7 @@ def _succeeded(
     try:
         parts = _encoded(part_of(message, SUCCESS, value), terms) if message.chord is not None else ()
         results = (
-            (terms.encode(_record(message, SUCCESS, value, terms, children=children)),)
+            (terms.worker.encode(_record(message, SUCCESS, value, terms, children=children)),)
             if terms.keep_result
             else ()
         )
@@ -307,7 +307,7 @@ def _retry_requested(message: TaskMessage, request: RetryRequested, terms: Terms
         return failed(message, cause, terms)
     delay = request.countdown
     if delay is None:
-        delay = policy.delay(made, terms.random) if policy else DEFAULT_RETRY_DELAY
+        delay = policy.delay(made, terms.worker.random) if policy else DEFAULT_RETRY_DELAY
     if request.arguments is not None:
         args, kwargs = request.arguments
         message = msgspec.structs.replace(
@@ -326,7 +326,7 @@ def _retry(message: TaskMessage, error: BaseException, delay: float, terms: Term
         root_id=message.root_id or message.id,
     )
     record = _record(message, RETRY, describe(error), terms, traceback=format_traceback(shorten(error)))
-    results = [terms.encode(record)] if terms.keep_result else []
+    results = [terms.worker.encode(record)] if terms.keep_result else []
     return Decision(
         RETRY,
         results=results,
@@ -344,7 +344,7 @@ def _resent(message: TaskMessage, ending: Resent, terms: Terms) -> Decision:
     record = _record(message, RETRY, cause, terms, traceback=ending.traceback)
     return Decision(
         RETRY,
-        results=[terms.encode(record)] if terms.keep_result else [],
+        results=[terms.worker.encode(record)] if terms.keep_result else [],
         written=ending.sent,
         once=_key(message, terms, "retry"),
         publish_first=terms.redelivered,
@@ -386,7 +386,7 @@ def _rejected(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
 
 def _put_back(message: TaskMessage, reject: Reject, terms: Terms) -> Decision:
     """Requeue the message: at once the first time, after a longer delay each further time that it is rejected."""
-    delay = terms.put_off(message.id)
+    delay = terms.worker.put_off(message.id)
     due = terms.now + timedelta(seconds=delay)
     again = msgspec.structs.replace(message, eta=due) if delay else message
     return Decision(
@@ -424,7 +424,7 @@ def _record(
         message.task,
         message.args,
         message.kwargs,
-        terms.worker,
+        terms.worker.node,
         message.retries,
         terms.queue,
         message.stamps,

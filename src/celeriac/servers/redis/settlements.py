@@ -8,6 +8,7 @@ of one server: a user who may use both can switch between them in a script.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -180,27 +181,35 @@ class RedisSettlements:
             cap.seconds,
         )
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
-            self._land_all, _BATCH, _weigh, _LINGER, is_behind
+            self._land_all, _BATCH, attrgetter("weight"), _LINGER, is_behind
         )
 
     def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
-        return self._land_with_messages(landing) if landing.messages else self._land(_Ending(landing))
+        if landing.messages or landing.buried is not None:
+            return self._land_with_content(landing)
+        return self._land(_Ending(landing, (), landing.weight))
 
     async def acknowledge(self, receipt: Receipt) -> None:
         """See ``celeriac.contracts.server.EarlySettlements``."""
-        await self._land(_Ending(Landing(receipt)), hurry=True)
+        await self._land(_Ending(Landing(receipt), (), 0), hurry=True)
 
     async def store(self, result: EncodedResult) -> None:
         """See ``celeriac.contracts.server.EarlySettlements``."""
         self._results.check_id(result.record.task_id)
-        await self._land(_Ending(Landing(None, [result], held=True)))
+        landing = Landing(None, [result], held=True)
+        await self._land(_Ending(landing, (), landing.weight))
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""
         await self._land.drain()
 
-    async def _land_with_messages(self, landing: Landing) -> Sequence[Standing]:
-        return await self._land(_Ending(landing, await self._publishing.prepare(landing.messages)))
+    async def _land_with_content(self, landing: Landing) -> Sequence[Standing]:
+        """Land what sends messages, or buries its own, which the script gets whole."""
+        later = await self._publishing.prepare(landing.messages) if landing.messages else ()
+        weight = landing.weight
+        if landing.buried is not None and isinstance(landing.receipt, RedisReceipt):
+            weight += len(landing.receipt.raw)
+        return await self._land(_Ending(landing, later, weight))
 
     async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
         results = self._results
@@ -215,8 +224,9 @@ class RedisSettlements:
             tag = "" if receipt is None else receipt.tag
             verb: str | bytes = "hold" if landing.held else "ack"
             task = ""
-            if receipt is not None and not landing.held and (landing.buried or landing.failed) is not None:
-                verb, task = receipt.verb(landing.buried if landing.failed is None else landing.failed)
+            kept = landing.buried if landing.failed is None else landing.failed
+            if receipt is not None and kept is not None and not landing.held:
+                verb, task = receipt.verb(kept)
             settled.append(None if landing.held else tag)
             arguments += (tag, verb, task, len(landing.results), len(landing.parts), len(ending.later))
             for result in landing.results:
@@ -262,15 +272,8 @@ class RedisSettlements:
 
 
 class _Ending(msgspec.Struct, frozen=True, gc=False):
-    """A landing, and its messages as the script takes them."""
+    """A landing, its messages as the script takes them, and the bytes of all that the script gets."""
 
     landing: Landing
-    later: Sequence[Later] = ()
-
-
-def _weigh(ending: _Ending) -> int:
-    """Return the bytes that go to the script; a buried message is sent whole."""
-    landing = ending.landing
-    if landing.buried is not None and isinstance(landing.receipt, RedisReceipt):
-        return landing.weight + len(landing.receipt.raw)
-    return landing.weight
+    later: Sequence[Later]
+    weight: int
