@@ -93,7 +93,7 @@ class Admission:
             verdict = await in_thread(partial(admit, content, facts))
         attempt.message = verdict.message
         self._listeners.received(attempt)
-        if isinstance(verdict, Run | RunApart):
+        if type(verdict) is Run or type(verdict) is RunApart:
             until = self._rate_limits.turn(verdict.message, facts.now)
             if until is not None:
                 verdict = Hold(verdict.message, until)

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from celeriac.errors import EncodeError, MalformedMessage
+from celeriac.servers.rabbitmq.protocol.task_headers import read_sole_task
 
 BASIC = 60
 
@@ -361,6 +362,8 @@ def _read_table(data: bytes, at: int, deep: int) -> tuple[dict[str, Any], int]:
     if end > len(data) or deep > _DEEPEST:
         raise ValueError("a table is longer than its message, or nested too deep")
     table: dict[str, Any] = {}
+    if deep == 0 and (usual := read_sole_task(data, at, end)) is not None:
+        table, at = usual
     u32_at = _u32_at
     while at < end:
         kind_at = at + 1 + data[at]
