@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -331,7 +332,7 @@ async def test_once_a_call_waits_for_a_word_none_goes_ahead_and_the_one_there_is
     with child_and_line() as (child, line):
         asked = child.ask(CALL, b"first")
         assert line.receive() == (CALL, b"first")
-        placed = calls.place(object(), b"second", [child])
+        placed = calls.place(SimpleNamespace(delegate=None), b"second", [child])
         assert placed.child is child
         if is_read:
             assert line.receive() == (CALL, b"second")

@@ -142,6 +142,29 @@ class EarlySettlements(Protocol):
         ...
 
 
+class Delegate(Protocol):
+    """Acknowledges messages for the worker that took them, from a process that has none of the worker's connections."""
+
+    def acknowledge(self, tag: str) -> bool:
+        """Return, once the message is gone from its broker, whether the worker still held it.
+
+        Raises any error where that is not known: the message may be gone then, or not.
+        """
+        ...
+
+
+@runtime_checkable
+class Delegating(Protocol):
+    """Settlements that let the process which runs a task acknowledge its message just before; an optional ability."""
+
+    def delegate(self, receipt: Receipt) -> tuple[bytes, str] | None:
+        """Return a pickled ``Delegate``, the same for all messages, and the tag by which it acknowledges this one.
+
+        ``None`` where only the worker can. The receipt stays the worker's; it is void once that was done.
+        """
+        ...
+
+
 @runtime_checkable
 class Settling(Protocol):
     """A broker whose server may keep results too."""

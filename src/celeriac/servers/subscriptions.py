@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
 
 from celeriac.contracts.broker import Subscription
 
-S = TypeVar("S", bound=Subscription)
 
-
-class Subscriptions(Generic[S]):
+class Subscriptions:
     """Opens subscriptions, and stops them when their block ends, or all of them when the broker closes."""
 
     def __init__(self) -> None:
-        self._open: set[S] = set()
-
-    def __iter__(self) -> Iterator[S]:
-        return iter(self._open)
+        self._open: set[Subscription] = set()
 
     @asynccontextmanager
-    async def hold(self, subscription: S, queues: Sequence[str]) -> AsyncIterator[S]:
+    async def hold(self, subscription: Subscription, queues: Sequence[str]) -> AsyncIterator[Subscription]:
         """Have a subscription for the time of the block, on these queues at first."""
         self._open.add(subscription)
         try:

@@ -11,6 +11,7 @@ import msgspec
 from celeriac.canvas.budget import Budget
 from celeriac.client.app import App, Connections
 from celeriac.client.periodic import run_marks
+from celeriac.contracts.server import Delegating
 from celeriac.worker.admission import Admission
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.builtin import Repertoire
@@ -69,7 +70,9 @@ def assemble(
     clock = BrokerClock(app.clock)
     slots = Slots(concurrency, max(SETTLING_LEAST, SETTLING_FACTOR * concurrency))
     calling = Calling(pool)
-    bodies = Bodies(calling, pool, settings, slots)
+    settlements = connections.settlements
+    delegating = settlements if isinstance(settlements, Delegating) else None
+    bodies = Bodies(calling, pool, settings, slots, insist, delegating)
     errbacks = Errbacks(app.tasks, calling)
     budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
@@ -94,7 +97,7 @@ def assemble(
     )
     runs = run_marks(connections)
     effects = Effects(
-        backend, connections.settlements, workflows, errbacks, insist, connections.broker.failed, runs, node
+        backend, settlements, workflows, errbacks, insist, connections.broker.failed, runs, node
     )
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 from celeriac.client.revocations import Revoked
-from celeriac.errors import WorkerLost
+from celeriac.contracts.server import Delegating
+from celeriac.errors import DeliveryLost, WorkerLost
 from celeriac.settings import Settings
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.calling import Calling, bind
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Raised, Returned, Stopped
 from celeriac.worker.forks import FORKS, end_copy
+from celeriac.worker.insist import Insist
 from celeriac.worker.pool import Call, NotBegun, PlacingPool, Pool
 from celeriac.worker.raised import as_exception
 from celeriac.worker.slots import Slots
@@ -26,14 +29,25 @@ CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
 class Bodies:
     """Starts and stops the bodies of attempts; each runs in the asyncio task of its attempt.
 
+    :param delegating: lets the process that runs a body acknowledge its message.
     :ivar limits: the soft and hard time limit in seconds of each task whose limits remote control changed, by name.
     """
 
-    def __init__(self, calling: Calling, pool: Pool, settings: Settings, slots: Slots) -> None:
+    def __init__(
+        self,
+        calling: Calling,
+        pool: Pool,
+        settings: Settings,
+        slots: Slots,
+        insist: Insist,
+        delegating: Delegating | None,
+    ) -> None:
         self._calling = calling
         self._pool = pool
         self._settings = settings
         self._slots = slots
+        self._insist = insist
+        self._delegating = delegating
         self._places = pool if isinstance(pool, PlacingPool) else None
         self.limits: dict[str, tuple[float | None, float | None]] = {}
         self._running: dict[asyncio.Task[Any], Attempt] = {}
@@ -42,7 +56,8 @@ class Bodies:
     async def call(self, attempt: Attempt) -> None:
         """Run the body to its end, and free its slot unless it is paused.
 
-        Raises ``CancelledError`` where the message is to be given back instead.
+        Raises ``CancelledError`` where the message is to be given back instead, and ``NotBegun`` where the body did not
+        begin.
         """
         running = attempt.running
         assert running is not None
@@ -54,17 +69,10 @@ class Bodies:
             else:
                 _conclude(attempt, attempt.conclusion, value)
         except asyncio.CancelledError as error:
-            if attempt.revoked:
-                running.uncancel()
-                attempt.ending = Stopped()
-            elif not running.cancelling():
-                attempt.ending = Raised(as_exception(error))
-            elif attempt.receipt is SPENT:
-                # The message was acknowledged before the run, so no worker gets it again: its caller gets a failure.
-                running.uncancel()
-                attempt.ending = Raised(WorkerLost(CUT_SHORT))
-            else:
+            if not _is_ended(attempt, running, error):
                 raise
+        except NotBegun:
+            raise
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending, not the worker's
             attempt.ending = Raised(as_exception(error))
         finally:
@@ -73,14 +81,15 @@ class Bodies:
             end_copy(attempt.ending.error if isinstance(attempt.ending, Raised) else None)
         if attempt.paused is None:
             self._slots.body_done(attempt)
+        if attempt.call is not None and attempt.call.delegate is not None:
+            await self._make_sure(attempt)
 
     async def wait_for_slot(self, attempt: Attempt) -> None:
         """Return once there is a slot; the pool may have begun the body by then, and ``call`` must follow.
 
         Raises ``NotBegun`` where that takes too long, and when the worker stops.
         """
-        # What is acknowledged early would be lost if the worker were killed before the child comes to it.
-        may_place = self._slots.may_wait and not self._slots.free and not attempt.is_early
+        may_place = self._slots.may_wait and not self._slots.free
         try:
             if not (may_place and self._can_place(attempt) and await self._place(attempt)):
                 await self._slots.turn(attempt)
@@ -97,6 +106,9 @@ class Bodies:
         task, places = attempt.task, self._places
         assert task is not None
         first = attempt.delivery.deliveries == 1
+        if attempt.is_early and self._delegating is None:
+            # Acknowledged ahead by the worker, it would be lost if that were killed before the child comes to it.
+            return False
         return places is not None and first and places.places(1) > 0 and not task.is_coroutine
 
     async def _place(self, attempt: Attempt) -> bool:
@@ -110,11 +122,26 @@ class Bodies:
         except Exception:  # noqa: BLE001 - it is raised again when it is called
             return False
         call.begun = partial(self._slots.take, attempt)
-        if await self._places.place(call):
+        if attempt.is_early and self._delegating is not None:
+            call.delegate = self._delegating.delegate(attempt.receipt)
+        if (call.delegate is not None or not attempt.is_early) and await self._places.place(call):
             call.limit()
+            if attempt.is_early:
+                attempt.receipt = SPENT
             return True
         attempt.call = None
         return False
+
+    async def _make_sure(self, attempt: Attempt) -> None:
+        """Acknowledge a message whose process ended without a word on whether it had done so."""
+        acknowledge = partial(attempt.delivery.receipt.ack, surely=True)
+        with suppress(DeliveryLost):  # it had
+            await self._insist(acknowledge, "acknowledging a message whose process ended")
+
+    def leave(self, call: Call) -> None:
+        """Tell the pool that all is over with a call that was placed."""
+        assert self._places is not None
+        self._places.recorded(call)
 
     def recall(self) -> None:
         """Take back from the pool what has not begun."""
@@ -168,6 +195,22 @@ class Bodies:
         if self._places is not None and not task.is_coroutine:
             call.ended = partial(self._slots.body_done, attempt)
         return call
+
+
+def _is_ended(attempt: Attempt, running: asyncio.Task[None], error: asyncio.CancelledError) -> bool:
+    """Set the ending of a body that was cancelled; return whether it has one: else its message is given back."""
+    if attempt.revoked:
+        running.uncancel()
+        attempt.ending = Stopped()
+    elif not running.cancelling():
+        attempt.ending = Raised(as_exception(error))
+    elif attempt.receipt is SPENT:
+        # The message was acknowledged before the run, so no worker gets it again: its caller gets a failure.
+        running.uncancel()
+        attempt.ending = Raised(WorkerLost(CUT_SHORT))
+    else:
+        return False
+    return True
 
 
 def _conclude(attempt: Attempt, conclusion: Conclusion, value: Any) -> None:

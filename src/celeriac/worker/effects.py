@@ -105,7 +105,7 @@ class Effects:
 
     async def begin(self, attempt: Attempt) -> None:
         """Acknowledge the message, and store STARTED, before the task runs, where its options ask for that."""
-        if attempt.is_early:
+        if attempt.is_early and attempt.receipt is not SPENT:
             await self._acknowledge(attempt)
         if attempt.is_tracked and attempt.reports is not None:
             message = attempt.message

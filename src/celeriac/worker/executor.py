@@ -139,6 +139,8 @@ class Executor:
         await self._effects.settle(attempt)
 
     def _leave(self, attempt: Attempt) -> None:
+        if attempt.call is not None:
+            self._bodies.leave(attempt.call)
         self._slots.leave(attempt)
         if attempt.is_last_chance:
             self._admission.leave(attempt)

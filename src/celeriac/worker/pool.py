@@ -14,7 +14,7 @@ from celeriac.worker.runnable import Runnable
 
 
 class NotBegun(Exception):
-    """A call that was placed was taken back before its function began."""
+    """A call that was placed was taken back before its function began, or its message could not be acknowledged."""
 
 
 def _nothing() -> None:
@@ -29,6 +29,8 @@ class Call(msgspec.Struct, eq=False):
     :param hard: seconds after which the function is abandoned, ``None`` for never.
     :ivar begun: called when the function of a call that was placed has begun.
     :ivar ended: called when the function has ended, if the pool knows that before its ending is dealt with.
+    :ivar delegate: a pickled ``Delegate`` and the tag by which the process that runs a placed call acknowledges its
+        message, before the function; ``None`` where that is not its task, and once it has done so.
     :ivar placed: what the pool knows of a call that was placed.
     """
 
@@ -41,6 +43,7 @@ class Call(msgspec.Struct, eq=False):
     hard: float | None = None
     begun: Callable[[], None] = _nothing
     ended: Callable[[], None] = _nothing
+    delegate: tuple[bytes, str] | None = None
     placed: Any = None
 
     def limit(self) -> None:
@@ -87,7 +90,8 @@ class Pool(Protocol):
     async def call(self, call: Call) -> Any:
         """Run the function and return its value or raise its exception; cancelling gives up waiting.
 
-        Returns a ``Paused`` where the function has handed over its ending, and waits.
+        Returns a ``Paused`` where the function has handed over its ending, and waits. Raises ``NotBegun`` where the
+        message of a call with a delegate could not be acknowledged.
         """
         ...
 
@@ -113,6 +117,10 @@ class PlacingPool(Pool, Protocol):
 
         Raises ``NotBegun`` where the call was taken back before: it waited too long, or by ``recall``.
         """
+        ...
+
+    def recorded(self, call: Call) -> None:
+        """Note that all is over with a call that was placed, its result included."""
         ...
 
     def recall(self, call: Call | None = None) -> None:

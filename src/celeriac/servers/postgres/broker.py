@@ -67,29 +67,27 @@ class PostgresBroker:
         self._queues = Queues(connections, clock, lease, failed)
         self._board = PostgresBoard(self._queues.link)
         self._fanout = RowFanout(PostgresBroadcasts(self._queues))
-        self._subscriptions: Subscriptions[RowSubscription] = Subscriptions()
+        self._subscriptions = Subscriptions()
         self._settlements: list[PostgresSettlements] = []
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         (new,) = new_messages([(envelope, route)])
-        await self._queues.calls.publish.lead(new)
+        await self._queues.publish.lead(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         if len(messages) <= SLICE:
-            await self._queues.adding.add(new_messages(messages))
+            await self._queues.add(new_messages(messages))
         else:
             await add_all(self._queues, messages)
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        return await self._queues.calls.publish_once((key, new_messages(messages)))
+        return await self._queues.publish_once((key, new_messages(messages)))
 
     async def forget_once(self, key: str) -> None:
-        await self._queues.calls.forget_once(key)
+        await self._queues.forget_once(key)
 
     def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
-        return self._subscriptions.hold(
-            RowSubscription(self._queues, self._queues.waking, PostgresTaker(self._queues)), queues
-        )
+        return self._subscriptions.hold(RowSubscription(self._queues, PostgresTaker(self._queues)), queues)
 
     async def queues(self) -> list[str]:
         return sorted(row["name"] for row in await self._queues.link.fetch(sql.QUEUES))
@@ -158,15 +156,15 @@ class PostgresBroker:
         for made in self._settlements:
             if made.results is results:
                 return made
-        self._settlements.append(PostgresSettlements(self._queues, results, self._is_behind))
+        self._settlements.append(PostgresSettlements(self._queues, results))
         return self._settlements[-1]
 
     async def migrate(self) -> Sequence[str]:
-        self._queues.join()
+        self.connections.join(self._queues)
         return await self._queues.link.migrate()
 
     async def ping(self) -> str:
-        self._queues.join()
+        self.connections.join(self._queues)
         known = await self.queues()
         facts = await self._queues.link.facts()
         return f"PostgreSQL {facts.version}, {counted(len(known), 'queue')}"
@@ -182,7 +180,3 @@ class PostgresBroker:
             await settlements.drain()
         await self._board.drain()
         await self._queues.close()
-
-    def _is_behind(self) -> bool:
-        """Whether messages that this process has taken wait for a slot."""
-        return any(subscription.is_behind for subscription in self._subscriptions)

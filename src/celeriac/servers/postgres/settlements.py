@@ -2,14 +2,12 @@
 
 Rules: nothing is done for a message that is no longer held. An ending without parts or a mark goes with others in one
 statement. If a part gives a claim, or finds one held, the follow-ups and the settlement of its decision wait for a
-second landing. Endings of a worker that is behind wait some milliseconds for others, since each transaction costs the
-server as much as many endings. If the server refuses a batch, each decision is landed alone, so that only the faulty
-one fails.
+second landing. If the server refuses a batch, each decision is landed alone, so that only the faulty one fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -34,9 +32,6 @@ from celeriac.servers.row_settlements import Ending, answers_of, done_of, land, 
 
 _BATCH = 500
 """Endings that share one transaction."""
-
-_CROWD = 128
-"""So many endings are worth a transaction of their own: then they wait for no more."""
 
 _WEIGHT = attrgetter("weight")
 
@@ -90,17 +85,16 @@ class PostgresSettlements:
     """See ``celeriac.contracts.server.Settlements``.
 
     :param results: keeps its tables in the same schema.
-    :param is_behind: whether messages are held that wait for a slot: each ending is then soon followed by others.
     """
 
     limit = BATCH_BYTES
 
-    def __init__(self, queues: Queues, results: PostgresBackend, is_behind: Callable[[], bool]) -> None:
+    def __init__(self, queues: Queues, results: PostgresBackend) -> None:
         self._queues = queues
         self._link = queues.link.needing("results")
         self.results = results
         self._land_plain: Coalescer[Ending, Sequence[Standing]] = Coalescer(
-            self._land_plain_ones, _BATCH, _WEIGHT, is_behind=is_behind, crowd=_CROWD
+            self._land_plain_ones, _BATCH, _WEIGHT
         )
         self._land_any: Coalescer[Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _WEIGHT)
 
@@ -131,7 +125,7 @@ class PostgresSettlements:
         statement = _LAND
         if follow_ups or failed:
             statement = _LAND_AND_FOLLOW
-            columns = sql.columns_of([one for _, one in follow_ups], self._queues.waking.unknown(queues))
+            columns = sql.columns_of([one for _, one in follow_ups], self._queues.unknown(queues))
             values += [[id for id, _ in follow_ups], *columns[: sql.WITH_QUEUES]]
         if failed:
             statement = _LAND_FAILED
@@ -156,7 +150,7 @@ class PostgresSettlements:
     def _landed(self, over: Collection[Settlement], queues: set[str]) -> None:
         self._queues.housekeeping.settled(len(over))
         self._queues.strays.let_go(over)
-        self._queues.waking.published(queues)
+        self._queues.published(queues)
         self.results.stored()
 
     # --- in a transaction ----------------------------------------------------------------------------------

@@ -42,12 +42,13 @@ class Leases:
     """Renews the leases of all deliveries that one broker holds.
 
     :param lease: seconds after which a dead worker's messages are another's.
+    :ivar server: how a process that blocks reaches this Redis; see ``renewal.Server``.
     """
 
     def __init__(self, link: Link, keys: Keys, lease: float) -> None:
         self._keys = keys
         timeout = min(link.timeout, max(_LEAST_TIMEOUT, lease * _RENEWAL))
-        self._server = _server(link.target, timeout)
+        self.server = _server(link.target, timeout)
         self._lost: deque[tuple[int, int]] = deque(maxlen=_MOST_LOST)
         self._serial = 0
         self._renewer = Renewer(f"leases of messages in {link.target}")
@@ -109,7 +110,7 @@ class Leases:
         keys = (self._keys.index, self._keys.leases)
         command = ("EVAL", RENEW.text, len(keys), *keys, self.owner, self.term, self.lease, *lost)
         last = ("EVAL", END.text, 1, self._keys.leases, self.owner)
-        return Order(self._server, command, self.lease * _RENEWAL, last)
+        return Order(self.server, command, self.lease * _RENEWAL, last)
 
 
 def _server(target: RedisTarget, timeout: float) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class Server:
         self._connection: _Connection | None = None
         self._former: _Connection | None = None
 
-    def run(self, command: Sequence[Any]) -> Any:
+    def run(self, command: Sequence[Any] | bytes) -> Any:
         """Return the answer to a command, over a new connection where the old one was closed while it was idle."""
         answer = self._run(command)
         if self._sentinels is not None:
@@ -157,7 +157,7 @@ class Server:
         if self._sentinels is not None:
             self._sentinels.close()
 
-    def _run(self, command: Sequence[Any]) -> Any:
+    def _run(self, command: Sequence[Any] | bytes) -> Any:
         if self._connection is not None:
             try:
                 return self._connection.ask(command)
@@ -169,7 +169,7 @@ class Server:
         self._connection = self._connect()
         return self._connection.ask(command)
 
-    def _run_at_former(self, command: Sequence[Any]) -> None:
+    def _run_at_former(self, command: Sequence[Any] | bytes) -> None:
         """Run it at the master of before, until that is demoted."""
         if self._former is None:
             return
@@ -178,7 +178,7 @@ class Server:
         except (OSError, Refused):
             self._drop_former()
 
-    def _run_at_new(self, command: Sequence[Any], sentinels: _Sentinels) -> None:
+    def _run_at_new(self, command: Sequence[Any] | bytes, sentinels: _Sentinels) -> None:
         """Run it at a master that was named since the last time, and from now on."""
         try:
             address = sentinels.ask()
@@ -202,6 +202,12 @@ class Server:
             self._address = self._sentinels.find()
             return _dial(place, self._address, place["greeting"])
         return _dial(place, place.get("path") or place["addresses"][0], place["greeting"])
+
+
+def written(command: Sequence[Any]) -> bytes:
+    """Return a command as it is sent."""
+    parts = [str(part).encode() for part in command]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
 class _Sentinels:
@@ -286,10 +292,8 @@ class _Connection:
         self._link = link
         self._answers = link.makefile("rb")
 
-    def ask(self, command: Sequence[Any]) -> Any:
-        parts = [str(part).encode() for part in command]
-        head = b"*%d\r\n" % len(parts)
-        self._link.sendall(head + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
+    def ask(self, command: Sequence[Any] | bytes) -> Any:
+        self._link.sendall(command if isinstance(command, bytes) else written(command))
         return self._read()
 
     def close(self) -> None:

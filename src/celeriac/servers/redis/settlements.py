@@ -7,6 +7,7 @@ of one server: a user who may use both can switch between them in a script.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -21,6 +22,7 @@ from celeriac.contracts.set_aside import Cap
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.board import UNMARK, mark_key
 from celeriac.servers.redis.chords import COUNTING
+from celeriac.servers.redis.delegate import RedisDelegate
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link, Script
@@ -28,7 +30,7 @@ from celeriac.servers.redis.parking import QUEUEING, Later, Parking
 from celeriac.servers.redis.protocol.connection import LARGE
 from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.results import STORING, RedisBackend
-from celeriac.servers.redis.scripts import KEEPING
+from celeriac.servers.redis.scripts import ACK, KEEPING
 from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
 from celeriac.wire.result import SUCCESS
 
@@ -180,6 +182,8 @@ class RedisSettlements:
             cap.most,
             cap.seconds,
         )
+        places = (keys.unacked, keys.index, keys.leases)
+        self._delegate = pickle.dumps(RedisDelegate(leases.server, ACK.digest, ACK.text, places))
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
             self._land_all, _BATCH, attrgetter("weight"), _LINGER, is_behind
         )
@@ -198,6 +202,11 @@ class RedisSettlements:
         self._results.check_id(result.record.task_id)
         landing = Landing(None, [result], held=True)
         await self._land(_Ending(landing, (), landing.weight))
+
+    def delegate(self, receipt: Receipt) -> tuple[bytes, str] | None:
+        """See ``celeriac.contracts.server.Delegating``; with sentinels each command asks them for the master."""
+        assert isinstance(receipt, RedisReceipt), "this receipt is another broker's"
+        return None if self._link.target.master is not None else (self._delegate, receipt.tag)
 
     async def drain(self) -> None:
         """Return when everything asked for so far was answered."""

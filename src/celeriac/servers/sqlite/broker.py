@@ -70,12 +70,12 @@ class SqliteBroker:
         self._failed = SqliteFailed(self._file, failed)
         self._board = SqliteBoard(self._file.link, clock)
         self._fanout = RowFanout(SqliteBroadcasts(self._file))
-        self._subscriptions: Subscriptions[RowSubscription] = Subscriptions()
+        self._subscriptions = Subscriptions()
         self._settlements: list[SqliteSettlements] = []
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         (new,) = await new_messages(self._file.link, [(envelope, route)])
-        await self._file.calls.publish(new)
+        await self._file.publish(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         new = await new_messages(self._file.link, messages)
@@ -84,15 +84,13 @@ class SqliteBroker:
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
         new = await new_messages(self._file.link, messages)
-        return await self._file.calls.publish_once((key, new))
+        return await self._file.publish_once((key, new))
 
     async def forget_once(self, key: str) -> None:
-        await self._file.calls.forget_once(key)
+        await self._file.forget_once(key)
 
     def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
-        return self._subscriptions.hold(
-            RowSubscription(self._file, self._file, SqliteTaker(self._file)), queues
-        )
+        return self._subscriptions.hold(RowSubscription(self._file, SqliteTaker(self._file)), queues)
 
     async def queues(self) -> list[str]:
         return await self._file.link.read(self._file.messages.queues)

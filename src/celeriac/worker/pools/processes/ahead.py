@@ -5,11 +5,15 @@ call, further ones wait here. A call in a pipe has not begun before the child ha
 then it can be taken back, since the worker can read the child's pipe too: a packet of the pipe goes to one of the two.
 It is taken back when another child is free, when it waits for too long, when its child is to be killed or replaced, and
 when the worker asks for it.
+
+A message that is acknowledged before its run is so by the child, through a delegate of the worker, when it comes to the
+call: a worker that is killed loses none that has not begun.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable
@@ -17,6 +21,8 @@ from collections.abc import Iterable
 from celeriac.worker.pool import Call, NotBegun
 from celeriac.worker.pools.processes.frames import Frame
 from celeriac.worker.pools.processes.handle import Handle
+
+logger = logging.getLogger("celeriac.worker")
 
 SHORT = 0.02
 """Seconds up to which a call counts as short."""
@@ -35,21 +41,33 @@ FOR_EACH = 2
 """Calls that are placed for each child: one in its pipe, and one on its way there."""
 
 
+MOST_UNRECORDED = 1
+"""Calls with delegates that a child may have answered, and whose results have not landed, when another is sent ahead to
+it: the endings of acknowledged messages that have not landed are lost with a worker that is killed."""
+
+DISTRUST = 10.0
+"""Seconds for which the worker acknowledges all messages itself after a child could not."""
+
+
 class Placed:
     """A call that was placed.
 
     :ivar began: done when the function has begun; raises ``NotBegun`` where the call was taken back.
     :ivar child: the child in whose pipe it is; ``None`` while it waits for one.
     :ivar answer: the child's answer, once it has begun.
+    :ivar delegates: whether its message is acknowledged in the child, before the function.
+    :ivar is_unrecorded: whether the child has answered it, and its result has not landed.
     """
 
-    __slots__ = ("answer", "began", "body", "call", "child", "since")
+    __slots__ = ("answer", "began", "body", "call", "child", "delegates", "is_unrecorded", "since")
 
     def __init__(self, call: Call, body: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self.call = call
         self.body = body
         self.child: Handle | None = None
         self.answer: asyncio.Future[Frame] | None = None
+        self.delegates = call.delegate is not None
+        self.is_unrecorded = False
         self.since = loop.time()
         self.began: asyncio.Future[None] = loop.create_future()
 
@@ -67,6 +85,7 @@ class Ahead:
         self._waiting: deque[Placed] = deque()
         self._short = 0
         self._pauses = False
+        self._trusts_from = float("-inf")
         self._look: asyncio.TimerHandle | None = None
 
     def places(self, busy: int, children: int) -> int:
@@ -75,9 +94,37 @@ class Ahead:
             return 0
         return busy * FOR_EACH
 
-    def note(self, child: Handle) -> None:
-        """Note how long the call took that a child has answered."""
+    def note(self, child: Handle, call: Call) -> None:
+        """Note that a child has answered a call, and how long that took."""
         self._short = self._short + 1 if self._loop.time() - child.began < SHORT else 0
+        placed = call.placed
+        if placed is not None and placed.delegates:
+            placed.is_unrecorded = True
+            child.unrecorded += 1
+
+    def note_recorded(self, placed: Placed) -> Handle | None:
+        """Note that the result of a call has landed; return its child, which may get another call now."""
+        if not placed.is_unrecorded or placed.child is None:
+            return None
+        placed.is_unrecorded = False
+        placed.child.unrecorded -= 1
+        return placed.child
+
+    @property
+    def trusts_delegates(self) -> bool:
+        """Whether children may acknowledge messages: not for a while after one could not."""
+        return self._loop.time() >= self._trusts_from
+
+    def distrust(self, call: Call, why: str) -> None:
+        """Let the worker acknowledge messages for a while: a child could not, or found that one was lost."""
+        self._trusts_from = self._loop.time() + DISTRUST
+        if why:
+            logger.warning(
+                "a child process could not acknowledge the message of %s, so for %g s the worker does: %s",
+                call.task.name,
+                DISTRUST,
+                why,
+            )
 
     def place(self, call: Call, body: bytes, busy: Iterable[Handle]) -> Placed:
         """Take a call, and send it ahead to one of these children if one has room for it."""
@@ -141,6 +188,8 @@ class Ahead:
             self._look.cancel()
 
     def _send(self, placed: Placed, child: Handle) -> bool:
+        if placed.delegates and child.unrecorded >= MOST_UNRECORDED:
+            return False
         fresh = self._max_tasks is None or child.calls < self._max_tasks
         if not fresh or child in self._in_pipes or self._loop.time() - child.began >= SHORT:
             return False

@@ -30,6 +30,7 @@ class Told(NamedTuple):
     :param message: the fields of the message.
     :param left: seconds from its beginning to its deadline.
     :param carried: the fields of its lines in the log, and what its context carries; ``None`` where there are none.
+    :param delegate: what acknowledges the message before the run, pickled, and by which tag; ``None`` where it is done.
     :param concludes: the tag of the message and whether it is acknowledged, where the child decides the ending itself.
     """
 
@@ -44,6 +45,7 @@ class Told(NamedTuple):
     soft: float | None
     concludes: tuple[str | None, bool] | None
     carried: tuple[dict[str, str], dict[str, str]] | None
+    delegate: tuple[bytes, str] | None
 
 
 class Ended(msgspec.Struct):
@@ -92,7 +94,7 @@ def written(call: Call, reference: bytes) -> bytes:
         carried = None
         if context.log_fields or context.carried:
             carried = (dict(context.log_fields), dict(context.carried))
-        told = (*told, context.redelivered, call.soft, concludes, carried)
+        told = (*told, context.redelivered, call.soft, concludes, carried, call.delegate)
         return pickle.dumps(told, pickle.HIGHEST_PROTOCOL)
     except BaseException as error:
         raise EncodeError(

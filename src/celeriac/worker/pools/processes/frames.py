@@ -1,8 +1,8 @@
 """The frames in which a worker and its child talk: a kind, a length and that many bytes.
 
-Rules: a child answers each call with one ``VALUE``, ``ENDED``, ``DONE`` or ``CONCLUDED`` before it gets the next, so no
-frame carries a number. Calls go over one pipe and answers over another. On a socket for both, the kernel wakes a child
-that waits for a call also when its last answer is read.
+Rules: a child answers each call with one ``VALUE``, ``ENDED``, ``DONE``, ``CONCLUDED`` or ``NOT_BEGUN`` before it gets
+the next, so no frame carries a number. Calls go over one pipe and answers over another. On a socket for both, the
+kernel wakes a child that waits for a call also when its last answer is read.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import TypeAlias
 
 HEAD = struct.Struct("<BQ")
 
-SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED, READY = range(9)
+SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED, READY, NOT_BEGUN = range(10)
 """To the child: its setup, a call, that the ending of a call which waits is on record, or the question whether it is
 ready, which it answers with ``DONE`` once it is. From the child: the value of
 a call, or an ending that is more than a value. Of a call that decides its ending itself: the ending, after which it
-waits, and that it is done; or an ending for which it does not wait."""
+waits, and that it is done; or an ending for which it does not wait. Of a call whose message it could not acknowledge:
+why."""
 
 WORN = 16
 """A flag on the kind of an answer: the child uses too much memory, and should be replaced."""

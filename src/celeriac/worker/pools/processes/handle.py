@@ -34,6 +34,7 @@ class Handle:
     :ivar generation: how often the pool was restarted before it began.
     :ivar began: when the present call began, in seconds of the loop's clock.
     :ivar keeps_ahead: whether the call ahead may have been read by the child, which runs it later.
+    :ivar unrecorded: calls with delegates that it has answered, and whose results have not landed.
     :param on_lost: called when the child can no longer be reached; it may still live.
     """
 
@@ -51,6 +52,7 @@ class Handle:
         self._unread = unread
         self.began = 0.0
         self.keeps_ahead = False
+        self.unrecorded = 0
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox()

@@ -17,11 +17,22 @@ from celeriac.context import Context
 from celeriac.errors import ConfigError, EncodeError, WorkerLost
 from celeriac.worker.concluding import Paused
 from celeriac.worker.listeners import AroundBody
-from celeriac.worker.pool import Call
+from celeriac.worker.pool import Call, NotBegun
 from celeriac.worker.pools.processes.ahead import Ahead, Placed
 from celeriac.worker.pools.processes.concluded import read as read_conclusion
 from celeriac.worker.pools.processes.crossing import raised_there, unpickled_value, written
-from celeriac.worker.pools.processes.frames import CALL, CONCLUDED, DONE, PAUSED, READY, RESUME, VALUE, WORN
+from celeriac.worker.pools.processes.frames import (
+    CALL,
+    CONCLUDED,
+    DONE,
+    ENDED,
+    NOT_BEGUN,
+    PAUSED,
+    READY,
+    RESUME,
+    VALUE,
+    WORN,
+)
 from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
 from celeriac.worker.pools.processes.launcher import END_WITHIN, Launcher
 from celeriac.worker.pools.processes.portable import portable
@@ -32,6 +43,9 @@ logger = logging.getLogger("celeriac.worker")
 
 TRY_AGAIN = 1.0
 """Seconds after which a process that could not be started is tried again."""
+
+_UNSURE = frozenset((ENDED, NOT_BEGUN))
+"""Kinds of answers that do not tell that the message of a call with a delegate is acknowledged."""
 
 READY_WITHIN = 30.0
 """Seconds that a worker waits for its children before it takes messages all the same."""
@@ -180,6 +194,8 @@ class Processes:
             body = written(call, self._reference_of(call))
         except (EncodeError, ConfigError):  # raised again once it is called
             return False
+        if call.delegate is not None and not self._ahead.trusts_delegates:
+            return False
         busy = [child for child in self._at_work.values() if child.generation == self._generation]
         call.placed = placed = self._ahead.place(call, body, busy)
         try:
@@ -188,6 +204,13 @@ class Processes:
             self._give_up(placed)
             raise
         return True
+
+    def recorded(self, call: Call) -> None:
+        """Note that all is over with a call that was placed, its result included."""
+        assert call.placed is not None
+        child = self._ahead.note_recorded(call.placed)
+        if child is not None and child.generation == self._generation:
+            self._ahead.refill(child)
 
     def recall(self, call: Call | None = None) -> None:
         """Take back this call, or all that are ahead, as far as they have not begun."""
@@ -254,11 +277,13 @@ class Processes:
 
     def _answered(self, child: Handle, call: Call, kind: int) -> None:
         """Let a child go on as soon as its answer is read, and before that is dealt with."""
+        if call.delegate is not None and kind & ~WORN not in _UNSURE:
+            call.delegate = None
         if kind == PAUSED:
             self._ahead.end(child)
             return
         self._at_work.pop(id(call.context), None)
-        self._ahead.note(child)
+        self._ahead.note(child, call)
         if kind >= WORN or child.generation != self._generation:
             self._ahead.drop(child)
         if (placed := self._ahead.begin(child)) is not None:
@@ -301,6 +326,9 @@ class Processes:
         if kind == CONCLUDED and call.conclusion is not None:
             read_conclusion(answer, call.conclusion)
             return None
+        if kind == NOT_BEGUN:
+            self._ahead.distrust(call, bytes(answer).decode())
+            raise NotBegun
         ended = pickle.loads(answer)  # noqa: S301 - our own bytes
         call.context.children.extend(ended.children)
         call.context.joiners.extend(ended.joiners)

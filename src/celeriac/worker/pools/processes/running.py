@@ -22,6 +22,7 @@ from celeriac.worker.attempt import UNREAD
 from celeriac.worker.concluding import CONCLUSION, Abandoned, Conclusion
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pools.database import usable_connections
+from celeriac.worker.pools.processes.acknowledging import Acknowledging
 from celeriac.worker.pools.processes.around import Around
 from celeriac.worker.pools.processes.concluded import written
 from celeriac.worker.pools.processes.crossing import (
@@ -33,7 +34,16 @@ from celeriac.worker.pools.processes.crossing import (
     pickled_value,
     read,
 )
-from celeriac.worker.pools.processes.frames import CONCLUDED, DONE, ENDED, PAUSED, VALUE, WORN, Line
+from celeriac.worker.pools.processes.frames import (
+    CONCLUDED,
+    DONE,
+    ENDED,
+    NOT_BEGUN,
+    PAUSED,
+    VALUE,
+    WORN,
+    Line,
+)
 from celeriac.worker.pools.processes.leaving import Leaving, Left
 from celeriac.worker.pools.processes.portable import restored
 from celeriac.worker.pools.processes.setup import Setup
@@ -101,6 +111,7 @@ class Running:
         self._tasks: dict[bytes, Any] = {}
         self._state = state
         self._around = Around(setup.around)
+        self._acknowledging = Acknowledging()
         for reference, task in tasks.items():
             self._know(reference, task)
 
@@ -119,6 +130,10 @@ class Running:
             note(ended, as_exception(error))
             return ENDED, pickle.dumps(ended)
         with self._leaving.possible():
+            if told.delegate is not None:
+                refusal = self._acknowledging.refusal(*told.delegate)
+                if refusal is not None:
+                    return NOT_BEGUN, refusal
             kind, answer = contextvars.copy_context().run(self._run, task, told)
         return kind + WORN if self._is_worn() else kind, answer
 
