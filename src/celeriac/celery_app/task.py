@@ -114,23 +114,24 @@ class Repertory(Mapping[str, CeleryTask]):
 
     def __init__(self, app: CeleryApp) -> None:
         self._standing = app
-        self._app = app.celery
+        # Each look at ``app.tasks`` passes a property of kombu's; it is one and the same object for as long as the app.
+        self._registry = app.celery.tasks
         self._tracers = Tracers(app.celery)
         self._made: dict[str, CeleryTask] = {}
 
     def __getitem__(self, name: str) -> CeleryTask:
         made = self._made.get(name)
-        if made is None or made.task is not dict.get(self._app.tasks, name):
-            if name in OWN_WAY or name not in self._app.tasks:
+        if made is None or made.task is not dict.get(self._registry, name):
+            if name in OWN_WAY or name not in self._registry:
                 raise KeyError(name)
-            made = self._made[name] = CeleryTask(self._app.tasks[name], self._tracers, self._standing)
+            made = self._made[name] = CeleryTask(self._registry[name], self._tracers, self._standing)
         return made
 
     def __contains__(self, name: object) -> bool:
-        return name not in OWN_WAY and name in self._app.tasks
+        return name not in OWN_WAY and name in self._registry
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in list(self._app.tasks) if name not in OWN_WAY)
+        return (name for name in list(self._registry) if name not in OWN_WAY)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
