@@ -5,6 +5,7 @@ It can be slow too, as a line to another continent is.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -18,13 +19,13 @@ class Proxy:
 
     :param upstream: the port to forward to.
     :param pace: bytes a second that go there over each connection; ``None`` for as many as come.
-    :param pace_back: bytes a second that come back.
+    :param pace_back: bytes a second that come back; can be changed while it runs.
     """
 
     def __init__(self, upstream: int, *, pace: float | None = None, pace_back: float | None = None) -> None:
         self._upstream = upstream
         self._pace = pace
-        self._pace_back = pace_back
+        self.pace_back = pace_back
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._server: asyncio.Server | None = None
@@ -69,21 +70,20 @@ class Proxy:
             await self._flowing.wait()
             answers, questions = await asyncio.open_connection(HOST, self._upstream)
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, questions, self._pace))
-                pumps.create_task(self._pump(answers, writer, self._pace_back))
+                pumps.create_task(self._pump(reader, questions, lambda: self._pace))
+                pumps.create_task(self._pump(answers, writer, lambda: self.pace_back))
         except (OSError, asyncio.CancelledError):
             writer.close()
         finally:
             self._links.discard(link)
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pace: float | None = None
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pace_now: Callable[[], float | None]
     ) -> None:
-        piece = 65536 if pace is None else max(1, min(65536, int(pace * LONGEST_PAUSE)))
         try:
-            while data := await source.read(piece):
+            while data := await source.read(_piece(pace_now())):
                 await self._flowing.wait()
-                if pace is not None:
+                if (pace := pace_now()) is not None:
                     await asyncio.sleep(len(data) / pace)
                 sink.write(data)
                 await sink.drain()
@@ -92,3 +92,8 @@ class Proxy:
             return
         finally:
             sink.close()
+
+
+def _piece(pace: float | None) -> int:
+    """Return how many bytes are forwarded at once."""
+    return 65536 if pace is None else max(1, min(65536, int(pace * LONGEST_PAUSE)))
