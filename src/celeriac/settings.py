@@ -23,8 +23,8 @@ from celeriac.wire.event import EVENTS
 INSPECT_ONLY = "inspect"
 """The value of ``remote_control`` with which workers answer only what changes nothing."""
 
-MOST_AHEAD = 64
-"""Messages that a worker may hold before they can start: more would save no further round trips."""
+MOST_AHEAD = 200
+"""Messages that a worker may hold before they can start: more would save few further round trips."""
 
 Delivery: TypeAlias = Literal["at_least_once", "at_most_once"]
 Priorities: TypeAlias = Literal["celery", "lowest_first"]
@@ -52,8 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param keep_failed: how many messages of tasks that failed for good the broker keeps, whole and with nothing hidden,
         so that they can be run again; the oldest go first. 0: none.
     :param keep_failed_days: for how many days.
-    :param prefetch: how many messages a worker may hold that cannot start yet, 64 at most; 0: it takes only what it can
-        start now.
+    :param prefetch: how many messages a worker may hold that cannot start yet, 200 at most; 0: it takes only what
+        it can start now.
     :param publish_timeout: seconds after which a publish that got no answer raises.
     :param lease: seconds after which the messages of a dead worker are taken by another; at most a week.
     :param visibility_timeout: Celery's Redis setting of that name, in seconds.

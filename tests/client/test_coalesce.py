@@ -84,16 +84,17 @@ async def test_an_item_in_a_hurry_takes_along_those_that_wait():
     assert await call(3, hurry=True) == 3
 
 
-async def test_while_its_callers_are_behind_a_crowd_does_not_wait():
+@pytest.mark.parametrize("size", [CROWD, 50])
+async def test_while_its_callers_are_behind_a_crowd_does_not_wait(size: int):
     trips = Trips()
     trips.answered.set()
-    call = Coalescer(trips.flush, 100, is_behind=lambda: True, patience=3600)
+    call = Coalescer(trips.flush, 100, is_behind=lambda: True, patience=3600, crowd=size)
     crowd = []
-    for number in range(CROWD):
+    for number in range(size):
         assert trips.batches == []
         crowd.append(call(number))
         await asyncio.sleep(0)
-    assert await asyncio.gather(*crowd) == [*range(CROWD)]
+    assert await asyncio.gather(*crowd) == [*range(size)]
 
 
 async def test_while_its_callers_are_behind_a_lone_item_does_not_wait_for_ever():

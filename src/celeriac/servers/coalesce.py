@@ -24,7 +24,7 @@ TRIP_BYTES = 8 * 1024 * 1024
 """Bytes that go in one round trip, if there is more than one item."""
 
 CROWD = 32
-"""So many items are worth a round trip of their own: then no flush lingers for more."""
+"""So many items are worth a round trip of their own, where it costs little: then no flush waits for more."""
 
 PATIENCE = 0.005
 """Seconds for which items wait for others while their callers have more to do than waiting."""
@@ -45,6 +45,7 @@ class Coalescer(Generic[T, R]):
     :param is_behind: returns whether the callers have so much to do that each item is followed by others. Then also a
         lone item waits, no longer than this is true.
     :param patience: seconds for which an item waits so at the most.
+    :param crowd: for how many items no flush waits for more.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Coalescer(Generic[T, R]):
         linger: float = 0.0,
         is_behind: Callable[[], bool] = lambda: False,
         patience: float = PATIENCE,
+        crowd: int = CROWD,
     ) -> None:
         self._flush = flush
         self._limit = limit
@@ -62,6 +64,7 @@ class Coalescer(Generic[T, R]):
         self._linger = linger
         self._is_behind = is_behind
         self._patience = patience
+        self._crowd = crowd
         self._hurry = False
         self._while_behind = False
         self._pause: asyncio.Future[None] | None = None
@@ -140,7 +143,7 @@ class Coalescer(Generic[T, R]):
             timer.cancel()
 
     def _has_waited_enough(self) -> bool:
-        crowded = self._hurry or len(self._waiting) >= CROWD
+        crowded = self._hurry or len(self._waiting) >= self._crowd
         return crowded or (self._while_behind and not self._is_behind())
 
     def _count(self) -> int:

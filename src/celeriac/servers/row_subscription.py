@@ -95,6 +95,11 @@ class RowSubscription:
         self._reserve = Reserve(self._fetch, self._give_back)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether it holds messages."""
+        return bool(self._reserve)
+
+    @property
     def prefetch(self) -> int:
         return self._reserve.most
 

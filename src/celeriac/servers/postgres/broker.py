@@ -67,7 +67,7 @@ class PostgresBroker:
         self._queues = Queues(connections, clock, lease, failed)
         self._board = PostgresBoard(self._queues.link)
         self._fanout = RowFanout(PostgresBroadcasts(self._queues))
-        self._subscriptions = Subscriptions()
+        self._subscriptions: Subscriptions[RowSubscription] = Subscriptions()
         self._settlements: list[PostgresSettlements] = []
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
@@ -156,7 +156,7 @@ class PostgresBroker:
         for made in self._settlements:
             if made.results is results:
                 return made
-        self._settlements.append(PostgresSettlements(self._queues, results))
+        self._settlements.append(PostgresSettlements(self._queues, results, self._is_behind))
         return self._settlements[-1]
 
     async def migrate(self) -> Sequence[str]:
@@ -180,3 +180,7 @@ class PostgresBroker:
             await settlements.drain()
         await self._board.drain()
         await self._queues.close()
+
+    def _is_behind(self) -> bool:
+        """Whether messages that this process has taken wait for a slot."""
+        return any(subscription.is_behind for subscription in self._subscriptions)

@@ -17,7 +17,7 @@ from celeriac.servers.postgres.link import PostgresLink
 
 _log = logging.getLogger("celeriac.broker.postgres")
 
-_SETTLED = 20_000
+_SETTLED = 50_000
 """Settlements of this process after which it asks for a vacuum."""
 
 _BETWEEN = 10.0

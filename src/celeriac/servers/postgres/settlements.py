@@ -2,12 +2,14 @@
 
 Rules: nothing is done for a message that is no longer held. An ending without parts or a mark goes with others in one
 statement. If a part gives a claim, or finds one held, the follow-ups and the settlement of its decision wait for a
-second landing. If the server refuses a batch, each decision is landed alone, so that only the faulty one fails.
+second landing. Endings of a worker that is behind wait some milliseconds for others, since each transaction costs the
+server as much as many endings. If the server refuses a batch, each decision is landed alone, so that only the faulty
+one fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -32,6 +34,9 @@ from celeriac.servers.row_settlements import Ending, answers_of, done_of, land, 
 
 _BATCH = 500
 """Endings that share one transaction."""
+
+_CROWD = 128
+"""So many endings are worth a transaction of their own: then they wait for no more."""
 
 _WEIGHT = attrgetter("weight")
 
@@ -85,16 +90,17 @@ class PostgresSettlements:
     """See ``celeriac.contracts.server.Settlements``.
 
     :param results: keeps its tables in the same schema.
+    :param is_behind: whether messages are held that wait for a slot: each ending is then soon followed by others.
     """
 
     limit = BATCH_BYTES
 
-    def __init__(self, queues: Queues, results: PostgresBackend) -> None:
+    def __init__(self, queues: Queues, results: PostgresBackend, is_behind: Callable[[], bool]) -> None:
         self._queues = queues
         self._link = queues.link.needing("results")
         self.results = results
         self._land_plain: Coalescer[Ending, Sequence[Standing]] = Coalescer(
-            self._land_plain_ones, _BATCH, _WEIGHT
+            self._land_plain_ones, _BATCH, _WEIGHT, is_behind=is_behind, crowd=_CROWD
         )
         self._land_any: Coalescer[Ending, Sequence[Standing]] = Coalescer(self._land_all, _BATCH, _WEIGHT)
 

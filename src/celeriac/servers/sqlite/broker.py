@@ -70,7 +70,7 @@ class SqliteBroker:
         self._failed = SqliteFailed(self._file, failed)
         self._board = SqliteBoard(self._file.link, clock)
         self._fanout = RowFanout(SqliteBroadcasts(self._file))
-        self._subscriptions = Subscriptions()
+        self._subscriptions: Subscriptions[RowSubscription] = Subscriptions()
         self._settlements: list[SqliteSettlements] = []
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
