@@ -37,11 +37,8 @@ class Taken(msgspec.Struct, frozen=True):
     drained: bool = False
 
 
-class Source(Keeper, Protocol):
-    """The queues of one database, as all subscriptions of a broker use them."""
-
-    @property
-    def clock(self) -> Clock: ...
+class Waker(Protocol):
+    """What tells that there may be something new in a queue."""
 
     async def attend(self, event: asyncio.Event, queue: str) -> None:
         """Declare the queue; set the event whenever it may have got a message."""
@@ -50,6 +47,13 @@ class Source(Keeper, Protocol):
     async def ignore(self, event: asyncio.Event, queues: Collection[str], /) -> None:
         """Set the event for these queues no longer."""
         ...
+
+
+class Source(Keeper, Protocol):
+    """The queues of one database, as all subscriptions of a broker use them."""
+
+    @property
+    def clock(self) -> Clock: ...
 
     async def give_back(self, settlements: Sequence[Settlement]) -> None:
         """Put messages that never started back as they came."""
@@ -82,8 +86,9 @@ class Taker(Protocol):
 class RowSubscription:
     """A hold on some queues; see ``celeriac.contracts.broker.Subscription``."""
 
-    def __init__(self, source: Source, taker: Taker) -> None:
+    def __init__(self, source: Source, waker: Waker, taker: Taker) -> None:
         self._source = source
+        self._waker = waker
         self._taker = taker
         self._queues: deque[str] = deque()
         self._changed = asyncio.Event()
@@ -139,14 +144,14 @@ class RowSubscription:
         self._changed.set()
         dropped = list(self._queues)
         self._queues.clear()
-        await self._source.ignore(self._changed, dropped)
+        await self._waker.ignore(self._changed, dropped)
         async with self._taking:  # what is being taken right now is returned by its take
             pass
         await self._reserve.close()
 
     async def add_queue(self, queue: str) -> None:
         if queue not in self._queues:
-            await self._source.attend(self._changed, queue)
+            await self._waker.attend(self._changed, queue)
             self._queues.append(queue)
             self._taker.added()
             self._changed.set()
@@ -154,7 +159,7 @@ class RowSubscription:
     async def drop_queue(self, queue: str) -> None:
         if queue in self._queues:
             self._queues.remove(queue)
-            await self._source.ignore(self._changed, [queue])
+            await self._waker.ignore(self._changed, [queue])
             await self._reserve.let_go(lambda delivery: delivery.queue == queue)
 
     async def _fetch(self, now: int, ahead: int) -> list[Delivery]:

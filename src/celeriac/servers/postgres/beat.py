@@ -18,7 +18,7 @@ class PostgresBeat:
         self._slots = slots
 
     async def tick(self, entry: str, slot: float, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        return await self._queues.tick((entry, slot, new_messages(messages)))
+        return await self._queues.calls.tick((entry, slot, new_messages(messages)))
 
     async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
         return await self._slots.last(entries)

@@ -72,22 +72,24 @@ class PostgresBroker:
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         (new,) = new_messages([(envelope, route)])
-        await self._queues.publish.lead(new)
+        await self._queues.calls.publish.lead(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         if len(messages) <= SLICE:
-            await self._queues.add(new_messages(messages))
+            await self._queues.adding.add(new_messages(messages))
         else:
             await add_all(self._queues, messages)
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        return await self._queues.publish_once((key, new_messages(messages)))
+        return await self._queues.calls.publish_once((key, new_messages(messages)))
 
     async def forget_once(self, key: str) -> None:
-        await self._queues.forget_once(key)
+        await self._queues.calls.forget_once(key)
 
     def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
-        return self._subscriptions.hold(RowSubscription(self._queues, PostgresTaker(self._queues)), queues)
+        return self._subscriptions.hold(
+            RowSubscription(self._queues, self._queues.waking, PostgresTaker(self._queues)), queues
+        )
 
     async def queues(self) -> list[str]:
         return sorted(row["name"] for row in await self._queues.link.fetch(sql.QUEUES))
@@ -160,11 +162,11 @@ class PostgresBroker:
         return self._settlements[-1]
 
     async def migrate(self) -> Sequence[str]:
-        self.connections.join(self._queues)
+        self._queues.join()
         return await self._queues.link.migrate()
 
     async def ping(self) -> str:
-        self.connections.join(self._queues)
+        self._queues.join()
         known = await self.queues()
         facts = await self._queues.link.facts()
         return f"PostgreSQL {facts.version}, {counted(len(known), 'queue')}"

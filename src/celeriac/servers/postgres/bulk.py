@@ -45,9 +45,9 @@ async def add_all(queues: Queues, messages: Sequence[tuple[Envelope, Route]]) ->
                 await asyncio.gather(under_way, return_exceptions=True)
         names.update(queue for queue, _ in first)
         await connection.fetch(
-            sql.ADD, *sql.message_columns(()), *sql.queue_columns(first, queues.unknown(names))
+            sql.ADD, *sql.message_columns(()), *sql.queue_columns(first, queues.waking.unknown(names))
         )
 
-    queues.connections.join(queues)
+    queues.join()
     await queues.link.transact(whole, keeps_plans=True)
-    queues.published(names)
+    queues.waking.published(names)

@@ -84,10 +84,10 @@ class PostgresBroadcasts:
 
     @property
     def pulse(self) -> float:
-        return _BLIND_PULSE if self._queues.polls else LEASE / 3
+        return _BLIND_PULSE if self._queues.waking.polls else LEASE / 3
 
     async def say(self, exchange: Exchange, key: str, keep: float, frame: bytes) -> int:
-        self._queues.connections.join(self._queues)
+        self._queues.join()
         arrivals = self._looking_out(exchange.name)
         came = arrivals.came if arrivals else 0
         hearing = count_hearing(await self._link.fetch(_WHO_LISTENS, exchange.name), exchange, key)
@@ -102,13 +102,13 @@ class PostgresBroadcasts:
         return hearing
 
     async def answer(self, reply_to: ReplyTo, keep: float, frame: bytes) -> bool:
-        self._queues.connections.join(self._queues)
+        self._queues.join()
         exchange, key = reply_to.exchange, reply_to.key
         channel = channel_of((await self._link.facts()).schema, _topic(exchange, key))
         return bool(await self._link.fetch(_ANSWER, exchange, key, keep, frame, channel))
 
     async def hear(self, listener: Listener, rung: asyncio.Event) -> None:
-        self._queues.connections.join(self._queues)
+        self._queues.join()
         ear = self._ears[listener.name, rung] = _Ear(rung)
         for channel in await self._channels(listener):
             await self._link.hear(channel, ear)

@@ -131,7 +131,7 @@ class PostgresSettlements:
         statement = _LAND
         if follow_ups or failed:
             statement = _LAND_AND_FOLLOW
-            columns = sql.columns_of([one for _, one in follow_ups], self._queues.unknown(queues))
+            columns = sql.columns_of([one for _, one in follow_ups], self._queues.waking.unknown(queues))
             values += [[id for id, _ in follow_ups], *columns[: sql.WITH_QUEUES]]
         if failed:
             statement = _LAND_FAILED
@@ -156,7 +156,7 @@ class PostgresSettlements:
     def _landed(self, over: Collection[Settlement], queues: set[str]) -> None:
         self._queues.housekeeping.settled(len(over))
         self._queues.strays.let_go(over)
-        self._queues.published(queues)
+        self._queues.waking.published(queues)
         self.results.stored()
 
     # --- in a transaction ----------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class PostgresTaker:
         self._saw_all = False
         self._looked_at = float("-inf")
         self._returns = queues.returns
-        self._rings = queues.rings
+        self._rings = queues.waking.rings
         self._asleep_until = float("-inf")
         self._look_at = float("-inf")
         self._looks: deque[float] = deque()
@@ -61,7 +61,7 @@ class PostgresTaker:
             if ahead or not now:  # a subscription that sleeps looks by itself
                 await self._queues.look(())
         self._saw_all = False  # nor is it known, where the take has no answer
-        self._rings = self._queues.rings
+        self._rings = self._queues.waking.rings
         if self._is_time(asked):
             self._begun_at = clock.monotonic()
             self._returns = self._queues.returns
@@ -86,8 +86,8 @@ class PostgresTaker:
 
     def _has_nothing_new(self, now: float) -> bool:
         """Whether the last take left nothing, and any sender since would have told: this one counts as asleep."""
-        told = now < self._asleep_until and not self._queues.polls
-        return self._saw_all and told and self._rings == self._queues.rings
+        told = now < self._asleep_until and not self._queues.waking.polls
+        return self._saw_all and told and self._rings == self._queues.waking.rings
 
     def _is_time(self, now: float) -> bool:
         """Whether to begin at the beginning."""
@@ -114,9 +114,9 @@ class PostgresTaker:
     async def wait(self, queues: Sequence[str], changed: asyncio.Event, taking: asyncio.Lock) -> None:
         self._floors.clear()
         clock = self._queues.clock
-        if self._queues.polls:
+        if self._queues.waking.polls:
             self._looks = deque(clock.monotonic() + seconds for seconds in POLLS)
-        if not self._saw_all or self._queues.polls:
+        if not self._saw_all or self._queues.waking.polls:
             self._look_at = clock.monotonic()
         while not changed.is_set():
             now = clock.monotonic()
@@ -125,9 +125,9 @@ class PostgresTaker:
                 continue
             sleeps_on = now + PULSE >= self._asleep_until
             if now >= self._asleep_until:
-                await self._queues.fall_asleep(queues)
+                await self._queues.waking.fall_asleep(queues)
                 sleeps_on = False
-                if not self._queues.polls:
+                if not self._queues.waking.polls:
                     self._looks = deque(now + seconds for seconds in LOOKS)
                 self._asleep_until = now + SLEEP
             async with taking:

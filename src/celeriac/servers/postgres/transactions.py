@@ -41,7 +41,7 @@ class PostgresTransactions:
     ) -> Sequence[Statement]:
         new = new_messages(messages)
         names = sorted({message.queue for message in new})
-        await self._queues.declare(names)
+        await self._queues.waking.declare(names)
         facts = await self._queues.link.facts()
         schema = facts.quoted_schema.replace("{", "{{").replace("}", "}}")
         statements: list[Statement] = []

@@ -18,7 +18,7 @@ class SqliteBeat:
         self._slots = slots
 
     async def tick(self, entry: str, slot: float, messages: Sequence[tuple[Envelope, Route]]) -> bool:
-        return await self._file.tick((entry, slot, await new_messages(self._file.link, messages)))
+        return await self._file.calls.tick((entry, slot, await new_messages(self._file.link, messages)))
 
     async def last(self, entries: Sequence[str]) -> Mapping[str, float]:
         return await self._slots.last(entries)

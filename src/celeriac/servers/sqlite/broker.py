@@ -75,7 +75,7 @@ class SqliteBroker:
 
     async def publish(self, envelope: Envelope, route: Route) -> None:
         (new,) = await new_messages(self._file.link, [(envelope, route)])
-        await self._file.publish(new)
+        await self._file.calls.publish(new)
 
     async def publish_many(self, messages: Sequence[tuple[Envelope, Route]]) -> None:
         new = await new_messages(self._file.link, messages)
@@ -84,13 +84,15 @@ class SqliteBroker:
 
     async def publish_once(self, key: str, messages: Sequence[tuple[Envelope, Route]]) -> bool:
         new = await new_messages(self._file.link, messages)
-        return await self._file.publish_once((key, new))
+        return await self._file.calls.publish_once((key, new))
 
     async def forget_once(self, key: str) -> None:
-        await self._file.forget_once(key)
+        await self._file.calls.forget_once(key)
 
     def subscribe(self, queues: Sequence[str]) -> AbstractAsyncContextManager[Subscription]:
-        return self._subscriptions.hold(RowSubscription(self._file, SqliteTaker(self._file)), queues)
+        return self._subscriptions.hold(
+            RowSubscription(self._file, self._file, SqliteTaker(self._file)), queues
+        )
 
     async def queues(self) -> list[str]:
         return await self._file.link.read(self._file.messages.queues)

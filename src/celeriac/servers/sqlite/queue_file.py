@@ -16,7 +16,7 @@ from typing import TypeVar
 from celeriac.clock import Clock
 from celeriac.contracts.set_aside import Cap
 from celeriac.errors import BrokerError, BrokerUnavailable, DeliveryLost
-from celeriac.servers.coalesce import Coalescer
+from celeriac.servers.queue_calls import STAYS, Addition, QueueCalls, Tick
 from celeriac.servers.queue_rows import NewMessage, Settlement
 from celeriac.servers.row_subscription import Taken
 from celeriac.servers.sqlite.board import advance_slot, read_revision, take_down
@@ -27,18 +27,6 @@ from celeriac.servers.sqlite.owners import Owners
 from celeriac.servers.sqlite.tables import QUEUES
 
 T = TypeVar("T")
-
-_BATCH = 1000
-"""Calls that share one transaction."""
-
-Addition = tuple[str, Sequence[NewMessage]]
-"""A key, and the messages that are published once under it."""
-
-Tick = tuple[str, float, Sequence[NewMessage]]
-"""An entry, its slot, and the messages of that slot."""
-
-_STAYS = {"requeue", "return", "park"}
-"""How a message is settled that stays in its queue."""
 
 
 class QueueFile:
@@ -61,11 +49,8 @@ class QueueFile:
         self.messages = SqliteMessages(clock, self._owners, cap, limits.batch)
         self.clock = clock
         self._look = limits.look
-        self.publish: Coalescer[NewMessage, None] = Coalescer(self.add, _BATCH)
-        self.publish_once: Coalescer[Addition, bool] = Coalescer(self._add_once, _BATCH)
-        self.tick: Coalescer[Tick, bool] = Coalescer(self._tick_all, _BATCH)
-        self.forget_once: Coalescer[str, None] = Coalescer(self._forget_once, _BATCH)
-        self.settle: Coalescer[Settlement, None] = Coalescer(self._settle, _BATCH)
+        self.calls = QueueCalls(self.add, self._add_once, self._tick_all, self._forget_once, self._settle)
+        self.settle = self.calls.settle
         self._known: set[str] = set()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._attending = False
@@ -203,11 +188,7 @@ class QueueFile:
         self.ring(list(self._waiting))
 
     async def close(self) -> None:
-        await self.publish.drain()
-        await self.publish_once.drain()
-        await self.tick.drain()
-        await self.forget_once.drain()
-        await self.settle.drain()
+        await self.calls.drain()
         if self.link.is_open:
             with suppress(BrokerError):  # others put our messages back once they find our lock gone
                 await self._release()
@@ -230,7 +211,7 @@ class QueueFile:
         self.messages.add(connection, messages)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> Sequence[DeliveryLost | None]:
-        changed = {settlement.queue for settlement in settlements if settlement.verb in _STAYS}
+        changed = {settlement.queue for settlement in settlements if settlement.verb in STAYS}
 
         def settle(connection: sqlite3.Connection) -> Sequence[DeliveryLost | None]:
             answers = self.messages.settle(connection, settlements)
