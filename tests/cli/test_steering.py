@@ -248,6 +248,31 @@ def test_on_a_file(project: Project) -> None:
     assert "no worker listens" in nobody.stderr
 
 
+def test_over_postgresql(project: Project, postgres_url: str) -> None:
+    app = Celeriac("shop", postgres_url, remote_control=True, default_queue="shop")
+    workers = [app.worker(name=name) for name in ("one@here", "two@here")]
+    for worker in workers:
+        worker.start()
+    try:
+        seen = project.run("-b", postgres_url, "status", "-t", PATIENCE)
+        assert seen.stdout == "->  one@here: OK\n->  two@here: OK\n\n2 nodes online.\n"
+        asked = project.run("-b", postgres_url, "inspect", "active_queues", "-j", "-t", PATIENCE)
+        taken = {
+            name: [queue["name"] for queue in queues] for name, queues in json.loads(asked.stdout).items()
+        }
+        assert taken == {"one@here": ["shop"], "two@here": ["shop"]}
+        told = project.run("-b", postgres_url, "control", "shutdown", "-j", "-t", PATIENCE)
+        assert json.loads(told.stdout) == [
+            {name: {"ok": "shutting down"}} for name in ("one@here", "two@here")
+        ]
+    finally:
+        for worker in workers:
+            worker.stop()
+    nobody = project.run("-b", postgres_url, "status", "-t", PATIENCE)
+    assert (nobody.exit_code, nobody.stdout) == (69, "")
+    assert "no worker listens" in nobody.stderr
+
+
 def test_words_are_completed_in_the_shell(project: Project) -> None:
     assert [line.partition(",")[2] for line in complete(project, "celeriac st")] == ["status"]
     assert complete(project, "celeriac inspect act") == ["plain,active", "plain,active_queues"]
