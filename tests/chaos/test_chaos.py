@@ -10,7 +10,7 @@ from tests.chaos.ledger import Run
 from tests.chaos.places import RedisPlace
 from tests.chaos.plan import Plan, PlannedCall
 from tests.chaos.run import run
-from tests.chaos.trials import SMALL, TRIALS
+from tests.chaos.trials import SMALL, TRIALS, ran_again_late
 from tests.chaos.verdict import Trouble, Verdict, judge
 
 QUICK, RETRY = PlannedCall("a", "chaos.quick", None), PlannedCall("b", "chaos.retry", None)
@@ -97,6 +97,13 @@ def test_a_retry_is_sent_once():
 
 def test_a_run_that_nobody_asked_for():
     assert judged(QUICK, Run("a", 0, 1, 5.0, 5.1), Run("a", 1, 1, 6.0, 6.1)).duplicates
+
+
+def test_what_a_killed_worker_was_at_runs_again_in_time_or_is_told_of():
+    deaths = {1: (5.0, 5.2)}
+    begun, soon, late = Run("a", 0, 1, 4.9, None), Run("a", 0, 2, 8.1, 8.2), Run("a", 0, 2, 8.3, 8.4)
+    assert list(ran_again_late([begun, soon], deaths)) == []
+    assert list(ran_again_late([begun, late], deaths)) == ["a ran again 3.1 s after its worker was killed"]
 
 
 async def test_on_postgresql_a_killed_workers_tasks_run_again_soon():

@@ -71,7 +71,7 @@ async def kills(sizes: Sizes) -> Report:
                 await it.fleet.kill_one(random.Random(sizes.kills))
 
         report = await it.play(trouble())
-        late = _late(list(read(it.ledger)), it.fleet.deaths)
+        late = ran_again_late(list(read(it.ledger)), it.fleet.deaths)
         return replace(report, complaints=[*report.complaints, *late])
 
 
@@ -223,17 +223,18 @@ def _place_of(it: Scene) -> PostgresPlace:
     return it.place
 
 
-def _late(runs: Sequence[Run], deaths: Mapping[int, float]) -> Iterator[str]:
-    """Yield what a killed worker held that ran again too late."""
+def ran_again_late(runs: Sequence[Run], deaths: Mapping[int, tuple[float, float]]) -> Iterator[str]:
+    """Yield what a killed worker held that ran again too late; ``deaths`` as in ``tests.chaos.verdict.Trouble``."""
     begins: dict[tuple[str, int], list[float]] = {}
     for run in runs:
         begins.setdefault((run.task_id, run.retries), []).append(run.begin)
     for run in runs:
         died = deaths.get(run.pid)
         if run.end is None and died is not None:
-            later = [begin for begin in begins[run.task_id, run.retries] if begin > died]
-            if later and min(later) - died > AGAIN:
-                yield f"{run.task_id} ran again {min(later) - died:.1f} s after its worker was killed"
+            at, known = died
+            later = [begin for begin in begins[run.task_id, run.retries] if begin > at]
+            if later and min(later) - known > AGAIN:
+                yield f"{run.task_id} ran again {min(later) - known:.1f} s after its worker was killed"
 
 
 async def _drain(subscription: Subscription, count: int, takes: list[float]) -> float:
