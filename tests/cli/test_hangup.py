@@ -136,3 +136,13 @@ def test_a_signal_shows_where_a_workeris(project: Project) -> None:
         worker.send_signal(signal.SIGUSR1)
         worker.wait_for("in nap")
         assert worker.stop() == 0
+
+
+def test_a_command_works_in_a_directory_that_was_deleted(project: Project) -> None:
+    gone = project.directory / "gone"
+    gone.mkdir()
+    script = f"import os; os.chdir({str(gone)!r}); os.rmdir({str(gone)!r}); import sys; sys.argv[1:] = ['--version']; "
+    script += "from celeriac.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("celeriac ")

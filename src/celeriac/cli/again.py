@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from celeriac.cli.exits import Exit
@@ -19,7 +20,9 @@ class Beginning:
     """What a command began with: its directory and its environment, which options change."""
 
     def __init__(self) -> None:
-        self._directory = os.getcwd()  # noqa: PTH109 - every command starts here, most need no Path
+        self._directory: str | None = None
+        with suppress(FileNotFoundError):  # it was deleted: most commands work all the same
+            self._directory = os.getcwd()  # noqa: PTH109 - every command starts here, most need no Path
         self._environment = dict(os.environ)
 
     def start_again(self) -> NoReturn:
@@ -27,7 +30,8 @@ class Beginning:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         try:
-            os.chdir(self._directory)
+            if self._directory is not None:
+                os.chdir(self._directory)
             command = [sys.executable, *sys.orig_argv[1:]]
             os.execve(sys.executable, command, self._environment)  # noqa: S606 - this very command
         except OSError as error:
