@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 from celeriac import Celeriac
+from celeriac.worker import slots
+from celeriac.worker.pools.processes import ahead
+from tests.worker.ahead_times import LONG
 from tests.worker.letters import letters_of
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave calls ahead behind a long one for as long as a test needs."""
+    monkeypatch.setattr(ahead, "LONGEST", LONG)
+    monkeypatch.setattr(ahead, "SHORT", LONG)
+    monkeypatch.setattr(slots, "LONGEST", LONG)
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])

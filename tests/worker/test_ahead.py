@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from celeriac import Result
 from celeriac.errors import TaskRevoked, TimeLimitExceeded, WorkerLost
-from celeriac.worker import slots
 from celeriac.worker.attempt import SPENT
 from celeriac.worker.pool import NotBegun
 from celeriac.worker.pools.processes import ahead
@@ -23,32 +22,15 @@ from celeriac.worker.pools.processes.handle import Handle
 from celeriac.worker.pools.processes.launcher import PACKETS
 from celeriac.worker.worker import Worker
 from tests.worker import ahead_tasks as tasks
-
-WAIT = 60.0
-LONG = 3600.0
+from tests.worker.ahead_times import LONG, WAIT, until
 
 pytestmark = pytest.mark.skipif(not PACKETS, reason="this system's pipes have no packets")
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Return once it is so."""
-    async with asyncio.timeout(WAIT):
-        while not holds():  # noqa: ASYNC110 - another process tells, by a file
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture(autouse=True)
 def many_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let calls go ahead however few processors this machine has."""
     monkeypatch.setattr(ahead, "MOST_CHILDREN", 8)
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave calls ahead behind a long one for as long as a test needs."""
-    monkeypatch.setattr(ahead, "LONGEST", LONG)
-    monkeypatch.setattr(ahead, "SHORT", LONG)
-    monkeypatch.setattr(slots, "LONGEST", LONG)
 
 
 @asynccontextmanager

@@ -13,35 +13,21 @@ import pytest
 
 from celeriac import Result
 from celeriac.errors import WorkerLost
-from celeriac.worker import slots
 from celeriac.worker.attempt import SPENT
 from celeriac.worker.pools.processes import ahead
 from celeriac.worker.pools.processes.launcher import PACKETS
 from celeriac.worker.worker import Worker
 from tests.servers import LoggedProcess, RedisServer
 from tests.worker import delegate_tasks as tasks
+from tests.worker.ahead_times import WAIT, until
 
-WAIT = 60.0
-LONG = 3600.0
 CHILDREN = 2
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(not PACKETS, reason="this system's pipes have no packets")
-
-
-async def until(holds: Callable[[], object]) -> None:
-    """Return once it is so."""
-    async with asyncio.timeout(WAIT):
-        while not holds():  # noqa: ASYNC110 - another process tells, by a file
-            await asyncio.sleep(0.001)
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave calls ahead behind a long one for as long as a test needs."""
-    monkeypatch.setattr(ahead, "LONGEST", LONG)
-    monkeypatch.setattr(ahead, "SHORT", LONG)
-    monkeypatch.setattr(slots, "LONGEST", LONG)
+pytestmark = [
+    pytest.mark.skipif(not PACKETS, reason="this system's pipes have no packets"),
+    pytest.mark.usefixtures("patient"),
+]
 
 
 @pytest.fixture

@@ -190,11 +190,11 @@ class Processes:
 
         Raises ``NotBegun`` where it was taken back.
         """
+        if call.delegate is not None and not self._ahead.trusts_delegates:
+            return False
         try:
             body = written(call, self._reference_of(call))
         except (EncodeError, ConfigError):  # raised again once it is called
-            return False
-        if call.delegate is not None and not self._ahead.trusts_delegates:
             return False
         busy = [child for child in self._at_work.values() if child.generation == self._generation]
         call.placed = placed = self._ahead.place(call, body, busy)
