@@ -80,7 +80,6 @@ class Landing(msgspec.Struct, frozen=True):
     :param failed: with it, the message goes to the failed list.
     :param held: whether to store and count only; the caller then publishes and settles with a second landing.
     :param mark: a mark of the broker's board, which goes with the message.
-    :ivar weight: bytes of its results, parts and messages.
     """
 
     receipt: Receipt | None
@@ -91,17 +90,17 @@ class Landing(msgspec.Struct, frozen=True):
     held: bool = False
     failed: Failed | None = None
     mark: Mark | None = None
-    weight: int = 0
 
-    def __post_init__(self) -> None:
+    @property
+    def weight(self) -> int:
+        """Bytes of its results, parts and messages."""
         weight = 0
         for result in self.results:
             weight += len(result.payload)
-        for part in self.parts:
-            weight += len(part.payload)
-        for envelope, _ in self.messages:
-            weight += len(envelope.body)
-        msgspec.structs.force_setattr(self, "weight", weight)
+        if self.parts or self.messages:
+            weight += sum(len(part.payload) for part in self.parts)
+            weight += sum(len(envelope.body) for envelope, _ in self.messages)
+        return weight
 
 
 class Settlements(Protocol):

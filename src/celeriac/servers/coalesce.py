@@ -119,10 +119,9 @@ class Coalescer(Generic[T, R]):
             linger = 0.0
             while waiting:
                 await self._wait_for_others(linger)
-                count = self._count()
-                batch = [waiting.popleft() for _ in range(count)]
+                batch = self._next_batch()
                 self._hurry = False
-                self._was_alone = count == 1
+                self._was_alone = len(batch) == 1
                 await self._answer(batch)
                 linger = self._linger
         finally:
@@ -146,12 +145,17 @@ class Coalescer(Generic[T, R]):
         crowded = self._hurry or len(self._waiting) >= self._crowd
         return crowded or (self._while_behind and not self._is_behind())
 
-    def _count(self) -> int:
-        """Return how many of the waiting items go into the next round trip."""
-        count = min(len(self._waiting), self._limit)
-        if self._weigh is None:
-            return count
-        return fitting(self._weigh(item) for item, _ in islice(self._waiting, count))
+    def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
+        """Take out of those that wait what goes into the next round trip."""
+        waiting = self._waiting
+        count = min(len(waiting), self._limit)
+        if self._weigh is not None and count > 1:
+            count = fitting(map(self._weigh, (item for item, _ in islice(waiting, count))))
+        if count < len(waiting):
+            return [waiting.popleft() for _ in range(count)]
+        batch = [*waiting]
+        waiting.clear()
+        return batch
 
     async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:

@@ -25,7 +25,7 @@ from celeriac.wire.result import FAILURE, RETRY, STARTED, SUCCESS, ResultRecord
 from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.decision import Decision, Kind, Settle
 from celeriac.worker.errbacks import Errbacks
-from celeriac.worker.insist import Insist
+from celeriac.worker.insist import UNAVAILABLE, Insist
 from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
@@ -96,7 +96,11 @@ class Effects:
         if landing.weight > settlements.limit:
             await self._land_in_order(attempt, decision, mark)
             return
-        standings = await self._insist(partial(settlements.land, landing), partial(_landing, decision))
+        try:
+            standings = await settlements.land(landing)
+        except UNAVAILABLE as error:
+            land = partial(settlements.land, landing)
+            standings = await self._insist.again(land, partial(_landing, decision), error)
         if held or standings:
             await self._workflows.count(decision.parts, standings)
             await self._errbacks.call(attempt, decision)

@@ -52,19 +52,20 @@ class Insist:
         try:
             return await effect()
         except passing as error:
-            return await self._again(effect, what, passing, error)
+            return await self.again(effect, what, error, passing)
 
     def give_up_in(self, seconds: float) -> None:
         """Set a deadline for all effects, in so many seconds; an effect that misses it raises its last error."""
         self._deadline = asyncio.get_running_loop().time() + seconds
 
-    async def _again(
+    async def again(
         self,
         effect: Callable[[], Awaitable[R]],
         what: str | Callable[[], str],
-        passing: tuple[type[Exception], ...],
         error: Exception,
+        passing: tuple[type[Exception], ...] = UNAVAILABLE,
     ) -> R:
+        """Do the same for an effect that was tried once, and raised ``error``."""
         backoff = Backoff(self._first, self._cap)
         self._failing += 1
         try:

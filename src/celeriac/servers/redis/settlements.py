@@ -51,25 +51,32 @@ _LAND = Script(
 -- chords and lists; last the keys of the marks.
 -- ARGV: the broker's database, the results', milliseconds and seconds for which a result lives or 0, milliseconds of
 -- a claim, how many failed messages are kept and for how many seconds, how many marks; then for each ending: tag (empty
--- where the message was settled before), verb
--- ('ack', 'hold', the letter that it is buried as, or 'F' and the head of a kept one), a failed task's id, how many
--- results, parts and messages; for each result 1 if it is a success and the record; for each part and message what
--- counting and queueing take; last for each mark the number of its ending, name and value.
+-- where the message was settled before) and shape; if it is kept, the letter that it is buried as, or 'F' and the head
+-- of a failed one, and that task's id; each result's record; for each part and message what counting and queueing take;
+-- last for each mark the number of its ending, name and value.
+-- A shape is a letter (a: acknowledge, h: hold, k: keep), for each result 1 if it is a success, else 0, and how many
+-- parts and messages follow.
 -- Returns for each ending 1, 0 (lost), how its chords stand, or an error after 'R' (results) or 'B' (broker).
-local key, at = 9, 8
-local function next_key() key = key + 1; return KEYS[key] end
-local function next_args(n) at = at + n; return at - n + 1 end
+local shapes = {}
+local function read_shape(text)
+  local verb, results, parts, messages = string.match(text, '^(%a)(%d*),(%d+),(%d+)$')
+  local shape = {verb = verb, parts = tonumber(parts), messages = tonumber(messages), kept = verb == 'k' and 2 or 0}
+  for i = 1, #results do shape[i] = string.sub(results, i, i) end
+  shape.keys = #results + parts + messages
+  shape.arguments = shape.kept + #results + 5 * (parts + messages)
+  shapes[text] = shape
+  return shape
+end
 
+local key, at, last = 9, 8, #ARGV - 3 * ARGV[8]
 local endings, tags, kept = {}, {}, false
-while at < #ARGV - 3 * ARGV[8] do
-  local first = next_args(6)
-  local ending = {verb = ARGV[first + 1], task = ARGV[first + 2], results = {}, parts = {}, messages = {}}
-  for i = 1, ARGV[first + 3] do ending.results[i] = {next_key(), next_args(2)} end
-  for i = 1, ARGV[first + 4] do ending.parts[i] = {next_key(), next_args(5)} end
-  for i = 1, ARGV[first + 5] do ending.messages[i] = {next_key(), next_args(5)} end
-  endings[#endings + 1] = ending
-  tags[#tags + 1] = ARGV[first]
-  if string.byte(ending.verb) == 70 then kept = true end
+while at < last do
+  local shape = shapes[ARGV[at + 2]] or read_shape(ARGV[at + 2])
+  endings[#endings + 1] = {shape = shape, key = key, at = at + 2}
+  tags[#tags + 1] = ARGV[at + 1]
+  if shape.kept > 0 and string.byte(ARGV[at + 3]) == 70 then kept = true end
+  key = key + shape.keys
+  at = at + 2 + shape.arguments
 end
 if kept then
   -- A key of the wrong type ends the script here, before anything was changed.
@@ -84,13 +91,16 @@ if ARGV[1] ~= ARGV[2] then redis.call('SELECT', ARGV[2]) end
 for i, ending in ipairs(endings) do
   reply[i] = known[i] and 1 or 0
   if known[i] then
-    for _, result in ipairs(ending.results) do
-      local refused = store(result[1], ARGV[result[2]], ARGV[result[2] + 1], ARGV[3])
+    local shape, key, at = ending.shape, ending.key, ending.at + ending.shape.kept
+    for j = 1, #shape do
+      local refused = store(KEYS[key + j], shape[j], ARGV[at + j], ARGV[3])
       if refused and reply[i] == 1 then reply[i] = 'R' .. refused end
     end
-    local stands = {}
-    for j, part in ipairs(ending.parts) do
-      local counted, answer = pcall(count, ARGV[4], ARGV[5], part[1], unpack(ARGV, part[2], part[2] + 4))
+    local stands = shape.parts > 0 and {}
+    key, at = key + #shape, at + #shape
+    for j = 1, shape.parts do
+      local counted, answer = pcall(count, ARGV[4], ARGV[5], KEYS[key + j], unpack(ARGV, at + 1, at + 5))
+      at = at + 5
       if not counted then
         reply[i] = 'R' .. (type(answer) == 'table' and answer.err or tostring(answer))
         break
@@ -104,19 +114,26 @@ if ARGV[1] ~= ARGV[2] then redis.call('SELECT', ARGV[1]) end
 
 local ended = {}
 for i, ending in ipairs(endings) do
-  if reply[i] == 1 and ending.verb ~= 'hold' then
-    for _, message in ipairs(ending.messages) do
-      local told = {unpack(ARGV, message[2], message[2] + 4)}
-      local refused = queue_or_park(KEYS[1], KEYS[2], KEYS[4], KEYS[5], message[1], unpack(told))
+  local shape = ending.shape
+  if reply[i] == 1 and shape.verb ~= 'h' then
+    local key = ending.key + shape.keys - shape.messages
+    local at = ending.at + shape.arguments - 5 * shape.messages
+    for j = 1, shape.messages do
+      local told = {unpack(ARGV, at + 1, at + 5)}
+      at = at + 5
+      local refused = queue_or_park(KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[key + j], unpack(told))
       if refused and reply[i] == 1 then reply[i] = 'B' .. refused end
     end
     if reply[i] == 1 then
-      if string.byte(ending.verb) == 70 then
-        local entry = redis.call('HGET', KEYS[1], tags[i])
-        if entry then keep(KEYS[8], KEYS[9], ending.task, string.sub(ending.verb, 2) .. entry) end
-      elseif ending.verb ~= 'ack' then
-        redis.call('HSET', KEYS[6], tags[i], ending.verb)
-        redis.call('ZADD', KEYS[7], now, tags[i])
+      if shape.kept > 0 then
+        local letter, task = ARGV[ending.at + 1], ARGV[ending.at + 2]
+        if string.byte(letter) == 70 then
+          local entry = redis.call('HGET', KEYS[1], tags[i])
+          if entry then keep(KEYS[8], KEYS[9], task, string.sub(letter, 2) .. entry) end
+        else
+          redis.call('HSET', KEYS[6], tags[i], letter)
+          redis.call('ZADD', KEYS[7], now, tags[i])
+        end
       end
       ended[#ended + 1] = tags[i]
     end
@@ -124,9 +141,11 @@ for i, ending in ipairs(endings) do
 end
 if kept then trim(KEYS[8], KEYS[9], tonumber(ARGV[6]), tonumber(ARGV[7])) end
 for i = 1, ARGV[8] do
-  local mark, told = next_key(), next_args(3)
+  local told = last + 3 * i - 2
   local place = tonumber(ARGV[told])
-  if reply[place] == 1 and endings[place].verb ~= 'hold' then unmark(mark, ARGV[told + 1], ARGV[told + 2]) end
+  if reply[place] == 1 and endings[place].shape.verb ~= 'h' then
+    unmark(KEYS[key + i], ARGV[told + 1], ARGV[told + 2])
+  end
 end
 if #ended > 0 then
   redis.call('HDEL', KEYS[1], unpack(ended))
@@ -221,32 +240,18 @@ class RedisSettlements:
         return await self._land(_Ending(landing, later, weight))
 
     async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
-        results = self._results
         keys = [*self._heads]
         arguments = [*self._terms, 0]
         marks: list[tuple[int, Mark]] = []
-        settled: list[str | None] = []
+        settled: list[str] = []
         for ending in endings:
             landing = ending.landing
             receipt = landing.receipt
             assert receipt is None or isinstance(receipt, RedisReceipt), "this receipt is another broker's"
             tag = "" if receipt is None else receipt.tag
-            verb: str | bytes = "hold" if landing.held else "ack"
-            task = ""
-            kept = landing.buried if landing.failed is None else landing.failed
-            if receipt is not None and kept is not None and not landing.held:
-                verb, task = receipt.verb(kept)
-            settled.append(None if landing.held else tag)
-            arguments += (tag, verb, task, len(landing.results), len(landing.parts), len(ending.later))
-            for result in landing.results:
-                keys.append(results.key(result.record.task_id))
-                arguments += "1" if result.record.status == SUCCESS else "0", result.payload
-            for part in landing.parts:
-                keys.append(results.chords.key(part.part.chord_id))
-                arguments += results.chords.arguments(part)
-            for message in ending.later:
-                keys.append(message.key)
-                arguments += self._parking.arguments(message)
+            settled.append("" if landing.held else tag)
+            arguments.append(tag)
+            self._write(ending, keys, arguments)
             if landing.mark is not None:
                 marks.append((len(settled), landing.mark))
         arguments[len(self._terms)] = len(marks)
@@ -255,12 +260,33 @@ class RedisSettlements:
             arguments += number, mark.name, mark.value
         self._link.check_names(keys)
         answers = await self._link.run(_LAND, keys, arguments)
-        if ended := [tag for tag, answer in zip(settled, answers, strict=True) if tag and answer == 1]:
-            self._leases.release(ended)
+        self._leases.release(tag for tag, answer in zip(settled, answers, strict=True) if answer == 1)
         return [
             () if answer == 1 else self._answer(ending.landing, answer)
             for ending, answer in zip(endings, answers, strict=True)
         ]
+
+    def _write(self, ending: _Ending, keys: list[str], arguments: list[Any]) -> None:
+        """Append what the script takes for an ending, after its tag."""
+        landing, later, results = ending.landing, ending.later, self._results
+        verb: tuple[Any, ...] = ()
+        kept = landing.buried if landing.failed is None else landing.failed
+        if kept is not None and not landing.held and isinstance(landing.receipt, RedisReceipt):
+            verb = landing.receipt.verb(kept)
+        states = ""
+        payloads: list[bytes] = []
+        for result in landing.results:
+            states += "1" if result.record.status == SUCCESS else "0"
+            payloads.append(result.payload)
+            keys.append(results.key(result.record.task_id))
+        letter = "h" if landing.held else "k" if verb else "a"
+        arguments += f"{letter}{states},{len(landing.parts)},{len(later)}", *verb, *payloads
+        for part in landing.parts:
+            keys.append(results.chords.key(part.part.chord_id))
+            arguments += results.chords.arguments(part)
+        for message in later:
+            keys.append(message.key)
+            arguments += self._parking.arguments(message)
 
     def _answer(self, landing: Landing, answer: Any) -> Sequence[Standing] | BaseException:
         """Return what is told of an ending that did not just land."""
