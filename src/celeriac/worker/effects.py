@@ -30,7 +30,8 @@ from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
 
-_FOR_GOOD = (Settle.ACK, Settle.BURY, Settle.FAIL)
+_ACK = Settle.ACK  # up to Python 3.11, to look a member of an enum up costs as much as a call
+_FOR_GOOD = (_ACK, Settle.BURY, Settle.FAIL)
 """How a message is settled that no attempt follows."""
 
 LARGE = 1024 * 1024
@@ -87,8 +88,10 @@ class Effects:
             await self._land_in_order(attempt, decision, mark)
             return
         messages = await self._workflows.prepare(decision) if leads_on else ()
-        buried = decision.reason if decision.settle is Settle.BURY else None
-        failed = _failed(attempt, decision) if decision.settle is Settle.FAIL else None
+        buried = failed = None
+        if decision.settle is not _ACK:
+            buried = decision.reason if decision.settle is Settle.BURY else None
+            failed = _failed(attempt, decision) if decision.settle is Settle.FAIL else None
         held = decision.state == FAILURE and self._errbacks.concern(attempt.message, decision)
         landing = Landing(
             attempt.receipt, decision.results, decision.parts, messages, buried, held, failed, mark
@@ -216,9 +219,10 @@ class Effects:
             await self._settle_and_unmark(attempt, decision, mark)
             return
         receipt = attempt.receipt
+        if decision.settle is _ACK:
+            await self._insist(receipt.ack, "acknowledging")
+            return
         match decision.settle:
-            case Settle.ACK:
-                await self._insist(receipt.ack, "acknowledging")
             case Settle.REQUEUE:
                 await self._insist(receipt.requeue, "putting a message back")
             case Settle.BURY:

@@ -77,8 +77,8 @@ class Executor:
                     await self._effects.begin(attempt)
                 self._listeners.started(attempt)
                 await self._bodies.call(attempt)
-                if attempt.decision is None:
-                    await self._judge.judge(attempt)
+                if attempt.decision is None and (judging := self._judge.judge(attempt)) is not None:
+                    await judging
             if attempt.paused is None:
                 try:
                     await self._effects.land(attempt)

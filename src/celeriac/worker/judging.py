@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -63,20 +63,30 @@ class Judge:
             keeper(backend),
         )
 
-    async def judge(self, attempt: Attempt) -> None:
-        """Decide what the ending of the attempt's body means; in a thread where that may take long."""
-        task, context, ending = attempt.task, attempt.context, attempt.ending
-        assert task is not None
+    def judge(self, attempt: Attempt) -> Awaitable[None] | None:
+        """Decide what the ending of the attempt's body means.
+
+        Where that may take long, it is left to a thread: what is returned is then to be awaited.
+        """
+        ending, context = attempt.ending, attempt.context
+        assert ending is not None
         assert context is not None
+        if type(ending) is Raised or context.joiners or not attempt.is_light:
+            return self._judge_slowly(attempt, context, ending)
+        attempt.decision = self.decide(attempt, ending)
+        return None
+
+    async def _judge_slowly(self, attempt: Attempt, context: Context, ending: Ending) -> None:
+        task = attempt.task
+        assert task is not None
         outside = task.conduct.outside
         if outside is not None and isinstance(ending, Raised):
             conclusion = Conclusion(partial(self.decide, attempt))
             rest = await in_thread(partial(outside, context, ending.error, conclusion))
             attempt.decision, attempt.paused = conclusion.decision, _Rest(rest)
             return
-        assert ending is not None
-        replaces = type(ending) is Raised and isinstance(ending.error, ReplaceRequested)
-        if replaces or context.joiners or not attempt.is_light:  # judging may take long
+        replaces = isinstance(ending, Raised) and isinstance(ending.error, ReplaceRequested)
+        if replaces or context.joiners or not attempt.is_light:
             attempt.decision = await in_thread(partial(self.decide, attempt, ending))
         else:
             attempt.decision = self.decide(attempt, ending)
@@ -86,9 +96,8 @@ class Judge:
         task, context = attempt.task, attempt.context
         assert task is not None
         assert context is not None
-        return self.decide_for(
-            task, context, ending, attempt.delivery.envelope.delivery_tag, gone=attempt.receipt is SPENT
-        )
+        tag, gone = attempt.delivery.envelope.delivery_tag, attempt.receipt is SPENT
+        return self.decide_for(task, context, ending, tag, gone=gone)
 
     def decide_for(
         self, task: Runnable, context: Context, ending: Ending, tag: str | None, *, gone: bool
@@ -99,7 +108,7 @@ class Judge:
         terms = Terms(
             self._worker,
             task.options.retry or self._settings.default_retry,
-            self._keeps_result(message, task, failed=isinstance(ending, Raised)),
+            self._keeps_result(message, task, failed=type(ending) is Raised),
             context.queue,
             datetime.fromtimestamp(self._now(), UTC),
             tag,

@@ -275,17 +275,18 @@ def _succeeded(
         )
     except EncodeError as error:
         return failed(message, error, terms, children=children)
+    # In the order of the fields: looking the names up would cost as much again.
     return Decision(
         SUCCESS,
-        results=results,
-        follow_ups=[*joined.follow_ups, *advance.follow_ups],
-        openings=[*joined.openings, *advance.openings],
-        written=sent or (),
-        joins=message.group,
-        joined=joined.ends,
-        once=_key(message, terms, "next") if sent or advance.follow_ups or joined.follow_ups else None,
-        parts=parts,
-        publish_first=True,
+        results,
+        (*joined.follow_ups, *advance.follow_ups),
+        sent or (),
+        (*joined.openings, *advance.openings),
+        message.group,
+        joined.ends,
+        parts,
+        _key(message, terms, "next") if sent or advance.follow_ups or joined.follow_ups else None,
+        True,
     )
 
 
