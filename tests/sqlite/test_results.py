@@ -167,6 +167,28 @@ class TestWithCelery:
 
 
 class TestOldTables:
+    async def test_results_of_one_batch_keep_their_values_and_their_order(self, file):
+        backend = SqlBackend(f"sqlite:///{file}", Codecs(), extended=True)
+        try:
+            ids = [f"task {number}" for number in range(87)]  # one statement of each number of rows
+            await asyncio.gather(*(store(backend, own, SUCCESS, own, retries=1) for own in ids))
+            again = [(own, FAILURE) for own in ids[:20]] + [("late", STARTED), ("late", SUCCESS)]
+            await asyncio.gather(*(store(backend, own, status, "again") for own, status in again))
+            records = await backend.load([*ids, "late"])
+        finally:
+            await backend.close()
+        assert [record.result for record in records] == [*ids, "again"]
+        assert {record.status for record in records} == {SUCCESS}
+
+    async def test_a_count_of_retries_that_sqlite_has_no_integer_for_is_kept_roughly(self, file):
+        backend = SqlBackend(f"sqlite:///{file}", Codecs(), extended=True)
+        try:
+            await store(backend, "often", SUCCESS, 1, retries=10**30)
+            record = await load(backend, "often")
+        finally:
+            await backend.close()
+        assert (record.result, record.retries) == (1, pytest.approx(10**30))
+
     async def test_columns_that_an_old_celery_did_not_make_are_added(self, file, backend):
         connection = sqlite3.connect(file)
         with connection:

@@ -1,7 +1,7 @@
 """Rows of results as they are written to a SQLite file and read from it, within the transaction of the caller.
 
-Rules: a stored SUCCESS is never overwritten by another state. The rows of a batch go in as one joined blob beside a
-JSON list of facts: each step of a statement gives the interpreter lock away, so a batch takes one step.
+Rules: a stored SUCCESS is never overwritten by another state. Up to ``_SHARES[0]`` rows go in by one statement: each
+step of a statement gives the interpreter lock away, which a busy event loop keeps for milliseconds.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ _IDS = 5000
 _CLEANUPS = 24.0
 """How often, within the life of a result, expired rows are deleted."""
 
-_STORE = """
-    INSERT INTO celery_taskmeta (task_id, status, date_done, traceback, name, worker, retries, queue,
-                                 result, children, args, kwargs, stamps)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-           json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
-           json_extract(value, '$[6]'), json_extract(value, '$[7]'),
-           substr(:blobs, json_extract(value, '$[8]'), json_extract(value, '$[9]')),
-           substr(:blobs, json_extract(value, '$[10]'), json_extract(value, '$[11]')),
-           substr(:blobs, json_extract(value, '$[12]'), json_extract(value, '$[13]')),
-           substr(:blobs, json_extract(value, '$[14]'), json_extract(value, '$[15]')),
-           substr(:blobs, json_extract(value, '$[16]'), json_extract(value, '$[17]'))
-    FROM json_each(:facts) WHERE true
-    ON CONFLICT (task_id) DO UPDATE SET
-        status = excluded.status, date_done = excluded.date_done, traceback = excluded.traceback,
-        name = excluded.name, worker = excluded.worker, retries = excluded.retries, queue = excluded.queue,
-        result = excluded.result, children = excluded.children, args = excluded.args, kwargs = excluded.kwargs,
-        stamps = excluded.stamps
-    WHERE status <> 'SUCCESS' OR excluded.status = 'SUCCESS'"""
+_COLUMNS = (
+    "task_id", "status", "date_done", "traceback", "name", "worker", "retries", "queue",
+    "result", "children", "args", "kwargs", "stamps",
+)  # fmt: skip
+_SHARES = (64, 16, 4, 1)
+"""How many rows one statement writes; few numbers, since SQLite reads the text of each anew."""
+
+_LARGEST = 2**63 - 1
+
+
+def _storing(count: int) -> str:
+    row = f"({', '.join('?' * len(_COLUMNS))})"
+    changes = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
+    return f"""
+    INSERT INTO celery_taskmeta ({", ".join(_COLUMNS)}) VALUES {", ".join([row] * count)}
+    ON CONFLICT (task_id) DO UPDATE SET {changes}
+    WHERE status <> 'SUCCESS' OR excluded.status = 'SUCCESS'"""  # noqa: S608 - of names above
+
+
+_STORE = {count: _storing(count) for count in _SHARES}
 _LOAD = """
     SELECT task_id, status, date_done, traceback, name, worker, retries, queue,
            result, children, args, kwargs, stamps
@@ -70,7 +72,12 @@ class ResultRows:
 
     def write(self, connection: sqlite3.Connection, rows: Sequence[EncodedRow]) -> None:
         """Write the rows, in order; delete expired ones now and then."""
-        connection.execute(_STORE, self._facts_and_blobs(rows))
+        start = 0
+        for count in _SHARES:
+            while len(rows) - start >= count:
+                values = [value for row in rows[start : start + count] for value in self._values(row)]
+                connection.execute(_STORE[count], values)
+                start += count
         now = self._clock.now()
         if self._expires is not None and now >= self._next_cleanup:
             self._next_cleanup = now + self._expires / _CLEANUPS
@@ -94,26 +101,28 @@ class ResultRows:
         """Count the rows, ``MOST_COUNTED`` and one at the most."""
         return int(scalar(connection, _COUNT))
 
-    def _facts_and_blobs(self, rows: Sequence[EncodedRow]) -> dict[str, Any]:
-        blobs: list[bytes] = []
-        start = 1
-        facts: list[list[Any]] = []
-        for row in rows:
-            record = row.record
-            done = None
-            if record.status in READY_STATES:
-                done = _as_date(record.date_done or datetime.fromtimestamp(self._clock.now(), UTC))
-            fact: list[Any] = [record.task_id, record.status, done, _text(record.traceback)]
-            fact += [_text(record.name), _text(record.worker), record.retries, _text(record.queue)]
-            for blob in (row.payload, *row.others):
-                if blob is None:
-                    fact += [None, None]
-                else:
-                    fact += [start, len(blob)]
-                    blobs.append(blob)
-                    start += len(blob)
-            facts.append(fact)
-        return {"facts": _json(facts), "blobs": b"".join(blobs)}
+    def _values(self, row: EncodedRow) -> tuple[Any, ...]:
+        record = row.record
+        done = None
+        if record.status in READY_STATES:
+            done = _as_date(record.date_done or datetime.fromtimestamp(self._clock.now(), UTC))
+        return (
+            record.task_id,
+            record.status,
+            done,
+            _text(record.traceback),
+            _text(record.name),
+            _text(record.worker),
+            _number(record.retries),
+            _text(record.queue),
+            row.payload,
+            *row.others,
+        )
+
+
+def _number(value: int | None) -> int | float | None:
+    """Return a number that SQLite has: a message may have been retried any number of times, as it says."""
+    return value if value is None or abs(value) <= _LARGEST else float(value)
 
 
 def _json(value: object) -> str:
