@@ -201,7 +201,10 @@ class Effects:
                 store = partial(early.store, result)
             if mark is not None and result is decision.results[-1] and (unmarking := self._unmarking()):
                 store, removed = partial(unmarking.store_and_unmark, result, mark), True
-            await self._insist(store, partial(_storing, result))
+            try:
+                await store()
+            except UNAVAILABLE as error:
+                await self._insist.again(store, partial(_storing, result), error)
         if decision.parts:
             await self._workflows.count(decision.parts)
         if decision.sends and not _goes_on_first(decision):
@@ -220,7 +223,10 @@ class Effects:
             return
         receipt = attempt.receipt
         if decision.settle is _ACK:
-            await self._insist(receipt.ack, "acknowledging")
+            try:
+                await receipt.ack()
+            except UNAVAILABLE as error:
+                await self._insist.again(receipt.ack, "acknowledging", error)
             return
         match decision.settle:
             case Settle.REQUEUE:

@@ -14,7 +14,7 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from types import TracebackType
 
@@ -139,18 +139,24 @@ class Link:
                 self._publisher = Publisher(channel, self.timeout)
             return self._publisher
 
-    async def publish(
+    def publish(
         self, exchange: str, routing_key: str, header: bytes, body: bytes, *, mandatory: bool = True
-    ) -> None:
+    ) -> Awaitable[None]:
         """Publish a message; see ``Publisher.publish``.
 
         A large one goes by a channel of its own: RabbitMQ closes the channel of a message that it finds too large, and
         does not say beforehand what size it takes.
         """
+        publisher = self._publisher
+        if len(body) <= LARGE and publisher is not None and publisher.channel.is_open:
+            return publisher.publish(exchange, routing_key, header, body, mandatory=mandatory)
+        return self._connect_and_publish(exchange, routing_key, header, body, mandatory=mandatory)
+
+    async def _connect_and_publish(
+        self, exchange: str, routing_key: str, header: bytes, body: bytes, *, mandatory: bool
+    ) -> None:
         if len(body) <= LARGE:
-            publisher = self._publisher
-            if publisher is None or not publisher.channel.is_open:
-                publisher = await self.publisher()
+            publisher = await self.publisher()
             await publisher.publish(exchange, routing_key, header, body, mandatory=mandatory)
             return
         channel = await self.channel()
