@@ -80,6 +80,7 @@ class Landing(msgspec.Struct, frozen=True):
     :param failed: with it, the message goes to the failed list.
     :param held: whether to store and count only; the caller then publishes and settles with a second landing.
     :param mark: a mark of the broker's board, which goes with the message.
+    :param weight: bytes of its results, parts and messages; see ``weigh``. By these a round trip is filled.
     """
 
     receipt: Receipt | None
@@ -90,17 +91,21 @@ class Landing(msgspec.Struct, frozen=True):
     held: bool = False
     failed: Failed | None = None
     mark: Mark | None = None
+    weight: int = 0
 
-    @property
-    def weight(self) -> int:
-        """Bytes of its results, parts and messages."""
-        weight = 0
-        for result in self.results:
-            weight += len(result.payload)
-        if self.parts or self.messages:
-            weight += sum(len(part.payload) for part in self.parts)
-            weight += sum(len(envelope.body) for envelope, _ in self.messages)
-        return weight
+
+def weigh(
+    results: Sequence[EncodedResult],
+    parts: Sequence[EncodedPart] = (),
+    messages: Sequence[tuple[Envelope, Route]] = (),
+) -> int:
+    """Return the bytes of these, for ``Landing.weight``."""
+    weight = len(results[0].payload) if results else 0
+    if len(results) > 1 or parts or messages:
+        weight += sum(len(result.payload) for result in results[1:])
+        weight += sum(len(part.payload) for part in parts)
+        weight += sum(len(envelope.body) for envelope, _ in messages)
+    return weight
 
 
 class Settlements(Protocol):

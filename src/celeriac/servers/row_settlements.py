@@ -20,6 +20,7 @@ class Ending(msgspec.Struct, frozen=True):
     """A landing as a database takes it.
 
     :param waits: publish and settle nothing yet.
+    :param weight: bytes of its results, parts and messages.
     """
 
     settlement: Settlement
@@ -27,11 +28,7 @@ class Ending(msgspec.Struct, frozen=True):
     parts: Sequence[EncodedPart]
     messages: Sequence[NewMessage]
     waits: bool
-
-    @property
-    def weight(self) -> int:
-        """The bytes of its results and messages."""
-        return sum(row.size for row in self.rows) + sum(len(message.frame) for message in self.messages)
+    weight: int
 
 
 async def land(
@@ -45,7 +42,7 @@ async def land(
     assert isinstance(receipt, RowReceipt), "this receipt is another broker's"
     settlement = receipt.spend_for(landing)
     try:
-        standings = await by(Ending(settlement, rows, landing.parts, messages, landing.held))
+        standings = await by(Ending(settlement, rows, landing.parts, messages, landing.held, landing.weight))
     except DeliveryLost:
         raise
     except CeleriacError:

@@ -17,7 +17,7 @@ from celeriac.client.periodic import RunMarks, entry_alone, run_mark
 from celeriac.contracts.backend import Backend, EncodedResult, UnmarkingBackend
 from celeriac.contracts.board import Mark
 from celeriac.contracts.broker import Delivery, UnmarkingReceipt
-from celeriac.contracts.server import EarlySettlements, Landing, Settlements
+from celeriac.contracts.server import EarlySettlements, Landing, Settlements, weigh
 from celeriac.contracts.set_aside import Failed, FailedTasks
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError, EncodeError
 from celeriac.wire.envelope import Envelope
@@ -75,30 +75,28 @@ class Effects:
 
         Raises ``DeliveryLost`` for a void receipt.
         """
-        decision = attempt.decision
+        decision, receipt = attempt.decision, attempt.receipt
         assert decision is not None
         mark = self._mark_of(attempt, decision) if attempt.message.headers else None
         if attempt.reports is not None and attempt.reports.used:
             await attempt.reports.done()
-        settlements = self._settlements
+        settlements, results, parts = self._settlements, decision.results, decision.parts
         leads_on = decision.leads_on
-        is_verb_alone = not (leads_on or decision.results or decision.parts)
-        is_over = decision.settle in _FOR_GOOD and attempt.receipt is not SPENT
-        if settlements is None or is_verb_alone or not is_over:
+        is_over = decision.settle in _FOR_GOOD and receipt is not SPENT
+        if settlements is None or not is_over or not (results or parts or leads_on):
             await self._land_in_order(attempt, decision, mark)
             return
         messages = await self._workflows.prepare(decision) if leads_on else ()
+        weight = weigh(results, parts, messages)
+        if weight > settlements.limit:
+            await self._land_in_order(attempt, decision, mark)
+            return
         buried = failed = None
         if decision.settle is not _ACK:
             buried = decision.reason if decision.settle is Settle.BURY else None
             failed = _failed(attempt, decision) if decision.settle is Settle.FAIL else None
         held = decision.state == FAILURE and self._errbacks.concern(attempt.message, decision)
-        landing = Landing(
-            attempt.receipt, decision.results, decision.parts, messages, buried, held, failed, mark
-        )
-        if landing.weight > settlements.limit:
-            await self._land_in_order(attempt, decision, mark)
-            return
+        landing = Landing(receipt, results, parts, messages, buried, held, failed, mark, weight)
         try:
             standings = await settlements.land(landing)
         except UNAVAILABLE as error:
@@ -107,7 +105,14 @@ class Effects:
         if held or standings:
             await self._workflows.count(decision.parts, standings)
             await self._errbacks.call(attempt, decision)
-            rest = Landing(attempt.receipt, messages=messages, buried=buried, failed=failed, mark=mark)
+            rest = Landing(
+                receipt,
+                messages=messages,
+                buried=buried,
+                failed=failed,
+                mark=mark,
+                weight=weigh((), (), messages),
+            )
             await self._insist(partial(settlements.land, rest), partial(_landing, decision))
 
     async def begin(self, attempt: Attempt) -> None:

@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from celeriac.canvas.nodes import Signature
-from celeriac.client.conduct import USUAL, Conduct
+from celeriac.client.conduct import Conduct
 from celeriac.client.task import AS_JSON
 from celeriac.context import Context
 from celeriac.contracts.backend import Backend, SelectiveBackend, keeper
 from celeriac.errors import EncodeError, ReplaceRequested, TimeLimitExceeded, WorkerLost
+from celeriac.retry import Retry
 from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings
 from celeriac.wire.task import TaskMessage
@@ -48,8 +51,8 @@ class Judge:
         node: str,
     ) -> None:
         self._settings = settings
-        self._as_json = settings.result_serializer in AS_JSON
         self._tasks = tasks
+        self._habits = _Habits(settings)
         self._check_id = backend.check_id if isinstance(backend, SelectiveBackend) else None
         self._now = now
         self._worker = WorkerTerms(
@@ -103,20 +106,22 @@ class Judge:
         self, task: Runnable, context: Context, ending: Ending, tag: str | None, *, gone: bool
     ) -> Decision:
         """Do as ``decide`` where there is no attempt, as in a child process."""
-        message, conduct = context.message, task.conduct
+        message, habits = context.message, self._habits[task]
+        is_wanted = message.ignore_result
+        keeps = habits.keeps_result if is_wanted is None else not is_wanted
         # In the order of the fields: looking the names up would cost as much again.
         terms = Terms(
             self._worker,
-            task.options.retry or self._settings.default_retry,
-            self._keeps_result(message, task, failed=type(ending) is Raised),
+            habits.retry,
+            keeps or (habits.keeps_errors and type(ending) is Raised),
             context.queue,
             datetime.fromtimestamp(self._now(), UTC),
             tag,
             context.redelivered,
             gone,
-            task.require_same if self._as_json and task.returns.names_records else None,
-            () if conduct is USUAL else _back(conduct),
-            conduct.bury_failed,
+            habits.require_same,
+            habits.back,
+            habits.bury,
         )
         return judge(message, ending, context.children, terms, context.joiners)
 
@@ -175,6 +180,38 @@ class Judge:
         if task is not None and task.options.ignore_result is not None:
             return not task.options.ignore_result
         return not self._settings.ignore_result
+
+
+class _Habit(msgspec.Struct, frozen=True):
+    """What the terms of all endings of one task have in common; see ``Terms``."""
+
+    retry: Retry | None
+    keeps_result: bool
+    keeps_errors: bool
+    require_same: Callable[[Any], None] | None
+    back: tuple[type[BaseException], ...]
+    bury: bool
+
+
+class _Habits(dict[Runnable, _Habit]):
+    """Those of each task, found when it ends for the first time."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def __missing__(self, task: Runnable) -> _Habit:
+        conduct, settings, ignored = task.conduct, self._settings, task.options.ignore_result
+        is_checked = settings.result_serializer in AS_JSON and task.returns.names_records
+        self[task] = habit = _Habit(
+            retry=task.options.retry or settings.default_retry,
+            keeps_result=not (settings.ignore_result if ignored is None else ignored),
+            keeps_errors=conduct.keep_errors,
+            require_same=task.require_same if is_checked else None,
+            back=_back(conduct),
+            bury=conduct.bury_failed,
+        )
+        return habit
 
 
 def _back(conduct: Conduct) -> tuple[type[BaseException], ...]:

@@ -40,6 +40,9 @@ _LINGER = 0.001
 """Seconds for which a decision that came while another one was landing waits for further ones. Its slot is free
 already, so that only its caller waits. A decision that comes alone does not wait."""
 
+_ACK_SUCCESS, _ACK_OTHER = "a1,0,0", "a0,0,0"
+"""The shapes of endings that only store their result, as most do."""
+
 _LAND = Script(
     STORING
     + COUNTING
@@ -219,7 +222,7 @@ class RedisSettlements:
     async def store(self, result: EncodedResult) -> None:
         """See ``celeriac.contracts.server.EarlySettlements``."""
         self._results.check_id(result.record.task_id)
-        landing = Landing(None, [result], held=True)
+        landing = Landing(None, [result], held=True, weight=len(result.payload))
         await self._land(_Ending(landing, (), landing.weight))
 
     def delegate(self, receipt: Receipt) -> tuple[bytes, str] | None:
@@ -240,6 +243,7 @@ class RedisSettlements:
         return await self._land(_Ending(landing, later, weight))
 
     async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
+        results = self._results
         keys = [*self._heads]
         arguments = [*self._terms, 0]
         marks: list[tuple[int, Mark]] = []
@@ -250,8 +254,20 @@ class RedisSettlements:
             assert receipt is None or isinstance(receipt, RedisReceipt), "this receipt is another broker's"
             tag = "" if receipt is None else receipt.tag
             settled.append("" if landing.held else tag)
-            arguments.append(tag)
-            self._write(ending, keys, arguments)
+            is_more = (
+                landing.parts or ending.later or landing.buried is not None or landing.failed is not None
+            )
+            if is_more or landing.held or len(landing.results) != 1:
+                arguments.append(tag)
+                self._write(ending, keys, arguments)
+            else:
+                (result,) = landing.results
+                keys.append(results.key(result.record.task_id))
+                arguments += (
+                    tag,
+                    _ACK_SUCCESS if result.record.status == SUCCESS else _ACK_OTHER,
+                    result.payload,
+                )
             if landing.mark is not None:
                 marks.append((len(settled), landing.mark))
         arguments[len(self._terms)] = len(marks)
