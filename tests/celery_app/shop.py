@@ -386,7 +386,7 @@ def watch_worker():
     ):  # fmt: skip
 
         def receive(sender=None, _name=name, **facts):
-            note(_name, str(sender), os.getpid(), facts.get("sig"), facts.get("how"))
+            note(_name, str(sender), os.getpid(), facts.get("sig"), facts.get("how"), facts.get("exitcode"))
 
         getattr(signals, name).connect(receive, weak=False)
 

@@ -136,7 +136,7 @@ def test_signals_of_the_worker(client: Any, watched: tuple[str, Shop]):
         "worker_shutdown",
     ]
     (stopping,) = shop.noted("worker_shutting_down")
-    assert stopping[3:] == ["SIGTERM", "Warm"]
+    assert stopping[3:] == ["SIGTERM", "Warm", 0]
     processes = {note[2] for note in shop.notes() if note[0] == "worker_process_init"}
     if pool == "threads":
         assert processes == {shop.process.pid}

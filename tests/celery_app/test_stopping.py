@@ -60,6 +60,25 @@ def test_a_soft_shutdown_gives_some_time(client: Any, start_shop: StartShop, tmp
     assert result.get(timeout=TIMEOUT) == "done"
 
 
+@pytest.mark.parametrize(("number", "code"), [(SIGINT, 1), (SIGTERM, 0)])
+def test_the_exit_code_tells_whether_it_was_interrupted(start_shop: StartShop, number: int, code: int):
+    shop = start_shop("-P", "threads", "-c", "1")
+    os.kill(shop.process.pid, number)
+    assert shop.process.wait(timeout=TIMEOUT) == code
+    (told,) = shop.noted("worker_shutting_down")
+    assert told[5] == code
+
+
+def test_the_exit_code_is_that_of_the_first_signal(client: Any, start_shop: StartShop, tmp_path: Path):
+    shop = start_shop("-P", "threads", "-c", "1")
+    _, go_on = running(client, tmp_path)
+    os.kill(shop.process.pid, SIGINT)
+    shop.process.wait_for("as long as it needs")
+    os.kill(shop.process.pid, SIGTERM)
+    go_on.touch()
+    assert shop.process.wait(timeout=TIMEOUT) == 1
+
+
 def test_the_second_signal_ends_it(client: Any, start_shop: StartShop, tmp_path: Path):
     shop = start_shop("-P", "processes", "-c", "1")
     result, _ = running(client, tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -40,7 +40,8 @@ class CeleryApp(Found):
         self._child_life = ChildLife(target)
         self.attachments.child_lifespans.append(self._child_life)
         self.coroutines = Coroutines()
-        self.attachments.listen(Life(celery, self._live_with, self.coroutines))
+        self._said: dict[str, Any] = {}
+        self.attachments.listen(Life(celery, self._live_with, self.coroutines, self._said))
         self.repertory = Repertory(self)
         self.node = ""
         """The name of the worker that this process runs tasks for; known in child processes."""
@@ -78,6 +79,15 @@ class CeleryApp(Found):
         schedules.source = source_of(self.celery)
         schedules.on_begin = partial(begin_beat, self.celery)
         return schedules
+
+    @property
+    def code_after_interrupt(self) -> int:
+        """1, as with Celery's worker."""
+        return 1
+
+    def note_options(self, said: Mapping[str, Any]) -> None:
+        """Keep what was said on the command line for receivers of ``celeryd_init``."""
+        self._said.update(said)
 
     def use_scheduler(self, name: str) -> None:
         """Read the periodic tasks where this scheduler of Celery's keeps them, as with ``celery beat --scheduler``."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from signal import SIGTERM
+from collections.abc import Callable, Mapping
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 from celery import Celery, signals
@@ -23,6 +23,7 @@ from kombu.message import Message
 from celeriac.celery_app.beside_loop import beside_loop
 from celeriac.celery_app.children import begin_process
 from celeriac.celery_app.coroutines import Coroutines
+from celeriac.celery_app.options import options_of
 from celeriac.celery_app.queues import declare, select
 from celeriac.celery_app.received import Received
 from celeriac.celery_app.request import headers_of
@@ -97,10 +98,14 @@ class Life(Listener):
 
     :param on_made: called with the worker, before it starts.
     :param coroutines: gets the event loop of the worker.
+    :param said: what the command line says; see ``options_of``.
     """
 
-    def __init__(self, app: Celery, on_made: Callable[[Made], None], coroutines: Coroutines) -> None:
+    def __init__(
+        self, app: Celery, on_made: Callable[[Made], None], coroutines: Coroutines, said: Mapping[str, Any]
+    ) -> None:
         self._app = app
+        self._said = said
         self._on_made = on_made
         self._coroutines = coroutines
         self._made: Made | None = None
@@ -125,7 +130,8 @@ class Life(Listener):
         app.loader.init_worker()
         unknown = select(app, made.queues)
         setup_worker_optimizations(app, node)
-        signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options={})
+        options = options_of(app, made.pool, self._said) if signals.celeryd_init.receivers else {}
+        signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options=options)
         signals.worker_init.send(sender=worker)
         signals.celeryd_after_setup.send(sender=node, instance=worker, conf=app.conf)
         # Receivers add and remove queues of single workers, as Celery's documentation shows.
@@ -152,8 +158,8 @@ class Life(Listener):
     def worker_stopping(self, node: str) -> None:
         stop = None if self._made is None else self._made.stopped_by
         number, quick = (SIGTERM, False) if stop is None else (stop.number, stop.quick)
-        how = "Cold" if quick else "Warm"
-        signals.worker_shutting_down.send(sender=node, sig=number.name, how=how, exitcode=0)
+        how, code = "Cold" if quick else "Warm", int(quick or number == SIGINT)
+        signals.worker_shutting_down.send(sender=node, sig=number.name, how=how, exitcode=code)
 
     @beside_loop()
     def worker_stopped(self, node: str) -> None:

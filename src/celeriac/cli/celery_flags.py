@@ -21,6 +21,9 @@ PROCESS_FLAGS: Mapping[str, str] = {
 HARMLESS = "celeriac.harmless_flags"
 """Where a command's context keeps what is to be said of the flags without effect that were given."""
 
+VALUES = "celeriac.harmless_values"
+"""Where it keeps their values, by their last names."""
+
 HARMLESS_FLAGS: Mapping[tuple[str, ...], str] = {
     ("--without-gossip",): "there is no gossip",
     ("--without-mingle",): "there is no mingling",
@@ -143,6 +146,7 @@ def _set_variable(
 
 def _note(why: str, context: click.Context, option: click.Parameter, value: str | bool | None) -> None:
     if value:
+        context.meta.setdefault(VALUES, {})[option.opts[-1]] = value
         given = f"{option.opts[-1]} {value}" if isinstance(value, str) else option.opts[-1]
         context.meta.setdefault(HARMLESS, []).append(f"{given} has no effect: {why}")
 

@@ -24,6 +24,7 @@ from celeriac.cli.beat import DOUBLES, heed_scheduler, schedules_of
 from celeriac.cli.celery_flags import (
     HARMLESS,
     SCHEDULER,
+    VALUES,
     CelerysCommand,
     LogLevel,
     PoolName,
@@ -31,6 +32,7 @@ from celeriac.cli.celery_flags import (
     takes_harmless_flags,
 )
 from celeriac.cli.celery_options import CeleryOptions, split_celery, takes_celery_options
+from celeriac.cli.celery_said import said
 from celeriac.cli.completing import complete_queues
 from celeriac.cli.console import say, styled
 from celeriac.cli.exits import Exit
@@ -193,7 +195,7 @@ def worker(
             with pidfile(celerys.pidfile, made.name):
                 code = asyncio.run(family.around(app, supervisor.run()))
         _start_again_after(supervisor.stopped_by, at_terminal)
-        return code
+        return code or _code_after(app, supervisor.stopped_by)
     with Observation(shown) as observation:
         if supervised:
             source = _handed_down(source)
@@ -212,7 +214,12 @@ def worker(
         with pidfile(None if supervised else celerys.pidfile, made.name):
             _serve(app, made, chosen, supervised=supervised)
     _start_again_after(made.stopped_by, at_terminal)
-    return Exit.OK
+    return Exit.OK if supervised else _code_after(app, made.stopped_by)
+
+
+def _code_after(app: App, stop: Stop | None) -> int:
+    """Return the exit code of a worker that ended in order."""
+    return app.code_after_interrupt if stop is not None and stop.number == signal.SIGINT else Exit.OK
 
 
 def _start_again_after(stop: Stop | None, at_terminal: bool) -> None:
@@ -237,6 +244,8 @@ def _load(
     app.require_runnable()
     app.connect_to(lease=chosen.lease)
     heed_scheduler(context, app)
+    others = {"--scheduler": context.meta.get(SCHEDULER), **context.meta.get(VALUES, {})}
+    app.note_options(said(msgspec.structs.asdict(chosen), celerys, others))
     if changes := celerys.settings():
         app.adjust(**changes)
     style = LogStyle(
@@ -352,7 +361,7 @@ def _serve(app: App, made: Worker, chosen: WorkerOptions, *, supervised: bool) -
         gc.collect()
         gc.freeze()  # what was loaded until now stays
         await made.serve(say_ready)
-        await _end_the_rest()
+        await _end_the_rest(Exit.OK if supervised else _code_after(app, made.stopped_by))
 
     with asyncio.Runner(loop_factory=loop_factory(chosen.loop)) as runner:
         runner.run(serve_and_end())
@@ -370,14 +379,14 @@ async def _say_neighbours(app: App, own: str, chosen: WorkerOptions) -> None:
         )
 
 
-async def _end_the_rest() -> None:
-    """Cancel the asyncio tasks that are left; if one of them ignores that, end the process at once."""
+async def _end_the_rest(code: int) -> None:
+    """Cancel the asyncio tasks that are left; if one of them ignores that, end the process at once, with this code."""
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for task in rest:
         task.cancel()
     if rest and (await asyncio.wait(rest, timeout=LAST_CANCEL))[1]:
         logging.shutdown()
-        os._exit(Exit.OK)
+        os._exit(code)
 
 
 def _children(

@@ -386,6 +386,14 @@ class App:
         """Return the app's own methods of remote control: coroutine functions, by name."""
         return {}
 
+    @property
+    def code_after_interrupt(self) -> int:
+        """The exit code of its workers that SIGINT has stopped."""
+        return 0
+
+    def note_options(self, said: Mapping[str, Any]) -> None:
+        """Note what a worker was told on the command line, under Celery's names."""
+
     def set_up_logging(self, level: str, file: str | None, node: str) -> bool:
         """Set up logging for a worker of that node name as the app wants it; return whether it wants it its way."""
         return False
