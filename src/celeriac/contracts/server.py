@@ -146,13 +146,18 @@ class EarlySettlements(Protocol):
         ...
 
 
+class NotStored(Exception):
+    """A delegate could not store a result, and so did not acknowledge the message that goes along."""
+
+
 class Delegate(Protocol):
     """Acknowledges messages for the worker that took them, from a process that has none of the worker's connections."""
 
-    def acknowledge(self, tag: str) -> bool:
-        """Return, once the message is gone from its broker, whether the worker still held it.
+    def acknowledge(self, tag: str, results: Sequence[EncodedResult] = ()) -> bool:
+        """Store these results, and acknowledge the message, in one step; return whether the worker still held it.
 
-        Raises any error where that is not known: the message may be gone then, or not.
+        The results are stored also where it did not, and where the tag is empty. Raises ``NotStored`` where nothing was
+        acknowledged; any other error where that is not known: the message may be gone then, or not.
         """
         ...
 

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -290,30 +291,55 @@ class _Connection:
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
-        self._answers = link.makefile("rb")
+        self._rest = b""
+        seconds = link.gettimeout()
+        if seconds is not None and type(link) is socket.socket:
+            # The kernel's own limit: with Python's, each call is two.
+            limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            link.settimeout(None)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def ask(self, command: Sequence[Any] | bytes) -> Any:
-        self._link.sendall(command if isinstance(command, bytes) else written(command))
-        return self._read()
+        try:
+            self._link.sendall(command if isinstance(command, bytes) else written(command))
+            return self._read()
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
 
     def close(self) -> None:
-        self._answers.close()
         self._link.close()
 
     def _read(self) -> Any:
-        line = self._answers.readline()
-        if not line.endswith(b"\r\n"):
-            raise ConnectionError("the connection was closed")
-        kind, rest = line[:1], line[1:-2]
+        line = self._read_line()
+        kind, rest = line[:1], line[1:]
         if kind == b"-":
             raise Refused(rest.decode(errors="replace"))
         if kind in b"$*" and rest == b"-1":
             return None
         if kind == b"$":
-            return self._answers.read(int(rest) + 2)[:-2]
+            return self._read_bytes(int(rest))
         if kind == b"*":
             return [self._read() for _ in range(int(rest))]
         return int(rest) if kind == b":" else rest
+
+    def _read_line(self) -> bytes:
+        while (end := self._rest.find(b"\r\n")) < 0:
+            self._read_more()
+        line, self._rest = self._rest[:end], self._rest[end + 2 :]
+        return line
+
+    def _read_bytes(self, size: int) -> bytes:
+        while len(self._rest) < size + 2:
+            self._read_more()
+        found, self._rest = self._rest[:size], self._rest[size + 2 :]
+        return found
+
+    def _read_more(self) -> None:
+        data = self._link.recv(64 * 1024)
+        if not data:
+            raise ConnectionError("the connection was closed")
+        self._rest += data
 
 
 class _Reporter:

@@ -22,7 +22,7 @@ from celeriac.contracts.set_aside import Cap
 from celeriac.servers.coalesce import Coalescer
 from celeriac.servers.redis.board import UNMARK, mark_key
 from celeriac.servers.redis.chords import COUNTING
-from celeriac.servers.redis.delegate import RedisDelegate
+from celeriac.servers.redis.delegate import Places, RedisDelegate
 from celeriac.servers.redis.keys import Keys
 from celeriac.servers.redis.leases import Leases
 from celeriac.servers.redis.link import Link, Script
@@ -30,7 +30,7 @@ from celeriac.servers.redis.parking import QUEUEING, Later, Parking
 from celeriac.servers.redis.protocol.connection import LARGE
 from celeriac.servers.redis.publishing import Publishing
 from celeriac.servers.redis.results import STORING, RedisBackend
-from celeriac.servers.redis.scripts import ACK, KEEPING
+from celeriac.servers.redis.scripts import KEEPING
 from celeriac.servers.redis.settling import RedisReceipt, lost_delivery
 from celeriac.wire.result import SUCCESS
 
@@ -204,8 +204,13 @@ class RedisSettlements:
             cap.most,
             cap.seconds,
         )
-        places = (keys.unacked, keys.index, keys.leases)
-        self._delegate = pickle.dumps(RedisDelegate(leases.server, ACK.digest, ACK.text, places))
+        places = Places(
+            (keys.unacked, keys.index, keys.leases),
+            results.key(""),
+            (link.target.db, results.database),
+            results.expires_ms,
+        )
+        self._delegate = pickle.dumps(RedisDelegate(leases.server, places))
         self._land: Coalescer[_Ending, Sequence[Standing]] = Coalescer(
             self._land_all, _BATCH, attrgetter("weight"), _LINGER, is_behind
         )

@@ -1,13 +1,14 @@
 """Calls ahead: calls that are placed before a child is free, so that the child goes on without a pause.
 
 Rules: calls are placed only while those of the pool are short. One waits in the pipe of each child that runs another
-call, further ones wait here. A call in a pipe has not begun before the child has answered the call before it. Until
+call, further ones wait here. A call in a pipe has not begun before the child is done with the call before it. Until
 then it can be taken back, since the worker can read the child's pipe too: a packet of the pipe goes to one of the two.
 It is taken back when another child is free, when it waits for too long, when its child is to be killed or replaced, and
 when the worker asks for it.
 
 A message that is acknowledged before its run is so by the child, through a delegate of the worker, when it comes to the
-call: a worker that is killed loses none that has not begun.
+call: a worker that is killed loses none that has not begun. Where the child decided the ending of the call before, the
+same step stores its result.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ FOR_EACH = 2
 
 
 MOST_UNRECORDED = 1
-"""Calls with delegates that a child may have answered, and whose results have not landed, when another is sent ahead to
-it: the endings of acknowledged messages that have not landed are lost with a worker that is killed."""
+"""Calls with delegates that a child may have answered, and whose results have not landed, when it comes to another that
+was sent ahead to it: the endings of acknowledged messages that have not landed are lost with a worker that is killed.
+"""
 
 DISTRUST = 10.0
 """Seconds for which the worker acknowledges all messages itself after a child could not."""
@@ -94,11 +96,14 @@ class Ahead:
             return 0
         return busy * FOR_EACH
 
-    def note(self, child: Handle, call: Call) -> None:
-        """Note that a child has answered a call, and how long that took."""
+    def note(self, child: Handle, call: Call, *, recorded: bool) -> None:
+        """Note that a child has answered a call, and how long that took.
+
+        :param recorded: whether it has stored the result itself.
+        """
         self._short = self._short + 1 if self._loop.time() - child.began < SHORT else 0
         placed = call.placed
-        if placed is not None and placed.delegates:
+        if placed is not None and placed.delegates and not recorded:
             placed.is_unrecorded = True
             child.unrecorded += 1
 
@@ -170,11 +175,19 @@ class Ahead:
             if call is None or placed.call is call:
                 self._take_back(placed)
 
-    def lose(self, child: Handle) -> None:
-        """Note that what was ahead in a child never begins there: it was taken back, or the child is gone."""
+    def lose(self, child: Handle) -> Placed | None:
+        """Note that what was ahead in a child never begins there: it was taken back, or the child is gone.
+
+        Return the call if it ends with its child: its message may be acknowledged by now, and cannot be given back.
+        """
         placed = self._in_pipes.pop(child, None)
-        if placed is not None:
-            _refuse(placed)
+        if placed is None or placed.began.done() or placed.answer is None:
+            return None
+        if placed.delegates and child.ended_ahead is not None:
+            placed.answer.set_exception(child.ended_ahead)
+            return placed
+        _refuse(placed)
+        return None
 
     def end(self, child: Handle) -> None:
         """Send no calls ahead any more: one of this child waits for a word of the worker, which would come behind."""
@@ -188,7 +201,7 @@ class Ahead:
             self._look.cancel()
 
     def _send(self, placed: Placed, child: Handle) -> bool:
-        if placed.delegates and child.unrecorded >= MOST_UNRECORDED:
+        if placed.delegates and child.unrecorded + (not child.stores) > MOST_UNRECORDED:
             return False
         fresh = self._max_tasks is None or child.calls < self._max_tasks
         if not fresh or child in self._in_pipes or self._loop.time() - child.began >= SHORT:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from celeriac.worker.attachments import checked
 from celeriac.worker.garbage import Collecting
 from celeriac.worker.pools.processes.death import die_with
-from celeriac.worker.pools.processes.frames import DONE, READY, Line
+from celeriac.worker.pools.processes.frames import DONE, READY, Line, unread_end
 from celeriac.worker.pools.processes.leaving import Leaving, Left
 from celeriac.worker.pools.processes.running import Running
 from celeriac.worker.pools.processes.setup import Setup, entered
@@ -41,7 +41,7 @@ def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[byt
     Inheritance(dict.fromkeys(HEARD_IN_VAIN, signal.SIG_DFL))
     die_with(server)
     leaving = Leaving()
-    line = Line(calls, answers)
+    line = Line(calls, answers, _unread_end(calls))
     told = line.receive()
     if told is None:
         os._exit(0)
@@ -65,10 +65,20 @@ def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[byt
 
 def _answer(line: Line, running: Running, collecting: Collecting | None) -> None:
     while (frame := line.receive()) is not None:
-        line.send(*((DONE, b"") if frame[0] == READY else running.answer(frame[1])))
+        if frame[0] == READY:
+            line.send(DONE, b"")
+        else:
+            running.answer(frame[1])
         del frame
         if collecting is not None:
             collecting.look()
+
+
+def _unread_end(calls: int) -> int:
+    try:
+        return unread_end(calls)
+    except OSError:  # another system's, or none is left: calls are then read one by one
+        return -1
 
 
 @contextmanager

@@ -56,14 +56,29 @@ class Concluded(NamedTuple):
     shown: str
 
 
-def written(conclusion: Conclusion) -> bytes:
-    """Return the decision of a conclusion as bytes."""
+def can_be_stored(conclusion: Conclusion) -> bool:
+    """Whether to store its results, if it has any, is all that is left to be done for an ending.
+
+    A failure's go with what else is told of it.
+    """
+    decision = conclusion.decision
+    if decision is None or not conclusion.gone or decision.error is not None:
+        return False
+    is_more = decision.leads_on or decision.parts or decision.once is not None
+    return not is_more and decision.settle is Settle.ACK
+
+
+def written(conclusion: Conclusion, *, stored: bool = False) -> bytes:
+    """Return the decision of a conclusion as bytes.
+
+    :param stored: whether its results are stored, and so do not travel.
+    """
     decision, ending = conclusion.decision, conclusion.ending
     assert decision is not None
     error = decision.error
     concluded = Concluded(
         decision.state,
-        [_told(result) for result in decision.results],
+        [] if stored else [_told(result) for result in decision.results],
         [_light_part(part) for part in decision.parts],
         list(decision.written),
         decision.once,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 from contextlib import suppress
+from io import BytesIO
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,6 +20,9 @@ from celeriac.worker.runnable import Runnable
 _FIELDS = TaskMessage.__struct_fields__
 
 
+Body: TypeAlias = "bytes | bytearray | memoryview"
+
+
 class ContextHere:
     """Stands for the context in the arguments on their way to the child."""
 
@@ -30,7 +34,6 @@ class Told(NamedTuple):
     :param message: the fields of the message.
     :param left: seconds from its beginning to its deadline.
     :param carried: the fields of its lines in the log, and what its context carries; ``None`` where there are none.
-    :param delegate: what acknowledges the message before the run, pickled, and by which tag; ``None`` where it is done.
     :param concludes: the tag of the message and whether it is acknowledged, where the child decides the ending itself.
     """
 
@@ -45,7 +48,6 @@ class Told(NamedTuple):
     soft: float | None
     concludes: tuple[str | None, bool] | None
     carried: tuple[dict[str, str], dict[str, str]] | None
-    delegate: tuple[bytes, str] | None
 
 
 class Ended(msgspec.Struct):
@@ -69,7 +71,11 @@ class Ended(msgspec.Struct):
 
 
 def written(call: Call, reference: bytes) -> bytes:
-    """Return a call as bytes. Raises ``EncodeError`` for arguments that cannot go to another process."""
+    """Return a call as bytes. Raises ``EncodeError`` for arguments that cannot go to another process.
+
+    First, and readable without the rest, comes what acknowledges the message before the run, pickled, and by which tag;
+    ``None`` where it is done.
+    """
     context = call.context
     args, kwargs = call.args, call.kwargs
     for value in (*args, *kwargs.values()):
@@ -94,17 +100,25 @@ def written(call: Call, reference: bytes) -> bytes:
         carried = None
         if context.log_fields or context.carried:
             carried = (dict(context.log_fields), dict(context.carried))
-        told = (*told, context.redelivered, call.soft, concludes, carried, call.delegate)
-        return pickle.dumps(told, pickle.HIGHEST_PROTOCOL)
+        told = (*told, context.redelivered, call.soft, concludes, carried)
+        delegate = pickle.dumps(call.delegate, pickle.HIGHEST_PROTOCOL)
+        return delegate + pickle.dumps(told, pickle.HIGHEST_PROTOCOL)
     except BaseException as error:
         raise EncodeError(
             f"task {call.task.name}: its arguments cannot go to a child process: {error}"
         ) from error
 
 
-def read(body: bytes | bytearray | memoryview) -> Told:
-    """Return the call. Raises whatever the classes of its arguments raise."""
-    return Told(*pickle.loads(body))  # noqa: S301 - our own bytes
+def read_delegate(body: Body) -> tuple[bytes, str] | None:
+    """Return what acknowledges the message of a call; nothing of the user's is read for that."""
+    delegate: tuple[bytes, str] | None = pickle.loads(body)  # noqa: S301 - our own bytes; what follows is not looked at
+    return delegate
+
+
+def read(body: Body) -> tuple[tuple[bytes, str] | None, Told]:
+    """Return what acknowledges the message, and the call. Raises whatever the classes of its arguments raise."""
+    source = BytesIO(body)
+    return pickle.load(source), Told(*pickle.load(source))  # noqa: S301 - our own bytes
 
 
 def message_of(told: Told) -> TaskMessage:

@@ -1,8 +1,8 @@
 """The frames in which a worker and its child talk: a kind, a length and that many bytes.
 
-Rules: a child answers each call with one ``VALUE``, ``ENDED``, ``DONE``, ``CONCLUDED`` or ``NOT_BEGUN`` before it gets
-the next, so no frame carries a number. Calls go over one pipe and answers over another. On a socket for both, the
-kernel wakes a child that waits for a call also when its last answer is read.
+Rules: a child answers each call with one ``VALUE``, ``ENDED``, ``DONE``, ``CONCLUDED``, ``RECORDED`` or ``NOT_BEGUN``
+before it begins the next, so no frame carries a number. Calls go over one pipe and answers over another. On a socket
+for both, the kernel wakes a child that waits for a call also when its last answer is read.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import TypeAlias
 
 HEAD = struct.Struct("<BQ")
 
-SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED, READY, NOT_BEGUN = range(10)
+SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED, RECORDED, READY, NOT_BEGUN = range(11)
 """To the child: its setup, a call, that the ending of a call which waits is on record, or the question whether it is
 ready, which it answers with ``DONE`` once it is. From the child: the value of
 a call, or an ending that is more than a value. Of a call that decides its ending itself: the ending, after which it
-waits, and that it is done; or an ending for which it does not wait. Of a call whose message it could not acknowledge:
-why."""
+waits, and that it is done; or an ending for which it does not wait, and one whose result it has stored itself. Of a
+call whose message it could not acknowledge: why."""
 
 WORN = 16
 """A flag on the kind of an answer: the child uses too much memory, and should be replaced."""
@@ -90,13 +90,21 @@ class Line:
     """The child's ends of what it talks over: it waits for each frame.
 
     :param source: the file descriptor that it reads, and ``target`` the one that it writes.
+    :param unread: a second end of the source, which does not block; -1 where there is none.
     """
 
-    def __init__(self, source: int, target: int) -> None:
+    def __init__(self, source: int, target: int, unread: int = -1) -> None:
         self._source = source
         self._target = target
         self._inbox = Inbox()
         self._frames: list[Frame] = []
+        self._unread = unread
+
+    def upcoming(self) -> Frame | None:
+        """Return the frame that ``receive`` returns next, if it is there by now."""
+        if not self._frames and self._unread >= 0 and (data := received(self._unread)):
+            self._frames = self._inbox.feed(data)
+        return self._frames[0] if self._frames else None
 
     def receive(self) -> Frame | None:
         """Return the next frame, ``None`` when there will be none."""
@@ -121,6 +129,14 @@ class Line:
             sent = os.write(self._target, piece)
             while sent < len(piece):
                 sent += os.write(self._target, memoryview(piece)[sent:])
+
+
+def unread_end(source: int) -> int:
+    """Return a second end for reading of a pipe, which does not block. Raises ``OSError``.
+
+    A duplicate would block as the first one does: whether an end blocks is kept with what it is a duplicate of.
+    """
+    return os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def read_exactly(end: socket.socket, size: int) -> bytes:

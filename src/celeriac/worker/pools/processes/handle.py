@@ -35,6 +35,8 @@ class Handle:
     :ivar began: when the present call began, in seconds of the loop's clock.
     :ivar keeps_ahead: whether the call ahead may have been read by the child, which runs it later.
     :ivar unrecorded: calls with delegates that it has answered, and whose results have not landed.
+    :ivar stores: whether it stores the result of its present call itself, where another call is ahead by then.
+    :ivar ended_ahead: what ended it, if it had read the call ahead, and had not answered the one before.
     :param on_lost: called when the child can no longer be reached; it may still live.
     """
 
@@ -53,6 +55,9 @@ class Handle:
         self.began = 0.0
         self.keeps_ahead = False
         self.unrecorded = 0
+        self.stores = False
+        self.ended_ahead: Exception | None = None
+        self._had_read_ahead = False
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox()
@@ -115,7 +120,7 @@ class Handle:
         return True
 
     def runs_next(self) -> bool:
-        """Whether the child has read the call ahead, and so has answered the one before."""
+        """Whether the child has read the call ahead, and so is done with the one before but for its answer."""
         return self._next is not None and not self.keeps_ahead and self._waiting_bytes() == 0
 
     def go_on(self, on_answer: Callable[[int], None]) -> None:
@@ -149,6 +154,8 @@ class Handle:
             self.is_lost = True
             self._read_rest()
             self._let_go()
+        if self._had_read_ahead:
+            self.ended_ahead = error
         self.say_goodbye()
         if self._answers >= 0:
             os.close(self._answers)
@@ -207,5 +214,6 @@ class Handle:
 
     def _let_go(self) -> None:
         self.is_lost = True
+        self._had_read_ahead = self.runs_next()
         self._loop.remove_reader(self._answers)
         self.say_goodbye()

@@ -25,6 +25,7 @@ from celeriac.worker.pools.processes.frames import (
     Inbox,
     pieces,
     received,
+    unread_end,
 )
 from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
 from celeriac.worker.pools.processes.setup import program
@@ -180,8 +181,7 @@ def _pipe_of_packets(made: ExitStack) -> tuple[int, int, int]:
         return (*_pipe(made), -1)
     try:
         source, target = _pipe(made, PACKETS)
-        # A duplicate would block as the child's end does: whether an end blocks is kept with what it is a duplicate of.
-        second = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        second = unread_end(source)
     except OSError as error:
         if error.errno in {errno.EMFILE, errno.ENFILE}:
             raise

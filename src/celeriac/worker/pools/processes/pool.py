@@ -29,6 +29,7 @@ from celeriac.worker.pools.processes.frames import (
     NOT_BEGUN,
     PAUSED,
     READY,
+    RECORDED,
     RESUME,
     VALUE,
     WORN,
@@ -159,6 +160,7 @@ class Processes:
                 child = self._idle_child() or await self._new_child()
                 self._at_work[id(call.context)] = child
                 asked = child.ask(CALL, body, partial(self._answered, child, call))
+                child.stores = _is_stored_there(call)
             else:
                 assert placed.child is not None
                 assert placed.answer is not None
@@ -271,6 +273,7 @@ class Processes:
                 placed.child = child
                 placed.answer = child.ask(CALL, placed.body, partial(self._answered, child, placed.call))
                 self._begun(placed)
+                self._ahead.refill(child)
                 return
             self._idle.append(child)
             self._freed.set()
@@ -283,20 +286,23 @@ class Processes:
             self._ahead.end(child)
             return
         self._at_work.pop(id(call.context), None)
-        self._ahead.note(child, call)
-        if kind >= WORN or child.generation != self._generation:
+        self._ahead.note(child, call, recorded=kind == RECORDED)
+        is_old = child.generation != self._generation
+        if kind >= WORN or is_old:
             self._ahead.drop(child)
         if (placed := self._ahead.begin(child)) is not None:
             child.go_on(partial(self._answered, child, placed.call))
             self._begun(placed)
-            self._ahead.refill(child)
+            if not is_old:
+                self._ahead.refill(child)
         else:
             self._free(child, kind)
         call.ended()
 
     def _begun(self, placed: Placed) -> None:
+        assert placed.child is not None
+        placed.child.stores = _is_stored_there(placed.call)
         if not placed.began.done():
-            assert placed.child is not None
             self._at_work[id(placed.call.context)] = placed.child
             placed.call.begun()
             placed.began.set_result(None)
@@ -323,7 +329,7 @@ class Processes:
         kind &= ~WORN
         if kind == VALUE:
             return unpickled_value(call.task, answer)
-        if kind == CONCLUDED and call.conclusion is not None:
+        if kind in (CONCLUDED, RECORDED) and call.conclusion is not None:
             read_conclusion(answer, call.conclusion)
             return None
         if kind == NOT_BEGUN:
@@ -402,7 +408,8 @@ class Processes:
 
     def _child_gone(self, child: Handle, code: int | None) -> None:
         self._count_out(child)
-        self._ahead.lose(child)
+        if (placed := self._ahead.lose(child)) is not None:
+            self._begun(placed)
         if child in self._idle:
             self._idle.remove(child)
         if child.pid and self._on_stopped is not None:
@@ -435,6 +442,11 @@ class _Paused(Paused):
             await self._child.ask(RESUME, told, self._done)
         except ChildEnded as ended:
             logger.warning("a process %s after the ending of its task was recorded", ended)
+
+
+def _is_stored_there(call: Call) -> bool:
+    """Whether the child that runs a call can store its result: it decides the ending, and owes its message nothing."""
+    return call.conclusion is not None and call.conclusion.gone
 
 
 def _reference(task: Any) -> bytes:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from types import CoroutineType, FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 from celeriac.context import CURRENT, Context
 from celeriac.wire.result import ResultRecord
@@ -24,8 +24,9 @@ from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.pools.database import usable_connections
 from celeriac.worker.pools.processes.acknowledging import Acknowledging
 from celeriac.worker.pools.processes.around import Around
-from celeriac.worker.pools.processes.concluded import written
+from celeriac.worker.pools.processes.concluded import can_be_stored, written
 from celeriac.worker.pools.processes.crossing import (
+    Body,
     ContextHere,
     Ended,
     Told,
@@ -33,13 +34,16 @@ from celeriac.worker.pools.processes.crossing import (
     note,
     pickled_value,
     read,
+    read_delegate,
 )
 from celeriac.worker.pools.processes.frames import (
+    CALL,
     CONCLUDED,
     DONE,
     ENDED,
     NOT_BEGUN,
     PAUSED,
+    RECORDED,
     VALUE,
     WORN,
     Line,
@@ -56,6 +60,9 @@ except ModuleNotFoundError:  # Windows: clients import this too, workers do not 
 
 
 logger = logging.getLogger("celeriac.worker")
+
+Answer: TypeAlias = tuple[int, bytes] | Conclusion
+"""The kind and the body of an answer, or what a call decided itself, of which the answer is yet to be made."""
 
 
 class _ContextThere(Context):
@@ -115,13 +122,21 @@ class Running:
         for reference, task in tasks.items():
             self._know(reference, task)
 
-    def answer(self, body: bytes | bytearray | memoryview) -> tuple[int, bytes]:
-        """Run a call, with context variables of its own; return the kind and the body of the answer.
+    def answer(self, body: Body) -> None:
+        """Run a call, with context variables of its own, and answer it.
 
         Raises ``Left`` where the process is to end instead.
         """
+        answer = self._answer_to(body)
+        if isinstance(answer, Conclusion):
+            with self._leaving.put_off():  # a result that is stored must be told
+                self._conclude(answer)
+        else:
+            self._line.send(*answer)
+
+    def _answer_to(self, body: Body) -> Answer:
         try:
-            told = read(body)
+            delegated, told = read(body)
             task = self._tasks.get(told.reference)
             if task is None:
                 task = self._know(told.reference, pickle.loads(told.reference))  # noqa: S301 - our own bytes
@@ -130,14 +145,39 @@ class Running:
             note(ended, as_exception(error))
             return ENDED, pickle.dumps(ended)
         with self._leaving.possible():
-            if told.delegate is not None:
-                refusal = self._acknowledging.refusal(*told.delegate)
+            if delegated is None:
+                self._acknowledging.forget()
+            else:
+                refusal = self._acknowledging.refusal(delegated)
                 if refusal is not None:
                     return NOT_BEGUN, refusal
-            kind, answer = contextvars.copy_context().run(self._run, task, told)
-        return kind + WORN if self._is_worn() else kind, answer
+            answer = contextvars.copy_context().run(self._run, task, told)
+        if isinstance(answer, Conclusion):
+            return answer
+        kind, ending = answer
+        return kind + WORN if self._is_worn() else kind, ending
 
-    def _run(self, task: Any, told: Told) -> tuple[int, bytes]:
+    def _conclude(self, conclusion: Conclusion) -> None:
+        """Tell how a call ended that decided its ending itself.
+
+        Its result is stored here, if the worker lets children do so, together with the acknowledgement of the next.
+        """
+        if self._is_worn():  # what is ahead is for another child
+            self._line.send(CONCLUDED + WORN, written(conclusion))
+        elif can_be_stored(conclusion) and self._store(conclusion):
+            self._line.send(RECORDED, written(conclusion, stored=True))
+        else:
+            self._line.send(CONCLUDED, written(conclusion))
+
+    def _store(self, conclusion: Conclusion) -> bool:
+        decision = conclusion.decision
+        if decision is None or not decision.results:
+            return True
+        frame = self._line.upcoming()
+        upcoming = None if frame is None or frame[0] != CALL else read_delegate(frame[1])
+        return self._acknowledging.store(decision.results, upcoming)
+
+    def _run(self, task: Any, told: Told) -> Answer:
         context = _ContextThere(told, task.report, self._state)
         CURRENT.set(context)
         if not context.carried:
@@ -145,7 +185,7 @@ class Running:
         with self._around.entered(context.carried):
             return self._run_here(task, told, context)
 
-    def _run_here(self, task: Any, told: Told, context: Context) -> tuple[int, bytes]:
+    def _run_here(self, task: Any, told: Told, context: Context) -> Answer:
         if told.concludes is not None:
             return self._run_to_conclusion(task, told, context, *told.concludes)
         ended = Ended(children=context.children, joiners=context.joiners)
@@ -166,7 +206,7 @@ class Running:
 
     def _run_to_conclusion(
         self, task: Any, told: Told, context: Context, tag: str | None, gone: bool
-    ) -> tuple[int, bytes]:
+    ) -> Answer:
         """Run a call that decides its ending itself."""
         conclusion: Conclusion = task.conclusion(context, tag, gone=gone)
         conclusion.wait = wait = _Wait(self._line, conclusion)
@@ -183,7 +223,7 @@ class Running:
                 note(ended, as_exception(error))
                 forget_frames(error)
                 return ENDED, pickle.dumps(ended)
-        return (DONE, b"") if wait.over else (CONCLUDED, written(conclusion))
+        return (DONE, b"") if wait.over else conclusion
 
     def _know(self, reference: bytes, task: Any) -> Any:
         task.connect_to(*self._places)
