@@ -17,9 +17,6 @@ from celeriac.worker.pools.processes.portable import Likeness, portable, restore
 from celeriac.worker.raised import as_exception, place_of
 from celeriac.worker.runnable import Runnable
 
-_FIELDS = TaskMessage.__struct_fields__
-
-
 Body: TypeAlias = "bytes | bytearray | memoryview"
 
 
@@ -123,7 +120,7 @@ def read(body: Body) -> tuple[tuple[bytes, str] | None, Told]:
 
 def message_of(told: Told) -> TaskMessage:
     """Return the message of a call. Making it takes longer than all else, so it is made only on demand."""
-    return TaskMessage(**dict(zip(_FIELDS, told.message, strict=True)))
+    return TaskMessage(*told.message)
 
 
 def pickled_value(name: str, value: Any) -> bytes:
