@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from copy import copy
-from itertools import islice
 from typing import Generic, TypeVar
 
 from celeriac.errors import BackendUnavailable, BrokerUnavailable
@@ -68,7 +66,8 @@ class Coalescer(Generic[T, R]):
         self._hurry = False
         self._while_behind = False
         self._pause: asyncio.Future[None] | None = None
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._items: list[T] = []
+        self._futures: list[asyncio.Future[R]] = []
         self._runner: asyncio.Future[None] | None = None
         self._was_alone = False
         self._loop: asyncio.AbstractEventLoop
@@ -83,7 +82,8 @@ class Coalescer(Generic[T, R]):
             self._loop = asyncio.get_running_loop()
             self._runner = self._loop.create_task(self._run())
         future: asyncio.Future[R] = self._loop.create_future()
-        self._waiting.append((item, future))
+        self._items.append(item)
+        self._futures.append(future)
         self._hurry |= hurry
         if self._pause is not None and self._has_waited_enough():
             _end(self._pause)
@@ -103,7 +103,7 @@ class Coalescer(Generic[T, R]):
             (answer,) = await self._flush([item])
         finally:
             done.set_result(None)
-            self._runner = self._loop.create_task(self._run()) if self._waiting else None
+            self._runner = self._loop.create_task(self._run()) if self._items else None
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -114,15 +114,14 @@ class Coalescer(Generic[T, R]):
             await asyncio.wait([runner])
 
     async def _run(self) -> None:
-        waiting = self._waiting
         try:
             linger = 0.0
-            while waiting:
+            while self._items:
                 await self._wait_for_others(linger)
-                batch = self._next_batch()
+                items, futures = self._next_batch()
                 self._hurry = False
-                self._was_alone = len(batch) == 1
-                await self._answer(batch)
+                self._was_alone = len(items) == 1
+                await self._answer(items, futures)
                 linger = self._linger
         finally:
             self._runner = None
@@ -142,36 +141,33 @@ class Coalescer(Generic[T, R]):
             timer.cancel()
 
     def _has_waited_enough(self) -> bool:
-        crowded = self._hurry or len(self._waiting) >= self._crowd
+        crowded = self._hurry or len(self._items) >= self._crowd
         return crowded or (self._while_behind and not self._is_behind())
 
-    def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
+    def _next_batch(self) -> tuple[list[T], list[asyncio.Future[R]]]:
         """Take out of those that wait what goes into the next round trip."""
-        waiting = self._waiting
-        count = min(len(waiting), self._limit)
-        if self._weigh is not None and count > 1:
-            count = fitting(map(self._weigh, (item for item, _ in islice(waiting, count))))
-        if count < len(waiting):
-            return [waiting.popleft() for _ in range(count)]
-        batch = [*waiting]
-        waiting.clear()
-        return batch
+        items, futures = self._items, self._futures
+        count = min(len(items), self._limit)
+        if self._weigh is not None and count > 1 and sum(map(self._weigh, items)) > TRIP_BYTES:
+            count = fitting(map(self._weigh, items[:count]))
+        self._items, self._futures = items[count:], futures[count:]
+        return items[:count], futures[:count]
 
-    async def _answer(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _answer(self, items: Sequence[T], futures: Sequence[asyncio.Future[R]]) -> None:
         try:
-            answers = await self._flush([item for item, _ in batch])
+            answers = await self._flush(items)
         except asyncio.CancelledError:
-            for _, future in batch:
+            for future in futures:
                 future.cancel()
             raise
         except BaseException as error:  # noqa: BLE001 - the callers wait for an answer, whatever it is
-            if len(batch) > 1 and not isinstance(error, _UNAVAILABLE):
-                for single in batch:
-                    await self._answer([single])
+            if len(items) > 1 and not isinstance(error, _UNAVAILABLE):
+                for item, future in zip(items, futures, strict=True):
+                    await self._answer([item], [future])
             else:
-                _tell(batch, [error] * len(batch))
+                _tell(futures, [error] * len(futures))
         else:
-            _tell(batch, answers)
+            _tell(futures, answers)
 
 
 def _end(wait: asyncio.Future[None]) -> None:
@@ -212,9 +208,9 @@ def _copied(error: BaseException) -> BaseException:
     return made
 
 
-def _tell(batch: list[tuple[T, asyncio.Future[R]]], answers: Sequence[R | BaseException]) -> None:
+def _tell(futures: Sequence[asyncio.Future[R]], answers: Sequence[R | BaseException]) -> None:
     told: set[int] = set()
-    for (_, future), answer in zip(batch, answers, strict=True):
+    for future, answer in zip(futures, answers, strict=True):
         if future.done():
             continue
         if isinstance(answer, BaseException):
