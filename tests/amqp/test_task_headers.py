@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from celeriac.servers.rabbitmq.protocol.content import Properties, read_properties, write_properties
 from celeriac.servers.rabbitmq.protocol.task_headers import read_sole_task
 from celeriac.wire.content import Codecs
-from celeriac.wire.task import SENT_HEADER, TaskMessage, encode
+from celeriac.wire.task import TaskMessage, encode
+from celeriac.wire.task_headers import SENT_HEADER
 
 NEXT = "x\x04taskS\x00\x00\x00\x01y\x02idS\x00\x00\x00\x01z\x06originS\rignore_resultV"
 texts = st.text(max_size=30) | st.just(NEXT)

@@ -115,7 +115,7 @@ def test_marking_changes_nothing_but_the_mark(message: TaskMessage, deliveries: 
     assert isinstance(before, Envelope)
     assert isinstance(after, Envelope)
     assert after.redelivered
-    assert after.headers == before.headers | {"redelivered": True, "x-celeriac-deliveries": deliveries}
+    assert after.headers == dict(before.headers) | {"redelivered": True, "x-celeriac-deliveries": deliveries}
     assert task.decode(after, EVERYTHING) == task.decode(before, EVERYTHING)
 
 

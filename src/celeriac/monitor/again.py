@@ -21,7 +21,8 @@ from celeriac.errors import CeleriacError
 from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Route
 from celeriac.wire.frame import DELIVERIES_HEADER
-from celeriac.wire.task import SENT_HEADER, Malformed, TaskMessage, decode, encode
+from celeriac.wire.task import Malformed, TaskMessage, decode, encode
+from celeriac.wire.task_headers import SENT_HEADER
 
 RETRY_OF = "x-celeriac-retry-of"
 """The header that names the task that is run again."""

@@ -111,6 +111,18 @@ class Codecs:
         """Whether bodies of this content type are read here."""
         return content_type in self._accepted
 
+    def reads_as_ascii_json(
+        self, body: bytes, content_type: str | None, content_encoding: str | None
+    ) -> bool:
+        """Whether a body is accepted here and JSON in ASCII without tagged values, if it is JSON at all."""
+        return (
+            content_type == JSON
+            and JSON in self._accepted
+            and content_encoding in _BYTE_ENCODINGS
+            and body.isascii()
+            and body.find(b"__type__") < 0
+        )
+
     def takes_long(
         self, body: bytes, content_type: str | None = None, compression: str | None = None
     ) -> bool:

@@ -6,6 +6,7 @@ on Redis and SQL. Bytes that cannot be read as one are an ``Unreadable``, never 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -40,7 +41,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: dict[str, Any] = {}
+    headers: Mapping[str, Any] = {}
     correlation_id: str | None = None
     reply_to: str | None = None
     priority: int = 0

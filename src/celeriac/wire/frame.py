@@ -7,8 +7,9 @@ missing part is a default. The usual frame is read in one typed pass; one that d
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -16,6 +17,7 @@ from celeriac.errors import EncodeError, WireError
 from celeriac.wire.envelope import Envelope, Route, Unreadable
 from celeriac.wire.extended_json import decode_json, encode_json
 from celeriac.wire.names import is_text
+from celeriac.wire.task_headers import KnownHeaders, TaskHeaders
 
 DELIVERIES_HEADER = "x-celeriac-deliveries"
 """Header that counts how often a message was taken before."""
@@ -24,6 +26,7 @@ MOST_DELIVERIES = 1_000_000
 """Deliveries that are counted; a higher count is none of ours, and read as if there were none."""
 
 _PERSISTENT = 2
+_BASE64 = "base64"
 
 
 class _DeliveryInfo(msgspec.Struct, gc=False):
@@ -37,11 +40,11 @@ class _Properties(msgspec.Struct, gc=False):
     correlation_id: str | None = None
     reply_to: str | None = None
     delivery_mode: int = _PERSISTENT
-    expiration: str | None = None
     delivery_info: _DeliveryInfo = msgspec.field(default_factory=_DeliveryInfo)
     priority: int | None = None
     body_encoding: str | None = None
     delivery_tag: str | None = None
+    expiration: str | None = None
     app_id: str | None = None
     node_correlation_id: str | None = msgspec.field(default=None, name="correlationId")
     node_reply_to: str | None = msgspec.field(default=None, name="replyTo")
@@ -52,6 +55,20 @@ class _Frame(msgspec.Struct, gc=False):
     content_encoding: str | None = msgspec.field(default=None, name="content-encoding")
     content_type: str | None = msgspec.field(default=None, name="content-type")
     headers: dict[str, Any] | None = None
+    properties: _Properties = msgspec.field(default_factory=_Properties)
+    redelivered: bool = False
+
+
+class _TaskFrame(msgspec.Struct, gc=False, kw_only=True):
+    """The frame of a task message as Celery and this library write it.
+
+    In kombu's order, as the classes above: the reader looks for each part where it expects it.
+    """
+
+    body: bytes
+    content_encoding: str | None = msgspec.field(default=None, name="content-encoding")
+    content_type: str | None = msgspec.field(default=None, name="content-type")
+    headers: KnownHeaders
     properties: _Properties = msgspec.field(default_factory=_Properties)
     redelivered: bool = False
 
@@ -84,8 +101,18 @@ class _WrittenFrame(msgspec.Struct, gc=False):
 _BODY = b'{"body":"'
 """How a frame begins, before its body."""
 
+_LAST = b'"stamps": {}'
+"""The last of Celery's headers, most often."""
+
+_BEHIND = (b"}", b', "x-celeriac-sent"')
+"""What is behind the last where the sender added no headers. With headers of its own, a typed reading would fail."""
+
+_read_task = msgspec.json.Decoder(_TaskFrame).decode
 _read = msgspec.json.Decoder(_Frame).decode
 _write = msgspec.json.Encoder().encode
+
+_ODD = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What the typed readings raise for text that is not as they expect it."""
 
 
 def pack(envelope: Envelope, *, delivery_tag: str | None = None, route: Route | None = None) -> bytes:
@@ -112,7 +139,7 @@ def pack(envelope: Envelope, *, delivery_tag: str | None = None, route: Route | 
                     envelope.delivery_mode,
                     _WrittenInfo(place.exchange, place.routing_key),
                     envelope.priority,
-                    "base64",
+                    _BASE64,
                     tag,
                     envelope.expiration,
                     envelope.app_id,
@@ -130,20 +157,26 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
 
     Reads frames of kombu 3 and newer, gocelery, gopher-celery and celery.node.
     """
-    try:
-        frame = _read(raw) if b"__type__" not in raw else _read_leniently(raw)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        frame = _read_leniently(raw)
-    if isinstance(frame, str):
-        return Unreadable(raw, frame)
+    frame: _Frame | _TaskFrame | None = None
+    headers: Mapping[str, Any] = {}
+    body = b""
+    last = raw.rfind(_LAST)
+    if last > 0 and raw.startswith(_BEHIND, last + len(_LAST)):
+        try:
+            task = _read_task(raw)
+            if task.properties.body_encoding == _BASE64 and not task.headers.stamps:
+                frame, body = task, task.body
+                headers = cast("Mapping[str, Any]", TaskHeaders(task.headers, raw))
+        except _ODD:
+            pass
+    if frame is None:
+        found = _read_any(raw)
+        if isinstance(found, str):
+            return Unreadable(raw, found)
+        frame, body, headers = found
     properties = frame.properties
     info = properties.delivery_info
-    headers = frame.headers or {}
-    try:
-        body = a2b_base64(frame.body) if properties.body_encoding == "base64" else frame.body.encode()
-    except ValueError as error:
-        return Unreadable(raw, f"body: {error}")
-    priority = properties.priority if properties.priority is not None else info.priority
+    priority = properties.priority
     # In the order of the fields: looking the names up would cost as much again.
     return Envelope(
         body,
@@ -152,7 +185,7 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
         headers,
         properties.correlation_id or properties.node_correlation_id,
         properties.reply_to or properties.node_reply_to,
-        priority or 0,
+        (info.priority if priority is None else priority) or 0,
         properties.expiration,
         properties.delivery_mode,
         properties.delivery_tag,
@@ -198,7 +231,7 @@ def _rewrite_redelivered(raw: bytes, deliveries: int | None) -> bytes:
     envelope = unpack(raw)
     if isinstance(envelope, Unreadable):
         return raw
-    headers = envelope.headers | {"redelivered": True}
+    headers = {**envelope.headers, "redelivered": True}
     if deliveries is not None:
         headers[DELIVERIES_HEADER] = deliveries
     tag = envelope.delivery_tag or blake2b(raw, digest_size=16).hexdigest()
@@ -217,6 +250,21 @@ def earlier_deliveries(envelope: Envelope) -> int:
     if type(count) is int and 0 <= count <= MOST_DELIVERIES:
         return count
     return 1 if envelope.redelivered else 0
+
+
+def _read_any(raw: bytes) -> tuple[_Frame, bytes, dict[str, Any]] | str:
+    """Return any frame with its body and headers, or why there is none."""
+    try:
+        frame = _read(raw) if raw.find(b"__type__") < 0 else _read_leniently(raw)
+    except _ODD:
+        frame = _read_leniently(raw)
+    if isinstance(frame, str):
+        return frame
+    try:
+        body = a2b_base64(frame.body) if frame.properties.body_encoding == _BASE64 else frame.body.encode()
+    except ValueError as error:
+        return f"body: {error}"
+    return frame, body, frame.headers or {}
 
 
 def _read_leniently(raw: bytes) -> _Frame | str:

@@ -7,7 +7,7 @@ one. A time without an offset is UTC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,8 @@ from celeriac.wire.frame import DELIVERIES_HEADER
 from celeriac.wire.names import RESULT_HEADER, is_text
 from celeriac.wire.preview import preview
 from celeriac.wire.steps import Steps
+from celeriac.wire.task_body import NOTHING_EMBEDDED, Call, Embed, as_list, parse_body, parse_call, read_chain
+from celeriac.wire.task_headers import SENT_HEADER, KnownHeaders, Limit, TaskHeaders
 
 
 class TaskMessage(msgspec.Struct, frozen=True, gc=False):
@@ -81,9 +83,6 @@ class Malformed(msgspec.Struct, frozen=True):
     refused: bool = False
 
 
-SENT_HEADER = "x-celeriac-sent"
-"""When a message was sent, in seconds since the epoch: how long it waited is known where it is taken."""
-
 PROTOCOL_HEADERS = frozenset(
     {
         "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
@@ -93,14 +92,30 @@ PROTOCOL_HEADERS = frozenset(
 )  # fmt: skip
 """Headers that belong to the protocol; all others are the sender's own."""
 
-_OBJECT = ord("{")
-
 _EMPTY_EMBED = b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}'
 
 
 def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
     """Return the task message that an envelope holds, of protocol 1, 2 or Celery's mix of both. Never raises."""
     headers = envelope.headers
+    if isinstance(headers, TaskHeaders) and codecs.reads_as_ascii_json(
+        envelope.body, envelope.content_type, envelope.content_encoding
+    ):
+        known = headers.known
+        try:
+            call = parse_call(envelope.body)
+            eta = _read_time(known.eta, "eta") if known.eta else None
+            expires = _read_time(known.expires, "expires") if known.expires else None
+            embed = call.embed or NOTHING_EMBEDDED
+            chain = read_chain(embed.chain) if embed.chain else ()
+        except (msgspec.MsgspecError, MalformedMessage, ValueError, RecursionError, MemoryError):
+            return _decode_any(envelope, headers, codecs)
+        if known.id and known.task and known.group != "":
+            return _message(envelope, known, known.group, eta, expires, call, embed, chain, {}, None, 2)
+    return _decode_any(envelope, headers, codecs)
+
+
+def _decode_any(envelope: Envelope, headers: Mapping[str, Any], codecs: Codecs) -> TaskMessage | Malformed:
     if RESULT_HEADER in headers:
         return _malformed(
             envelope, headers, "a result of a task, no task: its sender named this queue for results"
@@ -110,15 +125,15 @@ def decode(envelope: Envelope, codecs: Codecs) -> TaskMessage | Malformed:
         return _malformed(envelope, headers, f"compression must be text, not {_kind(compression)}")
     try:
         body = codecs.decode(
-            envelope.body, envelope.content_type, envelope.content_encoding, compression, _parse_body
+            envelope.body, envelope.content_type, envelope.content_encoding, compression, parse_body
         )
     except (ContentRefused, MalformedMessage) as error:
         return _malformed(envelope, headers, str(error), refused=isinstance(error, ContentRefused))
     if headers.get("task"):
-        if isinstance(body, (list, tuple, _Call)):
+        if isinstance(body, (list, tuple, Call)):
             return _assemble(envelope, headers, body, 2)
         if isinstance(body, dict):
-            return _assemble(envelope, body | headers, _v1_call(body), 2)
+            return _assemble(envelope, body | dict(headers), _v1_call(body), 2)
         return _malformed(envelope, headers, f"body must be [args, kwargs, embed], not {_kind(body)}")
     if isinstance(body, dict) and "task" in body:
         if "task_id" in body and "status" in body:
@@ -186,10 +201,8 @@ def encode(
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
-_Signatures = list[dict[str, Any]] | dict[str, Any] | None
 # Peers written in Go and JavaScript have no numbers but floats.
 _Count = int | Annotated[float, msgspec.Meta(multiple_of=1)] | None
-_Limit = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)] | None
 
 
 class _Fields(msgspec.Struct, gc=False):
@@ -205,7 +218,7 @@ class _Fields(msgspec.Struct, gc=False):
     group_index: _Count = None
     root_id: str | None = None
     parent_id: str | None = None
-    timelimit: tuple[_Limit, _Limit] | None = None
+    timelimit: tuple[Limit, Limit] | None = None
     ignore_result: bool | None = None
     shadow: str | None = None
     replaced_task_nesting: _Count = None
@@ -217,34 +230,6 @@ class _Fields(msgspec.Struct, gc=False):
     kwargsrepr: str | None = None
 
 
-class _Embed(msgspec.Struct, gc=False):
-    callbacks: _Signatures = None
-    errbacks: _Signatures = None
-    chain: _Signatures = None
-    chord: dict[str, Any] | None = None
-
-
-class _Call(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
-    """The body of protocol 2."""
-
-    args: list[Any] | None
-    kwargs: dict[str, Any] | None
-    embed: _Embed | None
-
-
-class _JsonEmbed(_Embed, gc=False):
-    chain: list[msgspec.Raw] | dict[str, Any] | None = None  # type: ignore[assignment]
-
-
-class _JsonCall(_Call, gc=False, array_like=True, forbid_unknown_fields=True):
-    """The body of protocol 2 in JSON; the steps of a chain stay JSON text, since most are only sent on."""
-
-    embed: _JsonEmbed | None
-
-
-_parse_body = msgspec.json.Decoder(_JsonCall | dict[str, Any]).decode
-
-_NOTHING_EMBEDDED = _Embed()
 _MISFITS = (
     msgspec.ValidationError,
     UnicodeEncodeError,
@@ -257,7 +242,7 @@ def _v1_call(body: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def _assemble(
-    envelope: Envelope, fields: dict[str, Any], call: Any, protocol: Literal[1, 2]
+    envelope: Envelope, fields: Mapping[str, Any], call: Any, protocol: Literal[1, 2]
 ) -> TaskMessage | Malformed:
     try:
         known = msgspec.convert(fields, _Fields)
@@ -266,9 +251,9 @@ def _assemble(
     except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, str(error))
     try:
-        called = call if isinstance(call, _Call) else msgspec.convert(call, _Call)
-        embed = called.embed or _NOTHING_EMBEDDED
-        chain = _read_chain(embed.chain) if embed.chain else ()
+        called = call if isinstance(call, Call) else msgspec.convert(call, Call)
+        embed = called.embed or NOTHING_EMBEDDED
+        chain = read_chain(embed.chain) if embed.chain else ()
     except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, f"body [args, kwargs, embed]: {error}")
     names = (known.id, known.task, known.task if known.group is None else known.group)
@@ -277,17 +262,45 @@ def _assemble(
             if not name or not is_text(name):
                 return _malformed(envelope, fields, f"{name!r:.100} is no usable name")
     headers = envelope.headers
+    return _message(
+        envelope,
+        known,
+        known.taskset or known.group,
+        eta,
+        expires,
+        called,
+        embed,
+        chain,
+        {} if headers.keys() <= PROTOCOL_HEADERS else _without_protocol(headers),
+        headers.get("compression"),
+        protocol,
+    )
+
+
+def _message(
+    envelope: Envelope,
+    known: KnownHeaders | _Fields,
+    group: str | None,
+    eta: datetime | None,
+    expires: datetime | None,
+    call: Call,
+    embed: Embed,
+    chain: Sequence[dict[str, Any]],
+    headers: dict[str, Any],
+    compression: str | None,
+    protocol: Literal[1, 2],
+) -> TaskMessage:
     time_limit, soft_time_limit = known.timelimit or (None, None)
     # In the order of the fields: looking 34 names up costs more than all the rest of a message's reading.
     return TaskMessage(
         known.id,
         known.task,
-        called.args or [],
-        called.kwargs or {},
+        call.args or [],
+        call.kwargs or {},
         int(known.retries or 0),
         eta,
         expires,
-        known.taskset or known.group,
+        group,
         None if known.group_index is None else int(known.group_index),
         known.root_id,
         known.parent_id,
@@ -295,8 +308,8 @@ def _assemble(
         soft_time_limit,
         known.ignore_result,
         known.shadow,
-        _as_list(embed.callbacks) if embed.callbacks else (),
-        _as_list(embed.errbacks) if embed.errbacks else (),
+        as_list(embed.callbacks) if embed.callbacks else (),
+        as_list(embed.errbacks) if embed.errbacks else (),
         chain,
         embed.chord or None,
         int(known.replaced_task_nesting or 0),
@@ -306,12 +319,12 @@ def _assemble(
         known.lang,
         known.argsrepr,
         known.kwargsrepr,
-        {} if headers.keys() <= PROTOCOL_HEADERS else _without_protocol(headers),
+        headers,
         envelope.correlation_id,
         envelope.reply_to,
         envelope.priority,
         envelope.content_type or "",
-        headers.get("compression"),
+        compression,
         protocol,
         envelope.app_id,
     )
@@ -329,26 +342,12 @@ def _read_time(value: Any, field: str) -> datetime:
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
 
 
-def _as_list(signatures: _Signatures) -> Sequence[dict[str, Any]]:
-    if not signatures:
-        return ()
-    return [signatures] if isinstance(signatures, dict) else signatures
-
-
-def _read_chain(signatures: Any) -> Sequence[dict[str, Any]]:
-    if not isinstance(signatures, list) or not signatures or not isinstance(signatures[0], msgspec.Raw):
-        return _as_list(signatures)
-    if any(memoryview(raw)[0] != _OBJECT for raw in signatures):
-        raise MalformedMessage("chain must be a list of signatures")
-    return Steps(signatures)
-
-
-def _without_protocol(headers: dict[str, Any]) -> dict[str, Any]:
+def _without_protocol(headers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if name not in PROTOCOL_HEADERS}
 
 
 def _malformed(
-    envelope: Envelope, fields: dict[str, Any], reason: str, *, refused: bool = False
+    envelope: Envelope, fields: Mapping[str, Any], reason: str, *, refused: bool = False
 ) -> Malformed:
     """Say what is wrong, to whom: the id is looked for in the correlation id too, where Celery repeats it."""
     task_id, task = (
@@ -359,7 +358,7 @@ def _malformed(
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, _Call):
+    if isinstance(value, Call):
         return "list"
     return "null" if value is None else type(value).__name__
 
@@ -451,7 +450,7 @@ def _nest(chain: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     following: list[dict[str, Any]] = []
     for step in chain:  # the last step comes first
         options = dict(step.get("options") or {})
-        links = [*_as_list(options.get("link")), *following]
+        links = [*as_list(options.get("link")), *following]
         if links:
             options["link"] = links
         following = [step | {"options": options}]

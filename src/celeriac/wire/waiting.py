@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celeriac.wire.envelope import Envelope, Unreadable
-from celeriac.wire.task import SENT_HEADER
+from celeriac.wire.task_headers import SENT_HEADER
 
 SENTRY_HEADER = "sentry-task-enqueued-time"
 """Sentry's time of sending, in seconds since the epoch."""

@@ -90,7 +90,7 @@ def to_properties(envelope: Envelope, *, lowest_first: bool = False) -> Properti
 
     :param lowest_first: 0 is to be taken first.
     """
-    headers = envelope.headers
+    headers = dict(envelope.headers)
     if not _NOT_FOR_READERS.isdisjoint(headers):
         _check_given(headers)
     if envelope.expiration is not None:
