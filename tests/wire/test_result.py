@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -237,3 +237,11 @@ def test_a_column_that_an_older_celery_pickled_is_read_where_pickle_is_accepted(
     with pytest.raises(ContentRefused):
         result.decode_value(raw, "SUCCESS", Codecs(), "json")
     assert result.decode_value(None, "STARTED", Codecs()) is None
+
+
+@pytest.mark.parametrize("zone", [UTC, None, timezone(timedelta(hours=2)), timezone(timedelta(0), "zero")])
+@pytest.mark.parametrize("microsecond", [0, 10, 999_999])
+def test_the_moment_is_written_as_celery_writes_it(zone: tzinfo | None, microsecond: int):
+    done = datetime(2026, 1, 2, 3, 4, 5, microsecond, zone)
+    written = json.loads(result.encode(ResultRecord("i", "SUCCESS", date_done=done), Codecs()))
+    assert written["date_done"] == done.isoformat()

@@ -80,7 +80,7 @@ class _Meta(msgspec.Struct, gc=False):
     result: msgspec.Raw
     traceback: str | None
     children: msgspec.Raw
-    date_done: str | None
+    date_done: msgspec.Raw
     group_id: str | msgspec.UnsetType
     parent_id: str | msgspec.UnsetType
     task_id: str
@@ -111,7 +111,7 @@ def encode(
                 (_EMPTY_LIST if children is not None else _NULL)
                 if not children
                 else msgspec.Raw(encode_json(children, "children")),
-                done.isoformat() if done is not None else None,
+                msgspec.Raw(_write_moment(done)) if done is not None else _NULL,
                 record.group_id or msgspec.UNSET,
                 record.parent_id or msgspec.UNSET,
                 record.task_id,
@@ -119,6 +119,13 @@ def encode(
         )
     except (UnicodeEncodeError, EncodeError):  # a lone surrogate is escaped by the slower writer
         return _encode_meta(record, codecs, serializer, extended=False)
+
+
+def _write_moment(moment: datetime) -> bytes:
+    """Return the JSON text of what ``isoformat`` says, which takes five times as long; msgspec says ``Z`` of UTC."""
+    if moment.tzinfo is UTC:
+        return b'%b+00:00"' % _write(moment)[:-2]
+    return _write(moment.isoformat())
 
 
 def decode(raw: bytes, codecs: Codecs, task_id: str, serializer: str = "json") -> ResultRecord:
