@@ -66,8 +66,10 @@ class TaskHeaders(msgspec.Struct, gc=False, eq=False):
         return name in _NAMES and name in self._read()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a header; most that are asked for are not there, which needs no look."""
-        return self._read().get(name, default) if name in _NAMES else default
+        """Return a header; those that are asked for are mostly not there or plain, which needs no look at the frame."""
+        if name in _NAMES and (default is not None or name in _COMPOUND):
+            return self._read().get(name, default)
+        return getattr(self.known, _FIELDS[name]) if name in _NAMES else default
 
     def keys(self) -> KeysView[str]:
         return self._read().keys()
@@ -103,5 +105,9 @@ class _Plain(msgspec.Struct, gc=False):
     headers: dict[str, Any]
 
 
-_NAMES = frozenset(field.encode_name for field in msgspec.structs.fields(KnownHeaders))
+_FIELDS = {field.encode_name: field.name for field in msgspec.structs.fields(KnownHeaders)}
+_NAMES = _FIELDS.keys()
+_COMPOUND = frozenset({"timelimit", "stamped_headers", "stamps", "task", "id"})
+"""Headers whose values here are not those of the frame: of another type, or not null where they are absent."""
+
 _read_plain = msgspec.json.Decoder(_Plain).decode
