@@ -289,10 +289,11 @@ async def test_memory_stays_flat_over_many_waits(make_backend, unique):
     await round_of(1000)
     tracemalloc.start()
     try:
-        await round_of(1000)
+        await round_of(2000)
         before = tracemalloc.get_traced_memory()[0]
-        await round_of(3000)
-        assert tracemalloc.get_traced_memory()[0] - before < 200_000
+        await round_of(6000)
+        # Tables of asyncio and of the listener may double, by 160 KB: that is not for each wait.
+        assert tracemalloc.get_traced_memory()[0] - before < 300_000
     finally:
         tracemalloc.stop()
 
