@@ -19,8 +19,21 @@ from celeriac.errors import ArgumentError, EncodeError
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
-Shape = type[msgspec.Struct] | None
-"""A struct that a whole list of arguments is converted to at once; ``None`` where no argument needs conversion."""
+PLAIN = (str, int, float, bool)
+"""Classes whose values are what a hint of that class asks for, and need no conversion."""
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What a number of positional arguments alone are converted to.
+
+    :param exact: the classes of arguments that pass unchanged; ``None`` where one is no plain class.
+    :param record: a struct that the whole list is converted to at once; ``None`` where no argument needs that.
+    :param others: the hints that msgspec does not support, each with its place.
+    """
+
+    exact: list[type] | None
+    record: type[msgspec.Struct] | None
+    others: tuple[tuple[int, Hint], ...]
 
 
 class Arguments:
@@ -68,7 +81,7 @@ class Arguments:
         self._rest = next((p.name for p in sent if p.kind is p.VAR_POSITIONAL), None)
         self._named_rest = next((p.name for p in sent if p.kind is p.VAR_KEYWORD), None)
         self._records = any(hint.names_records for hint in self._hints.values())
-        self._shapes: dict[int, tuple[Shape, tuple[tuple[int, Hint], ...]]] = {}
+        self._shapes: dict[int, Shape] = {}
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments converted, in containers of their own.
@@ -78,16 +91,16 @@ class Arguments:
         if not self._strict:
             return list(args), dict(kwargs)
         if not kwargs:
-            shape, others = self._shapes.get(len(args)) or self._shape(len(args))
-            if shape is None and not others:
+            shape = self._shapes.get(len(args)) or self._shape(len(args))
+            if list(map(type, args)) == shape.exact or (shape.record is None and not shape.others):
                 return list(args), {}
             try:
-                if shape is None:
+                if shape.record is None:
                     converted = list(args)
                 else:
-                    record = msgspec.convert(args, shape, dec_hook=foreign, str_keys=True)
+                    record = msgspec.convert(args, shape.record, dec_hook=foreign, str_keys=True)
                     converted = list(msgspec.structs.astuple(record))
-                for index, hint in others:
+                for index, hint in shape.others:
                     converted[index] = hint.convert(converted[index])
                 return converted, {}
             except (msgspec.ValidationError, Mismatch, RecursionError):
@@ -160,18 +173,20 @@ class Arguments:
         elif self.context_parameter is not None:
             kwargs[self.context_parameter] = context
 
-    def _shape(self, count: int) -> tuple[Shape, tuple[tuple[int, Hint], ...]]:
+    def _shape(self, count: int) -> Shape:
         """Compile what ``count`` positional arguments alone are converted to."""
         self._check_names(count, {})
         hints = [self._hint_at(index) for index in range(count)]
         others = tuple((i, hint) for i, hint in enumerate(hints) if hint.checked and hint.native is Any)
-        shape: Shape = None
+        record: type[msgspec.Struct] | None = None
         if any(hint.native is not Any for hint in hints):
             fields = [(f"a{index}", hint.native) for index, hint in enumerate(hints)]
-            shape = msgspec.defstruct("Shape", fields, array_like=True, forbid_unknown_fields=True)
+            record = msgspec.defstruct("Record", fields, array_like=True, forbid_unknown_fields=True)
+        plain = [hint.plain for hint in hints]
+        shape = Shape(plain if all(map(_is_plain, plain)) else None, record, others)
         if count <= len(self._positional):  # the sender chooses the length of *args: those are not kept
-            self._shapes[count] = shape, others
-        return shape, others
+            self._shapes[count] = shape
+        return shape
 
     def _bind_each(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         self._check_names(len(args), kwargs)
@@ -255,6 +270,10 @@ def _annotation(parameter: inspect.Parameter, annotations: Mapping[str, Any]) ->
         return hint | None  # what `x: str = None` means, though it does not say so
     except TypeError:  # what could not be resolved, or is no type
         return hint
+
+
+def _is_plain(hint: Any) -> bool:
+    return any(hint is one for one in PLAIN)
 
 
 def _context(

@@ -25,6 +25,7 @@ from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
 from celeriac.worker.pausing import Pausing
+from celeriac.worker.plans import Plans
 from celeriac.worker.pool import PlacingPool, Pool
 from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.reserving import Reserving
@@ -72,7 +73,8 @@ def assemble(
     calling = Calling(pool)
     settlements = connections.settlements
     delegating = settlements if isinstance(settlements, Delegating) else None
-    bodies = Bodies(calling, pool, settings, slots, insist, delegating)
+    plans = Plans(settings)
+    bodies = Bodies(calling, pool, plans, slots, insist, delegating)
     errbacks = Errbacks(app.tasks, calling)
     budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
@@ -85,7 +87,7 @@ def assemble(
         tasks,
         app.codecs,
         clock.now,
-        settings.max_deliveries,
+        plans,
         workflows.copies,
         revocations,
         judge,
@@ -101,7 +103,7 @@ def assemble(
     )
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
-        settings,
+        plans,
         backend,
         tasks,
         admission,

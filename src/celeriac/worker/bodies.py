@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
+from types import CoroutineType
 from typing import Any
 
 from celeriac.client.revocations import Revoked
 from celeriac.contracts.server import Delegating
 from celeriac.errors import DeliveryLost, WorkerLost
-from celeriac.settings import Settings
 from celeriac.worker.attempt import SPENT, Attempt
-from celeriac.worker.calling import Calling, bind
+from celeriac.worker.calling import Calling
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Raised, Returned, Stopped
 from celeriac.worker.forks import FORKS, end_copy
 from celeriac.worker.insist import Insist
+from celeriac.worker.plans import Plans
 from celeriac.worker.pool import Call, NotBegun, PlacingPool, Pool
 from celeriac.worker.raised import as_exception
 from celeriac.worker.slots import Slots
@@ -37,14 +38,14 @@ class Bodies:
         self,
         calling: Calling,
         pool: Pool,
-        settings: Settings,
+        plans: Plans,
         slots: Slots,
         insist: Insist,
         delegating: Delegating | None,
     ) -> None:
         self._calling = calling
         self._pool = pool
-        self._settings = settings
+        self._plans = plans
         self._slots = slots
         self._insist = insist
         self._delegating = delegating
@@ -63,7 +64,10 @@ class Bodies:
         assert running is not None
         self._running[running] = attempt
         try:
-            value = await self._calling(attempt.call or self._call_of(attempt))
+            call = attempt.call or self._call_of(attempt)
+            value = await self._calling.begin(call)
+            if type(value) is CoroutineType:
+                value = await self._calling.go_on(call, value)
             if attempt.conclusion is None:
                 attempt.ending = Returned(value)
             else:
@@ -180,17 +184,19 @@ class Bodies:
         task, context, message = attempt.task, attempt.context, attempt.message
         assert task is not None
         assert context is not None
-        call = bind(task, context, message.args, message.kwargs)
-        call.conclusion = attempt.conclusion
-        if task.name in self.limits:
-            soft, hard = self.limits[task.name]
-        else:
-            options, settings = task.options, self._settings
-            soft = settings.soft_time_limit if options.soft_timeout is None else options.soft_timeout
-            hard = settings.time_limit if options.timeout is None else options.timeout
-        call.soft = soft if message.soft_time_limit is None else message.soft_time_limit
-        call.hard = hard if message.time_limit is None else message.time_limit
-        if call.soft is not None or call.hard is not None:
+        plan = self._plans[task]
+        args, kwargs = task.arguments.bind(message.args, message.kwargs)
+        if plan.takes_context:
+            task.arguments.inject(context, args, kwargs)
+        soft, hard = plan.soft, plan.hard
+        if self.limits:
+            soft, hard = self.limits.get(task.name, (soft, hard))
+        if message.soft_time_limit is not None:
+            soft = message.soft_time_limit
+        if message.time_limit is not None:
+            hard = message.time_limit
+        call = Call(task, args, kwargs, context, soft, attempt.conclusion, hard)
+        if soft is not None or hard is not None:
             call.limit()
         if self._places is not None and not task.is_coroutine:
             call.ended = partial(self._slots.body_done, attempt)

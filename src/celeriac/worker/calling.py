@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from types import CoroutineType
 from typing import Any
 
@@ -23,12 +23,21 @@ class Calling:
         self, task: Runnable, context: Context, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Check and convert the arguments of a call, then make it without limits. Raises ``ArgumentError``."""
-        return await self(bind(task, context, args, kwargs))
+        positional, named = task.arguments.bind(args, kwargs)
+        if task.arguments.context_parameter is not None:
+            task.arguments.inject(context, positional, named)
+        return await self(Call(task, positional, named, context))
 
     async def __call__(self, call: Call) -> Any:
-        """Return what the function returns, or raise what it raises.
+        """Return what the function returns, or raise what it raises."""
+        value = await self.begin(call)
+        return await self.go_on(call, value) if type(value) is CoroutineType else value
 
-        Where the call lets the function hand over its ending, the answer may be a ``Paused``.
+    def begin(self, call: Call) -> Awaitable[Any]:
+        """Return what is to be awaited at once, and gives what the function returns or raises.
+
+        A value that is a coroutine has yet to run: see ``go_on``. Where the call lets the function hand over its
+        ending, the value may be a ``Paused``.
         """
         soft, hard = call.soft, call.hard
         if call.task.is_coroutine:
@@ -38,18 +47,10 @@ class Calling:
             body = call.task.function(*call.args, **call.kwargs)
         else:
             body, soft = self._pool.call(call), None
-        value = await body if soft is None and hard is None else await bounded(body, soft, hard)
-        if type(value) is CoroutineType:
-            # A plain function wraps a coroutine function: the coroutine that it returned has yet to run.
-            CURRENT.set(call.context)
-            soft = call.soft
-            return await value if soft is None and hard is None else await bounded(value, soft, hard)
-        return value
+        return body if soft is None and hard is None else bounded(body, soft, hard)
 
-
-def bind(task: Runnable, context: Context, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-    """Return a call with the arguments as the function takes them. Raises ``ArgumentError``."""
-    positional, named = task.arguments.bind(args, kwargs)
-    if task.arguments.context_parameter is not None:
-        task.arguments.inject(context, positional, named)
-    return Call(task, positional, named, context)
+    async def go_on(self, call: Call, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run the coroutine that a function returned: such a function wraps a coroutine function, as decorators do."""
+        CURRENT.set(call.context)
+        soft, hard = call.soft, call.hard
+        return await (coroutine if soft is None and hard is None else bounded(coroutine, soft, hard))

@@ -15,7 +15,6 @@ from typing import Any
 from celeriac.context import Context
 from celeriac.contracts.backend import Backend
 from celeriac.errors import DeliveryLost, EncodeError
-from celeriac.settings import Settings
 from celeriac.wire.result import SUCCESS
 from celeriac.worker.admission import Admission
 from celeriac.worker.attempt import Attempt, Reports
@@ -25,6 +24,7 @@ from celeriac.worker.effects import Effects
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
+from celeriac.worker.plans import Plans
 from celeriac.worker.pool import NotBegun
 from celeriac.worker.runnable import Runnable
 from celeriac.worker.slots import Slots
@@ -35,7 +35,7 @@ class Executor:
 
     def __init__(
         self,
-        settings: Settings,
+        plans: Plans,
         backend: Backend,
         tasks: Mapping[str, Runnable],
         admission: Admission,
@@ -48,7 +48,7 @@ class Executor:
         node: str,
         state: Mapping[str, Any],
     ) -> None:
-        self._settings = settings
+        self._plans = plans
         self._backend = backend
         self._tasks = tasks
         self._admission = admission
@@ -68,13 +68,12 @@ class Executor:
         :param running: the attempts under way; this one is taken out at its end.
         """
         try:
-            await self._admission.admit(attempt)
+            if (waiting := self._admission.admit(attempt)) is not None:
+                await waiting
             if attempt.decision is None:
                 self._begin(attempt)
-                if not attempt.has_slot:
-                    await self._bodies.wait_for_slot(attempt)
-                if attempt.is_early or attempt.is_tracked:
-                    await self._effects.begin(attempt)
+                if attempt.is_early or attempt.is_tracked or not attempt.has_slot:
+                    await self._make_ready(attempt)
                 self._listeners.started(attempt)
                 await self._bodies.call(attempt)
                 if attempt.decision is None and (judging := self._judge.judge(attempt)) is not None:
@@ -104,25 +103,29 @@ class Executor:
 
     def _begin(self, attempt: Attempt) -> None:
         """Set the task and what its options say of the run, and the context that its body gets."""
-        attempt.task = task = self._tasks[attempt.message.task]
-        options, settings = task.options, self._settings
-        attempt.is_early = (options.delivery or settings.delivery) == "at_most_once"
-        tracked = options.track_started
-        attempt.is_tracked = settings.track_started if tracked is None else tracked
+        message, delivery = attempt.message, attempt.delivery
+        attempt.task = task = self._tasks[message.task]
+        plan = self._plans[task]
         attempt.reports = Reports(self._backend, self._loop, self._listeners.reported)
         attempt.context = Context(
-            attempt.message,
-            queue=attempt.delivery.queue,
+            message,
+            queue=delivery.queue,
             report=attempt.reports,
             worker=self._node,
-            redelivered=attempt.delivery.redelivered,
+            redelivered=delivery.redelivered,
             state=self._state,
         )
-        if task.conduct.concludes:
+        attempt.is_early, attempt.is_tracked = plan.is_early, plan.is_tracked
+        if plan.concludes:
             decide = partial(self._judge.decide, attempt)
-            attempt.conclusion = Conclusion(
-                decide, attempt.delivery.envelope.delivery_tag, gone=attempt.is_early
-            )
+            attempt.conclusion = Conclusion(decide, delivery.envelope.delivery_tag, gone=plan.is_early)
+
+    async def _make_ready(self, attempt: Attempt) -> None:
+        """Wait for a slot, and do what the task's options ask for before the body runs."""
+        if not attempt.has_slot:
+            await self._bodies.wait_for_slot(attempt)
+        if attempt.is_early or attempt.is_tracked:
+            await self._effects.begin(attempt)
 
     async def _land_and_go_on(self, attempt: Attempt, paused: Paused) -> None:
         """Record the ending of a body that waits for that, let it go on, and settle the message when it is done."""

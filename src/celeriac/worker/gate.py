@@ -13,13 +13,11 @@ import msgspec
 from celeriac.canvas.advance import obstacle
 from celeriac.canvas.budget import Budget
 from celeriac.client.revocations import Revoked
+from celeriac.contracts.broker import Delivery
 from celeriac.errors import ContentRefused, MalformedMessage, TaskNotFound, WorkerLost
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.preview import counted
 from celeriac.wire.task import Malformed, TaskMessage
-
-NOTHING_REVOKED = Revoked()
-BUDGET = Budget()
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -69,38 +67,38 @@ Verdict: TypeAlias = Run | RunApart | Decline
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """The facts that a verdict depends on besides the message.
+    """The facts about a worker that its verdicts depend on.
 
     :param known: the names of the tasks registered here.
-    :param now: seconds since the epoch.
-    :param deliveries: how often the message was handed out, this time included.
     :param allowed: returns how often messages of a task may be delivered, given the task's name.
-    :param second_copy: whether another copy of the message was taken before.
-    :param budget: the limits on what the message may send on.
+    :param budget: the limits on what a message may send on.
     :param unkept: returns why the result of a message could not be kept, ``None`` where it can.
-    :param was_due: whether the broker released the message as due, by its own clock.
     """
 
     known: Container[str]
-    now: float
-    revoked: Revoked = NOTHING_REVOKED
-    deliveries: int = 1
-    allowed: Callable[[str], int] = lambda _: 5
-    second_copy: bool = False
-    budget: Budget = BUDGET
-    was_due: bool = False
-    unkept: Callable[[TaskMessage], Exception | None] = lambda _: None
+    allowed: Callable[[str], int]
+    budget: Budget
+    unkept: Callable[[TaskMessage], Exception | None]
 
 
-def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdict:
-    """Return the verdict of the first step that objects; ``Run`` where none does."""
+def admit(
+    content: TaskMessage | Malformed | Unreadable,
+    delivery: Delivery,
+    facts: Facts,
+    revoked: Revoked,
+    now: float,
+) -> Verdict:
+    """Return the verdict of the first step that objects; ``Run`` where none does.
+
+    :param content: what could be read of the delivery's message.
+    :param now: seconds since the epoch.
+    """
     if not isinstance(content, TaskMessage):
         return _refuse_unread(content)
-    if facts.second_copy:
-        return Drop(content)
-    if content.expires is not None and content.expires.timestamp() <= facts.now:
+    kept_until = delivery.kept_until
+    if content.expires is not None and content.expires.timestamp() <= max(now, kept_until or 0.0):
         return Discard(content, "expired")
-    if facts.revoked.names(content):
+    if revoked.names(content):
         return Discard(content, "revoked")
     if content.task not in facts.known:
         return Refuse(TaskNotFound(content.task), content)
@@ -110,23 +108,22 @@ def admit(content: TaskMessage | Malformed | Unreadable, facts: Facts) -> Verdic
         return Refuse(MalformedMessage(text), content)
     if (error := facts.unkept(content)) is not None:
         return Refuse(error, content)
-    if content.eta is not None and not facts.was_due and (until := content.eta.timestamp()) > facts.now:
+    if content.eta is not None and kept_until is None and (until := content.eta.timestamp()) > now:
         return Hold(content, until)
-    if facts.deliveries > 1:
-        return _judge_again(content, facts)
+    if delivery.deliveries > 1:
+        return _judge_again(content, delivery.deliveries, facts.allowed(content.task))
     return Run(content)
 
 
-def _judge_again(message: TaskMessage, facts: Facts) -> Verdict:
+def _judge_again(message: TaskMessage, deliveries: int, allowed: int) -> Verdict:
     """Return the verdict on a message that was delivered before."""
-    allowed = facts.allowed(message.task)
-    if facts.deliveries > allowed:
+    if deliveries > allowed:
         text = (
-            f"{message.task}[{message.id}] was delivered {counted(facts.deliveries - 1, 'time')} and no worker "
+            f"{message.task}[{message.id}] was delivered {counted(deliveries - 1, 'time')} and no worker "
             f"lived to end it; max_deliveries is {allowed}"
         )
         return Refuse(WorkerLost(text), message)
-    return RunApart(message) if facts.deliveries == allowed else Run(message)
+    return RunApart(message) if deliveries == allowed else Run(message)
 
 
 def _refuse_unread(content: Malformed | Unreadable) -> Refuse:

@@ -194,10 +194,13 @@ def _chain(listeners: Sequence[Listener], event: str) -> Telling:
         return _nobody
     told_of: set[Any] = set()
 
-    def tell(*facts: Any) -> None:
+    def tell(fact: Any, *more: Any) -> None:
         for hear in hearing:
             try:
-                hear(*facts)
+                if more:
+                    hear(fact, *more)
+                else:
+                    hear(fact)
             except Exception:
                 if hear not in told_of:
                     told_of.add(hear)

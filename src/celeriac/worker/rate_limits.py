@@ -30,17 +30,23 @@ class RateLimits:
     """The rate limits of one worker.
 
     :param default: the limit of tasks that have none of their own.
+    :ivar free: the names of tasks that are known to have no limit.
     """
 
     def __init__(self, tasks: Mapping[str, Runnable], default: Rate | None) -> None:
         self._tasks = tasks
         self._default = default
         self._lines: dict[str, _Line | None] = {}
+        self.free: set[str] = set()
 
     def set(self, task: str, rate: Rate | None) -> None:
         """Change the limit of a task until the worker ends. Raises ``ValueError`` for what is none."""
         interval = seconds_apart(rate)
         self._lines[task] = None if interval is None else _Line(rate, interval)
+        if interval is None:
+            self.free.add(task)
+        else:
+            self.free.discard(task)
 
     def of(self, task: str) -> Rate | None:
         """Return the limit of a task."""
@@ -49,7 +55,7 @@ class RateLimits:
 
     def turn(self, message: TaskMessage, now: float) -> float | None:
         """Return ``None`` for a message that may run now; for another book its turn, and return when that is."""
-        line = self._lines[message.task] if message.task in self._lines else self._line(message.task)
+        line = self._line(message.task)
         return None if line is None else line.turn(message.id, now)
 
     def _line(self, task: str) -> _Line | None:
