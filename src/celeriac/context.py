@@ -78,7 +78,6 @@ class Context:
     def __init__(
         self,
         message: TaskMessage,
-        *,
         queue: str = "",
         report: Callable[[ResultRecord], None] | None = None,
         worker: str = "",

@@ -6,7 +6,7 @@ which tasks were revoked, and whether another message on its last delivery runs 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from celeriac.canvas.budget import Budget, is_light
@@ -15,6 +15,7 @@ from celeriac.wire.content import Codecs
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.task import Malformed, TaskMessage, decode, takes_long
 from celeriac.worker.attempt import Attempt
+from celeriac.worker.builtin import Repertoire
 from celeriac.worker.copies import Copies
 from celeriac.worker.gate import Decline, Drop, Facts, Hold, Run, RunApart, Verdict, admit
 from celeriac.worker.insist import Insist
@@ -25,7 +26,6 @@ from celeriac.worker.plans import Plans
 from celeriac.worker.rate_limits import RateLimits
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
-from celeriac.worker.runnable import Runnable
 
 
 class Admission:
@@ -38,7 +38,7 @@ class Admission:
 
     def __init__(
         self,
-        tasks: Mapping[str, Runnable],
+        tasks: Repertoire,
         codecs: Codecs,
         now: Callable[[], float],
         plans: Plans,
@@ -61,7 +61,7 @@ class Admission:
         self._listeners = listeners
         self._insist = insist
         self._rate_limits = rate_limits
-        self._facts = Facts(tasks, self._allowed, budget, judge.unkept)
+        self._facts = Facts(tasks.knows, self._allowed, budget, judge.unkept)
         self._last_chances = LastChances(now, reserving, insist)
 
     def admit(self, attempt: Attempt) -> Awaitable[None] | None:

@@ -28,6 +28,7 @@ from celeriac.worker.pausing import Pausing
 from celeriac.worker.plans import Plans
 from celeriac.worker.pool import PlacingPool, Pool
 from celeriac.worker.rate_limits import RateLimits
+from celeriac.worker.reports import Reports
 from celeriac.worker.reserving import Reserving
 from celeriac.worker.revocations import RevocationList
 from celeriac.worker.slots import Slots
@@ -98,13 +99,14 @@ def assemble(
         rate_limits,
     )
     runs = run_marks(connections)
+    reports = Reports(backend, listeners.reported)
     effects = Effects(
-        backend, settlements, workflows, errbacks, insist, connections.broker.failed, runs, node
+        backend, reports, settlements, workflows, errbacks, insist, connections.broker.failed, runs, node
     )
     mending = Mending(admission, judge, effects, listeners)
     executor = Executor(
         plans,
-        backend,
+        reports,
         tasks,
         admission,
         bodies,

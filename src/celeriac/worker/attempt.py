@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
 from time import perf_counter
 
 import msgspec
 
 from celeriac.context import Context
-from celeriac.contracts.backend import Backend, EncodedResult
 from celeriac.contracts.broker import Delivery, Receipt
 from celeriac.contracts.set_aside import Failed
-from celeriac.errors import CeleriacError
-from celeriac.wire.result import ResultRecord
 from celeriac.wire.task import TaskMessage
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Decision, Ending, Raised
 from celeriac.worker.pool import Call
 from celeriac.worker.raised import forget_frames
 from celeriac.worker.runnable import Runnable
-
-logger = logging.getLogger("celeriac.worker")
 
 
 class Spent:
@@ -50,57 +43,10 @@ UNREAD = TaskMessage(id="", task="")
 """Stands for the message of an attempt until that was read."""
 
 
-class Reports(msgspec.Struct, eq=False):
-    """Stores the progress reports of a running task, in order, without making the task wait.
-
-    While one report is on its way to the store, only the latest of the following ones is kept: older ones are stale.
-
-    :param tell: called on the loop with each report.
-    """
-
-    _backend: Backend
-    _loop: asyncio.AbstractEventLoop
-    _tell: Callable[[ResultRecord], None]
-    _latest: EncodedResult | None = None
-    _running: asyncio.Task[None] | None = None
-    used: bool = False
-
-    def __call__(self, record: ResultRecord) -> None:
-        """Take a report; any thread may call this. Raises ``EncodeError`` where its meta cannot be written."""
-        encoded = self._backend.encode(record)
-        self.used = True
-        # A call from another thread must wake the loop; a call from the loop's own thread goes the same way.
-        self._loop.call_soon_threadsafe(self._submit, encoded)
-
-    async def done(self) -> None:
-        """Return when all reports so far are stored, so that none of them overwrites the final result."""
-        # Reports handed over a moment ago are still in the loop's queue of calls.
-        await asyncio.sleep(0)
-        if self._running is not None:
-            await asyncio.wait([self._running])
-
-    def _submit(self, encoded: EncodedResult) -> None:
-        self._tell(encoded.record)
-        self._latest = encoded
-        if self._running is None:
-            self._running = self._loop.create_task(self._store())
-
-    async def _store(self) -> None:
-        try:
-            while (encoded := self._latest) is not None:
-                self._latest = None
-                await self._backend.store(encoded)
-        except CeleriacError as error:
-            logger.warning("a progress report could not be stored: %s", error)
-        finally:
-            self._running = None
-
-
 class Attempt(msgspec.Struct, eq=False):
     """One delivery on its way through the worker.
 
-    The context refers to the reports and not to the attempt: such a cycle would leave every attempt to the garbage
-    collector.
+    The context does not refer to the attempt: such a cycle would leave every attempt to the garbage collector.
 
     :ivar has_slot: whether it counts among the running bodies.
     :ivar message: what could be read of the message; complete where the attempt runs.
@@ -128,7 +74,6 @@ class Attempt(msgspec.Struct, eq=False):
     message: TaskMessage = UNREAD
     task: Runnable | None = None
     context: Context | None = None
-    reports: Reports | None = None
     call: Call | None = None
     conclusion: Conclusion | None = None
     paused: Paused | None = None

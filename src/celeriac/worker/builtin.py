@@ -72,6 +72,10 @@ class Repertoire(Mapping[str, Runnable]):
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in self._built_in
 
+    def knows(self, name: str) -> bool:
+        """Do as ``in`` does; a call of a method costs less than half."""
+        return name in self._own or name in self._built_in
+
     def __iter__(self) -> Iterator[str]:
         return iter({**self._built_in, **self._own})
 

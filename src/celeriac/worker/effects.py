@@ -26,6 +26,7 @@ from celeriac.worker.attempt import SPENT, Attempt
 from celeriac.worker.decision import Decision, Kind, Settle
 from celeriac.worker.errbacks import Errbacks
 from celeriac.worker.insist import UNAVAILABLE, Insist
+from celeriac.worker.reports import Reports
 from celeriac.worker.workflows import Workflows
 
 logger = logging.getLogger("celeriac.worker")
@@ -50,6 +51,7 @@ class Effects:
     def __init__(
         self,
         backend: Backend,
+        reports: Reports,
         settlements: Settlements | None,
         workflows: Workflows,
         errbacks: Errbacks,
@@ -59,6 +61,7 @@ class Effects:
         node: str,
     ) -> None:
         self._backend = backend
+        self._reports = reports
         self._settlements = settlements
         self._early: EarlySettlements | None = (
             settlements if isinstance(settlements, EarlySettlements) else None
@@ -78,8 +81,8 @@ class Effects:
         decision, receipt = attempt.decision, attempt.receipt
         assert decision is not None
         mark = self._mark_of(attempt, decision) if attempt.message.headers else None
-        if attempt.reports is not None and attempt.reports.used:
-            await attempt.reports.done()
+        if self._reports.used:
+            await self._reports.done(attempt.message.id)
         settlements, results, parts = self._settlements, decision.results, decision.parts
         leads_on = decision.leads_on
         is_over = decision.settle in _FOR_GOOD and receipt is not SPENT
@@ -119,9 +122,9 @@ class Effects:
         """Acknowledge the message, and store STARTED, before the task runs, where its options ask for that."""
         if attempt.is_early and attempt.receipt is not SPENT:
             await self._acknowledge(attempt)
-        if attempt.is_tracked and attempt.reports is not None:
+        if attempt.is_tracked:
             message = attempt.message
-            attempt.reports(
+            self._reports(
                 ResultRecord(
                     task_id=message.id, status=STARTED, result=self._identity, reply_to=message.reply_to
                 )
@@ -138,8 +141,8 @@ class Effects:
         """Perform the attempt's decision but for settling the message; ``settle`` is the rest of it."""
         decision = attempt.decision
         assert decision is not None
-        if attempt.reports is not None and attempt.reports.used:
-            await attempt.reports.done()
+        if self._reports.used:
+            await self._reports.done(attempt.message.id)
         await self._follow_up_and_record(decision)
 
     async def settle(self, attempt: Attempt) -> None:

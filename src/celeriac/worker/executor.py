@@ -13,11 +13,10 @@ from functools import partial
 from typing import Any
 
 from celeriac.context import Context
-from celeriac.contracts.backend import Backend
 from celeriac.errors import DeliveryLost, EncodeError
 from celeriac.wire.result import SUCCESS
 from celeriac.worker.admission import Admission
-from celeriac.worker.attempt import Attempt, Reports
+from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.effects import Effects
@@ -26,6 +25,7 @@ from celeriac.worker.listeners import Listeners
 from celeriac.worker.mending import Mending
 from celeriac.worker.plans import Plans
 from celeriac.worker.pool import NotBegun
+from celeriac.worker.reports import Reports
 from celeriac.worker.runnable import Runnable
 from celeriac.worker.slots import Slots
 
@@ -36,7 +36,7 @@ class Executor:
     def __init__(
         self,
         plans: Plans,
-        backend: Backend,
+        reports: Reports,
         tasks: Mapping[str, Runnable],
         admission: Admission,
         bodies: Bodies,
@@ -49,7 +49,7 @@ class Executor:
         state: Mapping[str, Any],
     ) -> None:
         self._plans = plans
-        self._backend = backend
+        self._reports = reports
         self._tasks = tasks
         self._admission = admission
         self._bodies = bodies
@@ -58,7 +58,6 @@ class Executor:
         self._effects = effects
         self._listeners = listeners
         self._mending = mending
-        self._loop = asyncio.get_running_loop()
         self._node = node
         self._state = state
 
@@ -106,14 +105,9 @@ class Executor:
         message, delivery = attempt.message, attempt.delivery
         attempt.task = task = self._tasks[message.task]
         plan = self._plans[task]
-        attempt.reports = Reports(self._backend, self._loop, self._listeners.reported)
+        # In the order of the parameters: looking the names up would cost as much again.
         attempt.context = Context(
-            message,
-            queue=delivery.queue,
-            report=attempt.reports,
-            worker=self._node,
-            redelivered=delivery.redelivered,
-            state=self._state,
+            message, delivery.queue, self._reports, self._node, None, delivery.redelivered, self._state
         )
         attempt.is_early, attempt.is_tracked = plan.is_early, plan.is_tracked
         if plan.concludes:

@@ -5,7 +5,7 @@ Rules: this module is pure. Every message gets a verdict, whatever its shape. Th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -69,13 +69,13 @@ Verdict: TypeAlias = Run | RunApart | Decline
 class Facts(msgspec.Struct, frozen=True, gc=False):
     """The facts about a worker that its verdicts depend on.
 
-    :param known: the names of the tasks registered here.
+    :param knows: tells whether a task of that name is registered here.
     :param allowed: returns how often messages of a task may be delivered, given the task's name.
     :param budget: the limits on what a message may send on.
     :param unkept: returns why the result of a message could not be kept, ``None`` where it can.
     """
 
-    known: Container[str]
+    knows: Callable[[str], bool]
     allowed: Callable[[str], int]
     budget: Budget
     unkept: Callable[[TaskMessage], Exception | None]
@@ -98,9 +98,9 @@ def admit(
     kept_until = delivery.kept_until
     if content.expires is not None and content.expires.timestamp() <= max(now, kept_until or 0.0):
         return Discard(content, "expired")
-    if revoked.names(content):
+    if (revoked.ids or revoked.roots or revoked.stamps) and revoked.names(content):
         return Discard(content, "revoked")
-    if content.task not in facts.known:
+    if not facts.knows(content.task):
         return Refuse(TaskNotFound(content.task), content)
     leads_on = content.callbacks or content.errbacks or content.chain or content.chord
     if leads_on and (reason := obstacle(content, facts.budget)) is not None:
