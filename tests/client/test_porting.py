@@ -67,8 +67,8 @@ def test_a_name_of_celerys_says_what_to_write(read: Callable[[], Any], instead: 
 
 
 def test_a_name_that_nobody_has_is_as_ever() -> None:
-    assert refusal(lambda: app.nonsense) == "a celeriac app has no 'nonsense'"
-    assert refusal(lambda: add.nonsense) == "a task has no 'nonsense'"
+    assert refusal(lambda: app.nonsense) == "'Celeriac' object has no attribute 'nonsense'"
+    assert refusal(lambda: add.nonsense) == "'FunctionTask' object has no attribute 'nonsense'"
     assert refusal(lambda: celeriac.nonsense) == "module 'celeriac' has no 'nonsense'"
 
 
@@ -112,7 +112,14 @@ def test_the_error_of_a_property_is_not_hidden() -> None:
         def broken(self) -> str:
             return self.nothing_of_this_name
 
-    assert refusal(lambda: Own("own", **MEMORY).broken) == "a celeriac app has no 'nothing_of_this_name'"
+    assert (
+        refusal(lambda: Own("own", **MEMORY).broken) == "'Own' object has no attribute 'nothing_of_this_name'"
+    )
+
+
+def test_a_name_that_is_explained_is_not_listed() -> None:
+    assert not set(TASK) & set(dir(add))
+    assert "apply_async" in dir(add)
 
 
 def test_objects_are_copied_and_pickled_as_before() -> None:
