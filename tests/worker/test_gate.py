@@ -13,7 +13,7 @@ from celeriac.worker.attempt import SPENT
 from celeriac.worker.gate import Discard, Facts, Hold, Refuse, Run, RunApart, Verdict
 
 NOW = 1_000_000.0
-FACTS = Facts({"add"}.__contains__, lambda _: 5, Budget(), lambda _: None)
+FACTS = Facts({"add": "a task"}.get, lambda _: 5, Budget(), lambda _: None)
 
 
 def admit(

@@ -61,7 +61,7 @@ class Admission:
         self._listeners = listeners
         self._insist = insist
         self._rate_limits = rate_limits
-        self._facts = Facts(tasks.knows, self._allowed, budget, judge.unkept)
+        self._facts = Facts(tasks.find, self._allowed, budget, judge.unkept)
         self._last_chances = LastChances(now, reserving, insist)
 
     def admit(self, attempt: Attempt) -> Awaitable[None] | None:
@@ -72,15 +72,19 @@ class Admission:
         delivery = attempt.delivery
         envelope = delivery.envelope
         content: TaskMessage | Malformed | Unreadable
+        now = 0.0
         if isinstance(envelope, Unreadable):
             content = envelope
         elif len(envelope.body) > self._codecs.quick or (self._copies and envelope.copy is not None):
             return self._admit_slowly(attempt, envelope)
         else:
             content = decode(envelope, self._codecs)
-            if isinstance(content, TaskMessage) and not is_light(content):
-                return self._admit_slowly(attempt, envelope)
-        verdict = admit(content, delivery, self._facts, self._revocations.revoked, self._now())
+            if isinstance(content, TaskMessage):
+                if not is_light(content):
+                    return self._admit_slowly(attempt, envelope)
+                if content.eta is not None or content.expires is not None:
+                    now = self._now()
+        verdict = admit(content, delivery, self._facts, self._revocations.revoked, now)
         return self._follow(attempt, verdict)
 
     async def _admit_slowly(self, attempt: Attempt, envelope: Envelope) -> None:

@@ -18,6 +18,7 @@ from celeriac.wire.result import SUCCESS
 from celeriac.worker.admission import Admission
 from celeriac.worker.attempt import Attempt
 from celeriac.worker.bodies import Bodies
+from celeriac.worker.builtin import Repertoire
 from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.effects import Effects
 from celeriac.worker.judging import Judge
@@ -26,7 +27,6 @@ from celeriac.worker.mending import Mending
 from celeriac.worker.plans import Plans
 from celeriac.worker.pool import NotBegun
 from celeriac.worker.reports import Reports
-from celeriac.worker.runnable import Runnable
 from celeriac.worker.slots import Slots
 
 
@@ -37,7 +37,7 @@ class Executor:
         self,
         plans: Plans,
         reports: Reports,
-        tasks: Mapping[str, Runnable],
+        tasks: Repertoire,
         admission: Admission,
         bodies: Bodies,
         judge: Judge,
@@ -50,7 +50,7 @@ class Executor:
     ) -> None:
         self._plans = plans
         self._reports = reports
-        self._tasks = tasks
+        self._find = tasks.find
         self._admission = admission
         self._bodies = bodies
         self._judge = judge
@@ -103,7 +103,8 @@ class Executor:
     def _begin(self, attempt: Attempt) -> None:
         """Set the task and what its options say of the run, and the context that its body gets."""
         message, delivery = attempt.message, attempt.delivery
-        attempt.task = task = self._tasks[message.task]
+        attempt.task = task = self._find(message.task)
+        assert task is not None
         plan = self._plans[task]
         # In the order of the parameters: looking the names up would cost as much again.
         attempt.context = Context(

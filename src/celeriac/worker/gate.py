@@ -69,13 +69,13 @@ Verdict: TypeAlias = Run | RunApart | Decline
 class Facts(msgspec.Struct, frozen=True, gc=False):
     """The facts about a worker that its verdicts depend on.
 
-    :param knows: tells whether a task of that name is registered here.
+    :param find: returns the task of that name; ``None`` where none is registered here.
     :param allowed: returns how often messages of a task may be delivered, given the task's name.
     :param budget: the limits on what a message may send on.
     :param unkept: returns why the result of a message could not be kept, ``None`` where it can.
     """
 
-    knows: Callable[[str], bool]
+    find: Callable[[str], object | None]
     allowed: Callable[[str], int]
     budget: Budget
     unkept: Callable[[TaskMessage], Exception | None]
@@ -91,7 +91,7 @@ def admit(
     """Return the verdict of the first step that objects; ``Run`` where none does.
 
     :param content: what could be read of the delivery's message.
-    :param now: seconds since the epoch.
+    :param now: seconds since the epoch; it is not looked at where the message names no time.
     """
     if not isinstance(content, TaskMessage):
         return _refuse_unread(content)
@@ -100,7 +100,7 @@ def admit(
         return Discard(content, "expired")
     if (revoked.ids or revoked.roots or revoked.stamps) and revoked.names(content):
         return Discard(content, "revoked")
-    if not facts.knows(content.task):
+    if facts.find(content.task) is None:
         return Refuse(TaskNotFound(content.task), content)
     leads_on = content.callbacks or content.errbacks or content.chain or content.chord
     if leads_on and (reason := obstacle(content, facts.budget)) is not None:
