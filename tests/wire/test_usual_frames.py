@@ -117,3 +117,13 @@ def test_what_this_library_sends_is_read_in_one_pass_but_for_custom_headers():
         found = task.decode(envelope, codecs)
         assert isinstance(found, TaskMessage)
         assert (found.args, found.headers) == ([1], headers)
+
+
+def test_a_frame_that_is_read_in_one_pass_is_written_as_it_was() -> None:
+    """A message that is parked, moved or kept as failed is read and written again."""
+    envelope = unpack(usual())
+    assert isinstance(envelope, Envelope)
+    assert isinstance(envelope.headers, TaskHeaders)
+    again = pack(envelope)
+    assert json.loads(again)["headers"] == json.loads(usual())["headers"]
+    assert read(again)[1] == read(usual())[1]

@@ -126,13 +126,15 @@ def pack(envelope: Envelope, *, delivery_tag: str | None = None, route: Route | 
     if not tag:
         raise EncodeError("an envelope needs a delivery_tag to be framed; give it a fresh uuid")
     place = route or envelope
+    # The headers of a frame that was read by its types are no dict, and would be written as the object that they are.
+    headers = envelope.headers if type(envelope.headers) is dict else dict(envelope.headers)
     try:
         frame = _write(
             _WrittenFrame(
                 "",
                 envelope.content_encoding,
                 envelope.content_type,
-                msgspec.Raw(encode_json(envelope.headers, "headers")),
+                msgspec.Raw(encode_json(headers, "headers")),
                 _WrittenProperties(
                     envelope.correlation_id,
                     envelope.reply_to,
