@@ -74,7 +74,7 @@ def test_everything_a_context_has():
     text = (REFERENCE / "context.md").read_text()
     attributes = set(rows("context.md", "Context"))
     methods = set(re.findall(r"^\| `(\w+)\(", text, re.MULTILINE))
-    assert attributes | methods == public(dir(Context))
+    assert attributes | methods == {name for name in public(dir(Context)) if hasattr(Context, name)}
 
 
 def test_every_error_in_its_place():
