@@ -42,16 +42,21 @@ class KnownHeaders(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     sent: float | None = msgspec.field(default=None, name=SENT_HEADER)
 
 
-class TaskHeaders(msgspec.Struct, gc=False, eq=False):
+class TaskHeaders:
     """The headers of a frame that were read by their types: a mapping, which is read again when somebody looks into it.
+
+    No struct and no dict: an encoder knows those, and would write what they are made of in place of the headers.
 
     :param known: what they say; nothing else is in them.
     :param raw: the frame.
     """
 
-    known: KnownHeaders
-    raw: bytes
-    _values: dict[str, Any] | None = None
+    __slots__ = ("_values", "known", "raw")
+
+    def __init__(self, known: KnownHeaders, raw: bytes) -> None:
+        self.known = known
+        self.raw = raw
+        self._values: dict[str, Any] | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self._read()[name]
