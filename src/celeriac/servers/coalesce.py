@@ -146,12 +146,14 @@ class Coalescer(Generic[T, R]):
 
     def _next_batch(self) -> tuple[list[T], list[asyncio.Future[R]]]:
         """Take out of those that wait what goes into the next round trip."""
-        items, futures = self._items, self._futures
-        count = min(len(items), self._limit)
-        if self._weigh is not None and count > 1 and sum(map(self._weigh, items)) > TRIP_BYTES:
-            count = fitting(map(self._weigh, items[:count]))
-        self._items, self._futures = items[count:], futures[count:]
-        return items[:count], futures[:count]
+        count = min(len(self._items), self._limit)
+        items = self._items[:count]
+        if self._weigh is not None and sum(map(self._weigh, items)) > TRIP_BYTES:
+            count = fitting(map(self._weigh, items))
+            items = items[:count]
+        futures = self._futures[:count]
+        del self._items[:count], self._futures[:count]
+        return items, futures
 
     async def _answer(self, items: Sequence[T], futures: Sequence[asyncio.Future[R]]) -> None:
         try:
