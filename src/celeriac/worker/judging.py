@@ -107,13 +107,11 @@ class Judge:
     ) -> Decision:
         """Do as ``decide`` where there is no attempt, as in a child process."""
         message, habits = context.message, self._habits[task]
-        is_wanted = message.ignore_result
-        keeps = habits.keeps_result if is_wanted is None else not is_wanted
         # In the order of the fields: looking the names up would cost as much again.
         terms = Terms(
             self._worker,
             habits.retry,
-            keeps or (habits.keeps_errors and type(ending) is Raised),
+            habits.keeps(message, failed=type(ending) is Raised),
             context.queue,
             datetime.fromtimestamp(self._now(), UTC),
             tag,
@@ -173,13 +171,10 @@ class Judge:
 
     def _keeps_result(self, message: TaskMessage, task: Runnable | None, *, failed: bool) -> bool:
         task = task or self._tasks.get(message.task)
-        if failed and task is not None and task.conduct.keep_errors:
-            return True
-        if message.ignore_result is not None:
-            return not message.ignore_result
-        if task is not None and task.options.ignore_result is not None:
-            return not task.options.ignore_result
-        return not self._settings.ignore_result
+        if task is not None:
+            return self._habits[task].keeps(message, failed=failed)
+        ignored = message.ignore_result
+        return not (self._settings.ignore_result if ignored is None else ignored)
 
 
 class _Habit(msgspec.Struct, frozen=True):
@@ -191,6 +186,13 @@ class _Habit(msgspec.Struct, frozen=True):
     require_same: Callable[[Any], None] | None
     back: tuple[type[BaseException], ...]
     bury: bool
+
+    def keeps(self, message: TaskMessage, *, failed: bool) -> bool:
+        """Whether the result of a message of the task is stored."""
+        if failed and self.keeps_errors:
+            return True
+        ignored = message.ignore_result
+        return self.keeps_result if ignored is None else not ignored
 
 
 class _Habits(dict[Runnable, _Habit]):
