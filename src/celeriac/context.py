@@ -12,6 +12,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Never, NoReturn
 
+import msgspec
+
 from celeriac.canvas.nodes import Node, checked
 from celeriac.errors import ConfigError, Ignore, Reject, ReplaceRequested, RetryRequested
 from celeriac.porting import CONTEXT, RETRY, explains
@@ -48,7 +50,7 @@ class TaskLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 @explains("a context", CONTEXT)
-class Context:
+class Context(msgspec.Struct, eq=False):
     """One run of a task. A parameter annotated ``Context`` is filled with it; it is never sent.
 
     :param message: the task message.
@@ -60,48 +62,26 @@ class Context:
     :param state: what the worker's lifespans yielded.
     """
 
-    __slots__ = (
-        "_logger",
-        "_report",
-        "carried",
-        "children",
-        "deadline",
-        "joiners",
-        "log_fields",
-        "message",
-        "queue",
-        "redelivered",
-        "state",
-        "worker",
-    )
+    message: TaskMessage
+    queue: str = ""
+    report: Callable[[ResultRecord], None] | None = None
+    worker: str = ""
+    deadline: float | None = None
+    redelivered: bool = False
+    state: Mapping[str, Any] = NO_STATE
+    """The objects that the worker's lifespans yielded, by name, such as a database pool. Do not change it."""
+    children: list[Any] = []
+    """Celery result tuples of the tasks that were sent from this one."""
+    joiners: list[dict[str, Any]] = []
+    """Signatures of the tasks that join the chord which this one is a part of, once it has succeeded."""
+    log_fields: Mapping[str, str] = NO_FIELDS
+    """What the task's lines in the log carry besides its id and name, such as ``trace_id`` and ``span_id``."""
+    carried: Mapping[str, str] = NO_FIELDS
+    """What a listener's ``around_body`` gets in a process of the pool, such as the headers of a trace."""
+    _logger: TaskLogger | None = None
 
-    def __init__(
-        self,
-        message: TaskMessage,
-        queue: str = "",
-        report: Callable[[ResultRecord], None] | None = None,
-        worker: str = "",
-        deadline: float | None = None,
-        redelivered: bool = False,
-        state: Mapping[str, Any] = NO_STATE,
-    ) -> None:
-        self.message = message
-        self.queue = queue
-        self.worker = worker
-        self.deadline = deadline
-        self.redelivered = redelivered
-        self.state = state
-        """The objects that the worker's lifespans yielded, by name, such as a database pool. Do not change it."""
-        self.children: list[Any] = []
-        """Celery result tuples of the tasks that were sent from this one."""
-        self.joiners: list[dict[str, Any]] = []
-        """Signatures of the tasks that join the chord which this one is a part of, once it has succeeded."""
-        self.log_fields: Mapping[str, str] = NO_FIELDS
-        """What the task's lines in the log carry besides its id and name, such as ``trace_id`` and ``span_id``."""
-        self.carried: Mapping[str, str] = NO_FIELDS
-        """What a listener's ``around_body`` gets in a process of the pool, such as the headers of a trace."""
-        self._report = report
-        self._logger: TaskLogger | None = None
+    def __repr__(self) -> str:
+        return f"<Context {self.message.task}[{self.message.id}]>"
 
     @property
     def id(self) -> str:
@@ -196,8 +176,8 @@ class Context:
 
     def update_state(self, state: str, meta: Any = None) -> None:
         """Report a state of your own with any value that the result serializer can write."""
-        if self._report is not None:
-            self._report(
+        if self.report is not None:
+            self.report(
                 ResultRecord(
                     task_id=self.message.id,
                     status=state,

@@ -246,14 +246,14 @@ async def test_a_parked_message_is_declined_when_it_is_revoked(app: Celeriac) ->
 
 async def test_it_answers_from_when_it_takes_messages(app: Celeriac, monkeypatch: pytest.MonkeyPatch) -> None:
     """Celery's answers once its children are up, so that ``inspect ping`` serves as a probe."""
-    take_in, begins, may_begin = worker_module._take_in, asyncio.Event(), asyncio.Event()
+    prepare, begins, may_begin = worker_module._prepare, asyncio.Event(), asyncio.Event()
 
-    async def take_in_later(*given: Any) -> None:
+    async def prepare_later(*given: Any) -> None:
         begins.set()
         await may_begin.wait()
-        await take_in(*given)
+        await prepare(*given)
 
-    monkeypatch.setattr(worker_module, "_take_in", take_in_later)
+    monkeypatch.setattr(worker_module, "_prepare", prepare_later)
     worker = app.worker()
     async with asyncio.TaskGroup() as group:
         starting = group.create_task(worker.__aenter__())

@@ -162,6 +162,7 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
     frame: _Frame | _TaskFrame | None = None
     headers: Mapping[str, Any] = {}
     body = b""
+    is_marked = False
     last = raw.rfind(_LAST)
     if last > 0 and raw.startswith(_BEHIND, last + len(_LAST)):
         try:
@@ -176,6 +177,7 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
         if isinstance(found, str):
             return Unreadable(raw, found)
         frame, body, headers = found
+        is_marked = headers.get("redelivered") is True
     properties = frame.properties
     info = properties.delivery_info
     priority = properties.priority
@@ -193,7 +195,7 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
         properties.delivery_tag,
         info.exchange,
         info.routing_key,
-        frame.redelivered or info.redelivered or headers.get("redelivered") is True,
+        frame.redelivered or info.redelivered or is_marked,
         None,
         properties.app_id,
     )
@@ -248,7 +250,9 @@ def earlier_deliveries(envelope: Envelope) -> int:
 
     A peer of kombu's kind marks what it restores and counts nothing: such a message was taken once at least.
     """
-    count = envelope.headers.get(DELIVERIES_HEADER)
+    headers = envelope.headers
+    # What was read by its types has Celery's headers alone.
+    count = None if isinstance(headers, TaskHeaders) else headers.get(DELIVERIES_HEADER)
     if type(count) is int and 0 <= count <= MOST_DELIVERIES:
         return count
     return 1 if envelope.redelivered else 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -128,13 +128,16 @@ class Consumer:
         """How many attempts are under way."""
         return len(self._attempts)
 
-    async def run(self) -> None:
+    async def run(self, prepare: Callable[[], Awaitable[None]]) -> None:
         """Subscribe, take messages and start attempts until ``stop``; survive every outage of the broker.
+
+        :param prepare: does what is to be done before that; what it raises ends the run.
 
         Raises ``BrokerError`` when the broker refuses (a wrong password, a command that this user may not run) before
         the first subscription: the worker has no messages yet, and the person who starts it sees the error. A later
         refusal is waited out like an outage.
         """
+        await prepare()
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
         while not self._stopping.is_set():
             try:
@@ -210,14 +213,14 @@ class Consumer:
         return given_back
 
     async def _take_until_stopped(self, subscription: Subscription) -> None:
-        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        backoff: Backoff | None = None
         while not self._stopping.is_set():
             try:
                 take = self._take_and_start if self._away_since is None else self._take_after_outage
                 await take(subscription)
-                backoff.reset()
-                self._complaint = ""
+                backoff, self._complaint = None, ""
             except Exception as error:  # noqa: BLE001 - whatever stands in the broker, the worker goes on
+                backoff = backoff or Backoff(FIRST_WAIT, LONGEST_WAIT)
                 wait = backoff.pause()
                 self._complain(error, wait)
                 await set_within(self._stopping, wait)
@@ -279,7 +282,9 @@ class Consumer:
             for delivery in deliveries:
                 self._start(delivery)
         if len(deliveries) < wanted:
-            await self._let_them_begin()
+            # Short tasks that were just started get time to send their next step, so that the next take finds it.
+            for _ in range(HEAD_START):
+                await asyncio.sleep(0)
         if not deliveries and not self._stopping.is_set():
             # The broker was closed while the worker runs: asking again without a pause would only keep a core busy.
             await set_within(self._stopping, FIRST_WAIT)
@@ -305,11 +310,6 @@ class Consumer:
             await subscription.add_queue(queue)
         for queue in set(held) - set(self._queues):
             await subscription.drop_queue(queue)
-
-    async def _let_them_begin(self) -> None:
-        """Give short tasks that were just started time to send their next step, so that the next take finds it."""
-        for _ in range(HEAD_START):
-            await asyncio.sleep(0)
 
     def _start(self, delivery: Delivery) -> None:
         attempt = Attempt(delivery, delivery.receipt)

@@ -373,7 +373,7 @@ class Worker:
         self._consumer, self._home = consumer, asyncio.get_running_loop()
         self.slots = parts.slots
         self._attachments.workers.append(self)
-        self._running = asyncio.create_task(_take_in(consumer, connections.backend, self._pool))
+        self._running = asyncio.create_task(consumer.run(partial(_prepare, connections.backend, self._pool)))
         self._watching = asyncio.create_task(
             _all(
                 revocations.watch(
@@ -470,8 +470,8 @@ async def _answer_once_ready(consumer: Consumer, remote: Remote) -> None:
     await remote.run()
 
 
-async def _take_in(consumer: Consumer, backend: Backend, pool: Pool) -> None:
-    """Check the result store, start processes where that is wanted, then take messages until the stop.
+async def _prepare(backend: Backend, pool: Pool) -> None:
+    """Check the result store, and start processes where that is wanted.
 
     A store that is away is no error here, since each result waits for it. A store that refuses would never take any.
     """
@@ -479,4 +479,3 @@ async def _take_in(consumer: Consumer, backend: Backend, pool: Pool) -> None:
         tell(await backend.examine())
     if pool.children is not None:
         await pool.children.fill()
-    await consumer.run()

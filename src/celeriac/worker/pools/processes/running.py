@@ -65,38 +65,41 @@ Answer: TypeAlias = tuple[int, bytes] | Conclusion
 """The kind and the body of an answer, or what a call decided itself, of which the answer is yet to be made."""
 
 
-class _ContextThere(Context):
+class _ContextThere(Context, eq=False):
     """A context in a child. Its message is made when the function asks for it, since most functions never do."""
 
-    __slots__ = ("_made", "_told")
+    _told: Told | None = None
+    _made: TaskMessage | None = None
 
-    def __init__(self, told: Told, report: Callable[[ResultRecord], None], state: Mapping[str, Any]) -> None:
-        self._told = told
-        self._made: TaskMessage | None = None
-        super().__init__(
-            UNREAD,
-            queue=told.queue,
-            report=report,
-            worker=told.worker,
-            deadline=None if told.left is None else monotonic() + told.left,
-            redelivered=told.redelivered,
-            state=state,
-        )
-        if told.carried is not None:
-            self.log_fields, self.carried = told.carried
-
-    @property
+    @property  # type: ignore[misc]  # stands before the field of the same name, which stays unread
     def message(self) -> TaskMessage:
         """The task message."""
-        if self._made is None:
+        if self._made is None and self._told is not None:
             self._made = message_of(self._told)
-        return self._made
+        return self._made or UNREAD
 
     @message.setter
     def message(self, message: TaskMessage) -> None:
-        """Replace the message; ``UNREAD`` stands for the one that is made from the call on demand."""
-        if message is not UNREAD:
-            self._made = message
+        """Replace the message."""
+        self._made = message
+
+
+def _context_of(
+    told: Told, report: Callable[[ResultRecord], None], state: Mapping[str, Any]
+) -> _ContextThere:
+    context = _ContextThere(
+        UNREAD,
+        queue=told.queue,
+        report=report,
+        worker=told.worker,
+        deadline=None if told.left is None else monotonic() + told.left,
+        redelivered=told.redelivered,
+        state=state,
+        _told=told,
+    )
+    if told.carried is not None:
+        context.log_fields, context.carried = told.carried
+    return context
 
 
 class Running:
@@ -178,7 +181,7 @@ class Running:
         return self._acknowledging.store(decision.results, upcoming)
 
     def _run(self, task: Any, told: Told) -> Answer:
-        context = _ContextThere(told, task.report, self._state)
+        context = _context_of(told, task.report, self._state)
         CURRENT.set(context)
         if not context.carried:
             return self._run_here(task, told, context)
