@@ -39,9 +39,8 @@ class Stage:
             "ENDING_NOTES": str(self._notes),
         }
         self._workers: list[LoggedProcess] = []
-        # Not the app of the tasks: its pools keep connections to the broker of the test before.
-        self.client = Celery("client", broker=broker, backend=backend, set_as_current=False)
-        self.client.conf.task_default_queue = self._queue
+        self._urls = broker, backend
+        self.client = self._new_client()
 
     def start(self, *options: str, **variables: str) -> LoggedProcess:
         """Start a worker with one slot, and these variables of its environment."""
@@ -88,16 +87,26 @@ class Stage:
 
     def see_all_done(self, worker: LoggedProcess) -> None:
         """See that the worker still works, and that it has given nothing back when it has stopped."""
-        assert self.client.send_task(f"{TASKS}.last").get(timeout=TIMEOUT) == "last"
+        # After an outage Celery's client looks for results before it subscribes again, and misses those in between.
+        fresh = self._new_client()
+        assert fresh.send_task(f"{TASKS}.last").get(timeout=TIMEOUT) == "last"
         assert worker.stop() == 0
-        with self.client.connection_for_read() as connection:
+        with fresh.connection_for_read() as connection:
             assert messages_in(connection.default_channel, self._queue) == 0
+        disconnect(fresh)
 
     def close(self) -> None:
         """End everything."""
         for worker in self._workers:
             worker.kill()
         disconnect(self.client)
+
+    def _new_client(self) -> Celery:
+        """Not the app of the tasks: its pools keep connections to the broker of the test before."""
+        broker, backend = self._urls
+        client = Celery("client", broker=broker, backend=backend, set_as_current=False)
+        client.conf.task_default_queue = self._queue
+        return client
 
     def _place(self, where: str) -> Path:
         return Path(f"{self._notes}.{where}")
