@@ -31,12 +31,14 @@ _FEW = 8
 
 
 class Pace:
-    """Measures in stretches of ``AHEAD`` seconds; to be asked again and again.
+    """Measures in stretches of some seconds; to be asked again and again.
 
     :param loop: its clock is read.
+    :param stretch: those seconds.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, stretch: float = AHEAD) -> None:
+        self._stretch = stretch
         self._now = loop.time
         self._since = self._now()
         self._before = 0
@@ -48,8 +50,8 @@ class Pace:
         :param total: how many were dealt with so far.
         """
         seconds = self._now() - self._since
-        if seconds >= AHEAD:
-            self._latest = int((total - self._before) * AHEAD / seconds)
+        if seconds >= self._stretch:
+            self._latest = int((total - self._before) * self._stretch / seconds)
             self._since += seconds
             self._before = total
         return self._latest

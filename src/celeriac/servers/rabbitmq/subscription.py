@@ -38,6 +38,12 @@ from celeriac.wire.envelope import Unreadable
 
 _MOST_AT_ONCE = 10_000
 _NO_CONSUMER = "", 0
+_UNDER_WAY = 0.05
+"""Seconds from the push of a short task to that of the one in its place, on a busy machine.
+
+Its result and its acknowledgement each wait on both sides for the work on those before them.
+"""
+
 _CROWDED_AFTER = 0.05
 """Seconds to wait for acknowledgements on their way, before the prefetch is made larger."""
 
@@ -85,7 +91,7 @@ class AmqpSubscription:
         self._waiting = False
         self._stopped = False
         self._loop = asyncio.get_running_loop()
-        self._pace = Pace(self._loop)
+        self._pace = Pace(self._loop, _UNDER_WAY)
         self._taken_lately = 0
         self._surplus: asyncio.TimerHandle | None = None
         self._returning: asyncio.Task[None] | None = None
@@ -339,7 +345,7 @@ class AmqpSubscription:
         """Forget a closed channel."""
         self._unsettled = None
         self._consumer_prefetch = 0
-        self._pace = Pace(self._loop)
+        self._pace = Pace(self._loop, _UNDER_WAY)
         self._consumers.clear()
         self._current.clear()
 

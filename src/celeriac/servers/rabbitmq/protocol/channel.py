@@ -33,7 +33,7 @@ class Wire(Protocol):
     blocked: str | None
 
     def write(self, data: bytes) -> None:
-        """Send bytes; those of one turn of the loop go together."""
+        """Send bytes, in order; a few that are written in one turn of the loop go together."""
         ...
 
     def forget(self, number: int) -> None:
