@@ -28,6 +28,7 @@ from celeriac.errors import ConfigError
 from celeriac.worker.attachments import Attachments
 from celeriac.worker.judging import Judge
 from celeriac.worker.listeners import Made
+from celeriac.worker.plans import Plans
 from celeriac.worker.worker import Worker
 
 
@@ -105,6 +106,7 @@ class CeleryApp(Found):
         backend = super()._open().backend  # of which nothing but its encoding is used
         return Judge(
             self.settings,
+            Plans(self.settings),
             backend,
             self.repertory,
             lambda errback: is_inline(self.celery, errback.to_dict()),

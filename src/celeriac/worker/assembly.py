@@ -83,7 +83,7 @@ def assemble(
     revocations = RevocationList(connections.revocations, app.clock.monotonic)
     reserving = Reserving(settings.prefetch, slots, bodies.recall)
     rate_limits = RateLimits(tasks, settings.rate_limit)
-    judge = Judge(settings, backend, tasks, errbacks.is_inline, clock.now, node)
+    judge = Judge(settings, plans, backend, tasks, errbacks.is_inline, clock.now, node)
     admission = Admission(
         tasks,
         app.codecs,

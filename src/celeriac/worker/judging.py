@@ -9,15 +9,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from celeriac.canvas.nodes import Signature
-from celeriac.client.conduct import Conduct
-from celeriac.client.task import AS_JSON
 from celeriac.context import Context
 from celeriac.contracts.backend import Backend, SelectiveBackend, keeper
-from celeriac.errors import EncodeError, ReplaceRequested, TimeLimitExceeded, WorkerLost
-from celeriac.retry import Retry
+from celeriac.errors import EncodeError, ReplaceRequested, WorkerLost
 from celeriac.servers.offload import in_thread
 from celeriac.settings import Settings
 from celeriac.wire.task import TaskMessage
@@ -27,6 +22,7 @@ from celeriac.worker.concluding import Conclusion, Paused
 from celeriac.worker.decision import Decision, Ending, Raised, Settle, Terms, WorkerTerms
 from celeriac.worker.gate import Decline
 from celeriac.worker.outcome import declined, failed, judge
+from celeriac.worker.plans import Plans
 from celeriac.worker.rejections import Rejections
 from celeriac.worker.runnable import Runnable
 
@@ -44,6 +40,7 @@ class Judge:
     def __init__(
         self,
         settings: Settings,
+        plans: Plans,
         backend: Backend,
         tasks: Mapping[str, Runnable],
         inline: Callable[[Signature[Any]], bool],
@@ -52,7 +49,7 @@ class Judge:
     ) -> None:
         self._settings = settings
         self._tasks = tasks
-        self._habits = _Habits(settings)
+        self._plans = plans
         self._check_id = backend.check_id if isinstance(backend, SelectiveBackend) else None
         self._now = now
         self._worker = WorkerTerms(
@@ -106,20 +103,20 @@ class Judge:
         self, task: Runnable, context: Context, ending: Ending, tag: str | None, *, gone: bool
     ) -> Decision:
         """Do as ``decide`` where there is no attempt, as in a child process."""
-        message, habits = context.message, self._habits[task]
+        message, plan = context.message, self._plans[task]
         # In the order of the fields: looking the names up would cost as much again.
         terms = Terms(
             self._worker,
-            habits.retry,
-            habits.keeps(message, failed=type(ending) is Raised),
+            plan.retry,
+            plan.keeps(message, failed=type(ending) is Raised),
             context.queue,
             datetime.fromtimestamp(self._now(), UTC),
             tag,
             context.redelivered,
             gone,
-            habits.require_same,
-            habits.back,
-            habits.bury,
+            plan.require_same,
+            plan.back,
+            plan.bury,
         )
         return judge(message, ending, context.children, terms, context.joiners)
 
@@ -172,53 +169,9 @@ class Judge:
     def _keeps_result(self, message: TaskMessage, task: Runnable | None, *, failed: bool) -> bool:
         task = task or self._tasks.get(message.task)
         if task is not None:
-            return self._habits[task].keeps(message, failed=failed)
+            return self._plans[task].keeps(message, failed=failed)
         ignored = message.ignore_result
         return not (self._settings.ignore_result if ignored is None else ignored)
-
-
-class _Habit(msgspec.Struct, frozen=True):
-    """What the terms of all endings of one task have in common; see ``Terms``."""
-
-    retry: Retry | None
-    keeps_result: bool
-    keeps_errors: bool
-    require_same: Callable[[Any], None] | None
-    back: tuple[type[BaseException], ...]
-    bury: bool
-
-    def keeps(self, message: TaskMessage, *, failed: bool) -> bool:
-        """Whether the result of a message of the task is stored."""
-        if failed and self.keeps_errors:
-            return True
-        ignored = message.ignore_result
-        return self.keeps_result if ignored is None else not ignored
-
-
-class _Habits(dict[Runnable, _Habit]):
-    """Those of each task, found when it ends for the first time."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__()
-        self._settings = settings
-
-    def __missing__(self, task: Runnable) -> _Habit:
-        conduct, settings, ignored = task.conduct, self._settings, task.options.ignore_result
-        is_checked = settings.result_serializer in AS_JSON and task.returns.names_records
-        self[task] = habit = _Habit(
-            retry=task.options.retry or settings.default_retry,
-            keeps_result=not (settings.ignore_result if ignored is None else ignored),
-            keeps_errors=conduct.keep_errors,
-            require_same=task.require_same if is_checked else None,
-            back=_back(conduct),
-            bury=conduct.bury_failed,
-        )
-        return habit
-
-
-def _back(conduct: Conduct) -> tuple[type[BaseException], ...]:
-    lost = (WorkerLost,) if conduct.requeue_lost else ()
-    return (*lost, TimeLimitExceeded) if conduct.requeue_late else lost
 
 
 class _Rest(Paused):
