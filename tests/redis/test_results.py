@@ -135,31 +135,59 @@ async def test_ten_thousand_waits_share_one_connection(own_redis, make_backend):
     assert not backend._listener._waits
 
 
-async def test_a_wait_for_what_is_not_there_yet_takes_one_trip(own_redis, make_backend):
+async def test_a_wait_takes_one_trip_whether_the_record_is_there_or_not(own_redis, make_backend):
     backend, writer = make_backend(own_redis.url()), make_backend(own_redis.url())
     with own_redis.client() as client:
+
+        def reads():
+            return client.info("stats")["total_reads_processed"]
+
+        assert await statuses(writer, await stored(writer, "x")) == [("x", "SUCCESS")]
+        assert await statuses(backend, "x") == [("x", "SUCCESS")]  # its connection stands from now on
+        own = -reads() + reads()
         for task_id in ("a", "b"):
+            before = reads()
             async with backend.follow([task_id]) as records:
-                await store(writer, record(task_id))
+                assert reads() - before == own + 1
+                await stored(writer, task_id)
                 assert [(item.task_id, item.status) async for item in records] == [(task_id, "SUCCESS")]
-        assert "cmdstat_mget" not in client.info("commandstats")
-        assert await statuses(backend, "a") == [("a", "SUCCESS")]
-        assert client.info("commandstats")["cmdstat_mget"]["calls"] == 1
+            before = reads()
+            assert await statuses(backend, task_id) == [(task_id, "SUCCESS")]
+            assert reads() - before == own + 1
+        assert client.info("commandstats")["cmdstat_mget"]["calls"] == 6
 
 
-async def test_a_user_that_may_not_ask_so_waits_all_the_same(own_redis, make_backend):
+async def stored(writer, task_id):
+    await store(writer, record(task_id))
+    return task_id
+
+
+async def test_a_user_that_may_not_read_is_told(own_redis, make_backend):
     with own_redis.client() as client:
-        client.execute_command("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", "-exists")
-    backend, writer = (
-        make_backend(own_redis.url().replace("//", "//plain:pw@")),
-        make_backend(own_redis.url()),
-    )
-    for task_id in ("a", "b"):
-        waiting = asyncio.create_task(statuses(backend, task_id))
-        await asyncio.sleep(0.05)
-        await store(writer, record(task_id))
-        assert await asyncio.wait_for(waiting, 5) == [(task_id, "SUCCESS")]
-        assert await asyncio.wait_for(statuses(backend, task_id), 5) == [(task_id, "SUCCESS")]
+        client.execute_command("ACL", "SETUSER", "blind", "on", ">pw", "~*", "&*", "+@all", "-mget")
+    backend = make_backend(own_redis.url().replace("//", "//blind:pw@"))
+    for _ in range(2):
+        with pytest.raises(BackendError, match="NOPERM"):
+            await asyncio.wait_for(statuses(backend, "a"), 5)
+
+
+async def test_a_wait_that_is_cancelled_while_it_subscribes_harms_no_later_one(
+    own_redis, make_backend, monkeypatch
+):
+    monkeypatch.setattr("celeriac.servers.redis.listener._FIRST_LOOK", 1000.0)  # only what is pushed comes
+    backend, writer = make_backend(own_redis.url()), make_backend(own_redis.url())
+    await statuses(backend, await stored(writer, "x"))
+    for number in range(20):
+        waiting = asyncio.create_task(statuses(backend, f"left {number}"))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        staying = asyncio.create_task(statuses(backend, f"kept {number}"))
+        await asyncio.sleep(0)
+        await stored(writer, f"kept {number}")
+        assert await asyncio.wait_for(staying, 60) == [(f"kept {number}", "SUCCESS")]
+    with own_redis.client() as client:
+        assert len(client.client_list(_type="pubsub")) == 1
 
 
 async def test_a_user_that_may_not_subscribe_is_told(own_redis, make_backend):

@@ -309,28 +309,44 @@ class Line:
             await self.send_all([command])
 
     async def send_all(self, commands: Sequence[Sequence[Any]]) -> None:
-        """Write commands; their answers come out of ``receive``, one by one. To be called within ``Link.deadline``."""
+        """Write commands; their answers are heard by ``listen``, one by one. To be called within ``Link.deadline``."""
         await self._connection.write(commands)
 
     async def read(self) -> Any:
         """Wait, without end, for what the server sends next."""
-        _, news = await self.receive()
-        if isinstance(news, CeleriacError):
-            raise news
-        return news
-
-    async def receive(self) -> tuple[bool, Any]:
-        """Wait, without end, for what the server sends next: whether it is a push, and what it says.
-
-        What answers a command that was refused is the translated error.
-        """
         try:
             (news,) = await self._connection.read()
         except _TROUBLE as error:
             raise self._link.translate(error) from as_cause(error)
         if isinstance(news, Refused):
-            return False, self._link.translate(news)
-        return isinstance(news, list if self.protocol == 2 else PushNotification), news
+            raise self._link.translate(news)
+        return news
+
+    def listen(self, hear: Callable[[bool, Any], None], lost: Callable[[CeleriacError], None]) -> None:
+        """Pass on what the server sends from now on.
+
+        :param hear: called with whether it is a push, and what it says: the translated error of a refused command.
+        :param lost: called once, when the connection has ended, whoever ended it.
+        """
+        pushed = list if self.protocol == 2 else PushNotification
+        translate = self._link.translate
+
+        def take(news: Any) -> None:
+            if isinstance(news, Refused):
+                hear(False, translate(news))
+            else:
+                hear(isinstance(news, pushed), news)
+
+        def end(error: Exception) -> None:
+            reason = translate(error)
+            reason.__cause__ = as_cause(error)
+            lost(reason)
+
+        self._connection.listen(take, end)
+
+    def cut(self) -> None:
+        """Close the connection at once. Idempotent."""
+        self._connection.cut()
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""

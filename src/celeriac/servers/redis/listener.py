@@ -1,7 +1,7 @@
 """Passes results to all waits of a process, over one connection.
 
-Rules: a wait subscribes, gets the confirmation, and then reads its keys, so that no record is missed. With protocol 3
-the server says in the trip of the subscription whether there is anything to read. Each record is passed on once. When
+Rules: a wait subscribes, and its keys are read after that, so that no record is missed. With protocol 3 the trip of the
+subscription reads them too, over the same connection. Each record is passed on once. When
 the last wait for a key ends, so does its subscription. Some writers store without publishing (gocelery); their records
 are found by reading again, less and less often. While any wait is left, a cut connection is replaced, and all keys are
 read again.
@@ -78,6 +78,11 @@ class Wait:
             raise news
         return news
 
+    def fail(self, error: CeleriacError) -> None:
+        """Pass on that the records cannot be read."""
+        self._news.append(error)
+        self._some.set()
+
     def told(self, key: bytes) -> bytes | None:
         """Return the record of this key that was last passed on."""
         return self._told.get(key)
@@ -118,6 +123,33 @@ class Wait:
         self.look_at = now + self._looks.pause()
 
 
+class Look:
+    """A reading of keys: each record is passed to the waits that asked, unless one got something newer meanwhile.
+
+    :ivar commands: what is asked; the answers are to be given to ``take`` in their order.
+    """
+
+    def __init__(self, waits: Iterable[Wait]) -> None:
+        self._asking: dict[bytes, list[tuple[Wait, bytes | None]]] = {}
+        for wait in waits:
+            for key in wait.pending:
+                self._asking.setdefault(key, []).append((wait, wait.told(key)))
+        keys = tuple(self._asking)
+        self.commands = [("MGET", *keys[start : start + _BATCH]) for start in range(0, len(keys), _BATCH)]
+        self._keys = iter(keys)
+
+    def take(self, answer: Sequence[bytes | None] | CeleriacError) -> None:
+        """Pass on the answer to the next command. A refusal goes to every wait."""
+        if isinstance(answer, CeleriacError):
+            for wait in {wait for asking in self._asking.values() for wait, _ in asking}:
+                wait.fail(answer)
+            return
+        for raw, key in zip(answer, self._keys, strict=False):
+            for wait, told in self._asking[key]:
+                if raw is not None and wait.told(key) == told:
+                    wait.tell(key, raw)
+
+
 class Listener:
     """The waits of one backend."""
 
@@ -130,14 +162,14 @@ class Listener:
         self._all: set[Wait] = set()
         self._subscribed: set[bytes] = set()
         self._line: Line | None = None
-        self._reader: asyncio.Task[None] | None = None
         self._tender: asyncio.Task[None] | None = None
         self._cut = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
         self._writing = asyncio.Lock()
         self._unconfirmed = 0
         self._confirmed: asyncio.Future[None] | None = None
         self._protocol = 3
-        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._asked: deque[Look | None] = deque()
         self._heard = 0.0
         self._said = False
         self._join: Coalescer[Wait, None] = Coalescer(self._subscribe, _BATCH)
@@ -147,12 +179,13 @@ class Listener:
 
     async def join(self, task_ids: Collection[str]) -> Wait:
         """Return the records of these tasks; what is there already is in it."""
-        wait = Wait(task_ids, self._key, self._decode, self._slow, asyncio.get_running_loop().time())
+        self._loop = asyncio.get_running_loop()
+        wait = Wait(task_ids, self._key, self._decode, self._slow, self._loop.time())
         for key in wait.keys:
             self._waits.setdefault(key, set()).add(wait)
         self._all.add(wait)
         try:
-            await self._join(wait)
+            await self._join.lead(wait)
         except BaseException:
             self.leave(wait)
             raise
@@ -174,7 +207,7 @@ class Listener:
         elif len(self._left) > _MOST_LEFT:
             self._leave_now()
         elif self._leaving is None:
-            self._leaving = asyncio.get_running_loop().call_later(_LINGER, self._leave_now)
+            self._leaving = self._loop.call_later(_LINGER, self._leave_now)
 
     async def close(self) -> None:
         """End all waiting. Idempotent."""
@@ -188,50 +221,45 @@ class Listener:
         await self._hang_up()
 
     async def _subscribe(self, waits: Sequence[Wait]) -> Sequence[None]:
-        keys = list(dict.fromkeys(key for wait in waits for key in wait.pending))
         try:
             async with self._link.deadline():
-                may_be_there = await self._send_subscriptions(keys)
+                protocol = await self._send_subscriptions(waits)
         except BackendUnavailable as error:
             error.logged = self._said
             await self._hang_up()
             raise
-        if may_be_there:
-            await self._look(keys, waits)
+        if protocol == 2:
+            await self._look(waits)
         return [None] * len(waits)
 
-    async def _send_subscriptions(self, keys: Sequence[bytes]) -> bool:
-        """Subscribe to these keys' channels; return whether a record of one of them may be there already."""
-        loop = asyncio.get_running_loop()
-        confirmed = counted = None
+    async def _send_subscriptions(self, waits: Sequence[Wait]) -> int:
+        """Subscribe to the channels of these waits, and read their keys where the protocol lets us; return which it is.
+
+        Returns once the subscriptions are confirmed. Records that were read are passed on as they come.
+        """
+        confirmed = None
         async with self._writing:
             line = self._line or await self._call_up()
             commands: list[Sequence[Any]] = []
-            if new := [key for key in keys if key not in self._subscribed]:
-                confirmed = self._confirmed = loop.create_future()
-                # A caller that was cancelled while it wrote no longer waits for it.
+            new = {key for wait in waits for key in wait.pending} - self._subscribed
+            if new:
+                confirmed = self._confirmed = self._loop.create_future()
+                # A caller that was cancelled no longer waits for it.
                 confirmed.add_done_callback(_ignore)
-                self._unconfirmed = len(new)
+                self._unconfirmed += len(new)
                 self._subscribed.update(new)
                 commands.append(("SUBSCRIBE", *new))
                 if gone := self._take_gone():
                     commands.append(("UNSUBSCRIBE", *gone))
-            if line.protocol == 3 and keys:
-                counted = self._expect_answer()
-                commands.append(("EXISTS", *keys))
+            if line.protocol == 3:
+                look = Look(waits)
+                self._asked.extend([look] * len(look.commands))
+                commands += look.commands
             if commands:
                 await line.send_all(commands)
         if confirmed is not None:
             await confirmed
-        # A user who may not ask that gets an error for an answer, and reads.
-        return counted is None or (await counted) != 0
-
-    def _expect_answer(self) -> asyncio.Future[Any]:
-        """Return a future of the answer to the next command that is sent with protocol 3."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_ignore)
-        self._asked.append(future)
-        return future
+        return line.protocol
 
     def _forget_timer(self) -> None:
         if self._leaving is not None:
@@ -256,19 +284,11 @@ class Listener:
         self._subscribed -= gone
         return gone
 
-    async def _look(self, keys: Sequence[bytes], waits: Iterable[Wait]) -> None:
-        """Read the keys and pass the records to these waits, unless a wait got something newer meanwhile."""
-        before = [(wait, key, wait.told(key)) for wait in waits for key in wait.pending]
-        commands = [("MGET", *keys[start : start + _BATCH]) for start in range(0, len(keys), _BATCH)]
-        found: dict[bytes, bytes | None] = {}
-        for command, answer in zip(commands, await self._link.calls(commands), strict=True):
-            if isinstance(answer, Exception):
-                raise answer
-            found.update(zip(command[1:], answer, strict=True))  # type: ignore[arg-type]
-        for wait, key, told in before:
-            raw = found.get(key)
-            if raw is not None and wait.told(key) == told:
-                wait.tell(key, raw)
+    async def _look(self, waits: Iterable[Wait]) -> None:
+        """Read the keys that these waits still wait for, over another connection."""
+        look = Look(waits)
+        for answer in await self._link.answers(look.commands) if look.commands else ():
+            look.take(answer)
 
     async def _call_up(self) -> Line:
         line = self._line = await self._link.open_push_line(self._protocol)
@@ -276,24 +296,21 @@ class Listener:
         self._said = False
         self._subscribed.clear()
         self._asked.clear()
-        self._heard = asyncio.get_running_loop().time()
-        self._reader = asyncio.create_task(self._read(line), name="celeriac-results-reader")
+        self._unconfirmed = 0
+        self._heard = self._loop.time()
+        line.listen(partial(self._take, line), partial(self._lose, line))
         return line
 
-    async def _read(self, line: Line) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                is_push, news = await line.receive()
-                self._heard = loop.time()
-                if is_push:
-                    self._hear(*news)
-                elif isinstance(news, CeleriacError) and (line.protocol == 2 or self._unconfirmed):
-                    raise news  # a subscription was refused
-                elif line.protocol == 3:
-                    self._answer(news)
-        except CeleriacError as error:
-            await self._lose(line, error)
+    def _take(self, line: Line, is_push: bool, news: Any) -> None:
+        if line is not self._line:
+            return
+        self._heard = self._loop.time()
+        if is_push:
+            self._hear(*news)
+        elif isinstance(news, CeleriacError) and (line.protocol == 2 or self._unconfirmed):
+            self._lose(line, news)  # a subscription was refused
+        elif line.protocol == 3 and (look := self._asked.popleft()) is not None:
+            look.take(news)
 
     def _hear(self, kind: bytes, key: bytes, content: Any) -> None:
         if kind == b"message":
@@ -302,38 +319,28 @@ class Listener:
         elif kind == b"subscribe":
             self._confirm()
 
-    def _answer(self, answer: Any) -> None:
-        asked = self._asked.popleft()
-        if not asked.done():
-            asked.set_result(answer)
-
     def _confirm(self) -> None:
         self._unconfirmed -= 1
         confirmed = self._confirmed
         if self._unconfirmed == 0 and confirmed is not None and not confirmed.done():
             confirmed.set_result(None)
 
-    async def _lose(self, line: Line, error: CeleriacError) -> None:
+    def _lose(self, line: Line, error: CeleriacError) -> None:
+        line.cut()
+        if line is not self._line:
+            return
         if self._all:
             _log.warning("results are waited for, but the connection was cut; making it anew: %s", error)
             self._said = True
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_exception(error)
-        for asked in self._asked:
-            if not asked.done():
-                asked.set_exception(error)
         self._line = None
         self._subscribed.clear()
         self._cut.set()
-        await line.close()
 
     async def _hang_up(self) -> None:
-        reader, self._reader = self._reader, None
         line, self._line = self._line, None
         self._subscribed.clear()
-        if reader is not None:
-            reader.cancel()
-            await asyncio.wait([reader])
         if line is not None:
             await line.close()
 
@@ -357,7 +364,7 @@ class Listener:
             self._tender = None
 
     async def _make_good(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if self._line is None:
             await asyncio.gather(*(self._join(wait) for wait in tuple(self._all)))
             return
@@ -365,14 +372,14 @@ class Listener:
         for wait in waits:
             wait.postpone(now)
         if waits:
-            await self._look(list({key for wait in waits for key in wait.pending}), waits)
+            await self._look(waits)
         if now - self._heard > _SILENCE + self._link.timeout:
             await self._hang_up()
         elif now - self._heard > _SILENCE:
             async with self._writing:
                 if self._line is not None:
                     if self._line.protocol == 3:
-                        self._expect_answer()
+                        self._asked.append(None)
                     await self._line.send("PING")
 
 

@@ -49,12 +49,13 @@ class Publishing:
         self._large = LargeValues(link)
         self._publish: Coalescer[tuple[float, Message], None] = Coalescer(self._flush, _BATCH)
 
-    def publish(self, envelope: Envelope, route: Route) -> asyncio.Future[None]:
+    async def publish(self, envelope: Envelope, route: Route) -> None:
         """Queue one message for the next round trip; one that is large goes by itself."""
         self._check(route)
         if len(envelope.body) > _LARGE_BODY:
-            return asyncio.ensure_future(self._publish_large((envelope, route)))
-        return self._publish((asyncio.get_running_loop().time(), (envelope, route)))
+            await self._publish_large((envelope, route))
+            return
+        await self._publish.lead((asyncio.get_running_loop().time(), (envelope, route)))
 
     async def publish_many(self, messages: Sequence[Message]) -> None:
         """Publish in order; raise the first refusal after the batch it was in.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -90,7 +91,6 @@ class Pushes:
         self._number: int | CeleriacError = 0
         self._looks = False
         self._looking = TrackingLine(link)
-        self._reader: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._awaited: deque[_Awaited] = deque()
         self._heard_at = 0.0
@@ -105,7 +105,7 @@ class Pushes:
                 async with self._link.deadline():
                     await self._subscribe(line, listener)
             except self._link.unavailable as error:
-                await self._lose(line, error)
+                self._lose(line, error)
                 raise
             except BaseException:
                 await self._forget(listener)
@@ -144,7 +144,7 @@ class Pushes:
             return
         if self._asked_at is not None and now - self._asked_at > self._link.timeout:
             error = self._away("its pushes do not arrive any more")
-            await self._lose(line, error)
+            self._lose(line, error)
             raise error
         if self._asked_at is None:
             self._asked_at = now
@@ -155,8 +155,9 @@ class Pushes:
 
     async def close(self) -> None:
         """Close the connection; its listeners get an error. Idempotent."""
-        if self._line is not None:
-            await self._lose(self._line, self._away("its broker was closed"))
+        if (line := self._line) is not None:
+            self._lose(line, self._away("its broker was closed"))
+            await line.close()
         await self._looking.close()
 
     async def _open(self) -> Line:
@@ -166,7 +167,7 @@ class Pushes:
         )  # asked for once: up to Python 3.11 each question is a system call
         self._line, self._looks = line, False
         self._heard_at, self._asked_at = self._loop.time(), None
-        self._reader = asyncio.create_task(self._read(line), name="celeriac-pushes")
+        line.listen(partial(self._take, line), partial(self._lose, line))
         return line
 
     async def _open_line(self) -> Line:
@@ -204,7 +205,7 @@ class Pushes:
                     await line.send_all(commands)
                 return await answers
         except self._link.unavailable as error:
-            await self._lose(line, error)
+            self._lose(line, error)
             raise
 
     def _await(self, kind: type[_Awaited], missing: int) -> asyncio.Future[list[Any]]:
@@ -237,19 +238,16 @@ class Pushes:
                 try:
                     await self._line.send(command, *gone)
                 except CeleriacError as error:
-                    await self._lose(self._line, error)
+                    self._lose(self._line, error)
 
-    async def _read(self, line: Line) -> None:
-        while True:
-            try:
-                is_push, news = await line.receive()
-            except CeleriacError as error:
-                return await self._lose(line, error)
-            self._heard_at, self._asked_at = self._loop.time(), None
-            if is_push:
-                self._hear(*news)
-            else:
-                self._answer(news)
+    def _take(self, line: Line, is_push: bool, news: Any) -> None:
+        if line is not self._line:
+            return
+        self._heard_at, self._asked_at = self._loop.time(), None
+        if is_push:
+            self._hear(*news)
+        else:
+            self._answer(news)
 
     def _hear(self, kind: bytes, name: Any, *rest: Any) -> None:
         if kind in (b"subscribe", b"psubscribe"):
@@ -283,7 +281,8 @@ class Pushes:
     def _away(self, why: str) -> CeleriacError:
         return self._link.unavailable(f"{self._link.target} is not available: {why}")
 
-    async def _lose(self, line: Line, error: CeleriacError) -> None:
+    def _lose(self, line: Line, error: CeleriacError) -> None:
+        line.cut()
         if line is not self._line:
             return
         self._line = None
@@ -293,20 +292,12 @@ class Pushes:
         listeners, self._listeners = self._listeners, set()
         for listener in listeners:
             listener.lost(error)
-        reader, self._reader = self._reader, None
-        if reader is not None and reader is not asyncio.current_task():
-            reader.cancel()
-        await line.close()
 
     async def _hang_up(self) -> None:
         line, self._line = self._line, None
-        reader, self._reader = self._reader, None
         awaited, self._awaited = self._awaited, deque()
         for each in awaited:
             each.fail(self._away("nobody listens any more"))
-        if reader is not None:
-            reader.cancel()
-            await asyncio.wait([reader])
         if line is not None:
             await line.close()
         await self._looking.close()

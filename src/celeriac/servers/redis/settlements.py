@@ -218,7 +218,7 @@ class RedisSettlements:
     def land(self, landing: Landing) -> Awaitable[Sequence[Standing]]:
         if landing.messages or landing.buried is not None:
             return self._land_with_content(landing)
-        return self._land(_Ending(landing, (), landing.weight))
+        return self._land.lead(_Ending(landing, (), landing.weight))
 
     async def acknowledge(self, receipt: Receipt) -> None:
         """See ``celeriac.contracts.server.EarlySettlements``."""
@@ -245,7 +245,7 @@ class RedisSettlements:
         weight = landing.weight
         if landing.buried is not None and isinstance(landing.receipt, RedisReceipt):
             weight += len(landing.receipt.raw)
-        return await self._land(_Ending(landing, later, weight))
+        return await self._land.lead(_Ending(landing, later, weight))
 
     async def _land_all(self, endings: Sequence[_Ending]) -> Sequence[Sequence[Standing] | BaseException]:
         results = self._results

@@ -11,7 +11,7 @@ import asyncio
 import select
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 from hiredis import Reader, pack_command
@@ -49,6 +49,8 @@ class Connection(asyncio.Protocol):
         self._answers: deque[Any] = deque()
         self._wanted = 0
         self._arrived: asyncio.Future[None] | None = None
+        self._hear: Callable[[Any], None] | None = None
+        self._tell_end: Callable[[Exception], None] = _ignore
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._why: Exception = LinkDown("the connection is closed")
@@ -108,6 +110,17 @@ class Connection(asyncio.Protocol):
                 self._wanted, self._arrived = 0, None
         return [answers.popleft() for _ in range(count)]
 
+    def listen(self, hear: Callable[[Any], None], end: Callable[[Exception], None]) -> None:
+        """Pass on all that arrives from now on, at once, instead of keeping it for ``read``.
+
+        :param hear: called with each answer or push.
+        :param end: called once, with the reason, when nothing arrives any more.
+        """
+        self._hear, self._tell_end = hear, end
+        self._pass_on()
+        if not self.is_open:
+            self._loop.call_soon(end, self._reason())
+
     def is_idle(self, *, surely: bool = False) -> bool:
         """Whether it is open, and nothing has come that nobody asked for, which would be taken for an answer.
 
@@ -143,7 +156,9 @@ class Connection(asyncio.Protocol):
                 answers.append(answer)
         except NotRedis as error:
             self.cut(error)
-        if len(answers) >= self._wanted:
+        if self._hear is not None:
+            self._pass_on()
+        elif len(answers) >= self._wanted:
             self._wake()
             if len(answers) > _BACKLOG:
                 self._is_paused = True
@@ -162,6 +177,7 @@ class Connection(asyncio.Protocol):
         self.resume_writing()
         if not self._gone.done():
             self._gone.set_result(None)
+        self._tell_end(self._reason())
 
     def pause_writing(self) -> None:
         """Have ``drain`` wait."""
@@ -180,6 +196,10 @@ class Connection(asyncio.Protocol):
         if not self.is_open or self._transport.is_closing():
             raise self._reason()
         self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+
+    def _pass_on(self) -> None:
+        while self._answers and self._hear is not None:
+            self._hear(self._answers.popleft())
 
     def _wake(self) -> None:
         arrived = self._arrived
@@ -211,6 +231,10 @@ class Connection(asyncio.Protocol):
         reason = LinkDown(str(why) or type(why).__name__)
         reason.__cause__ = why
         return reason
+
+
+def _ignore(_: Exception) -> None:
+    """Let an end be: whoever reads finds out."""
 
 
 def _is_readable(transport: asyncio.Transport) -> bool:
