@@ -55,6 +55,10 @@ def test_values_and_the_request(client: Any, worker: Shop):
     assert value(inside) == [3, 7, inside.id]
 
 
+def test_what_shrinks_to_a_thousandth(client: Any, worker: Shop):
+    assert value(client.total.apply_async(([0] * 8_000_000,), compression="gzip")) == 0
+
+
 def test_retries(client: Any, worker: Shop):
     assert value(client.flaky.delay(2)) == 2
     with pytest.raises(ValueError, match="not before 9"):

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery, chain, chord
+from celery import Celery, chain, chord, group
 from kombu.serialization import register, unregister
 
 from celeriac.celery_app.app import CeleryApp
@@ -88,6 +88,34 @@ async def test_values_that_only_the_apps_own_serializer_knows(
 
     async with app.worker(pool=pool, concurrency=2):
         assert await asyncio.to_thread(use) == [2 + 1j, 2 + 1j, 1 + 2j]
+    await app.close()
+
+
+async def test_a_task_that_returns_a_result_with_pickle(redis_server: RedisServer, unique: Any) -> None:
+    unique = unique("pickled")
+    celery = Celery(unique, broker=redis_server.url(), backend=redis_server.url(), set_as_current=False)
+    celery.conf.update(
+        task_default_queue=unique, result_serializer="pickle", accept_content=["json", "pickle"]
+    )
+
+    @celery.task(name=f"one-{unique}", shared=False)
+    def one() -> int:
+        return 1
+
+    @celery.task(name=f"several-{unique}", shared=False)
+    def several() -> Any:
+        return group(one.s(), one.s()).delay()
+
+    def use() -> Any:
+        try:
+            return several.delay().get(timeout=TIMEOUT, disable_sync_subtasks=False)
+        finally:
+            disconnect(celery)
+
+    app = CeleryApp(celery, "tests.celery_app.test_serializers")
+    async with app.worker(pool="threads", concurrency=2):
+        found = await asyncio.to_thread(use)
+        assert (type(found).__name__, len(found)) == ("GroupResult", 2)
     await app.close()
 
 

@@ -56,6 +56,10 @@ def test_settings_that_celery_has_no_name_for() -> None:
     app.conf.update(celeriac_keep_failed=0, celeriac_keep_failed_days=1.5)
     found = settings_of(app)
     assert (found.settings.keep_failed, found.settings.keep_failed_days) == (0, 1.5)
+    assert found.settings.max_decompressed_size == 512 * 1024 * 1024
+    app.conf.update(celeriac_max_decompressed_size=1000, celeriac_max_decompressed_ratio=2)
+    found = settings_of(app)
+    assert (found.settings.max_decompressed_size, found.settings.max_decompressed_ratio) == (1000, 2)
     app.conf.celeriac_keep_failed = -1
     with pytest.raises(ConfigError, match="keep_failed"):
         settings_of(app)

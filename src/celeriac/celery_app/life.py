@@ -18,6 +18,7 @@ from celery._state import _set_task_join_will_block
 from celery.app.task import Context as Request
 from celery.app.trace import LOG_RECEIVED, setup_worker_optimizations
 from celery.exceptions import NotRegistered
+from celery.utils.nodenames import node_format
 from kombu.message import Message
 
 from celeriac.celery_app.beside_loop import beside_loop
@@ -38,6 +39,9 @@ from celeriac.worker.listeners import Listener, Made
 received_log = logging.getLogger("celery.worker.strategy")
 """Where Celery's worker tells of a message; what reads its log looks for this name, text and ``data``."""
 
+worker_log = logging.getLogger("celery.apps.worker")
+"""Where Celery's worker tells that it is ready; scripts wait for that line."""
+
 POOL_CLASSES = {
     "processes": "celery.concurrency.prefork:TaskPool",
     "threads": "celery.concurrency.thread:TaskPool",
@@ -46,9 +50,16 @@ POOL_CLASSES = {
 
 
 class WorkerFace:
-    """What receivers of the worker's signals look at (Celery: ``WorkController``)."""
+    """What receivers of the worker's signals look at (Celery: ``WorkController``).
 
-    def __init__(self, app: Celery, worker: Made) -> None:
+    :param options: those of ``celeryd_init``: ``loglevel``, ``logfile``, ``pidfile`` and the others are attributes too.
+    """
+
+    def __init__(self, app: Celery, worker: Made, options: Mapping[str, Any]) -> None:
+        vars(self).update(options)
+        self.options = dict(options)
+        self.pool = None
+        self.pidfile = node_format(options["pidfile"], worker.name) if options["pidfile"] else None
         self.app = app
         self.hostname = worker.name
         self.concurrency = worker.concurrency
@@ -125,12 +136,12 @@ class Life(Listener):
     @beside_loop()
     def _start(self, node: str, made: Made) -> None:
         app = self._app
-        self._worker = worker = WorkerFace(app, made)
+        options = options_of(app, made.pool, self._said)
+        self._worker = worker = WorkerFace(app, made, options)
         self._consumer = ConsumerFace(app, worker)
         app.loader.init_worker()
         unknown = select(app, made.queues)
         setup_worker_optimizations(app, node)
-        options = options_of(app, made.pool, self._said) if signals.celeryd_init.receivers else {}
         signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options=options)
         signals.worker_init.send(sender=worker)
         signals.celeryd_after_setup.send(sender=node, instance=worker, conf=app.conf)
@@ -145,6 +156,7 @@ class Life(Listener):
     @beside_loop()
     def worker_ready(self, node: str) -> None:
         signals.worker_ready.send(sender=self._consumer)
+        worker_log.info("%s ready.", node)
 
     def heartbeat(self, node: str) -> None:
         if signals.heartbeat_sent.receivers:

@@ -37,12 +37,6 @@ from celeriac.worker.decision import Decision, Raised, Replaced, Resent, Returne
 
 logger = logging.getLogger("celeriac.celery")
 
-CELERYS: Mapping[type[BaseException], type[BaseException]] = {
-    OurTimeLimitExceeded: TimeLimitExceeded,
-    WorkerLost: WorkerLostError,
-}
-"""Errors of celeriac's, and Celery's for the same."""
-
 
 class Run:
     """One run: it takes what Celery's code says and writes, and decides by it how the task ended.
@@ -79,7 +73,7 @@ class Run:
     def returned(self, value: Any, request: Any) -> None:
         """Decide for success, and let it be recorded before the hooks if anything looks at it."""
         KEPT.set(None)
-        if isinstance(value, ResultBase):
+        if isinstance(value, ResultBase) and self._task.app.conf.result_serializer != "pickle":
             value = value.as_tuple()
         self._note_children(request)
         self._trace_chord()
@@ -151,7 +145,7 @@ class Run:
         request = Request(request_of(self._context))
         known = as_celerys(error)
         inline = self._write_errbacks(known, None, request)
-        self._conclusion.judge(Raised(error, self._follow_ups))
+        self._conclusion.judge(Raised(known, self._follow_ups))
         return partial(self._after_failure_outside, request, inline, known)
 
     def _after_failure_outside(self, request: Any, inline: Sequence[Any], error: BaseException) -> None:
@@ -248,10 +242,12 @@ class Tracers:
 
 def as_celerys(error: BaseException) -> BaseException:
     """Return an error of celeriac's as the one that users of Celery know."""
-    for ours, theirs in CELERYS.items():
-        if isinstance(error, ours):
-            return theirs(*error.args)
-    return error
+    known = error
+    if isinstance(error, WorkerLost):
+        known = WorkerLostError(f"Worker exited prematurely: {error}")
+    elif isinstance(error, OurTimeLimitExceeded):
+        known = TimeLimitExceeded(*error.args)
+    return known
 
 
 def _nothing() -> None:

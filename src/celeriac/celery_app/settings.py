@@ -59,8 +59,11 @@ _SQL_TABLES = (
 """Settings that only Celery's own store of results in a database goes by."""
 
 
-OWN = ("keep_failed", "keep_failed_days")
+OWN = ("keep_failed", "keep_failed_days", "max_decompressed_size", "max_decompressed_ratio")
 """celeriac's settings that Celery has no name for; a Celery app sets them with ``celeriac_`` before the name."""
+
+LIMITS: Mapping[str, Any] = {"max_decompressed_size": 512 * 1024 * 1024, "max_decompressed_ratio": 1e9}
+"""Celery's clients compress whatever they send, however far it shrinks: as large as a value may be that Redis takes."""
 
 
 class WorkerDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,7 +273,7 @@ class _Mapping:
             control_exchange=conf.get("control_exchange") or CELERYS,
             # Celery's functions check their arguments themselves.
             strict_arguments=False,
-            **self._own,
+            **{**LIMITS, **self._own},
         )
 
     def _serializer(self, name: str) -> str:

@@ -146,7 +146,7 @@ class Launcher:
         if not self._children:
             self._none_left.set()
         if kind == GONE:
-            child.close(ChildEnded(f"ended with exit code {value}"))
+            child.close(ChildEnded(_how(value)))
             self._on_gone(child, value)
         else:
             child.close(NotStarted(text))
@@ -197,3 +197,11 @@ def _started(command: list[str], end: socket.socket) -> subprocess.Popen[Any]:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[end.fileno()])  # noqa: S603
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _how(code: int) -> str:
+    """Return how a process ended, by its exit code; the system's memory killer leaves no other trace."""
+    try:
+        return f"was ended by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:  # it is no signal
+        return f"ended with exit code {code}"
