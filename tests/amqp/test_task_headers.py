@@ -1,6 +1,7 @@
 """Headers of tasks that are read at once mean what the reader of tables says, whatever the bytes."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import pytest
 from amqp.serialization import dumps, loads
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from celeriac.servers.rabbitmq.protocol.content import Properties, read_properties, write_properties
 from celeriac.servers.rabbitmq.protocol.task_headers import read_sole_task
 from celeriac.wire.content import Codecs
-from celeriac.wire.task import TaskMessage, encode
-from celeriac.wire.task_headers import SENT_HEADER
+from celeriac.wire.envelope import Envelope
+from celeriac.wire.task import TaskMessage, decode, encode
+from celeriac.wire.task_headers import SENT_HEADER, TaskHeaders
 
 NEXT = "x\x04taskS\x00\x00\x00\x01y\x02idS\x00\x00\x00\x01z\x06originS\rignore_resultV"
 texts = st.text(max_size=30) | st.just(NEXT)
@@ -28,7 +30,21 @@ def as_bytes(table: dict[str, Any]) -> bytes:
 
 def read_at_once(table: dict[str, Any]) -> bool:
     written: bytes = dumps("F", [table])
-    return read_sole_task(written, 4, len(written)) is not None
+    return at_once(written) is not None
+
+
+def at_once(written: bytes) -> Mapping[str, Any] | None:
+    return read_sole_task(written, 0, len(written), plain)
+
+
+def plain(written: bytes) -> dict[str, Any]:
+    (read,), end = loads("F", written, 0)
+    assert end == len(written)
+    return dict(read)
+
+
+def is_plain(text: str) -> bool:
+    return all(character >= " " for character in text)
 
 
 @given(
@@ -46,8 +62,9 @@ def test_the_texts_of_a_task_come_back(
     table = headers(
         task=task, id=id, root_id=root_id, argsrepr=argsrepr, origin=origin, ignore_result=ignored
     )
-    assert read_at_once(table)
+    assert read_at_once(table) == all(map(is_plain, (task, id, root_id, argsrepr, origin)))
     read = read_properties(as_bytes(table)).headers
+    assert read is not None
     assert read == table
     assert list(read) == list(table)
 
@@ -72,9 +89,10 @@ def test_a_task_with_more_to_it_is_left_to_the_reader_of_tables(changes: dict[st
     assert read_properties(as_bytes(table)).headers == table
 
 
-def test_further_headers_follow_and_one_that_comes_twice_counts_as_it_came_last() -> None:
+def test_further_headers_are_read_and_one_that_comes_twice_counts_as_it_came_last() -> None:
     table = headers(mine=[1, {"deep": None}])
     written = as_bytes(table)
+    assert not read_at_once(table)
     assert read_properties(written).headers == table
     twice = written.replace(b"\x04mineA", b"\x04langA")
     assert read_properties(twice).headers == headers(lang=[1, {"deep": None}])
@@ -87,10 +105,12 @@ def test_a_broken_byte_is_read_as_py_amqp_reads_it_or_refused(place: int, byte: 
     written = bytearray(dumps("F", [table]))
     written[4 + place % (len(written) - 4)] = byte
     raw = bytes(written)
-    at_once = read_sole_task(raw, 4, len(raw))
-    if at_once is not None:
-        (read,), end = loads("F", raw, 0)
-        assert at_once == (read, end)
+    headers_of = at_once(raw)
+    if headers_of is not None:
+        read = plain(raw)
+        assert dict(headers_of) == read
+        for name in (*read, "absent"):
+            assert headers_of.get(name) == read.get(name)
 
 
 def test_no_header_is_taken_from_behind_the_table() -> None:
@@ -98,7 +118,19 @@ def test_no_header_is_taken_from_behind_the_table() -> None:
     size = int.from_bytes(written[14:18], "big")
     for shorter in range(size):
         cut = written[:14] + shorter.to_bytes(4, "big") + written[18:]
-        assert (
-            read_sole_task(cut, 18, 18 + shorter) is None
-            or shorter >= size - len(b"\x0fx-celeriac-sentd") - 8
-        )
+        at_its_end = size - len(b"\x0fx-celeriac-sentd") - 8
+        assert (read_sole_task(cut, 14, 18 + shorter, plain) is not None) == (shorter == at_its_end)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"ignore_result": True}, {"origin": "gen1@ü"}, {"id": ""}, {"task": ""}], ids=str
+)
+def test_a_message_says_the_same_whichever_way_its_headers_were_read(changes: dict[str, Any]) -> None:
+    table = headers(**changes)
+    read = read_properties(as_bytes(table)).headers
+    assert isinstance(read, TaskHeaders)
+    plainly, at_once = (
+        decode(Envelope(b"[[1], {}, {}]", "application/json", "utf-8", each), Codecs())
+        for each in (table, cast("Mapping[str, Any]", read))
+    )
+    assert plainly == at_once

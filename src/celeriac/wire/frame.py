@@ -73,6 +73,10 @@ class _TaskFrame(msgspec.Struct, gc=False, kw_only=True):
     redelivered: bool = False
 
 
+class _Plain(msgspec.Struct, gc=False):
+    headers: dict[str, Any]
+
+
 class _WrittenInfo(msgspec.Struct, gc=False):
     exchange: str
     routing_key: str
@@ -108,6 +112,7 @@ _BEHIND = (b"}", b', "x-celeriac-sent"')
 """What is behind the last where the sender added no headers. With headers of its own, a typed reading would fail."""
 
 _read_task = msgspec.json.Decoder(_TaskFrame).decode
+_read_plain = msgspec.json.Decoder(_Plain).decode
 _read = msgspec.json.Decoder(_Frame).decode
 _write = msgspec.json.Encoder().encode
 
@@ -169,7 +174,7 @@ def unpack(raw: bytes) -> Envelope | Unreadable:
             task = _read_task(raw)
             if task.properties.body_encoding == _BASE64 and not task.headers.stamps:
                 frame, body = task, task.body
-                headers = cast("Mapping[str, Any]", TaskHeaders(task.headers, raw))
+                headers = cast("Mapping[str, Any]", TaskHeaders(task.headers, raw, _headers_of))
         except _ODD:
             pass
     if frame is None:
@@ -256,6 +261,10 @@ def earlier_deliveries(envelope: Envelope) -> int:
     if type(count) is int and 0 <= count <= MOST_DELIVERIES:
         return count
     return 1 if envelope.redelivered else 0
+
+
+def _headers_of(raw: bytes) -> dict[str, Any]:
+    return _read_plain(raw).headers
 
 
 def _read_any(raw: bytes) -> tuple[_Frame, bytes, dict[str, Any]] | str:

@@ -1,12 +1,12 @@
 """The headers of a task message as Celery writes them, read in one typed pass.
 
-Rules: a frame's headers are read so if they are those that Celery itself writes, each of its usual type. What was
-read so says the same as the plain values, which are read of the same frame when somebody looks at them.
+Rules: the headers of a message are read so if they are those that Celery itself writes, each of its usual type. What
+was read so says the same as the plain values, which are read of the same bytes when somebody looks at them.
 """
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Annotated, Any
 
 import msgspec
@@ -43,19 +43,21 @@ class KnownHeaders(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class TaskHeaders:
-    """The headers of a frame that were read by their types: a mapping, which is read again when somebody looks into it.
+    """Headers that were read by their types: a mapping, which is read again when somebody looks into it.
 
     No struct and no dict: an encoder knows those, and would write what they are made of in place of the headers.
 
     :param known: what they say; nothing else is in them.
-    :param raw: the frame.
+    :param raw: the bytes that they stand in.
+    :param read: returns the plain values in those bytes.
     """
 
-    __slots__ = ("_values", "known", "raw")
+    __slots__ = ("_plain", "_values", "known", "raw")
 
-    def __init__(self, known: KnownHeaders, raw: bytes) -> None:
+    def __init__(self, known: KnownHeaders, raw: bytes, read: Callable[[bytes], dict[str, Any]]) -> None:
         self.known = known
         self.raw = raw
+        self._plain = read
         self._values: dict[str, Any] | None = None
 
     def __getitem__(self, name: str) -> Any:
@@ -67,11 +69,14 @@ class TaskHeaders:
     def __len__(self) -> int:
         return len(self._read())
 
+    def __bool__(self) -> bool:
+        return True
+
     def __contains__(self, name: object) -> bool:
         return name in _NAMES and name in self._read()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a header; those that are asked for are mostly not there or plain, which needs no look at the frame."""
+        """Return a header; those that are asked for are mostly not there or plain, which needs no other reading."""
         if name in _NAMES and (default is not None or name in _COMPOUND):
             return self._read().get(name, default)
         return getattr(self.known, _FIELDS[name]) if name in _NAMES else default
@@ -99,20 +104,14 @@ class TaskHeaders:
 
     def _read(self) -> dict[str, Any]:
         if self._values is None:
-            self._values = _read_plain(self.raw).headers
+            self._values = self._plain(self.raw)
         return self._values
 
 
 Mapping.register(TaskHeaders)
 
 
-class _Plain(msgspec.Struct, gc=False):
-    headers: dict[str, Any]
-
-
 _FIELDS = {field.encode_name: field.name for field in msgspec.structs.fields(KnownHeaders)}
 _NAMES = _FIELDS.keys()
 _COMPOUND = frozenset({"timelimit", "stamped_headers", "stamps", "task", "id"})
-"""Headers whose values here are not those of the frame: of another type, or not null where they are absent."""
-
-_read_plain = msgspec.json.Decoder(_Plain).decode
+"""Headers whose values here are not those of the message: of another type, or not null where they are absent."""

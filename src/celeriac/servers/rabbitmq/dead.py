@@ -61,7 +61,7 @@ class Graveyard:
     ) -> None:
         """Do as ``add`` with a message that was acknowledged before."""
         letter = to_properties(msgspec.structs.replace(envelope, copy=None), lowest_first=lowest_first)
-        letter.headers = (letter.headers or {}) | _facts(failed.id, queue, failed.reason, now)
+        letter.headers = {**(letter.headers or {}), **_facts(failed.id, queue, failed.reason, now)}
         await self._send(letter, envelope.body)
 
     async def _send(self, letter: Properties, body: bytes) -> None:

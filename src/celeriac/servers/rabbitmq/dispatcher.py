@@ -144,7 +144,7 @@ class Dispatcher:
         seconds = until - self._clock.now()
         delayed = msgspec.structs.replace(
             properties,
-            headers=(properties.headers or {}) | {DUE_HEADER: until if due is None else due},
+            headers={**(properties.headers or {}), DUE_HEADER: until if due is None else due},
             expiration=str(max(1, math.ceil(seconds * 1000))) if seconds < 1 else None,
         )
         exchange = self._topology.soon if seconds < 1 else FIRST_DELAY_EXCHANGE

@@ -33,6 +33,7 @@ from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.wire.envelope import Envelope, Unreadable
 from celeriac.wire.names import HIGHEST_PRIORITY
 from celeriac.wire.once import COPY_HEADER, Copy, read_copy
+from celeriac.wire.task_headers import TaskHeaders
 
 RAW_CONTENT = "application/data"
 """kombu's content type for bytes that no serializer made."""
@@ -148,35 +149,36 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         properties = read_properties(message.header)
     except MalformedMessage as error:
         return Unreadable(message.body, str(error)), 1
-    headers = properties.headers or {}
-    deliveries = 1 + _count_in(headers, EARLIER_DELIVERIES_HEADER)
-    if not properties.content_type:
-        return Unreadable(message.body, "no content type says what the body is"), deliveries
+    headers, deliveries = properties.headers or {}, 1
     expiration, copy, was_put_off = properties.expiration, None, False
-    if not _NOT_FOR_READERS.isdisjoint(headers):
+    if not isinstance(headers, TaskHeaders) and not _NOT_FOR_READERS.isdisjoint(headers):
+        deliveries += _count_in(headers, EARLIER_DELIVERIES_HEADER)
         expiration = _text(headers.get(EXPIRATION_HEADER)) or expiration
         copy = read_copy(headers.get(COPY_HEADER))
         was_put_off = PUT_OFF_HEADER in headers
         headers = {name: value for name, value in headers.items() if name not in _NOT_FOR_READERS}
+    if not properties.content_type:
+        return Unreadable(message.body, "no content type says what the body is"), deliveries
     exchange, routing_key = message.exchange, message.routing_key
     if _was_delayed(message):
         exchange, routing_key = "", DELAY_BITS.sub("", routing_key)
+    # In the order of the fields: looking the names up would cost as much again.
     envelope = Envelope(
-        body=message.body,
-        content_type=properties.content_type,
-        content_encoding=properties.content_encoding,
-        headers=headers,
-        correlation_id=properties.correlation_id,
-        reply_to=properties.reply_to,
-        priority=_flip(properties.priority or 0) if lowest_first else properties.priority or 0,
-        expiration=expiration,
-        delivery_mode=properties.delivery_mode or _PERSISTENT,
-        delivery_tag=_publication_of(properties, message.body),
-        exchange=exchange,
-        routing_key=routing_key,
-        redelivered=message.redelivered or was_put_off,
-        copy=copy,
-        app_id=app_id_of(properties),
+        message.body,
+        properties.content_type,
+        properties.content_encoding,
+        headers,
+        properties.correlation_id,
+        properties.reply_to,
+        _flip(properties.priority or 0) if lowest_first else properties.priority or 0,
+        expiration,
+        properties.delivery_mode or _PERSISTENT,
+        _publication_of(properties, message.body),
+        exchange,
+        routing_key,
+        message.redelivered or was_put_off,
+        copy,
+        app_id_of(properties) if properties.rest_flags else None,
     )
     return envelope, deliveries
 
@@ -257,7 +259,8 @@ def parked(message: Inbound, earlier: int = 0) -> Properties:
     publication, copy, counted = _known_of(message, earlier)
     key = publication if copy is None else f"{copy.key}.{copy.number}"
     properties = moved(message, counted | _copy_of(key, message.queue))
-    (properties.headers or {}).pop(PUT_OFF_HEADER, None)
+    headers = properties.headers or {}
+    properties.headers = {name: value for name, value in headers.items() if name != PUT_OFF_HEADER}
     properties.message_id = new_id()
     return properties
 
@@ -288,7 +291,7 @@ def _copy_of(key: str, queue: str) -> dict[str, Any]:
     return {COPY_HEADER: Copy(f"{short}.parked", "", new_id()).to_text()}
 
 
-def _count_in(headers: dict[str, Any], name: str) -> int:
+def _count_in(headers: Mapping[str, Any], name: str) -> int:
     """Return the count that a header holds, 0 if it holds anything else."""
     count = headers.get(name)
     return count if type(count) is int and 0 <= count <= _MOST_DELIVERIES else 0
@@ -309,7 +312,16 @@ def _publication_of(properties: Properties, body: bytes) -> str:
     known, headers = properties.message_id, properties.headers or {}
     if known is not None and known.startswith(_OUR_ID):
         return known
-    told = (known, properties.correlation_id, headers.get("id"), headers.get("retries"), headers.get("eta"))
+    if isinstance(headers, TaskHeaders):
+        told: tuple[Any, ...] = (known, properties.correlation_id, headers.known.id, 0, None)
+    else:
+        told = (
+            known,
+            properties.correlation_id,
+            headers.get("id"),
+            headers.get("retries"),
+            headers.get("eta"),
+        )
     return _OUR_ID + blake2b(repr(told).encode() + body, digest_size=12).hexdigest()
 
 

@@ -213,9 +213,9 @@ class AmqpSubscription:
         if self._stopped or unsettled is not self._unsettled or queue not in self._lines:
             unsettled.requeue(receipt)
             return
-        delivery = self._delivery(unsettled, queue, receipt.message, receipt.generation)
+        delivery, following = self._delivery(unsettled, queue, receipt.message, receipt.generation)
         receipt.go("due")
-        unsettled.replace(_receipt_of(delivery))
+        unsettled.replace(following)
         self._lines[queue].appendleft(delivery)
         self._news.set()
 
@@ -357,8 +357,7 @@ class AmqpSubscription:
             return
         queue, generation = self._consumers.get(message.consumer, _NO_CONSUMER)
         message.queue = queue
-        delivery = self._delivery(unsettled, queue, message, generation)
-        receipt = _receipt_of(delivery)
+        delivery, receipt = self._delivery(unsettled, queue, message, generation)
         unsettled.add(receipt)
         line = self._lines.get(queue)
         if line is None:
@@ -382,7 +381,9 @@ class AmqpSubscription:
         else:
             unsettled.lose_channel()
 
-    def _delivery(self, unsettled: Unsettled, queue: str, message: Inbound, generation: int) -> Delivery:
+    def _delivery(
+        self, unsettled: Unsettled, queue: str, message: Inbound, generation: int
+    ) -> tuple[Delivery, AmqpReceipt]:
         envelope, deliveries = read(message, lowest_first=self._lowest_first)
         if isinstance(envelope, Unreadable):
             publication, redelivered = None, message.redelivered
@@ -391,7 +392,7 @@ class AmqpSubscription:
         receipt = AmqpReceipt(
             unsettled, self._orphans, self._rerouting, queue, message, publication, generation
         )
-        return Delivery(envelope, queue, receipt, redelivered, deliveries, kept_until(message))
+        return Delivery(envelope, queue, receipt, redelivered, deliveries, kept_until(message)), receipt
 
     def _cancelled(self, name: str) -> None:
         """RabbitMQ ended a consumer: its queue was deleted, or moved to another node."""

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from pamqp import commands
@@ -108,7 +108,7 @@ class Channel:
 
     def send(self, data: bytes) -> None:
         """Send frames that have no answer. Raises what closed the channel."""
-        if not self.is_open:
+        if self.error is not None or self._closing:
             raise self._unusable()
         self.wire.write(data)
 
@@ -158,16 +158,8 @@ class Channel:
 
     # --- what the connection reads
 
-    def on_frame(self, kind: int, payload: bytes) -> None:
-        """Take a frame of this channel."""
-        if kind == frames.BODY:
-            self._on_body(payload)
-        elif kind == frames.METHOD:
-            self._on_method(payload)
-        elif kind == frames.HEADER:
-            self._on_header(payload)
-
-    def _on_method(self, payload: bytes) -> None:
+    def take_method(self, payload: bytes) -> None:
+        """Take the payload of a method frame."""
         kind = payload[:4]
         if kind == frames.DELIVER:
             self._arriving = frames.read_deliver(payload)
@@ -185,7 +177,8 @@ class Channel:
         else:
             self._dispatch(frames.read_method(self.number, payload))
 
-    def _on_header(self, payload: bytes) -> None:
+    def take_header(self, payload: bytes) -> None:
+        """Take the payload of a content header: that of the message which the method before it announced."""
         arriving = self._arriving
         if arriving is None:
             return
@@ -194,7 +187,8 @@ class Channel:
         if not self._missing:
             self._hand_over(arriving)
 
-    def _on_body(self, payload: bytes) -> None:
+    def take_body(self, payload: bytes) -> None:
+        """Take a piece of that message's body."""
         arriving = self._arriving
         if arriving is None:
             return
@@ -243,6 +237,14 @@ class Channel:
             self.answered_at = asyncio.get_running_loop().time()
             if not future.done():
                 future.set_result(answer)
+
+
+TAKES: Mapping[int, Callable[[Channel, bytes], None]] = {
+    frames.METHOD: Channel.take_method,
+    frames.HEADER: Channel.take_header,
+    frames.BODY: Channel.take_body,
+}
+"""How a channel takes the payload of a frame, by the type of the frame."""
 
 
 def _ignore(*_: Any) -> None:

@@ -20,7 +20,7 @@ from pamqp import commands
 from celeriac.servers.causes import as_cause, next_step
 from celeriac.servers.progress import Outgoing
 from celeriac.servers.rabbitmq.protocol import frames
-from celeriac.servers.rabbitmq.protocol.channel import Channel
+from celeriac.servers.rabbitmq.protocol.channel import TAKES, Channel
 from celeriac.servers.rabbitmq.protocol.errors import (
     ACCESS_REFUSED,
     NOT_ALLOWED,
@@ -213,21 +213,23 @@ class Connection(asyncio.Protocol):
             self._end(Unavailable(f"what the server sent cannot be read: {error!r}"))
 
     def _read(self, data: bytes) -> None:
-        channels, unpack, at, end = self._channels, frames.HEAD.unpack_from, 0, len(data)
-        while end - at > frames.HEAD_SIZE:
+        channels, unpack, head, mark = self._channels, frames.HEAD.unpack_from, frames.HEAD_SIZE, frames.END
+        at, end = 0, len(data)
+        while end - at > head:
             kind, number, size = unpack(data, at)
-            start = at + frames.HEAD_SIZE
+            start = at + head
             last = start + size
-            if size > self.frame_max + _GROWTH:
-                raise ValueError(f"a frame of {size} bytes")
             if last >= end:
+                if size > self.frame_max + _GROWTH:
+                    raise ValueError(f"a frame of {size} bytes")
                 break
-            if data[last] != frames.END:
+            if data[last] != mark:
                 raise ValueError("a frame without an end")
             at = last + 1
             channel = channels.get(number)
             if channel is not None:
-                channel.on_frame(kind, data[start:last])
+                if (take := TAKES.get(kind)) is not None:
+                    take(channel, data[start:last])
             elif number == 0 and kind == frames.METHOD:
                 self._on_method(data[start:last])
         self._unread = data[at:]

@@ -63,7 +63,7 @@ class Properties(msgspec.Struct):
 
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: dict[str, Any] | None = None
+    headers: Mapping[str, Any] | None = None
     delivery_mode: int | None = None
     priority: int | None = None
     correlation_id: str | None = None
@@ -102,7 +102,9 @@ def _read_properties(header: bytes) -> Properties:
         content_encoding = header[at + 1 : end].decode()
         at = end
     if flags & _HEADERS:
-        headers, at = _read_table(header, at, 0)
+        end = at + 4 + _u32_at(header, at)[0]
+        headers = read_sole_task(header, at, end, _plain) or _read_table(header, at, 0)[0]
+        at = end
     if flags & _DELIVERY_MODE:
         delivery_mode = header[at]
         at += 1
@@ -356,14 +358,16 @@ def _write_decimal(value: Decimal, what: str, name: str) -> bytes:
     raise EncodeError(f"{what}: {name!r:.100} is {value}, which AMQP's decimal cannot hold; write it as text")
 
 
+def _plain(table: bytes) -> dict[str, Any]:
+    return _read_table(table, 0, 0)[0]
+
+
 def _read_table(data: bytes, at: int, deep: int) -> tuple[dict[str, Any], int]:
     at += 4
     end = at + _u32_at(data, at - 4)[0]
     if end > len(data) or deep > _DEEPEST:
         raise ValueError("a table is longer than its message, or nested too deep")
     table: dict[str, Any] = {}
-    if deep == 0 and (usual := read_sole_task(data, at, end)) is not None:
-        table, at = usual
     u32_at = _u32_at
     while at < end:
         kind_at = at + 1 + data[at]

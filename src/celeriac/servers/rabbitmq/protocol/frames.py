@@ -6,6 +6,7 @@ be no UTF-8, since another client chose it or the server cut it at 255 bytes; it
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 
@@ -41,6 +42,7 @@ CHANNEL_CLOSE, CONNECTION_CLOSE = b"\x00\x14\x00\x28", b"\x00\x0a\x00\x32"
 
 _PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
 _ACK, _NACK = CONFIRMED, b"\x00\x3c\x00\x78"
+_NEXT = Struct(">BBHI")
 _TAG = Struct(">QB")
 _CODE = Struct(">H")
 _SETTLE = Struct(">BHI4sQBB")
@@ -70,10 +72,16 @@ class Inbound(msgspec.Struct, gc=False):
 def read_deliver(payload: bytes) -> Inbound:
     """Return the message that a ``basic.deliver`` announces."""
     at = 5 + payload[4]
-    consumer = payload[5:at].decode()
     tag, redelivered = _TAG.unpack_from(payload, at)
-    exchange, at = _read_name(payload, at + 9)
-    return Inbound(consumer, tag, redelivered != 0, exchange, _read_name(payload, at)[0])
+    exchange, routing_key = _read_place(payload[at + 9 :])
+    return Inbound(payload[5:at].decode(), tag, redelivered != 0, exchange, routing_key)
+
+
+@lru_cache(maxsize=256)  # most messages of a queue were published to one place
+def _read_place(payload: bytes) -> tuple[str, str]:
+    """Return the exchange and the routing key that stand here."""
+    exchange, at = _read_name(payload, 0)
+    return exchange, _read_name(payload, at)[0]
 
 
 def read_got(payload: bytes) -> Inbound:
@@ -150,10 +158,13 @@ def room_in(frame_max: int) -> int:
 
 def content(channel: int, header: bytes, body: bytes, frame_max: int) -> bytes:
     """Return the frames of a message's header and body."""
-    parts = [HEAD.pack(HEADER, channel, len(header)), header, MARK]
-    room = room_in(frame_max)
-    for start in range(0, len(body), room):
-        piece = body[start : start + room] if len(body) > room else body
+    size, room = len(body), room_in(frame_max)
+    start = HEAD.pack(HEADER, channel, len(header)) + header
+    if 0 < size <= room:
+        return start + _NEXT.pack(END, BODY, channel, size) + body + MARK
+    parts = [start, MARK]
+    for at in range(0, size, room):
+        piece = body[at : at + room]
         parts += HEAD.pack(BODY, channel, len(piece)), piece, MARK
     return b"".join(parts)
 
