@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -50,6 +51,12 @@ _KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 _PART = 24
 """Writes that go out together, and do not wait for the end of the turn."""
+
+_AT_ONCE = 120
+"""Frames that are read in one turn of the loop: what they bring is answered before the next are read.
+
+A delivery is three. RabbitMQ sends hundreds together, and would stand still until all of them are read.
+"""
 
 _GROWTH = 1_000_000
 """Bytes by which a frame may be longer than was agreed on: RabbitMQ adds headers to a message."""
@@ -188,6 +195,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(_PREFACE)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.error is None:
+            self._take(self._unread, sys.maxsize)  # what is confirmed in there was published
         reason = f"the connection was lost: {exc}" if exc else "the server closed the connection"
         if not self.opened.done():
             if refusal := tls_refusal(exc):
@@ -207,15 +216,20 @@ class Connection(asyncio.Protocol):
         if data.startswith(b"AMQP") and not self.opened.done():
             self._end(Refused(f"the server at {self._node} does not speak AMQP 0-9-1"))
             return
+        self._take(self._unread + data if self._unread else data)
+
+    def _take(self, data: bytes, most: int = _AT_ONCE) -> None:
         try:
-            self._read(self._unread + data if self._unread else data)
+            self._read(data, most)
         except Exception as error:  # noqa: BLE001 - else asyncio closes the socket, and no channel gets the reason
             self._end(Unavailable(f"what the server sent cannot be read: {error!r}"))
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, data: bytes, left: int) -> None:
+        """Read so many frames, and leave the rest to the next turn of the loop."""
         channels, unpack, head, mark = self._channels, frames.HEAD.unpack_from, frames.HEAD_SIZE, frames.END
         at, end = 0, len(data)
-        while end - at > head:
+        while end - at > head and left:
+            left -= 1
             kind, number, size = unpack(data, at)
             start = at + head
             last = start + size
@@ -233,6 +247,15 @@ class Connection(asyncio.Protocol):
             elif number == 0 and kind == frames.METHOD:
                 self._on_method(data[start:last])
         self._unread = data[at:]
+        if not left and self.error is None and self._transport is not None:
+            # What is still to come waits in the socket, and so does its end.
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self.error is None and self._transport is not None:
+            self._transport.resume_reading()
+            self._take(self._unread)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
