@@ -149,7 +149,9 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         properties = read_properties(message.header)
     except MalformedMessage as error:
         return Unreadable(message.body, str(error)), 1
-    headers, deliveries = properties.headers or {}, 1
+    headers, deliveries = properties.headers, 1
+    if headers is None:
+        headers = {}
     expiration, copy, was_put_off = properties.expiration, None, False
     if not isinstance(headers, TaskHeaders) and not _NOT_FOR_READERS.isdisjoint(headers):
         deliveries += _count_in(headers, EARLIER_DELIVERIES_HEADER)
@@ -173,7 +175,7 @@ def read(message: Inbound, *, lowest_first: bool = False) -> tuple[Envelope | Un
         _flip(properties.priority or 0) if lowest_first else properties.priority or 0,
         expiration,
         properties.delivery_mode or _PERSISTENT,
-        _publication_of(properties, message.body),
+        _publication_of(properties, headers, message.body),
         exchange,
         routing_key,
         message.redelivered or was_put_off,
@@ -280,7 +282,8 @@ def _known_of(message: Inbound, earlier: int) -> tuple[str, Copy | None, dict[st
     with contextlib.suppress(MalformedMessage):
         properties = read_properties(message.header)
         headers = properties.headers or {}
-        publication, copy = _publication_of(properties, message.body), read_copy(headers.get(COPY_HEADER))
+        publication = _publication_of(properties, headers, message.body)
+        copy = read_copy(headers.get(COPY_HEADER))
         earlier += _count_in(headers, EARLIER_DELIVERIES_HEADER)
     return publication, copy, {EARLIER_DELIVERIES_HEADER: min(earlier, _MOST_DELIVERIES)} if earlier else {}
 
@@ -307,9 +310,9 @@ def new_id() -> str:
     return _OUR_ID + os.urandom(12).hex()
 
 
-def _publication_of(properties: Properties, body: bytes) -> str:
+def _publication_of(properties: Properties, headers: Mapping[str, Any], body: bytes) -> str:
     """Return the name of a publication, which is the same for every delivery of it."""
-    known, headers = properties.message_id, properties.headers or {}
+    known = properties.message_id
     if known is not None and known.startswith(_OUR_ID):
         return known
     if isinstance(headers, TaskHeaders):

@@ -224,12 +224,13 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - else asyncio closes the socket, and no channel gets the reason
             self._end(Unavailable(f"what the server sent cannot be read: {error!r}"))
 
-    def _read(self, data: bytes, left: int) -> None:
+    def _read(self, data: bytes, most: int) -> None:
         """Read so many frames, and leave the rest to the next turn of the loop."""
         channels, unpack, head, mark = self._channels, frames.HEAD.unpack_from, frames.HEAD_SIZE, frames.END
         at, end = 0, len(data)
-        while end - at > head and left:
-            left -= 1
+        for _ in range(most):
+            if end - at <= head:
+                break
             kind, number, size = unpack(data, at)
             start = at + head
             last = start + size
@@ -246,9 +247,13 @@ class Connection(asyncio.Protocol):
                     take(channel, data[start:last])
             elif number == 0 and kind == frames.METHOD:
                 self._on_method(data[start:last])
+        else:
+            self._read_later()
         self._unread = data[at:]
-        if not left and self.error is None and self._transport is not None:
-            # What is still to come waits in the socket, and so does its end.
+
+    def _read_later(self) -> None:
+        """Read on in the next turn; what is still to come waits in the socket, and so does its end."""
+        if self.error is None and self._transport is not None:
             self._transport.pause_reading()
             self._loop.call_soon(self._read_on)
 
