@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
+import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +21,7 @@ from celeriac.celery_app.results import CeleryResults
 from celeriac.errors import BackendError, BackendUnavailable, EncodeError
 from celeriac.wire.failure import Failure
 from celeriac.wire.result import FAILURE, PENDING, SUCCESS, ResultRecord
+from tests.celery_app.conftest import StartShop
 
 
 def celery_app(backend: str, **conf: Any) -> Celery:
@@ -132,3 +138,39 @@ async def test_a_store_that_is_not_there() -> None:
     with pytest.raises(BackendError, match="nonsense"):
         await unknown.ping()
     await unknown.close()
+
+
+@pytest.mark.parametrize("pool", ["processes", "threads"])
+@pytest.mark.parametrize("store", ["db+sqlite", "file"])
+def test_what_a_worker_stores_where_the_value_has_a_place_of_its_own(
+    client: Any, start_shop: StartShop, tmp_path: Path, store: str, pool: str
+) -> None:
+    url = f"db+sqlite:///{tmp_path}/results" if store == "db+sqlite" else f"file://{tmp_path}"
+    worker = start_shop("-P", pool, "-c", "1", backend=url)
+
+    def stored(task_id: str) -> dict[str, Any]:
+        worker.process.wait_for(f"[{task_id}] succeeded", timeout=60)
+        deadline = time.monotonic() + 60
+        while (found := look(task_id)) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert found is not None
+        return found
+
+    def look(task_id: str) -> dict[str, Any] | None:
+        if store == "file":
+            file = tmp_path / f"celery-task-meta-{task_id}"
+            try:
+                return json.loads(file.read_text())
+            except (FileNotFoundError, ValueError):  # it is written at this moment
+                return None
+        with closing(sqlite3.connect(tmp_path / "results")) as database:
+            query = "SELECT result, args, kwargs, children FROM celery_taskmeta WHERE task_id = ?"
+            row = database.execute(query, [task_id]).fetchone()
+        names = "result", "args", "kwargs", "children"
+        return None if row is None else dict(zip(names, map(json.loads, row), strict=True))
+
+    added = stored(client.add.delay(1, y=2).id)
+    assert (added["result"], added["args"], added["kwargs"]) == (3, [1], {"y": 2})
+    parent = stored(client.parent.delay().id)
+    assert parent["children"] == [[[parent["result"], None], None]]
+    worker.process.stop()

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+import msgspec
 from celery import Celery
 from celery.app.task import Context as Request
 
@@ -44,6 +45,12 @@ _OUTAGES = (
 """Ends of the names of exceptions by which drivers say that a server is away."""
 
 
+class EncodedMeta(EncodedResult, frozen=True):
+    """What such a store writes: ``payload`` is the value, ``others`` are children, arguments and keyword arguments."""
+
+    others: tuple[bytes, bytes, bytes]
+
+
 class CeleryResults:
     """A result store of Celery's; see ``celeriac.contracts.backend.Backend``. It may be used by any event loop."""
 
@@ -56,7 +63,8 @@ class CeleryResults:
         self.chords = CeleryChords(self)
 
     def encode(self, record: ResultRecord) -> EncodedResult:
-        return EncodedResult(record, self.payload(record.result, record.task_id))
+        others = tuple(map(self._lossy, (record.children, record.args, record.kwargs)))
+        return EncodedMeta(record, self.payload(record.result, record.task_id), others)  # type: ignore[arg-type]
 
     def payload(self, value: Any, task_id: str) -> bytes:
         """Return the bytes of a value or a ``Failure``: what crosses from a child process, and is written anew then.
@@ -68,6 +76,13 @@ class CeleryResults:
         except Exception as error:
             raise EncodeError(f"result of task {task_id}: {error}") from error
         return written.encode() if isinstance(written, str) else bytes(written)
+
+    def _lossy(self, value: Any) -> bytes:
+        """Return the bytes of what stands beside a value; what cannot be written is its repr."""
+        try:
+            return self.payload(value, "")
+        except EncodeError:
+            return self.payload(preview(value), "")
 
     def value(self, payload: bytes) -> Any:
         """Return what the bytes stand for; a failure as Celery's dictionary."""
@@ -119,6 +134,9 @@ class CeleryResults:
 
     def _store(self, encoded: EncodedResult) -> None:
         record = encoded.record
+        if isinstance(encoded, EncodedMeta):
+            children, args, kwargs = map(self.value, encoded.others)
+            record = msgspec.structs.replace(record, children=children, args=args, kwargs=kwargs)
         self._app.backend.store_result(
             record.task_id,
             self.value(encoded.payload),

@@ -25,8 +25,10 @@ _RESULT, _CHILDREN, _ARGS, _KWARGS, _DATE = map(
 )
 """Where in a record stand its values, which do not travel, since the payload has them; and its date."""
 
-Told = tuple[bytes, list[Any]]
-"""A result: its payload, and the fields of its record. A struct takes ten times as long to be pickled."""
+Told = tuple[bytes, list[Any]] | EncodedResult
+"""A result: its payload, and the fields of its record, since a struct takes ten times as long to be pickled; or, of a
+store whose payload is not all that it writes, the result as that store made it.
+"""
 
 
 class Shown:
@@ -122,6 +124,8 @@ def _told(result: EncodedResult) -> Told:
     fields = list(msgspec.structs.astuple(result.record))
     fields[_RESULT] = None
     fields[_CHILDREN], fields[_ARGS], fields[_KWARGS] = [], [], {}
+    if type(result) is not EncodedResult:
+        return msgspec.structs.replace(result, record=ResultRecord(*fields))
     date = fields[_DATE]
     if date is not None:  # in UTC, whose object takes longer than all else to be pickled
         fields[_DATE] = date.replace(tzinfo=None)
@@ -129,6 +133,8 @@ def _told(result: EncodedResult) -> Told:
 
 
 def _result(told: Told) -> EncodedResult:
+    if isinstance(told, EncodedResult):
+        return told
     payload, fields = told
     if fields[_DATE] is not None:
         fields[_DATE] = fields[_DATE].replace(tzinfo=UTC)
