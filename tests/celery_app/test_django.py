@@ -48,6 +48,10 @@ except Order.DoesNotExist:
     found["missing"] = "Order.DoesNotExist"
 row = TaskResult.objects.filter(task_name="shop.tasks.pay", status="SUCCESS").first()
 found["row"] = [json.loads(row.result), row.worker] if row else None
+hidden = pay.apply_async((order.pk,), argsrepr="(hidden)", kwargsrepr="{hidden}")
+hidden.get(timeout=60)
+row = TaskResult.objects.get(task_id=hidden.id)
+found["shown"] = [json.loads(row.task_args), json.loads(row.task_kwargs)]
 print(json.dumps(found))
 """
 
@@ -109,6 +113,7 @@ def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: d
     assert (found["not_bought"], found["bought"], found["total"]) == (0, [True], 3)
     assert found["missing"] == "Order.DoesNotExist"
     assert found["row"] == ["tea", "shop@host"]
+    assert found["shown"] == ["(hidden)", "{hidden}"]
     # In the same process and thread, with its connection closed after the task before.
     (first, _, _), (second, in_main_thread, was_closed) = found["looks"]
     assert (first == second, in_main_thread, was_closed) == (True, pool != "threads", True)
