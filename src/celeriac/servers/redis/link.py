@@ -112,7 +112,9 @@ class Link:
 
         The server is taught the script if it does not know it.
         """
-        commands = [("EVALSHA", script.digest, len(keys), *keys, *arguments) for keys, arguments in calls]
+        commands = [
+            ("EVALSHA", script.digest, str(len(keys)), *keys, *arguments) for keys, arguments in calls
+        ]
         answers = await self._exchange(commands)
         if any(isinstance(answer, Refused) for answer in answers):
             await self._run_again(script, commands, answers, _is_untaught)
@@ -309,8 +311,11 @@ class Line:
             await self.send_all([command])
 
     async def send_all(self, commands: Sequence[Sequence[Any]]) -> None:
-        """Write commands; their answers are heard by ``listen``, one by one. To be called within ``Link.deadline``."""
-        await self._connection.write(commands)
+        """Write commands, without a deadline; their answers are heard by ``listen``, one by one."""
+        try:
+            await self._connection.write(commands)
+        except _TROUBLE as error:
+            raise self._link.translate(error) from as_cause(error)
 
     async def read(self) -> Any:
         """Wait, without end, for what the server sends next."""
@@ -343,6 +348,15 @@ class Line:
             lost(reason)
 
         self._connection.listen(take, end)
+
+    def in_time(self, lost: Callable[[CeleriacError], None]) -> asyncio.TimerHandle:
+        """Have ``lost`` called when the link's timeout is over; the timer is to be cancelled before that.
+
+        It costs half of ``Link.deadline``.
+        """
+        return asyncio.get_running_loop().call_later(
+            self._link.timeout, lambda: lost(self._link.translate(TimeoutError()))
+        )
 
     def cut(self) -> None:
         """Close the connection at once. Idempotent."""

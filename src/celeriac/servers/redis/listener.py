@@ -165,7 +165,6 @@ class Listener:
         self._tender: asyncio.Task[None] | None = None
         self._cut = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
-        self._writing = asyncio.Lock()
         self._unconfirmed = 0
         self._confirmed: asyncio.Future[None] | None = None
         self._protocol = 3
@@ -222,8 +221,7 @@ class Listener:
 
     async def _subscribe(self, waits: Sequence[Wait]) -> Sequence[None]:
         try:
-            async with self._link.deadline():
-                protocol = await self._send_subscriptions(waits)
+            protocol = await self._send_subscriptions(waits)
         except BackendUnavailable as error:
             error.logged = self._said
             await self._hang_up()
@@ -237,29 +235,38 @@ class Listener:
 
         Returns once the subscriptions are confirmed. Records that were read are passed on as they come.
         """
-        confirmed = None
-        async with self._writing:
-            line = self._line or await self._call_up()
-            commands: list[Sequence[Any]] = []
-            new = {key for wait in waits for key in wait.pending} - self._subscribed
-            if new:
-                confirmed = self._confirmed = self._loop.create_future()
-                # A caller that was cancelled no longer waits for it.
-                confirmed.add_done_callback(_ignore)
-                self._unconfirmed += len(new)
-                self._subscribed.update(new)
-                commands.append(("SUBSCRIBE", *new))
-                if gone := self._take_gone():
-                    commands.append(("UNSUBSCRIBE", *gone))
-            if line.protocol == 3:
-                look = Look(waits)
-                self._asked.extend([look] * len(look.commands))
-                commands += look.commands
-            if commands:
-                await line.send_all(commands)
-        if confirmed is not None:
-            await confirmed
+        line = self._line or await self._call_up()
+        late = line.in_time(partial(self._lose, line))
+        try:
+            confirmed, commands = self._questions(waits, line.protocol)
+            await line.send_all(commands)
+            if confirmed is not None:
+                await confirmed
+        finally:
+            late.cancel()
         return line.protocol
+
+    def _questions(
+        self, waits: Sequence[Wait], protocol: int
+    ) -> tuple[asyncio.Future[None] | None, Sequence[Sequence[Any]]]:
+        """Return what is sent for these waits, and a future of the confirmation where one is to come."""
+        confirmed = None
+        commands: list[Sequence[Any]] = []
+        new = {key for wait in waits for key in wait.pending} - self._subscribed
+        if new:
+            confirmed = self._confirmed = self._loop.create_future()
+            # A caller that was cancelled no longer waits for it.
+            confirmed.add_done_callback(_ignore)
+            self._unconfirmed += len(new)
+            self._subscribed.update(new)
+            commands.append(("SUBSCRIBE", *new))
+            if gone := self._take_gone():
+                commands.append(("UNSUBSCRIBE", *gone))
+        if protocol == 3:
+            look = Look(waits)
+            self._asked.extend([look] * len(look.commands))
+            commands += look.commands
+        return confirmed, commands
 
     def _forget_timer(self) -> None:
         if self._leaving is not None:
@@ -271,10 +278,9 @@ class Listener:
         self._leave(None).add_done_callback(_ignore)
 
     async def _unsubscribe(self, asked: Sequence[None]) -> Sequence[None]:
-        async with self._writing:
-            gone = self._take_gone()
-            if gone and self._line is not None:
-                await self._line.send("UNSUBSCRIBE", *gone)
+        gone = self._take_gone()
+        if gone and self._line is not None:
+            await self._line.send("UNSUBSCRIBE", *gone)
         return asked
 
     def _take_gone(self) -> set[bytes]:
@@ -375,12 +381,10 @@ class Listener:
             await self._look(waits)
         if now - self._heard > _SILENCE + self._link.timeout:
             await self._hang_up()
-        elif now - self._heard > _SILENCE:
-            async with self._writing:
-                if self._line is not None:
-                    if self._line.protocol == 3:
-                        self._asked.append(None)
-                    await self._line.send("PING")
+        elif now - self._heard > _SILENCE and (line := self._line) is not None:
+            if line.protocol == 3:
+                self._asked.append(None)
+            await line.send("PING")
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

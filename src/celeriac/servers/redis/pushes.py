@@ -198,15 +198,16 @@ class Pushes:
         line = self._line
         if line is None:
             raise self._away("the connection was cut")
+        late = line.in_time(partial(self._lose, line))
         try:
-            async with self._link.deadline():
-                async with self._turn:
-                    answers = self._await(_Awaited, len(commands))
-                    await line.send_all(commands)
-                return await answers
+            answers = self._await(_Awaited, len(commands))
+            await line.send_all(commands)
+            return await answers
         except self._link.unavailable as error:
             self._lose(line, error)
             raise
+        finally:
+            late.cancel()
 
     def _await(self, kind: type[_Awaited], missing: int) -> asyncio.Future[list[Any]]:
         future: asyncio.Future[list[Any]] = self._loop.create_future()

@@ -215,7 +215,9 @@ class RedisSubscription:
         order = self._rounds[self._turn] if self._rounds else _Round(self._keys, [])
         asked, serial = self._clock.monotonic(), self._leases.number(now + ahead)
         owner, times = self._leases.owner, (self._leases.term, self._leases.lease)
-        arguments = (now, ahead, *times, owner, serial, self._keys.prefix, *order.ends)
+        # As text: to pack a number takes hiredis five times as long.
+        numbers = (str(number) for number in (now, ahead, *times))
+        arguments = (*numbers, owner, str(serial), self._keys.prefix, *order.ends)
         asked_at = self._clock.now()
         try:
             reply = await self._link.run(RESERVE, order.keys, arguments)
@@ -287,4 +289,4 @@ class _Round:
         self.places = [(queue.queue, queue.steps[step]) for queue, step in ordered]
         self.ends: list[Any] = []
         for queue, step in ordered:
-            self.ends += queue.tail, queue.steps[step]
+            self.ends += queue.tail, str(queue.steps[step])
