@@ -2,9 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +15,11 @@ from celeriac import Result
 from celeriac.errors import TaskRevoked, TimeLimitExceeded, WorkerLost
 from celeriac.worker.attempt import SPENT
 from celeriac.worker.pool import NotBegun
-from celeriac.worker.pools.processes import ahead, frames, handle
+from celeriac.worker.pools.processes import ahead
 from celeriac.worker.pools.processes.ahead import Ahead
-from celeriac.worker.pools.processes.frames import CALL, HEAD, QUIET, RESUME, VALUE, Line, unread_end
+from celeriac.worker.pools.processes.frames import CALL, HEAD, RESUME, Line
 from celeriac.worker.pools.processes.handle import Handle
 from celeriac.worker.pools.processes.launcher import PACKETS
-from celeriac.worker.pools.processes.piped import Placed
 from celeriac.worker.worker import Worker
 from tests.worker import ahead_tasks as tasks
 from tests.worker.ahead_times import LONG, WAIT, until
@@ -281,14 +279,13 @@ async def test_nothing_is_placed_without_prefetch(tmp_path: Path, monkeypatch: p
 def child_and_line() -> Iterator[tuple[Handle, Line]]:
     """A child as its worker sees it, and what the child would read from."""
     source, target = os.pipe2(PACKETS)
-    (answers, answering), (quiet, quietly) = os.pipe(), os.pipe()
-    unread = unread_end(source)
-    child = Handle(1, target, (answers, quiet), unread, lambda _: None)
+    answers, answering = os.pipe()
+    unread = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK)
+    child = Handle(1, target, answers, unread, lambda _: None)
     try:
-        yield child, Line(source, answering, unread_end(source), quietly)
+        yield child, Line(source, answering)
     finally:
         os.close(answering)
-        os.close(quietly)
         child.close(Exception())
         os.close(source)
 
@@ -296,166 +293,16 @@ def child_and_line() -> Iterator[tuple[Handle, Line]]:
 async def test_a_call_whose_predecessor_is_unread_is_not_taken_back():
     with child_and_line() as (child, line):
         asked = child.ask(CALL, b"first")
-        second = child.place(b"second")
+        assert child.place(b"second") is not None
         assert not child.take_back()
         assert not child.runs_next()
         assert line.receive() == (CALL, b"first")
-        assert child.take_back() is second is not None
+        assert child.take_back()
         assert child.place(b"third") is not None
         assert line.receive() == (CALL, b"third")
         assert not child.take_back()
         assert child.runs_next()
         asked.cancel()
-
-
-async def test_the_first_call_that_is_not_read_is_taken_back():
-    with child_and_line() as (child, line):
-        asked = child.ask(CALL, b"0")
-        ahead = [child.place(b"%d" % number) for number in range(1, 5)]
-        assert [line.receive(), line.receive()] == [(CALL, b"0"), (CALL, b"1")]
-        assert child.take_back() is ahead[1]
-        assert child.runs_next()
-        assert line.receive() == (CALL, b"3")
-        assert [child.take_back(), child.take_back()] == [ahead[3], None]
-        asked.cancel()
-
-
-async def answers_of(child: Handle, line: Line, quietly: Sequence[bool]) -> list[asyncio.Future[Any]]:
-    """Return the futures of calls whose answers the child has written, each with another one ahead but the last."""
-    asked: list[Any] = [child.ask(CALL, b"0", partial(goes_on, child))]
-    asked += [child.place(b"%d" % number, quietly=quiet) for number, quiet in enumerate(quietly, 1)]
-    for number in range(len(asked)):
-        assert line.receive() is not None
-        line.answer(VALUE, b"of %d" % number)
-    await asyncio.sleep(0.05)
-    return asked
-
-
-def goes_on(child: Handle, kind: int, seconds: float) -> None:
-    with suppress(IndexError):  # it was the last
-        child.go_on(partial(goes_on, child))
-
-
-async def test_an_answer_wakes_nobody_where_the_next_call_is_there():
-    with child_and_line() as (child, line):
-        asked = await answers_of(child, line, [True])
-        assert [await one for one in asked] == [(VALUE, b"of 0"), (VALUE, b"of 1")]
-    with child_and_line() as (child, line):
-        asked = [child.ask(CALL, b"0", partial(goes_on, child))]
-        asked += [child.place(b"%d" % number, quietly=True) for number in (1, 2)]
-        for number in range(2):
-            assert line.receive() is not None
-            line.answer(VALUE, b"of %d" % number)
-        await asyncio.sleep(0.05)
-        assert [one.done() for one in asked] == [True, False, False], "the first was not to be quiet"
-        child.look()
-        assert await asked[1] == (VALUE, b"of 1")
-        assert line.receive() == (QUIET, b"2")
-        line.answer(VALUE, b"of 2")
-        assert await asked[2] == (VALUE, b"of 2"), "no call was behind it"
-
-
-async def test_answers_are_read_in_the_order_in_which_they_were_written():
-    with child_and_line() as (child, line):
-        asked = await answers_of(child, line, [True, False, True, True, False, True])
-        assert [await one for one in asked] == [(VALUE, b"of %d" % number) for number in range(7)]
-
-
-async def test_the_numbers_of_answers_begin_anew(monkeypatch: pytest.MonkeyPatch):
-    for module in (frames, handle):
-        monkeypatch.setattr(module, "NUMBERS", 3)
-    with child_and_line() as (child, line):
-        for number in range(10):
-            asked = child.ask(CALL, b"")
-            assert line.receive() is not None
-            line.answer(VALUE, b"of %d" % number)
-            assert await asked == (VALUE, b"of %d" % number)
-
-
-async def test_a_child_tells_how_long_a_call_took():
-    told: list[float] = []
-    with child_and_line() as (child, line):
-        asked = child.ask(CALL, b"0", lambda kind, seconds: told.append(seconds))
-        assert line.receive() is not None
-        await asyncio.sleep(0.05)
-        line.answer(VALUE, b"")
-        await asked
-    assert 0.05 <= told[0] < WAIT
-
-
-@pytest.mark.parametrize(
-    ("seconds", "delegates", "depth"),
-    [(0.0, False, ahead.MOST), (0.00099, False, 12), (0.0029, False, 4), (0.015, False, 1), (0.0, True, 1)],
-)
-async def test_some_milliseconds_of_calls_are_ahead(
-    seconds: float, delegates: bool, depth: int, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(ahead, "SHORT", LONG)
-    calls: Any = Ahead(None)
-    call = SimpleNamespace(delegate=(b"", "") if delegates else None, placed=None)
-    with child_and_line() as (child, line):
-        for _ in range(1000):
-            calls.note(child, call, seconds, recorded=False)
-        asked = child.ask(CALL, b"first")
-        child.stores = True
-        assert line.receive() is not None
-        placed = [calls.place(call, b"%d" % number, [child]) for number in range(20)]
-        assert sum(one.child is child for one in placed) == depth
-        assert calls.places(2, 2) == 2 * (depth + 1)
-        calls.recall()
-        for one in placed:
-            with pytest.raises(NotBegun):
-                await one.began
-        calls.close()
-        asked.cancel()
-
-
-async def test_a_call_goes_to_the_child_of_which_the_fewest_are_ahead(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ahead, "SHORT", LONG)
-    calls: Any = Ahead(None)
-    calls._mean = 0.001
-    call = SimpleNamespace(delegate=None, placed=None)
-    with child_and_line() as (first, _), child_and_line() as (second, line):
-        asked = [child.ask(CALL, b"first") for child in (first, second)]
-        placed = [calls.place(call, b"%d" % number, [first, second]) for number in range(4)]
-        assert [one.child for one in placed] == [first, second, first, second]
-        assert line.receive() is not None
-        assert calls.steal() is None, "the first child has read nothing"
-        assert calls.drop(second)
-        assert [one.began.done() for one in placed] == [False, True, False, True]
-        calls.recall()
-        calls.close()
-        for one in (*asked, *placed):
-            (one.began if isinstance(one, Placed) else one).cancel()
-
-
-@pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("ends", ["dies", "is over its time limit"])
-async def test_the_end_of_a_child_costs_none_of_many_that_were_ahead(
-    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(ahead, "STOCK", LONG)
-    monkeypatch.setattr(ahead, "SHORT", LONG)
-    async with running() as worker:
-        burst = [await tasks.double.send(number) for number in range(50)]  # so that some go ahead
-        await asyncio.gather(*(one.wait(WAIT) for one in burst))
-        directory = tmp_path / "first"
-        directory.mkdir()
-        first = await (
-            tasks.dies.send(str(directory))
-            if ends == "dies"
-            else tasks.holds.using(time_limit=1.0).send(str(directory))
-        )
-        await until((directory / "runs").exists)
-        short = [await tasks.noted.send(str(tmp_path / "short")) for _ in range(8)]
-        await placed(worker, 8)
-        if ends == "dies":
-            (directory / "go").touch()
-        with pytest.raises(WorkerLost if ends == "dies" else TimeLimitExceeded):
-            await first.wait(WAIT)
-        for one in short:
-            await one.wait(WAIT)
-    assert len(runs(tmp_path / "short")) == 8
 
 
 @pytest.mark.parametrize("is_read", [True, False])
