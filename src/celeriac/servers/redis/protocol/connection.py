@@ -27,6 +27,9 @@ LARGE = 1024 * 1024
 
 _PIECE = 64 * 1024
 
+_MOST_READ = 256 * 1024
+"""Bytes that are read at once."""
+
 _BACKLOG = 1000
 """Answers that nobody has read, above which the socket is left alone."""
 
@@ -34,7 +37,7 @@ _MORE = object()
 """What the reader returns while an answer is not complete."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """See the module. Is made by ``dial``.
 
     :param where: the place that it leads to, as an owner tells connections apart.
@@ -45,6 +48,8 @@ class Connection(asyncio.Protocol):
         self.where = where
         self.is_open = False
         self._loop = asyncio.get_running_loop()
+        # Without a buffer, asyncio's own loop makes one of this size for each read, by three calls of the system.
+        self._buffer = bytearray(_MOST_READ)
         self._reader = Reader(protocolError=NotRedis, replyError=Refused, notEnoughData=_MORE)
         self._answers: deque[Any] = deque()
         self._wanted = 0
@@ -147,10 +152,14 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and does not say so
         self.is_open = True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return what the next read fills."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take what has arrived."""
         reader, answers = self._reader, self._answers
-        reader.feed(data)
+        reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # it takes any buffer
         try:
             while (answer := reader.gets()) is not _MORE:
                 answers.append(answer)
