@@ -10,7 +10,7 @@ import pytest
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parent.parent
-MOST_FILES, MOST_FUNCTIONS = 43, 114
+MOST_FILES, MOST_FUNCTIONS = 43, 109
 """A change that needs more makes the path longer: it says why, or takes another layer away."""
 
 
