@@ -3,6 +3,7 @@
 import asyncio
 
 from celeriac.servers.rabbitmq.protocol import frames
+from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.connection import Connection
 from celeriac.servers.rabbitmq.protocol.url import parse_amqp_url
 
@@ -35,10 +36,24 @@ class Wire(asyncio.Transport):
         return 0
 
 
-async def test_a_turn_that_writes_much_goes_out_in_parts_and_in_order() -> None:
+def connected() -> tuple[Connection, Wire]:
+    """A connection that has said no more than its preface."""
     connection, wire = Connection(parse_amqp_url("amqp://").nodes[0], 0.0, "test"), Wire()
     connection.connection_made(wire)
     wire.written.clear()
+    return connection, wire
+
+
+def confirming(connection: Connection) -> tuple[Channel, list[int]]:
+    """A channel, and the numbers of what was confirmed on it."""
+    confirmed: list[int] = []
+    channel = connection.channel()
+    channel.on_confirm = lambda serial, multiple, taken: confirmed.append(serial)
+    return channel, confirmed
+
+
+async def test_a_turn_that_writes_much_goes_out_in_parts_and_in_order() -> None:
+    connection, wire = connected()
     messages = [bytes([number]) for number in range(60)]
     for message in messages:
         connection.write(message)
@@ -50,9 +65,7 @@ async def test_a_turn_that_writes_much_goes_out_in_parts_and_in_order() -> None:
 
 
 async def test_a_turn_that_writes_little_writes_once() -> None:
-    connection, wire = Connection(parse_amqp_url("amqp://").nodes[0], 0.0, "test"), Wire()
-    connection.connection_made(wire)
-    wire.written.clear()
+    connection, wire = connected()
     for message in (b"a", b"b", b"c"):
         connection.write(message)
     await asyncio.sleep(0)
@@ -60,11 +73,8 @@ async def test_a_turn_that_writes_little_writes_once() -> None:
 
 
 async def test_much_that_came_together_is_read_in_parts_and_in_order() -> None:
-    connection, wire = Connection(parse_amqp_url("amqp://").nodes[0], 0.0, "test"), Wire()
-    connection.connection_made(wire)
-    confirmed: list[int] = []
-    channel = connection.channel()
-    channel.on_confirm = lambda serial, multiple, taken: confirmed.append(serial)
+    connection, wire = connected()
+    channel, confirmed = confirming(connection)
     confirms = [frames.ack(channel.number, serial) for serial in range(1, 401)]
     connection.data_received(b"".join(confirms)[:-5])
     first = len(confirmed)
@@ -79,11 +89,8 @@ async def test_much_that_came_together_is_read_in_parts_and_in_order() -> None:
 
 
 async def test_what_had_come_when_the_connection_ended_is_read_first() -> None:
-    connection, wire = Connection(parse_amqp_url("amqp://").nodes[0], 0.0, "test"), Wire()
-    connection.connection_made(wire)
-    confirmed: list[int] = []
-    channel = connection.channel()
-    channel.on_confirm = lambda serial, multiple, taken: confirmed.append(serial)
+    connection, _ = connected()
+    channel, confirmed = confirming(connection)
     connection.data_received(b"".join(frames.ack(channel.number, serial) for serial in range(1, 401)))
     assert len(confirmed) < 400
     connection.connection_lost(None)

@@ -68,10 +68,10 @@ class CeleryResults:
         self.chords = CeleryChords(self)
 
     def encode(self, record: ResultRecord) -> EncodedResult:
-        others = tuple(map(self._lossy, (record.children, record.args, record.kwargs)))
+        others = self._lossy(record.children), self._lossy(record.args), self._lossy(record.kwargs)
         run = RUN.get()
         shown = (None, None) if run is None else run.shown_arguments(record.task_id)
-        return EncodedMeta(record, self.payload(record.result, record.task_id), others, shown)  # type: ignore[arg-type]
+        return EncodedMeta(record, self.payload(record.result, record.task_id), others, shown)
 
     def payload(self, value: Any, task_id: str) -> bytes:
         """Return the bytes of a value or a ``Failure``: what crosses from a child process, and is written anew then.
@@ -140,9 +140,10 @@ class CeleryResults:
             raise BackendError(text) from error
 
     def _store(self, encoded: EncodedResult) -> None:
-        record, shown = encoded.record, (None, None)
+        record = encoded.record
+        shown: tuple[str | None, str | None] = None, None
         if isinstance(encoded, EncodedMeta):
-            shown = encoded.shown  # type: ignore[assignment]
+            shown = encoded.shown
             children, args, kwargs = map(self.value, encoded.others)
             record = msgspec.structs.replace(record, children=children, args=args, kwargs=kwargs)
         self._app.backend.store_result(
