@@ -76,6 +76,8 @@ def request(self):
         "delivery_info",
         "origin",
         "properties",
+        "argsrepr",
+        "kwargsrepr",
     )
     process = multiprocessing.current_process().name, billiard.current_process().name
     own = {"kwargs": asked.kwargs, "args": repr(asked.args), "process": process}

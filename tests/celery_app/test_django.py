@@ -123,6 +123,50 @@ def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: d
     assert "SynchronousOnlyOperation" not in process.output
 
 
+HIDING = """
+import json, time
+import proj
+import django
+django.setup()
+from datetime import datetime, timedelta, timezone
+from celery import chain
+from django_celery_results.models import TaskResult
+from shop.tasks import pay
+
+hidden = {"argsrepr": "(hidden)", "kwargsrepr": "{hidden}"}
+step = pay.si("SECRET").set(**hidden)
+unknown = pay.s("SECRET").clone()
+unknown["task"] = "shop.tasks.unknown"
+revoked = pay.s("SECRET")
+revoked_id = "revoked-%s" % time.time()
+pay.app.control.revoke(revoked_id)
+sent = {
+    "expired": pay.apply_async(("SECRET",), expires=datetime.now(timezone.utc) - timedelta(1), **hidden),
+    "revoked": revoked.apply_async(task_id=revoked_id, **hidden),
+    "unknown": unknown.apply_async(**hidden),
+    "refused": pay.apply_async(("SECRET",), time_limit=1, link=[{"task": 1}], **hidden),
+    "later step": chain(pay.si(-1), step).apply_async(),
+}
+found = {}
+for name, result in sent.items():
+    deadline = time.monotonic() + 60
+    ended = TaskResult.objects.filter(task_id=result.id, status__in=("FAILURE", "REVOKED"))
+    while not (rows := ended.exclude(task_args=None)):  # a revocation is stored without them at first
+        assert time.monotonic() < deadline, (name, list(TaskResult.objects.values("task_id", "status")))
+        time.sleep(0.05)
+    found[name] = [json.loads(rows[0].task_args), json.loads(rows[0].task_kwargs)]
+print(json.dumps(found))
+"""
+
+
+def test_hidden_arguments_of_tasks_that_never_ran(
+    worker: tuple[str, LoggedProcess], variables: dict[str, str]
+) -> None:
+    found: dict[str, Any] = json.loads(python(HIDING, variables))
+    assert {name: ["(hidden)", "{hidden}"] for name in found} == found
+    assert len(found) == 5
+
+
 def test_an_app_of_celeriacs_in_a_django_project(database: None, variables: dict[str, str]) -> None:
     printed = python("import json; from shop.own import main; print(json.dumps(main()))", variables)
     for looks in json.loads(printed):

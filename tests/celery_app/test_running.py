@@ -195,6 +195,12 @@ def test_workflows(client: Any, worker: Shop):
     assert value(parent.children[0]) == 2
 
 
+def test_hidden_arguments_of_a_chords_body(client: Any, worker: Shop):
+    hiding = client.request.si().set(argsrepr="(hidden)", kwargsrepr="{hidden}")
+    asked = value(chord([client.add.s(1, 1), client.add.s(2, 2)])(hiding))
+    assert (asked["argsrepr"], asked["kwargsrepr"]) == ("(hidden)", "{hidden}")
+
+
 @pytest.mark.filterwarnings("ignore:task_allow_error_cb_on_chord_header:PendingDeprecationWarning")
 @pytest.mark.parametrize("last", ["the inner chord", "the other task"])
 def test_an_errback_of_a_chord_with_a_chord_in_its_header_is_called_once(

@@ -16,7 +16,7 @@ import msgspec
 from celeriac.canvas.budget import MAX_FOLLOW_UPS, Budget, number_of
 from celeriac.canvas.celery_form import from_dict, placed
 from celeriac.canvas.freeze import derived_ids, ending_in_one, freeze, with_id
-from celeriac.canvas.launch import FollowUp, Launch, Opening, Origin, message_of
+from celeriac.canvas.launch import FollowUp, Launch, Opening, Origin, message_of, shown
 from celeriac.canvas.nodes import Chain, Chord, Group, Node, Signature, leaves
 from celeriac.canvas.trail import trail
 from celeriac.errors import MalformedMessage
@@ -72,6 +72,8 @@ class Casualty(msgspec.Struct, frozen=True):
     task: str
     args: list[Any]
     kwargs: dict[str, Any]
+    args_repr: str | None
+    kwargs_repr: str | None
 
 
 def obstacle(message: TaskMessage, budget: Budget = Budget()) -> str | None:  # noqa: B008 - it is frozen
@@ -306,7 +308,8 @@ def _lost(node: Node[Any], *, linked: bool = False) -> Iterator[Casualty]:
             body = options.get("chord")
             chord_id = options.get("group_id") if body is not None else None
             called = leaf.task, list(leaf.args), dict(leaf.kwargs)
-            yield Casualty(leaf.id, chord_id, options.get("group_index"), body, *called)
+            seen = shown(options, "argsrepr"), shown(options, "kwargsrepr")
+            yield Casualty(leaf.id, chord_id, options.get("group_index"), body, *called, *seen)
         links = as_list(options.get("link")) if linked else ()
         for step in _understood([*reversed(options.get("chain") or ()), *links]):
             yield from _lost(step, linked=linked)

@@ -167,6 +167,12 @@ def _follow_up(signature: Signature[Any], origin: Origin, root: str | None) -> F
     )
 
 
+def shown(options: Mapping[str, Any], name: str) -> str | None:
+    """Return what a sender lets be shown in place of the arguments; ``None`` where it says nothing of them."""
+    text = options.get(name)
+    return text if isinstance(text, str) else None
+
+
 def message_of(signature: Signature[Any], origin: Origin, root: str | None = None) -> TaskMessage:
     """Return the message of a frozen signature."""
     options = signature.options
@@ -199,5 +205,7 @@ def message_of(signature: Signature[Any], origin: Origin, root: str | None = Non
         stamps=stamps,
         origin=origin.source,
         correlation_id=task_id,
+        args_repr=shown(options, "argsrepr"),
+        kwargs_repr=shown(options, "kwargsrepr"),
         protocol=options.get("protocol") or origin.protocol,
     )

@@ -18,10 +18,6 @@ class Endings(Protocol):
         """Whether a request is that of this run, and not of a task that was applied inside it."""
         ...
 
-    def shown_arguments(self, task_id: str) -> tuple[str | None, str | None]:
-        """Return the arguments of this task as its sender lets them be shown."""
-        ...
-
     def returned(self, value: Any, request: Any) -> None:
         """The body returned. Raises kombu's ``EncodeError`` for a value that cannot be stored."""
         ...

@@ -82,6 +82,10 @@ class AppPublisher(Publisher):
             "eta": message.eta or follow_up.eta,
             "expires": message.expires or follow_up.expires,
         }
+        if message.args_repr is not None:
+            given["argsrepr"] = message.args_repr
+        if message.kwargs_repr is not None:
+            given["kwargsrepr"] = message.kwargs_repr
         if message.priority:
             given["priority"] = message.priority
         for name in ("time_limit", "soft_time_limit", "ignore_result"):

@@ -20,7 +20,6 @@ from celery.app.task import Context as Request
 
 from celeriac.canvas.advance import Part
 from celeriac.canvas.launch import Opening
-from celeriac.celery_app.capture import RUN
 from celeriac.contracts.backend import Claim, EncodedPart, EncodedResult, PartValue, Replies, Standing
 from celeriac.contracts.board import Board
 from celeriac.errors import BackendError, BackendUnavailable, ConfigError, EncodeError, Finding
@@ -47,13 +46,9 @@ _OUTAGES = (
 
 
 class EncodedMeta(EncodedResult, frozen=True):
-    """What such a store writes: ``payload`` is the value, ``others`` are children, arguments and keyword arguments.
-
-    :param shown: the arguments as their sender lets them be shown, which django-db stores in their place.
-    """
+    """What such a store writes: ``payload`` is the value, ``others`` are children, arguments and keyword arguments."""
 
     others: tuple[bytes, bytes, bytes]
-    shown: tuple[str | None, str | None]
 
 
 class CeleryResults:
@@ -69,9 +64,7 @@ class CeleryResults:
 
     def encode(self, record: ResultRecord) -> EncodedResult:
         others = self._lossy(record.children), self._lossy(record.args), self._lossy(record.kwargs)
-        run = RUN.get()
-        shown = (None, None) if run is None else run.shown_arguments(record.task_id)
-        return EncodedMeta(record, self.payload(record.result, record.task_id), others, shown)
+        return EncodedMeta(record, self.payload(record.result, record.task_id), others)
 
     def payload(self, value: Any, task_id: str) -> bytes:
         """Return the bytes of a value or a ``Failure``: what crosses from a child process, and is written anew then.
@@ -141,9 +134,7 @@ class CeleryResults:
 
     def _store(self, encoded: EncodedResult) -> None:
         record = encoded.record
-        shown: tuple[str | None, str | None] = None, None
         if isinstance(encoded, EncodedMeta):
-            shown = encoded.shown
             children, args, kwargs = map(self.value, encoded.others)
             record = msgspec.structs.replace(record, children=children, args=args, kwargs=kwargs)
         self._app.backend.store_result(
@@ -151,7 +142,7 @@ class CeleryResults:
             self.value(encoded.payload),
             record.status,
             traceback=record.traceback,
-            request=_request_of(record, *shown),
+            request=_request_of(record),
         )
 
     def _load(self, task_id: str) -> ResultRecord | None:
@@ -226,9 +217,7 @@ def _about_url(error: Exception, url: object) -> str:
     return ""
 
 
-def _request_of(
-    record: ResultRecord, args_repr: str | None = None, kwargs_repr: str | None = None
-) -> Request:
+def _request_of(record: ResultRecord) -> Request:
     """Return what Celery's stores read of a request."""
     request = Request(
         {
@@ -236,8 +225,8 @@ def _request_of(
             "task": record.name,
             "args": record.args,
             "kwargs": record.kwargs,
-            "argsrepr": args_repr,
-            "kwargsrepr": kwargs_repr,
+            "argsrepr": record.args_repr,
+            "kwargsrepr": record.kwargs_repr,
             "hostname": record.worker,
             "retries": record.retries,
             "delivery_info": {"routing_key": record.queue},

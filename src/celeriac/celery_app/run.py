@@ -58,11 +58,6 @@ class Run:
         """Whether a request is that of this run."""
         return request is not None and request.id == self._context.message.id and not request.is_eager
 
-    def shown_arguments(self, task_id: str) -> tuple[str | None, str | None]:
-        """Return the arguments of this task as its sender lets them be shown; ``None`` of another task."""
-        message = self._context.message
-        return (message.args_repr, message.kwargs_repr) if message.id == task_id else (None, None)
-
     def keep(self) -> list[Written]:
         """Return the list for messages by which the task itself goes on: a retry, what replaces it."""
         return self._own
@@ -144,13 +139,6 @@ class Run:
         """Decide for a failure outside of the tracer, as Celery's main process does; return what comes after."""
         if isinstance(error, TaskAborted):  # it raised SystemExit, which ends a process of Celery's
             error = WorkerLost(str(error))
-        token = RUN.set(self)
-        try:
-            return self._fail_outside(error)
-        finally:
-            RUN.reset(token)
-
-    def _fail_outside(self, error: BaseException) -> Callable[[], None]:
         decision = self._conclusion.judge(Raised(error))
         if decision.state != FAILURE:
             return _nothing

@@ -47,7 +47,8 @@ class ResultRecord(msgspec.Struct, frozen=True, gc=False):
 
     ``result`` is the value, or a ``Failure`` in an exception state, or the meta of a custom state. ``children`` holds
     Celery's result tuples. The fields from ``name`` on are written where results are extended; ``reply_to`` never is:
-    it is where a backend that sends results sends this one to.
+    it is where a backend that sends results sends this one to. ``args_repr`` and ``kwargs_repr`` are the arguments as
+    their sender lets them be shown, for stores that keep those in place of the arguments (django-celery-results).
     """
 
     task_id: str
@@ -66,6 +67,8 @@ class ResultRecord(msgspec.Struct, frozen=True, gc=False):
     queue: str | None = None
     stamps: dict[str, Any] = {}
     reply_to: str | None = None
+    args_repr: str | None = None
+    kwargs_repr: str | None = None
 
     @property
     def ready(self) -> bool:

@@ -215,6 +215,8 @@ def _lost_with(
                 kwargs=step.kwargs,
                 retries=0,
                 reply_to=message.reply_to,
+                args_repr=step.args_repr,
+                kwargs_repr=step.kwargs_repr,
             )
         )
         for step in lost
@@ -432,4 +434,6 @@ def _record(
         terms.queue,
         message.stamps,
         message.reply_to,
+        message.args_repr,
+        message.kwargs_repr,
     )

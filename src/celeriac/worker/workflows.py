@@ -281,6 +281,8 @@ class Workflows:
             args=lost.args,
             kwargs=lost.kwargs,
             retries=0,
+            args_repr=lost.args_repr,
+            kwargs_repr=lost.kwargs_repr,
         )
         await self._insist(partial(self._backend.store, self._backend.encode(record)), "storing a result")
 

@@ -20,8 +20,8 @@ from celeriac.worker.pools.processes.portable import Likeness, portable, restore
 from celeriac.worker.raised import as_exception
 
 _FIELDS = ResultRecord.__struct_fields__
-_RESULT, _CHILDREN, _ARGS, _KWARGS, _DATE = map(
-    _FIELDS.index, ("result", "children", "args", "kwargs", "date_done")
+_RESULT, _CHILDREN, _ARGS, _KWARGS, _DATE, _ARGS_REPR, _KWARGS_REPR = map(
+    _FIELDS.index, ("result", "children", "args", "kwargs", "date_done", "args_repr", "kwargs_repr")
 )
 """Where in a record stand its values, which do not travel, since the payload has them; and its date."""
 
@@ -126,6 +126,7 @@ def _told(result: EncodedResult) -> Told:
     fields[_CHILDREN], fields[_ARGS], fields[_KWARGS] = [], [], {}
     if type(result) is not EncodedResult:
         return msgspec.structs.replace(result, record=ResultRecord(*fields))
+    fields[_ARGS_REPR] = fields[_KWARGS_REPR] = None
     date = fields[_DATE]
     if date is not None:  # in UTC, whose object takes longer than all else to be pickled
         fields[_DATE] = date.replace(tzinfo=None)
