@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests.beat.chaos import KINDS
 from tests.beat.chaos import run as run_ticks
-from tests.chaos.places import Place, PostgresPlace, RedisPlace
+from tests.chaos.places import Place, PostgresPlace, RabbitPlace, RedisPlace
 from tests.chaos.plan import Plan
 from tests.chaos.run import Report, run
 from tests.chaos.trials import FULL, SMALL, TRIALS, Sizes
 from tests.schedule.chaos import run as run_clocks
 
 SHOWN = 20
-PLACES: Mapping[str, Callable[[], Place]] = {"redis": RedisPlace, "postgres": PostgresPlace}
+PLACES: Mapping[str, Callable[[], Place]] = {
+    "redis": RedisPlace,
+    "rabbitmq": RabbitPlace,
+    "postgres": PostgresPlace,
+}
 
 
 def main() -> int:
@@ -53,7 +57,7 @@ def main() -> int:
     if given.trial and given.broker != "postgres":
         parser.error("--trial is for --broker postgres")
     if "tasks" in given.what and given.broker not in (None, *PLACES):
-        parser.error(f"tasks are for --broker {' or '.join(PLACES)}")
+        parser.error(f"tasks are for --broker {', '.join(PLACES)}")
     if given.trial:
         return max(try_out(name, SMALL if given.small else FULL) for name in names(given.trial))
     some = RUNS if given.broker in (None, *PLACES) else ["ticks"]

@@ -11,19 +11,20 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.plan import NAP, QUEUE, VISIBILITY_TIMEOUT
 
 
-def make_app(url: str | None) -> Celery:
+def make_app(url: str | None, results: str | None) -> Celery:
     """An app without tasks, as the sender has it."""
-    made = Celery("chaos", broker=url, backend=url, set_as_current=False)
+    made = Celery("chaos", broker=url, backend=results, set_as_current=False)
     made.conf.update(
         task_default_queue=QUEUE,
         worker_prefetch_multiplier=1,
-        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT},
+        # Without confirmations a client of Celery does not hear that RabbitMQ lost what it sent.
+        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT, "confirm_publish": True},
         broker_connection_retry_on_startup=True,
     )
     return made
 
 
-app = make_app(os.environ.get("CHAOS_URL"))
+app = make_app(os.environ.get("CHAOS_URL"), os.environ.get("CHAOS_RESULTS"))
 ledger = Ledger.of_environment()
 
 

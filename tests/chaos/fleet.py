@@ -25,8 +25,14 @@ class Fleet:
     :param ledger: the folder that the workers record in.
     """
 
-    def __init__(self, url: str, ledger: Path, celeriac: int, celery: int) -> None:
-        self._environment = {**os.environ, "CHAOS_URL": url, "CHAOS_LEDGER": str(ledger), "C_FORCE_ROOT": "1"}
+    def __init__(self, url: str, results: str, ledger: Path, celeriac: int, celery: int) -> None:
+        self._environment = {
+            **os.environ,
+            "CHAOS_URL": url,
+            "CHAOS_RESULTS": results,
+            "CHAOS_LEDGER": str(ledger),
+            "C_FORCE_ROOT": "1",
+        }
         self._size = celeriac
         self._celery_size = celery
         self._celeriac: list[LoggedProcess] = []

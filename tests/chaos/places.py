@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 
 from tests.chaos.plan import QUEUE
-from tests.servers import PostgresServer, RedisServer
+from tests.servers import PostgresServer, RabbitServer, RedisServer
 
 EXPIRING_KEYS = ("celery-task-meta-", "celeriac.once.")
 KNOWN_KEYS = ("_kombu.binding", "celeriac.revoked", "unacked_mutex", *EXPIRING_KEYS)
@@ -22,6 +22,19 @@ NO_END = -1
 """What Redis answers for the seconds that a key has left; -2 is for one that has just ended."""
 
 COMMAND_TIMEOUT = 30
+
+LEDGER = "celeriac.ledger"
+"""Where workers on RabbitMQ note what they hold, for each other; its notes expire."""
+
+_CUT = """
+Ours = [Pid || [{pid, Pid}, {client_properties, About}] <-
+            rabbit_networking:connection_info_all([pid, client_properties]),
+        lists:keyfind(<<"product">>, 1, About) =:= {<<"product">>, longstr, <<"celeriac">>}],
+{Chosen, _} = lists:split((length(Ours) + 1) div 2,
+    [Pid || {_, Pid} <- lists:sort([{erlang:phash2({Pid, %d}), Pid} || Pid <- Ours])]),
+[exit(Pid, kill) || Pid <- Chosen].
+"""
+"""Erlang that ends the processes of half of the connections of celeriac's clients and workers: no frame tells of it."""
 
 
 class Place(Protocol):
@@ -36,6 +49,11 @@ class Place(Protocol):
 
     @property
     def url(self) -> str: ...
+
+    @property
+    def results(self) -> str:
+        """Where results are: the server itself, unless it has no place for them."""
+        ...
 
     def start(self) -> None: ...
 
@@ -88,6 +106,10 @@ class RedisPlace:
     def url(self) -> str:
         return self._server.url()
 
+    @property
+    def results(self) -> str:
+        return self.url
+
     def start(self) -> None:
         self._server.start()
 
@@ -135,9 +157,64 @@ class RedisPlace:
                     yield f"left in the broker: {name} has no end"
 
     def states(self, ids: Sequence[str]) -> Sequence[str]:
-        with closing(self._server.client()) as client:
-            found = client.mget([f"celery-task-meta-{task_id}" for task_id in ids])
-        return [msgspec.json.decode(meta)["status"] if meta else "missing" for meta in found]
+        return _states_on(self._server, ids)
+
+
+class RabbitPlace:
+    """A RabbitMQ that has on disk what it confirmed, and a Redis for results, which nothing happens to."""
+
+    forgets = True
+    has_celery = True
+
+    def __init__(self) -> None:
+        self._server = RabbitServer()
+        self._redis = RedisServer()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._redis)
+        self._stack.enter_context(self._server)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        return self._server.url()
+
+    @property
+    def results(self) -> str:
+        return self._redis.url()
+
+    def start(self) -> None:
+        self._server.start()
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def cut(self, dice: random.Random) -> None:
+        self._server.control("eval", _CUT % dice.getrandbits(32))
+
+    def hang(self, seconds: float) -> None:
+        self._server.pause()
+        time.sleep(seconds)
+        self._server.resume()
+
+    def wait_for_signs_of_life(self) -> None:
+        """At once: a connection is the sign."""
+
+    def counts(self) -> Mapping[str, int]:
+        rows = self._server.control("list_queues", "name", "messages").splitlines()[1:]
+        counts = {name: int(count) for name, count in (row.split("\t") for row in rows) if name != LEDGER}
+        return {name: count for name, count in counts.items() if count}
+
+    def left(self) -> Iterator[str]:
+        for queue, count in self.counts().items():
+            yield f"left in the broker: {count} in {queue}"
+
+    def states(self, ids: Sequence[str]) -> Sequence[str]:
+        return _states_on(self._redis, ids)
 
 
 class PostgresPlace:
@@ -160,6 +237,10 @@ class PostgresPlace:
     @property
     def url(self) -> str:
         return self.server.url()
+
+    @property
+    def results(self) -> str:
+        return self.url
 
     def start(self) -> None:
         self.server.start()
@@ -230,3 +311,9 @@ class PostgresPlace:
             )
             found = dict(rows.fetchall())
         return [found.get(task_id, "missing") for task_id in ids]
+
+
+def _states_on(server: RedisServer, ids: Sequence[str]) -> Sequence[str]:
+    with closing(server.client()) as client:
+        found = client.mget([f"celery-task-meta-{task_id}" for task_id in ids])
+    return [msgspec.json.decode(meta)["status"] if meta else "missing" for meta in found]

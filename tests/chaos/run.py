@@ -58,9 +58,9 @@ class Scene:
         self.place = place
         self.ledger = ledger
         celery = plan.celery if place.has_celery else 0
-        self.fleet = Fleet(place.url, ledger, plan.celeriac, celery)
+        self.fleet = Fleet(place.url, place.results, ledger, plan.celeriac, celery)
         self.calls = calls_of(plan)
-        self._sender = Sender(place.url, plan, by_celery=celery > 0)
+        self._sender = Sender(place.url, place.results, plan, by_celery=celery > 0)
 
     async def play(
         self, trouble: Coroutine[Any, Any, object], outages: Sequence[tuple[float, float]] = ()

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import kombu.exceptions
+from amqp.exceptions import AMQPError
 from celery import Celery
 
 from celeriac import BrokerError
@@ -26,10 +27,10 @@ WAIT = 0.1
 class Sender:
     """Sends at an even pace."""
 
-    def __init__(self, url: str, plan: Plan, *, by_celery: bool) -> None:
+    def __init__(self, url: str, results: str, plan: Plan, *, by_celery: bool) -> None:
         self._plan = plan
-        self._celeriac = tasks.make_app(url)
-        self._celery = celery_tasks.make_app(url) if by_celery else None
+        self._celeriac = tasks.make_app(url, results)
+        self._celery = celery_tasks.make_app(url, results) if by_celery else None
         self._thread = ThreadPoolExecutor(1)
         self.uncertain: Counter[str] = Counter()
         """How often a call was sent of which nobody knows whether it arrived, by id."""
@@ -75,6 +76,7 @@ class Sender:
 def _celery_has(app: Celery, call: PlannedCall) -> bool:
     try:
         app.send_task(call.task, task_id=call.id, countdown=call.countdown, retry=False)
-    except (kombu.exceptions.OperationalError, ConnectionError):
+    except (kombu.exceptions.OperationalError, ConnectionError, AMQPError):
+        disconnect(app)  # the pool would give what is broken again
         return False
     return True

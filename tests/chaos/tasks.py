@@ -9,13 +9,12 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.plan import LEASE, NAP, QUEUE, VISIBILITY_TIMEOUT
 
 
-def make_app(url: str) -> Celeriac:
+def make_app(url: str, results: str) -> Celeriac:
     """An app without tasks, as the sender has it."""
-    named = f"{url}?client_name=celeriac" if url.startswith("redis") else url
     return Celeriac(
         "chaos",
-        broker=named,
-        backend=named,
+        broker=_named(url),
+        backend=_named(results),
         default_queue=QUEUE,
         lease=LEASE,
         visibility_timeout=VISIBILITY_TIMEOUT,
@@ -23,7 +22,13 @@ def make_app(url: str) -> Celeriac:
     )
 
 
-app = make_app(os.environ.get("CHAOS_URL", "redis://localhost"))
+def _named(url: str) -> str:
+    """Return the URL with a name for its connections, by which they are cut."""
+    return f"{url}?client_name=celeriac" if url.startswith("redis") else url
+
+
+URL = os.environ.get("CHAOS_URL", "redis://localhost")
+app = make_app(URL, os.environ.get("CHAOS_RESULTS", URL))
 ledger = Ledger.of_environment()
 
 
