@@ -2,14 +2,14 @@
 
 import pytest
 
-from celeriac.servers.rabbitmq.protocol.errors import Refused, Unavailable, of_reply
+from celeriac.servers.rabbitmq.protocol.errors import QueueAway, Refused, Unavailable, of_reply
 
 
 @pytest.mark.parametrize(
     ("code", "text", "kind"),
     [
         (320, "CONNECTION_FORCED - shutdown", Unavailable),
-        (404, "NOT_FOUND - home node of durable queue 'a' is down or inaccessible", Unavailable),
+        (404, "NOT_FOUND - home node of durable queue 'a' is down or inaccessible", QueueAway),
         (506, "RESOURCE_ERROR - Stream not found for queue 'celeriac.ledger' in vhost '/'", Unavailable),
         (404, "NOT_FOUND - no queue 'a'", Refused),
         (506, "RESOURCE_ERROR - too many channels", Refused),

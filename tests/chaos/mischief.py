@@ -36,6 +36,8 @@ class Mischief:
         self.done: Counter[str] = Counter()
         self.outages: list[tuple[float, float]] = []
         """From when until when the server was down. That it hangs is no excuse: no lease ends by it."""
+        self.cuts: list[tuple[float, float]] = []
+        """From when until when connections were cut."""
 
     async def make(self, seconds: float) -> None:
         """One mishap after the other, for so long; returns when the last is over."""
@@ -67,7 +69,9 @@ class Mischief:
         return deck
 
     async def _cut(self) -> None:
+        began = time.monotonic()
         await asyncio.to_thread(self._place.cut, self._dice)
+        self.cuts.append((began, time.monotonic()))
 
     async def _suspend(self) -> None:
         # One that is cut off and cannot connect anew for so long is taken for dead, as it says.

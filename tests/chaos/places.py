@@ -42,8 +42,10 @@ class Place(Protocol):
 
     :ivar forgets: whether a kill may take back what was answered.
     :ivar has_celery: whether Celery's workers and clients can use it.
+    :ivar holds_by_line: whether it hands out again at once what a connection held that was cut.
     """
 
+    holds_by_line: bool
     forgets: bool
     has_celery: bool
 
@@ -89,6 +91,7 @@ class Place(Protocol):
 class RedisPlace:
     """A Redis that writes each command to its file."""
 
+    holds_by_line = False
     forgets = True
     has_celery = True
 
@@ -163,6 +166,7 @@ class RedisPlace:
 class RabbitPlace:
     """A RabbitMQ that has on disk what it confirmed, and a Redis for results, which nothing happens to."""
 
+    holds_by_line = True
     forgets = True
     has_celery = True
 
@@ -220,6 +224,7 @@ class RabbitPlace:
 class PostgresPlace:
     """A PostgreSQL that has on disk what it answered."""
 
+    holds_by_line = False
     forgets = False
     has_celery = False
 

@@ -46,7 +46,11 @@ async def run(plan: Plan, place: Place) -> Report:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, place:
         scene = Scene(plan, place, Path(folder))
         mischief = Mischief(plan.seed, place, scene.fleet, plan.restarts)
-        report = await scene.play(mischief.make(plan.seconds), mischief.outages if place.forgets else ())
+        report = await scene.play(
+            mischief.make(plan.seconds),
+            mischief.outages if place.forgets else (),
+            mischief.cuts if place.holds_by_line else (),
+        )
         return replace(report, mishaps=mischief.done)
 
 
@@ -63,11 +67,15 @@ class Scene:
         self._sender = Sender(place.url, place.results, plan, by_celery=celery > 0)
 
     async def play(
-        self, trouble: Coroutine[Any, Any, object], outages: Sequence[tuple[float, float]] = ()
+        self,
+        trouble: Coroutine[Any, Any, object],
+        outages: Sequence[tuple[float, float]] = (),
+        cuts: Sequence[tuple[float, float]] = (),
     ) -> Report:
         """Send the calls while there is trouble, wait until all have run, judge.
 
         :param outages: read at the end: when the server may have taken back what it had answered.
+        :param cuts: read at the end: when the server may have handed out what our workers still held.
         """
         began = time.monotonic()
         fleet, calls, place = self.fleet, self.calls, self.place
@@ -79,7 +87,9 @@ class Scene:
         finally:
             fleet.abandon()
         runs = list(read(self.ledger))
-        troubles = Trouble(fleet.deaths, outages, self._sender.uncertain, receipts(self.ledger))
+        troubles = Trouble(
+            fleet.deaths, outages, self._sender.uncertain, receipts(self.ledger), cuts, fleet.pids
+        )
         by_us = {(entry.task_id, entry.retries): entry.pid in fleet.pids for entry in runs}
         return Report(
             self.plan,

@@ -79,6 +79,19 @@ def test_what_celery_held_too_long_is_restored_once_and_marked():
     assert judged(QUICK, first, marked, third, received=(5.0,)).duplicates, "restored once, ran thrice"
 
 
+def test_celery_is_given_what_a_worker_that_was_cut_off_still_held():
+    twice = [Run("a", 0, 1, 5.0, 5.1), Run("a", 0, 2, 5.2, 5.3)]
+
+    def is_fault(ours: set[int], *cuts: tuple[float, float]) -> bool:
+        return bool(judge([QUICK], twice, Trouble({}, (), {}, {}, cuts, ours)).duplicates)
+
+    assert not is_fault({1}, (5.05, 5.05))
+    assert not is_fault({2}, (5.05, 5.05))
+    assert is_fault({1, 2}, (5.05, 5.05)), "no Celery worker took part"
+    assert is_fault({1}, (3.0, 3.5)), "no line was cut then"
+    assert is_fault({1})
+
+
 def test_no_excuse_that_has_nothing_to_do_with_it():
     twice = Run("a", 0, 1, 5.0, 5.1), Run("a", 0, 2, 9.0, 9.1)
     assert judged(QUICK, *twice, deaths={2: (5.05, 5.05)}).duplicates, "another worker died"

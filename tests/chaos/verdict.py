@@ -1,12 +1,13 @@
 """Says of every call whether it ran as often as it should have.
 
 Rules: a run too many is excused only by what is on record: its worker died before it can have settled, the server was
-down meanwhile, a Celery worker held the message for longer than the visibility timeout, or the sender could not know
-whether the call had arrived. Whatever else ran twice is a fault of ours.
+down meanwhile, a Celery worker held the message for longer than the visibility timeout, RabbitMQ gave Celery what a
+worker of ours that was cut off still held, or the sender could not know whether the call had arrived. Whatever else ran
+twice is a fault of ours.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -26,12 +27,17 @@ class Trouble:
     :param outages: from when until when the server was down.
     :param uncertain: how often each call was sent without an answer.
     :param received: when Celery workers received each message, by task id and number of retries.
+    :param cuts: from when until when connections of ours were cut, where the server hands out again at once what they
+        held: our workers tell each other what they still work on, and Celery's do not listen.
+    :param ours: the process ids of all celeriac workers.
     """
 
     deaths: Mapping[int, tuple[float, float]]
     outages: Sequence[tuple[float, float]]
     uncertain: Mapping[str, int]
     received: Mapping[tuple[str, int], Sequence[float]]
+    cuts: Sequence[tuple[float, float]] = ()
+    ours: Collection[int] = ()
 
 
 @dataclass
@@ -91,7 +97,17 @@ def _excuse(run: Run, again: Run, trouble: Trouble) -> str | None:
             return "its worker was gone"
     if any(begin <= settled and run.begin <= end for begin, end in trouble.outages):
         return "the server was down"
+    if _was_given_to_celery(run, again, trouble):
+        return "Celery was given what a worker that was cut off still held"
     return None
+
+
+def _was_given_to_celery(run: Run, again: Run, trouble: Trouble) -> bool:
+    held = [one for one in (run, again) if one.pid in trouble.ours]
+    return len(held) == 1 and any(
+        begin <= (held[0].end or held[0].begin) + SETTLING and held[0].begin - SETTLING <= end
+        for begin, end in trouble.cuts
+    )
 
 
 def _restored_by_time(run: Run, again: Run, held: list[float]) -> bool:

@@ -22,7 +22,7 @@ from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.protocol import frames, methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.content import Properties, write_properties
-from celeriac.servers.rabbitmq.protocol.errors import Refused
+from celeriac.servers.rabbitmq.protocol.errors import AmqpError, QueueAway, Refused
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 
 _log = logging.getLogger("celeriac.broker.amqp")
@@ -44,6 +44,12 @@ _STREAM: Mapping[str, Any] = {
 }
 _HISTORY = 1000
 """Entries of the stream that are on their way at once."""
+
+_AWAY_FOR = 30.0
+"""Seconds for which the stream may be away, as it is while its node starts, before processes go on without it.
+
+RabbitMQ loses a stream that was just made when its node is killed: it says so for good, until a person deletes it.
+"""
 
 _MOST_STEPS = 10_000
 """By how much a count may be taken back at once. Forward it goes one by one."""
@@ -94,8 +100,9 @@ class Ledger:
     :ivar readers: each is given every entry, in the order of the log, and some entries again.
     """
 
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: Link, name: str, *, away_for: float = _AWAY_FOR) -> None:
         self._link = link
+        self._away_for = away_for
         self.name = name
         self.readers: list[Callable[[Entry], None]] = []
         self._channel: Channel | None = None
@@ -104,6 +111,7 @@ class Ledger:
         self._complained = False
         self._left_out = False
         self._has_stream = False
+        self._away_since: float | None = None
 
     async def append(self, entry: Entry) -> None:
         """Store an entry for every process; the readers here have it on return. Raises ``AmqpError``."""
@@ -181,7 +189,7 @@ class Ledger:
         async with self._link.passing_channel() as channel:
             look, make = methods.look_for_exchange(self.name), methods.declare_exchange(self.name, "fanout")
             await channel.call(look if never else make)
-        self._has_stream = True
+        self._has_stream = False
         try:
             async with self._link.passing_channel() as channel:
                 if never:
@@ -190,11 +198,23 @@ class Ledger:
                     await channel.call(methods.declare_queue(self.name, _STREAM))
                     await channel.call(methods.bind_queue(self.name, self.name, ""))
         except Refused as error:
-            self._has_stream = False
-            self._complain(
-                f"no stream can be had, so a worker knows only what is revoked while it runs: {error}"
-            )
+            self._do_without_stream(error)
+        except QueueAway as error:
+            if not self._is_away_for_long():
+                raise
+            self._do_without_stream(error)
+        else:
+            self._has_stream, self._away_since = True, None
         self._declared = connection
+
+    def _is_away_for_long(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._away_since is None:
+            self._away_since = now
+        return now - self._away_since >= self._away_for
+
+    def _do_without_stream(self, error: AmqpError) -> None:
+        self._complain(f"no stream can be had, so a worker knows only what is revoked while it runs: {error}")
 
     def _complain(self, text: str) -> None:
         if not self._complained:

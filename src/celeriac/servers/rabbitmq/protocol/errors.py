@@ -14,6 +14,10 @@ class Unavailable(AmqpError):
     """The server cannot be reached, is gone or did not answer in time. Worth another try."""
 
 
+class QueueAway(Unavailable):
+    """The server is there, and says that a durable queue is not: its node has just started, or has ended."""
+
+
 class Refused(AmqpError):
     """The server refused something.
 
@@ -46,9 +50,9 @@ def is_too_large(error: AmqpError) -> bool:
 
 
 _AWAY = "is down or inaccessible"
-_NOT_YET = ((NOT_FOUND, _AWAY), (RESOURCE_ERROR, "Stream not found"))
-"""What a node says of a durable queue whose own node has just started or is away, and of a stream that another
-connection is just making."""
+"""What a node says, with ``NOT_FOUND``, of a durable queue whose own node has just started or is away."""
+_NOT_YET = "Stream not found"
+"""What a node says, with ``RESOURCE_ERROR``, of a stream that another connection is just making."""
 
 _LOST = (
     "; if this lasts while every node is up, a node ended before it had written down that queue, which was just made: "
@@ -58,8 +62,8 @@ _LOST = (
 
 def of_reply(code: int, text: str) -> AmqpError:
     """Return the error for a close that the server sent: one that says that it is away, or that it refuses."""
-    if code in {CONNECTION_FORCED, INTERNAL_ERROR} or any(
-        code == kind and said in text for kind, said in _NOT_YET
-    ):
-        return Unavailable(f"{text} ({code}){_LOST if _AWAY in text else ''}")
+    if code == NOT_FOUND and _AWAY in text:
+        return QueueAway(f"{text} ({code}){_LOST}")
+    if code in {CONNECTION_FORCED, INTERNAL_ERROR} or (code == RESOURCE_ERROR and _NOT_YET in text):
+        return Unavailable(f"{text} ({code})")
     return Refused(f"{text} ({code})", code)
