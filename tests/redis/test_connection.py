@@ -202,3 +202,17 @@ async def test_a_silent_sentinel_leaves_time_for_the_next():
             assert (await sentinels.find())[1] == sentinel.primary_port
             async with asyncio.timeout(0.4):  # the one that answered is asked first
                 assert await sentinels.find() == sentinels.named
+
+
+async def test_large_and_many_answers_come_whole_over_tls(secured_redis):
+    link = link_to(secured_redis.tls_url(3))
+    value = bytes(range(256)) * 8192
+    await link.call("SET", "large", value)
+    try:
+        assert await link.call("GET", "large") == value
+        assert await link.calls([("GETRANGE", "large", start, start + 99_999) for start in range(50)]) == [
+            value[start : start + 100_000] for start in range(50)
+        ]
+    finally:
+        await link.call("DEL", "large")
+        await link.close()

@@ -50,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         # Without a buffer, asyncio's own loop makes one of this size for each read, by three calls of the system.
         self._buffer = bytearray(_MOST_READ)
+        self._filled = memoryview(self._buffer)
         self._reader = Reader(protocolError=NotRedis, replyError=Refused, notEnoughData=_MORE)
         self._answers: deque[Any] = deque()
         self._wanted = 0
@@ -152,9 +153,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and does not say so
         self.is_open = True
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Return what the next read fills."""
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return what the next read fills.
+
+        It is a view, since asyncio's TLS fills slices of it: a slice of a bytearray would be a copy.
+        """
+        return self._filled
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has arrived."""
