@@ -54,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     :param keep_failed_days: for how many days.
     :param prefetch: how many messages a worker may hold that cannot start yet, 200 at most; 0: it takes only what
         it can start now.
+    :param backlog: how many messages for each slot a worker may hold behind long tasks, from a queue of RabbitMQ's of
+        which it is the only consumer, so that RabbitMQ does not drop those that expire; 0: none.
     :param publish_timeout: seconds after which a publish that got no answer raises.
     :param lease: seconds after which the messages of a dead worker are taken by another; at most a week.
     :param visibility_timeout: Celery's Redis setting of that name, in seconds.
@@ -101,6 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_follow_ups: int = MAX_FOLLOW_UPS
     max_follow_up_bytes: int = MAX_FOLLOW_UP_BYTES
     prefetch: int = MOST_AHEAD
+    backlog: int = 0
     publish_timeout: float = 5.0
     lease: float = 30.0
     visibility_timeout: float = 3600.0
@@ -193,6 +196,7 @@ ALLOWED: Mapping[str, Check] = {
         f"a whole number from 0 to {MOST_AHEAD}",
         lambda value: whole(0)[1](value) and value <= MOST_AHEAD,
     ),
+    "backlog": whole(0),
     "publish_timeout": SECONDS,
     "lease": (
         "seconds, more than 0 and at most 604800, a week",

@@ -109,6 +109,14 @@ def test_settings_keep_their_meaning() -> None:
     assert (settings.visibility_timeout, settings.send_events) == (7200.0, True)
 
 
+@pytest.mark.parametrize(
+    ("multiplier", "expected"), [(None, (200, 200)), (0, (200, 200)), (1, (0, 1)), (4, (200, 4))]
+)
+def test_what_may_be_held(multiplier, expected):
+    settings = mapped(worker_prefetch_multiplier=multiplier).settings
+    assert (settings.prefetch, settings.backlog) == expected
+
+
 @pytest.mark.parametrize("forever", [None, 0])
 def test_results_that_never_expire(forever: int | None) -> None:
     assert mapped(result_expires=forever).settings.result_expires is None

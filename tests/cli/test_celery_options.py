@@ -139,6 +139,13 @@ def test_what_takes_only_what_can_start(options: CeleryOptions) -> None:
     assert options.handed_down()["-O"] == "fair"
 
 
+@pytest.mark.parametrize(("multiplier", "backlog"), [(8, 8), (0, 200)])
+def test_what_may_be_held_behind_long_tasks(multiplier: int, backlog: int) -> None:
+    options = CeleryOptions(prefetch_multiplier=multiplier)
+    assert options.settings() == {"backlog": backlog}
+    assert options.handed_down()["--prefetch-multiplier"] == backlog
+
+
 def test_the_file_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
     file = tmp_path / "worker.pid"
     for text in ("999999999\n", "", f"{os.getpid()}\n"):

@@ -93,7 +93,7 @@ HONOURED: Mapping[str, str] = {
     "control_exchange": "control_exchange",
     "worker_pool": "--pool: prefork is processes, threads and solo are themselves",
     "worker_pool_start_method": "--start-method: spawn is spawn, fork is forkserver, which loads the app once",
-    "worker_prefetch_multiplier": "prefetch: 1 takes only what can start, as does a disabled prefetch",
+    "worker_prefetch_multiplier": "prefetch: 1 takes only what can start, like a disabled prefetch; RabbitMQ: backlog",
     "worker_disable_prefetch": "prefetch=0",
     "worker_direct": "each worker has a queue of its own, which Celery's own code declares",
     "worker_deduplicate_successful_tasks": "read by Celery's own code, which looks up the result of a redelivered task",

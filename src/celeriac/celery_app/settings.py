@@ -264,6 +264,7 @@ class _Mapping:
             track_started=False,
             delivery="at_least_once" if conf.get("task_acks_late") else "at_most_once",
             prefetch=self._prefetch(),
+            backlog=self._backlog(),
             visibility_timeout=float(transport.get("visibility_timeout") or 3600),
             soft_time_limit=self._seconds("task_soft_time_limit"),
             time_limit=self._seconds("task_time_limit"),
@@ -320,6 +321,11 @@ class _Mapping:
         """Celery: "Prefetch Limits". With a multiplier of 1 none is taken ahead, to wait behind a long task."""
         multiplier = self._conf.get("worker_prefetch_multiplier")
         return 0 if multiplier == 1 or self._conf.get("worker_disable_prefetch") else MOST_AHEAD
+
+    def _backlog(self) -> int:
+        """What Celery holds for each process. Its 0, no limit, is here as many as may be held ahead of all."""
+        multiplier = self._whole("worker_prefetch_multiplier")
+        return MOST_AHEAD if multiplier is None else max(multiplier, 0) or MOST_AHEAD
 
     # --- the worker
 

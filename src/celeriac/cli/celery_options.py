@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from celeriac.errors import ConfigError
+from celeriac.settings import MOST_AHEAD
 
 T = TypeVar("T")
 
@@ -77,6 +78,8 @@ class CeleryOptions(msgspec.Struct, frozen=True, kw_only=True):
         changes: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
         if self.optimization == "fair" or self.prefetch_multiplier == 1 or self.disable_prefetch:
             changes["prefetch"] = 0
+        elif self.prefetch_multiplier is not None:
+            changes["backlog"] = self.prefetch_multiplier or MOST_AHEAD
         return changes
 
     def handed_down(self) -> dict[str, Any]:
@@ -88,6 +91,7 @@ class CeleryOptions(msgspec.Struct, frozen=True, kw_only=True):
             "--soft-time-limit": self.soft_time_limit,
             "--autoscale": ",".join(map(str, self.autoscale)) if self.autoscale else None,
             "-O": "fair" if self.settings().get("prefetch") == 0 else None,
+            "--prefetch-multiplier": self.settings().get("backlog"),
         }
 
     def queues(self, named: str | None, usual: Sequence[str]) -> list[str]:

@@ -95,9 +95,12 @@ class Subscription(Protocol):
         when a slot gets free; 0 at first. It holds no more than are dealt with in some hundredths of a second. What
         ``take`` does not return within half a second goes back to the head of its queue, unmarked and with no delivery
         counted, as far as the broker lets it. A broker may hold fewer, or none.
+    :ivar backlog: how many messages of a queue it may hold for minutes, where nobody else takes from that queue: while
+        they are held, the broker does not drop those that expire. 0 at first. A broker may hold none.
     """
 
     prefetch: int
+    backlog: int
 
     async def take(self, limit: int) -> list[Delivery]:
         """Wait until a message is there, then return at least one and at most ``limit``, in one round trip.

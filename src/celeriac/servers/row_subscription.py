@@ -98,6 +98,7 @@ class RowSubscription:
         self._ahead = 0.0
         self._asked_at = float("-inf")
         self._reserve = Reserve(self._fetch, self._give_back)
+        self.backlog = 0
 
     @property
     def is_behind(self) -> bool:

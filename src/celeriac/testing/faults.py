@@ -152,6 +152,14 @@ class FaultySubscription:
     def prefetch(self, most: int) -> None:
         self._subscription.prefetch = most
 
+    @property
+    def backlog(self) -> int:
+        return self._subscription.backlog
+
+    @backlog.setter
+    def backlog(self, most: int) -> None:
+        self._subscription.backlog = most
+
     async def take(self, limit: int) -> list[Delivery]:
         return await self._faults.around("take", lambda: self._take(limit))
 

@@ -81,7 +81,7 @@ def assemble(
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
     tasks = Repertoire(app, calling, workflows)
     revocations = RevocationList(connections.revocations, app.clock.monotonic)
-    reserving = Reserving(settings.prefetch, slots, bodies.recall)
+    reserving = Reserving(settings.prefetch, settings.backlog, slots, bodies.recall)
     rate_limits = RateLimits(tasks, settings.rate_limit)
     judge = Judge(settings, plans, backend, tasks, errbacks.is_inline, clock.now, node)
     admission = Admission(

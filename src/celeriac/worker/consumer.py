@@ -182,6 +182,7 @@ class Consumer:
     def resize(self, concurrency: int) -> None:
         """Change how many attempts run at once."""
         self._slots.resize(concurrency)
+        self._reserving.follow_slots()
 
     async def stop(self) -> None:
         """Stop taking. Messages that were taken run on."""

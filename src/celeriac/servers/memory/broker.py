@@ -234,7 +234,7 @@ class _MemorySubscription:
         self._board = board
         self._revision = 0
         self._queues = deque(dict.fromkeys(queues))
-        self.prefetch = 0
+        self.prefetch = self.backlog = 0
         self._changed = asyncio.Event()
         self._stopped = False
         for queue in queues:

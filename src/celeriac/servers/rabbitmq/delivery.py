@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
+from celeriac.contracts.broker import Delivery
 from celeriac.contracts.set_aside import Failed
 from celeriac.errors import DeliveryLost
 from celeriac.servers.rabbitmq.link import Link
@@ -81,6 +82,10 @@ _ACKED = 2000
 class Subscriber(Protocol):
     """The subscription of a delivery, as far as the delivery needs it."""
 
+    def may_hold(self, receipt: AmqpReceipt) -> bool:
+        """Whether a message that is given back may stay here, since nobody else takes from its queue."""
+        ...
+
     async def pause_before_return(self, unsettled: Unsettled) -> None:
         """Stop pushes, unless ``take`` waits: a message that is given back would be pushed here again at once."""
         ...
@@ -114,6 +119,8 @@ class AmqpReceipt(msgspec.Struct, eq=False):
 
     :ivar publication: name of the publication, the same for each of its deliveries; ``None`` where it cannot be read.
     :ivar generation: number of the consumers that it was pushed to.
+    :ivar arrived: when RabbitMQ pushed it, in seconds of the loop's clock.
+    :ivar was_returned: whether it was given back and stayed here: it is marked as redelivered when it is offered again.
     """
 
     unsettled: Unsettled
@@ -123,6 +130,8 @@ class AmqpReceipt(msgspec.Struct, eq=False):
     message: Inbound
     publication: str | None
     generation: int
+    arrived: float
+    was_returned: bool = False
     state: State = "buffered"
 
     def go(self, event: Event) -> None:
@@ -147,6 +156,10 @@ class AmqpReceipt(msgspec.Struct, eq=False):
 
     async def requeue(self) -> None:
         self._check()
+        if self.state == "working" and self.unsettled.subscriber.may_hold(self):
+            self.was_returned = True
+            await self._keep(0.0)
+            return
         if self.state != "orphaned":
             await self._rerouting.note_return(self.message)
             await self.unsettled.subscriber.pause_before_return(self.unsettled)
@@ -191,7 +204,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         other.go("hand over")
         self.go("resume")
         self.unsettled, self.queue = other.unsettled, other.queue
-        self.message, self.generation = other.message, other.generation
+        self.message, self.generation, self.arrived = other.message, other.generation, other.arrived
         self.unsettled.replace(self)
 
     async def _end(self) -> None:
@@ -378,3 +391,17 @@ class Unsettled:
 
 def _known(publications: Iterable[str | None]) -> list[str]:
     return [publication for publication in publications if publication is not None]
+
+
+def receipt_of(delivery: Delivery) -> AmqpReceipt:
+    """Return the receipt of a delivery from RabbitMQ."""
+    receipt = delivery.receipt
+    assert isinstance(receipt, AmqpReceipt)
+    return receipt
+
+
+def note_taken(taken: Sequence[Delivery]) -> bool:
+    """Note in what state the deliveries are taken; return whether any of them was handed out before."""
+    for delivery in taken:
+        receipt_of(delivery).go("suspect" if delivery.redelivered else "take")
+    return any(delivery.redelivered for delivery in taken)

@@ -2,7 +2,8 @@
 
 Rules: each queue has a consumer, and each consumer a prefetch of its own (no global QoS). Messages that were pushed and
 not taken go back to RabbitMQ before ``stop`` returns. After the channel was lost, ``take`` opens another. What becomes
-of the deliveries of the lost channel stands in ``delivery.TABLE``.
+of the deliveries of the lost channel stands in ``delivery.TABLE``. What is pushed and cannot start goes back soon,
+unless it may be held for a while, since nobody else takes from its queue: ``backlog``.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections import deque
 from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -20,7 +21,8 @@ from celeriac.contracts.board import REVOKED
 from celeriac.contracts.broker import Delivery
 from celeriac.errors import BrokerError, BrokerUnavailable
 from celeriac.servers.rabbitmq.board import AmqpSets
-from celeriac.servers.rabbitmq.delivery import AmqpReceipt, Unsettled
+from celeriac.servers.rabbitmq.company import Company
+from celeriac.servers.rabbitmq.delivery import AmqpReceipt, Unsettled, note_taken, receipt_of
 from celeriac.servers.rabbitmq.envelopes import counted_by_broker, kept_until, read
 from celeriac.servers.rabbitmq.known_queues import KnownQueues
 from celeriac.servers.rabbitmq.ledger import LEDGER_CONSUMER, Ledger
@@ -30,6 +32,7 @@ from celeriac.servers.rabbitmq.protocol import methods
 from celeriac.servers.rabbitmq.protocol.channel import Channel
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavailable
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
+from celeriac.servers.rabbitmq.pushed import Pushed
 from celeriac.servers.rabbitmq.rerouting import Rerouting
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import Topology
@@ -48,7 +51,10 @@ _CROWDED_AFTER = 0.05
 """Seconds to wait for acknowledgements on their way, before the prefetch is made larger."""
 
 _SURPLUS_AFTER = 0.5
-"""Seconds within which a pushed message should be taken; after that it is given back."""
+"""Seconds within which a pushed message should be taken; after that it is given back, or held."""
+
+_LOOK_AFTER = 1.0
+"""Seconds from look to look whether another consumer could have what is held."""
 
 
 class AmqpSubscription:
@@ -78,14 +84,15 @@ class AmqpSubscription:
         self._orphans = orphans
         self.revision = 0
         self.ahead = 0.0
-        self.prefetch = 0
-        self._lines: dict[str, deque[Delivery]] = {}
-        self._order: deque[str] = deque()
+        self.prefetch = self.backlog = 0
+        self._pushed = Pushed(lowest_first=lowest_first)
         self._consumers: dict[str, tuple[str, int]] = {}  # by name: queue and generation
         self._current: dict[str, str] = {}  # by queue: the name of the consumer that is not cancelled
         self._numbers = itertools.count(1)
         self._unsettled: Unsettled | None = None
         self._consumer_prefetch = 0
+        self._company = Company(topology, monotonic)
+        self._backlog_then = 0  # that the consumers were started with
         self._news = asyncio.Event()
         self._tuning = asyncio.Lock()
         self._waiting = False
@@ -102,10 +109,10 @@ class AmqpSubscription:
             if not self._is_consuming():
                 await self._tune(limit)
             self._news.clear()
-            if taken := self._pick(limit):
+            if not self._stopped and (taken := self._pushed.pick(limit)):
                 self._taken_lately += len(taken)
                 self.revision = self._sets.latest(REVOKED)
-                if not _note_taken(taken):
+                if not note_taken(taken):
                     return taken
                 if taken := await self._sort_out(taken):
                     return await self._count(taken)
@@ -115,10 +122,13 @@ class AmqpSubscription:
         return []
 
     def held(self) -> Sequence[Delivery]:
-        return [delivery for line in self._lines.values() for delivery in line]
+        return self._pushed.all()
 
     async def let_go(self) -> None:
-        await self._return_surplus()
+        self._consumer_prefetch = 0
+        # A consumer that was started with a backlog would have more pushed.
+        for queue in tuple(self._pushed.lines) if self._backlog_then else self._pushed.filled():
+            await self._return_surplus(queue)
 
     async def stop(self) -> None:
         self._stopped = True
@@ -135,25 +145,25 @@ class AmqpSubscription:
             self._unsettled.leave()
 
     async def add_queue(self, queue: str) -> None:
-        if queue in self._lines:
+        if queue in self._pushed.lines:
             return
         with self._link.translated(BrokerUnavailable, BrokerError):
             await self._topology.have_queue(queue)
-        self._lines[queue] = deque()
-        self._order.append(queue)
+        self._pushed.add_queue(queue)
         self._news.set()
 
     async def drop_queue(self, queue: str) -> None:
-        if queue not in self._lines:
+        if queue not in self._pushed.lines:
             return
-        self._order.remove(queue)
+        self._pushed.queues.remove(queue)
         async with self._tuning:
             await self._pause([queue])
-            self._lines.pop(queue, None)
+            self._pushed.lines.pop(queue, None)
+            self._company.forget(queue)
 
     def buffered(self, queue: str) -> int:
         """Return how many messages of a queue were pushed here and not taken."""
-        return len(self._lines.get(queue, ()))
+        return len(self._pushed.lines.get(queue, ()))
 
     async def catch_up(self) -> None:
         """Return when every message that was pushed before this call has arrived."""
@@ -164,15 +174,15 @@ class AmqpSubscription:
 
     async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
         """Return those that no other worker works on, and that RabbitMQ did not take back meanwhile."""
-        receipts = [_receipt_of(delivery) for delivery in taken]
+        receipts = [receipt_of(delivery) for delivery in taken]
         await asyncio.gather(
             *(self._orphans.judge(receipt) for receipt in receipts if receipt.state == "checking")
         )
-        return [delivery for delivery in taken if _receipt_of(delivery).state in {"working", "orphaned"}]
+        return [delivery for delivery in taken if receipt_of(delivery).state in {"working", "orphaned"}]
 
     async def _count(self, taken: list[Delivery]) -> list[Delivery]:
         """Count these deliveries; return them with the number of times that each was handed out, if it is known."""
-        messages = [_receipt_of(delivery).message for delivery in taken]
+        messages = [receipt_of(delivery).message for delivery in taken]
         for message in messages:
             if message.redelivered and (count := counted_by_broker(message)) is not None:
                 with contextlib.suppress(AmqpError):
@@ -202,6 +212,12 @@ class AmqpSubscription:
 
     # --- for receipts
 
+    def may_hold(self, receipt: AmqpReceipt) -> bool:
+        if self._stopped or receipt.unsettled is not self._unsettled:
+            return False
+        may = self._company.most(receipt.queue, self.backlog) > 0
+        return may and not self._company.is_held_long(receipt)
+
     async def pause_before_return(self, unsettled: Unsettled) -> None:
         if not self._waiting and unsettled is self._unsettled:
             # Else it would be pushed here again at once, and wait while other workers are free.
@@ -210,24 +226,34 @@ class AmqpSubscription:
 
     def offer_again(self, receipt: AmqpReceipt) -> None:
         unsettled, queue = receipt.unsettled, receipt.queue
-        if self._stopped or unsettled is not self._unsettled or queue not in self._lines:
+        if self._stopped or unsettled is not self._unsettled or queue not in self._pushed.lines:
             unsettled.requeue(receipt)
             return
-        delivery, following = self._delivery(unsettled, queue, receipt.message, receipt.generation)
+        delivery, following = self._delivery(
+            unsettled, queue, receipt.message, receipt.generation, receipt.arrived, receipt.was_returned
+        )
         receipt.go("due")
         unsettled.replace(following)
-        self._lines[queue].appendleft(delivery)
+        self._pushed.put_back(delivery)
         self._news.set()
+        if self._surplus is None:
+            self._look_later(_SURPLUS_AFTER)
 
     # --- tuning
 
     def _is_consuming(self) -> bool:
         unsettled = self._unsettled
-        return unsettled is not None and unsettled.channel.is_open and len(self._current) == len(self._order)
+        return (
+            unsettled is not None
+            and unsettled.channel.is_open
+            and len(self._current) == len(self._pushed.queues)
+        )
 
     def _is_narrow(self, limit: int) -> bool:
-        """Whether more messages could start, now or soon, than the prefetch lets RabbitMQ push."""
-        return limit > self._consumer_prefetch or self._room(limit) >= 1.5 * self._consumer_prefetch
+        """Whether more messages could start, now or soon, or may be held, than the prefetch lets RabbitMQ push."""
+        if limit > self._consumer_prefetch or self._room(limit) >= 1.5 * self._consumer_prefetch:
+            return True
+        return self.backlog > self._backlog_then or (self.backlog > 0 and self._company.may_have_left())
 
     def _room(self, limit: int) -> int:
         """Return how many may be unsettled: those that can start now, and those that end while more arrive."""
@@ -248,6 +274,8 @@ class AmqpSubscription:
                 if self._stopped:
                     return
                 channel = await self._have_channel()
+                if self.backlog:
+                    await asyncio.gather(*map(self._look_for_company, self._pushed.queues))
                 async with self._link.deadline():
                     if anew or not self._consumer_prefetch:
                         await asyncio.gather(*self._start_anew(channel, self._room(limit)))
@@ -257,24 +285,25 @@ class AmqpSubscription:
     def _start_anew(self, channel: Channel, room: int) -> list[asyncio.Future[Any]]:
         assert self._unsettled is not None
         self._consumer_prefetch = room
+        self._backlog_then = self.backlog
         answers: list[asyncio.Future[Any]] = [
             self._start_cancelling(channel, queue) for queue in tuple(self._current)
         ]
-        answers.append(channel.start(methods.limit_unsettled(room)))
         self._unsettled.start_anew()
         return answers + self._start_missing(channel)
 
     def _start_missing(self, channel: Channel) -> list[asyncio.Future[Any]]:
-        return [self._start_consuming(channel, queue) for queue in self._order if queue not in self._current]
+        missing = [queue for queue in self._pushed.queues if queue not in self._current]
+        return [answer for queue in missing for answer in self._start_consuming(channel, queue)]
 
     async def _have_channel(self) -> Channel:
         if self._unsettled is not None and self._unsettled.channel.is_open:
             return self._unsettled.channel
         self._forget()
-        for queue in tuple(self._order):
+        for queue in tuple(self._pushed.queues):
             await self._topology.have_queue(queue)
         known = await self._ledger.can_follow()
-        for queue in tuple(self._order):
+        for queue in tuple(self._pushed.queues):
             await self._known_queues.note(queue)
             with contextlib.suppress(Refused):
                 await self._topology.use_delays(queue)
@@ -288,11 +317,12 @@ class AmqpSubscription:
         self._unsettled = unsettled
         return channel
 
-    def _start_consuming(self, channel: Channel, queue: str) -> asyncio.Future[Any]:
+    def _start_consuming(self, channel: Channel, queue: str) -> Sequence[asyncio.Future[Any]]:
         assert self._unsettled is not None
         name = self._current[queue] = f"celeriac-{next(self._numbers)}"
         self._consumers[name] = queue, self._unsettled.generation
-        return channel.start(methods.consume(queue, name))
+        limit = max(self._consumer_prefetch, self._company.most(queue, self.backlog))
+        return channel.start(methods.limit_unsettled(limit)), channel.start(methods.consume(queue, name))
 
     def _start_cancelling(self, channel: Channel, queue: str) -> asyncio.Task[None]:
         """Stop pushes from a queue; the task ends when every message that was pushed before has arrived."""
@@ -310,12 +340,15 @@ class AmqpSubscription:
         await channel.call(methods.limit_unsettled(max(1, self._consumer_prefetch)))
         self._consumers.pop(name, None)
 
-    async def _pause(self, queues: Iterable[str] | None = None) -> None:
-        """Stop pushes from these queues, and give back messages that were pushed and not taken."""
+    async def _pause(self, queues: Iterable[str] | None = None, hold: int = 0) -> None:
+        """Stop pushes from these queues, and give back messages that were pushed and not taken.
+
+        :param hold: how many of each queue stay, the first.
+        """
         unsettled = self._unsettled
         if unsettled is None or not unsettled.channel.is_open:
             return
-        wanted = set(self._lines if queues is None else queues)
+        wanted = set(self._pushed.lines if queues is None else queues)
         try:
             async with self._link.deadline():
                 cancelled = [queue for queue in self._current if queue in wanted]
@@ -323,16 +356,14 @@ class AmqpSubscription:
                     *(self._start_cancelling(unsettled.channel, queue) for queue in cancelled)
                 )
                 for queue in wanted:
-                    await self._return_line(unsettled, queue)
+                    await self._return_line(unsettled, queue, hold)
         except AmqpError:
             return  # the channel is closed: RabbitMQ took everything back
 
-    async def _return_line(self, unsettled: Unsettled, queue: str) -> None:
-        line = self._lines.get(queue)
-        if not line:
+    async def _return_line(self, unsettled: Unsettled, queue: str, hold: int) -> None:
+        left = [receipt_of(delivery) for delivery in self._pushed.cut(queue, hold)]
+        if not left:
             return
-        left = [_receipt_of(delivery) for delivery in line]
-        line.clear()
         await self._tallies.excuse([receipt.message for receipt in left])
         if not unsettled.channel.is_open:
             return
@@ -357,22 +388,21 @@ class AmqpSubscription:
             return
         queue, generation = self._consumers.get(message.consumer, _NO_CONSUMER)
         message.queue = queue
-        delivery, receipt = self._delivery(unsettled, queue, message, generation)
+        delivery, receipt = self._delivery(unsettled, queue, message, generation, monotonic())
         unsettled.add(receipt)
-        line = self._lines.get(queue)
+        line = self._pushed.lines.get(queue)
         if line is None:
             if unsettled.channel.is_open:  # else it goes back with the channel
                 unsettled.requeue(receipt)
             return
         line.append(delivery)
         self._news.set()
-        if self._surplus is None and not self._waiting:
-            self._taken_lately = 0
-            self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
+        if self._surplus is None:
+            self._look_later(_SURPLUS_AFTER)
 
     def _lost(self, unsettled: Unsettled, error: AmqpError) -> None:
         """The channel is over; with its connection, unless RabbitMQ refused something or it is not needed any more."""
-        for line in self._lines.values() if unsettled is self._unsettled else ():
+        for line in self._pushed.lines.values() if unsettled is self._unsettled else ():
             line.clear()
         self._news.set()
         with_line = isinstance(error, Unavailable) and not unsettled.channel.is_closing
@@ -382,7 +412,13 @@ class AmqpSubscription:
             unsettled.lose_channel()
 
     def _delivery(
-        self, unsettled: Unsettled, queue: str, message: Inbound, generation: int
+        self,
+        unsettled: Unsettled,
+        queue: str,
+        message: Inbound,
+        generation: int,
+        arrived: float,
+        was_returned: bool = False,
     ) -> tuple[Delivery, AmqpReceipt]:
         envelope, deliveries = read(message, lowest_first=self._lowest_first)
         if isinstance(envelope, Unreadable):
@@ -390,9 +426,18 @@ class AmqpSubscription:
         else:
             publication, redelivered = f"{envelope.delivery_tag}@{queue}", envelope.redelivered
         receipt = AmqpReceipt(
-            unsettled, self._orphans, self._rerouting, queue, message, publication, generation
+            unsettled,
+            self._orphans,
+            self._rerouting,
+            queue,
+            message,
+            publication,
+            generation,
+            arrived,
+            was_returned,
         )
-        return Delivery(envelope, queue, receipt, redelivered, deliveries, kept_until(message)), receipt
+        is_again = redelivered or was_returned
+        return Delivery(envelope, queue, receipt, is_again, deliveries, kept_until(message)), receipt
 
     def _cancelled(self, name: str) -> None:
         """RabbitMQ ended a consumer: its queue was deleted, or moved to another node."""
@@ -402,60 +447,49 @@ class AmqpSubscription:
             self._topology.forget_queue(queue)
         self._news.set()
 
-    def _pick(self, limit: int) -> list[Delivery]:
-        """Take by priority over all the queues; among equals the queues take turns."""
-        if self._stopped:
-            return []
-        taken: list[Delivery] = []
-        if len(self._order) == 1:
-            line = self._lines[self._order[0]]
-            while line and len(taken) < limit:
-                taken.append(line.popleft())
-            return taken
-        while len(taken) < limit:
-            ready = [queue for queue in self._order if self._lines[queue]]
-            if not ready:
-                break
-            queue = min(ready, key=lambda name: self._rank(self._lines[name][0]))
-            self._order.remove(queue)
-            self._order.append(queue)
-            taken.append(self._lines[queue].popleft())
-        return taken
+    # --- what cannot start
 
-    def _rank(self, delivery: Delivery) -> int:
-        priority = 0 if isinstance(delivery.envelope, Unreadable) else delivery.envelope.priority
-        return priority if self._lowest_first else -priority
+    def _look_later(self, seconds: float) -> None:
+        self._taken_lately = 0
+        self._surplus = self._loop.call_later(seconds, self._look_for_surplus)
 
     def _look_for_surplus(self) -> None:
-        """Give back messages that were pushed and not taken, since all slots are busy: other workers may be free."""
+        """Look for messages that were pushed and not taken, since all slots are busy: other workers may be free."""
         self._surplus = None
-        left = sum(map(len, self._lines.values()))
+        left = len(self._pushed)
         if self._stopped or not left:
             return
         if left <= self._taken_lately:
-            self._taken_lately = 0
-            self._surplus = self._loop.call_later(_SURPLUS_AFTER, self._look_for_surplus)
+            self._look_later(_SURPLUS_AFTER)
         elif self._returning is None or self._returning.done():
-            self._returning = self._loop.create_task(self._return_surplus())
+            self._returning = self._loop.create_task(self._deal_with_surplus())
 
-    async def _return_surplus(self) -> None:
-        self._consumer_prefetch = 0
-        for queue in [queue for queue, line in self._lines.items() if line]:
-            # A quorum queue counts a message that is given back as a failed delivery.
+    async def _deal_with_surplus(self) -> None:
+        """Hold what nobody else could run, for a while, and give back the rest."""
+        for queue in self._pushed.filled():
             with contextlib.suppress(AmqpError):
-                if await self._topology.counts_deliveries(queue) is False:
-                    async with self._tuning:
-                        await self._pause([queue])
+                hold = await self._may_hold(queue) if self.backlog else 0
+                if self.buffered(queue) > hold:
+                    self._consumer_prefetch = 0
+                    await self._return_surplus(queue, hold)
+        if self.backlog and self._surplus is None and self._pushed.filled():
+            self._look_later(_LOOK_AFTER)
 
+    async def _may_hold(self, queue: str) -> int:
+        async with self._tuning:
+            await self._look_for_company(queue)
+        if (line := self._pushed.lines.get(queue)) and self._company.is_held_long(receipt_of(line[0])):
+            return 0
+        return self._company.most(queue, self.backlog)
 
-def _receipt_of(delivery: Delivery) -> AmqpReceipt:
-    receipt = delivery.receipt
-    assert isinstance(receipt, AmqpReceipt)
-    return receipt
+    async def _look_for_company(self, queue: str) -> None:
+        if queue in self._pushed.queues:
+            await self._company.look(queue, int(queue in self._current))
 
-
-def _note_taken(taken: Sequence[Delivery]) -> bool:
-    """Note in what state the deliveries are taken; return whether any of them was handed out before."""
-    for delivery in taken:
-        _receipt_of(delivery).go("suspect" if delivery.redelivered else "take")
-    return any(delivery.redelivered for delivery in taken)
+    async def _return_surplus(self, queue: str, hold: int = 0) -> None:
+        """Give back what was pushed from a queue and not taken, but for the first ``hold`` messages."""
+        # A quorum queue counts a message that is given back as a failed delivery.
+        with contextlib.suppress(AmqpError):
+            if await self._topology.counts_deliveries(queue) is False:
+                async with self._tuning:
+                    await self._pause([queue], hold)

@@ -115,6 +115,7 @@ class Topology:
         self._exchanges: set[str] = set()
         self._delayed: set[str] = set()
         self._quorum: dict[str, bool | None] = {}
+        self._plain: dict[str, bool] = {}
         self._delays = False
         self._turn = asyncio.Lock()
         self.seen: set[str] = set()
@@ -211,6 +212,8 @@ class Topology:
         """Forget that this queue was there: a message for it came back."""
         self._queues.discard(queue)
         self._delayed.discard(queue)
+        self._quorum.pop(queue, None)
+        self._plain.pop(queue, None)
 
     async def count(self, queue: str) -> int | None:
         """Return how many messages are ready in a queue, ``None`` where there is no such queue."""
@@ -244,6 +247,20 @@ class Topology:
             else:
                 self._quorum[queue] = True
         return self._quorum[queue]
+
+    async def is_plain(self, queue: str) -> bool:
+        """Whether it is a durable classic queue without further arguments, of which no priority goes first.
+
+        Asked by declaring it as one, which RabbitMQ refuses for another. ``False`` where that is not to be known.
+        """
+        if queue not in self._plain:
+            try:
+                await self._ask(methods.declare_queue(queue, {"x-queue-type": "classic"}))
+            except Refused:
+                self._plain[queue] = False
+            else:
+                self._plain[queue] = True
+        return self._plain[queue]
 
     async def count_delayed(self) -> list[int]:
         """Return how many messages are in each of the queues of ``delaying``."""

@@ -93,6 +93,7 @@ class RedisSubscription:
         self._due_in = 0.0
         self._asked_at = float("-inf")
         self._reserve = Reserve(self._fetch, self._give_back)
+        self.backlog = 0
 
     @property
     def is_behind(self) -> bool:
