@@ -97,10 +97,10 @@ class Bodies:
         try:
             if not (may_place and self._can_place(attempt) and await self._place(attempt)):
                 await self._slots.turn(attempt)
+                attempt.started = perf_counter()
         except NotBegun:
             self._slots.is_stuck = True
             raise
-        attempt.started = perf_counter()
 
     def _can_place(self, attempt: Attempt) -> bool:
         """Whether the pool may have the body before there is a slot for it.
@@ -125,7 +125,7 @@ class Bodies:
             attempt.call = call = self._call_of(attempt)
         except Exception:  # noqa: BLE001 - it is raised again when it is called
             return False
-        call.begun = partial(self._slots.take, attempt)
+        call.begun = partial(self._has_begun, attempt)
         if attempt.is_early and self._delegating is not None:
             call.delegate = self._delegating.delegate(attempt.receipt)
         if (call.delegate is not None or not attempt.is_early) and await self._places.place(call):
@@ -199,8 +199,16 @@ class Bodies:
         if soft is not None or hard is not None:
             call.limit()
         if self._places is not None and not task.is_coroutine:
-            call.ended = partial(self._slots.body_done, attempt)
+            call.ended = partial(self._has_ended, attempt)
         return call
+
+    def _has_begun(self, attempt: Attempt) -> None:
+        attempt.started = perf_counter()
+        self._slots.take(attempt)
+
+    def _has_ended(self, attempt: Attempt, seconds: float) -> None:
+        attempt.started = perf_counter() - seconds  # the answers of several may be read at once
+        self._slots.body_done(attempt)
 
 
 def _is_ended(attempt: Attempt, running: asyncio.Task[None], error: asyncio.CancelledError) -> bool:
