@@ -136,7 +136,7 @@ async def test_a_child_tells_how_long_a_call_took():
 
 @pytest.mark.parametrize(
     ("seconds", "delegates", "depth"),
-    [(0.0, False, ahead.MOST), (0.00099, False, 12), (0.0029, False, 4), (0.015, False, 1), (0.0, True, 1)],
+    [(0.0, False, ahead.MOST), (0.00099, False, 12), (0.0029, False, 4), (0.015, False, 1), (0.0, True, 2)],
 )
 async def test_some_milliseconds_of_calls_are_ahead(
     seconds: float, delegates: bool, depth: int, monkeypatch: pytest.MonkeyPatch
@@ -191,6 +191,27 @@ async def test_a_child_that_may_get_no_call_keeps_none_from_another(monkeypatch:
         assert placed.child is second
         calls.close()
         for one in (*asked, placed.began):
+            one.cancel()
+
+
+@pytest.mark.parametrize(
+    ("stores", "unrecorded", "depth"),
+    [(True, 0, 2), (True, 1, 1), (True, 2, 0), (False, 0, 1), (False, 1, 0)],
+)
+async def test_no_more_are_acknowledged_there_than_may_be_on_their_way_to_the_record(
+    stores: bool, unrecorded: int, depth: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ahead, "SHORT", LONG)
+    calls: Any = Ahead(None)
+    calls._mean = 0.0001
+    call = SimpleNamespace(delegate=(b"", ""), placed=None)
+    with child_and_line() as (child, _):
+        asked = child.ask(CALL, b"first")
+        child.stores, child.unrecorded = stores, unrecorded
+        placed = [calls.place(call, b"%d" % number, [child]) for number in range(3)]
+        assert sum(one.child is child for one in placed) == depth
+        calls.close()
+        for one in (asked, *(one.began for one in placed)):
             one.cancel()
 
 

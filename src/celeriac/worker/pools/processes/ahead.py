@@ -57,6 +57,7 @@ SHARE = 8
 MOST_UNRECORDED = 1
 """Calls with delegates that a child may have answered, and whose results have not landed, when it comes to another that
 was sent ahead to it: the endings of acknowledged messages that have not landed are lost with a worker that is killed.
+Those ahead of it count as well, whose results may turn out to go by the worker.
 """
 
 DISTRUST = 10.0
@@ -198,9 +199,9 @@ class Ahead:
             self._look.cancel()
 
     def _send(self, placed: Placed, child: Handle) -> bool:
-        if placed.delegates and child.unrecorded + (not child.stores) > MOST_UNRECORDED:
-            return False
         ahead, depth = self._piped.count(child), _depth(self._mean, placed.delegates)
+        if placed.delegates and child.unrecorded + (not child.stores) + ahead > MOST_UNRECORDED:
+            return False
         number = child.calls + ahead
         fresh = self._max_tasks is None or number < self._max_tasks
         if not fresh or ahead >= depth or self._loop.time() - child.began >= SHORT:
@@ -232,9 +233,9 @@ class Ahead:
 def _depth(mean: float, delegates: bool) -> int:
     """Return how many calls are to be in a pipe where calls take so long.
 
-    What a child acknowledges goes one by one: of what is acknowledged, little must be on its way to the record.
+    What a child acknowledges goes in small numbers: of what is acknowledged, little must be on its way to the record.
     """
-    most = 1 if delegates else MOST
+    most = 1 + MOST_UNRECORDED if delegates else MOST
     return most if mean * most <= STOCK else max(1, int(STOCK / mean))
 
 
