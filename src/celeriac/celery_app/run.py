@@ -27,6 +27,7 @@ from kombu.utils.json import dumps as kombus_json
 from celeriac.celery_app.capture import RUN
 from celeriac.celery_app.request import request_of
 from celeriac.celery_app.tracing import traced
+from celeriac.celery_app.transactions import end_open_transactions
 from celeriac.celery_app.writing import KEPT, keeping
 from celeriac.context import Context
 from celeriac.errors import EncodeError, Ignore, Reject, TaskAborted, WorkerLost
@@ -201,7 +202,11 @@ class Run:
         )
 
     def _wait(self) -> None:
-        if self._conclusion.wait is not None and not self._has_waited:
+        if self._has_waited:
+            return
+        message = self._context.message
+        end_open_transactions(self._task.app.backend, f"{message.task}[{message.id}]")
+        if self._conclusion.wait is not None:
             self._has_waited = True
             self._refused = self._conclusion.wait()
 
