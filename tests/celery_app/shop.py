@@ -378,6 +378,11 @@ def watch_signals():
 
         sent.connect(receive, weak=False)
 
+    def revoked(request, terminated, signum, expired, **facts):
+        note("task_revoked", request.id, terminated, signum, expired)
+
+    signals.task_revoked.connect(revoked, weak=False)
+
 
 def watch_worker():
     """Note every signal about the worker."""

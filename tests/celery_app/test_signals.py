@@ -118,7 +118,7 @@ def test_a_lost_process(client: Any, watched: tuple[str, Shop], tmp_path):
     with pytest.raises(WorkerLostError, match=r"^Worker exited prematurely: .* signal 9 \(SIGKILL\)$"):
         lost.get(timeout=TIMEOUT)
     shop.process.wait_for(
-        f"die[{lost.id}] failed: WorkerLostError('Worker exited prematurely", timeout=TIMEOUT
+        "Task handler raised error: WorkerLostError('Worker exited prematurely", timeout=TIMEOUT
     )
     assert "WorkerLostError" in about(shop, lost.id, "task_failure")[-1][5]
     assert client.die_once.delay(str(tmp_path / "mark")).get(timeout=TIMEOUT) == "survived"

@@ -26,10 +26,18 @@ def end_open_transactions(backend: Any, task: str) -> None:
         return
     connections = sys.modules["django.db"].connections
     for connection in connections.all(initialized_only=True):
-        if connection.vendor == "sqlite" and getattr(connection.connection, "in_transaction", False):
+        if connection.vendor == "sqlite" and _is_in_transaction(connection.connection):
             logger.warning(
                 "%s left a transaction of database %r open: it is rolled back", task, connection.alias
             )
             connection.close()
             if connection.in_atomic_block:  # whose connection the next task of this thread could not use
                 del connections[connection.alias]
+
+
+def _is_in_transaction(connection: Any) -> bool:
+    """Whether Python's connection is in a transaction; ``None`` is none yet, and one that was closed says an error."""
+    try:
+        return connection is not None and bool(connection.in_transaction)
+    except Exception:  # noqa: BLE001 - a class of the user's stands for the connection, or it is closed
+        return False

@@ -75,7 +75,7 @@ def assemble(
     settlements = connections.settlements
     delegating = settlements if isinstance(settlements, Delegating) else None
     plans = Plans(settings)
-    bodies = Bodies(calling, pool, plans, slots, insist, delegating)
+    bodies = Bodies(calling, pool, plans, slots, insist, delegating, listeners.soft_limit_passed)
     errbacks = Errbacks(app.tasks, calling)
     budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
