@@ -1,6 +1,7 @@
 """Lines of the log that filters and alerts of Celery's users go by are Celery's; so are the facts of its signals."""
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from signal import SIGKILL, SIGQUIT, SIGTERM
@@ -50,6 +51,9 @@ def test_a_task_that_is_terminated(
         result.get(timeout=TIMEOUT)
     assert worker.noted("task_revoked", result.id) == [["task_revoked", result.id, True, number, False]]
     worker.process.wait_for(f"INFO/MainProcess] Terminating {result.id} ({number})", timeout=TIMEOUT)
+    # The process that ran it announces its end, with the exit code of one that SIGTERM ends in Celery's pool.
+    before = len(worker.noted("worker_process_shutdown"))
+    assert [note[5] for note in worker.noted("worker_process_shutdown")] == [-241] * before
 
 
 def test_tasks_that_do_not_run(client: Any, shop: tuple[str, Shop]):
@@ -62,12 +66,27 @@ def test_tasks_that_do_not_run(client: Any, shop: tuple[str, Shop]):
         f"INFO/MainProcess] Discarding revoked task: {NAME}.add[{expired.id}]", timeout=TIMEOUT
     )
     assert f"Task {NAME}.add[{expired.id}] received" in worker.process.output
-    unknown = client.app.send_task("nowhere.nothing")
+    errbacks = [client.call_back.s(), client.told.si("x")]
+    unknown = client.app.send_task("nowhere.nothing", link_error=errbacks)
     with pytest.raises(NotRegistered):
         unknown.get(timeout=TIMEOUT)
     worker.process.wait_for(
         "ERROR/MainProcess] Received unregistered task of type 'nowhere.nothing'.", timeout=TIMEOUT
     )
+    # Nor does Celery call the errbacks of a task that it does not know.
+    assert client.add.delay(1, 1).get(timeout=TIMEOUT) == 2
+    worker.noted("task_success")
+    assert not [note for note in worker.notes() if note[0] in ("errback", "told")]
+
+
+def test_what_is_told_of_a_running_task(client: Any, shop: tuple[str, Shop], tmp_path: Any):
+    go_on = tmp_path / "go-on"
+    result = client.progress.apply_async((str(go_on),), priority=5)
+    while result.state == "PENDING":
+        time.sleep(0.05)
+    (tasks,) = client.app.control.inspect(timeout=10, limit=1).active().values()
+    go_on.touch()
+    assert [told["delivery_info"]["priority"] for told in tasks if told["id"] == result.id] == [5]
 
 
 def test_a_worker_that_stops(client: Any, start_shop: StartShop, tmp_path: Any):

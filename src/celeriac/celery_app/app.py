@@ -84,6 +84,11 @@ class CeleryApp(Found):
         return schedules
 
     @property
+    def calls_back_unknown(self) -> bool:
+        """Not, as with Celery's worker."""
+        return False
+
+    @property
     def code_after_interrupt(self) -> int:
         """1, as with Celery's worker."""
         return 1

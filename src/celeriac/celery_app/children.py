@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from functools import partial
+from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 import billiard
@@ -18,12 +19,16 @@ from celery.fixups.django import DjangoFixup
 
 from celeriac.servers.urls import import_driver
 from celeriac.worker.pools.processes.child import INDEX
+from celeriac.worker.pools.processes.leaving import Left
 
 if TYPE_CHECKING:
     from celeriac.celery_app.app import CeleryApp
     from celeriac.celery_app.task import CeleryTask
 
 _ATTRIBUTE = "_celeriac"
+
+CODE_OF_TERMINATED = SIGTERM - 256
+"""The exit code that billiard gives a child which SIGTERM ends: its task was terminated, or past its limit."""
 
 
 def app_of(target: str) -> CeleryApp:
@@ -81,8 +86,14 @@ def live_in_child(target: str, node: str) -> Iterator[None]:
     _set_task_join_will_block(True)
     _let_fixups_close_connections(app)
     begin_process(app, node)
-    yield
-    signals.worker_process_shutdown.send(sender=node, pid=os.getpid(), exitcode=0)
+    code = 0
+    try:
+        yield
+    except Left:
+        code = CODE_OF_TERMINATED
+        raise
+    finally:
+        signals.worker_process_shutdown.send(sender=node, pid=os.getpid(), exitcode=code)
 
 
 def _name_process() -> None:

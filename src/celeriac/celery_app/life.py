@@ -220,7 +220,7 @@ class Life(Listener):
             exception=error,
             args=message.args,
             kwargs=message.kwargs,
-            traceback=error.__traceback__,
+            traceback=einfo.traceback,  # the text, as from Celery's main process
             einfo=einfo,
         )
 

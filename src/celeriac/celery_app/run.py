@@ -234,7 +234,9 @@ class Tracers:
         token = RUN.set(run)
         try:
             trace = self.tracer(task, context.worker)
-            ended = trace(context.message.id, list(args), kwargs, request_of(context))  # hooks get a list
+            # Hooks get what the message has: a list of JSON, mostly a tuple of pickle.
+            given = tuple(args) if type(context.message.args) is tuple else list(args)
+            ended = trace(context.message.id, given, kwargs, request_of(context))
             if ended.info is not None or conclusion.decision is None:
                 info = ended.info
                 run.end(None if info is None else info.state, None if info is None else info.retval)
@@ -302,7 +304,7 @@ def _say_failed(task: Any, context: Context, error: BaseException) -> None:
         exception=error,
         args=message.args,
         kwargs=message.kwargs,
-        traceback=error.__traceback__,
+        traceback=einfo.traceback,  # the text, as from Celery's main process
         einfo=einfo,
     )
 

@@ -97,6 +97,7 @@ def assemble(
         budget,
         reserving,
         rate_limits,
+        calls_back_unknown=app.calls_back_unknown,
     )
     runs = run_marks(connections)
     reports = Reports(backend, listeners.reported)
