@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import billiard
 from celery import Celery, signals
 from celery._state import _set_task_join_will_block
+from celery.app.backends import by_url
 from celery.app.trace import setup_worker_optimizations
 from celery.app.utils import find_app
 from celery.fixups.django import DjangoFixup
@@ -44,6 +46,9 @@ def app_of(target: str) -> CeleryApp:
         # Each child decides and writes the endings of its tasks; the driver is loaded once, before they are forked.
         for url in (made.broker_url, made.backend_url):
             import_driver(url)
+        # So does Celery's own store of results at the end of a child's first task, whatever that was.
+        with suppress(Exception):  # what is wrong with it is told where it is used
+            by_url(celery.conf.result_backend, celery.loader)
     made.load_tasks()
     return made
 

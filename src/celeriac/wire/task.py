@@ -284,7 +284,7 @@ def _converted(call: Any) -> Call:
     """Return a body that was read by another serializer than JSON; a tuple of arguments stays one."""
     called = msgspec.convert(call, Call)
     if type(call) in (list, tuple) and type(call[0]) is tuple:
-        called.args = call[0]
+        called.args = call[0]  # type: ignore[assignment]  # msgspec has no type for a list or a tuple
     return called
 
 

@@ -30,7 +30,7 @@ class Embed(msgspec.Struct, gc=False):
 class Call(msgspec.Struct, gc=False, array_like=True, forbid_unknown_fields=True):
     """The body of protocol 2."""
 
-    args: list[Any] | tuple[Any, ...] | None
+    args: list[Any] | None
     kwargs: dict[str, Any] | None
     embed: Embed | None
 
@@ -44,7 +44,6 @@ class JsonEmbed(Embed, gc=False):
 class JsonCall(Call, gc=False, array_like=True, forbid_unknown_fields=True):
     """The body of protocol 2 in JSON."""
 
-    args: list[Any] | None
     embed: JsonEmbed | None
 
 
