@@ -140,7 +140,9 @@ async def test_arguments_are_the_list_or_tuple_that_was_pickled(
     def use() -> Any:
         try:
             found = [
-                kinds.apply_async(args, serializer=serializer).get(timeout=TIMEOUT)
+                kinds.apply_async(args, serializer=serializer).get(
+                    timeout=TIMEOUT, disable_sync_subtasks=False
+                )
                 for serializer, args in (("pickle", (1,)), ("pickle", [1]), ("json", (1,)))
             ]
         finally:
