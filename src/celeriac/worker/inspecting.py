@@ -390,7 +390,7 @@ class Inspecting:
             "delivery_info": {
                 "exchange": "",
                 "routing_key": queue,
-                "priority": message.priority,
+                "priority": 0,
                 "redelivered": redelivered,
             },
             "worker_pid": None,

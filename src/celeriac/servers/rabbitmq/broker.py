@@ -95,7 +95,7 @@ class AmqpBroker:
         lowest_first = self._lowest_first = priorities == "lowest_first"
         self._dispatcher = Dispatcher(self.link, self._topology, clock, lowest_first=lowest_first)
         self._tallies = Tallies(self._ledger)
-        self._orphans = Orphans(self.link, Notices(self._ledger, clock), clock, notices)
+        self._orphans = Orphans(self.link, Notices(self._ledger, clock), self._tallies, clock, notices)
         graveyard = Graveyard(self._dispatcher, dead)
         failing = Graveyard(self._dispatcher, kept)
         self._rerouting = Rerouting(self.link, self._dispatcher, graveyard, failing, self._tallies, clock)

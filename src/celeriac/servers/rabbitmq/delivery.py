@@ -32,7 +32,7 @@ State: TypeAlias = Literal["buffered", "checking", "working", "kept", "orphaned"
 Event: TypeAlias = Literal[
     "take",  # ``take`` hands it out
     "suspect",  # it was handed out before: ``take`` asks first whether a worker works on it
-    "clear",  # no worker works on it
+    "clear",  # no worker works on it: it is offered to ``take`` again
     "ack",  # it is dealt with; of an orphan, a notice says so to the other workers
     "give back",  # another worker may have it; of an orphan, a notice says so
     "keep",  # it is kept in this process until it is due, since RabbitMQ cannot keep it
@@ -51,7 +51,7 @@ TABLE: Mapping[State, Mapping[Event, State]] = {
     },
     # ``Orphans`` finds out whether a worker works on its publication.
     "checking": {
-        "clear": "working", "hand over": "settled", "ack": "settled", "keep": "kept",
+        "clear": "buffered", "hand over": "settled", "ack": "settled", "keep": "kept",
         "lose line": "lost", "lose channel": "lost",
     },
     # The worker has it, and RabbitMQ waits for its end.
@@ -109,6 +109,10 @@ class Others(Protocol):
         """
         ...
 
+    def tell_over(self, publication: str) -> None:
+        """Give notice, soon, that the work on a publication has ended that RabbitMQ may have a second time."""
+        ...
+
     def note_idle(self, publication: str) -> None:
         """Note that no worker here works on a publication that RabbitMQ may hand out again."""
         ...
@@ -120,6 +124,8 @@ class AmqpReceipt(msgspec.Struct, eq=False):
     :ivar publication: name of the publication, the same for each of its deliveries; ``None`` where it cannot be read.
     :ivar generation: number of the consumers that it was pushed to.
     :ivar arrived: when RabbitMQ pushed it, in seconds of the loop's clock.
+    :ivar is_cleared: whether it is known that no other worker works on it, though it was handed out before.
+    :ivar may_be_twice: whether RabbitMQ may have it a second time, since a worker may have put it off.
     :ivar was_returned: whether it was given back and stayed here: it is marked as redelivered when it is offered again.
     """
 
@@ -132,6 +138,8 @@ class AmqpReceipt(msgspec.Struct, eq=False):
     generation: int
     arrived: float
     was_returned: bool = False
+    is_cleared: bool = False
+    may_be_twice: bool = False
     state: State = "buffered"
 
     def go(self, event: Event) -> None:
@@ -140,6 +148,11 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         if after is None:
             raise self._refusal()
         self.state = after
+
+    def clear(self) -> None:
+        """Have it offered again: no other worker works on it."""
+        self.go("clear")
+        self.is_cleared = True
 
     async def ack(self, *, surely: bool = False) -> None:
         if not surely:
@@ -153,6 +166,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
             if self.publication is not None:
                 self._others.note_idle(self.publication)
             raise
+        self._tell_over()
 
     async def requeue(self) -> None:
         self._check()
@@ -205,6 +219,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
         self.go("resume")
         self.unsettled, self.queue = other.unsettled, other.queue
         self.message, self.generation, self.arrived = other.message, other.generation, other.arrived
+        self.may_be_twice = True
         self.unsettled.replace(self)
 
     async def _end(self) -> None:
@@ -213,6 +228,11 @@ class AmqpReceipt(msgspec.Struct, eq=False):
             await self._others.tell_ended(self)
         else:
             self.unsettled.ack(self)
+            self._tell_over()
+
+    def _tell_over(self) -> None:
+        if self.may_be_twice and self.publication is not None:
+            self._others.tell_over(self.publication)
 
     async def _keep(self, seconds: float) -> None:
         """Keep the message in this process for some seconds."""
@@ -403,5 +423,7 @@ def receipt_of(delivery: Delivery) -> AmqpReceipt:
 def note_taken(taken: Sequence[Delivery]) -> bool:
     """Note in what state the deliveries are taken; return whether any of them was handed out before."""
     for delivery in taken:
-        receipt_of(delivery).go("suspect" if delivery.redelivered else "take")
+        receipt = receipt_of(delivery)
+        was_away = delivery.redelivered and not (receipt.is_cleared or receipt.was_returned)
+        receipt.go("suspect" if was_away else "take")
     return any(delivery.redelivered for delivery in taken)

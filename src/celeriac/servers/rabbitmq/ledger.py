@@ -229,7 +229,8 @@ class Ledger:
         async with self._link.passing_channel() as channel:
 
             def take(message: Inbound) -> None:
-                channel.send(frames.ack(channel.number, message.tag))
+                if channel.is_open:  # else whoever reads has given up, as where the server hangs
+                    channel.send(frames.ack(channel.number, message.tag))
                 self.take(message)
                 if mark.encode() in message.body:
                     seen.set()

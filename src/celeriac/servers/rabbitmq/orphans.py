@@ -6,8 +6,10 @@ that the work has ended. A worker that gets such a message puts it off while the
 has ended. After our own disconnect, assume that other workers were disconnected too, and delay redelivered messages by
 the grace: they need time to reconnect and to give notice, or their tasks would run twice. The same holds if we could
 not connect, or lost the connection before we took anything. RabbitMQ closes connections one after another, and hands
-the messages of the first to those that are still open: so the first redelivered message waits a moment, in which our
-own disconnect is noticed, or a worker that alone was disconnected gives notice.
+the messages of the first to those that are still open: so a redelivered message waits a moment, in which our own
+disconnect is noticed, or a worker that alone was disconnected gives notice; one that a worker gave back does not wait.
+A message that was put off is twice in RabbitMQ if the line is lost before its acknowledgement is read: so who ends the
+work on a redelivered message gives notice of that, too.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
+from time import monotonic
 
 import msgspec
 
@@ -26,6 +29,7 @@ from celeriac.servers.rabbitmq.delivery import AmqpReceipt
 from celeriac.servers.rabbitmq.link import Link
 from celeriac.servers.rabbitmq.notices import Notices
 from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused
+from celeriac.servers.rabbitmq.tallies import Tallies
 
 _log = logging.getLogger("celeriac.broker.amqp")
 
@@ -35,9 +39,6 @@ _AT_ONCE = 1000
 _AGAIN = 1.0
 """Seconds for which a message that cannot be put off now is kept here, until it is judged again."""
 
-_SERIES = 5.0
-"""Seconds without a redelivered message after which the next one waits for news again; those that follow it do not."""
-
 
 class NoticeTimes(msgspec.Struct, frozen=True):
     """For how long notices count.
@@ -45,7 +46,7 @@ class NoticeTimes(msgspec.Struct, frozen=True):
     :param term: seconds that a notice of work lasts; it is renewed after a third of that.
     :param grace: seconds that other workers have to give notice, from the first redelivered message after our own
         disconnect.
-    :param news: seconds that the first of several redelivered messages waits for our own disconnect or for notice.
+    :param news: seconds that a redelivered message waits, from its arrival, for our own disconnect or for notice.
     """
 
     term: float = 30.0
@@ -56,8 +57,11 @@ class NoticeTimes(msgspec.Struct, frozen=True):
 class Orphans:
     """The orphans of one process; there are none before a connection is lost."""
 
-    def __init__(self, link: Link, notices: Notices, clock: Clock, times: NoticeTimes) -> None:
+    def __init__(
+        self, link: Link, notices: Notices, tallies: Tallies, clock: Clock, times: NoticeTimes
+    ) -> None:
         self._link = link
+        self._tallies = tallies
         self._notices = notices
         self._clock = clock
         self._times = times
@@ -67,8 +71,9 @@ class Orphans:
         self._turn = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
         self._outage = float("-inf")
-        self._last_redelivered = float("-inf")
-        self._news_until = float("-inf")
+        self._next_notice = float("-inf")
+        self._untold_more = asyncio.Event()
+        self._was_refused = False
         self._outages = link.outages
         self.is_closed = False
 
@@ -85,17 +90,17 @@ class Orphans:
             if earlier is not None:
                 earlier.go("lose channel")
             self._orphans[orphan.publication] = orphan
-        self._untold += acked
-        self._notices.note_ended(self._untold)
+        self._next_notice = float("-inf")
         if self._telling is not None:
             self._telling.cancel()
-        self._telling = asyncio.get_running_loop().create_task(self._tell())
+            self._telling = None
+        self._tell_soon(acked)
 
     async def judge(self, receipt: AmqpReceipt) -> None:
         """Find out whether a worker works on the message of a delivery in the state "checking".
 
-        If none does, the delivery is "working" on return. Else it was put off, dropped, taken over by an orphan, or
-        kept here for a moment.
+        If none does, the delivery is "buffered" and cleared on return. Else it was put off, dropped, taken over by an
+        orphan, or kept here for a moment.
         """
         try:
             await self._judge(receipt)
@@ -108,7 +113,7 @@ class Orphans:
                     "it is not known whether another worker runs a redelivered message, so it runs here: %s",
                     error,
                 )
-                receipt.go("clear")
+                receipt.clear()
 
     async def tell_ended(self, receipt: AmqpReceipt) -> None:
         """Give notice that the work of an orphan has ended.
@@ -137,6 +142,10 @@ class Orphans:
         self._drop(receipt)
         receipt.go("give back")
         return True
+
+    def tell_over(self, publication: str) -> None:
+        """Give notice, soon, that the work on a redelivered message has ended: a worker may have put it off."""
+        self._tell_soon([publication])
 
     def note_idle(self, publication: str) -> None:
         """Note that no worker here works on a publication that RabbitMQ may hand out again."""
@@ -173,11 +182,12 @@ class Orphans:
         if publication is not None:
             if await self._is_worked_on(receipt, publication):
                 return
-            if receipt.message.redelivered and publication not in self._idle:
-                await self._wait_for_news()
+            if receipt.message.redelivered and not self._tallies.was_given_back(receipt.message):
+                receipt.may_be_twice = True
+                await self._wait_for_news(receipt)
                 if receipt.state != "checking" or await self._is_worked_on(receipt, publication):
                     return
-        receipt.go("clear")
+        receipt.clear()
 
     async def _is_worked_on(self, receipt: AmqpReceipt, publication: str) -> bool:
         """Drop the message of a delivery, put it off, or let an orphan take it over; return whether that was done."""
@@ -191,14 +201,11 @@ class Orphans:
             return False
         return True
 
-    async def _wait_for_news(self) -> None:
-        """Return at the end of the moment for news that the first redelivered message of a series began."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._last_redelivered + _SERIES:
-            self._news_until = now + self._times.news
-        self._last_redelivered = now
-        if now < self._news_until:
-            await asyncio.sleep(self._news_until - now)
+    async def _wait_for_news(self, receipt: AmqpReceipt) -> None:
+        """Return when notices have had the time to arrive that are of before the message did."""
+        left = receipt.arrived + self._times.news - monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
 
     def _busy_until(self, publication: str, *, redelivered: bool) -> float | None:
         """Return until when a worker works, or may work, on a publication; ``None`` if none does."""
@@ -211,29 +218,54 @@ class Orphans:
         in_grace = now < self._outage + self._times.grace
         return now + self._times.grace if in_grace and redelivered and publication not in self._idle else None
 
+    def _tell_soon(self, ended: Iterable[str]) -> None:
+        """Give notice of orphans that are new, and of work that has ended."""
+        ended = list(ended)
+        self._notices.note_ended(ended)
+        self._untold += ended
+        self._untold_more.set()
+        if self._telling is None or self._telling.done():
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
+
     async def _tell(self) -> None:
         """Give notice of work and of its ends, again and again while there are orphans."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while self._orphans or self._untold:
+            self._untold_more.clear()
             try:
                 await self._tell_once()
             except Refused as error:
-                _log.warning(
-                    "other workers cannot be told what is worked on here, and may run it again: %s", error
+                self._untold.clear()
+                level = logging.DEBUG if self._was_refused else logging.WARNING
+                self._was_refused = True
+                _log.log(
+                    level,
+                    "other workers cannot be told what is worked on here, and may run it again: %s",
+                    error,
                 )
                 return
             except AmqpError:
                 await asyncio.sleep(backoff.pause())
             else:
                 backoff.reset()
-                await asyncio.sleep(self._times.term / 3)
+                await self._wait_until_there_is_more()
+
+    async def _wait_until_there_is_more(self) -> None:
+        if not self._orphans or self._untold:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._next_notice):
+                await self._untold_more.wait()
 
     async def _tell_once(self) -> None:
-        async with self._turn:
-            orphans = list(self._orphans)
-            for start in range(0, len(orphans), _AT_ONCE):
-                until = self._clock.now() + self._times.term
-                await self._notices.tell_busy(orphans[start : start + _AT_ONCE], until)
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_notice:
+            async with self._turn:
+                orphans = list(self._orphans)
+                for start in range(0, len(orphans), _AT_ONCE):
+                    until = self._clock.now() + self._times.term
+                    await self._notices.tell_busy(orphans[start : start + _AT_ONCE], until)
+            self._next_notice = now + self._times.term / 3
         untold = list(self._untold)
         for start in range(0, len(untold), _AT_ONCE):
             await self._notices.tell_ended(untold[start : start + _AT_ONCE])

@@ -34,6 +34,7 @@ from celeriac.servers.rabbitmq.protocol.errors import AmqpError, Refused, Unavai
 from celeriac.servers.rabbitmq.protocol.frames import Inbound
 from celeriac.servers.rabbitmq.pushed import Pushed
 from celeriac.servers.rabbitmq.rerouting import Rerouting
+from celeriac.servers.rabbitmq.suspects import Suspects
 from celeriac.servers.rabbitmq.tallies import Tallies
 from celeriac.servers.rabbitmq.topology import Topology
 from celeriac.servers.reserve import Pace
@@ -82,6 +83,7 @@ class AmqpSubscription:
         self._sets = sets
         self._tallies = tallies
         self._orphans = orphans
+        self._suspects = Suspects(orphans, self._offer)
         self.revision = 0
         self.ahead = 0.0
         self.prefetch = self.backlog = 0
@@ -114,15 +116,15 @@ class AmqpSubscription:
                 self.revision = self._sets.latest(REVOKED)
                 if not note_taken(taken):
                     return taken
-                if taken := await self._sort_out(taken):
-                    return await self._count(taken)
+                if ready := self._suspects.set_apart(taken):
+                    return await self._count(ready)
                 continue
             if not self._stopped and (self._is_narrow(limit) or not await self._wait()):
                 await self._tune(limit, anew=True)
         return []
 
     def held(self) -> Sequence[Delivery]:
-        return self._pushed.all()
+        return [*self._pushed.all(), *self._suspects.all()]
 
     async def let_go(self) -> None:
         self._consumer_prefetch = 0
@@ -133,6 +135,7 @@ class AmqpSubscription:
     async def stop(self) -> None:
         self._stopped = True
         self._news.set()
+        await self._suspects.settle()
         async with self._tuning:
             if self._unsettled is not None:
                 self._unsettled.give_back_kept()
@@ -163,7 +166,7 @@ class AmqpSubscription:
 
     def buffered(self, queue: str) -> int:
         """Return how many messages of a queue were pushed here and not taken."""
-        return len(self._pushed.lines.get(queue, ()))
+        return sum(delivery.queue == queue for delivery in self.held())
 
     async def catch_up(self) -> None:
         """Return when every message that was pushed before this call has arrived."""
@@ -171,14 +174,6 @@ class AmqpSubscription:
         if unsettled is not None and unsettled.channel.is_open:
             async with self._link.deadline():
                 await unsettled.channel.call(methods.limit_unsettled(max(1, self._consumer_prefetch)))
-
-    async def _sort_out(self, taken: list[Delivery]) -> list[Delivery]:
-        """Return those that no other worker works on, and that RabbitMQ did not take back meanwhile."""
-        receipts = [receipt_of(delivery) for delivery in taken]
-        await asyncio.gather(
-            *(self._orphans.judge(receipt) for receipt in receipts if receipt.state == "checking")
-        )
-        return [delivery for delivery in taken if receipt_of(delivery).state in {"working", "orphaned"}]
 
     async def _count(self, taken: list[Delivery]) -> list[Delivery]:
         """Count these deliveries; return them with the number of times that each was handed out, if it is known."""
@@ -234,6 +229,14 @@ class AmqpSubscription:
         )
         receipt.go("due")
         unsettled.replace(following)
+        self._offer(delivery)
+
+    def _offer(self, delivery: Delivery) -> None:
+        """Offer a delivery to ``take`` that was pushed before."""
+        if delivery.queue not in self._pushed.lines:
+            receipt = receipt_of(delivery)
+            receipt.unsettled.requeue(receipt)
+            return
         self._pushed.put_back(delivery)
         self._news.set()
         if self._surplus is None:

@@ -48,6 +48,11 @@ class Tallies:
         if tally := self._tally(message):
             await self._write([_key_of(message)], -tally)
 
+    def was_given_back(self, message: Inbound) -> bool:
+        """Whether it is marked as redelivered since a worker gave it back, and no worker of ours was given it since."""
+        steps = self._steps.get(_key_of(message), {})
+        return next(reversed(steps.values()), 0) < 0
+
     def earlier(self, message: Inbound) -> int:
         """Return how often the message was handed out before this time, which is counted already."""
         return max(message.counted, self._tally(message))
