@@ -136,8 +136,10 @@ local function origin(tag, entry)
 end
 
 local trouble = {}
+local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 -- No more than can be taken now: what is put back later goes ahead of what is left here.
-local ripe = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, left)
+local is_due = head[2] and tonumber(head[2]) <= now
+local ripe = is_due and redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, left) or {}
 for i = #ripe, 1, -1 do
   local tag = ripe[i]
   local entry = redis.call('HGET', unacked, tag)
@@ -174,9 +176,8 @@ end
 for i = 5, #KEYS do
   local tail, step = ARGV[2 * i - 2], ARGV[2 * i - 1]
   while true do
-    local asked = share()
-    if asked == 0 then break end
-    local batch = redis.pcall('RPOP', KEYS[i], asked)
+    local asked, first = share(), bytes == 0
+    local batch = asked > 0 and redis.pcall('RPOP', KEYS[i], asked)
     if not batch then break end
     if batch.err then
       trouble[#trouble + 1] = KEYS[i] .. ': ' .. batch.err
@@ -220,10 +221,12 @@ for i = 5, #KEYS do
       startable = startable - #given
     end
     if #batch < asked then break end
+    -- Most often one message comes alone: then one look does for all the lists.
+    if first and #KEYS < 1000 and redis.call('EXISTS', unpack(KEYS, i)) == 0 then left = 0 end
   end
 end
 
-local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
+if #ripe > 0 or parked > 0 then head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES') end
 if head[2] then reply[1] = tostring(head[2] - now) end
 return reply
 """
