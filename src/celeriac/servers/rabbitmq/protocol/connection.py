@@ -58,6 +58,9 @@ _AT_ONCE = 120
 A delivery is three. RabbitMQ sends hundreds together, and would stand still until all of them are read.
 """
 
+_MOST_READ = 256 * 1024
+"""Bytes that are read at once."""
+
 _GROWTH = 1_000_000
 """Bytes by which a frame may be longer than was agreed on: RabbitMQ adds headers to a message."""
 
@@ -91,7 +94,7 @@ async def connect(node: Node, heartbeat: float, context: ssl.SSLContext | None, 
     return connection
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection that is open or was; made by ``connect``.
 
     :ivar server: what the server says of itself, such as ``RabbitMQ 3.10.8``.
@@ -116,6 +119,9 @@ class Connection(asyncio.Protocol):
         self._next_number = 1
         self._channel_max = _CHANNEL_MAX
         self._unread = b""
+        # Without a buffer, asyncio's own loop makes one of this size for each read, by three calls of the system.
+        self._buffer = bytearray(_MOST_READ)
+        self._arrived = memoryview(self._buffer)
         self._out: list[bytes] = []
         self._writable = asyncio.Event()
         self._writable.set()
@@ -211,12 +217,17 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # A view, since asyncio's TLS fills slices of it: a slice of a bytearray would be a copy.
+        return self._arrived
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._heard = self._loop.time()
-        if data.startswith(b"AMQP") and not self.opened.done():
+        arrived = self._arrived[:nbytes]
+        if not self.opened.done() and self._buffer.startswith(b"AMQP"):
             self._end(Refused(f"the server at {self._node} does not speak AMQP 0-9-1"))
             return
-        self._take(self._unread + data if self._unread else data)
+        self._take(b"".join((self._unread, arrived)))
 
     def _take(self, data: bytes, most: int = _AT_ONCE) -> None:
         try:
