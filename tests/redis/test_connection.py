@@ -204,6 +204,24 @@ async def test_a_silent_sentinel_leaves_time_for_the_next():
                 assert await sentinels.find() == sentinels.named
 
 
+@pytest.mark.parametrize("before", [0.4, 40.0])
+async def test_an_exchange_has_its_own_deadline_whatever_was_waited_for_before(before: float):
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"+PONG\r\n")
+        await reader.read()
+
+    async with serving(answer_once) as port:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, "127.0.0.1", port)
+        assert await connection.exchange([("PING",)], before) == [b"PONG"]
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await connection.exchange([("PING",)], 0.4)
+        assert 0.39 <= loop.time() - began < 10, "it waited for the first look of the one before"
+        await connection.close()
+
+
 async def test_large_and_many_answers_come_whole_over_tls(secured_redis):
     link = link_to(secured_redis.tls_url(3))
     value = bytes(range(256)) * 8192
