@@ -14,10 +14,27 @@ import msgspec
 
 from celeriac.contracts.set_aside import DeadLetter
 from celeriac.servers.redis.keys import Keys
-from celeriac.servers.redis.link import Link
-from celeriac.servers.redis.scripts import REVIVE
+from celeriac.servers.redis.link import Link, Script
+from celeriac.servers.redis.scripts import FAILED
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.frame import mark_redelivered, unpack
+
+_REVIVE = Script(
+    FAILED
+    + r"""
+-- KEYS: dead, dead index, then a list for each. ARGV: id, message for each. Returns how many were queued again.
+local revived = 0
+for i = 1, #ARGV / 2 do
+  local id, raw = ARGV[2 * i - 1], ARGV[2 * i]
+  if redis.call('HEXISTS', KEYS[1], id) == 1 and not failed(redis.pcall('LPUSH', KEYS[i + 2], raw)) then
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+    revived = revived + 1
+  end
+end
+return revived
+"""
+)
 
 
 class _Letter(msgspec.Struct, omit_defaults=True):
@@ -78,7 +95,7 @@ class RedisDeadLetters:
             keys.append(self._keys.list_of_tag(letter.queue, name))
             # A person asked for this retry, so a message that killed workers gets all its deliveries again.
             arguments += _bytes(name), mark_redelivered(letter.raw, deliveries=0)
-        return int(await self._link.run(REVIVE, keys, arguments))
+        return int(await self._link.run(_REVIVE, keys, arguments))
 
     async def delete(self, ids: Sequence[str]) -> int:
         if not ids:

@@ -20,7 +20,7 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 """
 
-_FAILED = """
+FAILED = """
 local function failed(answer) return type(answer) == 'table' and answer.err end
 """
 
@@ -103,7 +103,7 @@ end
 RESERVE = Script(
     TYPES
     + NOW
-    + _FAILED
+    + FAILED
     + _LATER
     + r"""
 -- KEYS: unacked, index, leases, due, then lists in the order they are taken from
@@ -250,7 +250,7 @@ return lost
 
 REQUEUE = Script(
     TYPES
-    + _FAILED
+    + FAILED
     + r"""
 -- KEYS: unacked, index, leases, then a list for each. ARGV: tag, message for each. Returns 1, 0 (lost) or an error.
 local reply = {}
@@ -452,7 +452,7 @@ return reply
 RESTORE = Script(
     TYPES
     + NOW
-    + _FAILED
+    + FAILED
     + _LEASE_END
     + r"""
 -- KEYS: unacked, index, leases, due, then a list for each. ARGV: visibility timeout, then tag, message for each.
@@ -480,22 +480,5 @@ for i = 1, (#ARGV - 1) / 2 do
   end
 end
 return reply
-"""
-)
-
-REVIVE = Script(
-    _FAILED
-    + r"""
--- KEYS: dead, dead index, then a list for each. ARGV: id, message for each. Returns how many were queued again.
-local revived = 0
-for i = 1, #ARGV / 2 do
-  local id, raw = ARGV[2 * i - 1], ARGV[2 * i]
-  if redis.call('HEXISTS', KEYS[1], id) == 1 and not failed(redis.pcall('LPUSH', KEYS[i + 2], raw)) then
-    redis.call('HDEL', KEYS[1], id)
-    redis.call('ZREM', KEYS[2], id)
-    revived = revived + 1
-  end
-end
-return revived
 """
 )
