@@ -1,12 +1,13 @@
 """Apps: URLs, environment, settings, names."""
 
+import importlib
 import sys
 import types
 from typing import Any
 
 import pytest
 
-from celeriac import ArgumentError, Celeriac, ConfigError, Settings
+from celeriac import ArgumentError, Celeriac, ConfigError, Settings, servers
 from celeriac.client.naming import task_name
 from celeriac.servers.disabled import DisabledBackend
 from celeriac.servers.memory.broker import MemoryBroker
@@ -77,6 +78,8 @@ def test_a_backend_that_cannot_be_is_refused_at_once():
 
 
 async def test_a_missing_driver_names_the_extra(monkeypatch):
+    # What is imported below stays as this attribute, without its modules, where nothing puts the first one back.
+    monkeypatch.setattr(servers, "redis", importlib.import_module("celeriac.servers.redis"))
     for module in [name for name in sys.modules if name.startswith("celeriac.servers.redis")]:
         monkeypatch.delitem(sys.modules, module)
     for module in [name for name in sys.modules if name.partition(".")[0] == "hiredis"]:
