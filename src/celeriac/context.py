@@ -96,7 +96,7 @@ class Context(msgspec.Struct, eq=False):
     @property
     def args(self) -> list[Any]:
         """The positional arguments as they were sent."""
-        return self.message.args
+        return list(self.message.args)
 
     @property
     def kwargs(self) -> dict[str, Any]:

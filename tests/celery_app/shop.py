@@ -78,10 +78,11 @@ def request(self):
         "properties",
         "argsrepr",
         "kwargsrepr",
+        "compression",
     )
     process = multiprocessing.current_process().name, billiard.current_process().name
     own = {"kwargs": asked.kwargs, "args": repr(asked.args), "process": process}
-    return {name: getattr(asked, name) for name in names} | own
+    return {name: getattr(asked, name, None) for name in names} | own
 
 
 @app.task(bind=True, max_retries=3)
@@ -374,9 +375,15 @@ def watch_signals():
             subject = task_id or getattr(request, "id", None) or sender.request.id
             stored = app.AsyncResult(subject).state if _name != "task_received" else None
             told = str(facts["einfo"]) if _name == "task_failure" else None
-            note(_name, subject, facts.get("state"), stored, threading.get_ident(), told)
+            traceback = type(facts.get("traceback")).__name__
+            note(_name, subject, facts.get("state"), stored, threading.get_ident(), told, traceback)
 
         sent.connect(receive, weak=False)
+
+    def revoked(request, terminated, signum, expired, **facts):
+        note("task_revoked", request.id, terminated, signum, expired)
+
+    signals.task_revoked.connect(revoked, weak=False)
 
 
 def watch_worker():

@@ -123,6 +123,34 @@ def test_a_project_runs_as_it_is(worker: tuple[str, LoggedProcess], variables: d
     assert "SynchronousOnlyOperation" not in process.output
 
 
+LEAVING = """
+import json
+import proj
+import django
+django.setup()
+from shop.models import Order
+from shop.tasks import leave_open, pay
+
+found = {}
+for how in ("autocommit", "atomic", "fails"):
+    try:
+        found[how] = leave_open.delay(how).get(timeout=60)
+    except ValueError as error:
+        found[how] = error.args[0]
+    found[how, "kept"] = Order.objects.filter(name=how).exists()
+order = Order.objects.create(name="next")
+found["next"] = pay.delay(order.pk).get(timeout=60)
+print(json.dumps(list(found.values())))
+"""
+
+
+def test_a_transaction_that_a_task_leaves_open_is_rolled_back(
+    worker: tuple[str, LoggedProcess], variables: dict[str, str]
+) -> None:
+    found = json.loads(python(LEAVING, variables))
+    assert found == ["autocommit", False, "atomic", False, "fails", False, "next"]
+
+
 HIDING = """
 import json, time
 import proj

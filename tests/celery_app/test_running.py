@@ -49,6 +49,12 @@ def test_values_and_the_request(client: Any, worker: Shop):
     assert (properties["priority"], properties["delivery_mode"], properties["app_id"]) == (0, 2, "till")
     assert properties["delivery_info"]["routing_key"] == client.app.conf.task_default_queue
     assert (seen["args"], seen["kwargs"]) == ("[]", {})  # a list, as hooks get it
+    options = {"compression": "gzip", "expires": 60, "priority": 5, "delivery_mode": 1}
+    more = value(client.request.apply_async(**options))
+    assert (seen["compression"], more["compression"]) == (None, "application/x-gzip")
+    assert (more["properties"]["expiration"], more["properties"]["delivery_mode"]) == ("60000", 1)
+    assert (more["properties"]["priority"], more["delivery_info"]["priority"]) == (5, 5)
+    assert "expiration" not in properties
     thread = "MainProcess" in seen["process"]
     assert thread or all(name.startswith("ForkPoolWorker-") for name in seen["process"])
     inside = client.applied_inside.delay()

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery, chain, chord, group
+from celery import Celery, chain, chord, group, signals
 from kombu.serialization import register, unregister
 
 from celeriac.celery_app.app import CeleryApp
@@ -116,6 +116,42 @@ async def test_a_task_that_returns_a_result_with_pickle(redis_server: RedisServe
     async with app.worker(pool="threads", concurrency=2):
         found = await asyncio.to_thread(use)
         assert (type(found).__name__, len(found)) == ("GroupResult", 2)
+    await app.close()
+
+
+async def test_arguments_are_the_list_or_tuple_that_was_pickled(
+    redis_server: RedisServer, unique: Any
+) -> None:
+    unique = unique("pickled")
+    celery = Celery(unique, broker=redis_server.url(), backend=redis_server.url(), set_as_current=False)
+    celery.conf.update(task_default_queue=unique, accept_content=["json", "pickle"])
+
+    @celery.task(name=f"kinds-{unique}", shared=False, bind=True)
+    def kinds(self: Any, *_: Any) -> Any:
+        return [type(self.request.args).__name__, told[self.request.id]]
+
+    told: dict[str, str] = {}
+
+    def receive(task_id: str, args: Any, **_: Any) -> None:
+        told[task_id] = type(args).__name__
+
+    signals.task_prerun.connect(receive, sender=kinds)
+
+    def use() -> Any:
+        try:
+            found = [
+                kinds.apply_async(args, serializer=serializer).get(
+                    timeout=TIMEOUT, disable_sync_subtasks=False
+                )
+                for serializer, args in (("pickle", (1,)), ("pickle", [1]), ("json", (1,)))
+            ]
+        finally:
+            disconnect(celery)
+        return found
+
+    app = CeleryApp(celery, "tests.celery_app.test_serializers")
+    async with app.worker(pool="threads", concurrency=2):
+        assert await asyncio.to_thread(use) == [["tuple"] * 2, ["list"] * 2, ["list"] * 2]
     await app.close()
 
 

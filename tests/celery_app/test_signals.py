@@ -77,9 +77,12 @@ def test_signals_of_tasks(client: Any, watched: tuple[str, Shop]):
     rest = about(shop, failed.id, "task_postrun")[1:]
     assert [note[0] for note in rest] == ["task_prerun", "task_failure", "task_postrun"]
     assert [note[3] for note in rest] == ["PENDING", "FAILURE", "FAILURE"]
+    assert rest[1][6] == "traceback"
     rejected = client.rejected.delay()
     rejected.get(timeout=TIMEOUT, propagate=False)
-    assert "Reject" in about(shop, rejected.id, "task_failure")[-1][5]
+    told = about(shop, rejected.id, "task_failure")[-1]
+    assert "Reject" in told[5]
+    assert told[6] == "str"  # as from Celery's main process
     again = client.flaky.delay(1)
     assert again.get(timeout=TIMEOUT) == 1
     shop.noted("task_postrun", again.id, count=2)
@@ -118,9 +121,11 @@ def test_a_lost_process(client: Any, watched: tuple[str, Shop], tmp_path):
     with pytest.raises(WorkerLostError, match=r"^Worker exited prematurely: .* signal 9 \(SIGKILL\)$"):
         lost.get(timeout=TIMEOUT)
     shop.process.wait_for(
-        f"die[{lost.id}] failed: WorkerLostError('Worker exited prematurely", timeout=TIMEOUT
+        "Task handler raised error: WorkerLostError('Worker exited prematurely", timeout=TIMEOUT
     )
-    assert "WorkerLostError" in about(shop, lost.id, "task_failure")[-1][5]
+    told = about(shop, lost.id, "task_failure")[-1]
+    assert "WorkerLostError" in told[5]
+    assert told[6] == "str"
     assert client.die_once.delay(str(tmp_path / "mark")).get(timeout=TIMEOUT) == "survived"
 
 

@@ -1,11 +1,9 @@
 """Calls that children are given before they are free: none waits behind a long one, is lost, or runs twice."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +12,7 @@ from msgspec.structs import replace
 from celeriac import Result
 from celeriac.errors import TaskRevoked, TimeLimitExceeded, WorkerLost
 from celeriac.worker.attempt import SPENT
-from celeriac.worker.pool import NotBegun
 from celeriac.worker.pools.processes import ahead
-from celeriac.worker.pools.processes.ahead import Ahead
-from celeriac.worker.pools.processes.frames import CALL, HEAD, RESUME, Line
-from celeriac.worker.pools.processes.handle import Handle
 from celeriac.worker.pools.processes.launcher import PACKETS
 from celeriac.worker.worker import Worker
 from tests.worker import ahead_tasks as tasks
@@ -275,69 +269,30 @@ async def test_nothing_is_placed_without_prefetch(tmp_path: Path, monkeypatch: p
         await asyncio.gather(long.wait(WAIT), short.wait(WAIT))
 
 
-@contextmanager
-def child_and_line() -> Iterator[tuple[Handle, Line]]:
-    """A child as its worker sees it, and what the child would read from."""
-    source, target = os.pipe2(PACKETS)
-    answers, answering = os.pipe()
-    unread = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_NONBLOCK)
-    child = Handle(1, target, answers, unread, lambda _: None)
-    try:
-        yield child, Line(source, answering)
-    finally:
-        os.close(answering)
-        child.close(Exception())
-        os.close(source)
-
-
-async def test_a_call_whose_predecessor_is_unread_is_not_taken_back():
-    with child_and_line() as (child, line):
-        asked = child.ask(CALL, b"first")
-        assert child.place(b"second") is not None
-        assert not child.take_back()
-        assert not child.runs_next()
-        assert line.receive() == (CALL, b"first")
-        assert child.take_back()
-        assert child.place(b"third") is not None
-        assert line.receive() == (CALL, b"third")
-        assert not child.take_back()
-        assert child.runs_next()
-        asked.cancel()
-
-
-@pytest.mark.parametrize("is_read", [True, False])
-async def test_once_a_call_waits_for_a_word_none_goes_ahead_and_the_one_there_is_keeps_its_place(
-    is_read: bool,
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("ends", ["dies", "is over its time limit"])
+async def test_the_end_of_a_child_costs_none_of_many_that_were_ahead(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    calls: Any = Ahead(None)
-    calls._short = ahead.SHORT_CALLS
-    with child_and_line() as (child, line):
-        asked = child.ask(CALL, b"first")
-        assert line.receive() == (CALL, b"first")
-        placed = calls.place(SimpleNamespace(delegate=None), b"second", [child])
-        assert placed.child is child
-        if is_read:
-            assert line.receive() == (CALL, b"second")
-        calls.end(child)
-        assert calls.places(1, 1) == 0
-        if is_read:
-            assert not child.take_back()
-            assert not child.runs_next(), "a kill now is one of the first call"
-            assert calls.begin(child) is placed
-        else:
-            with pytest.raises(NotBegun):
-                await placed.began
-            assert calls.begin(child) is None
-        calls.close()
-        asked.cancel()
-
-
-def test_a_call_that_comes_before_the_awaited_word_is_the_next_one():
-    source, target = os.pipe()
-    line = Line(source, -1)
-    os.write(target, HEAD.pack(CALL, 1) + b"c" + HEAD.pack(RESUME, 0))
-    assert line.receive_word() == (RESUME, b"")
-    assert line.receive() == (CALL, b"c")
-    os.close(target)
-    assert line.receive() is None
-    os.close(source)
+    monkeypatch.setattr(ahead, "STOCK", LONG)
+    monkeypatch.setattr(ahead, "SHORT", LONG)
+    async with running() as worker:
+        burst = [await tasks.double.send(number) for number in range(50)]  # so that some go ahead
+        await asyncio.gather(*(one.wait(WAIT) for one in burst))
+        directory = tmp_path / "first"
+        directory.mkdir()
+        first = await (
+            tasks.dies.send(str(directory))
+            if ends == "dies"
+            else tasks.holds.using(time_limit=1.0).send(str(directory))
+        )
+        await until((directory / "runs").exists)
+        short = [await tasks.noted.send(str(tmp_path / "short")) for _ in range(8)]
+        await placed(worker, 8)
+        if ends == "dies":
+            (directory / "go").touch()
+        with pytest.raises(WorkerLost if ends == "dies" else TimeLimitExceeded):
+            await first.wait(WAIT)
+        for one in short:
+            await one.wait(WAIT)
+    assert len(runs(tmp_path / "short")) == 8

@@ -20,7 +20,7 @@ from celeriac.worker.pools.processes.frames import CALL, HEAD, Line, unread_end
 from celeriac.worker.pools.processes.handle import ChildEnded
 from celeriac.worker.pools.processes.launcher import PACKETS
 from celeriac.worker.pools.processes.leaving import LEAVE, Leaving, Left
-from tests.worker.test_ahead import child_and_line
+from tests.worker.test_piped import child_and_line
 
 
 class Delegate:

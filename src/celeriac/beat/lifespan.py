@@ -47,4 +47,5 @@ def with_ticking(attachments: Attachments, schedules: Schedules) -> Attachments:
     more.listeners = [*attachments.listeners]
     more.lifespans = [*attachments.lifespans, ticking(schedules)]
     more.child_lifespans = [*attachments.child_lifespans]
+    more.log = attachments.log
     return more

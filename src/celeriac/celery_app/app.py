@@ -18,6 +18,7 @@ from celeriac.celery_app.children import ChildLife
 from celeriac.celery_app.coroutines import Coroutines
 from celeriac.celery_app.found import Found
 from celeriac.celery_app.life import Life, begin_beat
+from celeriac.celery_app.log import CeleryLog
 from celeriac.celery_app.publishing import AppPublisher
 from celeriac.celery_app.run import is_inline
 from celeriac.celery_app.task import Repertory
@@ -40,6 +41,7 @@ class CeleryApp(Found):
         self.attachments = Attachments()
         self._child_life = ChildLife(target)
         self.attachments.child_lifespans.append(self._child_life)
+        self.attachments.log = CeleryLog()
         self.coroutines = Coroutines()
         self._said: dict[str, Any] = {}
         self.attachments.listen(Life(celery, self._live_with, self.coroutines, self._said))
@@ -80,6 +82,11 @@ class CeleryApp(Found):
         schedules.source = source_of(self.celery)
         schedules.on_begin = partial(begin_beat, self.celery)
         return schedules
+
+    @property
+    def calls_back_unknown(self) -> bool:
+        """Not, as with Celery's worker."""
+        return False
 
     @property
     def code_after_interrupt(self) -> int:

@@ -6,24 +6,31 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
+from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 import billiard
 from celery import Celery, signals
 from celery._state import _set_task_join_will_block
+from celery.app.backends import by_url
 from celery.app.trace import setup_worker_optimizations
 from celery.app.utils import find_app
 from celery.fixups.django import DjangoFixup
 
 from celeriac.servers.urls import import_driver
 from celeriac.worker.pools.processes.child import INDEX
+from celeriac.worker.pools.processes.leaving import Left
 
 if TYPE_CHECKING:
     from celeriac.celery_app.app import CeleryApp
     from celeriac.celery_app.task import CeleryTask
 
 _ATTRIBUTE = "_celeriac"
+
+CODE_OF_TERMINATED = SIGTERM - 256
+"""The exit code that billiard gives a child which SIGTERM ends: its task was terminated, or past its limit."""
 
 
 def app_of(target: str) -> CeleryApp:
@@ -39,6 +46,9 @@ def app_of(target: str) -> CeleryApp:
         # Each child decides and writes the endings of its tasks; the driver is loaded once, before they are forked.
         for url in (made.broker_url, made.backend_url):
             import_driver(url)
+        # So does Celery's own store of results at the end of a child's first task, whatever that was.
+        with suppress(Exception):  # what is wrong with it is told where it is used
+            by_url(celery.conf.result_backend, celery.loader)
     made.load_tasks()
     return made
 
@@ -81,8 +91,14 @@ def live_in_child(target: str, node: str) -> Iterator[None]:
     _set_task_join_will_block(True)
     _let_fixups_close_connections(app)
     begin_process(app, node)
-    yield
-    signals.worker_process_shutdown.send(sender=node, pid=os.getpid(), exitcode=0)
+    code = 0
+    try:
+        yield
+    except Left:
+        code = CODE_OF_TERMINATED
+        raise
+    finally:
+        signals.worker_process_shutdown.send(sender=node, pid=os.getpid(), exitcode=code)
 
 
 def _name_process() -> None:

@@ -24,6 +24,7 @@ from kombu.message import Message
 from celeriac.celery_app.beside_loop import beside_loop
 from celeriac.celery_app.children import begin_process
 from celeriac.celery_app.coroutines import Coroutines
+from celeriac.celery_app.log import say_stopping
 from celeriac.celery_app.options import options_of
 from celeriac.celery_app.queues import declare, select
 from celeriac.celery_app.received import Received
@@ -171,7 +172,16 @@ class Life(Listener):
         stop = None if self._made is None else self._made.stopped_by
         number, quick = (SIGTERM, False) if stop is None else (stop.number, stop.quick)
         how, code = "Cold" if quick else "Warm", int(quick or number == SIGINT)
+        if stop is not None:
+            say_stopping(how)
         signals.worker_shutting_down.send(sender=node, sig=number.name, how=how, exitcode=code)
+
+    def worker_hurrying(self, node: str, seconds: float) -> None:
+        assert self._made is not None
+        if self._made.stopped_by is not None and not self._made.stopped_by.quick:
+            say_stopping("Cold")
+        if seconds:
+            worker_log.warning("Initiating Soft Shutdown, terminating in %g seconds", seconds)
 
     @beside_loop()
     def worker_stopped(self, node: str) -> None:
@@ -210,12 +220,14 @@ class Life(Listener):
             exception=error,
             args=message.args,
             kwargs=message.kwargs,
-            traceback=error.__traceback__,
+            traceback=einfo.traceback,  # the text, as from Celery's main process
             einfo=einfo,
         )
 
     def declined(self, attempt: Attempt) -> None:
         if attempt.decision is not None and attempt.decision.state == REVOKED:
+            if received_log.isEnabledFor(logging.INFO):
+                _log_received(attempt)
             self._say_revoked(attempt, terminated=False)
 
     @beside_loop()
@@ -225,7 +237,7 @@ class Life(Listener):
             sender=dict.get(self._app.tasks, message.task),
             request=Request(headers_of(message), args=message.args, kwargs=message.kwargs),
             terminated=terminated,
-            signum=SIGTERM if terminated else None,
+            signum=attempt.signal if terminated else None,
             expired=decision is not None and decision.reason == "expired",
         )
 

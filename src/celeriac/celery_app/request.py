@@ -20,9 +20,10 @@ def request_of(context: Context) -> dict[str, Any]:
             "reply_to": message.reply_to,
             "priority": message.priority,
             "content_type": message.content_type,
-            "delivery_mode": 2,
+            "delivery_mode": message.delivery_mode,
             "delivery_info": {"exchange": "", "routing_key": context.queue},
             **({} if message.app_id is None else {"app_id": message.app_id}),
+            **({} if message.expiration is None else {"expiration": message.expiration}),
         },
         "reply_to": message.reply_to,
         "correlation_id": message.correlation_id,
@@ -61,5 +62,6 @@ def headers_of(message: TaskMessage) -> dict[str, Any]:
         "replaced_task_nesting": message.replaced_task_nesting,
         "stamped_headers": message.stamped_headers,
         "stamps": message.stamps,
+        **({} if message.compression is None else {"compression": message.compression}),
         **message.headers,
     }

@@ -27,6 +27,7 @@ from kombu.utils.json import dumps as kombus_json
 from celeriac.celery_app.capture import RUN
 from celeriac.celery_app.request import request_of
 from celeriac.celery_app.tracing import traced
+from celeriac.celery_app.transactions import end_open_transactions
 from celeriac.celery_app.writing import KEPT, keeping
 from celeriac.context import Context
 from celeriac.errors import EncodeError, Ignore, Reject, TaskAborted, WorkerLost
@@ -201,7 +202,11 @@ class Run:
         )
 
     def _wait(self) -> None:
-        if self._conclusion.wait is not None and not self._has_waited:
+        if self._has_waited:
+            return
+        message = self._context.message
+        end_open_transactions(self._task.app.backend, f"{message.task}[{message.id}]")
+        if self._conclusion.wait is not None:
             self._has_waited = True
             self._refused = self._conclusion.wait()
 
@@ -229,7 +234,9 @@ class Tracers:
         token = RUN.set(run)
         try:
             trace = self.tracer(task, context.worker)
-            ended = trace(context.message.id, list(args), kwargs, request_of(context))  # hooks get a list
+            # Hooks get what the message has: a list of JSON, mostly a tuple of pickle.
+            given = tuple(args) if type(context.message.args) is tuple else list(args)
+            ended = trace(context.message.id, given, kwargs, request_of(context))
             if ended.info is not None or conclusion.decision is None:
                 info = ended.info
                 run.end(None if info is None else info.state, None if info is None else info.retval)
@@ -297,7 +304,7 @@ def _say_failed(task: Any, context: Context, error: BaseException) -> None:
         exception=error,
         args=message.args,
         kwargs=message.kwargs,
-        traceback=error.__traceback__,
+        traceback=einfo.traceback,  # the text, as from Celery's main process
         einfo=einfo,
     )
 

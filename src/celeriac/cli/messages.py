@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ def summary_of(content: Envelope | Unreadable, app: App) -> Summary:
     )
 
 
-def _call(args: list[Any], kwargs: dict[str, Any]) -> str:
+def _call(args: Sequence[Any], kwargs: dict[str, Any]) -> str:
     parts = [preview(arg, LONGEST) for arg in args]
     parts += [f"{name}={preview(value, LONGEST)}" for name, value in kwargs.items()]
     text = ", ".join(parts)

@@ -109,6 +109,7 @@ class Observation:
             joined.listeners += own.listeners
             joined.lifespans += own.lifespans
             joined.child_lifespans += own.child_lifespans
+            joined.log = own.log
         return joined
 
     @asynccontextmanager

@@ -74,7 +74,7 @@ class Letter(msgspec.Struct, frozen=True):
             raise CommandFailed(
                 f"the message of {self.dead.id} cannot be read here: {self.summary.arguments}"
             )
-        return Arguments(message.args, message.kwargs)
+        return Arguments(list(message.args), message.kwargs)
 
     def begins(self, id: str) -> bool:
         """Whether one of these ids begins so. Where letters are numbered a number is never the beginning of an id."""

@@ -387,6 +387,11 @@ class App:
         return {}
 
     @property
+    def calls_back_unknown(self) -> bool:
+        """Whether its workers call the errbacks of a task that none of them knows."""
+        return True
+
+    @property
     def code_after_interrupt(self) -> int:
         """The exit code of its workers that SIGINT has stopped."""
         return 0

@@ -47,7 +47,7 @@ class Sent(msgspec.Struct, frozen=True):
     @property
     def args(self) -> list[object]:
         """The positional arguments."""
-        return self.message.args
+        return list(self.message.args)
 
     @property
     def kwargs(self) -> dict[str, object]:

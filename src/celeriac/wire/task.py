@@ -28,14 +28,15 @@ from celeriac.wire.task_headers import SENT_HEADER, KnownHeaders, Limit, TaskHea
 class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     """One call of one task, whichever protocol it travels in (Celery: Message Protocol, versions 1 and 2).
 
-    Signature dictionaries stay as Celery writes them. ``chain`` is in wire order: the next step is its last element.
-    ``time_limit`` and ``soft_time_limit`` are seconds. ``headers`` holds only the custom ones. ``ignore_result`` is
-    ``None`` where the producer leaves it to the task.
+    Signature dictionaries stay as Celery writes them. ``args`` is a tuple where the content has one (pickle). ``chain``
+    is in wire order: the next step is its last element. ``time_limit`` and ``soft_time_limit`` are seconds. ``headers``
+    holds only the custom ones. ``ignore_result`` is ``None`` where the producer leaves it to the task. ``expiration``
+    is that of the envelope.
     """
 
     id: str
     task: str
-    args: list[Any] = []
+    args: list[Any] | tuple[Any, ...] = []
     kwargs: dict[str, Any] = {}
     retries: int = 0
     eta: datetime | None = None
@@ -67,6 +68,8 @@ class TaskMessage(msgspec.Struct, frozen=True, gc=False):
     compression: str | None = None
     protocol: Literal[1, 2] = 2
     app_id: str | None = None
+    expiration: str | None = None
+    delivery_mode: int = 2
 
 
 class Malformed(msgspec.Struct, frozen=True):
@@ -251,7 +254,7 @@ def _assemble(
     except (*_MISFITS, MalformedMessage) as error:
         return _malformed(envelope, fields, str(error))
     try:
-        called = call if isinstance(call, Call) else msgspec.convert(call, Call)
+        called = call if isinstance(call, Call) else _converted(call)
         embed = called.embed or NOTHING_EMBEDDED
         chain = read_chain(embed.chain) if embed.chain else ()
     except (*_MISFITS, MalformedMessage) as error:
@@ -275,6 +278,14 @@ def _assemble(
         headers.get("compression"),
         protocol,
     )
+
+
+def _converted(call: Any) -> Call:
+    """Return a body that was read by another serializer than JSON; a tuple of arguments stays one."""
+    called = msgspec.convert(call, Call)
+    if type(call) in (list, tuple) and type(call[0]) is tuple:
+        called.args = call[0]  # type: ignore[assignment]  # msgspec has no type for a list or a tuple
+    return called
 
 
 def _message(
@@ -327,6 +338,8 @@ def _message(
         compression,
         protocol,
         envelope.app_id,
+        envelope.expiration,
+        envelope.delivery_mode,
     )
 
 

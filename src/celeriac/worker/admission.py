@@ -50,6 +50,8 @@ class Admission:
         budget: Budget,
         reserving: Reserving,
         rate_limits: RateLimits,
+        *,
+        calls_back_unknown: bool = True,
     ) -> None:
         self._tasks = tasks
         self._codecs = codecs
@@ -61,7 +63,7 @@ class Admission:
         self._listeners = listeners
         self._insist = insist
         self._rate_limits = rate_limits
-        self._facts = Facts(tasks.find, self._allowed, budget, judge.unkept)
+        self._facts = Facts(tasks.find, self._allowed, budget, judge.unkept, calls_back_unknown)
         self._last_chances = LastChances(now, reserving, insist)
 
     def admit(self, attempt: Attempt) -> Awaitable[None] | None:

@@ -75,7 +75,7 @@ def assemble(
     settlements = connections.settlements
     delegating = settlements if isinstance(settlements, Delegating) else None
     plans = Plans(settings)
-    bodies = Bodies(calling, pool, plans, slots, insist, delegating)
+    bodies = Bodies(calling, pool, plans, slots, insist, delegating, listeners.soft_limit_passed)
     errbacks = Errbacks(app.tasks, calling)
     budget = Budget(settings.max_follow_ups, settings.max_follow_up_bytes)
     workflows = Workflows(backend, connections.publisher, insist, errbacks, now, app.defaults, budget)
@@ -97,6 +97,7 @@ def assemble(
         budget,
         reserving,
         rate_limits,
+        calls_back_unknown=app.calls_back_unknown,
     )
     runs = run_marks(connections)
     reports = Reports(backend, listeners.reported)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from celeriac.errors import ConfigError
 from celeriac.worker.listeners import AroundBody, Listener
+from celeriac.worker.log import Log
 from celeriac.worker.slots import Slots
 
 State: TypeAlias = Mapping[str, Any]
@@ -39,6 +40,7 @@ class Attachments:
     """The listeners and lifespans of one app, in the order in which they were given.
 
     :ivar workers: the app's workers that run in this process.
+    :ivar log: writes what becomes of each task; it hears of everything last.
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,7 @@ class Attachments:
         self.listeners: list[Listener] = []
         self.lifespans: list[Lifespan] = []
         self.child_lifespans: list[ChildLifespan] = []
+        self.log: Listener = Log()
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener what the workers do. Raises ``ConfigError`` for an object that is no listener."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from signal import Signals
 from time import perf_counter
 
 import msgspec
@@ -16,6 +17,7 @@ from celeriac.worker.decision import Decision, Ending, Raised
 from celeriac.worker.pool import Call
 from celeriac.worker.raised import forget_frames
 from celeriac.worker.runnable import Runnable
+from celeriac.worker.soft_limit import SoftLimit
 
 
 class Spent:
@@ -59,10 +61,12 @@ class Attempt(msgspec.Struct, eq=False):
     :ivar ending: how the body ended.
     :ivar decision: what follows from the ending, or from a verdict against running.
     :ivar revoked: whether the body was stopped because its task was revoked.
+    :ivar signal: the signal that whoever revoked it while it ran wants it ended by; it is told, and not sent.
     :ivar left_out: whether events tell of it only if it fails, because there are too many tasks.
     :ivar is_early: whether the message is acknowledged before the body runs.
     :ivar is_tracked: whether the state STARTED is stored.
     :ivar is_last_chance: whether the message is on its last delivery.
+    :ivar soft_limit: tells of the soft time limit of its body; ``None`` where that has none.
     :ivar is_light: whether what its message is to send on is read so quickly that no thread is needed for it.
     :ivar started: when the attempt began, in seconds of ``time.perf_counter``.
     :ivar running: the asyncio task in which the attempt runs.
@@ -80,10 +84,12 @@ class Attempt(msgspec.Struct, eq=False):
     ending: Ending | None = None
     decision: Decision | None = None
     revoked: bool = False
+    signal: Signals = Signals.SIGTERM
     left_out: bool = False
     is_early: bool = False
     is_tracked: bool = False
     is_last_chance: bool = False
+    soft_limit: SoftLimit | None = None
     is_light: bool = True
     started: float = msgspec.field(default_factory=perf_counter)
     running: asyncio.Task[None] | None = None
@@ -97,6 +103,16 @@ class Attempt(msgspec.Struct, eq=False):
     def is_concluded(self) -> bool:
         """Whether the body itself decided its ending."""
         return self.conclusion is not None and self.decision is self.conclusion.decision
+
+    @property
+    def has_reached_soft_limit(self) -> bool:
+        """Whether the body ended by the exception of its soft time limit."""
+        ending, task = self.ending, self.task
+        return (
+            isinstance(ending, Raised)
+            and task is not None
+            and isinstance(ending.error, task.conduct.soft_error)
+        )
 
     def forget_frames(self) -> None:
         """Let go of what the frames of a failed body hold: the attempt may outlive them for a while."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -23,6 +23,7 @@ from celeriac.worker.plans import Plans
 from celeriac.worker.pool import Call, NotBegun, PlacingPool, Pool
 from celeriac.worker.raised import as_exception
 from celeriac.worker.slots import Slots
+from celeriac.worker.soft_limit import SoftLimit
 
 CUT_SHORT = "the worker stopped while it ran, and it is not to run twice"
 
@@ -31,6 +32,7 @@ class Bodies:
     """Starts and stops the bodies of attempts; each runs in the asyncio task of its attempt.
 
     :param delegating: lets the process that runs a body acknowledge its message.
+    :param tell_soft_limit: called with the attempt and the seconds when the soft time limit of its body is over.
     :ivar limits: the soft and hard time limit in seconds of each task whose limits remote control changed, by name.
     """
 
@@ -42,6 +44,7 @@ class Bodies:
         slots: Slots,
         insist: Insist,
         delegating: Delegating | None,
+        tell_soft_limit: Callable[[Attempt, float], None],
     ) -> None:
         self._calling = calling
         self._pool = pool
@@ -49,6 +52,7 @@ class Bodies:
         self._slots = slots
         self._insist = insist
         self._delegating = delegating
+        self._tell_soft_limit = tell_soft_limit
         self._places = pool if isinstance(pool, PlacingPool) else None
         self.limits: dict[str, tuple[float | None, float | None]] = {}
         self._running: dict[asyncio.Task[Any], Attempt] = {}
@@ -97,10 +101,10 @@ class Bodies:
         try:
             if not (may_place and self._can_place(attempt) and await self._place(attempt)):
                 await self._slots.turn(attempt)
+                attempt.started = perf_counter()
         except NotBegun:
             self._slots.is_stuck = True
             raise
-        attempt.started = perf_counter()
 
     def _can_place(self, attempt: Attempt) -> bool:
         """Whether the pool may have the body before there is a slot for it.
@@ -125,16 +129,25 @@ class Bodies:
             attempt.call = call = self._call_of(attempt)
         except Exception:  # noqa: BLE001 - it is raised again when it is called
             return False
-        call.begun = partial(self._slots.take, attempt)
+        call.begun = partial(self._has_begun, attempt)
         if attempt.is_early and self._delegating is not None:
             call.delegate = self._delegating.delegate(attempt.receipt)
         if (call.delegate is not None or not attempt.is_early) and await self._places.place(call):
-            call.limit()
+            self._begin_limits(attempt, call)
             if attempt.is_early:
                 attempt.receipt = SPENT
             return True
         attempt.call = None
         return False
+
+    def _begin_limits(self, attempt: Attempt, call: Call) -> None:
+        """Let the limits of a call begin now; they begin anew where it was with the pool before it had a slot."""
+        call.limit()
+        if call.soft is not None:
+            tell = partial(self._tell_soft_limit, attempt, call.soft)
+            if attempt.soft_limit is not None:
+                attempt.soft_limit.end()
+            attempt.soft_limit = SoftLimit(call.soft, tell, lambda: attempt.ending is None)
 
     async def _make_sure(self, attempt: Attempt) -> None:
         """Acknowledge a message whose process ended without a word on whether it had done so."""
@@ -197,10 +210,18 @@ class Bodies:
             hard = message.time_limit
         call = Call(task, args, kwargs, context, soft, attempt.conclusion, hard)
         if soft is not None or hard is not None:
-            call.limit()
+            self._begin_limits(attempt, call)
         if self._places is not None and not task.is_coroutine:
-            call.ended = partial(self._slots.body_done, attempt)
+            call.ended = partial(self._has_ended, attempt)
         return call
+
+    def _has_begun(self, attempt: Attempt) -> None:
+        attempt.started = perf_counter()
+        self._slots.take(attempt)
+
+    def _has_ended(self, attempt: Attempt, seconds: float) -> None:
+        attempt.started = perf_counter() - seconds  # the answers of several may be read at once
+        self._slots.body_done(attempt)
 
 
 def _is_ended(attempt: Attempt, running: asyncio.Task[None], error: asyncio.CancelledError) -> bool:

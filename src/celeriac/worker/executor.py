@@ -140,6 +140,9 @@ class Executor:
         if attempt.call is not None:
             self._bodies.leave(attempt.call)
         self._slots.leave(attempt)
+        if attempt.soft_limit is not None:
+            attempt.soft_limit.end(was_reached=attempt.has_reached_soft_limit)
+            attempt.soft_limit = None  # which refers to the attempt
         if attempt.is_last_chance:
             self._admission.leave(attempt)
         if attempt.decision is None or attempt.decision.state != SUCCESS:

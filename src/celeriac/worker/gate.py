@@ -73,12 +73,14 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     :param allowed: returns how often messages of a task may be delivered, given the task's name.
     :param budget: the limits on what a message may send on.
     :param unkept: returns why the result of a message could not be kept, ``None`` where it can.
+    :param calls_back_unknown: whether errbacks of a task that is not registered here are called.
     """
 
     find: Callable[[str], object | None]
     allowed: Callable[[str], int]
     budget: Budget
     unkept: Callable[[TaskMessage], Exception | None]
+    calls_back_unknown: bool = True
 
 
 def admit(
@@ -101,7 +103,8 @@ def admit(
     if (revoked.ids or revoked.roots or revoked.stamps) and revoked.names(content):
         return Discard(content, "revoked")
     if facts.find(content.task) is None:
-        return Refuse(TaskNotFound(content.task), content)
+        known = content if facts.calls_back_unknown else msgspec.structs.replace(content, errbacks=())
+        return Refuse(TaskNotFound(content.task), known)
     leads_on = content.callbacks or content.errbacks or content.chain or content.chord
     if leads_on and (reason := obstacle(content, facts.budget)) is not None:
         text = f"task {content.task}[{content.id}] cannot be taken here: {reason}"

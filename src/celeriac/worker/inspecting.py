@@ -390,7 +390,7 @@ class Inspecting:
             "delivery_info": {
                 "exchange": "",
                 "routing_key": queue,
-                "priority": 0,
+                "priority": message.priority,
                 "redelivered": redelivered,
             },
             "worker_pid": None,

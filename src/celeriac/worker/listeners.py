@@ -98,6 +98,9 @@ class Listener:
     def reported(self, record: ResultRecord) -> None:
         """A running task reported how far it is, or another state: ``record.status``, with ``record.result``."""
 
+    def soft_limit_passed(self, attempt: Attempt, seconds: float) -> None:
+        """The soft time limit of a running body is over; the body is told by an exception, which it may catch."""
+
     def ended(self, attempt: Attempt) -> None:
         """The body ended, and all that follows from it has landed; the state is ``attempt.decision.state``."""
 
@@ -140,6 +143,9 @@ class Listener:
     def worker_stopping(self, node: str) -> None:
         """The worker takes no more messages."""
 
+    def worker_hurrying(self, node: str, seconds: float) -> None:
+        """A second signal came, or one that gives running tasks no time but these seconds."""
+
     def worker_stopped(self, node: str) -> None:
         """The worker has settled or given back all its messages."""
 
@@ -154,6 +160,7 @@ class Listeners:
         self.received: Callable[[Attempt], None] = _chain(listeners, "received")
         self.started: Callable[[Attempt], None] = _chain(listeners, "started")
         self.reported: Callable[[ResultRecord], None] = _chain(listeners, "reported")
+        self.soft_limit_passed: Callable[[Attempt, float], None] = _chain(listeners, "soft_limit_passed")
         self.ended: Callable[[Attempt], None] = _chain(listeners, "ended")
         self.parked: Callable[[Attempt], None] = _chain(listeners, "parked")
         self.declined: Callable[[Attempt], None] = _chain(listeners, "declined")
@@ -168,6 +175,7 @@ class Listeners:
         self.child_started: Callable[[str, int], None] = _chain(listeners, "child_started")
         self.child_stopped: Callable[[str, int], None] = _chain(listeners, "child_stopped")
         self.worker_stopping: Callable[[str], None] = _chain(listeners, "worker_stopping")
+        self.worker_hurrying: Callable[[str, float], None] = _chain(listeners, "worker_hurrying")
         self.worker_stopped: Callable[[str], None] = _chain(listeners, "worker_stopped")
         self._of_kind = {
             Kind.ENDED: self.ended,

@@ -83,7 +83,13 @@ class Log(Listener):
 def _log(level: int, attempt: Attempt, text: str, *args: object, error: BaseException | None = None) -> None:
     message = attempt.message
     name = message.shadow or message.task
-    extra = {"task_id": message.id, "task_name": name}
+    logger.log(level, text, name, message.id, *args, extra=fields_of(attempt), exc_info=error)
+
+
+def fields_of(attempt: Attempt) -> dict[str, str]:
+    """Return the attributes of a record about a task."""
+    message = attempt.message
+    extra = {"task_id": message.id, "task_name": message.shadow or message.task}
     if attempt.context is not None and attempt.context.log_fields:
         extra |= attempt.context.log_fields
-    logger.log(level, text, name, message.id, *args, extra=extra, exc_info=error)
+    return extra

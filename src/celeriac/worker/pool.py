@@ -17,7 +17,7 @@ class NotBegun(Exception):
     """A call that was placed was taken back before its function began, or its message could not be acknowledged."""
 
 
-def _nothing() -> None:
+def _nothing(seconds: float = 0.0) -> None:
     """Stand in for a callback that was not given."""
 
 
@@ -28,7 +28,8 @@ class Call(msgspec.Struct, eq=False):
     :param conclusion: lets the function hand over its ending; ``None`` where the worker waits for it to return.
     :param hard: seconds after which the function is abandoned, ``None`` for never.
     :ivar begun: called when the function of a call that was placed has begun.
-    :ivar ended: called when the function has ended, if the pool knows that before its ending is dealt with.
+    :ivar ended: called with the seconds that the function took when it has ended, if the pool knows that before its
+        ending is dealt with.
     :ivar delegate: a pickled ``Delegate`` and the tag by which the process that runs a placed call acknowledges its
         message, before the function; ``None`` where that is not its task, and once it has done so.
     :ivar placed: what the pool knows of a call that was placed.
@@ -42,7 +43,7 @@ class Call(msgspec.Struct, eq=False):
     conclusion: Conclusion | None = None
     hard: float | None = None
     begun: Callable[[], None] = _nothing
-    ended: Callable[[], None] = _nothing
+    ended: Callable[[float], None] = _nothing
     delegate: tuple[bytes, str] | None = None
     placed: Any = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from signal import Signals
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from celeriac.clock import Clock
 from celeriac.errors import BrokerError, ConfigError
 from celeriac.quantities import RATE, SECONDS, or_none, require, whole
 from celeriac.wire.content import Codecs
+from celeriac.wire.preview import preview
+from celeriac.wire.task import TaskMessage
 from celeriac.worker.autoscaling import Autoscaler
 from celeriac.worker.bodies import Bodies
 from celeriac.worker.events.events import Events
@@ -87,6 +90,8 @@ class Steering:
         ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
         if not all(isinstance(id, str) for id in ids):
             raise TypeError("task_id is a text or a list of texts")
+        if terminate:
+            self._note_signal(_signal_of(signal), lambda message: message.id in ids)
         with self._levers.revocations.ahead(ids=ids):
             if not stored:
                 connections, clock = self._levers.connections, self._levers.clock
@@ -109,6 +114,10 @@ class Steering:
             headers = dict(text.split("=", 1) for text in headers)
         wanted = {name: values if isinstance(values, list) else [values] for name, values in headers.items()}
         stamps = [stamp(name, value) for name, values in wanted.items() for value in values]
+        if terminate:
+            self._note_signal(
+                _signal_of(signal), lambda message: not {*stamps}.isdisjoint(stamps_of(message))
+            )
         with self._levers.revocations.ahead(stamps=stamps):
             await self._levers.connections.revocations.add(stamps=stamps, terminate=bool(terminate))
             running = [attempt.message for attempt in self._levers.bodies.running()]
@@ -123,6 +132,12 @@ class Steering:
         if not found:
             return {"ok": f"headers {headers} were not terminated"}
         return {"ok": f"headers { {name: values for name, values in ended.items() if values} } revoked"}
+
+    def _note_signal(self, signal: Signals, concerns: Callable[[TaskMessage], bool]) -> None:
+        """Let what runs here and is about to be ended know by which signal; before others hear of the revocation."""
+        for attempt in self._levers.bodies.running():
+            if concerns(attempt.message):
+                attempt.signal = signal
 
     async def _enforce(self) -> None:
         """Stop what runs here and is revoked, and bring what is parked to where a worker sees that it is."""
@@ -251,3 +266,15 @@ class Steering:
         """Begin the graceful stop, and say so."""
         self._levers.ending.ask()
         return {"ok": "shutting down"}
+
+
+def _signal_of(named: Any) -> Signals:
+    """Return the signal of an order, which names it as Celery takes it (``SIGKILL``, ``KILL``, 9); it may say none."""
+    if not named:
+        return Signals.SIGTERM
+    if isinstance(named, int):
+        return Signals(named)
+    name = named if str(named).startswith("SIG") else f"SIG{named}"
+    if name not in Signals.__members__:
+        raise ValueError(f"signal {preview(named)} is none that this machine has: name one such as SIGTERM")
+    return Signals[name]

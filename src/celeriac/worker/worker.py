@@ -25,7 +25,6 @@ from celeriac.worker.events.events import Events
 from celeriac.worker.garbage import Collecting
 from celeriac.worker.insist import Insist
 from celeriac.worker.listeners import Listeners
-from celeriac.worker.log import Log
 from celeriac.worker.logical_clock import LogicalClock
 from celeriac.worker.options import checked_concurrency, checked_name, checked_queues
 from celeriac.worker.own_thread import OwnThread
@@ -234,6 +233,8 @@ class Worker:
             closing = asyncio.create_task(self._close())
             hurrying = asyncio.create_task(signals.second.wait())
             await asyncio.wait([closing, hurrying], return_when=asyncio.FIRST_COMPLETED)
+            if not closing.done():
+                self._listeners.worker_hurrying(self.name, self._last_grace)
             if not closing.done() and self._last_grace:
                 logger.warning("second signal: what runs may take %g s more", self._last_grace)
                 await asyncio.wait([closing], timeout=self._last_grace)
@@ -344,7 +345,8 @@ class Worker:
         self.events = self._make_events(clock)
         telling = [self.events, self.events.announcer] if self.events is not None else []
         # The log comes last: what traces a run has marked its lines by then.
-        self._listeners = Listeners([Counting(self.tally), *telling, *self._attachments.listeners, Log()])
+        attached = self._attachments
+        self._listeners = Listeners([Counting(self.tally), *telling, *attached.listeners, attached.log])
         self._listeners.worker_made(self)
         self._listeners.worker_starting(self.name)
         self._lifespans, state = await begin(self._attachments.lifespans)

@@ -43,9 +43,6 @@ BETWEEN_PROGRESS = 0.5
 MOST_PROGRESSING = 1000
 """Tasks whose last progress is remembered."""
 
-SIGTERM = 15
-"""The signal that Celery names for a task that was ended."""
-
 
 class Announcer(Listener):
     """Makes the events of the group ``task``.
@@ -157,7 +154,7 @@ class Announcer(Listener):
             text, traceback = _error_texts(attempt)
             self._sender.put(TaskRetried(self._clock.forward(), now, id, text, traceback))
         elif decision.state == REVOKED:
-            self._sender.put(TaskRevoked(self._clock.forward(), now, id, True, SIGTERM, False))
+            self._sender.put(TaskRevoked(self._clock.forward(), now, id, True, attempt.signal, False))
         elif isinstance(decision.error, Reject):
             self._sender.put(TaskRejected(self._clock.forward(), now, id, True))
 

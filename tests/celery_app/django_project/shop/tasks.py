@@ -58,3 +58,16 @@ def buy(name: str, commits: bool) -> int:
 @shared_task
 def total(values: list) -> int:
     return len(values)
+
+
+@shared_task
+def leave_open(how: str) -> str:
+    """Write, and leave the transaction of that open."""
+    if how == "atomic":
+        transaction.atomic().__enter__()
+    else:
+        transaction.set_autocommit(False)
+    order = Order.objects.create(name=how)
+    if how == "fails":
+        raise ValueError(how)
+    return order.name

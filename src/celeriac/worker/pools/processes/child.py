@@ -11,7 +11,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -26,22 +26,25 @@ from celeriac.worker.signals import HEARD_IN_VAIN, SIGNALS, Inheritance
 
 logger = logging.getLogger("celeriac.worker")
 
+ENDS = 3
+"""Pipes that a child has."""
+
 INDEX = "CELERIAC_CHILD_INDEX"
 """The variable in which a child finds its number: the lowest, from 0, that no other child of its pool has."""
 
 
-def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
+def live(ends: Sequence[int], server: int, forked: tuple[Setup, Mapping[bytes, Any]] | None) -> NoReturn:
     """Run calls until the worker closes its pipe.
 
-    :param calls: where calls are read.
-    :param answers: where answers are written.
+    :param ends: where calls are read, where answers are written, and where those are written that need wake nobody.
     :param server: the process that started this one.
     :param forked: the setup and the tasks that the server has loaded already; ``None`` in a program of its own.
     """
     Inheritance(dict.fromkeys(HEARD_IN_VAIN, signal.SIG_DFL))
     die_with(server)
     leaving = Leaving()
-    line = Line(calls, answers, _unread_end(calls))
+    calls, answers, quiet = ends
+    line = Line(calls, answers, _unread_end(calls), quiet)
     told = line.receive()
     if told is None:
         os._exit(0)
@@ -66,7 +69,7 @@ def live(calls: int, answers: int, server: int, forked: tuple[Setup, Mapping[byt
 def _answer(line: Line, running: Running, collecting: Collecting | None) -> None:
     while (frame := line.receive()) is not None:
         if frame[0] == READY:
-            line.send(DONE, b"")
+            line.answer(DONE, b"")
         else:
             running.answer(frame[1])
         del frame
@@ -96,10 +99,10 @@ def main() -> NoReturn:
     for number in HEARD_IN_VAIN:
         signal.signal(number, _hear)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    calls, answers, server = map(int, sys.argv[1:])
-    for end in (calls, answers):
+    *ends, server = map(int, sys.argv[1:])
+    for end in ends:
         os.set_inheritable(end, False)
-    live(calls, answers, server, None)
+    live(ends, server, None)
 
 
 def _hear(number: int, frame: object) -> None:

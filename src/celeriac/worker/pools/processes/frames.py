@@ -1,8 +1,9 @@
 """The frames in which a worker and its child talk: a kind, a length and that many bytes.
 
 Rules: a child answers each call with one ``VALUE``, ``ENDED``, ``DONE``, ``CONCLUDED``, ``RECORDED`` or ``NOT_BEGUN``
-before it begins the next, so no frame carries a number. Calls go over one pipe and answers over another. On a socket
-for both, the kernel wakes a child that waits for a call also when its last answer is read.
+before it begins the next. Calls go over one pipe and answers over another. On a socket for both, the kernel wakes a
+child that waits for a call also when its last answer is read. An answer for which the worker need not be woken goes
+over a third pipe; so that all are read in their order, each has a number.
 """
 
 from __future__ import annotations
@@ -10,16 +11,27 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Sequence
+from time import perf_counter
 from typing import TypeAlias
 
 HEAD = struct.Struct("<BQ")
 
-SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED, RECORDED, READY, NOT_BEGUN = range(11)
-"""To the child: its setup, a call, that the ending of a call which waits is on record, or the question whether it is
-ready, which it answers with ``DONE`` once it is. From the child: the value of
-a call, or an ending that is more than a value. Of a call that decides its ending itself: the ending, after which it
-waits, and that it is done; or an ending for which it does not wait, and one whose result it has stored itself. Of a
-call whose message it could not acknowledge: why."""
+TURN = struct.Struct("<Hf")
+"""What stands before the body of a child's answer: its number, and the seconds that the call took."""
+
+NUMBERS = 0xFFFF
+"""The last number of an answer; the one after it is 0 again."""
+
+SETUP, CALL, VALUE, ENDED, PAUSED, RESUME, DONE, CONCLUDED, RECORDED, READY, NOT_BEGUN, QUIET = range(12)
+"""To the child: its setup, a call (``QUIET``: its answer need not wake the worker if the next call is there), that the
+ending of a call which waits is on record, or the question whether it is ready, which it answers with ``DONE`` once it
+is. From the child: the value of a call, or an ending that is more than a value. Of a call that decides its ending
+itself: the ending, after which it waits, and that it is done; or an ending for which it does not wait, and one whose
+result it has stored itself. Of a call whose message it could not acknowledge: why."""
+
+CALLS = frozenset((CALL, QUIET))
+"""The kinds of calls."""
 
 WORN = 16
 """A flag on the kind of an answer: the child uses too much memory, and should be replaced."""
@@ -42,9 +54,12 @@ JOINED = 64 * 1024
 Frame: TypeAlias = tuple[int, bytes | bytearray | memoryview]
 
 
-def pieces(kind: int, body: bytes) -> list[bytes]:
-    """Return the pieces of bytes that make up a frame."""
-    head = HEAD.pack(kind, len(body))
+def pieces(kind: int, body: bytes, turn: bytes = b"") -> list[bytes]:
+    """Return the pieces of bytes that make up a frame.
+
+    :param turn: what stands before the body.
+    """
+    head = HEAD.pack(kind, len(turn) + len(body)) + turn
     return [head + body] if len(body) < JOINED else [head, body]
 
 
@@ -91,11 +106,16 @@ class Line:
 
     :param source: the file descriptor that it reads, and ``target`` the one that it writes.
     :param unread: a second end of the source, which does not block; -1 where there is none.
+    :param quiet: where answers are written for which the worker need not be woken, if there are such.
     """
 
-    def __init__(self, source: int, target: int, unread: int = -1) -> None:
+    def __init__(self, source: int, target: int, unread: int = -1, quiet: int = -1) -> None:
         self._source = source
         self._target = target
+        self._quiet = quiet
+        self._may_be_quiet = False
+        self._number = 0
+        self._began = 0.0
         self._inbox = Inbox()
         self._frames: list[Frame] = []
         self._unread = unread
@@ -108,6 +128,13 @@ class Line:
 
     def receive(self) -> Frame | None:
         """Return the next frame, ``None`` when there will be none."""
+        frame = self._next()
+        if frame is not None:
+            self._may_be_quiet = frame[0] == QUIET
+            self._began = perf_counter()
+        return frame
+
+    def _next(self) -> Frame | None:
         while not self._frames:
             data = os.read(self._source, CHUNK)
             if not data:
@@ -118,17 +145,29 @@ class Line:
     def receive_word(self) -> Frame | None:
         """Return the next frame that is no call; a call that comes before it is the next one later."""
         calls = []
-        while (frame := self.receive()) is not None and frame[0] == CALL:
+        while (frame := self._next()) is not None and frame[0] in CALLS:
             calls.append(frame)
         self._frames = calls + self._frames
         return frame
 
     def send(self, kind: int, body: bytes) -> None:
         """Send a frame. Raises ``OSError`` when the other side is gone."""
-        for piece in pieces(kind, body):
-            sent = os.write(self._target, piece)
-            while sent < len(piece):
-                sent += os.write(self._target, memoryview(piece)[sent:])
+        _write(self._target, pieces(kind, body))
+
+    def answer(self, kind: int, body: bytes) -> None:
+        """Answer the call that was received, or tell how far it is. Raises ``OSError`` when the other side is gone."""
+        frame = pieces(kind, body, TURN.pack(self._number, perf_counter() - self._began))
+        self._number = self._number + 1 & NUMBERS
+        # A child that is worn, or that waits for a word, leaves the next call in the pipe, for another.
+        may_be_quiet = self._may_be_quiet and kind < WORN and kind != PAUSED and len(frame[0]) <= PACKET
+        _write(self._quiet if may_be_quiet and self.upcoming() is not None else self._target, frame)
+
+
+def _write(end: int, frame: Sequence[bytes]) -> None:
+    for piece in frame:
+        sent = os.write(end, piece)
+        while sent < len(piece):
+            sent += os.write(end, memoryview(piece)[sent:])
 
 
 def unread_end(source: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 try:
     from fcntl import ioctl
@@ -13,7 +14,20 @@ try:
 except ModuleNotFoundError:  # Windows: clients import this too, workers do not run there
     ioctl = None  # type: ignore[assignment]
 
-from celeriac.worker.pools.processes.frames import CALL, PACKET, Frame, Inbox, pieces, received
+from celeriac.worker.pools.processes.frames import (
+    CALL,
+    NUMBERS,
+    PACKET,
+    QUIET,
+    TURN,
+    Frame,
+    Inbox,
+    pieces,
+    received,
+)
+
+OnAnswer = Callable[[int, float], None]
+"""Is told the kind of an answer, and the seconds that the call took in the child."""
 
 
 class ChildEnded(Exception):
@@ -29,28 +43,35 @@ class Handle:
 
     :param number: the server's number for the child.
     :param calls: where calls are written.
-    :param answers: where answers are read.
+    :param answers: where answers are read, and where those are read for which nobody is woken.
     :param unread: where calls can be read that the child has not read; -1 where that cannot be done.
     :ivar generation: how often the pool was restarted before it began.
     :ivar began: when the present call began, in seconds of the loop's clock.
-    :ivar keeps_ahead: whether the call ahead may have been read by the child, which runs it later.
+    :ivar is_quiet: whether the answer to the present call may wake nobody.
+    :ivar keeps_ahead: whether calls ahead may have been read by the child, which runs them later.
     :ivar unrecorded: calls with delegates that it has answered, and whose results have not landed.
     :ivar stores: whether it stores the result of its present call itself, where another call is ahead by then.
-    :ivar ended_ahead: what ended it, if it had read the call ahead, and had not answered the one before.
+    :ivar ended_ahead: what ended it, if it had read the first call ahead, and had not answered the one before.
     :param on_lost: called when the child can no longer be reached; it may still live.
     """
 
     def __init__(
-        self, number: int, calls: int, answers: int, unread: int, on_lost: Callable[[Handle], None]
+        self,
+        number: int,
+        calls: int,
+        answers: tuple[int, int],
+        unread: int,
+        on_lost: Callable[[Handle], None],
     ) -> None:
         self.number = number
         self.pid = 0
         self.calls = 0
         self.is_lost = False
         self.is_retired = False
+        self.is_quiet = False
         self.generation = 0
         self._calls = calls
-        self._answers = answers
+        self._answers, self._quiet = answers
         self._unread = unread
         self.began = 0.0
         self.keeps_ahead = False
@@ -60,30 +81,30 @@ class Handle:
         self._had_read_ahead = False
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._inbox = Inbox()
+        self._inbox, self._quiet_inbox = Inbox(), Inbox()
+        self._number = 0
+        self._early: dict[int, tuple[Frame, float]] = {}
         self._unsent: list[memoryview] = []
         self._answer: asyncio.Future[Frame] | None = None
-        self._on_answer: Callable[[int], None] | None = None
-        self._next: asyncio.Future[Frame] | None = None
-        self._next_size = 0
-        for end in (calls, answers):
+        self._on_answer: OnAnswer | None = None
+        self._next: deque[tuple[asyncio.Future[Frame], bytes]] = deque()
+        for end in (calls, *answers):
             os.set_blocking(end, False)
-        self._loop.add_reader(answers, self._read)
+        self._loop.add_reader(self._answers, self._read)
 
     @property
     def is_busy(self) -> bool:
         """Whether it runs a call."""
         return self._answer is not None
 
-    def ask(
-        self, kind: int, body: bytes, on_answer: Callable[[int], None] | None = None
-    ) -> asyncio.Future[Frame]:
+    def ask(self, kind: int, body: bytes, on_answer: OnAnswer | None = None) -> asyncio.Future[Frame]:
         """Send a call, or what it waits for; the future gets the child's answer.
 
-        :param on_answer: called with the kind of the answer when it is read, just before the future is done.
+        :param on_answer: called when the answer is read, just before the future is done.
 
         The future raises ``ChildEnded`` or ``NotStarted``.
         """
+        self.is_quiet = False
         if kind == CALL:
             self.calls += 1
             self.began = self._loop.time()
@@ -92,43 +113,49 @@ class Handle:
         self.send(kind, body)
         return answer
 
-    def place(self, body: bytes) -> asyncio.Future[Frame] | None:
-        """Send a call ahead of the present one's answer; return ``None`` where the pipe does not take it whole."""
+    def place(self, body: bytes, *, quietly: bool = False) -> asyncio.Future[Frame] | None:
+        """Send a call ahead of the present one's answer; return ``None`` where the pipe does not take it whole.
+
+        :param quietly: let its answer wake nobody if the child finds the next call then: see ``look``.
+        """
         if self._unread < 0 or self._unsent or self.is_lost or self.is_retired or self._answer is None:
             return None
-        (frame, *more) = pieces(CALL, body)
+        (frame, *more) = pieces(QUIET if quietly else CALL, body)
         if more or len(frame) > PACKET:
             return None
         try:
             os.write(self._calls, frame)
         except OSError:  # full, or the child is gone
             return None
-        self._next = self._loop.create_future()
-        self._next_size = len(frame)
-        return self._next
+        answer: asyncio.Future[Frame] = self._loop.create_future()
+        self._next.append((answer, frame))
+        return answer
 
-    def take_back(self) -> bool:
-        """Take the call ahead out of the pipe; return whether that was done.
+    def take_back(self) -> asyncio.Future[Frame] | None:
+        """Take the first call that the child has not read out of the pipe; return the future of its answer.
 
-        It cannot be done once the child has read it, nor while the child has not read the call before it yet.
+        Return ``None`` where all are read, or the call that it runs is not.
         """
-        if self.keeps_ahead or self._next is None or self._waiting_bytes() != self._next_size:
-            return False
-        if not received(self._unread):
-            return False
-        self._next = None
-        return True
+        if self.keeps_ahead or not self._next or not 0 < self._waiting_bytes() <= self._bytes_ahead():
+            return None
+        taken = received(self._unread)
+        for place, (answer, frame) in enumerate(self._next):
+            if frame == taken:
+                del self._next[place]
+                return answer
+        return None
 
     def runs_next(self) -> bool:
-        """Whether the child has read the call ahead, and so is done with the one before but for its answer."""
-        return self._next is not None and not self.keeps_ahead and self._waiting_bytes() == 0
+        """Whether the child has read a call ahead, and so is done with the one before but for its answer."""
+        return bool(self._next) and not self.keeps_ahead and self._waiting_bytes() < self._bytes_ahead()
 
-    def go_on(self, on_answer: Callable[[int], None]) -> None:
-        """Note that the child runs the call that was ahead."""
+    def go_on(self, on_answer: OnAnswer) -> None:
+        """Note that the child runs the first call that was ahead."""
         self.calls += 1
         self.began = self._loop.time()
-        self.keeps_ahead = False
-        self._answer, self._next = self._next, None
+        self._answer, frame = self._next.popleft()
+        self.is_quiet = frame[0] == QUIET
+        self.keeps_ahead = self.keeps_ahead and bool(self._next)
         self._on_answer = on_answer
 
     def send(self, kind: int, body: bytes) -> None:
@@ -148,18 +175,25 @@ class Handle:
             os.close(self._calls)
             self._calls = -1
 
+    def look(self) -> None:
+        """Read the answers for which nobody is woken."""
+        while self._quiet >= 0 and (data := received(self._quiet)):
+            self._take(self._quiet_inbox.feed(data))
+
     def close(self, error: Exception) -> None:
         """Close the pipes of a child that is gone. An answer that it had sent counts; else its call gets the error."""
         if not self.is_lost:
             self.is_lost = True
-            self._read_rest()
+            while data := received(self._answers):
+                self._take(self._inbox.feed(data))
             self._let_go()
         if self._had_read_ahead:
             self.ended_ahead = error
         self.say_goodbye()
         if self._answers >= 0:
             os.close(self._answers)
-            self._answers = -1
+            os.close(self._quiet)
+            self._answers = self._quiet = -1
         if self._unread >= 0:
             os.close(self._unread)
             self._unread = -1
@@ -167,15 +201,12 @@ class Handle:
             self._answer.set_exception(error)
         self._answer = None
 
-    def _read_rest(self) -> None:
-        """Read everything that a dead process had sent."""
-        while data := received(self._answers):
-            self._take(data)
-
     def _read(self) -> None:
         data = received(self._answers)
         if data:
-            self._take(data)
+            self._take(self._inbox.feed(data))
+            if self._early:
+                self.look()
         elif data is not None:
             self._let_go()
             self._on_lost(self)
@@ -184,12 +215,21 @@ class Handle:
         """Return how many bytes of calls the child has not read."""
         return int.from_bytes(ioctl(self._unread, FIONREAD, bytes(4)), sys.byteorder)
 
-    def _take(self, data: bytes) -> None:
-        for frame in self._inbox.feed(data):
+    def _bytes_ahead(self) -> int:
+        return sum(len(frame) for _, frame in self._next)
+
+    def _take(self, frames: Sequence[Frame]) -> None:
+        """Deal with answers in the order in which the child wrote them."""
+        for kind, body in frames:
+            number, seconds = TURN.unpack_from(body)
+            self._early[number] = (kind, body[TURN.size :]), seconds
+        while (found := self._early.pop(self._number, None)) is not None:
+            self._number = self._number + 1 & NUMBERS
+            frame, seconds = found
             answer, self._answer = self._answer, None
             on_answer, self._on_answer = self._on_answer, None
             if on_answer is not None:
-                on_answer(frame[0])
+                on_answer(frame[0], seconds)
             if answer is not None and not answer.done():
                 answer.set_result(frame)
 
@@ -214,6 +254,7 @@ class Handle:
 
     def _let_go(self) -> None:
         self.is_lost = True
+        self.look()
         self._had_read_ahead = self.runs_next()
         self._loop.remove_reader(self._answers)
         self.say_goodbye()

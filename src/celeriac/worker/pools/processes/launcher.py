@@ -88,12 +88,13 @@ class Launcher:
         with ExitStack() as made:
             theirs, calls, unread = _pipe_of_packets(made)
             answers, its = _pipe(made)
+            quiet, its_quiet = _pipe(made)
             self._last += 1
-            socket.send_fds(self._end, [HEAD.pack(START, self._last)], [theirs, its])
+            socket.send_fds(self._end, [HEAD.pack(START, self._last)], [theirs, its, its_quiet])
             made.pop_all()
-        for end in (theirs, its):
+        for end in (theirs, its, its_quiet):
             os.close(end)
-        child = Handle(self._last, calls, answers, unread, self.kill)
+        child = Handle(self._last, calls, (answers, quiet), unread, self.kill)
         self._children[child.number] = child
         self._none_left.clear()
         child.send(SETUP, self._setup)

@@ -18,7 +18,7 @@ from celeriac.errors import ConfigError, EncodeError, WorkerLost
 from celeriac.worker.concluding import Paused
 from celeriac.worker.listeners import AroundBody
 from celeriac.worker.pool import Call, NotBegun
-from celeriac.worker.pools.processes.ahead import Ahead, Placed
+from celeriac.worker.pools.processes.ahead import Ahead
 from celeriac.worker.pools.processes.concluded import read as read_conclusion
 from celeriac.worker.pools.processes.crossing import raised_there, unpickled_value, written
 from celeriac.worker.pools.processes.frames import (
@@ -34,8 +34,9 @@ from celeriac.worker.pools.processes.frames import (
     VALUE,
     WORN,
 )
-from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted
+from celeriac.worker.pools.processes.handle import ChildEnded, Handle, NotStarted, OnAnswer
 from celeriac.worker.pools.processes.launcher import END_WITHIN, Launcher
+from celeriac.worker.pools.processes.piped import Placed
 from celeriac.worker.pools.processes.portable import portable
 from celeriac.worker.pools.processes.setup import Setup
 from celeriac.worker.pools.processes.setup import written as written_setup
@@ -278,7 +279,7 @@ class Processes:
             self._idle.append(child)
             self._freed.set()
 
-    def _answered(self, child: Handle, call: Call, kind: int) -> None:
+    def _answered(self, child: Handle, call: Call, kind: int, seconds: float) -> None:
         """Let a child go on as soon as its answer is read, and before that is dealt with."""
         if call.delegate is not None and kind & ~WORN not in _UNSURE:
             call.delegate = None
@@ -286,7 +287,7 @@ class Processes:
             self._ahead.end(child)
             return
         self._at_work.pop(id(call.context), None)
-        self._ahead.note(child, call, recorded=kind == RECORDED)
+        self._ahead.note(child, call, seconds, recorded=kind == RECORDED)
         is_old = child.generation != self._generation
         if kind >= WORN or is_old:
             self._ahead.drop(child)
@@ -297,7 +298,7 @@ class Processes:
                 self._ahead.refill(child)
         else:
             self._free(child, kind)
-        call.ended()
+        call.ended(seconds)
 
     def _begun(self, placed: Placed) -> None:
         assert placed.child is not None
@@ -310,6 +311,8 @@ class Processes:
     def _give_up(self, placed: Placed) -> None:
         """End a call that was sent ahead, in whatever way."""
         child, answer = placed.child, placed.answer
+        if child is not None:
+            child.look()  # it may have answered, and run another call by now
         if placed.began.cancelled():
             self._ahead.recall(placed.call)
             if child is not None and self._ahead.holds(placed):
@@ -425,10 +428,10 @@ class Processes:
 class _Paused(Paused):
     """A call whose child waits until its ending is on record.
 
-    :param done: called when the child is done, with the kind of its answer.
+    :param done: called when the child is done.
     """
 
-    def __init__(self, child: Handle, done: Callable[[int], None]) -> None:
+    def __init__(self, child: Handle, done: OnAnswer) -> None:
         self._child = child
         self._done = done
 

@@ -37,7 +37,7 @@ from celeriac.worker.pools.processes.crossing import (
     read_delegate,
 )
 from celeriac.worker.pools.processes.frames import (
-    CALL,
+    CALLS,
     CONCLUDED,
     DONE,
     ENDED,
@@ -135,7 +135,7 @@ class Running:
             with self._leaving.put_off():  # a result that is stored must be told
                 self._conclude(answer)
         else:
-            self._line.send(*answer)
+            self._line.answer(*answer)
 
     def _answer_to(self, body: Body) -> Answer:
         try:
@@ -166,18 +166,18 @@ class Running:
         Its result is stored here, if the worker lets children do so, together with the acknowledgement of the next.
         """
         if self._is_worn():  # what is ahead is for another child
-            self._line.send(CONCLUDED + WORN, written(conclusion))
+            self._line.answer(CONCLUDED + WORN, written(conclusion))
         elif can_be_stored(conclusion) and self._store(conclusion):
-            self._line.send(RECORDED, written(conclusion, stored=True))
+            self._line.answer(RECORDED, written(conclusion, stored=True))
         else:
-            self._line.send(CONCLUDED, written(conclusion))
+            self._line.answer(CONCLUDED, written(conclusion))
 
     def _store(self, conclusion: Conclusion) -> bool:
         decision = conclusion.decision
         if decision is None or not decision.results:
             return True
         frame = self._line.upcoming()
-        upcoming = None if frame is None or frame[0] != CALL else read_delegate(frame[1])
+        upcoming = None if frame is None or frame[0] not in CALLS else read_delegate(frame[1])
         return self._acknowledging.store(decision.results, upcoming)
 
     def _run(self, task: Any, told: Told) -> Answer:
@@ -252,7 +252,7 @@ class _Wait:
         """Return when it is on record; return what kept it from being so."""
         signal.setitimer(signal.ITIMER_REAL, 0)  # the soft limit is for the body
         self.over = True
-        self._line.send(PAUSED, written(self._conclusion))
+        self._line.answer(PAUSED, written(self._conclusion))
         frame = self._line.receive_word()
         if frame is None:
             raise Abandoned

@@ -79,7 +79,7 @@ class Server:
 
     def _obey(self) -> None:
         try:
-            order, fds, _, _ = socket.recv_fds(self._worker, HEAD.size, 2)
+            order, fds, _, _ = socket.recv_fds(self._worker, HEAD.size, child.ENDS)
             if not order:
                 self._end()
             order += read_exactly(self._worker, HEAD.size - len(order))
@@ -93,10 +93,10 @@ class Server:
 
     def _start(self, number: int, fds: list[int]) -> None:
         try:
-            if len(fds) < 2:
+            if len(fds) < child.ENDS:
                 raise OSError("too many open files")
             index = next(index for index in count() if index not in self._indexes.values())
-            pid = self._begin((fds[0], fds[1]), index)
+            pid = self._begin(fds, index)
         except OSError as error:
             self._tell(FAILED, number, 0, str(error))
         else:
@@ -106,29 +106,28 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _begin(self, ends: tuple[int, int], index: int) -> int:
-        calls, answers = ends
+    def _begin(self, ends: list[int], index: int) -> int:
         if self._forked is None:
-            for end in (calls, answers):
+            for end in ends:
                 os.set_inheritable(end, True)
-            command = [*program("child"), str(calls), str(answers), str(os.getpid())]
+            command = [*program("child"), *map(str, ends), str(os.getpid())]
             environment = {**os.environ, child.INDEX: str(index)}
             return os.posix_spawn(command[0], command, environment, setsigmask=SIGNALS)
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
             os.environ[child.INDEX] = str(index)
-            self._become_child(calls, answers, server)
+            self._become_child(ends, server)
         return pid
 
-    def _become_child(self, calls: int, answers: int, server: int) -> NoReturn:
+    def _become_child(self, ends: list[int], server: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for end in (self._worker, self._wake, self._woken):
                 end.close()
             assert self._forked is not None
-            child.live(calls, answers, server, self._forked)
+            child.live(ends, server, self._forked)
         finally:
             os._exit(1)
 
