@@ -1,5 +1,6 @@
 """Brokers on the shared RabbitMQ, and one to maltreat."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 
@@ -11,6 +12,20 @@ from tests.amqp.proxy import Proxy
 from tests.servers import RabbitServer
 
 MakeBroker = Callable[..., AmqpBroker]
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what RabbitMQ, and a timer here, bring about."""
+    async with asyncio.timeout(60):
+        while not is_so():  # noqa: ASYNC110 - another process's work
+            await asyncio.sleep(0.01)
+
+
+async def until_taken_by(broker: AmqpBroker, queue: str, consumers: int) -> None:
+    """Wait until the queue has so many consumers."""
+    async with asyncio.timeout(60):
+        while await broker.takers(queue) != consumers:  # noqa: ASYNC110 - RabbitMQ does not tell
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from celeriac.contracts.broker import Delivery
 from celeriac.servers.rabbitmq import AmqpBroker, company, subscription
 from celeriac.servers.rabbitmq.subscription import AmqpSubscription
 from celeriac.testing.steps import number_of, publish_numbers, soon, take_all
-from tests.amqp.conftest import MakeBroker
+from tests.amqp.conftest import MakeBroker, until, until_taken_by
 
 BACKLOG = 4
 
@@ -24,20 +24,6 @@ async def holding(
     async with broker.subscribe([queue]) as held:
         held.prefetch, held.backlog = 200, backlog
         yield held
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what RabbitMQ, and a timer here, bring about."""
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 - another process's work
-            await asyncio.sleep(0.01)
-
-
-async def until_taken_by(broker: AmqpBroker, queue: str, consumers: int) -> None:
-    """Wait until the queue has so many consumers."""
-    async with asyncio.timeout(60):
-        while await broker.takers(queue) != consumers:  # noqa: ASYNC110 - RabbitMQ does not tell
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import asyncio
 import pytest
 
 import amqp
-from celeriac.contracts.broker import Delivery
 from celeriac.servers.rabbitmq import AmqpBroker
 from celeriac.servers.rabbitmq.orphans import NoticeTimes
 from celeriac.testing.steps import publish_numbers, soon, take_some
-from tests.amqp.conftest import MakeBroker
+from tests.amqp.conftest import MakeBroker, until, until_taken_by
 from tests.amqp.proxy import Proxy
 
 TIMES = NoticeTimes(term=3.0, grace=1.0, news=2.0)
@@ -22,8 +21,11 @@ def behind(make_broker: MakeBroker, proxy: Proxy) -> AmqpBroker:
     return make_broker(proxy.url(), notices=TIMES)
 
 
-def numbers_of(taken: list[Delivery]) -> list[bytes]:
-    return [delivery.envelope.body for delivery in taken]
+async def publish_to_one_that_dies(broker: AmqpBroker, channel: amqp.Channel, queue: str) -> None:
+    """Publish a message and have it handed out again: no worker noted that it gave it back."""
+    await publish_numbers(broker, queue, [1])
+    assert channel.basic_get(queue) is not None
+    channel.connection.close()
 
 
 async def test_each_message_of_a_cut_line_waits_for_notice(
@@ -50,14 +52,12 @@ async def test_a_fresh_message_does_not_wait_behind_a_suspect(
     make_broker: MakeBroker, channel: amqp.Channel, queue: str
 ) -> None:
     broker = make_broker(notices=TIMES)
-    await publish_numbers(broker, queue, [1])
-    assert channel.basic_get(queue) is not None
-    channel.connection.close()  # as a worker that dies: the message is handed out again, and no worker noted that
+    await publish_to_one_that_dies(broker, channel, queue)
     loop = asyncio.get_running_loop()
     async with broker.subscribe([queue]) as subscription:
         began = loop.time()
         first = asyncio.create_task(subscription.take(2))
-        await asyncio.sleep(0.2)
+        await until(lambda: bool(subscription.held()))
         await publish_numbers(broker, queue, [2])
         (fresh,) = await soon(first)
         assert not fresh.redelivered
@@ -76,7 +76,7 @@ async def test_what_was_given_back_does_not_wait(make_broker: MakeBroker, queue:
     async with second.subscribe([queue]) as other, first.subscribe([queue]) as subscription:
         (taken,) = await soon(take_some(subscription, 1))
         waiting = asyncio.create_task(other.take(1))
-        await asyncio.sleep(0.2)  # the other has its consumer
+        await until_taken_by(first, queue, 2)
         began = asyncio.get_running_loop().time()
         await taken.receipt.requeue()
         (again,) = await soon(waiting)
@@ -90,9 +90,7 @@ async def test_a_second_copy_is_dropped_when_the_first_has_ended(
     """A message that is put off is twice in RabbitMQ where its acknowledgement is lost with the line."""
     times = NoticeTimes(term=3.0, grace=1.0, news=0.1)
     broker, other = make_broker(notices=times), make_broker(notices=times)
-    await publish_numbers(broker, queue, [1])
-    assert channel.basic_get(queue) is not None
-    channel.connection.close()
+    await publish_to_one_that_dies(broker, channel, queue)
     async with broker.subscribe([queue]) as subscription, other.subscribe([queue]) as others:
         (taken,) = await soon(take_some(subscription, 1))
         rerouting, message = subscription._rerouting, taken.receipt.message
@@ -112,14 +110,10 @@ async def test_a_worker_that_stops_gives_suspects_back(
     make_broker: MakeBroker, channel: amqp.Channel, queue: str
 ) -> None:
     broker = make_broker(notices=TIMES)
-    await publish_numbers(broker, queue, [1])
-    assert channel.basic_get(queue) is not None
-    channel.connection.close()
+    await publish_to_one_that_dies(broker, channel, queue)
     async with broker.subscribe([queue]) as subscription:
         taking = asyncio.create_task(subscription.take(1))
-        async with asyncio.timeout(60):
-            while not subscription.held():  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.02)
+        await until(lambda: bool(subscription.held()))
         await subscription.stop()
         assert await taking == []
         assert await broker.depth(queue) == 1

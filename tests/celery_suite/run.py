@@ -2,7 +2,8 @@
 
 It fails where a test fails that passes with Celery's own worker, run as a process in the same harness: those are
 named in a file for each broker, ``baseline_redis.txt``, to which ``--baseline`` adds. ``departures.txt`` has the
-exceptions, each with its reason, which are not run; those of one broker have a file each, ``departures_amqp.txt``.
+exceptions, each with its reason, which are not run; those of one broker alone have a file of its name, such as
+``departures_redis.txt``.
 """
 
 from __future__ import annotations

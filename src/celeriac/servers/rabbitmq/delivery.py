@@ -123,7 +123,7 @@ class AmqpReceipt(msgspec.Struct, eq=False):
 
     :ivar publication: name of the publication, the same for each of its deliveries; ``None`` where it cannot be read.
     :ivar generation: number of the consumers that it was pushed to.
-    :ivar arrived: when RabbitMQ pushed it, in seconds of the loop's clock.
+    :ivar arrived: when RabbitMQ pushed it, by ``time.monotonic``.
     :ivar is_cleared: whether it is known that no other worker works on it, though it was handed out before.
     :ivar may_be_twice: whether RabbitMQ may have it a second time, since a worker may have put it off.
     :ivar was_returned: whether it was given back and stayed here: it is marked as redelivered when it is offered again.
