@@ -177,7 +177,7 @@ async def test_what_is_no_redis_is_named():
 
 async def test_what_nobody_asked_for_is_no_answer_to_the_next_command():
     async def say_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"+OK\r\n")  # to what is said at the login
+        writer.write(b"+OK\r\n:7\r\n")  # to what is said at the login
         for asked in range(2):
             await reader.readuntil(b"PING\r\n")
             writer.write(b"+PONG\r\n+STRAY\r\n" if asked == 0 else b"+PONG\r\n")

@@ -97,10 +97,14 @@ class Subscription(Protocol):
         counted, as far as the broker lets it. A broker may hold fewer, or none.
     :ivar backlog: how many messages of a queue it may hold for minutes, where nobody else takes from that queue: while
         they are held, the broker does not drop those that expire. 0 at first. A broker may hold none.
+    :ivar idle: whether nothing runs of what ``take`` returned, as who takes says before each take; false at first. Only
+        then may a broker wait in such a way that the next message is this subscription's, however busy the process is
+        when it comes: elsewhere it could run at once.
     """
 
     prefetch: int
     backlog: int
+    idle: bool
 
     async def take(self, limit: int) -> list[Delivery]:
         """Wait until a message is there, then return at least one and at most ``limit``, in one round trip.

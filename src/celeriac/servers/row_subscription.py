@@ -99,6 +99,7 @@ class RowSubscription:
         self._asked_at = float("-inf")
         self._reserve = Reserve(self._fetch, self._give_back)
         self.backlog = 0
+        self.idle = False
 
     @property
     def is_behind(self) -> bool:

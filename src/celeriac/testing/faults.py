@@ -160,6 +160,14 @@ class FaultySubscription:
     def backlog(self, most: int) -> None:
         self._subscription.backlog = most
 
+    @property
+    def idle(self) -> bool:
+        return self._subscription.idle
+
+    @idle.setter
+    def idle(self, idle: bool) -> None:
+        self._subscription.idle = idle
+
     async def take(self, limit: int) -> list[Delivery]:
         return await self._faults.around("take", lambda: self._take(limit))
 

@@ -267,6 +267,7 @@ class Consumer:
         if free == 0:
             return
         wanted = min(free, AT_ONCE)
+        subscription.idle = self._slots.running == 0
         deliveries = await subscription.take(wanted)
         self._clock.ahead = subscription.ahead
         if deliveries and subscription.revision != self._revocations.revoked.revision:

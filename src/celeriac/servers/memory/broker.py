@@ -235,6 +235,7 @@ class _MemorySubscription:
         self._revision = 0
         self._queues = deque(dict.fromkeys(queues))
         self.prefetch = self.backlog = 0
+        self.idle = False
         self._changed = asyncio.Event()
         self._stopped = False
         for queue in queues:

@@ -87,6 +87,7 @@ class AmqpSubscription:
         self.revision = 0
         self.ahead = 0.0
         self.prefetch = self.backlog = 0
+        self.idle = False
         self._pushed = Pushed(lowest_first=lowest_first)
         self._consumers: dict[str, tuple[str, int]] = {}  # by name: queue and generation
         self._current: dict[str, str] = {}  # by queue: the name of the consumer that is not cancelled

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celeriac.errors import BrokerError, BrokerUnavailable, CeleriacError
@@ -34,13 +34,15 @@ class Doorbell:
 
     :param pushes: the connection that the notes come over.
     :param alarm: the set of due times, whose changes may be noticed a little later than those of the queues.
+    :param on_ring: called when it rings, and when the line is cut.
     :ivar polls: whether it ends each wait after a pause, since the server does not push.
     """
 
-    def __init__(self, link: Link, pushes: Pushes, alarm: str) -> None:
+    def __init__(self, link: Link, pushes: Pushes, alarm: str, on_ring: Callable[[], None]) -> None:
         self._link = link
         self._pushes = pushes
         self._alarm = alarm.encode()
+        self._on_ring = on_ring
         self._rung = asyncio.Event()
         self._listener = PushListener(self._note, self._lost, changes=True)
         self._listens = False
@@ -51,6 +53,12 @@ class Doorbell:
     def ring(self) -> None:
         """End the wait."""
         self._rung.set()
+        self._on_ring()
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether it has not rung since it was armed, and can ring."""
+        return self._listens and not self._rung.is_set()
 
     async def arm(self, keys: Sequence[str]) -> float:
         """Return the seconds until there is something: 0 when one of the lists has it already.
@@ -128,13 +136,13 @@ class Doorbell:
 
     def _note(self, channel: bytes, keys: object) -> None:
         if keys == [self._alarm]:
-            asyncio.get_running_loop().call_later(_ALARM_PAUSE, self._rung.set)
+            asyncio.get_running_loop().call_later(_ALARM_PAUSE, self.ring)
         else:
-            self._rung.set()
+            self.ring()
 
     def _lost(self, error: CeleriacError) -> None:
         self._failure = error
-        self._rung.set()
+        self.ring()
 
     def _fall_back(self, error: BrokerError) -> None:
         self.polls = True

@@ -25,7 +25,8 @@ from celeriac.servers.redis.url import RedisTarget
 from celeriac.servers.tls import refusal as tls_refusal
 
 _PASSING = re.compile(
-    r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|TRYAGAIN|BUSY|CLUSTERDOWN|max number of clients)\b"
+    r"\b(OOM|READONLY|MISCONF|LOADING|NOREPLICAS|MASTERDOWN|UNBLOCKED|TRYAGAIN|BUSY|CLUSTERDOWN|"
+    r"max number of clients)\b"
 )
 """Answers of a server that is there but cannot serve now."""
 
@@ -123,6 +124,27 @@ class Link:
                 await self._run_again(script, commands, answers, _is_wrong_type)
             return [self.translate(one) if isinstance(one, Refused) else one for one in answers]
         return answers
+
+    async def run_after(
+        self,
+        wait: Sequence[Any],
+        seconds: float,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Any],
+        began: Callable[[int], None],
+    ) -> tuple[Any, Any]:
+        """Return the answer to a command that waits, then what a script returned that the server ran after it.
+
+        :param wait: the command; where it is refused, its answer is the translated error, and the script runs.
+        :param seconds: how long it may wait.
+        :param began: called with the number by which the server knows the connection, or 0, just before both are sent.
+        """
+        command = ("EVALSHA", script.digest, str(len(keys)), *keys, *arguments)
+        waited, answer = await self._exchange([wait, command], seconds, began)
+        if isinstance(answer, Refused):
+            answer = await self.run(script, keys, arguments)
+        return self.translate(waited) if isinstance(waited, Refused) else waited, answer
 
     async def _run_again(
         self,
@@ -254,13 +276,17 @@ class Link:
         """Close the connections that no other link uses, but for lines. Idempotent."""
         await self._pool.close(self)
 
-    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    async def _exchange(
+        self, commands: Sequence[Sequence[Any]], wait: float = 0.0, began: Callable[[int], None] | None = None
+    ) -> list[Any]:
         pool, database = self._pool, self.target.db
         try:
             pool.join(self)
             connection = pool.take(database) or await self._connect()
             try:
-                answers = await connection.exchange(commands, self.timeout)
+                if began is not None:
+                    began(connection.number)
+                answers = await connection.exchange(commands, self.timeout + wait)
                 if not pool.was_let_in or pool.sentinels is not None:
                     self._learn(connection, answers)
             finally:

@@ -3,7 +3,8 @@
 Rules: the step that removes a message from its list also writes it to ``unacked``, under our lease. Client and server
 number the deliveries in the same way, so that the server need not send the tags. Each take begins with another queue.
 Where the last wait had to wait, and the last fetch brought all there was, the next take waits first: messages come one
-by one, and another fetch would most often find nothing.
+by one, and another fetch would most often find nothing. Where two came from one list, that list is waited for in the
+take itself, for a moment.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from celeriac.servers.redis.pushes import Pushes
 from celeriac.servers.redis.recovery import Recovery
 from celeriac.servers.redis.scripts import RESERVE
 from celeriac.servers.redis.settling import RedisReceipt, Settler
+from celeriac.servers.redis.standing import LONGEST, Source, StandingTake
 from celeriac.servers.reserve import Reserve
 from celeriac.wire.envelope import Unreadable
 from celeriac.wire.frame import earlier_deliveries, unpack
@@ -76,7 +78,8 @@ class RedisSubscription:
         self._recovery = recovery
         self._parking = parking
         self._clock = clock
-        self._doorbell = Doorbell(link, pushes, keys.due)
+        self._standing = StandingTake(link)
+        self._doorbell = Doorbell(link, pushes, keys.due, self._standing.end)
         self._queues: list[str] = []
         self._rounds: list[_Round] = []
         self._watched: Sequence[str] = (keys.due,)
@@ -88,12 +91,16 @@ class RedisSubscription:
         self._complained: set[bytes] = set()
         self._troubled = False
         self._is_quiet = False
+        self._source = Source()
+        self._awaited: str | None = None
+        self._armed_beside: tuple[str | None, float] = None, 0.0
         self.revision = 0
         self.ahead = 0.0
-        self._due_in = 0.0
+        self._due_at = 0.0
         self._asked_at = float("-inf")
         self._reserve = Reserve(self._fetch, self._give_back)
         self.backlog = 0
+        self.idle = False
 
     @property
     def is_behind(self) -> bool:
@@ -109,7 +116,8 @@ class RedisSubscription:
         self._reserve.most = most
 
     async def take(self, limit: int) -> list[Delivery]:
-        if self._is_quiet and not self._reserve and not self._reserve.are_more and not self._stopped:
+        is_idle = self._is_quiet and not self._reserve and not self._reserve.are_more and not self._stopped
+        if is_idle and not await self._may_stand():
             await self._wait_for_more(math.inf)
         while not self._stopped:
             if self._reserve:
@@ -118,13 +126,14 @@ class RedisSubscription:
                 if self._doorbell.polls:
                     self._doorbell.found()
                 return deliveries
-            await self._wait_for_more(self._due_in)
+            await self._wait_for_more(self._due_at - self._clock.monotonic())
         return []
 
     def held(self) -> Sequence[Delivery]:
         return self._reserve.held()
 
     async def let_go(self) -> None:
+        self._standing.end()
         await self._reserve.let_go()
 
     async def stop(self) -> None:
@@ -165,6 +174,7 @@ class RedisSubscription:
     async def _wait_for_more(self, due_in: float) -> None:
         """Return when there may be something to take, or a parked message is due, in so many seconds at the latest."""
         longest = min(self._leases.lease / 2, _LONGEST_WAIT)
+        self._armed_beside = None, 0.0
         while not self._stopped:
             due_in = min(due_in, await self._doorbell.arm(self._watched))
             self._is_quiet = due_in > 0 and not self._doorbell.polls
@@ -173,6 +183,24 @@ class RedisSubscription:
             if due_in <= 0 or await self._wait(min(due_in, longest)) or due_in <= longest:
                 break
             due_in = math.inf  # nothing rang: it is enough to look again
+
+    async def _may_stand(self) -> bool:
+        """Note which list the next fetch is to wait for; return whether there is one.
+
+        The others ring, by a look that is good for as long as none has rung.
+        """
+        awaited = self._source.awaited if self.idle else None
+        if awaited is None or self._standing.is_refused or self._doorbell.polls or self._troubled:
+            return False
+        now = self._clock.monotonic()
+        if not self._doorbell.is_armed or self._armed_beside[0] != awaited or now > self._armed_beside[1]:
+            due_in = await self._doorbell.arm([key for key in self._watched if key != awaited])
+            if due_in <= 0 or self._doorbell.polls:
+                return False
+            self._due_at = now + due_in
+            self._armed_beside = awaited, now + min(self._leases.lease / 2, _LONGEST_WAIT)
+        self._awaited = awaited
+        return True
 
     async def _wait(self, due_in: float) -> bool:
         """Wait for so many seconds; return whether it rang. Look after dead peers meanwhile."""
@@ -221,18 +249,19 @@ class RedisSubscription:
         arguments = (*numbers, owner, str(serial), self._keys.prefix, *order.ends)
         asked_at = self._clock.now()
         try:
-            reply = await self._link.run(RESERVE, order.keys, arguments)
+            reply = await self._ask(order.keys, arguments)
         except BaseException:
             self._leases.lose(serial, now + ahead)
             raise
         due_in, trouble, revision, time, *batches = reply
         self._asked_at = asked
         self.ahead = seconds_ahead(float(time), asked_at, self._clock.now())
-        self._due_in = float(due_in) if due_in else math.inf
+        self._due_at = self._clock.monotonic() + float(due_in or math.inf)
         self.revision = read_revision(revision)
         self._troubled = bool(trouble)
         if trouble:
             self._complain(trouble)
+        self._source.note(order.keys[4:], batches, self._clock.monotonic())
         deliveries: list[Delivery] = []
         kept = True
         for number, raws in zip(batches[::2], batches[1::2], strict=True):
@@ -241,6 +270,15 @@ class RedisSubscription:
             await self._give_back(deliveries)  # their leases were not renewed while the answer lay unread
             deliveries = []
         return deliveries
+
+    async def _ask(self, keys: Sequence[str], arguments: Sequence[str]) -> Any:
+        """Return the reserving script's answer; it waits for a message first where that was noted."""
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None and self._doorbell.is_armed:
+            seconds = min(LONGEST, self._leases.term / 4, self._due_at - self._clock.monotonic())
+            if seconds > 0:
+                return await self._standing.run(awaited, seconds, RESERVE, keys, arguments)
+        return await self._link.run(RESERVE, keys, arguments)
 
     def _deliver(
         self, deliveries: list[Delivery], order: _Round, number: int, raws: Sequence[bytes], serial: int

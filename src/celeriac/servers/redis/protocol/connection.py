@@ -42,11 +42,13 @@ class Connection(asyncio.BufferedProtocol):
 
     :param where: the place that it leads to, as an owner tells connections apart.
     :ivar is_open: whether it was neither cut nor closed, as far as is known.
+    :ivar number: by which the server knows it; 0 where the server did not tell.
     """
 
     def __init__(self, where: object = None) -> None:
         self.where = where
         self.is_open = False
+        self.number = 0
         self._loop = asyncio.get_running_loop()
         # Without a buffer, asyncio's own loop makes one of this size for each read, by three calls of the system.
         self._buffer = bytearray(_MOST_READ)

@@ -1,6 +1,7 @@
 """Makes connections to a Redis: where it is, and how to log in.
 
-Source: Redis's commands ``HELLO``, ``AUTH``, ``CLIENT SETNAME``, ``CLIENT SETINFO`` and ``SELECT``.
+Source: Redis's commands ``HELLO``, ``AUTH``, ``CLIENT SETNAME``, ``CLIENT SETINFO``,
+``CLIENT ID`` and ``SELECT``.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from celeriac.servers.redis.protocol.errors import Refused
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
-_OPTIONAL: Sequence[Command] = [("CLIENT", "SETINFO", "LIB-NAME", "celeriac")]
-"""What tells the server who talks to it; one before Redis 7.2 knows nothing of it, and a user may lack the right."""
+_OPTIONAL: Sequence[Command] = [("CLIENT", "SETINFO", "LIB-NAME", "celeriac"), ("CLIENT", "ID")]
+"""What tells the server who talks to it, which one before Redis 7.2 does not know, and what tells us the connection's
+number; a user may lack the right."""
 
 
 _TURNED_AWAY = re.compile(r"max number of clients|^DENIED\b|^NOAUTH\b")
@@ -77,10 +79,12 @@ async def dial(address: Address, login: Login, security: Callable[[], ssl.SSLCon
 async def _log_in(connection: Connection, login: Login) -> None:
     needed = _needed(login)
     await connection.write([*needed, *_OPTIONAL])
+    answer: Any = None
     for number in range(len(needed) + len(_OPTIONAL)):
         (answer,) = await connection.read()
         if isinstance(answer, Refused) and (number < len(needed) or _TURNED_AWAY.search(str(answer))):
             raise answer
+    connection.number = answer if isinstance(answer, int) else 0
 
 
 def _needed(login: Login) -> list[Command]:
