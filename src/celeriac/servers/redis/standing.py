@@ -54,8 +54,7 @@ class Source:
         """
         found = lists[batches[0]] if len(batches) == 2 and len(batches[1][0]) < _LARGE else None
         self.awaited = found if found == self._last and now - self._at < LONGEST else None
-        if batches:
-            self._last, self._at = found, now
+        self._last, self._at = found, now
 
 
 class StandingTake:
