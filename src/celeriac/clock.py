@@ -35,14 +35,15 @@ async def set_within(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
-def seconds_ahead(told: float, asked: float, answered: float) -> float:
+def seconds_ahead(told: float, asked: float, answered: float, known: float = 0.0) -> float:
     """Return by how many seconds at least another clock is ahead of ours; negative where it is behind.
 
-    It is 0 where the clocks may agree. The time that the answer took is no difference: a task would seem to have ended
-    before it began.
+    It is what was known where that may still be: 0 where the clocks may agree. The time that the answer took is no
+    difference: a task would seem to have ended before it began.
 
     :param told: what the other clock told.
     :param asked: our time before that.
     :param answered: our time when the answer was read.
+    :param known: the seconds that were found before, where this answer had to wait for something else.
     """
-    return min(0.0, told - asked) + max(0.0, told - answered)
+    return known + min(0.0, told - asked - known) + max(0.0, told - answered - known)

@@ -6,9 +6,21 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from celeriac.errors import BrokerUnavailable
+from celeriac.clock import SystemClock
+from celeriac.errors import BrokerError, BrokerUnavailable
+from celeriac.servers.redis.connection_pool import ConnectionPool
+from celeriac.servers.redis.link import Link, Script
+from celeriac.servers.redis.standing import StandingTake
+from celeriac.servers.redis.url import parse_redis_url
 from tests.redis.messages import message, number_of, route
 from tests.servers.proxy import Proxy
+
+
+class Ahead(SystemClock):
+    """A clock that is ahead of the server's."""
+
+    def now(self) -> float:
+        return super().now() + 0.5
 
 
 async def until_stands(client):
@@ -172,6 +184,87 @@ async def test_a_stop_at_each_moment_ends_the_wait(own_redis, make_broker, queue
                 await subscription.stop()
                 assert await taking == []
                 assert time.monotonic() - began < 0.4
+
+
+async def test_letting_go_at_each_moment_does_not_wait_for_the_wait(own_redis, make_broker, queue):
+    """A fetch that has yet to come to its wait does not begin it."""
+    broker = make_broker(own_redis.url())
+    with own_redis.client() as client:
+        async with broker.subscribe([queue]) as subscription:
+            for rounds in range(16):
+                taking = await begin_to_stand(client, broker, subscription, queue)
+                await broker.publish(message(), route(queue))
+                (delivery,) = await taking
+                subscription._look_at = (
+                    0.0  # it is time to look for dead workers, which comes before the wait
+                )
+                taking = asyncio.create_task(subscription.take(4))
+                await delivery.receipt.ack()
+                for _ in range(rounds):
+                    await asyncio.sleep(0)
+                began = time.monotonic()
+                await subscription.let_go()
+                assert time.monotonic() - began < 0.4
+                await broker.publish(message(), route(queue))
+                (delivery,) = await taking
+                await delivery.receipt.ack()
+
+
+async def test_a_stop_while_the_server_holds_writers_back_does_not_crash_it(own_redis, make_broker, queue):
+    """Many servers end in a panic when they are to unblock a client that ``CLIENT PAUSE`` holds back."""
+    broker = make_broker(own_redis.url())
+    async with standing(own_redis, broker, [queue]) as (client, subscription, taking):
+        started = client.info("server")["run_id"]
+        client.client_pause(1000, all=False)
+        await subscription.stop()
+        assert await taking == []
+        assert client.info("server")["run_id"] == started
+
+
+async def test_a_queue_of_one_list_is_waited_for_so(own_redis, make_broker, queue):
+    """No other list is to be looked at then."""
+    broker = make_broker(own_redis.url(), priority_steps=[0])
+    async with standing(own_redis, broker, [queue]) as (_, _, taking):
+        await broker.publish(message(3), route(queue))
+        (delivery,) = await taking
+        assert number_of(delivery.envelope) == 3
+
+
+async def test_the_time_of_the_wait_hides_no_difference_of_clocks(own_redis, make_broker, queue):
+    """A worker whose clock is ahead would drop what expires soon."""
+    broker = make_broker(own_redis.url(), clock=Ahead())
+    async with standing(own_redis, broker, [queue]) as (_, subscription, taking):
+        await asyncio.sleep(0.7)
+        await broker.publish(message(), route(queue))
+        await taking
+        assert subscription.ahead == pytest.approx(-0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("seconds", [0.0003, 0.001])
+async def test_the_shortest_wait_ends(own_redis, seconds):
+    """A server takes 0 for a wait without end."""
+    pool = ConnectionPool(parse_redis_url(own_redis.url()), 5.0)
+    link = Link(pool.target, pool, unavailable=BrokerUnavailable, refused=BrokerError)
+    began = time.monotonic()
+    answer = await StandingTake(link).run("nothing", seconds, Script("return 7"), (), ())
+    assert (answer, time.monotonic() - began < 2) == (7, True)
+    await link.close()
+
+
+async def test_a_connection_without_a_number_does_not_wait_so(own_redis, make_broker, queue):
+    """Nothing could end the wait when a message comes in another list."""
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", "-client|id")
+        broker = make_broker(own_redis.url().replace("redis://", "redis://plain:pw@"))
+        async with broker.subscribe([queue]) as subscription:
+            subscription.idle = True
+            for number in range(6):
+                taking = asyncio.create_task(subscription.take(4))
+                await asyncio.sleep(0.01)
+                await broker.publish(message(number), route(queue))
+                (delivery,) = await taking
+                await delivery.receipt.ack()
+        assert "cmdstat_blmove" not in client.info("commandstats")
 
 
 async def test_a_cut_line_is_said_and_the_message_comes(own_redis, make_broker, queue):

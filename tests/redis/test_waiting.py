@@ -38,6 +38,21 @@ async def test_an_idle_worker_asks_next_to_nothing(own_redis, make_broker, prefi
             assert min(waits) < 0.25, "a busy machine holds up some of them"
 
 
+async def test_a_worker_without_queues_asks_next_to_nothing_while_something_is_parked(own_redis, make_broker):
+    """So is one that pauses all its queues."""
+    broker = make_broker(own_redis.url())
+    with own_redis.client() as client:
+        client.hset(broker._keys.unacked, "parked-a:0", b'[{"body": ""}, "", "elsewhere"]')
+        client.zadd(broker._keys.due, {"parked-a:0": time.time() + 1000})
+        async with broker.subscribe([]) as subscription:
+            taking = asyncio.create_task(subscription.take(1))
+            await asyncio.sleep(0.2)
+            before = client.info("stats")["total_commands_processed"]
+            await asyncio.sleep(1)
+            assert client.info("stats")["total_commands_processed"] - before <= 10
+            taking.cancel()
+
+
 async def test_any_of_many_lists_wakes(broker, prefix, client, unique):
     queues = [unique("queue") for _ in range(10)]
     async with broker.subscribe(queues) as subscription:

@@ -61,7 +61,7 @@ class Doorbell:
         return self._listens and not self._rung.is_set()
 
     async def arm(self, keys: Sequence[str]) -> float:
-        """Return the seconds until there is something: 0 when one of the lists has it already.
+        """Return the seconds until there is something: 0 when one of the lists, if any, has it already.
 
         A change of any list, or of the due times, will ring. Raises ``BrokerUnavailable`` if the line was cut since:
         a cut that came just when a wait had ended is an outage too.
@@ -75,8 +75,9 @@ class Doorbell:
             if not self._listens:
                 await self._pushes.join(self._listener)
                 self._listens = True
-            counted, head, time = await self._pushes.look(
-                [("EXISTS", *keys), ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
+            questions = [("EXISTS", *keys)] if keys else []
+            *counts, head, time = await self._pushes.look(
+                [*questions, ("ZRANGE", self._alarm, 0, 0, "WITHSCORES"), ("TIME",)]
             )
         except BrokerUnavailable:
             await self.close()
@@ -85,11 +86,11 @@ class Doorbell:
             await self.close()
             self._fall_back(error)
             return math.inf
-        for answer in (counted, head, time):
+        for answer in (*counts, head, time):
             if isinstance(answer, Exception):
                 await self.close()
                 raise answer
-        if counted:
+        if any(counts):
             return 0.0
         return _due(head) - int(time[0]) - int(time[1]) / 1e6 if head else math.inf
 

@@ -138,7 +138,8 @@ class Link:
 
         :param wait: the command; where it is refused, its answer is the translated error, and the script runs.
         :param seconds: how long it may wait.
-        :param began: called with the number by which the server knows the connection, or 0, just before both are sent.
+        :param began: called with the number by which the server knows the connection, or 0, just before both are sent;
+            if it raises, neither is sent.
         """
         command = ("EVALSHA", script.digest, str(len(keys)), *keys, *arguments)
         waited, answer = await self._exchange([wait, command], seconds, began)

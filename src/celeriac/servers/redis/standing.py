@@ -3,7 +3,9 @@
 Rules: two commands are sent at once. The first, ``BLMOVE`` of the list onto itself, changes nothing and returns when
 the list has a message, or when its time is over; then the server goes on to the second, a script that takes. So a
 message waits neither for a note to reach the worker nor for the worker's question. What else ends the wait has the
-server end the first command (``CLIENT UNBLOCK``), after which the script runs all the same.
+server end the first command (``CLIENT UNBLOCK``), after which the script runs all the same. That waits while an
+administrator's ``CLIENT PAUSE`` or a failover holds commands that write back: many servers crash when they are to
+unblock a client that is held back.
 
 A worker whose machine is cut off while it waits so may be given messages that it never reads: they come back when
 their lease ends. So it waits only for a moment, while messages come. A server that refuses one of the commands is
@@ -28,6 +30,12 @@ LONGEST = 1.0
 
 _LARGE = 16 * 1024
 """Bytes of a message whose list is not waited for: the first command answers with the message, too."""
+
+_SHORTEST = 0.01
+"""Seconds of one wait at least: 0 would be without end, and some servers round parts of a millisecond down to it."""
+
+_HELD_BACK = ("EVAL", "return 0", "0")
+"""What a server counts as a command that may write: it holds the whole transaction back while it holds writers back."""
 
 _AGAIN = 0.02
 """Seconds until a wait is ended once more: the first command may have come before that which it was to end."""
@@ -57,6 +65,10 @@ class Source:
         self._last, self._at = found, now
 
 
+class _Unknown(Exception):
+    """The server does not tell the number of a connection, without which no wait can be ended."""
+
+
 class StandingTake:
     """The takes of one subscription that wait at the server.
 
@@ -83,9 +95,13 @@ class StandingTake:
         Raises the link's errors, as ``Link.run``.
         """
         self._is_to_end = False
+        seconds = max(seconds, _SHORTEST)
         wait = ("BLMOVE", awaited, awaited, "RIGHT", "RIGHT", f"{seconds:.3f}")
         try:
             waited, answer = await self._link.run_after(wait, seconds, script, keys, arguments, self._begin)
+        except _Unknown:
+            self._refuse(self._link.refused("the server does not tell a connection's number"))
+            return await self._link.run(script, keys, arguments)
         finally:
             self._over.set()
         if isinstance(waited, CeleriacError):
@@ -93,6 +109,8 @@ class StandingTake:
         return answer
 
     def _begin(self, number: int) -> None:
+        if not number:
+            raise _Unknown
         self._number = number
         self._over.clear()
         if self._is_to_end:
@@ -105,9 +123,10 @@ class StandingTake:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        while not self._over.is_set():
+        while self._is_to_end and not self._over.is_set():
+            unblock = ("CLIENT", "UNBLOCK", self._number)
             try:
-                await self._link.call("CLIENT", "UNBLOCK", self._number)
+                await self._link.answers([("MULTI",), _HELD_BACK, unblock, ("EXEC",)])
             except CeleriacError as error:
                 self._refuse(error)
                 return

@@ -82,7 +82,7 @@ class RedisSubscription:
         self._doorbell = Doorbell(link, pushes, keys.due, self._standing.end)
         self._queues: list[str] = []
         self._rounds: list[_Round] = []
-        self._watched: Sequence[str] = (keys.due,)
+        self._watched: Sequence[str] = ()
         self._turn = 0
         self._look_at = float("-inf")
         self._check_at = float("-inf")
@@ -133,7 +133,7 @@ class RedisSubscription:
         return self._reserve.held()
 
     async def let_go(self) -> None:
-        self._standing.end()
+        self._doorbell.ring()  # also a fetch that is about to wait must not keep it waiting
         await self._reserve.let_go()
 
     async def stop(self) -> None:
@@ -159,6 +159,7 @@ class RedisSubscription:
             self._queues.remove(queue)
             self._plan()
             await self._leave([queue])
+            self._doorbell.ring()
             await self._reserve.let_go(lambda delivery: delivery.queue == queue)
 
     async def _leave(self, queues: Sequence[str]) -> None:
@@ -168,7 +169,7 @@ class RedisSubscription:
     def _plan(self) -> None:
         lists = [self._keys.lists_of(queue) for queue in self._queues]
         self._rounds = [_Round(self._keys, lists[turn:] + lists[:turn]) for turn in range(len(lists))]
-        self._watched = self._rounds[0].keys[4:] if self._rounds else (self._keys.due,)
+        self._watched = self._rounds[0].keys[4:] if self._rounds else ()
         self._doorbell.ring()
 
     async def _wait_for_more(self, due_in: float) -> None:
@@ -189,11 +190,13 @@ class RedisSubscription:
 
         The others ring, by a look that is good for as long as none has rung.
         """
+        self._awaited = None
         awaited = self._source.awaited if self.idle else None
         if awaited is None or self._standing.is_refused or self._doorbell.polls or self._troubled:
             return False
         now = self._clock.monotonic()
         if not self._doorbell.is_armed or self._armed_beside[0] != awaited or now > self._armed_beside[1]:
+            self._armed_beside = None, 0.0
             due_in = await self._doorbell.arm([key for key in self._watched if key != awaited])
             if due_in <= 0 or self._doorbell.polls:
                 return False
@@ -249,13 +252,13 @@ class RedisSubscription:
         arguments = (*numbers, owner, str(serial), self._keys.prefix, *order.ends)
         asked_at = self._clock.now()
         try:
-            reply = await self._ask(order.keys, arguments)
+            reply, known = await self._ask(order.keys, arguments)
         except BaseException:
             self._leases.lose(serial, now + ahead)
             raise
         due_in, trouble, revision, time, *batches = reply
         self._asked_at = asked
-        self.ahead = seconds_ahead(float(time), asked_at, self._clock.now())
+        self.ahead = seconds_ahead(float(time), asked_at, self._clock.now(), known)
         self._due_at = self._clock.monotonic() + float(due_in or math.inf)
         self.revision = read_revision(revision)
         self._troubled = bool(trouble)
@@ -271,14 +274,18 @@ class RedisSubscription:
             deliveries = []
         return deliveries
 
-    async def _ask(self, keys: Sequence[str], arguments: Sequence[str]) -> Any:
-        """Return the reserving script's answer; it waits for a message first where that was noted."""
+    async def _ask(self, keys: Sequence[str], arguments: Sequence[str]) -> tuple[Any, float]:
+        """Return the reserving script's answer, and what stays known of the server's clock.
+
+        It waits for a message first where that was noted; then the answer's way tells little of that clock.
+        """
         awaited, self._awaited = self._awaited, None
         if awaited is not None and self._doorbell.is_armed:
             seconds = min(LONGEST, self._leases.term / 4, self._due_at - self._clock.monotonic())
             if seconds > 0:
-                return await self._standing.run(awaited, seconds, RESERVE, keys, arguments)
-        return await self._link.run(RESERVE, keys, arguments)
+                reply = await self._standing.run(awaited, seconds, RESERVE, keys, arguments)
+                return reply, self.ahead
+        return await self._link.run(RESERVE, keys, arguments), 0.0
 
     def _deliver(
         self, deliveries: list[Delivery], order: _Round, number: int, raws: Sequence[bytes], serial: int
