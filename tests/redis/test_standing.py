@@ -30,17 +30,23 @@ async def until_stands(client):
             await asyncio.sleep(0.002)
 
 
+async def one_by_one(broker, subscription, queue, count, **fields):
+    """Publish so many messages, each to a take that waits for it."""
+    for number in range(count):
+        taking = asyncio.create_task(subscription.take(4))
+        await asyncio.sleep(0.005)
+        await broker.publish(message(number, **fields), route(queue))
+        (delivery,) = await taking
+        assert number_of(delivery.envelope) == number
+        await delivery.receipt.ack()
+
+
 async def begin_to_stand(client, broker, subscription, queue, **fields):
     """Return a take that waits at the server: two messages came before, one by one."""
     subscription.idle = True
     async with asyncio.timeout(30):
         while True:
-            for number in range(3):
-                taking = asyncio.create_task(subscription.take(4))
-                await asyncio.sleep(0.005)
-                await broker.publish(message(number, **fields), route(queue))
-                (delivery,) = await taking
-                await delivery.receipt.ack()
+            await one_by_one(broker, subscription, queue, 3, **fields)
             taking = asyncio.create_task(subscription.take(4))
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
@@ -258,12 +264,7 @@ async def test_a_connection_without_a_number_does_not_wait_so(own_redis, make_br
         broker = make_broker(own_redis.url().replace("redis://", "redis://plain:pw@"))
         async with broker.subscribe([queue]) as subscription:
             subscription.idle = True
-            for number in range(6):
-                taking = asyncio.create_task(subscription.take(4))
-                await asyncio.sleep(0.01)
-                await broker.publish(message(number), route(queue))
-                (delivery,) = await taking
-                await delivery.receipt.ack()
+            await one_by_one(broker, subscription, queue, 6)
         assert "cmdstat_blmove" not in client.info("commandstats")
 
 
@@ -305,13 +306,7 @@ async def test_who_may_not_wait_so_waits_as_before(own_redis, make_broker, queue
         broker = make_broker(own_redis.url().replace("redis://", "redis://plain:pw@"))
         async with broker.subscribe([queue]) as subscription:
             subscription.idle = True
-            for number in range(10):
-                taking = asyncio.create_task(subscription.take(4))
-                await asyncio.sleep(0.01)
-                await broker.publish(message(number), route(queue))
-                (delivery,) = await taking
-                assert number_of(delivery.envelope) == number
-                await delivery.receipt.ack()
+            await one_by_one(broker, subscription, queue, 10)
             taking = asyncio.create_task(subscription.take(4))
             began = time.monotonic()
             await subscription.stop()
@@ -325,12 +320,7 @@ async def test_large_messages_are_not_waited_for_so(own_redis, make_broker, queu
     with own_redis.client() as client:
         async with broker.subscribe([queue]) as subscription:
             subscription.idle = True
-            for number in range(6):
-                taking = asyncio.create_task(subscription.take(4))
-                await asyncio.sleep(0.01)
-                await broker.publish(message(number, body=b"x" * 20_000), route(queue))
-                (delivery,) = await taking
-                await delivery.receipt.ack()
+            await one_by_one(broker, subscription, queue, 6, body=b"x" * 20_000)
             assert "cmdstat_blmove" not in client.info("commandstats")
 
 

@@ -74,6 +74,7 @@ class RedisSubscription:
         self._keys = keys
         self._publishing = publishing
         self._leases = leases
+        self._longest_wait = min(leases.lease / 2, _LONGEST_WAIT)
         self._settler = settler
         self._recovery = recovery
         self._parking = parking
@@ -174,7 +175,7 @@ class RedisSubscription:
 
     async def _wait_for_more(self, due_in: float) -> None:
         """Return when there may be something to take, or a parked message is due, in so many seconds at the latest."""
-        longest = min(self._leases.lease / 2, _LONGEST_WAIT)
+        longest = self._longest_wait
         self._armed_beside = None, 0.0
         while not self._stopped:
             due_in = min(due_in, await self._doorbell.arm(self._watched))
@@ -201,7 +202,7 @@ class RedisSubscription:
             if due_in <= 0 or self._doorbell.polls:
                 return False
             self._due_at = now + due_in
-            self._armed_beside = awaited, now + min(self._leases.lease / 2, _LONGEST_WAIT)
+            self._armed_beside = awaited, now + self._longest_wait
         self._awaited = awaited
         return True
 
@@ -219,7 +220,7 @@ class RedisSubscription:
         now = self._clock.monotonic()
         if now >= self._check_at:
             await self._doorbell.check()
-            self._check_at = now + min(self._leases.lease / 2, _LONGEST_WAIT)
+            self._check_at = now + self._longest_wait
         if now < self._look_at:
             return 0
         if now >= self._serve_at:
